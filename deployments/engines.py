@@ -1,0 +1,83 @@
+"""Finds the engine of a base model, and starts it when it is first needed."""
+
+from __future__ import annotations
+
+import asyncio
+import re
+from collections import defaultdict
+from typing import Any
+
+from ray import serve
+from ray.exceptions import RayError, RayTaskError
+from ray.serve.exceptions import BackPressureError, RayServeException
+
+from deployments.engine import build_engine
+from sienn_ray.errors import CapacityError, EngineError, SiennError
+from sienn_ray.inference.engine import GenerationRequest, GenerationResult
+from sienn_ray.settings import Settings
+
+
+def application_name(base_model: str) -> str:
+    """Name of the Serve application that holds a base model."""
+    return "engine-" + re.sub(r"[^A-Za-z0-9._-]", "--", base_model)
+
+
+class ServeEngines:
+    """Asks engines, each of which is a Serve application of its own.
+
+    Args:
+        settings: See `Settings`.
+    """
+
+    def __init__(self, settings: Settings) -> None:
+        self._settings = settings
+        self._starting: defaultdict[str, asyncio.Lock] = defaultdict(asyncio.Lock)
+
+    async def generate(self, base_model: str, request: GenerationRequest) -> GenerationResult:
+        """Answer one request.
+
+        Raises:
+            SiennError: What the engine raised; `CapacityError` when it is too busy, or too slow to start.
+        """
+        handle = await self._engine(base_model)
+        try:
+            async with asyncio.timeout(self._settings.generation_timeout_s):
+                result: GenerationResult = await handle.generate.remote(request)
+                return result
+        except TimeoutError:
+            raise CapacityError(
+                f"no answer within {self._settings.generation_timeout_s:.0f} s (SIENN_GENERATION_TIMEOUT_S); "
+                "lower max_new_tokens or try again later",
+                retry_after_s=30,
+            ) from None
+        except BackPressureError:
+            raise CapacityError(
+                f"{self._settings.engine_max_queue} requests wait for {base_model} already (SIENN_ENGINE_MAX_QUEUE)"
+            ) from None
+        except RayTaskError as error:
+            cause = getattr(error, "cause", None)
+            raise cause if isinstance(cause, SiennError) else error from None
+
+    async def _engine(self, base_model: str) -> Any:
+        """Handle of the base model's engine, once it is ready."""
+        async with self._starting[base_model]:
+            try:
+                async with asyncio.timeout(self._settings.engine_start_timeout_s):
+                    return await asyncio.to_thread(self._ensure_running, base_model)
+            except TimeoutError:
+                raise CapacityError(
+                    f"the engine of {base_model} is still loading after {self._settings.engine_start_timeout_s:.0f} s "
+                    "(SIENN_ENGINE_START_TIMEOUT_S)",
+                    retry_after_s=30,
+                ) from None
+
+    def _ensure_running(self, base_model: str) -> Any:
+        name = application_name(base_model)
+        application = serve.status().applications.get(name)
+        if application is not None and application.status == "RUNNING":
+            return serve.get_app_handle(name)
+        try:
+            return serve.run(build_engine(base_model, self._settings), name=name, route_prefix=None)
+        except (RayError, RayServeException, RuntimeError) as error:
+            serve.delete(name, _blocking=False)  # so that the next request tries anew
+            raise EngineError(f"the engine of {base_model} couldn't be started: {error}") from error

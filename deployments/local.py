@@ -1,0 +1,126 @@
+"""The service on this machine alone: a Ray cluster of its own, in the foreground until Ctrl-C."""
+
+from __future__ import annotations
+
+import argparse
+import contextlib
+import hashlib
+import logging
+import os
+import signal
+import socket
+import sys
+import tempfile
+import threading
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+
+from pydantic import ValidationError
+
+from sienn_ray.settings import Settings
+
+logger = logging.getLogger("sienn_ray.serve")
+
+# Datasets are small beside a model; the default would take 30% of the machine's memory.
+_OBJECT_STORE_BYTES = 256 * 1024**2
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """Serve until SIGINT or SIGTERM; returns the exit code."""
+    try:
+        settings = _settings(argv)
+    except ValidationError as error:
+        sys.stderr.write(f"error: {error}\n")
+        return 2
+    if reason := _port_trouble(settings.host, settings.port):
+        sys.stderr.write(f"error: {reason}\n")
+        return 2
+    logging.basicConfig(level=logging.INFO, format="%(message)s")
+    stop = threading.Event()
+    for number in (signal.SIGINT, signal.SIGTERM):
+        signal.signal(number, lambda *_: stop.set())
+    with running(settings) as dashboard_url:
+        _say_where(settings, dashboard_url)
+        while not stop.wait(1.0):
+            pass
+        sys.stdout.write("\nStopping; running fine-tunes resume from their last checkpoint at the next start.\n")
+        sys.stdout.flush()
+    return 0
+
+
+def _settings(argv: Sequence[str] | None) -> Settings:
+    parser = argparse.ArgumentParser(prog="sienn serve", description="Serve on this machine.")
+    parser.add_argument("--host", help="address to listen on (SIENN_HOST)")
+    parser.add_argument("--port", type=int, help="port to listen on (SIENN_PORT)")
+    parser.add_argument("--home", type=Path, help="folder for everything that is kept (SIENN_HOME)")
+    given = {name: value for name, value in vars(parser.parse_args(argv)).items() if value is not None}
+    return Settings(**given)
+
+
+def _port_trouble(host: str, port: int) -> str | None:
+    """Why nothing can listen there, or None. Ray Serve itself would say so only in its proxy's log."""
+    with socket.socket() as probe:
+        probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        try:
+            probe.bind((host, port))
+        except OSError as error:
+            return f"can't listen on {host}:{port} ({error.strerror}); set SIENN_PORT to a free port"
+    return None
+
+
+@contextlib.contextmanager
+def running(settings: Settings) -> Iterator[str]:
+    """The service over a Ray cluster of its own; gives the dashboard's URL."""
+    settings.home.mkdir(parents=True, exist_ok=True)
+    # Workers inherit these. The first spares every one of them a virtual environment of its own.
+    os.environ.setdefault("RAY_ENABLE_UV_RUN_RUNTIME_ENV", "0")
+    os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")
+    os.environ.pop("RAY_ADDRESS", None)  # or `ray.init` would join that cluster instead
+    import ray
+    from ray import serve
+
+    from deployments.app import build
+    from sienn_ray.jobs.client import NAMESPACE
+
+    context = ray.init(
+        address="local",
+        namespace=NAMESPACE,
+        include_dashboard=True,
+        object_store_memory=_OBJECT_STORE_BYTES,
+        log_to_driver=False,
+        logging_level=logging.WARNING,
+        _temp_dir=str(temp_dir(settings.home)),
+    )
+    try:
+        serve.start(http_options={"host": settings.host, "port": settings.port})
+        serve.run(build(settings), name="sienn", route_prefix="/")
+        yield f"http://{context.dashboard_url}"
+    finally:
+        # A second Ctrl-C would leave Ray's processes behind.
+        for number in (signal.SIGINT, signal.SIGTERM):
+            signal.signal(number, signal.SIG_IGN)
+        serve.shutdown()
+        ray.shutdown()
+
+
+def temp_dir(home: Path) -> Path:
+    """Ray's files of this home. Its sockets' paths are limited to 107 bytes, so it can't be below the home itself."""
+    return Path(tempfile.gettempdir()) / f"sienn-{hashlib.sha256(str(home).encode()).hexdigest()[:8]}"
+
+
+def _say_where(settings: Settings, dashboard_url: str) -> None:
+    host = "127.0.0.1" if settings.host in {"0.0.0.0", "::"} else settings.host  # noqa: S104
+    url = f"http://{host}:{settings.port}"
+    sys.stdout.write(
+        f"\nsienn_ray is ready.\n"
+        f"  API        {url}\n"
+        f"  Docs       {url}/docs\n"
+        f"  Dashboard  {dashboard_url}  (`ray get-auth-token` prints the token it asks for)\n"
+        f"  Data       {settings.home}\n"
+        f"Ctrl-C stops it.\n\n"
+    )
+    sys.stdout.flush()
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,3 @@
+"""LoRA fine-tuning of language models as a service, on Ray."""
+
+__version__ = "0.2.0"

@@ -1,0 +1,40 @@
+"""Take a fine-tuned model home."""
+
+from __future__ import annotations
+
+import asyncio
+from http import HTTPStatus
+
+from fastapi import APIRouter
+from fastapi.responses import StreamingResponse
+
+from sienn_ray.api.completed import completed_job
+from sienn_ray.api.deps import BackendsDep
+from sienn_ray.api.errors import documented
+from sienn_ray.export.archive import check_complete, iter_zip
+
+router = APIRouter(prefix="/api", tags=["Model Export"])
+
+
+@router.get(
+    "/download-model/{job_id}",
+    summary="Download fine-tuned model as ZIP archive",
+    response_class=StreamingResponse,
+    responses={
+        200: {
+            "description": "ZIP archive",
+            "content": {"application/zip": {"schema": {"type": "string", "format": "binary"}}},
+        },
+        **documented(HTTPStatus.BAD_REQUEST, HTTPStatus.NOT_FOUND),
+    },
+)
+async def download_model(job_id: str, backends: BackendsDep) -> StreamingResponse:
+    """The adapter with its configuration and tokenizer, as `peft` and `transformers` load them."""
+    job = await completed_job(backends, job_id, "model download")
+    manifest = await asyncio.to_thread(backends.storage.manifest, job.adapter_key)
+    check_complete(manifest, job.adapter_key)
+    return StreamingResponse(
+        iter_zip(backends.storage, job.adapter_key),
+        media_type="application/zip",
+        headers={"Content-Disposition": f'attachment; filename="model_{job.id}.zip"'},
+    )

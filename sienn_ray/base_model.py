@@ -1,0 +1,98 @@
+"""Load a base model and its tokenizer, by hub id, from where the catalog finds them."""
+
+from __future__ import annotations
+
+import re
+import shutil
+import uuid
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from filelock import FileLock
+
+from sienn_ray import catalog
+from sienn_ray.catalog import BaseModelSource, PackagedWeights
+from sienn_ray.errors import InvalidBaseModelError
+from sienn_ray.settings import Settings
+
+if TYPE_CHECKING:
+    import torch
+    from transformers import PreTrainedModel, PreTrainedTokenizerBase
+
+# What a causal LM and its tokenizer are loaded from; pickled weights and code are left on the hub.
+_SNAPSHOT_PATTERNS = ["*.json", "*.safetensors", "*.jinja", "tokenizer.model", "merges.txt", "vocab.txt"]
+
+
+def local_folder(base_model: str, settings: Settings) -> Path:
+    """Bring a base model to this machine and return the folder to load it from.
+
+    Only a folder found here is ever handed to transformers: given a bare id, it would look in the working directory first.
+
+    Raises:
+        InvalidBaseModelError: The id can't be resolved.
+    """
+    source = catalog.resolve(base_model, settings.hub_timeout_s)
+    if source is BaseModelSource.PACKAGE:
+        return _converted(base_model, catalog.PACKAGED[base_model], settings.models_dir)
+    import huggingface_hub
+
+    return Path(
+        huggingface_hub.snapshot_download(
+            base_model, allow_patterns=_SNAPSHOT_PATTERNS, local_files_only=source is BaseModelSource.HUB_CACHE
+        )
+    )
+
+
+def _converted(base_model: str, packaged: PackagedWeights, models_dir: Path) -> Path:
+    """The safetensors copy of a packaged GGUF, made at first use: loading the GGUF takes tens of seconds."""
+    target = models_dir / re.sub(r"[^A-Za-z0-9._-]", "--", base_model)
+    if target.is_dir():
+        return target
+    models_dir.mkdir(parents=True, exist_ok=True)
+    with FileLock(f"{target}.lock"):
+        if not target.is_dir():
+            _convert_gguf(base_model, packaged, target)
+    return target
+
+
+def _convert_gguf(base_model: str, packaged: PackagedWeights, target: Path) -> None:
+    import torch
+    from transformers import AutoModelForCausalLM, AutoTokenizer
+
+    folder = packaged.folder()
+    if folder is None:
+        raise InvalidBaseModelError(f"'{base_model}' was uninstalled; add it with `{packaged.install_command}`")
+    model = AutoModelForCausalLM.from_pretrained(folder, gguf_file=packaged.gguf_file, dtype=torch.float32)
+    model.hf_quantizer = None  # the weights are plain float32 now, and save_pretrained refuses a GGUF quantizer
+    del model.config.quantization_config
+    partial = target.with_name(f".{target.name}.{uuid.uuid4().hex}")
+    try:
+        model.save_pretrained(partial)
+        AutoTokenizer.from_pretrained(folder, gguf_file=packaged.gguf_file).save_pretrained(partial)
+        partial.replace(target)
+    finally:
+        shutil.rmtree(partial, ignore_errors=True)
+
+
+def load_tokenizer(folder: Path) -> PreTrainedTokenizerBase:
+    """Load a tokenizer from a local folder; it has a pad token afterwards."""
+    from transformers import AutoTokenizer
+
+    tokenizer: PreTrainedTokenizerBase = AutoTokenizer.from_pretrained(
+        folder, trust_remote_code=False, local_files_only=True
+    )
+    if tokenizer.pad_token_id is None:
+        tokenizer.pad_token = tokenizer.eos_token
+    return tokenizer
+
+
+def load_causal_lm(folder: Path, device: torch.device) -> PreTrainedModel:
+    """Load a causal LM from a local folder: bfloat16 on a GPU, float32 on a CPU."""
+    import torch
+    from transformers import AutoModelForCausalLM
+
+    dtype = torch.bfloat16 if device.type == "cuda" else torch.float32
+    model: PreTrainedModel = AutoModelForCausalLM.from_pretrained(
+        folder, dtype=dtype, use_safetensors=True, trust_remote_code=False, local_files_only=True
+    )
+    return model.to(device)  # type: ignore[arg-type, no-any-return]

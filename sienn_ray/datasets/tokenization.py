@@ -1,0 +1,72 @@
+"""From rendered rows to `input_ids` and `labels`."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+from sienn_ray.datasets.prompt import PromptFormat, PromptKind, Segment
+
+# PyTorch's cross_entropy skips targets of this value by default.
+IGNORE_INDEX = -100
+
+
+@dataclass(frozen=True)
+class TokenizedRow:
+    """One row; `labels[i]` is `input_ids[i]` where that token has to be produced, else `IGNORE_INDEX`."""
+
+    input_ids: list[int]
+    labels: list[int]
+
+    @property
+    def num_completion_tokens(self) -> int:
+        """Tokens that the loss counts; the first token of a row is never predicted."""
+        return sum(label != IGNORE_INDEX for label in self.labels[1:])
+
+
+def encode(tokenizer: Any, text: str, *, is_start: bool, kind: PromptKind) -> list[int]:
+    """Token ids of a piece of text.
+
+    A chat template writes its special tokens out; plain text begins with what the tokenizer puts first (a BOS, if any).
+    """
+    ids: list[int] = tokenizer(text, add_special_tokens=is_start and kind is PromptKind.TEXT)["input_ids"]
+    ends_by_itself = tokenizer.eos_token is not None and text.endswith(tokenizer.eos_token)
+    if ids and ids[-1] == tokenizer.eos_token_id and not ends_by_itself:
+        return ids[:-1]
+    return ids
+
+
+def tokenize_row(
+    tokenizer: Any,
+    prompt_format: PromptFormat,
+    *,
+    messages: Sequence[Mapping[str, str]] | None,
+    text: str | None,
+    max_length: int,
+) -> TokenizedRow | None:
+    """Tokenize a canonical row and cut it to `max_length` tokens.
+
+    Labels are masked by position. Masking by token id would also mask the end of turn wherever the pad token is the EOS
+    token, and the model would never learn to stop.
+
+    Returns:
+        The row, or None when the prompt alone fills `max_length`, so that nothing is left to learn.
+    """
+    if messages is not None:
+        segments = prompt_format.segments(tokenizer, messages)
+    else:
+        segments = prompt_format.text_segments(tokenizer, text or "")
+    row = _join(tokenizer, segments, prompt_format.kind, max_length)
+    return row if row.num_completion_tokens else None
+
+
+def _join(tokenizer: Any, segments: Sequence[Segment], kind: PromptKind, max_length: int) -> TokenizedRow:
+    input_ids: list[int] = []
+    labels: list[int] = []
+    for segment in segments:
+        # Each piece by itself, so that a prompt has the very tokens it has when the model is asked.
+        ids = encode(tokenizer, segment.text, is_start=not input_ids, kind=kind)
+        input_ids += ids
+        labels += ids if segment.is_completion else [IGNORE_INDEX] * len(ids)
+    return TokenizedRow(input_ids[:max_length], labels[:max_length])

@@ -1,0 +1,136 @@
+"""Every error that sienn_ray raises on purpose.
+
+A message names the value, the limit and the way out, since a user reads it as it stands.
+
+```
+SiennError
+├── InvalidInputError            the request can't be carried out as asked
+│   ├── InvalidDatasetError      a file's content, with the line where it is wrong
+│   ├── InvalidBaseModelError    an id that is malformed, unknown, gated or out of reach
+│   ├── JobStateError            the job isn't in a state that allows this
+│   └── UploadTooLargeError      more bytes than the server takes
+├── NotFoundError                no such dataset, job or adapter
+├── TransitionError              a status change that the table doesn't allow
+├── ArtifactError                a stored artifact is missing, incomplete or altered
+├── TrainingError                a run ended without an adapter; carries a reason code
+├── CapacityError                too much to do at the moment; carries when to come back
+└── EngineError                  a base model or an adapter couldn't be loaded or asked
+```
+
+They cross process boundaries, so each one pickles with its fields.
+"""
+
+from __future__ import annotations
+
+from enum import StrEnum
+from typing import Any
+
+
+class SiennError(Exception):
+    """Base of all errors raised on purpose."""
+
+    def __init__(self, message: str) -> None:
+        super().__init__(message)
+        self.message = message
+
+    def _fields(self) -> tuple[Any, ...]:
+        """Constructor arguments that rebuild this error."""
+        return (self.message,)
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        return (type(self), self._fields())
+
+
+class InvalidInputError(SiennError):
+    """The request can't be carried out as asked."""
+
+
+class InvalidDatasetError(InvalidInputError):
+    """A dataset's content is not what it has to be.
+
+    Args:
+        message: What is wrong and what was expected.
+        line: 1-based line (CSV, JSONL) or row (JSON array) of the first fault, if it has one.
+    """
+
+    def __init__(self, message: str, line: int | None = None) -> None:
+        super().__init__(message if line is None or message.startswith("line ") else f"line {line}: {message}")
+        self.line = line
+
+    def _fields(self) -> tuple[Any, ...]:
+        return (self.message, self.line)
+
+
+class InvalidBaseModelError(InvalidInputError):
+    """A base model id is malformed, unknown, gated or out of reach."""
+
+
+class JobStateError(InvalidInputError):
+    """The job isn't in a state that allows this."""
+
+
+class UploadTooLargeError(InvalidInputError):
+    """An upload has more bytes than the server takes."""
+
+
+class NotFoundError(SiennError):
+    """No such dataset, job or adapter."""
+
+
+class TransitionError(SiennError):
+    """A job's status change is not in the table of allowed transitions."""
+
+
+class ArtifactError(SiennError):
+    """A stored artifact is missing, incomplete or altered."""
+
+
+class FailureReason(StrEnum):
+    """Why a job failed, for programs to switch on."""
+
+    INVALID_DATASET = "invalid_dataset"
+    INVALID_BASE_MODEL = "invalid_base_model"
+    OUT_OF_MEMORY = "out_of_memory"
+    DIVERGED = "diverged"
+    NO_RESOURCES = "no_resources"
+    WORKER_LOST = "worker_lost"
+    INTERRUPTED = "interrupted"
+    STOPPED = "stopped"
+    STORAGE = "storage"
+    INTERNAL = "internal"
+
+
+class TrainingError(SiennError):
+    """A run ended without an adapter.
+
+    Args:
+        message: What happened and what to do about it.
+        reason: The code a program can switch on.
+    """
+
+    def __init__(self, message: str, reason: FailureReason = FailureReason.INTERNAL) -> None:
+        super().__init__(message)
+        self.reason = reason
+
+    def _fields(self) -> tuple[Any, ...]:
+        return (self.message, self.reason)
+
+
+class CapacityError(SiennError):
+    """There is too much to do at the moment.
+
+    Args:
+        message: What is full.
+        retry_after_s: Seconds after which another try makes sense.
+    """
+
+    def __init__(self, message: str, retry_after_s: int = 5) -> None:
+        super().__init__(message)
+        self.retry_after_s = retry_after_s
+
+    def _fields(self) -> tuple[Any, ...]:
+        return (self.message, self.retry_after_s)
+
+
+class EngineError(SiennError):
+    """A base model or an adapter couldn't be loaded or asked."""

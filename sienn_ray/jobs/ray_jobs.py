@@ -1,0 +1,109 @@
+"""The Ray jobs behind fine-tunes: a small protocol, and Ray's own job API behind it."""
+
+from __future__ import annotations
+
+import shlex
+import sys
+from collections.abc import Callable
+from dataclasses import dataclass
+from enum import StrEnum
+from typing import Any, Protocol
+
+_LOG_TAIL_CHARS = 2000
+
+
+class RayJobState(StrEnum):
+    """What Ray says of a job."""
+
+    MISSING = "missing"
+    ACTIVE = "active"
+    SUCCEEDED = "succeeded"
+    STOPPED = "stopped"
+    FAILED = "failed"
+
+
+@dataclass(frozen=True)
+class RayJobReport:
+    """A Ray job's state, and its own words when it went wrong."""
+
+    state: RayJobState
+    message: str = ""
+
+
+class RayJobs(Protocol):
+    """Starts Ray jobs and looks at them."""
+
+    def submit(self, submission_id: str, job_id: str, metadata: dict[str, str]) -> None:
+        """Start the training program for a job; a repeat with the same submission id changes nothing."""
+        ...
+
+    def look(self, submission_id: str) -> RayJobReport:
+        """Say how a Ray job stands.
+
+        Raises:
+            ConnectionError: Ray's job API didn't answer, so nothing is known.
+        """
+        ...
+
+
+def submission_id_of(job_id: str, attempt: int) -> str:
+    """The Ray submission id of one attempt at a job."""
+    return f"sienn-{job_id}-{attempt}"
+
+
+def entrypoint_of(job_id: str) -> str:
+    """Command that trains a job the tracker knows."""
+    return shlex.join([sys.executable, "-m", "sienn_ray.train", "--job-id", job_id])
+
+
+class RayJobApi:
+    """`RayJobs` through the job API of the cluster that this process has joined."""
+
+    def __init__(self) -> None:
+        self._client: Any = None
+
+    def submit(self, submission_id: str, job_id: str, metadata: dict[str, str]) -> None:
+        """See `RayJobs.submit`."""
+        if self.look(submission_id).state is RayJobState.MISSING:
+            self._call(
+                lambda client: client.submit_job(
+                    entrypoint=entrypoint_of(job_id), submission_id=submission_id, metadata=metadata
+                )
+            )
+
+    def look(self, submission_id: str) -> RayJobReport:
+        """See `RayJobs.look`."""
+        from ray.job_submission import JobStatus
+
+        try:
+            details = self._call(lambda client: client.get_job_info(submission_id))
+        except LookupError:
+            return RayJobReport(RayJobState.MISSING)
+        states = {
+            JobStatus.SUCCEEDED: RayJobState.SUCCEEDED,
+            JobStatus.STOPPED: RayJobState.STOPPED,
+            JobStatus.FAILED: RayJobState.FAILED,
+        }
+        state = states.get(details.status, RayJobState.ACTIVE)
+        message = str(details.message or "") if state is RayJobState.FAILED else ""
+        return RayJobReport(state, message[-_LOG_TAIL_CHARS:])
+
+    def _call(self, request: Callable[[Any], Any]) -> Any:
+        try:
+            return request(self._connect())
+        except RuntimeError as error:
+            # The job API has no exception classes: its RuntimeError carries the HTTP status in its text.
+            if "status code 404" in str(error):
+                raise LookupError(str(error)) from error
+            raise ConnectionError(str(error)) from error
+        except OSError as error:  # what `requests` raises is an OSError; the dashboard may have moved
+            self._client = None
+            raise ConnectionError(str(error)) from error
+
+    def _connect(self) -> Any:
+        if self._client is None:
+            import ray
+            from ray.job_submission import JobSubmissionClient
+
+            self._client = JobSubmissionClient(ray.get_runtime_context().gcs_address)
+        return self._client

@@ -1,0 +1,100 @@
+"""Every setting of sienn_ray, in one typed class.
+
+Each field is read from the environment variable `SIENN_<FIELD>`; Ray Serve passes the same fields as application
+arguments in `serveconfig.yaml`. docs/settings.md lists them, and a test compares the list with this class.
+"""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any, Literal
+
+from pydantic import Field, model_validator
+from pydantic_settings import BaseSettings, SettingsConfigDict
+
+MIB = 1024**2
+GIB = 1024**3
+
+
+class Settings(BaseSettings):
+    """What a deployment can choose. Frozen: a process keeps the settings it started with."""
+
+    model_config = SettingsConfigDict(env_prefix="SIENN_", frozen=True, extra="forbid")
+
+    env: Literal["development", "production", "test"] = Field("development", description="Name shown by `GET /health`.")
+    home: Path = Field(
+        default_factory=lambda: Path.home() / ".sienn",
+        description="Folder for everything that is kept on this machine: database, storage, converted base models.",
+    )
+    host: str = Field("127.0.0.1", description="Address the HTTP server listens on.")
+    port: int = Field(8000, ge=1, le=65535, description="Port the HTTP server listens on.")
+    storage_url: str = Field(
+        "", description="fsspec URL for datasets, checkpoints and adapters; `file://<home>/storage`."
+    )
+    database_url: str = Field(
+        "",
+        description="SQLAlchemy URL of the job database; `sqlite:///<home>/sienn.db`. PostgreSQL needs the extra `postgres`.",
+    )
+
+    max_upload_bytes: int = Field(4 * GIB, gt=0, description="Largest dataset file that is taken.")
+    max_row_bytes: int = Field(4 * MIB, gt=0, description="Longest single row in a dataset file.")
+    max_running_jobs: int = Field(
+        1, ge=1, description="Fine-tunes that run at once; the others wait in order of arrival."
+    )
+    max_attempts: int = Field(
+        3, ge=1, description="Times a job is started again after its Ray job or cluster was lost."
+    )
+    job_poll_s: float = Field(2.0, gt=0, description="Seconds between two looks at the Ray jobs of running fine-tunes.")
+
+    training_num_workers: int = Field(1, ge=1, description="Ray Train workers of one fine-tune.")
+    training_cpus_per_worker: int = Field(
+        0, ge=0, description="CPUs of one training worker; 0 shares the CPUs of the largest node between the workers."
+    )
+    training_gpu: Literal["auto", "always", "never"] = Field(
+        "auto",
+        description="GPU per training worker: where the cluster has them, always (the autoscaler adds them), never.",
+    )
+    training_max_failures: int = Field(
+        3, ge=0, description="Worker failures one Ray job survives from its checkpoints."
+    )
+    training_start_timeout_s: float = Field(
+        600.0, gt=0, description="Seconds to wait until the cluster has room for the workers; then the job fails."
+    )
+    report_interval_s: float = Field(1.0, gt=0, description="Shortest time between two progress reports of a run.")
+
+    adapter_cache_max_count: int = Field(16, ge=1, description="Adapters that an engine keeps loaded.")
+    adapter_cache_max_bytes: int = Field(2 * GIB, gt=0, description="Bytes of adapters that an engine keeps loaded.")
+    engine_num_cpus: float = Field(0.0, ge=0, description="CPUs that an engine replica reserves.")
+    engine_num_gpus: float = Field(0.0, ge=0, description="GPUs that an engine replica reserves.")
+    engine_max_queue: int = Field(64, ge=1, description="Requests that may wait at an engine; more get a 503.")
+    engine_start_timeout_s: float = Field(300.0, gt=0, description="Longest wait for an engine to load its base model.")
+    generation_timeout_s: float = Field(300.0, gt=0, description="Longest time for one answer, waiting included.")
+    hub_timeout_s: float = Field(
+        5.0, gt=0, description="Longest wait for an answer of the model hub when a job is submitted."
+    )
+
+    @model_validator(mode="before")
+    @classmethod
+    def _derive_from_home(cls, values: dict[str, Any]) -> dict[str, Any]:
+        """Place database and storage under `home` where nothing else was chosen."""
+        home = Path(values.get("home") or Path.home() / ".sienn").expanduser().absolute()
+        derived = {
+            "home": home,
+            "storage_url": values.get("storage_url") or f"file://{home / 'storage'}",
+            "database_url": values.get("database_url") or f"sqlite:///{home / 'sienn.db'}",
+        }
+        return {**values, **derived}
+
+    @property
+    def models_dir(self) -> Path:
+        """Base models that were converted on this machine."""
+        return self.home / "models"
+
+    @property
+    def adapters_dir(self) -> Path:
+        """Local copies of adapters that an engine has loaded."""
+        return self.home / "cache" / "adapters"
+
+    def without_secrets(self) -> Settings:
+        """The same settings without the database, which only the tracker reaches."""
+        return self.model_copy(update={"database_url": "sqlite://"})

@@ -1,0 +1,50 @@
+"""Why a run failed, in words that a person can act on."""
+
+from __future__ import annotations
+
+import ray.exceptions
+import ray.train
+import torch
+
+from sienn_ray.errors import FailureReason, SiennError, TrainingError
+from sienn_ray.settings import Settings
+from sienn_ray.training.config import TrainingConfig
+
+
+def explain(error: BaseException, config: TrainingConfig, settings: Settings) -> SiennError:
+    """Turn what Ray Train raised into an error with a reason and a way out."""
+    chain = list(_causes(error))
+    for cause in chain:
+        if isinstance(cause, SiennError):
+            return cause
+    if any(isinstance(cause, torch.OutOfMemoryError | ray.exceptions.OutOfMemoryError) for cause in chain):
+        return TrainingError(
+            f"out of memory with batch_size={config.batch_size} and max_length={config.max_length}; lower either, or "
+            "choose a smaller base model",
+            FailureReason.OUT_OF_MEMORY,
+        )
+    if any(isinstance(cause, ray.exceptions.RayActorError) for cause in chain):
+        return TrainingError(
+            f"training workers were lost more than SIENN_TRAINING_MAX_FAILURES={settings.training_max_failures} times "
+            f"(killed, or their node went away); last: {_first_line(chain[-1])}",
+            FailureReason.WORKER_LOST,
+        )
+    return TrainingError(f"{type(chain[-1]).__name__}: {_first_line(chain[-1])}", FailureReason.INTERNAL)
+
+
+def _causes(error: BaseException) -> list[BaseException]:
+    """The error and all behind it, outermost first."""
+    inner: list[BaseException | None] = [error.__cause__, getattr(error, "cause", None)]
+    inner.extend(getattr(error, "worker_failures", {}).values())
+    inner.append(getattr(error, "controller_failure", None))
+    inner.append(getattr(error, "_base_exc", None))
+    found = [error]
+    for cause in inner:
+        if isinstance(cause, BaseException) and cause is not error:
+            found.extend(_causes(cause))
+    return found
+
+
+def _first_line(error: BaseException) -> str:
+    lines = [line for line in str(error).splitlines() if line.strip()]
+    return (lines[0] if lines else "no message")[:500]
