@@ -4,25 +4,20 @@ from __future__ import annotations
 
 import argparse
 import contextlib
-import hashlib
 import logging
-import os
 import signal
 import socket
 import sys
-import tempfile
 import threading
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 
 from pydantic import ValidationError
 
+from deployments.local_cluster import ClusterStartError, local_cluster
 from sienn_ray.settings import Settings
 
 logger = logging.getLogger("sienn_ray.serve")
-
-# Datasets are small beside a model; the default would take 30% of the machine's memory.
-_OBJECT_STORE_BYTES = 256 * 1024**2
 
 
 def main(argv: Sequence[str] | None = None) -> int:
@@ -39,12 +34,17 @@ def main(argv: Sequence[str] | None = None) -> int:
     stop = threading.Event()
     for number in (signal.SIGINT, signal.SIGTERM):
         signal.signal(number, lambda *_: stop.set())
-    with running(settings) as dashboard_url:
-        _say_where(settings, dashboard_url)
-        while not stop.wait(1.0):
-            pass
-        sys.stdout.write("\nStopping; running fine-tunes resume from their last checkpoint at the next start.\n")
-        sys.stdout.flush()
+    sys.stdout.write("Starting Ray and the service; this takes about 20 seconds.\n")
+    sys.stdout.flush()
+    try:
+        with running(settings) as dashboard_url:
+            _say_where(settings, dashboard_url)
+            stop.wait()
+            sys.stdout.write("\nStopping; running fine-tunes resume from their last checkpoint at the next start.\n")
+            sys.stdout.flush()
+    except ClusterStartError as error:
+        sys.stderr.write(f"error: {error}\n")
+        return 1
     return 0
 
 
@@ -72,40 +72,24 @@ def _port_trouble(host: str, port: int) -> str | None:
 def running(settings: Settings) -> Iterator[str]:
     """The service over a Ray cluster of its own; gives the dashboard's URL."""
     settings.home.mkdir(parents=True, exist_ok=True)
-    # Workers inherit these. The first spares every one of them a virtual environment of its own.
-    os.environ.setdefault("RAY_ENABLE_UV_RUN_RUNTIME_ENV", "0")
-    os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")
-    os.environ.pop("RAY_ADDRESS", None)  # or `ray.init` would join that cluster instead
-    import ray
-    from ray import serve
+    with local_cluster(settings.home) as cluster:
+        import ray
+        from ray import serve
 
-    from deployments.app import build
-    from sienn_ray.jobs.client import NAMESPACE
+        from deployments.app import build
+        from sienn_ray.jobs.client import NAMESPACE
 
-    context = ray.init(
-        address="local",
-        namespace=NAMESPACE,
-        include_dashboard=True,
-        object_store_memory=_OBJECT_STORE_BYTES,
-        log_to_driver=False,
-        logging_level=logging.WARNING,
-        _temp_dir=str(temp_dir(settings.home)),
-    )
-    try:
-        serve.start(http_options={"host": settings.host, "port": settings.port})
-        serve.run(build(settings), name="sienn", route_prefix="/")
-        yield f"http://{context.dashboard_url}"
-    finally:
-        # A second Ctrl-C would leave Ray's processes behind.
-        for number in (signal.SIGINT, signal.SIGTERM):
-            signal.signal(number, signal.SIG_IGN)
-        serve.shutdown()
-        ray.shutdown()
-
-
-def temp_dir(home: Path) -> Path:
-    """Ray's files of this home. Its sockets' paths are limited to 107 bytes, so it can't be below the home itself."""
-    return Path(tempfile.gettempdir()) / f"sienn-{hashlib.sha256(str(home).encode()).hexdigest()[:8]}"
+        ray.init(cluster.address, namespace=NAMESPACE, log_to_driver=False, logging_level=logging.WARNING)
+        try:
+            serve.start(http_options={"host": settings.host, "port": settings.port})
+            serve.run(build(settings), name="sienn", route_prefix="/")
+            yield cluster.dashboard_url
+        finally:
+            # A second Ctrl-C would leave Ray's processes behind.
+            for number in (signal.SIGINT, signal.SIGTERM):
+                signal.signal(number, signal.SIG_IGN)
+            serve.shutdown()
+            ray.shutdown()
 
 
 def _say_where(settings: Settings, dashboard_url: str) -> None:

@@ -95,4 +95,4 @@ def load_causal_lm(folder: Path, device: torch.device) -> PreTrainedModel:
     model: PreTrainedModel = AutoModelForCausalLM.from_pretrained(
         folder, dtype=dtype, use_safetensors=True, trust_remote_code=False, local_files_only=True
     )
-    return model.to(device)  # type: ignore[arg-type, no-any-return]
+    return model.to(device)

@@ -66,7 +66,10 @@ class Manifest:
             ArtifactError: The bytes are no manifest.
         """
         try:
-            entries = tuple(FileEntry(**entry) for entry in json.loads(data)["files"])
+            entries = tuple(
+                FileEntry(str(entry["name"]), int(entry["size_bytes"]), str(entry["sha256"]))
+                for entry in json.loads(data)["files"]
+            )
         except (ValueError, TypeError, KeyError) as error:
             raise ArtifactError(f"{MANIFEST_NAME} can't be read ({error}); publish the artifact again") from error
         for entry in entries:
@@ -121,8 +124,9 @@ class Storage:
         """Open `key` for writing; it appears when the block ends, and not at all when the block raises."""
         path = self.path(key)
         # Object stores show an object only when its upload is completed; a local file needs the rename for that.
-        target = f"{path}.{uuid.uuid4().hex}.partial" if self.is_local else path
-        self.fs.makedirs(path.rsplit("/", 1)[0], exist_ok=True)
+        parent = path.rsplit("/", 1)[0]
+        target = f"{parent}/.{uuid.uuid4().hex}.partial" if self.is_local else path
+        self.fs.makedirs(parent, exist_ok=True)
         file = self.fs.open(target, "wb")
         try:
             yield cast(IO[bytes], file)

@@ -53,8 +53,9 @@ def add_error_handlers(app: FastAPI) -> None:
 
 
 def error_response(status: int, detail: str, headers: dict[str, str] | None = None) -> JSONResponse:
-    """An error in the one shape."""
-    return JSONResponse({"detail": detail, "status_code": int(status)}, status_code=int(status), headers=headers)
+    """An error in the one shape. Half of a surrogate pair, which a request's JSON can escape, is shown escaped."""
+    shown = detail.encode(errors="backslashreplace").decode()
+    return JSONResponse({"detail": shown, "status_code": int(status)}, status_code=int(status), headers=headers)
 
 
 async def _on_own_error(request: Request, error: Exception) -> JSONResponse:

@@ -17,6 +17,7 @@ FIELD = "file"
 MAX_FILENAME_CHARS = 255
 _WRITE_BYTES = 1024 * 1024
 _MAX_HEADER_BYTES = 16 * 1024
+_MAX_BOUNDARY_BYTES = 70  # RFC 2046, section 5.1.1
 
 
 @dataclass(frozen=True)
@@ -54,6 +55,8 @@ def _boundary(content_type: str) -> bytes:
             f"Content-Type {content_type!r} is not multipart/form-data with a boundary; "
             "send the file as `curl -F file=@dataset.csv` does"
         )
+    if len(boundary) > _MAX_BOUNDARY_BYTES:
+        raise InvalidInputError(f"the multipart boundary has {len(boundary)} bytes; at most {_MAX_BOUNDARY_BYTES} will do")
     return boundary
 
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 from datetime import UTC, datetime
 from typing import Annotated, Any, Literal
 
-from pydantic import BaseModel, ConfigDict, Field, PlainSerializer
+from pydantic import BaseModel, ConfigDict, Field, PlainSerializer, field_validator
 
 from sienn_ray.catalog import CATALOG
 from sienn_ray.training.config import MAX_LEARNING_RATE, MIN_LEARNING_RATE
@@ -30,6 +30,14 @@ class RequestBody(BaseModel):
     """Base of request bodies: an unknown field is an error, since it is most likely a misspelt one."""
 
     model_config = ConfigDict(extra="forbid", protected_namespaces=(), allow_inf_nan=False)
+
+    @field_validator("*")
+    @classmethod
+    def _has_whole_characters(cls, value: Any) -> Any:
+        """JSON can escape half of a surrogate pair, which no tokenizer, database or response can hold."""
+        if isinstance(value, str) and any("\ud800" <= character <= "\udfff" for character in value):
+            raise ValueError("half of a surrogate pair is not a character")
+        return value
 
 
 class ResponseBody(BaseModel):

@@ -100,6 +100,8 @@ def detect_format(columns: Collection[str]) -> DatasetFormat:
     fits = [fmt for fmt, required in _REQUIRED_COLUMNS.items() if names.issuperset(required)]
     if DatasetFormat.INSTRUCTION_INPUT_RESPONSE in fits:
         fits.remove(DatasetFormat.INSTRUCTION_RESPONSE)
+    if len(fits) > 1 and DatasetFormat.TEXT in fits:
+        fits.remove(DatasetFormat.TEXT)  # many sets (Alpaca's own) carry the rendered row as `text` beside its parts
     if not fits:
         raise InvalidDatasetError(f"unknown columns: found {listed(columns)}; accepted column sets: {_ACCEPTED}")
     if len(fits) > 1:

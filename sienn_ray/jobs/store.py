@@ -112,7 +112,8 @@ class Store:
 
     def add_dataset(self, record: DatasetRecord) -> DatasetRecord:
         """Add a dataset; adding the same id again changes nothing."""
-        return self._add(_datasets, record, self.dataset)
+        self._add(_datasets, record)
+        return self.dataset(record.id)
 
     def add_job(self, record: JobRecord) -> JobRecord:
         """Add a job; adding the same id again changes nothing.
@@ -121,17 +122,15 @@ class Store:
             NotFoundError: There is no such dataset.
         """
         self.dataset(record.dataset_id)
-        return self._add(_jobs, record, self.job)
+        self._add(_jobs, record)
+        return self.job(record.id)
 
-    def _add(self, table: sa.Table, record: Any, read: Any) -> Any:
-        values = {**record.model_dump(mode="json"), "created_at": record.created_at}
-        if "updated_at" in values:
-            values["updated_at"] = record.updated_at
+    def _add(self, table: sa.Table, record: DatasetRecord | JobRecord) -> None:
+        values = _to_columns(record)
         with self._write_lock, self._engine.begin() as connection:
             known = connection.scalar(sa.select(table.c.id).where(table.c.id == record.id))
             if known is None:
                 connection.execute(sa.insert(table).values(**values))
-        return read(record.id)
 
     def dataset(self, dataset_id: str) -> DatasetRecord:
         """One dataset.
@@ -191,13 +190,13 @@ class Store:
             if "facts" in changes:
                 changes["facts"] = {**current.facts, **changes["facts"]}
             updated = current.model_copy(update={**changes, "updated_at": utc_now()})
-            values = {
-                **updated.model_dump(mode="json"),
-                "created_at": updated.created_at,
-                "updated_at": updated.updated_at,
-            }
-            connection.execute(sa.update(_jobs).where(_jobs.c.id == job_id).values(**values))
+            connection.execute(sa.update(_jobs).where(_jobs.c.id == job_id).values(**_to_columns(updated)))
         return updated
+
+
+def _to_columns(record: DatasetRecord | JobRecord) -> dict[str, Any]:
+    moments = {name: getattr(record, name) for name in ("created_at", "updated_at") if hasattr(record, name)}
+    return {**record.model_dump(mode="json"), **moments}
 
 
 def _to_dataset(row: Mapping[Any, Any]) -> DatasetRecord:

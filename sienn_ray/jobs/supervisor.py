@@ -55,8 +55,22 @@ class Supervisor:
             facts={"phase": "starting"},
         )
         metadata = {"job_id": job.id, "dataset_id": job.dataset_id, "base_model": job.config.base_model}
-        self._ray_jobs.submit(submission_id, job.id, metadata)
+        try:
+            self._ray_jobs.submit(submission_id, job.id, metadata)
+        except ConnectionError as error:
+            self._put_back(job, str(error))
+            raise
         logger.info("job %s: attempt %d started as Ray job %s", job.id, attempt, submission_id)
+
+    def _put_back(self, job: JobRecord, words: str) -> None:
+        """Nothing has run, so this was no attempt."""
+        self._store.update_job(
+            job.id,
+            status=JobStatus.PENDING,
+            attempt=job.attempt,
+            submission_id=job.submission_id,
+            message=f"Waiting for Ray's job API: {words}",
+        )
 
     def _look_at(self, job: JobRecord) -> None:
         report = self._ray_jobs.look(job.submission_id or submission_id_of(job.id, job.attempt))

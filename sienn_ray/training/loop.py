@@ -118,7 +118,7 @@ def fine_tune(spec: LoopSpec) -> None:
             torch.nn.utils.clip_grad_norm_(trainable, config.max_grad_norm)
             optimizer.step()
             optimizer.zero_grad(set_to_none=True)
-            learning_rate = scheduler.get_last_lr()[0]
+            learning_rate = float(scheduler.get_last_lr()[0])
             scheduler.step()
 
             step_loss = _global_sum(float(batch_loss_sum.detach()), device) / num_targets

@@ -25,7 +25,7 @@ router = APIRouter(prefix="/api", tags=["Model Export"])
             "description": "ZIP archive",
             "content": {"application/zip": {"schema": {"type": "string", "format": "binary"}}},
         },
-        **documented(HTTPStatus.BAD_REQUEST, HTTPStatus.NOT_FOUND),
+        **documented(HTTPStatus.BAD_REQUEST, HTTPStatus.NOT_FOUND, HTTPStatus.UNPROCESSABLE_ENTITY),
     },
 )
 async def download_model(job_id: str, backends: BackendsDep) -> StreamingResponse:

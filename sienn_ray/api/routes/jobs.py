@@ -74,7 +74,7 @@ async def _resolve(base_model: str, backends: Backends) -> None:
 @router.get(
     "/training-status/{job_id}",
     summary="Get training job status and progress",
-    responses=documented(HTTPStatus.NOT_FOUND),
+    responses=documented(HTTPStatus.NOT_FOUND, HTTPStatus.UNPROCESSABLE_ENTITY),
 )
 async def training_status(job_id: str, backends: BackendsDep) -> TrainingStatus:
     """Status, progress and facts of one job."""

@@ -1,0 +1,132 @@
+"""A Ray cluster of one node that ends with the program that started it.
+
+`ray.init` would start one too, but lets nobody choose the port of the agent through which jobs are submitted, so that a
+second cluster on the same machine could run no jobs.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import hashlib
+import os
+import socket
+import subprocess
+import sys
+import tempfile
+import time
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+
+HOST = "127.0.0.1"
+DASHBOARD_PORT = 8265
+# What `ray start` prints once the node is up.
+_UP = "Ray runtime started."
+_START_TIMEOUT_S = 90.0
+_STOP_TIMEOUT_S = 30.0
+# Ray's processes inherit these.
+_ENVIRONMENT = {
+    # `ray start` switches this on by itself; a process that joins has to be told.
+    "RAY_AUTH_MODE": "token",
+    # Spares every worker a virtual environment of its own under `uv run`.
+    "RAY_ENABLE_UV_RUN_RUNTIME_ENV": "0",
+    "RAY_USAGE_STATS_ENABLED": "0",
+}
+# Datasets are small beside a model; Ray's default would take 30% of the machine's memory.
+_OBJECT_STORE_BYTES = 256 * 1024**2
+
+
+@dataclass(frozen=True)
+class LocalCluster:
+    """Where a running cluster answers."""
+
+    address: str
+    dashboard_url: str
+
+
+class ClusterStartError(Exception):
+    """Ray didn't start; the message has its last words."""
+
+
+@contextlib.contextmanager
+def local_cluster(home: Path) -> Iterator[LocalCluster]:
+    """Start Ray, and stop it when the block ends.
+
+    Args:
+        home: The service's home; clusters of different homes keep out of each other's way.
+
+    Raises:
+        ClusterStartError: Ray didn't start.
+    """
+    os.environ.update({name: value for name, value in _ENVIRONMENT.items() if name not in os.environ})
+    os.environ.pop("RAY_ADDRESS", None)  # another cluster's, which nothing here must join
+    import ray.util  # reads the environment when it is imported
+
+    gcs_port, agent_port, runtime_env_port, metrics_port, client_port = _free_ports(5)
+    dashboard_port = DASHBOARD_PORT if _is_free(DASHBOARD_PORT) else _free_ports(1)[0]
+    options = {
+        "port": gcs_port,
+        "dashboard-host": HOST,
+        "dashboard-port": dashboard_port,
+        "dashboard-agent-listen-port": agent_port,
+        "runtime-env-agent-port": runtime_env_port,
+        "metrics-export-port": metrics_port,
+        "ray-client-server-port": client_port,
+        # Zero: any free port, not a range that another cluster uses as well.
+        "min-worker-port": 0,
+        "max-worker-port": 0,
+        "object-store-memory": _OBJECT_STORE_BYTES,
+        "temp-dir": temp_dir(home),
+    }
+    command = [sys.executable, "-m", "ray.scripts.scripts", "start", "--head", "--block", "--disable-usage-stats"]
+    command += [f"--{name}={value}" for name, value in options.items()]
+    log_path = home / "ray.log"
+    with log_path.open("wb") as log:
+        # A session of its own: Ctrl-C goes to us alone, and we end Ray once everything on it has ended.
+        process = subprocess.Popen(command, stdout=log, stderr=subprocess.STDOUT, start_new_session=True)  # noqa: S603
+    try:
+        _wait_until_up(process, log_path)
+        yield LocalCluster(f"{ray.util.get_node_ip_address()}:{gcs_port}", f"http://{HOST}:{dashboard_port}")
+    finally:
+        _stop(process)
+
+
+def temp_dir(home: Path) -> Path:
+    """Ray's files of this home. Its sockets' paths are limited to 107 bytes, so it can't be below the home itself."""
+    return Path(tempfile.gettempdir()) / f"sienn-{hashlib.sha256(str(home).encode()).hexdigest()[:8]}"
+
+
+def _free_ports(count: int) -> list[int]:
+    with contextlib.ExitStack() as stack:
+        sockets = [stack.enter_context(socket.socket()) for _ in range(count)]
+        for one in sockets:
+            one.bind(("", 0))
+        return [one.getsockname()[1] for one in sockets]
+
+
+def _is_free(port: int) -> bool:
+    with socket.socket() as probe:
+        probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        try:
+            probe.bind((HOST, port))
+        except OSError:
+            return False
+    return True
+
+
+def _wait_until_up(process: subprocess.Popen[bytes], log_path: Path) -> None:
+    deadline = time.monotonic() + _START_TIMEOUT_S
+    while _UP not in (words := log_path.read_text(errors="replace")):
+        if process.poll() is not None or time.monotonic() > deadline:
+            raise ClusterStartError(f"Ray didn't start; the end of {log_path}:\n{words[-2000:]}")
+        time.sleep(0.1)
+
+
+def _stop(process: subprocess.Popen[bytes]) -> None:
+    process.terminate()
+    try:
+        process.wait(_STOP_TIMEOUT_S)
+    except subprocess.TimeoutExpired:
+        # Its session is ours to end: it was started for this process alone.
+        os.killpg(process.pid, 9)
+        process.wait()

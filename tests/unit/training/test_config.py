@@ -1,0 +1,85 @@
+from __future__ import annotations
+
+import math
+from typing import Any
+
+import pytest
+from pydantic import ValidationError
+
+from sienn_ray.training.config import MAX_LEARNING_RATE, MIN_LEARNING_RATE, LoraSettings, TrainingConfig
+
+
+@pytest.mark.parametrize(
+    ("field", "lowest", "highest"),
+    [
+        ("learning_rate", MIN_LEARNING_RATE, MAX_LEARNING_RATE),
+        ("num_epochs", 1, 10),
+        ("batch_size", 1, 32),
+        ("max_length", 128, 2048),
+        ("warmup_ratio", 0.0, 0.5),
+        ("weight_decay", 0.0, 1.0),
+        ("validation_split", 0.0, 0.5),
+        ("seed", 0, 2**31 - 1),
+    ],
+)
+def test_limits_are_inclusive(field: str, lowest: float, highest: float) -> None:
+    for value in (lowest, highest):
+        assert getattr(TrainingConfig(base_model="m", **{field: value}), field) == value
+    step = 1 if isinstance(lowest, int) else 1e-9
+    for value in (lowest - step, highest + step):
+        with pytest.raises(ValidationError, match=field):
+            TrainingConfig(base_model="m", **{field: value})
+
+
+@pytest.mark.parametrize(
+    ("field", "value"),
+    [
+        ("learning_rate", math.nan),
+        ("learning_rate", "fast"),
+        ("max_grad_norm", 0.0),
+        ("max_grad_norm", math.nan),
+        ("weight_decay", math.nan),
+        ("validation_split", math.inf),
+        ("num_epochs", 1.5),
+        ("base_model", None),
+        ("target_modules", "all-linear"),  # belongs to `lora`
+    ],
+)
+def test_bad_values_are_refused(field: str, value: Any) -> None:
+    with pytest.raises(ValidationError, match=field):
+        TrainingConfig(**{"base_model": "m", field: value})
+
+
+@pytest.mark.parametrize(
+    ("field", "value"),
+    [
+        ("r", 0),
+        ("r", 257),
+        ("lora_alpha", 0),
+        ("lora_dropout", 1.0),
+        ("lora_dropout", -0.1),
+        ("target_modules", "q_proj"),
+        ("rank", 8),
+    ],
+)
+def test_bad_lora_settings_are_refused(field: str, value: Any) -> None:
+    with pytest.raises(ValidationError, match=field):
+        LoraSettings(**{field: value})
+
+
+def test_config_is_frozen_all_the_way_down() -> None:
+    config = TrainingConfig(base_model="m")
+    with pytest.raises(ValidationError, match="frozen"):
+        config.seed = 1  # type: ignore[misc]
+    with pytest.raises(ValidationError, match="frozen"):
+        config.lora.r = 1  # type: ignore[misc]
+    assert hash(config) == hash(TrainingConfig(base_model="m"))
+
+
+def test_json_round_trip_is_exact() -> None:
+    config = TrainingConfig(base_model="m", learning_rate=1 / 3000, lora=LoraSettings(r=8, lora_dropout=0.1))
+    assert TrainingConfig.model_validate_json(config.model_dump_json()) == config
+
+
+def test_only_the_base_model_has_no_default() -> None:
+    assert [name for name, field in TrainingConfig.model_fields.items() if field.is_required()] == ["base_model"]
