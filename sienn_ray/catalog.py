@@ -215,11 +215,13 @@ def _check_on_hub(base_model: str, timeout_s: float) -> None:
         ) from error
     except hub_errors.RemoteEntryNotFoundError as error:
         raise InvalidBaseModelError(f"'{base_model}' has no config.json, so it is no transformers model") from error
-    except (hub_errors.OfflineModeIsEnabled, hub_errors.LocalEntryNotFoundError, httpx2.HTTPError, OSError) as error:
+    # Offline mode and missing local entries are an OSError too; no JSON comes from a portal that stands in for the hub.
+    except (httpx2.HTTPError, OSError, json.JSONDecodeError) as error:
         raise InvalidBaseModelError(_offline_message(base_model)) from error
     if not files.intersection(_WEIGHT_FILES):
         raise InvalidBaseModelError(
-            f"base model '{base_model}' has no safetensors weights; other formats are not loaded, since they can run code"
+            f"base model '{base_model}' has no safetensors weights; other formats are not loaded, since they can run "
+            "code"
         )
     check_config(base_model, json.loads(Path(config_path).read_text()))
 

@@ -42,7 +42,7 @@ class Settings(BaseSettings):
         1, ge=1, description="Fine-tunes that run at once; the others wait in order of arrival."
     )
     max_attempts: int = Field(
-        3, ge=1, description="Times a job is started again after its Ray job or cluster was lost."
+        3, ge=1, description="Starts of one job, the first included, before it fails because its runs get lost."
     )
     job_poll_s: float = Field(2.0, gt=0, description="Seconds between two looks at the Ray jobs of running fine-tunes.")
 

@@ -66,6 +66,10 @@ class FakeTracker:
                 self._datasets[record.id] = record
 
     @property
+    def last_job(self) -> JobRecord:
+        return list(self._jobs.values())[-1]
+
+    @property
     def num_records(self) -> int:
         return len(self._datasets) + len(self._jobs)
 

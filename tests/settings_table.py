@@ -30,7 +30,9 @@ def render() -> str:
 
 def _row(name: str) -> str:
     description = str(Settings.model_fields[name].description).replace("|", r"\|")
-    return f"| `{name}` | `SIENN_{name.upper()}` | `{_default(name)}`{_in_words(name)} | {description}{_choices(name)} |\n"
+    return (
+        f"| `{name}` | `SIENN_{name.upper()}` | `{_default(name)}`{_in_words(name)} | {description}{_choices(name)} |\n"
+    )
 
 
 def _default(name: str) -> Any:

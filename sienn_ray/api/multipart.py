@@ -56,7 +56,9 @@ def _boundary(content_type: str) -> bytes:
             "send the file as `curl -F file=@dataset.csv` does"
         )
     if len(boundary) > _MAX_BOUNDARY_BYTES:
-        raise InvalidInputError(f"the multipart boundary has {len(boundary)} bytes; at most {_MAX_BOUNDARY_BYTES} will do")
+        raise InvalidInputError(
+            f"the multipart boundary has {len(boundary)} bytes; at most {_MAX_BOUNDARY_BYTES} will do"
+        )
     return boundary
 
 

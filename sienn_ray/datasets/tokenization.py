@@ -30,11 +30,13 @@ def encode(tokenizer: Any, text: str, *, is_start: bool, kind: PromptKind) -> li
 
     A chat template writes its special tokens out; plain text begins with what the tokenizer puts first (a BOS, if any).
     """
-    ids: list[int] = tokenizer(text, add_special_tokens=is_start and kind is PromptKind.TEXT)["input_ids"]
-    ends_by_itself = tokenizer.eos_token is not None and text.endswith(tokenizer.eos_token)
-    if ids and ids[-1] == tokenizer.eos_token_id and not ends_by_itself:
-        return ids[:-1]
-    return ids
+    ids: list[int] = tokenizer(text, add_special_tokens=False)["input_ids"]
+    if not is_start or kind is not PromptKind.TEXT:
+        return ids
+    framed: list[int] = tokenizer(text, add_special_tokens=True)["input_ids"]
+    # An EOS that the tokenizer puts behind the text is left out: the text goes on, or has its own.
+    starts = (start for start in range(len(framed)) if framed[start : start + len(ids)] == ids)
+    return framed[: next(starts, 0) + len(ids)]
 
 
 def tokenize_row(

@@ -121,8 +121,9 @@ class ProgressMeter:
 
     def evaluating(self, *, epoch: int, step: int, eval_loss: float | None = None) -> None:
         """Say that an evaluation has begun or, with its loss, ended."""
+        rounded = None if eval_loss is None else round(eval_loss, 4)
         message = f"Evaluating after epoch {epoch}/{self._num_epochs}"
-        self._reporter.report(Progress(Phase.EVALUATING, message, self._percent(step), eval_loss=eval_loss))
+        self._reporter.report(Progress(Phase.EVALUATING, message, self._percent(step), eval_loss=rounded))
 
     def _percent(self, step: int) -> int:
         low, high = PHASE_PERCENT[Phase.TRAINING], PHASE_PERCENT[Phase.SAVING]

@@ -6,7 +6,7 @@ import json
 import shutil
 import tempfile
 import time
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -88,7 +88,6 @@ def run_training(run: Run, settings: Settings, reporter: Reporter) -> dict[str, 
         "num_workers": resources.num_workers,
         "use_gpu": resources.use_gpu,
         "adapter_size_bytes": manifest.size_bytes,
-        "adapter_sha256": {entry.name: entry.sha256 for entry in manifest.files},
     }
 
 
@@ -163,8 +162,15 @@ def special_tokens_map(tokenizer: Any) -> dict[str, Any]:
 def _losses(state: checkpoint.RunState) -> dict[str, Any]:
     last = state.history[-1]
     return {
-        "train_loss": last.train_loss,
-        "eval_loss": last.eval_loss,
-        "current_loss": last.train_loss,
-        "loss_history": [asdict(record) for record in state.history],
+        "train_loss": _rounded(last.train_loss),
+        "eval_loss": _rounded(last.eval_loss),
+        "current_loss": _rounded(last.train_loss),
+        "loss_history": [
+            {"epoch": record.epoch, "train_loss": _rounded(record.train_loss), "eval_loss": _rounded(record.eval_loss)}
+            for record in state.history
+        ],
     }
+
+
+def _rounded(loss: float | None) -> float | None:
+    return None if loss is None else round(loss, 4)

@@ -1,14 +1,16 @@
 from __future__ import annotations
 
+import asyncio
 import hashlib
 import json
 import re
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, MutableMapping
 from pathlib import Path
 from typing import Any
 
 import pyarrow.parquet as pq
 import pytest
+from fastapi import FastAPI
 from httpx2 import Response
 from starlette.testclient import TestClient
 
@@ -118,8 +120,8 @@ def test_every_column_set_is_taken(client: TestClient, dataset_format: str, exte
         ("rows.csv", b"a,b\n1,2\n", "unknown columns: found 'a', 'b'"),
         ("rows.csv", b"", "the file is empty"),
         ("rows.csv", b"instruction,response\n", "the file has no rows"),
-        ("rows.jsonl", b"", "the file has no rows"),
-        ("rows.json", b"", ""),
+        ("rows.jsonl", b"", "the file is empty"),
+        ("rows.json", b"", "the file is empty"),
         ("rows.json", b"[]", "the file has no rows"),
         ("rows.xlsx", b"PK", "the extension '.xlsx' is not accepted; use one of .csv, .json, .jsonl"),
         ("rows", CSV, "a file without an extension is not accepted"),
@@ -134,7 +136,7 @@ def test_bad_file_is_refused_and_leaves_nothing(
     assert is_untouched()
 
 
-def test_row_over_the_limit_is_refused(client: TestClient, app: Any, is_untouched: Callable[[], bool]) -> None:
+def test_row_over_the_limit_is_refused(client: TestClient, app: FastAPI, is_untouched: Callable[[], bool]) -> None:
     backends = app.state.backends
     limited = backends.settings.model_copy(update={"max_row_bytes": 100})
     app.state.backends = type(backends)(limited, backends.tracker, backends.engines, backends.storage)
@@ -302,6 +304,33 @@ def test_nothing_is_left_when_the_tracker_refuses(
 ) -> None:
     tracker.error = CapacityError("the job tracker is restarting")
     assert upload(client, CSV).status_code == 503
+    assert is_untouched()
+
+
+def test_nothing_is_left_when_the_client_goes_away(app: FastAPI, is_untouched: Callable[[], bool]) -> None:
+    messages = iter(
+        [
+            {"type": "http.request", "body": multipart_body([Part(CSV)], is_closed=False), "more_body": True},
+            {"type": "http.disconnect"},
+        ]
+    )
+    scope = {
+        "type": "http",
+        "method": "POST",
+        "path": UPLOAD,
+        "query_string": b"",
+        "headers": [(b"content-type", multipart_type().encode())],
+    }
+    sent: list[MutableMapping[str, Any]] = []
+
+    async def receive() -> MutableMapping[str, Any]:
+        return next(messages)
+
+    async def keep(message: MutableMapping[str, Any]) -> None:
+        sent.append(message)
+
+    asyncio.run(app(scope, receive, keep))
+    assert sent[0]["status"] == 400
     assert is_untouched()
 
 

@@ -29,9 +29,9 @@ def test_transitions(current: JobStatus, new: JobStatus) -> None:
 
 
 def test_refusal_says_what_is_allowed() -> None:
-    with pytest.raises(TransitionError, match="it can become: failed, running$"):
+    with pytest.raises(TransitionError, match=r"it can become: failed, running$"):
         check_transition("job-1", JobStatus.PENDING, JobStatus.COMPLETED)
-    with pytest.raises(TransitionError, match="nothing, it is final$"):
+    with pytest.raises(TransitionError, match=r"nothing, it is final$"):
         check_transition("job-1", JobStatus.COMPLETED, JobStatus.RUNNING)
 
 

@@ -86,13 +86,13 @@ def test_resumed_run_goes_on_counting() -> None:
 
 def test_time_left_counts_only_steps_of_this_attempt() -> None:
     reporter = RecordingReporter()
-    meter = ProgressMeter(reporter, num_epochs=1, num_steps=10**9, first_step=10**9 - 10**6, interval_s=0)
-    meter.step(epoch=1, step=10**9 - 10**6 + 1, loss=1.0, tokens=1000, learning_rate=1e-4)
+    meter = ProgressMeter(reporter, num_epochs=1, num_steps=10**12, first_step=10**12 - 10**9, interval_s=0)
+    meter.step(epoch=1, step=10**12 - 10**9 + 1, loss=1.0, tokens=1000, learning_rate=1e-4)
     (report,) = reporter.reports
     assert report.tokens_per_s is not None
     assert report.time_left_s is not None
-    # One step took 1000 / tokens_per_s seconds, and 10^6 - 1 such steps are left.
-    assert report.time_left_s == pytest.approx(1000 / report.tokens_per_s * (10**6 - 1), rel=0.01)
+    # One step took 1000 / tokens_per_s seconds, and 10^9 - 1 such steps are left.
+    assert report.time_left_s == pytest.approx(1000 / report.tokens_per_s * (10**9 - 1), rel=0.01)
 
 
 def test_evaluation_keeps_the_place_and_adds_its_loss() -> None:

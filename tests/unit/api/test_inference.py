@@ -1,0 +1,164 @@
+from __future__ import annotations
+
+import re
+from dataclasses import replace
+from typing import Any
+
+import pytest
+from httpx2 import Response
+from starlette.testclient import TestClient
+
+from sienn_ray.errors import ArtifactError, CapacityError, EngineError, InvalidInputError, SiennError
+from sienn_ray.inference.engine import GenerationRequest
+from sienn_ray.jobs.schema import JobStatus
+from sienn_ray.settings import Settings
+from tests.fakes_api import BASE_MODEL, FakeEngines, FakeTracker, job_record
+
+PROMPT = "What is machine learning?"
+
+
+def ask(client: TestClient, **fields: Any) -> Response:
+    return client.post("/api/test-model", json={"job_id": "job-1", "prompt": PROMPT, **fields})
+
+
+@pytest.fixture(autouse=True)
+def completed(tracker: FakeTracker) -> None:
+    tracker.put(job_record(status=JobStatus.COMPLETED, progress=100))
+
+
+def test_answer_has_the_fields_of_the_contract(client: TestClient, settings: Settings) -> None:
+    response = ask(client)
+    body = response.json()
+    assert response.status_code == 200
+    assert re.fullmatch(r"\d{4}-\d\d-\d\dT\d\d:\d\d:\d\d\.\d{3}Z", body.pop("timestamp"))
+    assert body == {
+        "job_id": "job-1",
+        "prompt": PROMPT,
+        "generated_text": "A branch of artificial intelligence.",
+        "model_path": f"{settings.home}/storage/adapters/job-1",
+        "generation_time": 2.34,
+        "rendered_prompt": "<user>What is machine learning?<assistant>",
+        "prompt_tokens": 9,
+        "completion_tokens": 6,
+        "finish_reason": "stop",
+        "adapter_cached": False,
+    }
+
+
+def test_defaults_are_those_of_the_contract(client: TestClient, engines: FakeEngines) -> None:
+    ask(client)
+    expected = GenerationRequest(
+        prompt=PROMPT,
+        adapter_id="job-1",
+        adapter_key="adapters/job-1",
+        max_new_tokens=200,
+        temperature=0.7,
+        top_p=0.95,
+        repetition_penalty=1.2,
+        do_sample=True,
+        seed=None,
+    )
+    assert engines.asked == [(BASE_MODEL, expected)]
+
+
+def test_every_field_reaches_the_engine(client: TestClient, engines: FakeEngines) -> None:
+    fields = {
+        "max_new_tokens": 20,
+        "temperature": 1.5,
+        "top_p": 0.5,
+        "repetition_penalty": 1.0,
+        "do_sample": False,
+        "seed": 7,
+    }
+    ask(client, **fields)
+    expected = GenerationRequest(prompt=PROMPT, adapter_id="job-1", adapter_key="adapters/job-1", **fields)  # type: ignore[arg-type]
+    assert engines.asked == [(BASE_MODEL, expected)]
+
+
+def test_base_model_can_be_asked_without_the_adapter(client: TestClient, engines: FakeEngines) -> None:
+    response = ask(client, use_adapter=False)
+    assert response.json()["model_path"] == BASE_MODEL
+    assert [(request.adapter_id, request.adapter_key) for _, request in engines.asked] == [(None, None)]
+
+
+@pytest.mark.parametrize(("engine_says", "expected"), [("stop", "stop"), ("length", "length")])
+def test_finish_reason_is_passed_on(
+    client: TestClient, engines: FakeEngines, engine_says: str, expected: str
+) -> None:
+    engines.result = replace(engines.result, finish_reason=engine_says, adapter_cached=True)
+    body = ask(client).json()
+    assert (body["finish_reason"], body["adapter_cached"]) == (expected, True)
+
+
+@pytest.mark.parametrize(
+    ("field", "inside", "outside"),
+    [
+        ("prompt", ["a", " ", "x" * 100_000, "\0", "🦙"], ["", "x" * 100_001, None, 7, ["a"]]),
+        ("max_new_tokens", [10, 2000], [9, 2001, 0, -1, 10.5, None]),
+        ("temperature", [0.1, 2.0, 1], [0.09, 2.01, 0, -1, None]),
+        ("top_p", [0.01, 1.0], [0.0, 1.01, -0.5, None]),
+        ("repetition_penalty", [0.5, 1.0, 5.0], [0.49, 5.01, 0, None]),
+        ("do_sample", [True, False], ["perhaps", None, 2]),
+        ("seed", [0, 2**63 - 1, None], [-1, 2**63, 0.5]),
+        ("use_adapter", [True, False], ["perhaps", None]),
+        ("job_id", [], [None, 7]),
+    ],
+)
+def test_ranges(
+    client: TestClient, engines: FakeEngines, field: str, inside: list[Any], outside: list[Any]
+) -> None:
+    assert [value for value in inside if ask(client, **{field: value}).status_code != 200] == []
+    assert [value for value in outside if ask(client, **{field: value}).status_code != 422] == []
+    assert len(engines.asked) == len(inside)
+
+
+@pytest.mark.parametrize("number", ["NaN", "Infinity", "-Infinity", "1e999"])
+def test_temperature_is_a_finite_number(client: TestClient, number: str) -> None:
+    content = f'{{"job_id": "job-1", "prompt": "a", "temperature": {number}}}'
+    response = client.post("/api/test-model", content=content, headers={"content-type": "application/json"})
+    assert response.status_code == 422
+
+
+@pytest.mark.parametrize("missing", ["job_id", "prompt"])
+def test_job_and_prompt_are_required(client: TestClient, missing: str) -> None:
+    body = {"job_id": "job-1", "prompt": PROMPT}
+    del body[missing]
+    response = client.post("/api/test-model", json=body)
+    assert (response.status_code, response.json()["detail"]) == (422, f"{missing}: Field required")
+
+
+@pytest.mark.parametrize("status", [JobStatus.PENDING, JobStatus.RUNNING, JobStatus.FAILED])
+def test_only_a_completed_job_answers(
+    client: TestClient, tracker: FakeTracker, engines: FakeEngines, status: JobStatus
+) -> None:
+    tracker.put(job_record(status=status))
+    response = ask(client)
+    assert response.status_code == 400
+    assert response.json()["detail"] == (
+        f"Job status is '{status.value}', model testing is only available for completed jobs"
+    )
+    assert engines.asked == []
+
+
+def test_unknown_job_is_named(client: TestClient, engines: FakeEngines) -> None:
+    response = ask(client, job_id="job-2")
+    assert (response.status_code, response.json()["detail"]) == (404, "Job job-2 not found")
+    assert engines.asked == []
+
+
+@pytest.mark.parametrize(
+    ("error", "status"),
+    [
+        (InvalidInputError("prompt has 3000 tokens"), 400),
+        (ArtifactError("the file was altered"), 500),
+        (EngineError("can't be loaded"), 500),
+        (CapacityError("64 requests wait", retry_after_s=30), 503),
+    ],
+)
+def test_error_of_the_engine_reaches_the_user(
+    client: TestClient, engines: FakeEngines, error: SiennError, status: int
+) -> None:
+    engines.error = error
+    response = ask(client)
+    assert (response.status_code, response.json()["detail"]) == (status, error.message)
+    assert response.headers.get("retry-after") == ("30" if status == 503 else None)

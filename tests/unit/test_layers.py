@@ -1,0 +1,131 @@
+"""The layers of the architecture, read from the imports."""
+
+from __future__ import annotations
+
+import ast
+import json
+import subprocess
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).parents[2]
+# Top to bottom. A module may import what is below its own layer, and nothing beside it.
+LAYERS: list[set[str]] = [
+    {"deployments"},
+    {"api", "cli", "train"},
+    {"jobs"},
+    {"training", "inference", "export"},
+    {"datasets", "base_model"},
+    {"storage", "catalog", "settings"},
+    {"metrics", "errors"},
+]
+LAYER_OF = {unit: depth for depth, layer in enumerate(LAYERS) for unit in layer}
+# What the ingress, the tracker and the CLI run in; these must stay small and start fast.
+WITHOUT_TORCH = [
+    "sienn_ray.cli",
+    "sienn_ray.jobs.client",
+    "sienn_ray.jobs.tracker",
+    "sienn_ray.api.app",
+    "deployments.ingress",
+    "deployments.app",
+]
+
+
+def modules() -> list[Path]:
+    """Every module of the project, relative to its root."""
+    found = [
+        path.relative_to(ROOT) for folder in ("sienn_ray", "deployments") for path in ROOT.glob(f"{folder}/**/*.py")
+    ]
+    return sorted(path for path in found if path.parts != ("sienn_ray", "__init__.py"))
+
+
+def unit_of(parts: tuple[str, ...]) -> str | None:
+    """`("sienn_ray", "jobs", "store")` is of the unit `jobs`; the root package is of none."""
+    if parts[0] == "sienn_ray":
+        return parts[1] if len(parts) > 1 else None
+    return "deployments" if parts[0] == "deployments" else None
+
+
+def imported(source: str, package: tuple[str, ...]) -> Iterator[tuple[int, str]]:
+    """Line and unit of every import of this project, those in functions and under TYPE_CHECKING included."""
+    for node in ast.walk(ast.parse(source)):
+        names: list[tuple[str, ...]] = []
+        if isinstance(node, ast.Import):
+            names = [tuple(alias.name.split(".")) for alias in node.names]
+        elif isinstance(node, ast.ImportFrom):
+            above = package[: len(package) + 1 - node.level] if node.level else ()
+            base = (*above, *(node.module.split(".") if node.module else ()))
+            # `from sienn_ray import catalog` names a module, `from sienn_ray import __version__` doesn't.
+            names = [(*base, alias.name) if base == ("sienn_ray",) else base for alias in node.names]
+        for parts in names:
+            unit = unit_of(parts)
+            if unit is not None and not unit.startswith("__"):
+                yield node.lineno, unit
+
+
+def violations(source: str, path: Path) -> list[str]:
+    """Imports that don't point strictly down."""
+    parts = path.with_suffix("").parts
+    own = unit_of(parts)
+    assert own in LAYER_OF, f"{path} is in no layer; place '{own}' in the architecture and in this test"
+    found = []
+    for line, unit in imported(source, parts[:-1]):
+        assert unit in LAYER_OF, f"{path}:{line} imports '{unit}', which is in no layer"
+        if unit != own and LAYER_OF[unit] <= LAYER_OF[own]:
+            found.append(f"{path}:{line} imports '{unit}', which is not below '{own}'")
+    return found
+
+
+@pytest.mark.parametrize("path", modules(), ids=str)
+def test_imports_point_down(path: Path) -> None:
+    assert violations((ROOT / path).read_text(), path) == []
+
+
+@pytest.mark.parametrize(
+    ("path", "source", "is_allowed"),
+    [
+        ("sienn_ray/jobs/schema.py", "from sienn_ray.training.config import TrainingConfig", True),
+        ("sienn_ray/jobs/store.py", "from sienn_ray.jobs.schema import JobRecord", True),
+        ("sienn_ray/jobs/store.py", "from .schema import JobRecord", True),
+        ("sienn_ray/storage.py", "import sienn_ray", True),
+        ("sienn_ray/errors.py", "from sienn_ray import __version__", True),
+        ("sienn_ray/storage.py", "import torch, json", True),
+        ("deployments/app.py", "from sienn_ray import errors, settings", True),
+        ("sienn_ray/training/loop.py", "from sienn_ray.jobs.client import TrackerClient", False),
+        ("sienn_ray/training/loop.py", "import sienn_ray.export.archive", False),
+        ("sienn_ray/training/loop.py", "def f():\n    from sienn_ray.inference import engine", False),
+        ("sienn_ray/training/loop.py", "from ..inference import engine", False),
+        ("sienn_ray/storage.py", "from sienn_ray import settings", False),
+        ("sienn_ray/storage.py", "if TYPE_CHECKING:\n    from sienn_ray.catalog import CATALOG", False),
+        ("sienn_ray/storage.py", "from . import catalog", False),
+        ("sienn_ray/cli.py", "from deployments.app import build", False),
+        ("sienn_ray/errors.py", "import os, sienn_ray.metrics", False),
+    ],
+)
+def test_the_check_itself(path: str, source: str, is_allowed: bool) -> None:
+    assert (violations(source, Path(path)) == []) is is_allowed
+
+
+def test_no_layer_is_of_the_past() -> None:
+    here = {unit_of(path.with_suffix("").parts) for path in modules()}
+    assert set(LAYER_OF) - here <= {"metrics"}  # the word for it is kept free
+
+
+def test_torch_stays_out_of_ingress_tracker_and_cli() -> None:
+    program = (
+        "import importlib, json, sys\n"
+        "for name in json.loads(sys.argv[1]):\n"
+        "    importlib.import_module(name)\n"
+        "    assert 'torch' not in sys.modules, f'{name} imports torch'\n"
+    )
+    run = subprocess.run(
+        [sys.executable, "-c", program, json.dumps(WITHOUT_TORCH)],
+        cwd=ROOT,
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    assert run.returncode == 0, run.stderr
