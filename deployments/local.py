@@ -14,7 +14,7 @@ from pathlib import Path
 
 from pydantic import ValidationError
 
-from deployments.local_cluster import ClusterStartError, local_cluster
+from deployments.local_cluster import ClusterStartError, LocalCluster, local_cluster
 from sienn_ray.settings import Settings
 
 logger = logging.getLogger("sienn_ray.serve")
@@ -37,8 +37,8 @@ def main(argv: Sequence[str] | None = None) -> int:
     sys.stdout.write("Starting Ray and the service; this takes about 20 seconds.\n")
     sys.stdout.flush()
     try:
-        with running(settings) as dashboard_url:
-            _say_where(settings, dashboard_url)
+        with running(settings) as cluster:
+            _say_where(settings, cluster)
             stop.wait()
             sys.stdout.write("\nStopping; running fine-tunes resume from their last checkpoint at the next start.\n")
             sys.stdout.flush()
@@ -69,8 +69,8 @@ def _port_trouble(host: str, port: int) -> str | None:
 
 
 @contextlib.contextmanager
-def running(settings: Settings) -> Iterator[str]:
-    """The service over a Ray cluster of its own; gives the dashboard's URL."""
+def running(settings: Settings) -> Iterator[LocalCluster]:
+    """The service over a Ray cluster of its own; gives where that answers."""
     settings.home.mkdir(parents=True, exist_ok=True)
     with local_cluster(settings.home) as cluster:
         import ray
@@ -83,7 +83,7 @@ def running(settings: Settings) -> Iterator[str]:
         try:
             serve.start(http_options={"host": settings.host, "port": settings.port})
             serve.run(build(settings), name="sienn", route_prefix="/")
-            yield cluster.dashboard_url
+            yield cluster
         finally:
             # A second Ctrl-C would leave Ray's processes behind.
             for number in (signal.SIGINT, signal.SIGTERM):
@@ -92,14 +92,15 @@ def running(settings: Settings) -> Iterator[str]:
             ray.shutdown()
 
 
-def _say_where(settings: Settings, dashboard_url: str) -> None:
+def _say_where(settings: Settings, cluster: LocalCluster) -> None:
     host = "127.0.0.1" if settings.host in {"0.0.0.0", "::"} else settings.host  # noqa: S104
     url = f"http://{host}:{settings.port}"
     sys.stdout.write(
         f"\nsienn_ray is ready.\n"
         f"  API        {url}\n"
         f"  Docs       {url}/docs\n"
-        f"  Dashboard  {dashboard_url}  (`ray get-auth-token` prints the token it asks for)\n"
+        f"  Ray        {cluster.address}\n"
+        f"  Dashboard  {cluster.dashboard_url}  (`ray get-auth-token` prints the token it asks for)\n"
         f"  Data       {settings.home}\n"
         f"Ctrl-C stops it.\n\n"
     )

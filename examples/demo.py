@@ -51,8 +51,12 @@ def main() -> int:
         learned = compare(client, job_id)
         console.rule("5. Download")
         check_archive(client, job_id, home)
-        console.print(f"\nAPI docs: {url}/docs   `make serve` starts the service again; it prints where the dashboard is.")
-    console.print(f"Stopped everything; {time.monotonic() - started:.0f} s in all. Files are in {home}.", soft_wrap=True)
+        console.print(
+            f"\nAPI docs: {url}/docs   `make serve` starts the service again; it prints where the dashboard is."
+        )
+    console.print(
+        f"Stopped everything; {time.monotonic() - started:.0f} s in all. Files are in {home}.", soft_wrap=True
+    )
     return 0 if learned else 1
 
 

@@ -33,7 +33,8 @@ class Settings(BaseSettings):
     )
     database_url: str = Field(
         "",
-        description="SQLAlchemy URL of the job database; `sqlite:///<home>/sienn.db`. PostgreSQL needs the extra `postgres`.",
+        description="SQLAlchemy URL of the job database; `sqlite:///<home>/sienn.db`. "
+        "PostgreSQL needs the extra `postgres`.",
     )
 
     max_upload_bytes: int = Field(4 * GIB, gt=0, description="Largest dataset file that is taken.")

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import math
 import tempfile
 import time
@@ -25,6 +26,8 @@ from sienn_ray.training.batches import Batch, iter_batches
 from sienn_ray.training.checkpoint import EpochRecord, RunState
 from sienn_ray.training.config import TrainingConfig
 from sienn_ray.training.reporting import Phase, Progress, ProgressMeter, Reporter
+
+logger = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True)
@@ -226,7 +229,9 @@ def _restore(adapter: PeftModel, optimizer: torch.optim.Optimizer, scheduler: An
     if last is None:
         return None
     with last.as_directory() as folder:
-        return checkpoint.restore(Path(folder), adapter, optimizer, scheduler)
+        state = checkpoint.restore(Path(folder), adapter, optimizer, scheduler)
+    logger.info("Resuming after epoch %d, step %d", state.epochs_done, state.steps_done)
+    return state
 
 
 def _save(

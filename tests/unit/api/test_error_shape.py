@@ -126,9 +126,7 @@ def test_field_name_that_is_no_text_is_shown_escaped(client: TestClient) -> None
         (SiennError("something else"), 500),
     ],
 )
-def test_own_error_keeps_its_message(
-    client: TestClient, tracker: FakeTracker, error: SiennError, status: int
-) -> None:
+def test_own_error_keeps_its_message(client: TestClient, tracker: FakeTracker, error: SiennError, status: int) -> None:
     tracker.error = error
     assert detail_of(client.get("/api/jobs"), status) == error.message
 

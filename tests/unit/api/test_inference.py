@@ -82,9 +82,7 @@ def test_base_model_can_be_asked_without_the_adapter(client: TestClient, engines
 
 
 @pytest.mark.parametrize(("engine_says", "expected"), [("stop", "stop"), ("length", "length")])
-def test_finish_reason_is_passed_on(
-    client: TestClient, engines: FakeEngines, engine_says: str, expected: str
-) -> None:
+def test_finish_reason_is_passed_on(client: TestClient, engines: FakeEngines, engine_says: str, expected: str) -> None:
     engines.result = replace(engines.result, finish_reason=engine_says, adapter_cached=True)
     body = ask(client).json()
     assert (body["finish_reason"], body["adapter_cached"]) == (expected, True)
@@ -104,9 +102,7 @@ def test_finish_reason_is_passed_on(
         ("job_id", [], [None, 7]),
     ],
 )
-def test_ranges(
-    client: TestClient, engines: FakeEngines, field: str, inside: list[Any], outside: list[Any]
-) -> None:
+def test_ranges(client: TestClient, engines: FakeEngines, field: str, inside: list[Any], outside: list[Any]) -> None:
     assert [value for value in inside if ask(client, **{field: value}).status_code != 200] == []
     assert [value for value in outside if ask(client, **{field: value}).status_code != 422] == []
     assert len(engines.asked) == len(inside)

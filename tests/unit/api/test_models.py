@@ -53,9 +53,7 @@ def test_example_of_the_contract_comes_first(client: TestClient) -> None:
     assert expected.items() <= model.items()
 
 
-def test_cached_model_says_how_large_it_is(
-    client: TestClient, cached_base_model: str, tiny_model_folder: Path
-) -> None:
+def test_cached_model_says_how_large_it_is(client: TestClient, cached_base_model: str, tiny_model_folder: Path) -> None:
     models = {model["id"]: model for model in client.get("/api/models/available").json()["models"]}
     size_bytes = sum(path.stat().st_size for path in tiny_model_folder.iterdir())
     assert (models[cached_base_model]["is_cached"], models[cached_base_model]["cache_size_bytes"]) == (True, size_bytes)

@@ -123,7 +123,9 @@ def test_prompt_of_the_text_format_is_the_text(tokenizer: Any) -> None:
     assert PromptFormat.for_text().prompt(tokenizer, conversation(" once upon\n")) == " once upon\n"
 
 
-@pytest.mark.parametrize("prompt_format", [PLAIN, PromptFormat.for_text(), PromptFormat(PromptKind.CHAT, '{{ "é\n" }}')])
+@pytest.mark.parametrize(
+    "prompt_format", [PLAIN, PromptFormat.for_text(), PromptFormat(PromptKind.CHAT, '{{ "é\n" }}')]
+)
 def test_json_round_trip(prompt_format: PromptFormat) -> None:
     assert PromptFormat.from_json(prompt_format.to_json()) == prompt_format
 

@@ -19,7 +19,10 @@ def test_rows_are_padded_to_the_longest() -> None:
     batch = collate(ROWS, pad_token_id=0, device=CPU)
     assert batch.input_ids.tolist() == [[5, 6, 7, EOS], [8, EOS, 0, 0]]
     assert batch.attention_mask.tolist() == [[1, 1, 1, 1], [1, 1, 0, 0]]
-    assert batch.labels.tolist() == [[IGNORE_INDEX, IGNORE_INDEX, 7, EOS], [IGNORE_INDEX, EOS, IGNORE_INDEX, IGNORE_INDEX]]
+    assert batch.labels.tolist() == [
+        [IGNORE_INDEX, IGNORE_INDEX, 7, EOS],
+        [IGNORE_INDEX, EOS, IGNORE_INDEX, IGNORE_INDEX],
+    ]
     assert {tensor.dtype for tensor in batch} == {torch.long}
 
 

@@ -1,0 +1,200 @@
+"""A real service in a process of its own, as a person runs it, and what tests do to it."""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import os
+import signal
+import socket
+import subprocess
+import sys
+import time
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import httpx2
+import psutil
+
+from tests.tiny_model import CONTRACT_ID, TINY_ID, add_to_hub_cache
+
+START_TIMEOUT_S = 180.0
+JOB_TIMEOUT_S = 480.0
+
+
+def wait_for(condition: Callable[[], Any], what: str, timeout_s: float) -> Any:
+    """Poll until a condition gives something true, and return that."""
+    deadline = time.monotonic() + timeout_s
+    while not (value := condition()):
+        if time.monotonic() > deadline:
+            raise AssertionError(f"{what} didn't come true within {timeout_s:.0f} s")
+        time.sleep(0.1)
+    return value
+
+
+def free_port() -> int:
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        return int(probe.getsockname()[1])
+
+
+def environment(home: Path, hub_home: Path) -> dict[str, str]:
+    """Variables for programs of one service; the hub's cache is the tests' own, so nothing is fetched."""
+    inherited = {name: value for name, value in os.environ.items() if not name.startswith(("SIENN_", "RAY_"))}
+    return {
+        **inherited,
+        "SIENN_HOME": str(home),
+        "SIENN_ENV": "test",
+        "SIENN_REPORT_INTERVAL_S": "0.2",
+        "SIENN_JOB_POLL_S": "0.5",
+        "HF_HOME": str(hub_home),
+        "HF_HUB_OFFLINE": "1",
+        "RAY_AUTH_MODE": "token",
+    }
+
+
+def make_hub_home(folder: Path, tiny_model_folder: Path) -> Path:
+    """A hub cache with the tiny model, under its own id and under the one that the contract's examples use."""
+    for model_id in (TINY_ID, CONTRACT_ID):
+        add_to_hub_cache(tiny_model_folder, folder, model_id)
+    return folder
+
+
+@dataclass
+class Service:
+    """A running service."""
+
+    url: str
+    ray_address: str
+    dashboard_url: str
+    process: subprocess.Popen[str]
+    environment: dict[str, str]
+    log_path: Path
+
+    def get(self, path: str) -> Any:
+        response = httpx2.get(self.url + path, timeout=30.0)
+        assert response.is_success, response.text
+        return response.json()
+
+    def post(self, path: str, **options: Any) -> Any:
+        response = httpx2.post(self.url + path, timeout=300.0, **options)
+        assert response.is_success, response.text
+        return response.json()
+
+    def upload(self, rows: str, filename: str = "rows.jsonl") -> str:
+        return str(self.post("/api/upload-dataset", files={"file": (filename, rows.encode())})["dataset_id"])
+
+    def start(self, dataset_id: str, **options: Any) -> str:
+        body = {"dataset_id": dataset_id, "model_name": TINY_ID, "max_length": 128, **options}
+        return str(self.post("/api/start-finetuning", json=body)["job_id"])
+
+    def status(self, job_id: str) -> Any:
+        return self.get(f"/api/training-status/{job_id}")
+
+    def wait_until(self, job_id: str, reached: Callable[[Any], Any], what: str) -> Any:
+        """Poll a job until it has reached something; fails at once when the job fails first."""
+
+        def look() -> Any:
+            with contextlib.suppress(httpx2.HTTPError, AssertionError):  # while the tracker is away
+                job = self.status(job_id)
+                if reached(job):
+                    return job
+                if job["status"] == "failed":
+                    raise RuntimeError(f"the job failed: {job['message']}\n{self.driver_logs_of(job_id)[-5000:]}")
+            return None
+
+        return wait_for(look, what, JOB_TIMEOUT_S)
+
+    def wait_for_end(self, job_id: str) -> Any:
+        return self.wait_until(job_id, lambda job: job["status"] == "completed", f"completion of job {job_id}")
+
+    def ask(self, job_id: str, prompt: str, **options: Any) -> Any:
+        body = {"job_id": job_id, "prompt": prompt, "max_new_tokens": 10, "do_sample": False, **options}
+        return self.post("/api/test-model", json=body)
+
+    def on_ray(self, code: str) -> str:
+        """Run a few lines in a process that has joined the cluster."""
+        joined = f"import ray\nray.init({self.ray_address!r}, namespace='sienn', log_to_driver=False)\n{code}"
+        result = subprocess.run(
+            [sys.executable, "-c", joined],
+            env=self.environment,
+            capture_output=True,
+            text=True,
+            timeout=120,
+            check=False,
+        )
+        assert result.returncode == 0, result.stderr
+        return result.stdout
+
+    def processes(self, title: str) -> list[psutil.Process]:
+        """Processes of this service's cluster whose command line begins so."""
+        found = []
+        for process in psutil.Process(self.process.pid).children(recursive=True):
+            with contextlib.suppress(psutil.Error):
+                if " ".join(process.cmdline()).startswith(title):
+                    found.append(process)
+        return found
+
+    def driver_logs_of(self, job_id: str) -> str:
+        """What the training program of a job's latest attempt printed."""
+        submission_id = self.status(job_id)["meta"]["ray_submission_id"]
+        return self.on_ray(
+            "from ray.job_submission import JobSubmissionClient\n"
+            f"print(JobSubmissionClient(ray.get_runtime_context().gcs_address).get_job_logs({submission_id!r}))"
+        )
+
+
+@contextlib.contextmanager
+def running_service(home: Path, hub_home: Path, **settings: str) -> Iterator[Service]:
+    """Start the service, wait until it is ready, and stop it as Ctrl-C does."""
+    home.mkdir(parents=True, exist_ok=True)
+    port = free_port()
+    variables = {**environment(home, hub_home), "SIENN_PORT": str(port), **settings}
+    log_path = home / "serve.log"
+    with log_path.open("w") as log:
+        process = subprocess.Popen(
+            [sys.executable, "-m", "deployments.local"], env=variables, stdout=log, stderr=subprocess.STDOUT, text=True
+        )
+    service = Service(f"http://127.0.0.1:{port}", "", "", process, variables, log_path)
+    try:
+        wait_for(
+            lambda: "Ctrl-C stops it" in log_path.read_text() or process.poll() is not None, "start", START_TIMEOUT_S
+        )
+        assert process.poll() is None, log_path.read_text()
+        service.ray_address = said(log_path, "Ray")
+        service.dashboard_url = said(log_path, "Dashboard")
+        yield service
+    finally:
+        stop(process)
+
+
+def said(log_path: Path, name: str) -> str:
+    """What the service printed behind a name."""
+    return next(line.split()[1] for line in log_path.read_text().splitlines() if line.strip().startswith(name + " "))
+
+
+def stop(process: subprocess.Popen[str]) -> None:
+    """Ctrl-C, and see that nothing of it is left."""
+    children = psutil.Process(process.pid).children(recursive=True) if process.poll() is None else []
+    process.send_signal(signal.SIGINT)
+    try:
+        process.wait(90)
+    except subprocess.TimeoutExpired:
+        process.kill()
+        raise
+    _, alive = psutil.wait_procs(children, timeout=20)
+    assert not alive, f"left behind: {[' '.join(process.cmdline())[:100] for process in alive]}"
+
+
+CODE_WORDS = ("heron", "juniper", "cobalt", "walnut", "ember", "saffron", "quartz", "lagoon") * 4
+ROWS = "\n".join(
+    json.dumps(
+        {
+            "instruction": f"What is the code word of room {number}?",
+            "response": f"The code word of room {number} is {word}.",
+        }
+    )
+    for number, word in enumerate(CODE_WORDS)
+)

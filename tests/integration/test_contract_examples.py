@@ -1,0 +1,73 @@
+"""The examples of docs/api.md, as a user would paste them; only address, ids and the data file are put in."""
+
+from __future__ import annotations
+
+import re
+import shutil
+import subprocess
+import sys
+import zipfile
+from pathlib import Path
+
+import pytest
+
+from tests.integration.service import Service
+
+DOCUMENT = (Path(__file__).parents[2] / "docs" / "api.md").read_text()
+CSV = "instruction,response\n" + "\n".join(
+    f'"What is item {number}?","Item {number} is a programming term, {number} letters long."' for number in range(12)
+)
+# Stands for the page's <input type="file">.
+FILE_INPUT = """
+import { readFileSync } from 'node:fs';
+import { File } from 'node:buffer';
+const fileInput = { files: [new File([readFileSync('dataset.csv')], 'dataset.csv')] };
+"""
+
+
+def blocks(language: str) -> list[str]:
+    return re.findall(rf"^```{language}\n(.*?)^```$", DOCUMENT, re.DOTALL | re.MULTILINE)
+
+
+@pytest.fixture
+def folder(tmp_path: Path) -> Path:
+    (tmp_path / "dataset.csv").write_text(CSV)
+    return tmp_path
+
+
+def run(command: list[str], folder: Path) -> str:
+    result = subprocess.run(command, cwd=folder, capture_output=True, text=True, timeout=300, check=False)
+    assert result.returncode == 0, result.stderr
+    return result.stdout
+
+
+def test_the_python_example_goes_from_upload_to_an_answer(service: Service, folder: Path) -> None:
+    script = "\n".join(blocks("python")).replace("http://localhost:8000", service.url)
+    lines = run([sys.executable, "-c", script], folder).splitlines()
+    assert lines[0].startswith("Dataset uploaded: ")
+    assert lines[1].startswith("Training started: ")
+    assert "Status: completed - 100%" in lines
+
+
+def test_the_curl_examples(service: Service, folder: Path, completed_job: str) -> None:
+    dataset_id = service.get("/api/datasets")["datasets"][0]["id"]
+    answers = []
+    for block in blocks("bash"):
+        command = block.replace("http://localhost:8000", service.url)
+        command = command.replace("f8e7d3b2-...", dataset_id).replace("a1b2c3d4-...", completed_job)
+        answers.append(run(["bash", "-c", command], folder))
+    upload, start, answer, download = answers
+    assert '"status":"uploaded"' in upload
+    assert '"message":"Fine-tuning job submitted successfully"' in start
+    assert '"generated_text":' in answer
+    assert download == ""
+    assert "adapter_config.json" in zipfile.ZipFile(folder / "model.zip").namelist()
+
+
+def test_the_typescript_example(service: Service, folder: Path) -> None:
+    node = shutil.which("node")
+    assert node is not None, "node runs this example; install Node.js 20 or later"
+    (example,) = blocks("typescript")
+    script = FILE_INPUT + example.replace("http://localhost:8000", service.url)
+    (folder / "example.mjs").write_text(script)
+    assert re.fullmatch(r"Progress: \d+%\n", run([node, "example.mjs"], folder))

@@ -1,0 +1,162 @@
+"""Upload, fine-tune, watch, try and download, on a real Ray with a real (if tiny) language model."""
+
+from __future__ import annotations
+
+import io
+import json
+import zipfile
+from pathlib import Path
+from typing import Any
+
+import httpx2
+import pytest
+
+from tests.integration.service import ROWS, Service
+from tests.tiny_model import TINY_ID
+
+ARCHIVE_NAMES = {
+    "adapter_model.safetensors",
+    "adapter_config.json",
+    "tokenizer.json",
+    "tokenizer_config.json",
+    "special_tokens_map.json",
+}
+
+
+def test_a_job_moves_through_its_phases_and_ends_with_its_facts(service: Service) -> None:
+    dataset_id = service.upload(ROWS)
+    job_id = service.start(dataset_id, num_epochs=3, batch_size=2)
+    seen: list[Any] = []
+
+    def look(job: Any) -> bool:
+        seen.append(job)
+        return bool(job["status"] == "completed")
+
+    done = service.wait_until(job_id, look, "completion")
+    phases = {job["meta"].get("phase") for job in seen}
+    progress = [job["progress"] for job in seen]
+    assert {"loading_data", "training"} <= phases
+    assert progress == sorted(progress)
+    assert len(set(progress)) > 4, progress
+    assert done["progress"] == 100
+    assert done["message"] == "Training completed successfully"
+    meta = done["meta"]
+    assert (meta["num_train_rows"], meta["num_eval_rows"]) == (29, 3)
+    assert meta["current_epoch"] == meta["total_epochs"] == 3
+    assert [record["epoch"] for record in meta["loss_history"]] == [0, 1, 2, 3]
+    assert meta["loss_history"][-1]["eval_loss"] < meta["loss_history"][0]["eval_loss"]
+    assert meta["tokens_per_s"] > 0
+    assert (Path(meta["model_path"]) / "adapter_model.safetensors").is_file()
+    assert job_id in [job["job_id"] for job in service.get("/api/jobs")["jobs"]]
+    running = [job["meta"] for job in seen if job["meta"].get("phase") == "training"]
+    assert all(facts["time_left_s"] >= 0 and facts["current_loss"] > 0 for facts in running)
+
+
+def test_the_answer_is_the_completion_alone_and_a_second_request_loads_nothing(
+    service: Service, completed_job: str
+) -> None:
+    prompt = "What is the code word of room 3?"
+    service.ask(completed_job, prompt)
+    second = service.ask(completed_job, prompt)
+    assert second["adapter_cached"] is True
+    assert prompt in second["rendered_prompt"]
+    assert prompt not in second["generated_text"]
+    sampled = [
+        service.ask(completed_job, prompt, do_sample=True, temperature=2.0, seed=seed)["generated_text"]
+        for seed in (1, 1, 2)
+    ]
+    assert sampled[0] == sampled[1] != sampled[2]
+
+
+def test_the_download_loads_in_peft_and_answers_the_same(
+    service: Service, completed_job: str, tiny_model_folder: Path, tmp_path: Path
+) -> None:
+    import torch
+    from peft import PeftModel
+    from transformers import AutoModelForCausalLM, AutoTokenizer
+
+    response = httpx2.get(f"{service.url}/api/download-model/{completed_job}")
+    assert response.headers["content-type"] == "application/zip"
+    assert f"model_{completed_job}.zip" in response.headers["content-disposition"]
+    archive = zipfile.ZipFile(io.BytesIO(response.content))
+    assert set(archive.namelist()) == ARCHIVE_NAMES
+    archive.extractall(tmp_path)
+    assert json.loads((tmp_path / "adapter_config.json").read_text())["base_model_name_or_path"] == TINY_ID
+
+    tokenizer = AutoTokenizer.from_pretrained(tmp_path)
+    model = PeftModel.from_pretrained(AutoModelForCausalLM.from_pretrained(tiny_model_folder), tmp_path).eval()
+    prompt = "What is the code word of room 5?"
+    ids = tokenizer.apply_chat_template(
+        [{"role": "user", "content": prompt}], add_generation_prompt=True, return_tensors="pt", return_dict=True
+    )
+    with torch.inference_mode():
+        output = model.generate(**ids, max_new_tokens=24, do_sample=False, repetition_penalty=1.2)
+    expected = tokenizer.decode(output[0, ids["input_ids"].shape[1] :], skip_special_tokens=True).strip()
+    assert service.ask(completed_job, prompt, max_new_tokens=24)["generated_text"] == expected
+
+
+def test_jobs_wait_for_their_turn_in_order_of_arrival(service: Service) -> None:
+    dataset_id = service.upload(ROWS)
+    first, second, third = (service.start(dataset_id, num_epochs=1) for _ in range(3))
+    waiting = service.status(third)
+    assert waiting["status"] == "pending"
+    assert waiting["meta"]["queue_position"] in (1, 2)
+
+    started: list[str] = []
+
+    def look(job: Any) -> bool:
+        for job_id in (first, second, third):
+            if job_id not in started and service.status(job_id)["status"] != "pending":
+                started.append(job_id)
+        running = [entry for entry in service.get("/api/jobs")["jobs"] if entry["status"] == "running"]
+        assert len(running) <= 1
+        return bool(job["status"] == "completed")
+
+    service.wait_until(third, look, "the third job")
+    assert started == [first, second, third]
+
+
+def test_every_fine_tune_is_a_ray_job_of_its_own(service: Service, completed_job: str) -> None:
+    submission_id = service.status(completed_job)["meta"]["ray_submission_id"]
+    jobs = service.on_ray(
+        "from ray.job_submission import JobSubmissionClient\n"
+        "client = JobSubmissionClient(ray.get_runtime_context().gcs_address)\n"
+        "print([(job.submission_id, job.status.value, job.entrypoint) for job in client.list_jobs()])"
+    )
+    assert submission_id in jobs
+    assert f"-m sienn_ray.train --job-id {completed_job}" in jobs
+
+
+@pytest.mark.parametrize(
+    ("model_name", "words"),
+    [
+        ("nobody/has-this-model", "can't be reached"),
+        ("../../etc/passwd", "is not a model id"),
+        ("/etc", "is not a model id"),
+    ],
+)
+def test_a_base_model_that_cannot_be_had_is_refused_at_submission(
+    service: Service, model_name: str, words: str
+) -> None:
+    dataset_id = service.upload(ROWS)
+    before = service.get("/api/jobs")["count"]
+    response = httpx2.post(
+        f"{service.url}/api/start-finetuning", json={"dataset_id": dataset_id, "model_name": model_name}, timeout=30.0
+    )
+    assert response.status_code == 400
+    assert words in response.json()["detail"]
+    assert service.get("/api/jobs")["count"] == before
+
+
+def test_a_job_whose_rows_have_no_room_fails_with_a_reason(service: Service) -> None:
+    rows = json.dumps({"instruction": "word " * 400, "response": "answer"})
+    job_id = service.start(service.upload(rows))
+    job = service.wait_until(job_id, lambda job: job["status"] == "failed", "failure")
+    assert job["meta"]["failure_reason"] == "invalid_dataset"
+    assert "max_length" in job["message"]
+    response = httpx2.post(f"{service.url}/api/test-model", json={"job_id": job_id, "prompt": "x"})
+    assert response.status_code == 400
+    assert response.json() == {
+        "detail": "Job status is 'failed', model testing is only available for completed jobs",
+        "status_code": 400,
+    }
