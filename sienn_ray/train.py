@@ -56,7 +56,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     tracker = get_or_create_tracker(Settings())
     settings: Settings = ask(tracker, "settings")
     try:
-        job = ask(tracker, "job", arguments.job_id) if arguments.job_id else _register(tracker, settings, arguments)
+        job = _known(tracker, arguments) if arguments.job_id else _register(tracker, settings, arguments)
     except SiennError as error:
         sys.stderr.write(f"error: {error.message}\n")
         return 2
@@ -68,11 +68,18 @@ def _parser() -> argparse.ArgumentParser:
     what = parser.add_mutually_exclusive_group(required=True)
     what.add_argument("--job-id", help="a job that the tracker has (the service uses this)")
     what.add_argument("--dataset", help="fsspec URL or path of a CSV, JSON or JSONL file")
+    parser.add_argument("--attempt", type=int, help="which attempt at that job this is")
     parser.add_argument("--base-model", help="hub id of the base model", default=catalog.CATALOG[0].id)
     for name, kind in _CONFIG_OPTIONS.items():
         default = TrainingConfig.model_fields[name].default
         parser.add_argument(f"--{name.replace('_', '-')}", type=kind, default=default, help=f"default {default}")
     return parser
+
+
+def _known(tracker: Any, arguments: argparse.Namespace) -> JobRecord:
+    """The job to train. Its attempt comes with the command: the record may not have it yet."""
+    job: JobRecord = ask(tracker, "job", arguments.job_id)
+    return job.model_copy(update={"attempt": arguments.attempt or job.attempt})
 
 
 def _register(tracker: Any, settings: Settings, arguments: argparse.Namespace) -> JobRecord:

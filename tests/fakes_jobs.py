@@ -6,7 +6,7 @@ from collections.abc import Callable
 from datetime import UTC, datetime
 from typing import Any
 
-from sienn_ray.jobs.ray_jobs import RayJobReport, RayJobState
+from sienn_ray.jobs.ray_jobs import RayJobReport, RayJobState, submission_id_of
 from sienn_ray.jobs.schema import DatasetRecord, JobRecord
 from sienn_ray.training.config import TrainingConfig
 
@@ -60,8 +60,9 @@ class FakeRayJobs:
         self.on_look: Callable[[str], None] = lambda _: None
         self._reports: dict[str, RayJobReport] = {}
 
-    def submit(self, submission_id: str, job_id: str, metadata: dict[str, str]) -> None:
+    def submit(self, job_id: str, attempt: int, metadata: dict[str, str]) -> None:
         """See `RayJobs.submit`."""
+        submission_id = submission_id_of(job_id, attempt)
         self._check_reachable()
         if job_id in self.submit_errors:
             raise self.submit_errors[job_id]

@@ -33,8 +33,12 @@ class RayJobReport:
 class RayJobs(Protocol):
     """Starts Ray jobs and looks at them."""
 
-    def submit(self, submission_id: str, job_id: str, metadata: dict[str, str]) -> None:
-        """Start the training program for a job; a repeat with the same submission id changes nothing."""
+    def submit(self, job_id: str, attempt: int, metadata: dict[str, str]) -> None:
+        """Start the training program for one attempt at a job; a repeat changes nothing.
+
+        Raises:
+            ConnectionError: Ray's job API didn't answer; the program may have been started all the same.
+        """
         ...
 
     def look(self, submission_id: str) -> RayJobReport:
@@ -51,9 +55,9 @@ def submission_id_of(job_id: str, attempt: int) -> str:
     return f"sienn-{job_id}-{attempt}"
 
 
-def entrypoint_of(job_id: str) -> str:
+def entrypoint_of(job_id: str, attempt: int) -> str:
     """Command that trains a job the tracker knows."""
-    return shlex.join([sys.executable, "-m", "sienn_ray.train", "--job-id", job_id])
+    return shlex.join([sys.executable, "-m", "sienn_ray.train", "--job-id", job_id, "--attempt", str(attempt)])
 
 
 class RayJobApi:
@@ -62,14 +66,15 @@ class RayJobApi:
     def __init__(self) -> None:
         self._client: Any = None
 
-    def submit(self, submission_id: str, job_id: str, metadata: dict[str, str]) -> None:
+    def submit(self, job_id: str, attempt: int, metadata: dict[str, str]) -> None:
         """See `RayJobs.submit`."""
-        if self.look(submission_id).state is RayJobState.MISSING:
-            self._call(
-                lambda client: client.submit_job(
-                    entrypoint=entrypoint_of(job_id), submission_id=submission_id, metadata=metadata
-                )
-            )
+        submission_id = submission_id_of(job_id, attempt)
+        if self.look(submission_id).state is not RayJobState.MISSING:
+            return
+        entrypoint = entrypoint_of(job_id, attempt)
+        self._call(
+            lambda client: client.submit_job(entrypoint=entrypoint, submission_id=submission_id, metadata=metadata)
+        )
 
     def look(self, submission_id: str) -> RayJobReport:
         """See `RayJobs.look`."""

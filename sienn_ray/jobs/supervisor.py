@@ -56,7 +56,7 @@ class Supervisor:
         )
         metadata = {"job_id": job.id, "dataset_id": job.dataset_id, "base_model": job.config.base_model}
         try:
-            self._ray_jobs.submit(submission_id, job.id, metadata)
+            self._ray_jobs.submit(job.id, attempt, metadata)
         except ConnectionError as error:
             self._put_back(job, str(error))
             raise
@@ -76,12 +76,10 @@ class Supervisor:
         report = self._ray_jobs.look(job.submission_id or submission_id_of(job.id, job.attempt))
         if report.state is RayJobState.ACTIVE:
             return
-        # The program reports its own end before it exits, so a job that still counts as running has ended silently.
-        if self._store.job(job.id).status is not JobStatus.RUNNING:
-            return
         try:
             self._settle(job, report)
         except TransitionError:
+            # The program reports its own end before it exits, so only a job that still counts as running ended silently.
             logger.info("job %s reported its end meanwhile", job.id)
 
     def _settle(self, job: JobRecord, report: RayJobReport) -> None:

@@ -48,6 +48,11 @@ def batch_of(rows: list[tuple[list[int], list[int]]]) -> Batch:
     return collate(rows, pad_token_id=EOS, device=CPU)
 
 
+@torch.no_grad()
+def loss_of(model: Any, *rows: tuple[list[int], list[int]]) -> float:
+    return float(completion_loss_sum(model, batch_of(list(rows))))
+
+
 class TestLoss:
     def test_it_is_the_mean_of_transformers_times_the_targets(self, model: Any) -> None:
         batch = batch_of(ROWS)
@@ -62,21 +67,21 @@ class TestLoss:
             for position, label in enumerate(labels):
                 if label != IGNORE_INDEX:
                     expected -= float(log_probabilities[position - 1, label])
-        assert float(completion_loss_sum(model, batch_of(ROWS))) == pytest.approx(expected, rel=1e-5)
+        assert loss_of(model, *ROWS) == pytest.approx(expected, rel=1e-5)
 
     def test_padding_adds_nothing(self, model: Any) -> None:
-        one_by_one = sum(float(completion_loss_sum(model, batch_of([row]))) for row in ROWS)
-        assert float(completion_loss_sum(model, batch_of(ROWS))) == pytest.approx(one_by_one, rel=1e-5)
+        one_by_one = sum(loss_of(model, row) for row in ROWS)
+        assert loss_of(model, *ROWS) == pytest.approx(one_by_one, rel=1e-5)
 
     def test_end_of_turn_counts_though_it_is_the_pad_token(self, model: Any) -> None:
         assert count_targets(batch_of(ROWS)) == 8
         without_eos = [(ids, [IGNORE_INDEX if label == EOS else label for label in labels]) for ids, labels in ROWS]
         assert count_targets(batch_of(without_eos)) == 4
-        assert completion_loss_sum(model, batch_of(ROWS)) > completion_loss_sum(model, batch_of(without_eos)) + 1
+        assert loss_of(model, *ROWS) > loss_of(model, *without_eos) + 1
 
     def test_batch_without_targets_has_a_loss_of_zero(self, model: Any) -> None:
-        batch = batch_of([([1, 2, 3], PROMPT)])
-        assert (count_targets(batch), float(completion_loss_sum(model, batch))) == (0, 0.0)
+        row = ([1, 2, 3], PROMPT)
+        assert (count_targets(batch_of([row])), loss_of(model, row)) == (0, 0.0)
 
     def test_only_the_adapter_gets_gradients(self, model: Any) -> None:
         adapter = add_adapter(model, CONFIG)
@@ -93,7 +98,7 @@ class TestLoss:
                 for row in ROWS:
                     yield pa.table({"input_ids": [row[0]], "labels": [row[1]]})
 
-        expected = float(completion_loss_sum(model, batch_of(ROWS))) / count_targets(batch_of(ROWS))
+        expected = loss_of(model, *ROWS) / count_targets(batch_of(ROWS))
         batching = {"batch_size": 1, "pad_token_id": EOS, "device": CPU}
         assert evaluate(model, Shard(), batching) == pytest.approx(expected, rel=1e-5)
 
