@@ -26,7 +26,7 @@ _SNAPSHOT_PATTERNS = ["*.json", "*.safetensors", "*.jinja", "tokenizer.model", "
 def local_folder(base_model: str, settings: Settings) -> Path:
     """Bring a base model to this machine and return the folder to load it from.
 
-    Only a folder found here is ever handed to transformers: given a bare id, it would look in the working directory first.
+    Only a folder found here is handed to transformers: given a bare id, it would look in the working directory first.
 
     Raises:
         InvalidBaseModelError: The id can't be resolved.

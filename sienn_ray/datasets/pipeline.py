@@ -31,7 +31,7 @@ class TokenizedDatasets:
 
 
 def held_out_rows(num_rows: int, validation_split: float, seed: int) -> frozenset[int]:
-    """Row numbers for evaluation: the share asked for, at least one if there are two rows, the same for the same seed."""
+    """Row numbers for evaluation: the share asked for, at least one of two rows, the same for the same seed."""
     if validation_split == 0.0 or num_rows < 2:
         return frozenset()
     count = min(max(1, round(num_rows * validation_split)), num_rows - 1)
@@ -78,8 +78,8 @@ def tokenize_dataset(
     num_train, num_eval = train.count(), evaluation.count() if evaluation is not None else 0
     if num_train == 0:
         raise InvalidDatasetError(
-            f"no row has room for its answer: every prompt fills max_length={max_length} tokens; raise max_length (up to "
-            "2048) or shorten the prompts"
+            f"no row has room for its answer: every prompt fills max_length={max_length} tokens; raise max_length "
+            "(up to 2048) or shorten the prompts"
         )
     return TokenizedDatasets(
         train,

@@ -79,7 +79,8 @@ class Supervisor:
         try:
             self._settle(job, report)
         except TransitionError:
-            # The program reports its own end before it exits, so only a job that still counts as running ended silently.
+            # The program reports its own end before it exits, so only a job that still counts as running ended
+            # without a word.
             logger.info("job %s reported its end meanwhile", job.id)
 
     def _settle(self, job: JobRecord, report: RayJobReport) -> None:

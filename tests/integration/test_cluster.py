@@ -63,7 +63,8 @@ def test_serve_deploy_and_ray_job_submit(tmp_path: Path, hub_home: Path, monkeyp
 
         refused = subprocess.run(
             [sys.executable, "-m", "ray.scripts.scripts", "job", "submit", "--address", cluster.dashboard_url, "--",
-             sys.executable, "-m", "sienn_ray.train", "--dataset", str(tmp_path / "missing.jsonl"), "--base-model", TINY_ID],
+             sys.executable, "-m", "sienn_ray.train", "--dataset", str(tmp_path / "missing.jsonl"),
+             "--base-model", TINY_ID],
             env=variables, capture_output=True, text=True, timeout=240, check=False,
         )  # fmt: skip
         assert refused.returncode != 0

@@ -66,7 +66,7 @@ async def _resolve(base_model: str, backends: Backends) -> None:
             await asyncio.to_thread(catalog.resolve, base_model, timeout_s)
     except TimeoutError:
         raise CapacityError(
-            f"the model hub didn't say within {timeout_s * _RESOLVE_TIMEOUT_FACTOR:.0f} s whether it has '{base_model}'",
+            f"the model hub hasn't said within {timeout_s * _RESOLVE_TIMEOUT_FACTOR:.0f} s if it has '{base_model}'",
             retry_after_s=30,
         ) from None
 

@@ -92,9 +92,7 @@ def engine(settings: Settings, storage: Storage) -> TransformersEngine:
 
 
 @pytest.fixture(scope="module")
-def answers(
-    tiny_model_folder: Path, adapter_folders: dict[str, Path]
-) -> Callable[[str | None], tuple[str, int]]:
+def answers(tiny_model_folder: Path, adapter_folders: dict[str, Path]) -> Callable[[str | None], tuple[str, int]]:
     """What plain transformers and PEFT say, greedily; with the number of prompt tokens."""
     tokenizer = load_tokenizer(tiny_model_folder)
 

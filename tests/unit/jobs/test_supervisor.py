@@ -184,12 +184,13 @@ class _LateStore(Store):
 
     is_late = False
 
-    def job(self, job_id: str) -> JobRecord:
-        record = super().job(job_id)
+    def jobs(self, status: JobStatus | None = None) -> list[JobRecord]:
+        records = super().jobs(status)
         if self.is_late:
             self.is_late = False
-            self.update_job(job_id, status=JobStatus.COMPLETED, message="its own words")
-        return record
+            for record in records:
+                self.update_job(record.id, status=JobStatus.COMPLETED, message="its own words")
+        return records
 
 
 @pytest.mark.parametrize("state", [state for state in RayJobState if state is not RayJobState.ACTIVE])
