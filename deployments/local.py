@@ -31,13 +31,15 @@ def main(argv: Sequence[str] | None = None) -> int:
         sys.stderr.write(f"error: {reason}\n")
         return 2
     logging.basicConfig(level=logging.INFO, format="%(message)s")
-    stop = threading.Event()
-    for number in (signal.SIGINT, signal.SIGTERM):
-        signal.signal(number, lambda *_: stop.set())
+    signal.signal(signal.SIGTERM, signal.default_int_handler)  # ends a start that is under way as Ctrl-C does
     sys.stdout.write("Starting Ray and the service; this takes about 20 seconds.\n")
     sys.stdout.flush()
     try:
         with running(settings) as cluster:
+            stop = threading.Event()
+            # Not before: joining a cluster makes Ray install handlers of its own.
+            for number in (signal.SIGINT, signal.SIGTERM):
+                signal.signal(number, lambda *_: stop.set())
             _say_where(settings, cluster)
             stop.wait()
             sys.stdout.write("\nStopping; running fine-tunes resume from their last checkpoint at the next start.\n")
@@ -45,6 +47,8 @@ def main(argv: Sequence[str] | None = None) -> int:
     except ClusterStartError as error:
         sys.stderr.write(f"error: {error}\n")
         return 1
+    except KeyboardInterrupt:
+        return 130
     return 0
 
 

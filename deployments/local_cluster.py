@@ -7,8 +7,10 @@ second cluster on the same machine could run no jobs.
 from __future__ import annotations
 
 import contextlib
+import ctypes
 import hashlib
 import os
+import signal
 import socket
 import subprocess
 import sys
@@ -22,6 +24,7 @@ HOST = "127.0.0.1"
 DASHBOARD_PORT = 8265
 # What `ray start` prints once the node is up.
 _UP = "Ray runtime started."
+_PR_SET_PDEATHSIG = 1
 _START_TIMEOUT_S = 90.0
 _STOP_TIMEOUT_S = 30.0
 # Ray's processes inherit these.
@@ -83,7 +86,9 @@ def local_cluster(home: Path) -> Iterator[LocalCluster]:
     log_path = home / "ray.log"
     with log_path.open("wb") as log:
         # A session of its own: Ctrl-C goes to us alone, and we end Ray once everything on it has ended.
-        process = subprocess.Popen(command, stdout=log, stderr=subprocess.STDOUT, start_new_session=True)  # noqa: S603
+        process = subprocess.Popen(  # noqa: S603
+            command, stdout=log, stderr=subprocess.STDOUT, start_new_session=True, preexec_fn=_end_with_parent
+        )
     try:
         _wait_until_up(process, log_path)
         yield LocalCluster(f"{ray.util.get_node_ip_address()}:{gcs_port}", f"http://{HOST}:{dashboard_port}")
@@ -94,6 +99,12 @@ def local_cluster(home: Path) -> Iterator[LocalCluster]:
 def temp_dir(home: Path) -> Path:
     """Ray's files of this home. Its sockets' paths are limited to 107 bytes, so it can't be below the home itself."""
     return Path(tempfile.gettempdir()) / f"sienn-{hashlib.sha256(str(home).encode()).hexdigest()[:8]}"
+
+
+def _end_with_parent() -> None:
+    """Have the kernel end this process when its parent is killed, which leaves it no time to do so (prctl(2))."""
+    if sys.platform == "linux":
+        ctypes.CDLL(None).prctl(_PR_SET_PDEATHSIG, int(signal.SIGTERM))
 
 
 def _free_ports(count: int) -> list[int]:
@@ -128,5 +139,5 @@ def _stop(process: subprocess.Popen[bytes]) -> None:
         process.wait(_STOP_TIMEOUT_S)
     except subprocess.TimeoutExpired:
         # Its session is ours to end: it was started for this process alone.
-        os.killpg(process.pid, 9)
+        os.killpg(process.pid, signal.SIGKILL)
         process.wait()

@@ -91,7 +91,8 @@ _ACCEPTED = (
 def detect_format(columns: Collection[str]) -> DatasetFormat:
     """Tell a dataset's format from its columns.
 
-    Names match exactly, but for case and for white space at either end. Columns beyond those of the format are ignored.
+    Names match exactly, but for case and for white space at either end. Columns beyond those of the format are ignored,
+    and `text` counts only where nothing else fits.
 
     Raises:
         InvalidDatasetError: The columns fit no format, or more than one.

@@ -13,7 +13,8 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from peft import PeftModel
+from peft import LoraConfig, PeftModel, get_peft_model
+from safetensors import SafetensorError
 from transformers import GenerationConfig, StoppingCriteria, StoppingCriteriaList
 
 from sienn_ray.base_model import load_causal_lm, load_tokenizer, local_folder
@@ -28,6 +29,8 @@ from sienn_ray.settings import Settings
 from sienn_ray.storage import Storage
 
 logger = logging.getLogger(__name__)
+
+_IDLE_ADAPTER = "idle"
 
 
 class TransformersEngine:
@@ -140,12 +143,12 @@ class TransformersEngine:
         # Named after its content: PEFT takes no dots in names, and equal names must mean equal weights.
         name = f"adapter_{folder.name}_{self._cache.num_loads}"
         prompt_format = PromptFormat.from_json((folder / PROMPT_FORMAT_FILE).read_text())
+        if self._peft is None:
+            self._peft = _with_idle_adapter(self._base)
         try:
-            if self._peft is None:
-                self._peft = PeftModel.from_pretrained(self._base, folder, adapter_name=name).eval()
-            else:
-                self._peft.load_adapter(folder, adapter_name=name)
-        except (ValueError, RuntimeError, KeyError) as error:
+            _check_loaded(self._peft.load_adapter(folder, adapter_name=name).missing_keys)
+        except (ValueError, RuntimeError, KeyError, SafetensorError) as error:
+            self._delete(name)
             raise EngineError(f"{adapter_key} can't be loaded onto {self.base_model}: {error}") from error
         self._formats[name] = prompt_format
         logger.info("loaded %s as %s", adapter_key, name)
@@ -158,13 +161,34 @@ class TransformersEngine:
             raise ArtifactError(f"{adapter_key}/adapter_config.json can't be read: {error}") from error
         if trained_on != self.base_model:
             raise EngineError(f"{adapter_key} was trained on '{trained_on}', this engine holds '{self.base_model}'")
-        if not (folder / "adapter_model.safetensors").is_file():
-            raise ArtifactError(f"{adapter_key} has no adapter_model.safetensors; other formats are not loaded")
+        for name in ("adapter_model.safetensors", PROMPT_FORMAT_FILE):
+            if not (folder / name).is_file():
+                raise ArtifactError(f"{adapter_key} has no {name}; other formats of adapters are not loaded")
 
     def _unload(self, adapter: LoadedAdapter) -> None:
         self._formats.pop(adapter.name, None)
-        if self._peft is not None:
-            self._peft.delete_adapter(adapter.name)
+        self._delete(adapter.name)
+
+    def _delete(self, name: str) -> None:
+        """Take an adapter out of the model, also one that was loaded only in part."""
+        if self._peft is not None and name in self._peft.peft_config:
+            self._peft.set_adapter(_IDLE_ADAPTER)
+            self._peft.delete_adapter(name)
+
+
+def _check_loaded(missing_keys: list[str]) -> None:
+    """PEFT leaves what a file doesn't have as it was initialized, without a word."""
+    if missing_keys:
+        raise ValueError(f"{len(missing_keys)} of its tensors are missing, {missing_keys[0]} among them")
+
+
+def _with_idle_adapter(base: Any) -> PeftModel:
+    """Wrap a base model around an adapter of next to no size.
+
+    It stays, so that PEFT always has an active adapter: without one, a model can neither disable adapters nor take one.
+    """
+    lora = LoraConfig(r=1, target_modules="all-linear", task_type="CAUSAL_LM", inference_mode=True)
+    return get_peft_model(base, lora, adapter_name=_IDLE_ADAPTER).eval()
 
 
 class _StopWhenCancelled(StoppingCriteria):  # type: ignore[misc]

@@ -45,7 +45,8 @@ def test_base_model_without_a_template_gets_the_plain_one(tokenizer_without_temp
     messages = conversation("Hi", "Hello.", "Bye", system="Be brief.")
     assert prompt_format == PLAIN
     assert prompt_format.prompt(tokenizer_without_template, messages) == (
-        "Be brief.\n\n### Instruction:\nHi\n\n### Response:\nHello.<|im_end|>\n\n### Instruction:\nBye\n\n### Response:\n"
+        "Be brief.\n\n### Instruction:\nHi\n\n### Response:\nHello.<|im_end|>\n\n"
+        "### Instruction:\nBye\n\n### Response:\n"
     )
 
 
@@ -107,7 +108,8 @@ def test_template_that_changes_earlier_answers_is_refused(tokenizer: Any) -> Non
 def test_template_whose_answers_do_not_begin_with_the_generation_prompt_is_refused(tokenizer: Any) -> None:
     odd = PromptFormat(
         PromptKind.CHAT,
-        "{% for message in messages %}{{ message.content }}{% endfor %}{% if add_generation_prompt %}[think]{% endif %}",
+        "{% for message in messages %}{{ message.content }}{% endfor %}"
+        "{% if add_generation_prompt %}[think]{% endif %}",
     )
     with pytest.raises(InvalidDatasetError, match="can't be told from prompts"):
         odd.segments(tokenizer, conversation("q", "r"))

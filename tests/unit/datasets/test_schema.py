@@ -54,13 +54,23 @@ def test_unknown_columns_are_listed_with_the_accepted_sets(columns: list[str]) -
     [
         (["instruction", "response", "output"], "instruction-response, alpaca"),
         (["instruction", "input", "response", "output"], "alpaca, instruction-input-response"),
-        (["prompt", "completion", "text"], "prompt-completion, text"),
         (["question", "answer", "messages"], "question-answer, chat"),
     ],
 )
 def test_ambiguous_columns_are_refused(columns: list[str], formats: str) -> None:
     with pytest.raises(InvalidDatasetError, match=f"^ambiguous columns.*fits the formats {formats};"):
         detect_format(columns)
+
+
+@pytest.mark.parametrize(
+    ("columns", "expected"),
+    [
+        (["prompt", "completion", "text"], DatasetFormat.PROMPT_COMPLETION),
+        (["instruction", "input", "output", "text"], DatasetFormat.ALPACA),
+    ],
+)
+def test_a_rendered_text_beside_its_parts_gives_way_to_them(columns: list[str], expected: DatasetFormat) -> None:
+    assert detect_format(columns) is expected
 
 
 def test_message_stays_short_with_many_long_columns() -> None:

@@ -12,6 +12,7 @@ import huggingface_hub
 import pytest
 import torch
 from peft import PeftModel
+from safetensors.torch import load_file, save_file
 from transformers import GenerationConfig
 
 from sienn_ray.base_model import load_causal_lm, load_tokenizer
@@ -75,7 +76,7 @@ def base_model_in_hub_cache(tiny_model_folder: Path, tmp_path_factory: pytest.Te
 
 @pytest.fixture
 def settings(tmp_path: Path) -> Settings:
-    return Settings(env="test", home=tmp_path)
+    return Settings(env="test", home=tmp_path, engine_num_cpus=1)
 
 
 @pytest.fixture
@@ -141,18 +142,25 @@ class TestAnswers:
         assert engine.generate(with_adapter("text")).rendered_prompt == PROMPT
         assert engine.generate(with_adapter("plus")).rendered_prompt != PROMPT
 
-    def test_end_of_turn_ends_the_answer(
-        self, engine: TransformersEngine, storage: Storage, tiny_model_folder: Path
+    def test_any_of_the_base_models_ends_of_turn_ends_the_answer(
+        self, settings: Settings, tiny_model_folder: Path, tmp_path: Path
     ) -> None:
-        with torch.no_grad():  # the EOS token's embedding is also its output row
-            engine._base.get_output_embeddings().weight[2] *= 1_000
-        result = next(
-            result
-            for seed in range(20)
-            if (result := engine.generate(replace(SAMPLED, seed=seed))).num_generated_tokens < 12
+        model: Any = load_causal_lm(tiny_model_folder, CPU)
+        prompt_ids = torch.tensor(
+            [
+                load_tokenizer(tiny_model_folder)(
+                    TransformersEngine(TINY_ID, settings).generate(GREEDY).rendered_prompt
+                )["input_ids"]
+            ]
         )
-        assert result.finish_reason == "stop"
-        assert "<|im_end|>" not in result.text
+        options = GenerationConfig(max_new_tokens=4, do_sample=False, pad_token_id=2)
+        ids = model.generate(prompt_ids, generation_config=options)[0, prompt_ids.shape[1] :].tolist()
+        folder = copy_of(tiny_model_folder, tmp_path)
+        (folder / "generation_config.json").write_text(json.dumps({"eos_token_id": [2, ids[-1]]}))
+        add_to_hub_cache(folder, Path(huggingface_hub.constants.HF_HUB_CACHE).parent, "sienn-tests/two-ends")
+
+        result = TransformersEngine("sienn-tests/two-ends", settings).generate(GREEDY)
+        assert (result.num_generated_tokens, result.finish_reason) == (ids.index(ids[-1]) + 1, "stop")
 
 
 class TestSampling:
@@ -203,7 +211,8 @@ class TestCache:
         expected = {name: engine.generate(with_adapter(name)).text for name in ("plus", "minus", "half")}
         assert expected == {name: engine.generate(with_adapter(name)).text for name in expected}
         assert engine._peft is not None
-        assert len(engine._peft.peft_config) == len(engine._cache) == 1
+        assert len(engine._cache) == 1
+        assert len(engine._peft.peft_config) == 2  # with the idle one
 
     def test_bytes_of_loaded_adapters_are_bounded(
         self, settings: Settings, storage: Storage, adapter_folders: dict[str, Path]
@@ -265,12 +274,17 @@ class TestRefusals:
         return copy_of(adapter_folders["plus"], tmp_path)
 
     def refused(self, engine: TransformersEngine, error: type[Exception], match: str) -> None:
-        """The bad adapter is refused each time, and the engine goes on working."""
+        """The bad adapter is refused each time, and changes no other answer."""
+        base = engine.generate(GREEDY).text
         for _ in range(2):
             with pytest.raises(error, match=match):
                 engine.generate(with_adapter("bad"))
-        assert engine.generate(with_adapter("minus")).num_generated_tokens == 12
-        assert engine.generate(GREEDY).num_generated_tokens == 12
+            assert engine.generate(GREEDY).text == base
+        assert engine.generate(with_adapter("minus")).text != base
+        with pytest.raises(error, match=match):
+            engine.generate(with_adapter("bad"))
+        assert engine.generate(GREEDY).text == base
+        assert engine.generate(with_adapter("minus")).adapter_cached
 
     def test_adapter_of_another_base_model(self, engine: TransformersEngine, storage: Storage, folder: Path) -> None:
         edit_config(folder, base_model_name_or_path="other/model")
@@ -291,9 +305,9 @@ class TestRefusals:
     @pytest.mark.parametrize(
         ("missing", "match"),
         [
-            (ADAPTER_WEIGHTS, "has no adapter_model.safetensors; other formats are not loaded"),
+            (ADAPTER_WEIGHTS, "has no adapter_model.safetensors; other formats of adapters are not loaded"),
             (ADAPTER_CONFIG, "adapter_config.json can't be read"),
-            (PROMPT_FORMAT_FILE, "prompt_format.json"),
+            (PROMPT_FORMAT_FILE, "has no prompt_format.json"),
         ],
     )
     def test_adapter_without_a_file(
@@ -306,7 +320,7 @@ class TestRefusals:
     def test_pickled_weights(self, engine: TransformersEngine, storage: Storage, folder: Path) -> None:
         (folder / ADAPTER_WEIGHTS).rename(folder / "adapter_model.bin")
         storage.publish(folder, "adapters/bad")
-        self.refused(engine, ArtifactError, "other formats are not loaded")
+        self.refused(engine, ArtifactError, "other formats of adapters are not loaded")
 
     @pytest.mark.parametrize("content", [b"", b"no safetensors", b"\xff" * 100])
     def test_weights_that_cannot_be_read(
@@ -320,6 +334,13 @@ class TestRefusals:
         edit_config(folder, r=4)
         storage.publish(folder, "adapters/bad")
         self.refused(engine, EngineError, "can't be loaded onto")
+
+    def test_weights_that_are_not_all_there(self, engine: TransformersEngine, storage: Storage, folder: Path) -> None:
+        tensors = load_file(folder / ADAPTER_WEIGHTS)
+        del tensors[next(name for name in tensors if "lora_B" in name)]
+        save_file(tensors, folder / ADAPTER_WEIGHTS)
+        storage.publish(folder, "adapters/bad")
+        self.refused(engine, EngineError, "1 of its tensors are missing")
 
     def test_prompt_that_does_not_fit(self, engine: TransformersEngine) -> None:
         request = replace(GREEDY, prompt="word " * 2_100)
