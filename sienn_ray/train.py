@@ -121,17 +121,7 @@ def _take_dataset(url: str, settings: Settings) -> DatasetRecord:
             taken = intake.take(storage, dataset_id, filename, source, max_row_bytes=settings.max_row_bytes)
     except OSError as error:
         raise InvalidDatasetError(f"--dataset {url} can't be read: {error}") from error
-    return DatasetRecord(
-        id=dataset_id,
-        filename=filename,
-        size_bytes=taken.size_bytes,
-        sha256=taken.sha256,
-        format=taken.report.format,
-        num_rows=taken.report.num_rows,
-        columns=list(taken.report.columns),
-        preview=taken.report.preview,
-        created_at=utc_now(),
-    )
+    return DatasetRecord.of_report(dataset_id, filename, taken.size_bytes, taken.sha256, taken.report)
 
 
 def _own_submission_id() -> str:

@@ -7,7 +7,6 @@ from typing import Any
 
 import ray
 from ray.exceptions import ActorDiedError, ActorUnavailableError, RayTaskError
-from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
 
 import sienn_ray
 from sienn_ray.errors import CapacityError, FailureReason, SiennError
@@ -21,6 +20,8 @@ logger = logging.getLogger(__name__)
 NAMESPACE = "sienn"
 TRACKER_NAME = "job_tracker"
 _CALL_TIMEOUT_S = 30.0
+# Ray gives every head node one of these.
+_HEAD_NODE_RESOURCE = "node:__internal_head__"
 
 
 def start_tracker(settings: Settings) -> Any:
@@ -58,13 +59,9 @@ def get_or_create_tracker(settings: Settings) -> Any:
         max_task_retries=-1,
         max_concurrency=16,
         num_cpus=0,
-        scheduling_strategy=_on_this_node(),
+        # A SQLite file is on one node's disk, so the tracker always runs on the same node.
+        resources={_HEAD_NODE_RESOURCE: 0.001},
     ).remote(settings)
-
-
-def _on_this_node() -> NodeAffinitySchedulingStrategy:
-    """A SQLite file is on one node's disk, so a restarted tracker should come back to it if it can."""
-    return NodeAffinitySchedulingStrategy(ray.get_runtime_context().get_node_id(), soft=True)
 
 
 class TrackerClient:

@@ -8,6 +8,7 @@ from typing import Any
 
 from pydantic import BaseModel, ConfigDict
 
+from sienn_ray.datasets.ingest import IngestReport
 from sienn_ray.errors import FailureReason, TransitionError
 from sienn_ray.training.config import TrainingConfig
 
@@ -68,6 +69,23 @@ class DatasetRecord(BaseModel):
     preview: list[dict[str, Any]]
     status: str = "uploaded"
     created_at: datetime
+
+    @classmethod
+    def of_report(
+        cls, dataset_id: str, filename: str, size_bytes: int, sha256: str, report: IngestReport
+    ) -> DatasetRecord:
+        """The record of a file that has just been checked."""
+        return cls(
+            id=dataset_id,
+            filename=filename,
+            size_bytes=size_bytes,
+            sha256=sha256,
+            format=report.format,
+            num_rows=report.num_rows,
+            columns=list(report.columns),
+            preview=report.preview,
+            created_at=utc_now(),
+        )
 
 
 class JobRecord(BaseModel):

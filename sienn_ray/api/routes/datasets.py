@@ -18,7 +18,7 @@ from sienn_ray.api.multipart import ReceivedFile, receive_file, too_large
 from sienn_ray.api.schemas import DatasetList, DatasetSummary, UploadDatasetResponse
 from sienn_ray.datasets import intake
 from sienn_ray.errors import InvalidInputError
-from sienn_ray.jobs.schema import DatasetRecord, utc_now
+from sienn_ray.jobs.schema import DatasetRecord
 
 router = APIRouter(prefix="/api", tags=["Datasets"])
 
@@ -91,17 +91,7 @@ async def _check(backends: Backends, dataset_id: str, received: ReceivedFile) ->
         received.filename,
         max_row_bytes=backends.settings.max_row_bytes,
     )
-    return DatasetRecord(
-        id=dataset_id,
-        filename=received.filename,
-        size_bytes=received.size_bytes,
-        sha256=received.sha256,
-        format=report.format,
-        num_rows=report.num_rows,
-        columns=list(report.columns),
-        preview=report.preview,
-        created_at=utc_now(),
-    )
+    return DatasetRecord.of_report(dataset_id, received.filename, received.size_bytes, received.sha256, report)
 
 
 async def _forget(backends: Backends, dataset_id: str) -> None:
