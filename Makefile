@@ -24,7 +24,7 @@ serve: install
 	@exec $(BIN)/python -m deployments.local
 
 test: check
-	$(BIN)/python -m pytest
+	$(BIN)/python -m pytest -m 'integration or not integration'
 
 unit: install
 	$(BIN)/python -m pytest tests/unit

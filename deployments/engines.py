@@ -4,17 +4,21 @@ from __future__ import annotations
 
 import asyncio
 import re
+import time
 from collections import defaultdict
 from typing import Any
 
 from ray import serve
-from ray.exceptions import RayError, RayTaskError
-from ray.serve.exceptions import BackPressureError, RayServeException
+from ray.exceptions import RayTaskError
+from ray.serve.exceptions import BackPressureError
 
 from deployments.engine import build_engine
 from sienn_ray.errors import CapacityError, EngineError, SiennError
 from sienn_ray.inference.engine import GenerationRequest, GenerationResult
 from sienn_ray.settings import Settings
+
+_POLL_S = 0.2
+_MAX_MESSAGE_CHARS = 1000
 
 
 def application_name(base_model: str) -> str:
@@ -62,8 +66,7 @@ class ServeEngines:
         """Handle of the base model's engine, once it is ready."""
         async with self._starting[base_model]:
             try:
-                async with asyncio.timeout(self._settings.engine_start_timeout_s):
-                    return await asyncio.to_thread(self._ensure_running, base_model)
+                return await asyncio.to_thread(self._ensure_running, base_model)
             except TimeoutError:
                 raise CapacityError(
                     f"the engine of {base_model} is still loading after {self._settings.engine_start_timeout_s:.0f} s "
@@ -72,12 +75,25 @@ class ServeEngines:
                 ) from None
 
     def _ensure_running(self, base_model: str) -> Any:
+        """Start the engine unless somebody has; waits until it is ready."""
         name = application_name(base_model)
-        application = serve.status().applications.get(name)
-        if application is not None and application.status == "RUNNING":
-            return serve.get_app_handle(name)
-        try:
-            return serve.run(build_engine(base_model, self._settings), name=name, route_prefix=None)
-        except (RayError, RayServeException, RuntimeError) as error:
-            serve.delete(name, _blocking=False)  # so that the next request tries anew
-            raise EngineError(f"the engine of {base_model} couldn't be started: {error}") from error
+        deadline = time.monotonic() + self._settings.engine_start_timeout_s
+        if _status(name) in {None, "DEPLOY_FAILED", "NOT_STARTED"}:
+            serve.run(build_engine(base_model, self._settings), name=name, route_prefix=None, _blocking=False)
+        while (status := _status(name)) != "RUNNING":
+            if status == "DEPLOY_FAILED":
+                raise EngineError(f"the engine of {base_model} couldn't be started: {_why(name)}")
+            if time.monotonic() > deadline:
+                raise TimeoutError
+            time.sleep(_POLL_S)
+        return serve.get_app_handle(name)
+
+
+def _status(name: str) -> str | None:
+    application = serve.status().applications.get(name)
+    return None if application is None else str(application.status.value)
+
+
+def _why(name: str) -> str:
+    application = serve.status().applications.get(name)
+    return "it is gone" if application is None else application.message[-_MAX_MESSAGE_CHARS:]

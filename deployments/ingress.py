@@ -33,7 +33,7 @@ class Ingress:
         return create_app(
             Backends(
                 settings=self._settings,
-                tracker=TrackerClient(),
+                tracker=TrackerClient(self._settings),
                 engines=ServeEngines(self._settings),
                 storage=Storage(self._settings.storage_url),
             )

@@ -150,6 +150,10 @@ def check_id(base_model: str) -> str:
             f"'{CATALOG[0].id}' (owner/name, letters, digits, '.', '_', '-', at most {MAX_ID_CHARS} characters). "
             "Paths and URLs are not taken"
         )
+    try:
+        huggingface_hub.utils.validate_repo_id(base_model)
+    except hub_errors.HFValidationError as error:
+        raise InvalidBaseModelError(f"model_name {base_model!r} is not a model id: {error}") from error
     return base_model
 
 

@@ -16,7 +16,6 @@ import sys
 import uuid
 from collections.abc import Sequence
 from pathlib import PurePosixPath
-from typing import Any
 from urllib.parse import urlsplit
 
 import fsspec
@@ -34,6 +33,7 @@ from sienn_ray.training.config import TrainingConfig
 
 logger = logging.getLogger("sienn_ray.train")
 
+_MAX_MESSAGE_CHARS = 1000
 _CONFIG_OPTIONS = {
     "learning_rate": float,
     "num_epochs": int,
@@ -53,14 +53,14 @@ def main(argv: Sequence[str] | None = None) -> int:
     # Ray Train looks at its workers this often, and hands over their reports as often; its default is 2 s.
     os.environ.setdefault("RAY_TRAIN_HEALTH_CHECK_INTERVAL_S", "0.2")
     ray.init(address="auto", namespace=NAMESPACE, ignore_reinit_error=True)
-    tracker = get_or_create_tracker(Settings())
-    settings: Settings = ask(tracker, "settings")
+    get_or_create_tracker(Settings())
+    settings: Settings = ask("settings")
     try:
-        job = _known(tracker, arguments) if arguments.job_id else _register(tracker, settings, arguments)
+        job = _known(arguments) if arguments.job_id else _register(settings, arguments)
     except SiennError as error:
         sys.stderr.write(f"error: {error.message}\n")
         return 2
-    return _run(job, ask(tracker, "dataset", job.dataset_id), settings, TrainingSession(tracker, job))
+    return _run(job, ask("dataset", job.dataset_id), settings, TrainingSession(job))
 
 
 def _parser() -> argparse.ArgumentParser:
@@ -76,13 +76,13 @@ def _parser() -> argparse.ArgumentParser:
     return parser
 
 
-def _known(tracker: Any, arguments: argparse.Namespace) -> JobRecord:
+def _known(arguments: argparse.Namespace) -> JobRecord:
     """The job to train. Its attempt comes with the command: the record may not have it yet."""
-    job: JobRecord = ask(tracker, "job", arguments.job_id)
+    job: JobRecord = ask("job", arguments.job_id)
     return job.model_copy(update={"attempt": arguments.attempt or job.attempt})
 
 
-def _register(tracker: Any, settings: Settings, arguments: argparse.Namespace) -> JobRecord:
+def _register(settings: Settings, arguments: argparse.Namespace) -> JobRecord:
     """Make a dataset and a running job of what was given on the command line.
 
     Raises:
@@ -94,7 +94,7 @@ def _register(tracker: Any, settings: Settings, arguments: argparse.Namespace) -
     except ValidationError as error:
         raise TrainingError(str(error)) from error
     catalog.resolve(config.base_model, settings.hub_timeout_s)
-    dataset = ask(tracker, "add_dataset", _take_dataset(arguments.dataset, settings))
+    dataset = ask("add_dataset", _take_dataset(arguments.dataset, settings))
     now = utc_now()
     job = JobRecord(
         id=str(uuid.uuid4()),
@@ -108,7 +108,7 @@ def _register(tracker: Any, settings: Settings, arguments: argparse.Namespace) -
         updated_at=now,
     )
     sys.stdout.write(f"job_id: {job.id}\n")
-    registered: JobRecord = ask(tracker, "add_job", job)
+    registered: JobRecord = ask("add_job", job)
     return registered
 
 
@@ -141,7 +141,7 @@ def _own_submission_id() -> str:
 
 def _run(job: JobRecord, dataset: DatasetRecord, settings: Settings, session: TrainingSession) -> int:
     # Imported here: they bring torch along, which the job's registration needn't wait for.
-    from sienn_ray.training.trainer import Run, run_training
+    from sienn_ray.training.trainer import Run, delete_checkpoints, run_training
 
     run = Run(
         job_id=job.id,
@@ -151,17 +151,19 @@ def _run(job: JobRecord, dataset: DatasetRecord, settings: Settings, session: Tr
         adapter_key=job.adapter_key,
     )
     try:
-        session.complete(run_training(run, settings, session))
+        facts = run_training(run, settings, session)
     except SiennError as error:
         logger.exception("job %s failed", job.id)
         session.fail(_reason(error), error.message)
         return 1
     except Exception as error:
         logger.exception("job %s failed", job.id)
-        session.fail(
-            FailureReason.INTERNAL, f"{type(error).__name__}: {error}; see the log of Ray job {job.submission_id}"
-        )
+        words = f"{type(error).__name__}: {error}"[:_MAX_MESSAGE_CHARS]
+        session.fail(FailureReason.INTERNAL, f"{words}; see the log of Ray job {job.submission_id}")
         return 1
+    session.complete(facts)
+    # Not before: until the end is noted, another attempt may have to pick the checkpoints up.
+    delete_checkpoints(run, settings)
     logger.info("job %s completed", job.id)
     return 0
 

@@ -10,10 +10,11 @@ from typing import Any
 import pyarrow as pa
 import pyarrow.parquet as pq
 import ray.data
+from ray.exceptions import RayTaskError
 
 from sienn_ray.datasets.prompt import PromptFormat
 from sienn_ray.datasets.tokenization import tokenize_row
-from sienn_ray.errors import InvalidDatasetError
+from sienn_ray.errors import InvalidDatasetError, SiennError
 from sienn_ray.storage import Storage
 
 _TOKENIZED_SCHEMA = pa.schema([("input_ids", pa.list_(pa.int32())), ("labels", pa.list_(pa.int32()))])
@@ -71,7 +72,11 @@ def tokenize_dataset(
             held_out=held_out,
             evaluation=evaluation,
         )
-        return rows.map_batches(function, batch_format="pyarrow", batch_size=1024).materialize()
+        try:
+            return rows.map_batches(function, batch_format="pyarrow", batch_size=1024).materialize()
+        except RayTaskError as error:
+            cause = getattr(error.cause, "__cause__", None) or error.cause
+            raise cause if isinstance(cause, SiennError) else error from None
 
     train = tokenized(evaluation=False)
     evaluation = tokenized(evaluation=True) if held_out else None

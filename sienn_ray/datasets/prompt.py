@@ -12,6 +12,8 @@ from dataclasses import asdict, dataclass
 from enum import StrEnum
 from typing import Any
 
+import jinja2
+
 from sienn_ray.errors import ArtifactError, InvalidDatasetError
 
 FILE_NAME = "prompt_format.json"
@@ -114,14 +116,16 @@ class PromptFormat:
         return _ending_with_eos([Segment(text, is_completion=True)], tokenizer)
 
     def _render(self, tokenizer: Any, messages: Sequence[Mapping[str, str]], *, add_generation_prompt: bool) -> str:
-        return str(
-            tokenizer.apply_chat_template(
+        try:
+            rendered = tokenizer.apply_chat_template(
                 [dict(message) for message in messages],
                 chat_template=self.chat_template,
                 tokenize=False,
                 add_generation_prompt=add_generation_prompt,
             )
-        )
+        except jinja2.TemplateError as error:
+            raise InvalidDatasetError(f"the base model's chat template refuses a conversation: {error}") from error
+        return str(rendered)
 
 
 def _completion(text: str, tokenizer: Any) -> list[Segment]:

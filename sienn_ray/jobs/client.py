@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 import logging
+import time
 from typing import Any
 
 import ray
-from ray.exceptions import ActorDiedError, ActorUnavailableError, RayTaskError
+from ray.exceptions import GetTimeoutError, RayActorError, RayTaskError
 
 import sienn_ray
 from sienn_ray.errors import CapacityError, FailureReason, SiennError
@@ -20,6 +21,9 @@ logger = logging.getLogger(__name__)
 NAMESPACE = "sienn"
 TRACKER_NAME = "job_tracker"
 _CALL_TIMEOUT_S = 30.0
+# A finished run is worth waiting for: the end of a job that nobody noted would be trained again.
+_WRITE_TIMEOUT_S = 600.0
+_WRITE_RETRY_S = 2.0
 # Ray gives every head node one of these.
 _HEAD_NODE_RESOURCE = "node:__internal_head__"
 
@@ -68,15 +72,22 @@ class TrackerClient:
     """Asks the tracker from asynchronous code (the ingress).
 
     Every method raises what the tracker raised, and `CapacityError` while the tracker is away.
+
+    Args:
+        settings: For a new tracker, should the old one be gone for good.
     """
+
+    def __init__(self, settings: Settings) -> None:
+        self._settings = settings
 
     async def _ask(self, method: str, *args: Any) -> Any:
         try:
-            # Looked up by name each time (Ray caches nothing that could go stale), since a redeploy may replace it.
-            return await getattr(find_tracker(), method).remote(*args)
+            # Got by name each time: a redeploy may have replaced it, and one whose database was out of reach when it
+            # started is dead for good.
+            return await getattr(get_or_create_tracker(self._settings), method).remote(*args)
         except RayTaskError as error:
             raise _cause(error) from None
-        except (ActorDiedError, ActorUnavailableError, ValueError) as error:
+        except RayActorError as error:
             raise CapacityError("the job tracker is restarting; try again in a moment") from error
 
     async def add_dataset(self, record: DatasetRecord) -> DatasetRecord:
@@ -105,36 +116,48 @@ class TrackerClient:
 
 
 class TrainingSession:
-    """A training program's line to the tracker, for one attempt at one job. It pickles, so workers have it too."""
+    """A training program's line to the tracker, for one attempt at one job. It pickles, so workers have it too.
 
-    def __init__(self, tracker: Any, job: JobRecord) -> None:
-        self._tracker = tracker
+    The tracker is looked up by name each time: a redeploy may replace it while a job runs.
+    """
+
+    def __init__(self, job: JobRecord) -> None:
         self._job_id = job.id
         self._attempt = job.attempt
 
     def report(self, progress: Progress) -> None:
         """Pass progress on without waiting for an answer."""
         try:
-            self._tracker.report.remote(self._job_id, self._attempt, progress)
+            find_tracker().report.remote(self._job_id, self._attempt, progress)
         except Exception:  # a run must not end because nobody listens
             logger.warning("progress couldn't be sent", exc_info=True)
 
     def complete(self, facts: dict[str, Any]) -> None:
-        """Note that the adapter is published; waits until that is written."""
+        """Note that the adapter is published; waits until that is written, through restarts of the tracker."""
         self._write("complete", facts)
 
     def fail(self, reason: FailureReason, message: str) -> None:
-        """Note why there is no adapter; waits until that is written."""
+        """Note why there is no adapter; waits until that is written, through restarts of the tracker."""
         self._write("fail", reason, message)
 
     def _write(self, method: str, *args: Any) -> None:
-        ask(self._tracker, method, self._job_id, self._attempt, *args)
+        deadline = time.monotonic() + _WRITE_TIMEOUT_S
+        while True:
+            try:
+                ask(method, self._job_id, self._attempt, *args)
+            except (RayActorError, GetTimeoutError, ValueError) as error:
+                if time.monotonic() > deadline:
+                    raise
+                logger.warning("the tracker is away (%s); trying again", type(error).__name__)
+                time.sleep(_WRITE_RETRY_S)
+            else:
+                return
 
 
-def ask(tracker: Any, method: str, *args: Any) -> Any:
+def ask(method: str, *args: Any) -> Any:
     """Ask the tracker from synchronous code; raises what the tracker raised."""
     try:
-        return ray.get(getattr(tracker, method).remote(*args), timeout=_CALL_TIMEOUT_S)
+        return ray.get(getattr(find_tracker(), method).remote(*args), timeout=_CALL_TIMEOUT_S)
     except RayTaskError as error:
         raise _cause(error) from None
 

@@ -106,6 +106,10 @@ class JobRecord(BaseModel):
     created_at: datetime
     updated_at: datetime
 
+    def is_running(self, attempt: int) -> bool:
+        """Whether this very attempt is the one that runs."""
+        return self.status is JobStatus.RUNNING and self.attempt == attempt
+
     @property
     def adapter_key(self) -> str:
         """Storage key of the published adapter."""

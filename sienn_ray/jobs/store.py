@@ -170,10 +170,18 @@ class Store:
         with self._engine.connect() as connection:
             return [_to_job(row) for row in connection.execute(query).mappings().all()]
 
-    def update_job(self, job_id: str, *, status: JobStatus | None = None, **changes: Any) -> JobRecord:
+    def update_job(
+        self, job_id: str, *, status: JobStatus | None = None, running_attempt: int | None = None, **changes: Any
+    ) -> JobRecord:
         """Change a job's fields, and its status if the table of transitions allows that.
 
-        `facts` are merged into those that stand.
+        `facts` are merged into those that stand, and `progress` doesn't go back.
+
+        Args:
+            job_id: The job's id.
+            status: The new status.
+            running_attempt: Change nothing unless this attempt is running.
+            **changes: The new fields.
 
         Raises:
             NotFoundError: There is no such job.
@@ -184,9 +192,13 @@ class Store:
             if row is None:
                 raise NotFoundError(f"Job {job_id} not found")
             current = _to_job(row)
+            if running_attempt is not None and not current.is_running(running_attempt):
+                return current
             if status is not None:
                 check_transition(job_id, current.status, status)
                 changes["status"] = status
+            if "progress" in changes:
+                changes["progress"] = max(changes["progress"], current.progress)
             if "facts" in changes:
                 changes["facts"] = {**current.facts, **changes["facts"]}
             updated = current.model_copy(update={**changes, "updated_at": utc_now()})

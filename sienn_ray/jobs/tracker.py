@@ -105,11 +105,13 @@ class JobTracker:
 
     def report(self, job_id: str, attempt: int, progress: Progress) -> None:
         """Take a running job's progress; words of an earlier attempt, or after the end, are dropped."""
-        job = self._store.job(job_id)
-        if job.status is JobStatus.RUNNING and job.attempt == attempt:
-            self._store.update_job(
-                job_id, message=progress.message, progress=max(progress.percent, job.progress), facts=progress.facts()
-            )
+        self._store.update_job(
+            job_id,
+            running_attempt=attempt,
+            message=progress.message,
+            progress=progress.percent,
+            facts=progress.facts(),
+        )
 
     def complete(self, job_id: str, attempt: int, facts: dict[str, Any]) -> None:
         """Note that a job's adapter is published."""

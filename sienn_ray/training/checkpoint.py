@@ -45,7 +45,7 @@ def save(folder: Path, model: PeftModel, optimizer: torch.optim.Optimizer, sched
         "optimizer": optimizer.state_dict(),
         "scheduler": scheduler.state_dict(),
         "rng": torch.get_rng_state(),
-        "cuda_rng": torch.cuda.get_rng_state_all() if torch.cuda.is_available() else [],
+        "cuda_rng": torch.cuda.get_rng_state() if torch.cuda.is_available() else None,
     }
     torch.save(tensors, folder / _TENSORS)
     (folder / _STATE).write_text(json.dumps(asdict(state)))
@@ -58,8 +58,8 @@ def restore(folder: Path, model: PeftModel, optimizer: torch.optim.Optimizer, sc
     optimizer.load_state_dict(tensors["optimizer"])
     scheduler.load_state_dict(tensors["scheduler"])
     torch.set_rng_state(tensors["rng"])
-    if tensors["cuda_rng"]:
-        torch.cuda.set_rng_state_all(tensors["cuda_rng"])
+    if tensors["cuda_rng"] is not None and torch.cuda.is_available():
+        torch.cuda.set_rng_state(tensors["cuda_rng"])
     return read_state(folder)
 
 

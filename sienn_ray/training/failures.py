@@ -13,7 +13,7 @@ from sienn_ray.training.config import TrainingConfig
 
 def explain(error: BaseException, config: TrainingConfig, settings: Settings) -> SiennError:
     """Turn what Ray Train raised into an error with a reason and a way out."""
-    chain = list(_causes(error))
+    chain = causes(error)
     for cause in chain:
         if isinstance(cause, SiennError):
             return cause
@@ -22,6 +22,13 @@ def explain(error: BaseException, config: TrainingConfig, settings: Settings) ->
             f"out of memory with batch_size={config.batch_size} and max_length={config.max_length}; lower either, or "
             "choose a smaller base model",
             FailureReason.OUT_OF_MEMORY,
+        )
+    if any(type(cause).__name__ == "WorkerGroupStartupTimeoutError" for cause in chain):
+        return TrainingError(
+            f"the training workers found no room on the cluster within {settings.training_start_timeout_s:.0f} s "
+            "(SIENN_TRAINING_START_TIMEOUT_S), since others hold it; lower SIENN_MAX_RUNNING_JOBS, "
+            "SIENN_ENGINE_NUM_CPUS or SIENN_ENGINE_NUM_GPUS, or add nodes",
+            FailureReason.NO_RESOURCES,
         )
     if any(isinstance(cause, ray.exceptions.RayActorError) for cause in chain):
         return TrainingError(
@@ -32,7 +39,7 @@ def explain(error: BaseException, config: TrainingConfig, settings: Settings) ->
     return TrainingError(f"{type(chain[-1]).__name__}: {_first_line(chain[-1])}", FailureReason.INTERNAL)
 
 
-def _causes(error: BaseException) -> list[BaseException]:
+def causes(error: BaseException) -> list[BaseException]:
     """The error and all behind it, outermost first."""
     inner: list[BaseException | None] = [error.__cause__, getattr(error, "cause", None)]
     inner.extend(getattr(error, "worker_failures", {}).values())
@@ -41,7 +48,7 @@ def _causes(error: BaseException) -> list[BaseException]:
     found = [error]
     for cause in inner:
         if isinstance(cause, BaseException) and cause is not error:
-            found.extend(_causes(cause))
+            found.extend(causes(cause))
     return found
 
 

@@ -6,7 +6,9 @@ import logging
 import math
 import tempfile
 import time
-from dataclasses import asdict, dataclass
+from collections.abc import Callable
+from dataclasses import asdict, dataclass, replace
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -19,7 +21,7 @@ from peft import LoraConfig, PeftModel, get_peft_model
 
 from sienn_ray.base_model import load_causal_lm, local_folder
 from sienn_ray.datasets.tokenization import IGNORE_INDEX
-from sienn_ray.errors import FailureReason, SiennError, TrainingError
+from sienn_ray.errors import FailureReason, TrainingError
 from sienn_ray.settings import Settings
 from sienn_ray.training import checkpoint
 from sienn_ray.training.batches import Batch, iter_batches
@@ -39,19 +41,18 @@ class LoopSpec:
     reporter: Reporter
     pad_token_id: int
     num_train_rows: int
-    has_evaluation: bool
+    num_eval_rows: int
 
-    def steps_per_epoch(self, world_size: int) -> int:
-        """Optimizer steps of one epoch; Ray gives every worker the same number of rows."""
-        rows_per_worker = self.num_train_rows // world_size
-        return math.ceil(rows_per_worker / self.micro_batch_size(world_size))
+    def num_batches(self, num_rows: int, world_size: int) -> int:
+        """Batches of one pass over these rows; Ray gives every worker the same number of rows."""
+        return math.ceil(num_rows // world_size / self.micro_batch_size(world_size))
 
     def micro_batch_size(self, world_size: int) -> int:
         """Rows of one step on one worker."""
         return max(1, self.config.batch_size // world_size)
 
 
-def train_loop(loop_config: dict[str, Any]) -> SiennError | None:
+def train_loop(loop_config: dict[str, Any]) -> TrainingError | None:
     """What Ray Train runs on every worker.
 
     Args:
@@ -63,7 +64,9 @@ def train_loop(loop_config: dict[str, Any]) -> SiennError | None:
     """
     try:
         fine_tune(loop_config["spec"])
-    except SiennError as error:
+    except TrainingError as error:
+        if error.reason is not FailureReason.DIVERGED:
+            raise
         return error
     return None
 
@@ -87,13 +90,12 @@ def fine_tune(spec: LoopSpec) -> None:
     model = ray.train.torch.prepare_model(adapter)
     trainable = [parameter for parameter in adapter.parameters() if parameter.requires_grad]
     optimizer = torch.optim.AdamW(trainable, lr=config.learning_rate, weight_decay=config.weight_decay)
-    steps_per_epoch = spec.steps_per_epoch(world_size)
-    num_steps = steps_per_epoch * config.num_epochs
+    num_steps = spec.num_batches(spec.num_train_rows, world_size) * config.num_epochs
     scheduler = torch.optim.lr_scheduler.LambdaLR(optimizer, WarmupCosine(config.warmup_ratio, num_steps))
 
     state = _restore(adapter, optimizer, scheduler) or RunState()
     train_shard = ray.train.get_dataset_shard("train")
-    eval_shard = ray.train.get_dataset_shard("evaluation") if spec.has_evaluation else None
+    eval_shard = ray.train.get_dataset_shard("evaluation") if spec.num_eval_rows else None
     batching: dict[str, Any] = {
         "batch_size": spec.micro_batch_size(world_size),
         "pad_token_id": spec.pad_token_id,
@@ -103,15 +105,18 @@ def fine_tune(spec: LoopSpec) -> None:
         reporter,
         num_epochs=config.num_epochs,
         num_steps=num_steps,
+        num_eval_batches=spec.num_batches(spec.num_eval_rows, world_size),
         first_step=state.steps_done,
         interval_s=spec.settings.report_interval_s,
     )
     if eval_shard is not None and not state.history:
-        meter.evaluating(epoch=0, step=0)
-        state.history.append(EpochRecord(0, None, evaluate(model, eval_shard, batching)))
+        eval_loss = evaluate(model, eval_shard, batching, partial(meter.eval_batch, epoch=0, step=0))
+        meter.evaluated(epoch=0, step=0, eval_loss=eval_loss)
+        state.history.append(EpochRecord(0, None, eval_loss))
 
     for epoch in range(state.epochs_done + 1, config.num_epochs + 1):
         model.train()
+        meter.begin_epoch()
         loss_sum, token_sum, started = 0.0, 0, time.monotonic()
         for batch in iter_batches(train_shard, shuffle_seed=config.seed + epoch, **batching):
             batch_loss_sum = completion_loss_sum(model, batch)  # scalar: summed over completion tokens
@@ -139,12 +144,13 @@ def fine_tune(spec: LoopSpec) -> None:
         state.train_seconds += time.monotonic() - started
         state.epochs_done = epoch
 
-        eval_loss = None
+        record = EpochRecord(epoch, loss_sum / max(token_sum, 1), None)
         if eval_shard is not None:
-            meter.evaluating(epoch=epoch, step=state.steps_done)
-            eval_loss = evaluate(model, eval_shard, batching)
-            meter.evaluating(epoch=epoch, step=state.steps_done, eval_loss=eval_loss)
-        state.history.append(EpochRecord(epoch, loss_sum / max(token_sum, 1), eval_loss))
+            on_batch = partial(meter.eval_batch, epoch=epoch, step=state.steps_done)
+            eval_loss = evaluate(model, eval_shard, batching, on_batch)
+            meter.evaluated(epoch=epoch, step=state.steps_done, eval_loss=eval_loss)
+            record = replace(record, eval_loss=eval_loss)
+        state.history.append(record)
         _save(adapter, optimizer, scheduler, state, is_writer=rank == 0)
 
 
@@ -195,14 +201,22 @@ def count_targets(batch: Batch) -> int:
 
 
 @torch.no_grad()
-def evaluate(model: torch.nn.Module, shard: Any, batching: dict[str, Any]) -> float:
-    """Mean cross-entropy per completion token over the held-out rows of all workers, in nats."""
+def evaluate(model: torch.nn.Module, shard: Any, batching: dict[str, Any], on_batch: Callable[..., None]) -> float:
+    """Mean cross-entropy per completion token over the held-out rows of all workers, in nats.
+
+    Args:
+        model: The adapted base model, as Ray Train prepared it.
+        shard: This worker's held-out rows.
+        batching: Arguments of `iter_batches`.
+        on_batch: Told after each batch how many are done.
+    """
     model.eval()
     loss_sum, token_sum = 0.0, 0
-    for batch in iter_batches(shard, **batching):
+    for number, batch in enumerate(iter_batches(shard, **batching), start=1):
         # A worker's DDP forward synchronizes nothing without gradients, so workers may differ in their batches.
         loss_sum += float(completion_loss_sum(model, batch))
         token_sum += count_targets(batch)
+        on_batch(batch=number)
     device = batching["device"]
     return _global_sum(loss_sum, device) / max(_global_sum(token_sum, device), 1.0)
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import time
+from collections.abc import Callable
 from dataclasses import asdict, dataclass
 from enum import StrEnum
 from typing import Any, Protocol
@@ -30,6 +31,10 @@ PHASE_PERCENT = {
     Phase.EVALUATING: 5,
     Phase.SAVING: 98,
 }
+
+
+# A forward pass beside the forward and two backward ones of a training step.
+_EVAL_BATCH_COST = 1 / 3
 
 
 @dataclass(frozen=True)
@@ -72,42 +77,61 @@ class Reporter(Protocol):
 
 
 class ProgressMeter:
-    """Turns steps into progress, no more often than asked.
+    """Turns steps and evaluation batches into progress, no more often than asked.
 
     Args:
         reporter: Who is told.
         num_epochs: Epochs of the whole run.
         num_steps: Optimizer steps of the whole run.
+        num_eval_batches: Batches of one evaluation; there is one before the first epoch and one after each.
         first_step: Steps that an earlier attempt has done.
         interval_s: Shortest time between two reports.
+        clock: Seconds from any fixed point.
     """
 
     def __init__(
-        self, reporter: Reporter, *, num_epochs: int, num_steps: int, first_step: int, interval_s: float
+        self,
+        reporter: Reporter,
+        *,
+        num_epochs: int,
+        num_steps: int,
+        num_eval_batches: int,
+        first_step: int,
+        interval_s: float,
+        clock: Callable[[], float] = time.monotonic,
     ) -> None:
         self._reporter = reporter
         self._num_epochs = num_epochs
         self._num_steps = num_steps
-        self._interval_s = interval_s
+        self._num_eval_batches = num_eval_batches
         self._first_step = first_step
-        self._started = time.monotonic()
+        self._interval_s = interval_s
+        self._clock = clock
+        self._training_s = 0.0
         self._tokens = 0
+        self._step_began: float | None = None
         self._last_report = float("-inf")
+
+    def begin_epoch(self) -> None:
+        """Training goes on from here; what was between two epochs is no training time."""
+        self._step_began = self._clock()
 
     def step(self, *, epoch: int, step: int, loss: float, tokens: int, learning_rate: float) -> None:
         """Count one optimizer step; `step` is how many are done, `epoch` is 1-based."""
+        now = self._clock()
+        self._training_s += now - (now if self._step_began is None else self._step_began)
+        self._step_began = now
         self._tokens += tokens
-        now = time.monotonic()
-        if now - self._last_report < self._interval_s and step < self._num_steps:
+        if not self._is_due(now) and step < self._num_steps:
             return
-        self._last_report = now
-        elapsed_s = max(now - self._started, 1e-9)
+        elapsed_s = max(self._training_s, 1e-9)
         seconds_per_step = elapsed_s / max(step - self._first_step, 1)
-        self._reporter.report(
+        self._report(
+            now,
             Progress(
                 Phase.TRAINING,
                 f"Training in progress: Epoch {epoch}/{self._num_epochs}",
-                self._percent(step),
+                self._percent(step, epoch * self._num_eval_batches),
                 current_epoch=epoch,
                 total_epochs=self._num_epochs,
                 current_step=step,
@@ -116,15 +140,32 @@ class ProgressMeter:
                 learning_rate=learning_rate,
                 tokens_per_s=round(self._tokens / elapsed_s, 1),
                 time_left_s=round(seconds_per_step * (self._num_steps - step), 1),
-            )
+            ),
         )
 
-    def evaluating(self, *, epoch: int, step: int, eval_loss: float | None = None) -> None:
-        """Say that an evaluation has begun or, with its loss, ended."""
-        rounded = None if eval_loss is None else round(eval_loss, 4)
-        message = f"Evaluating after epoch {epoch}/{self._num_epochs}"
-        self._reporter.report(Progress(Phase.EVALUATING, message, self._percent(step), eval_loss=rounded))
+    def eval_batch(self, *, epoch: int, step: int, batch: int) -> None:
+        """Count one batch of the evaluation after `epoch` (0 is before the first); `batch` is how many are done."""
+        now = self._clock()
+        if self._is_due(now):
+            message = f"Evaluating after epoch {epoch}/{self._num_epochs}"
+            percent = self._percent(step, epoch * self._num_eval_batches + batch)
+            self._report(now, Progress(Phase.EVALUATING, message, percent))
 
-    def _percent(self, step: int) -> int:
+    def evaluated(self, *, epoch: int, step: int, eval_loss: float) -> None:
+        """Say how an evaluation ended."""
+        message = f"Evaluated after epoch {epoch}/{self._num_epochs}"
+        percent = self._percent(step, (epoch + 1) * self._num_eval_batches)
+        self._report(self._clock(), Progress(Phase.EVALUATING, message, percent, eval_loss=round(eval_loss, 4)))
+
+    def _is_due(self, now: float) -> bool:
+        return now - self._last_report >= self._interval_s
+
+    def _report(self, now: float, progress: Progress) -> None:
+        self._last_report = now
+        self._reporter.report(progress)
+
+    def _percent(self, steps_done: int, eval_batches_done: int) -> int:
         low, high = PHASE_PERCENT[Phase.TRAINING], PHASE_PERCENT[Phase.SAVING]
-        return low + int((high - low) * step / max(self._num_steps, 1))
+        work_done = steps_done + _EVAL_BATCH_COST * eval_batches_done
+        work = self._num_steps + _EVAL_BATCH_COST * self._num_eval_batches * (self._num_epochs + 1)
+        return low + int((high - low) * min(work_done / max(work, 1), 1.0))

@@ -32,9 +32,14 @@ class WorkerResources:
         return f"{self.num_workers} training worker(s) with {self.cpus_per_worker} CPU(s){gpu} each"
 
 
-def choose_resources(settings: Settings) -> WorkerResources:
-    """Fit the workers to the cluster as it is: a GPU each where there are any, else the CPUs shared between them."""
-    num_workers = settings.training_num_workers
+def choose_resources(settings: Settings, max_workers: int) -> WorkerResources:
+    """Fit the workers to the cluster as it is: a GPU each where there are any, else the CPUs shared between them.
+
+    Args:
+        settings: What was asked for.
+        max_workers: More than this would have nothing to do.
+    """
+    num_workers = min(settings.training_num_workers, max_workers)
     use_gpu = settings.training_gpu == "always" or (
         settings.training_gpu == "auto" and ray.cluster_resources().get("GPU", 0) >= num_workers
     )
@@ -42,7 +47,7 @@ def choose_resources(settings: Settings) -> WorkerResources:
         return WorkerResources(num_workers, settings.training_cpus_per_worker, use_gpu)
     if use_gpu:
         return WorkerResources(num_workers, 1, use_gpu)
-    largest_node = max((node["Resources"].get("CPU", 0) for node in ray.nodes() if node["Alive"]), default=1)
+    largest_node = max((node.get("CPU", 0) for node in _nodes()), default=1)
     share = ray.cluster_resources().get("CPU", 1) / num_workers
     return WorkerResources(num_workers, max(1, int(min(largest_node, share))), use_gpu)
 
@@ -53,18 +58,17 @@ def wait_until_placeable(resources: WorkerResources, timeout_s: float) -> None:
     Raises:
         TrainingError: The cluster doesn't have it within `timeout_s` seconds.
     """
-    needed = {name: count * resources.num_workers for name, count in resources.per_worker.items()}
     deadline = time.monotonic() + timeout_s
-    if not _missing(needed):
+    if _num_placeable(resources) >= resources.num_workers:
         return
     from ray.autoscaler.sdk import request_resources
 
     request_resources(bundles=[resources.per_worker] * resources.num_workers)
     try:
-        while missing := _missing(needed):
+        while (placeable := _num_placeable(resources)) < resources.num_workers:
             if time.monotonic() > deadline:
                 raise TrainingError(
-                    f"the cluster lacks {missing} for {resources} and got no more within {timeout_s:.0f} s "
+                    f"the cluster has room for {placeable} of {resources} and got no more within {timeout_s:.0f} s "
                     "(SIENN_TRAINING_START_TIMEOUT_S); add nodes, or lower SIENN_TRAINING_NUM_WORKERS, "
                     "SIENN_TRAINING_CPUS_PER_WORKER or set SIENN_TRAINING_GPU=never",
                     FailureReason.NO_RESOURCES,
@@ -74,6 +78,13 @@ def wait_until_placeable(resources: WorkerResources, timeout_s: float) -> None:
         request_resources(bundles=[])
 
 
-def _missing(needed: dict[str, float]) -> dict[str, float]:
-    there = ray.cluster_resources()
-    return {name: count - there.get(name, 0) for name, count in needed.items() if there.get(name, 0) < count}
+def _nodes() -> list[dict[str, float]]:
+    """All resources of every node that is alive."""
+    return [node["Resources"] for node in ray.nodes() if node["Alive"]]
+
+
+def _num_placeable(resources: WorkerResources) -> int:
+    """Workers that the nodes could hold if nothing else ran; a worker has to fit on one node."""
+    return sum(
+        min(int(node.get(name, 0) // count) for name, count in resources.per_worker.items()) for node in _nodes()
+    )

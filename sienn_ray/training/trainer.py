@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 import shutil
 import tempfile
 import time
@@ -31,6 +32,8 @@ from sienn_ray.training.resources import WorkerResources, choose_resources, wait
 CHECKPOINTS_KEY = "checkpoints"
 # The last checkpoint, and the one before in case that one is being replaced when everything stops.
 _CHECKPOINTS_KEPT = 2
+# Ray Train's default is to try for ever, also when the workers can never be placed.
+_CONTROLLER_FAILURES = 2
 
 
 @dataclass(frozen=True)
@@ -67,7 +70,7 @@ def run_training(run: Run, settings: Settings, reporter: Reporter) -> dict[str, 
         validation_split=run.config.validation_split,
         seed=run.config.seed,
     )
-    resources = choose_resources(settings)
+    resources = choose_resources(settings, max_workers=datasets.num_train_rows)
     reporter.report(Progress.of_phase(Phase.WAITING_FOR_RESOURCES, f"Starting {resources}"))
     wait_until_placeable(resources, settings.training_start_timeout_s)
     trained = _fit(run, settings, reporter, storage, datasets, tokenizer.pad_token_id, resources)
@@ -75,7 +78,6 @@ def run_training(run: Run, settings: Settings, reporter: Reporter) -> dict[str, 
     with tempfile.TemporaryDirectory(prefix="sienn-adapter-") as folder:
         state = _assemble(trained, tokenizer, prompt_format, Path(folder))
         manifest = storage.publish(Path(folder), run.adapter_key)
-    storage.delete(f"{CHECKPOINTS_KEY}/{run.job_id}")
     return {
         **_losses(state),
         "num_train_rows": datasets.num_train_rows,
@@ -91,6 +93,11 @@ def run_training(run: Run, settings: Settings, reporter: Reporter) -> dict[str, 
     }
 
 
+def delete_checkpoints(run: Run, settings: Settings) -> None:
+    """Free the checkpoints of a run that needn't be resumed any more."""
+    Storage(settings.storage_url).delete(f"{CHECKPOINTS_KEY}/{run.job_id}")
+
+
 def _fit(
     run: Run,
     settings: Settings,
@@ -101,11 +108,18 @@ def _fit(
     resources: WorkerResources,
 ) -> ray.train.Checkpoint:
     """Run the loop on Ray Train's workers and return the last checkpoint."""
+    # Ray gives every worker the same number of rows and drops the rest, so fewer rows than workers are none at all.
+    has_evaluation = datasets.num_eval_rows >= resources.num_workers
     spec = LoopSpec(
-        run.config, settings, reporter, pad_token_id, datasets.num_train_rows, datasets.evaluation is not None
+        run.config,
+        settings,
+        reporter,
+        pad_token_id,
+        num_train_rows=datasets.num_train_rows,
+        num_eval_rows=datasets.num_eval_rows if has_evaluation else 0,
     )
     shards = {"train": datasets.train}
-    if datasets.evaluation is not None:
+    if has_evaluation:
         shards["evaluation"] = datasets.evaluation
     trainer = TorchTrainer(
         train_loop,
@@ -121,9 +135,15 @@ def _fit(
             name=run.job_id,
             storage_path=storage.path(CHECKPOINTS_KEY),
             storage_filesystem=storage.arrow_filesystem(),
-            failure_config=ray.train.FailureConfig(max_failures=settings.training_max_failures),
+            failure_config=ray.train.FailureConfig(
+                max_failures=settings.training_max_failures, controller_failure_limit=_CONTROLLER_FAILURES
+            ),
             checkpoint_config=ray.train.CheckpointConfig(num_to_keep=_CHECKPOINTS_KEPT),
         ),
+    )
+    # Ray Train gives up placing the workers after this long, each time anew.
+    os.environ["RAY_TRAIN_WORKER_GROUP_START_TIMEOUT_S"] = str(
+        settings.training_start_timeout_s / (_CONTROLLER_FAILURES + 1)
     )
     try:
         result = trainer.fit()

@@ -30,7 +30,7 @@ def wait_for(condition: Callable[[], Any], what: str, timeout_s: float) -> Any:
     while not (value := condition()):
         if time.monotonic() > deadline:
             raise AssertionError(f"{what} didn't come true within {timeout_s:.0f} s")
-        time.sleep(0.1)
+        time.sleep(0.25)
     return value
 
 

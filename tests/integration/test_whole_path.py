@@ -110,9 +110,10 @@ def test_jobs_wait_for_their_turn_in_order_of_arrival(service: Service) -> None:
                 started.append(job_id)
         running = [entry for entry in service.get("/api/jobs")["jobs"] if entry["status"] == "running"]
         assert len(running) <= 1
-        return bool(job["status"] == "completed")
+        return bool(job["status"] == "running")
 
-    service.wait_until(third, look, "the third job")
+    service.wait_until(third, look, "the third job's turn")
+    service.wait_for_end(third)
     assert started == [first, second, third]
 
 

@@ -63,13 +63,14 @@ async def upload_dataset(request: Request, backends: BackendsDep) -> UploadDatas
     try:
         received = await _store_file(request, backends, dataset_id)
         record = await _check(backends, dataset_id, received)
-        record = await backends.tracker.add_dataset(record)
     except ClientDisconnect as error:
         await _forget(backends, dataset_id)
         raise InvalidInputError("the connection closed before the file was whole; send it again") from error
     except BaseException:
         await _forget(backends, dataset_id)
         raise
+    # Shielded: a record that is being written must not lose its files because the client has gone.
+    record = await asyncio.shield(_register(backends, record))
     return UploadDatasetResponse(dataset_id=record.id, **record.model_dump(exclude={"id"}))
 
 
@@ -92,6 +93,14 @@ async def _check(backends: Backends, dataset_id: str, received: ReceivedFile) ->
         max_row_bytes=backends.settings.max_row_bytes,
     )
     return DatasetRecord.of_report(dataset_id, received.filename, received.size_bytes, received.sha256, report)
+
+
+async def _register(backends: Backends, record: DatasetRecord) -> DatasetRecord:
+    try:
+        return await backends.tracker.add_dataset(record)
+    except Exception:
+        await _forget(backends, record.id)
+        raise
 
 
 async def _forget(backends: Backends, dataset_id: str) -> None:

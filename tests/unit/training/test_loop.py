@@ -110,7 +110,10 @@ class TestLoss:
 
         expected = loss_of(model, *ROWS) / count_targets(batch_of(ROWS))
         batching = {"batch_size": 1, "pad_token_id": EOS, "device": CPU}
-        assert evaluate(model, Shard(), batching) == pytest.approx(expected, rel=1e-5)
+        told: list[int] = []
+        loss = evaluate(model, Shard(), batching, lambda *, batch: told.append(batch))
+        assert loss == pytest.approx(expected, rel=1e-5)
+        assert told == list(range(1, len(ROWS) + 1))
 
     @pytest.mark.parametrize("loss", [float("nan"), float("inf")])
     def test_loss_that_is_no_number_ends_the_run(self, loss: float) -> None:
@@ -166,9 +169,9 @@ class TestSteps:
         self, num_rows: int, batch_size: int, world_size: int, micro_batch_size: int, steps: int
     ) -> None:
         config = TrainingConfig(base_model=TINY_ID, batch_size=batch_size)
-        spec = LoopSpec(config, Settings(), _Silent(), EOS, num_rows, has_evaluation=False)
+        spec = LoopSpec(config, Settings(), _Silent(), EOS, num_train_rows=num_rows, num_eval_rows=0)
         assert spec.micro_batch_size(world_size) == micro_batch_size
-        assert spec.steps_per_epoch(world_size) == steps
+        assert spec.num_batches(num_rows, world_size) == steps
 
 
 class _Silent:

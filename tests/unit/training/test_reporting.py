@@ -15,10 +15,28 @@ class RecordingReporter:
         self.reports.append(progress)
 
 
+class ManualClock:
+    """Seconds that only move when told."""
+
+    def __init__(self) -> None:
+        self.now = 0.0
+
+    def __call__(self) -> float:
+        return self.now
+
+
 def run(*, num_steps: int, interval_s: float, first_step: int = 0) -> list[Progress]:
     """Reports of a run of two epochs from `first_step` to its end."""
     reporter = RecordingReporter()
-    meter = ProgressMeter(reporter, num_epochs=2, num_steps=num_steps, first_step=first_step, interval_s=interval_s)
+    meter = ProgressMeter(
+        reporter,
+        num_epochs=2,
+        num_steps=num_steps,
+        num_eval_batches=0,
+        first_step=first_step,
+        interval_s=interval_s,
+    )
+    meter.begin_epoch()
     for step in range(first_step + 1, num_steps + 1):
         epoch = 1 if step <= num_steps // 2 else 2
         meter.step(epoch=epoch, step=step, loss=1 / 3, tokens=100, learning_rate=2e-4)
@@ -84,33 +102,54 @@ def test_resumed_run_goes_on_counting() -> None:
     assert reports[0].percent > 80
 
 
-def test_time_left_counts_only_steps_of_this_attempt() -> None:
-    reporter = RecordingReporter()
-    meter = ProgressMeter(reporter, num_epochs=1, num_steps=10**12, first_step=10**12 - 10**9, interval_s=0)
-    meter.step(epoch=1, step=10**12 - 10**9 + 1, loss=1.0, tokens=1000, learning_rate=1e-4)
-    (report,) = reporter.reports
-    assert report.tokens_per_s is not None
-    assert report.time_left_s is not None
-    # One step took 1000 / tokens_per_s seconds, and 10^9 - 1 such steps are left.
-    assert report.time_left_s == pytest.approx(1000 / report.tokens_per_s * (10**9 - 1), rel=0.01)
+def test_time_left_counts_only_training_and_only_this_attempt() -> None:
+    reporter, clock = RecordingReporter(), ManualClock()
+    meter = ProgressMeter(
+        reporter, num_epochs=2, num_steps=100, num_eval_batches=3, first_step=50, interval_s=0, clock=clock
+    )
+    clock.now = 1000.0  # an evaluation
+    meter.begin_epoch()
+    for step in (51, 52):
+        clock.now += 4.0
+        meter.step(epoch=2, step=step, loss=1.0, tokens=200, learning_rate=1e-4)
+    report = reporter.reports[-1]
+    assert report.tokens_per_s == 50.0
+    assert report.time_left_s == 4.0 * 48
 
 
-def test_evaluation_keeps_the_place_and_adds_its_loss() -> None:
+def test_progress_moves_through_evaluations_too() -> None:
     reporter = RecordingReporter()
-    meter = ProgressMeter(reporter, num_epochs=2, num_steps=10, first_step=0, interval_s=3600)
-    meter.evaluating(epoch=0, step=0)
-    meter.step(epoch=1, step=5, loss=1.0, tokens=1, learning_rate=1e-4)
-    meter.evaluating(epoch=1, step=5)
-    meter.evaluating(epoch=1, step=5, eval_loss=0.5)
-    before, step, begun, ended = reporter.reports  # evaluations are never dropped
-    assert before.percent == PHASE_PERCENT[Phase.TRAINING]
-    assert step.percent == begun.percent == ended.percent
-    assert begun.facts() == {"phase": "evaluating"}
-    assert ended.facts() == {"phase": "evaluating", "eval_loss": 0.5}
-    assert ended.message == "Evaluating after epoch 1/2"
+    meter = ProgressMeter(reporter, num_epochs=1, num_steps=6, num_eval_batches=9, first_step=0, interval_s=0)
+    for batch in range(1, 10):
+        meter.eval_batch(epoch=0, step=0, batch=batch)
+    meter.evaluated(epoch=0, step=0, eval_loss=2.00004)
+    meter.begin_epoch()
+    for step in range(1, 7):
+        meter.step(epoch=1, step=step, loss=1.0, tokens=1, learning_rate=1e-4)
+    for batch in range(1, 10):
+        meter.eval_batch(epoch=1, step=6, batch=batch)
+    meter.evaluated(epoch=1, step=6, eval_loss=0.5)
+    percents = [report.percent for report in reporter.reports]
+    assert percents == sorted(percents)
+    assert len(set(percents)) > 20
+    assert percents[0] > PHASE_PERCENT[Phase.TRAINING]
+    assert percents[-1] == PHASE_PERCENT[Phase.SAVING]
+    assert reporter.reports[8].facts() == {"phase": "evaluating"}
+    assert reporter.reports[9].facts() == {"phase": "evaluating", "eval_loss": 2.0}
+    assert reporter.reports[-1].message == "Evaluated after epoch 1/1"
+
+
+def test_the_end_of_an_evaluation_is_never_dropped() -> None:
+    reporter = RecordingReporter()
+    meter = ProgressMeter(reporter, num_epochs=1, num_steps=6, num_eval_batches=2, first_step=0, interval_s=3600)
+    for batch in (1, 2):
+        meter.eval_batch(epoch=0, step=0, batch=batch)
+    meter.evaluated(epoch=0, step=0, eval_loss=0.25)
+    assert [report.eval_loss for report in reporter.reports] == [None, 0.25]
 
 
 def test_run_without_steps_still_has_a_percent() -> None:
     reporter = RecordingReporter()
-    ProgressMeter(reporter, num_epochs=1, num_steps=0, first_step=0, interval_s=0).evaluating(epoch=0, step=0)
+    meter = ProgressMeter(reporter, num_epochs=1, num_steps=0, num_eval_batches=0, first_step=0, interval_s=0)
+    meter.eval_batch(epoch=0, step=0, batch=0)
     assert reporter.reports[0].percent == PHASE_PERCENT[Phase.EVALUATING]
