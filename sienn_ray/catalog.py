@@ -17,6 +17,7 @@ from typing import Any
 import httpx2
 import huggingface_hub
 from huggingface_hub import errors as hub_errors
+from huggingface_hub.utils import validate_repo_id
 
 from sienn_ray.errors import InvalidBaseModelError
 
@@ -143,18 +144,23 @@ def check_id(base_model: str) -> str:
     Raises:
         InvalidBaseModelError: It is a path, a URL or anything else.
     """
-    well_formed = len(base_model) <= MAX_ID_CHARS and _ID.fullmatch(base_model)
-    if not well_formed or ".." in base_model or "--" in base_model or base_model.endswith((".git", ".gguf")):
+    if not _is_id(base_model):
         raise InvalidBaseModelError(
             f"model_name {base_model[:MAX_ID_CHARS]!r} is not a model id; give a hub id such as "
             f"'{CATALOG[0].id}' (owner/name, letters, digits, '.', '_', '-', at most {MAX_ID_CHARS} characters). "
             "Paths and URLs are not taken"
         )
-    try:
-        huggingface_hub.utils.validate_repo_id(base_model)
-    except hub_errors.HFValidationError as error:
-        raise InvalidBaseModelError(f"model_name {base_model!r} is not a model id: {error}") from error
     return base_model
+
+
+def _is_id(text: str) -> bool:
+    if len(text) > MAX_ID_CHARS or not _ID.fullmatch(text) or text.endswith(".gguf"):
+        return False
+    try:
+        validate_repo_id(text)
+    except hub_errors.HFValidationError:
+        return False
+    return True
 
 
 def cached_snapshot(base_model: str) -> Path | None:

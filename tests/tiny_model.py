@@ -5,11 +5,20 @@ It says nothing sensible, but it is a real causal LM to everything that loads, t
 
 from __future__ import annotations
 
+import shutil
 from pathlib import Path
 
 TINY_ID = "sienn-tests/tiny-llama"
 # The contract's examples name this model; tests put the tiny one under its id.
 CONTRACT_ID = "Qwen/Qwen2.5-0.5B-Instruct"
+# The tiny model with a chat template that takes no system message.
+STRICT_ID = "sienn-tests/strict-llama"
+_STRICT_TEMPLATE = (
+    "{% for message in messages %}{% if message['role'] == 'system' %}"
+    "{{ raise_exception('System role not supported') }}{% endif %}"
+    "{{ message['role'] + ': ' + message['content'] + eos_token }}{% endfor %}"
+    "{% if add_generation_prompt %}{{ 'assistant: ' }}{% endif %}"
+)
 _REVISION = "0" * 40
 
 
@@ -40,6 +49,12 @@ def save_tiny_model(folder: Path) -> None:
     )
     LlamaForCausalLM(config).save_pretrained(folder)
     tokenizer.save_pretrained(folder)
+
+
+def save_strict_model(tiny_model_folder: Path, folder: Path) -> None:
+    """Copy the tiny model and give it the strict chat template."""
+    shutil.copytree(tiny_model_folder, folder)
+    (folder / "chat_template.jinja").write_text(_STRICT_TEMPLATE)
 
 
 def add_to_hub_cache(model_folder: Path, hub_home: Path, model_id: str) -> None:

@@ -60,7 +60,9 @@ def tokenize_dataset(
     filesystem, path = storage.arrow_filesystem(), storage.path(rows_key)
     num_rows = pq.read_metadata(path, filesystem=filesystem).num_rows
     held_out = held_out_rows(num_rows, validation_split, seed)
-    ray.data.DataContext.get_current().execution_options.preserve_order = True
+    context = ray.data.DataContext.get_current()
+    context.execution_options.preserve_order = True
+    context.raise_original_map_exception = True  # or our own errors would come as Ray's, with a traceback as message
     rows = ray.data.read_parquet(path, filesystem=filesystem)
 
     def tokenized(*, evaluation: bool) -> Any:
@@ -75,8 +77,7 @@ def tokenize_dataset(
         try:
             return rows.map_batches(function, batch_format="pyarrow", batch_size=1024).materialize()
         except RayTaskError as error:
-            cause = getattr(error.cause, "__cause__", None) or error.cause
-            raise cause if isinstance(cause, SiennError) else error from None
+            raise error.cause if isinstance(error.cause, SiennError) else error from None
 
     train = tokenized(evaluation=False)
     evaluation = tokenized(evaluation=True) if held_out else None

@@ -18,7 +18,7 @@ from typing import Any
 import httpx2
 import psutil
 
-from tests.tiny_model import CONTRACT_ID, TINY_ID, add_to_hub_cache
+from tests.tiny_model import CONTRACT_ID, STRICT_ID, TINY_ID, add_to_hub_cache, save_strict_model
 
 START_TIMEOUT_S = 180.0
 JOB_TIMEOUT_S = 480.0
@@ -59,7 +59,14 @@ def make_hub_home(folder: Path, tiny_model_folder: Path) -> Path:
     """A hub cache with the tiny model, under its own id and under the one that the contract's examples use."""
     for model_id in (TINY_ID, CONTRACT_ID):
         add_to_hub_cache(tiny_model_folder, folder, model_id)
+    strict_folder = folder / "strict-model"
+    save_strict_model(tiny_model_folder, strict_folder)
+    add_to_hub_cache(strict_folder, folder, STRICT_ID)
     return folder
+
+
+class RefusedError(Exception):
+    """The service answered with an error."""
 
 
 @dataclass
@@ -75,12 +82,14 @@ class Service:
 
     def get(self, path: str) -> Any:
         response = httpx2.get(self.url + path, timeout=30.0)
-        assert response.is_success, response.text
+        if response.is_error:
+            raise RefusedError(response.text)
         return response.json()
 
     def post(self, path: str, **options: Any) -> Any:
         response = httpx2.post(self.url + path, timeout=300.0, **options)
-        assert response.is_success, response.text
+        if response.is_error:
+            raise RefusedError(response.text)
         return response.json()
 
     def upload(self, rows: str, filename: str = "rows.jsonl") -> str:
@@ -97,12 +106,13 @@ class Service:
         """Poll a job until it has reached something; fails at once when the job fails first."""
 
         def look() -> Any:
-            with contextlib.suppress(httpx2.HTTPError, AssertionError):  # while the tracker is away
+            try:
                 job = self.status(job_id)
-                if reached(job):
-                    return job
-                if job["status"] == "failed":
-                    raise RuntimeError(f"the job failed: {job['message']}\n{self.driver_logs_of(job_id)[-5000:]}")
+            except (httpx2.HTTPError, RefusedError):  # while the tracker is away
+                return None
+            if reached(job):
+                return job
+            assert job["status"] != "failed", f"{job['message']}\n{self.driver_logs_of(job_id)[-5000:]}"
             return None
 
         return wait_for(look, what, JOB_TIMEOUT_S)

@@ -12,7 +12,7 @@ import httpx2
 import pytest
 
 from tests.integration.service import ROWS, Service
-from tests.tiny_model import TINY_ID
+from tests.tiny_model import STRICT_ID, TINY_ID
 
 ARCHIVE_NAMES = {
     "adapter_model.safetensors",
@@ -147,6 +147,15 @@ def test_a_base_model_that_cannot_be_had_is_refused_at_submission(
     assert response.status_code == 400
     assert words in response.json()["detail"]
     assert service.get("/api/jobs")["count"] == before
+
+
+def test_a_conversation_that_the_chat_template_refuses_fails_with_its_words(service: Service) -> None:
+    roles = ("system", "user", "assistant")
+    rows = json.dumps({"messages": [{"role": role, "content": "words"} for role in roles]})
+    job_id = service.start(service.upload(rows), model_name=STRICT_ID)
+    job = service.wait_until(job_id, lambda job: job["status"] == "failed", "failure")
+    assert job["meta"]["failure_reason"] == "invalid_dataset"
+    assert job["message"] == "the base model's chat template refuses a conversation: System role not supported"
 
 
 def test_a_job_whose_rows_have_no_room_fails_with_a_reason(service: Service) -> None:

@@ -115,6 +115,12 @@ def test_template_whose_answers_do_not_begin_with_the_generation_prompt_is_refus
         odd.segments(tokenizer, conversation("q", "r"))
 
 
+def test_conversation_that_the_template_refuses(tokenizer: Any) -> None:
+    strict = PromptFormat(PromptKind.CHAT, "{{ raise_exception('System role not supported') }}")
+    with pytest.raises(InvalidDatasetError, match="refuses a conversation: System role not supported"):
+        strict.segments(tokenizer, conversation("q", "r"))
+
+
 def test_text_is_all_completion_and_ends_with_eos_once(tokenizer: Any) -> None:
     text = PromptFormat.for_text()
     assert text.text_segments(tokenizer, "once upon") == [Segment("once upon" + EOS, is_completion=True)]

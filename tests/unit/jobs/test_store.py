@@ -240,3 +240,32 @@ def test_database_may_be_in_any_folder(tmp_path: Path, folder: str) -> None:
     store.add_dataset(dataset_record())
     assert (tmp_path / folder / "sienn.db").is_file()
     store.close()
+
+
+# What a running attempt may change
+
+
+@pytest.mark.parametrize(
+    ("status", "attempt", "is_changed"),
+    [
+        (JobStatus.RUNNING, 2, True),
+        (JobStatus.RUNNING, 3, False),
+        (JobStatus.PENDING, 2, False),
+        (JobStatus.COMPLETED, 2, False),
+    ],
+)
+def test_only_the_running_attempt_changes_a_job(
+    store: Store, status: JobStatus, attempt: int, is_changed: bool
+) -> None:
+    store.add_dataset(dataset_record())
+    before = store.add_job(job_record(status=status, attempt=attempt, message="before"))
+    returned = store.update_job("job-1", running_attempt=2, message="after")
+    assert returned == store.job("job-1")
+    assert returned.message == ("after" if is_changed else "before")
+    assert (returned == before) is not is_changed
+
+
+def test_progress_never_goes_back(store: Store) -> None:
+    store.add_dataset(dataset_record())
+    store.add_job(job_record(status=JobStatus.RUNNING))
+    assert [store.update_job("job-1", progress=percent).progress for percent in (5, 40, 7, 41)] == [5, 40, 40, 41]
