@@ -1,6 +1,7 @@
-"""The composition root: `serve deploy serveconfig.yaml` and `sienn serve` both build the service here."""
+"""The composition root: `serve deploy serveconfig.yaml` and `sienn serve` both build the service here.
 
-from __future__ import annotations
+Annotations are not postponed here: Serve looks at the type of `build`'s argument to parse what the file gives.
+"""
 
 from ray import serve
 from ray.serve import Application
