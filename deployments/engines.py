@@ -79,7 +79,8 @@ class ServeEngines:
         name = application_name(base_model)
         deadline = time.monotonic() + self._settings.engine_start_timeout_s
         if _status(name) in {None, "DEPLOY_FAILED", "NOT_STARTED"}:
-            serve.run(build_engine(base_model, self._settings), name=name, route_prefix=None, _blocking=False)
+            target = serve.RunTarget(build_engine(base_model, self._settings), name=name, route_prefix=None)
+            serve.run_many([target], wait_for_applications_running=False)
         while (status := _status(name)) != "RUNNING":
             if status == "DEPLOY_FAILED":
                 raise EngineError(f"the engine of {base_model} couldn't be started: {_why(name)}")
