@@ -30,7 +30,7 @@ EXAMPLES = Path(__file__).parent
 DATASET = EXAMPLES / "kestrel-ferry.jsonl"
 QUESTIONS = EXAMPLES / "kestrel-ferry-questions.json"
 # The rate is the highest that is allowed: 72 rows have to be learned by heart in a few passes.
-TRAINING = {"model_name": BASE_MODEL, "num_epochs": 4, "learning_rate": 1e-3, "batch_size": 4, "max_length": 128}
+TRAINING = {"model_name": BASE_MODEL, "num_epochs": 3, "learning_rate": 1e-3, "batch_size": 4, "max_length": 128}
 GENERATION = {"max_new_tokens": 40, "do_sample": False, "repetition_penalty": 1.1}
 START_TIMEOUT_S = 120.0
 
