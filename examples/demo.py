@@ -114,12 +114,12 @@ def upload(client: httpx2.Client) -> Any:
 
 def fine_tune(client: httpx2.Client, dataset_id: str) -> str:
     job_id: str = checked(client.post("/api/start-finetuning", json={"dataset_id": dataset_id, **TRAINING}))["job_id"]
-    columns = (TextColumn("{task.description:<40}"), BarColumn(24), TextColumn("{task.percentage:3.0f}%"))
+    columns = (TextColumn("{task.description:<32}"), BarColumn(10), TextColumn("{task.percentage:3.0f}%"))
     with Progress(*columns, TextColumn("{task.fields[facts]}"), TimeElapsedColumn(), console=console) as bar:
         row = bar.add_task("Waiting", total=100, facts="")
         while True:
             job = checked(client.get(f"/api/training-status/{job_id}"))
-            bar.update(row, completed=job["progress"], description=job["message"][:40], facts=facts(job["meta"]))
+            bar.update(row, completed=job["progress"], description=job["message"][:32], facts=facts(job["meta"]))
             if job["status"] in ("completed", "failed"):
                 break
             time.sleep(0.5)
