@@ -30,7 +30,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     if reason := _port_trouble(settings.host, settings.port):
         sys.stderr.write(f"error: {reason}\n")
         return 2
-    logging.basicConfig(level=logging.INFO, format="%(message)s")
+    logging.basicConfig(level=logging.WARNING)
     signal.signal(signal.SIGTERM, signal.default_int_handler)  # ends a start that is under way as Ctrl-C does
     sys.stdout.write("Starting Ray and the service; this takes about 20 seconds.\n")
     sys.stdout.flush()
