@@ -1,8 +1,8 @@
 """What the engine adds to plain PEFT, and what its adapter cache saves.
 
 Claim: an answer by a cached adapter takes about as long as with plain `peft` + `transformers` and that one adapter
-loaded, and less than when the adapter is loaded for the request. Peers and engine answer the same greedy prompt in the same process,
-in turns; medians of `ROUNDS` rounds.
+loaded, and less than when the adapter is loaded for the request. Peers and engine answer the same greedy prompt in the
+same process, in turns; medians of `ROUNDS` rounds.
 
 Run: `python benchmarks/adapter_cache.py`
 """

@@ -16,7 +16,6 @@ from tests.integration.service import ROWS, environment, free_port, wait_for
 from tests.tiny_model import TINY_ID
 
 ROOT = Path(__file__).parents[2]
-pytestmark = pytest.mark.timeout(600)
 
 
 def command(module: str, *words: str, variables: dict[str, str]) -> str:

@@ -5,8 +5,6 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Any
 
-import pytest
-
 from tests.integration.service import ROWS, Service, running_service, wait_for
 
 MANY_ROWS = "\n".join([ROWS] * 4)
@@ -110,6 +108,3 @@ def programs_of(service: Service, job_id: str) -> list[Any]:
         if job_id in words and "python" in words[0]:
             found.append(process)
     return found
-
-
-pytestmark = pytest.mark.timeout(600)

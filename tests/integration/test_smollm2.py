@@ -20,7 +20,6 @@ WORDINGS = (
 
 
 @pytest.mark.slow
-@pytest.mark.timeout(900)
 def test_smollm2_learns_what_it_did_not_know_and_stops(service: Service) -> None:
     rows = "\n".join(
         json.dumps({"question": wording.format(role=role), "answer": f"The {role} of the Kestrel is {name}."})
