@@ -34,10 +34,6 @@ class EngineDeployment:
         finally:
             cancelled.set()
 
-    async def num_adapter_loads(self) -> int:
-        """Adapters loaded since the replica started."""
-        return self._engine.num_adapter_loads
-
 
 def build_engine(base_model: str, settings: Settings) -> Application:
     """The application that serves one base model."""

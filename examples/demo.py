@@ -21,6 +21,7 @@ from typing import Any
 
 import httpx2
 from rich.console import Console
+from rich.markup import escape
 from rich.progress import BarColumn, Progress, TextColumn, TimeElapsedColumn
 from rich.table import Table
 from safetensors.numpy import load
@@ -148,7 +149,7 @@ def compare(client: httpx2.Client, job_id: str) -> bool:
         for name, answer in zip(known, answers, strict=True):
             is_right = question["expected"].lower() in answer.lower()
             known[name] += is_right
-            cells.append(f"[{'green' if is_right else 'red'}]{answer}[/]")
+            cells.append(f"[{'green' if is_right else 'red'}]{escape(answer)}[/]")
         table.add_row(question["question"], *cells)
     console.print(table)
     scores = ", ".join(f"{name} {count} of {len(questions)}" for name, count in known.items())

@@ -14,6 +14,7 @@ from typing import Annotated, Any, NoReturn
 import httpx2
 import typer
 from rich.console import Console
+from rich.markup import escape
 from rich.progress import BarColumn, Progress, TaskProgressColumn, TextColumn
 from rich.table import Table
 
@@ -142,8 +143,8 @@ def status(job_id: JobId) -> None:
 def watch(job_id: JobId) -> None:
     """Follow a job until it ends: epoch, loss and time left."""
     with Progress(
-        TextColumn("{task.description}"), BarColumn(), TaskProgressColumn(), TextColumn("{task.fields[facts]}"),
-        console=console,
+        TextColumn("{task.description}", markup=False), BarColumn(), TaskProgressColumn(),
+        TextColumn("{task.fields[facts]}"), console=console,
     ) as bar:  # fmt: skip
         row = bar.add_task("waiting", total=100, facts="")
         while True:
@@ -195,7 +196,7 @@ def download(
         for chunk in response.iter_bytes():
             file.write(chunk)
     partial.replace(target)
-    console.print(f"{target} ({target.stat().st_size} bytes)", soft_wrap=True)
+    console.print(f"{target} ({target.stat().st_size} bytes)", soft_wrap=True, markup=False)
 
 
 def _table(rows: list[dict[str, Any]], columns: tuple[str, ...]) -> None:
@@ -204,7 +205,7 @@ def _table(rows: list[dict[str, Any]], columns: tuple[str, ...]) -> None:
         # An id is there to be copied, so it is never cut.
         table.add_column(column, no_wrap=place == 0, overflow="fold" if place == 0 else "ellipsis")
     for row in rows:
-        table.add_row(*(str(row[column]) for column in columns))
+        table.add_row(*(escape(str(row[column])) for column in columns))  # a file name may look like markup
     console.print(table)
 
 
