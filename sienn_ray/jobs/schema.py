@@ -21,11 +21,6 @@ class JobStatus(StrEnum):
     COMPLETED = "completed"
     FAILED = "failed"
 
-    @property
-    def is_terminal(self) -> bool:
-        """Whether nothing can follow."""
-        return not TRANSITIONS[self]
-
 
 # RUNNING to PENDING is a run that was lost and waits for its next attempt.
 TRANSITIONS: dict[JobStatus, frozenset[JobStatus]] = {
