@@ -20,6 +20,8 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
+from deployments.flow_control import PROXY_ENVIRONMENT
+
 HOST = "127.0.0.1"
 DASHBOARD_PORT = 8265
 # What `ray start` prints once the node is up.
@@ -29,6 +31,7 @@ _START_TIMEOUT_S = 90.0
 _STOP_TIMEOUT_S = 30.0
 # Ray's processes inherit these.
 _ENVIRONMENT = {
+    **PROXY_ENVIRONMENT,
     # `ray start` switches this on by itself; a process that joins has to be told.
     "RAY_AUTH_MODE": "token",
     # Spares every worker a virtual environment of its own under `uv run`.

@@ -1,0 +1,297 @@
+"""Flow control of bodies, with both sides in one process and unbounded queues between them, as Serve has them."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Awaitable, Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from deployments import flow_control
+from deployments.flow_control import WINDOW_BYTES, ProxyFlowControl, ReplicaFlowControl, proxy_middlewares
+
+CHUNK_BYTES = 64 * 1024
+SCOPE: dict[str, Any] = {"type": "http", "method": "POST", "path": "/", "headers": []}
+App = Callable[[Any, Any, Any], Awaitable[None]]
+
+
+class Serve:
+    """What lies between the proxy's middleware and the application's: a queue each way, filled eagerly."""
+
+    def __init__(self, app: App) -> None:
+        self._app = app
+        self.max_request_bytes = 0
+        self.max_response_bytes = 0
+
+    async def __call__(self, scope: Any, receive: Any, send: Any) -> None:
+        requests: asyncio.Queue[Any] = asyncio.Queue()
+        responses: asyncio.Queue[Any] = asyncio.Queue()
+        queued = {"request": 0, "response": 0}
+
+        def count(direction: str, message: Any, sign: int) -> None:
+            queued[direction] += sign * len(message.get("body", b""))
+            self.max_request_bytes = max(self.max_request_bytes, queued["request"])
+            self.max_response_bytes = max(self.max_response_bytes, queued["response"])
+
+        async def fetch() -> None:
+            while True:
+                message = await receive()
+                count("request", message, 1)
+                requests.put_nowait(message)
+                if message["type"] == "http.disconnect":
+                    return
+
+        async def take() -> Any:
+            message = await requests.get()
+            count("request", message, -1)
+            return message
+
+        async def put(message: Any) -> None:
+            count("response", message, 1)
+            responses.put_nowait(message)
+
+        async def run() -> None:
+            await self._app(scope, take, put)
+            responses.put_nowait(None)
+
+        tasks = [asyncio.create_task(fetch()), asyncio.create_task(run())]
+        try:
+            while (message := await responses.get()) is not None:
+                count("response", message, -1)
+                await send(message)
+            await tasks[1]
+        finally:
+            for task in tasks:
+                task.cancel()
+
+
+class Client:
+    """Sends a body without ever waiting for the server, and keeps what comes back."""
+
+    def __init__(self, num_chunks: int, *, goes_away: bool = False, reads_slowly: bool = False) -> None:
+        self._num_chunks = num_chunks
+        self._goes_away = goes_away
+        self._reads_slowly = reads_slowly
+        self.num_sent = 0
+        self.messages: list[Any] = []
+
+    async def receive(self) -> Any:
+        await asyncio.sleep(0)
+        if self.num_sent < self._num_chunks:
+            self.num_sent += 1
+            more = self.num_sent < self._num_chunks or self._goes_away
+            return {"type": "http.request", "body": b"x" * CHUNK_BYTES, "more_body": more}
+        if self._goes_away:
+            return {"type": "http.disconnect"}
+        await asyncio.Event().wait()
+
+    async def send(self, message: Any) -> None:
+        self.messages.append(message)
+        for _ in range(20 if self._reads_slowly else 0):
+            await asyncio.sleep(0)
+
+    @property
+    def status(self) -> int:
+        return int(self.messages[0]["status"])
+
+    @property
+    def content(self) -> bytes:
+        return b"".join(message.get("body", b"") for message in self.messages[1:])
+
+
+async def answer(send: Any, status: int, body: bytes) -> None:
+    await send({"type": "http.response.start", "status": status, "headers": []})
+    await send({"type": "http.response.body", "body": body})
+
+
+async def slow_reader(scope: Any, receive: Any, send: Any) -> None:
+    """Counts a body, and is slower than any client."""
+    num_bytes, more = 0, True
+    while more:
+        message = await receive()
+        if message["type"] == "http.disconnect":
+            return
+        num_bytes += len(message["body"])
+        more = message["more_body"]
+        for _ in range(20):
+            await asyncio.sleep(0)
+    await answer(send, 200, str(num_bytes).encode())
+
+
+def run(app: App, client: Client, scope: dict[str, Any] = SCOPE) -> Serve:
+    serve = Serve(ReplicaFlowControl(app))
+    asyncio.run(asyncio.wait_for(ProxyFlowControl(serve)(scope, client.receive, client.send), 20))
+    return serve
+
+
+def test_a_request_waits_at_the_client_while_it_is_not_taken() -> None:
+    client = Client(num_chunks=200)
+    serve = run(slow_reader, client)
+    assert client.content == str(200 * CHUNK_BYTES).encode()
+    assert serve.max_request_bytes <= WINDOW_BYTES + CHUNK_BYTES
+
+
+def test_without_the_middlewares_a_request_would_not_wait() -> None:
+    client = Client(num_chunks=200)
+    serve = Serve(slow_reader)
+    asyncio.run(asyncio.wait_for(serve(SCOPE, client.receive, client.send), 20))
+    assert serve.max_request_bytes > 100 * CHUNK_BYTES
+
+
+async def fast_writer(scope: Any, receive: Any, send: Any) -> None:
+    """Reads the request, then sends as fast as it may."""
+    await receive()
+    await send({"type": "http.response.start", "status": 200, "headers": []})
+    for _ in range(200):
+        await send({"type": "http.response.body", "body": b"y" * CHUNK_BYTES, "more_body": True})
+    await send({"type": "http.response.body"})
+
+
+async def fast_writer_that_listens(scope: Any, receive: Any, send: Any) -> None:
+    """As Starlette streams: somebody waits for the client to go away meanwhile."""
+    await receive()
+    listening = asyncio.create_task(receive())
+    await fast_writer(scope, lambda: asyncio.sleep(0), send)
+    listening.cancel()
+
+
+@pytest.mark.parametrize("app", [fast_writer, fast_writer_that_listens])
+def test_an_answer_waits_at_the_application_while_the_client_does_not_take_it(app: App) -> None:
+    client = Client(num_chunks=1, reads_slowly=True)
+    serve = run(app, client)
+    assert client.content == b"y" * 200 * CHUNK_BYTES
+    assert serve.max_response_bytes <= WINDOW_BYTES + CHUNK_BYTES
+
+
+def test_without_the_middlewares_an_answer_would_not_wait() -> None:
+    client = Client(num_chunks=1, reads_slowly=True)
+    serve = Serve(fast_writer)
+    asyncio.run(asyncio.wait_for(serve(SCOPE, client.receive, client.send), 20))
+    assert serve.max_response_bytes > 100 * CHUNK_BYTES
+
+
+def test_an_answer_ends_when_its_client_has_gone() -> None:
+    client = Client(num_chunks=1, goes_away=True, reads_slowly=True)
+    run(fast_writer, client)
+    assert client.messages[-1].get("more_body", False) is False
+
+
+def test_the_waiting_application_survives_that_its_listener_is_cancelled() -> None:
+    async def app(scope: Any, receive: Any, send: Any) -> None:
+        await receive()
+        listening = asyncio.create_task(receive())
+        asyncio.get_running_loop().call_later(0.05, listening.cancel)
+        await fast_writer(scope, lambda: asyncio.sleep(0), send)
+
+    client = Client(num_chunks=1, reads_slowly=True)
+    run(app, client)
+    assert len(client.content) == 200 * CHUNK_BYTES
+
+
+def test_nothing_of_it_reaches_the_client() -> None:
+    client = Client(num_chunks=200)
+    run(slow_reader, client)
+    assert {message["type"] for message in client.messages} == {"http.response.start", "http.response.body"}
+
+
+def test_a_small_body_costs_no_message() -> None:
+    sent: list[Any] = []
+
+    async def serve(scope: Any, receive: Any, send: Any) -> None:
+        async def record(message: Any) -> None:
+            sent.append(message)
+            await send(message)
+
+        await ReplicaFlowControl(slow_reader)(scope, receive, record)
+
+    client = Client(num_chunks=1)
+    asyncio.run(ProxyFlowControl(serve)(SCOPE, client.receive, client.send))
+    assert [message["type"] for message in sent] == ["http.response.start", "http.response.body"]
+
+
+def test_the_application_is_silent_behind_a_proxy_that_does_not_understand_it() -> None:
+    sent: list[Any] = []
+    client = Client(num_chunks=200)
+
+    async def record(message: Any) -> None:
+        sent.append(message["type"])
+
+    asyncio.run(ReplicaFlowControl(slow_reader)(SCOPE, client.receive, record))
+    assert sent == ["http.response.start", "http.response.body"]
+
+
+def test_a_client_that_goes_away_is_noticed() -> None:
+    seen: list[str] = []
+
+    async def app(scope: Any, receive: Any, send: Any) -> None:
+        while (message := await receive())["type"] == "http.request":
+            pass
+        seen.append(message["type"])
+        await answer(send, 400, b"gone")
+
+    run(app, Client(num_chunks=100, goes_away=True))
+    assert seen == ["http.disconnect"]
+
+
+def test_an_early_answer_waits_for_the_end_of_the_body_and_keeps_nothing_of_it() -> None:
+    async def refuse(scope: Any, receive: Any, send: Any) -> None:
+        await receive()
+        await answer(send, 413, b"too large")
+
+    client = Client(num_chunks=500)
+    serve = run(refuse, client)
+    assert (client.status, client.content) == (413, b"too large")
+    assert client.num_sent == 500
+    assert serve.max_request_bytes <= WINDOW_BYTES + CHUNK_BYTES
+
+
+def test_an_early_answer_does_not_wait_for_a_client_that_is_silent(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(flow_control, "_DRAIN_S", 0.05)
+
+    async def refuse(scope: Any, receive: Any, send: Any) -> None:
+        await answer(send, 413, b"too large")
+
+    client = Client(num_chunks=3)
+    client._num_chunks = 0  # says nothing at all
+    run(refuse, client)
+    assert client.content == b"too large"
+    assert client.messages[-1].get("more_body", False) is False
+
+
+def test_a_replica_that_dies_in_the_middle_is_answered_for() -> None:
+    async def dies(scope: Any, receive: Any, send: Any) -> None:
+        for _ in range(20):
+            await receive()
+
+    client = Client(num_chunks=30)
+    run(dies, client)
+    assert client.status == 503
+    assert b'"status_code":503' in client.content
+
+
+def test_websockets_pass_untouched() -> None:
+    seen: list[Any] = []
+
+    async def app(scope: Any, receive: Any, send: Any) -> None:
+        seen.append((scope, receive, send))
+
+    receive, send = object(), object()
+    scope: Any = {"type": "websocket"}
+    asyncio.run(ProxyFlowControl(ReplicaFlowControl(app))(scope, receive, send))  # type: ignore[arg-type]
+    assert seen == [(scope, receive, send)]
+
+
+@pytest.mark.parametrize("file", ["cluster.yaml", "README.md", "deployments/container/Dockerfile"])
+def test_clusters_are_told_to_switch_it_on(file: str) -> None:
+    ((name, path),) = flow_control.PROXY_ENVIRONMENT.items()
+    assert f"{name}={path}" in (Path(__file__).parents[2] / file).read_text()
+
+
+def test_serve_gets_middlewares_by_the_path_in_its_environment() -> None:
+    from importlib import import_module
+
+    module, name = flow_control.PROXY_ENVIRONMENT["RAY_SERVE_HTTP_PROXY_CALLBACK_IMPORT_PATH"].rsplit(".", 1)
+    assert getattr(import_module(module), name) is proxy_middlewares
+    assert [middleware.cls for middleware in proxy_middlewares()] == [ProxyFlowControl]
