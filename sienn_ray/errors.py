@@ -8,12 +8,15 @@ SiennError
 │   ├── InvalidDatasetError      a file's content, with the line where it is wrong
 │   ├── InvalidBaseModelError    an id that is malformed, unknown, gated or out of reach
 │   ├── JobStateError            the job isn't in a state that allows this
-│   └── UploadTooLargeError      more bytes than the server takes
+│   ├── UploadTooLargeError      more bytes than the server takes
+│   └── MediaTypeError           a body of a kind that isn't taken
 ├── NotFoundError                no such dataset, job or adapter
-├── TransitionError              a status change that the table doesn't allow
+├── ConflictError                what is asked contradicts what there is
+│   └── TransitionError          a status change that the table doesn't allow
 ├── ArtifactError                a stored artifact is missing, incomplete or altered
 ├── TrainingError                a run ended without an adapter; carries a reason code
 ├── CapacityError                too much to do at the moment; carries when to come back
+│   └── TooManyRequestsError     this user asked for more than the server takes
 └── EngineError                  a base model or an adapter couldn't be loaded or asked
 ```
 
@@ -54,7 +57,9 @@ class InvalidDatasetError(InvalidInputError):
     """
 
     def __init__(self, message: str, line: int | None = None) -> None:
-        super().__init__(message if line is None or message.startswith("line ") else f"line {line}: {message}")
+        super().__init__(
+            message if line is None or message.startswith(("line ", "row ")) else f"line {line}: {message}"
+        )
         self.line = line
 
     def _fields(self) -> tuple[Any, ...]:
@@ -73,11 +78,19 @@ class UploadTooLargeError(InvalidInputError):
     """An upload has more bytes than the server takes."""
 
 
+class MediaTypeError(InvalidInputError):
+    """A request's body is of a kind that isn't taken."""
+
+
 class NotFoundError(SiennError):
     """No such dataset, job or adapter."""
 
 
-class TransitionError(SiennError):
+class ConflictError(SiennError):
+    """What is asked contradicts what there is, such as deleting a dataset that a job uses."""
+
+
+class TransitionError(ConflictError):
     """A job's status change is not in the table of allowed transitions."""
 
 
@@ -90,6 +103,7 @@ class FailureReason(StrEnum):
 
     INVALID_DATASET = "invalid_dataset"
     INVALID_BASE_MODEL = "invalid_base_model"
+    INVALID_HYPERPARAMETERS = "invalid_hyperparameters"
     OUT_OF_MEMORY = "out_of_memory"
     DIVERGED = "diverged"
     NO_RESOURCES = "no_resources"
@@ -130,6 +144,10 @@ class CapacityError(SiennError):
 
     def _fields(self) -> tuple[Any, ...]:
         return (self.message, self.retry_after_s)
+
+
+class TooManyRequestsError(CapacityError):
+    """A user asked for more at once than the server takes."""
 
 
 class EngineError(SiennError):

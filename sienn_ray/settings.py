@@ -39,9 +39,20 @@ class Settings(BaseSettings):
 
     max_upload_bytes: int = Field(4 * GIB, gt=0, description="Largest dataset file that is taken.")
     max_row_bytes: int = Field(4 * MIB, gt=0, description="Longest single row in a dataset file.")
+    max_concurrent_uploads: int = Field(
+        32, ge=1, description="Uploads that one ingress replica takes at once; further ones wait for their turn."
+    )
+    upload_idle_timeout_s: float = Field(
+        60.0, gt=0, description="Longest silence of a client in the middle of an upload; then the upload is given up."
+    )
+    statistics_timeout_s: float = Field(
+        120.0, gt=0, description="Longest wait of one request for a dataset's statistics; computing them goes on."
+    )
+    max_body_bytes: int = Field(MIB, gt=0, description="Largest request body, but for uploads of dataset files.")
     max_running_jobs: int = Field(
         1, ge=1, description="Fine-tunes that run at once; the others wait in order of arrival."
     )
+    max_pending_jobs: int = Field(10_000, ge=1, description="Fine-tunes that may wait; more are refused with a 429.")
     max_attempts: int = Field(
         3, ge=1, description="Starts of one job, the first included, before it fails because its runs get lost."
     )
@@ -72,6 +83,12 @@ class Settings(BaseSettings):
     generation_timeout_s: float = Field(300.0, gt=0, description="Longest time for one answer, waiting included.")
     hub_timeout_s: float = Field(
         5.0, gt=0, description="Longest wait for an answer of the model hub when a job is submitted."
+    )
+    health_check_timeout_s: float = Field(
+        2.0, gt=0, description="Longest wait for each check of `GET /api/health/detailed` and `/services`."
+    )
+    metrics_flush_s: float = Field(
+        5.0, gt=0, description="Seconds between two batches of counted metrics that a process sends to the tracker."
     )
 
     @model_validator(mode="before")

@@ -3,14 +3,30 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from datetime import UTC, datetime
+from datetime import UTC, datetime, timedelta
 from typing import Any
 
 from sienn_ray.jobs.ray_jobs import RayJobReport, RayJobState, submission_id_of
-from sienn_ray.jobs.schema import DatasetRecord, JobRecord
+from sienn_ray.jobs.records import read_job
+from sienn_ray.jobs.schema import DatasetRecord, JobQuery, JobRecord, JobStatus
+from sienn_ray.jobs.store import Store
 from sienn_ray.training.config import TrainingConfig
 
 MOMENT = datetime(2025, 3, 4, 5, 6, 7, 890_000, tzinfo=UTC)
+
+
+class Clock:
+    """A time that stands still until a test moves it on; it begins an hour after `MOMENT`."""
+
+    def __init__(self) -> None:
+        self.now = MOMENT + timedelta(hours=1)
+
+    def __call__(self) -> datetime:
+        return self.now
+
+    def advance(self, seconds: float) -> None:
+        """Let time pass."""
+        self.now += timedelta(seconds=seconds)
 
 
 def dataset_record(dataset_id: str = "dataset-1", **fields: Any) -> DatasetRecord:
@@ -39,6 +55,17 @@ def job_record(job_id: str = "job-1", **fields: Any) -> JobRecord:
     return JobRecord(id=job_id, **{**defaults, **fields})
 
 
+def stored_job(store: Store, job_id: str = "job-1") -> JobRecord:
+    """A job as it is written, without its place in the queue."""
+    with store.database.reading() as connection:
+        return read_job(connection, job_id)
+
+
+def all_jobs(store: Store, status: JobStatus | None = None) -> list[JobRecord]:
+    """All jobs, or those of one status, the newest first."""
+    return store.jobs.page(JobQuery(status=status)).jobs
+
+
 class FakeRayJobs:
     """`RayJobs` in memory.
 
@@ -47,8 +74,12 @@ class FakeRayJobs:
         metadata: What was submitted with each.
         is_reachable: Whether the job API answers at all.
         answer_is_lost: The API takes a submission, but its answer never arrives.
+        stopped: Submission ids that were asked to stop, each time.
+        stops_at_once: Whether a Ray job that is asked to stop has ended at the next look.
+        stop_errors: Raised by `stop` for these submission ids.
         submit_errors: Raised by `submit` for these job ids, before anything starts.
         on_look: Called with the submission id at each look, before it is answered.
+        on_submit: Called with the submission id once Ray has taken it, before that is answered.
     """
 
     def __init__(self) -> None:
@@ -56,8 +87,12 @@ class FakeRayJobs:
         self.metadata: dict[str, dict[str, str]] = {}
         self.is_reachable = True
         self.answer_is_lost = False
+        self.stopped: list[str] = []
+        self.stops_at_once = True
+        self.stop_errors: dict[str, Exception] = {}
         self.submit_errors: dict[str, Exception] = {}
         self.on_look: Callable[[str], None] = lambda _: None
+        self.on_submit: Callable[[str], None] = lambda _: None
         self._reports: dict[str, RayJobReport] = {}
 
     def submit(self, job_id: str, attempt: int, metadata: dict[str, str]) -> None:
@@ -70,6 +105,7 @@ class FakeRayJobs:
             self._reports[submission_id] = RayJobReport(RayJobState.ACTIVE)
             self.submitted.append(submission_id)
             self.metadata[submission_id] = metadata
+        self.on_submit(submission_id)
         if self.answer_is_lost:
             raise ConnectionError("read timed out")
 
@@ -78,6 +114,16 @@ class FakeRayJobs:
         self._check_reachable()
         self.on_look(submission_id)
         return self._reports.get(submission_id, RayJobReport(RayJobState.MISSING))
+
+    def stop(self, submission_id: str) -> None:
+        """See `RayJobs.stop`."""
+        self._check_reachable()
+        self.stopped.append(submission_id)
+        if submission_id in self.stop_errors:
+            raise self.stop_errors[submission_id]
+        report = self._reports.get(submission_id)
+        if self.stops_at_once and report is not None and report.state is RayJobState.ACTIVE:
+            self.end(submission_id, RayJobState.STOPPED)
 
     def end(self, submission_id: str, state: RayJobState, message: str = "") -> None:
         """Let a Ray job end like this."""

@@ -2,17 +2,31 @@
 
 from __future__ import annotations
 
+import asyncio
 import logging
 import time
-from typing import Any
+from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
+from typing import Any, cast
 
 import ray
-from ray.exceptions import GetTimeoutError, RayActorError, RayTaskError
+from ray.exceptions import GetTimeoutError, RayActorError, RayError, RayTaskError
 
 import sienn_ray
 from sienn_ray.errors import CapacityError, FailureReason, SiennError
-from sienn_ray.jobs.schema import DatasetRecord, JobRecord
+from sienn_ray.jobs.ids import check_id
+from sienn_ray.jobs.schema import (
+    DatasetRecord,
+    JobEvent,
+    JobPage,
+    JobQuery,
+    JobRecord,
+    MetricPoint,
+    Overview,
+    TrackerHealth,
+)
 from sienn_ray.jobs.tracker import JobTracker
+from sienn_ray.metrics import MetricBatch, Sample
 from sienn_ray.settings import Settings
 from sienn_ray.training.reporting import Progress
 
@@ -21,6 +35,7 @@ logger = logging.getLogger(__name__)
 NAMESPACE = "sienn"
 TRACKER_NAME = "job_tracker"
 _CALL_TIMEOUT_S = 30.0
+_CONNECT_THREADS = 8
 # A finished run is worth waiting for: the end of a job that nobody noted would be trained again.
 _WRITE_TIMEOUT_S = 600.0
 _WRITE_RETRY_S = 2.0
@@ -71,48 +86,123 @@ def get_or_create_tracker(settings: Settings) -> Any:
 class TrackerClient:
     """Asks the tracker from asynchronous code (the ingress).
 
-    Every method raises what the tracker raised, and `CapacityError` while the tracker is away.
+    Every method raises what the tracker raised, and `CapacityError` while the tracker is away or too slow.
 
     Args:
         settings: For a new tracker, should the old one be gone for good.
+        connect: Gives the tracker's handle.
+        timeout_s: Longest wait for an answer.
     """
 
-    def __init__(self, settings: Settings) -> None:
+    def __init__(
+        self,
+        settings: Settings,
+        connect: Callable[[Settings], Any] = get_or_create_tracker,
+        timeout_s: float = _CALL_TIMEOUT_S,
+    ) -> None:
         self._settings = settings
+        self._connect = connect
+        self._timeout_s = timeout_s
+        # Threads of their own: while Ray's GCS is away they hang, and others must not wait for them.
+        self._threads = ThreadPoolExecutor(_CONNECT_THREADS, thread_name_prefix="tracker-lookup")
 
     async def _ask(self, method: str, *args: Any) -> Any:
         try:
-            # Got by name each time: a redeploy may have replaced it, and one whose database was out of reach when it
-            # started is dead for good.
-            return await getattr(get_or_create_tracker(self._settings), method).remote(*args)
+            async with asyncio.timeout(self._timeout_s):
+                # Got by name each time: a redeploy may have replaced it, and one whose database was out of reach when
+                # it started is dead for good.
+                tracker = await asyncio.get_running_loop().run_in_executor(self._threads, self._connect, self._settings)
+                return await getattr(tracker, method).remote(*args)
+        except TimeoutError:
+            raise CapacityError(
+                f"the job tracker hasn't answered within {self._timeout_s:g} s; try again in a moment"
+            ) from None
         except RayTaskError as error:
             raise _cause(error) from None
-        except RayActorError as error:
+        except RayError as error:
             raise CapacityError("the job tracker is restarting; try again in a moment") from error
 
     async def add_dataset(self, record: DatasetRecord) -> DatasetRecord:
-        """Add a dataset."""
-        return DatasetRecord.model_validate(await self._ask("add_dataset", record))
+        """Add a dataset; the answer says in `duplicate_of` if its bytes were there before."""
+        return cast(DatasetRecord, await self._ask("add_dataset", record))
 
     async def dataset(self, dataset_id: str) -> DatasetRecord:
-        """One dataset."""
-        return DatasetRecord.model_validate(await self._ask("dataset", dataset_id))
+        """One dataset; raises `NotFoundError`."""
+        check_id("Dataset", dataset_id)
+        return cast(DatasetRecord, await self._ask("dataset", dataset_id))
 
     async def datasets(self) -> list[DatasetRecord]:
         """All datasets, the newest first."""
-        return list(await self._ask("datasets"))
+        return cast(list[DatasetRecord], await self._ask("datasets"))
+
+    async def delete_dataset(self, dataset_id: str) -> DatasetRecord:
+        """Forget a dataset; raises `NotFoundError`, and `ConflictError` while a job refers to it."""
+        check_id("Dataset", dataset_id)
+        return cast(DatasetRecord, await self._ask("delete_dataset", dataset_id))
 
     async def add_job(self, record: JobRecord) -> JobRecord:
-        """Add a job to the queue."""
-        return JobRecord.model_validate(await self._ask("add_job", record))
+        """Add a job to the queue, or give the one that came with the same idempotency key before.
+
+        Raises:
+            NotFoundError: There is no such dataset.
+            ConflictError: The key came with another request.
+            TooManyRequestsError: The queue is full.
+        """
+        return cast(JobRecord, await self._ask("add_job", record))
+
+    async def job_of_key(self, idempotency_key: str) -> JobRecord | None:
+        """The job that came with this idempotency key, if any."""
+        return cast(JobRecord | None, await self._ask("job_of_key", idempotency_key))
 
     async def job(self, job_id: str) -> JobRecord:
-        """One job."""
-        return JobRecord.model_validate(await self._ask("job", job_id))
+        """One job; raises `NotFoundError`."""
+        check_id("Job", job_id)
+        return cast(JobRecord, await self._ask("job", job_id))
 
-    async def jobs(self) -> list[JobRecord]:
-        """All jobs, the newest first."""
-        return list(await self._ask("jobs"))
+    async def jobs(self, query: JobQuery) -> JobPage:
+        """Jobs, the newest first; raises `InvalidInputError` for a cursor that isn't one."""
+        return cast(JobPage, await self._ask("jobs", query))
+
+    async def cancel_job(self, job_id: str) -> JobRecord:
+        """End a waiting or running job; raises `NotFoundError`, and `ConflictError` for one that has ended."""
+        check_id("Job", job_id)
+        return cast(JobRecord, await self._ask("cancel_job", job_id))
+
+    async def retry_job(self, job_id: str) -> JobRecord:
+        """Put a failed or cancelled job back into the queue; raises `NotFoundError` and `ConflictError`."""
+        check_id("Job", job_id)
+        return cast(JobRecord, await self._ask("retry_job", job_id))
+
+    async def delete_job(self, job_id: str) -> JobRecord:
+        """Forget an ended job; raises `NotFoundError`, and `ConflictError` for one that hasn't ended."""
+        check_id("Job", job_id)
+        return cast(JobRecord, await self._ask("delete_job", job_id))
+
+    async def events(self, job_id: str, after: int, limit: int) -> list[JobEvent]:
+        """A job's events with a `seq` above `after`, the oldest first; raises `NotFoundError`."""
+        check_id("Job", job_id)
+        return cast(list[JobEvent], await self._ask("events", job_id, after, limit))
+
+    async def metric_points(self, job_id: str, max_points: int) -> list[MetricPoint]:
+        """A job's curves in order of steps, thinned out evenly to `max_points`; raises `NotFoundError`."""
+        check_id("Job", job_id)
+        return cast(list[MetricPoint], await self._ask("metric_points", job_id, max_points))
+
+    async def overview(self) -> Overview:
+        """Numbers over all jobs and datasets."""
+        return cast(Overview, await self._ask("overview"))
+
+    async def add_metrics(self, batch: MetricBatch) -> None:
+        """Add up what a process has counted."""
+        await self._ask("add_metrics", batch)
+
+    async def metric_samples(self) -> list[Sample]:
+        """All metrics, those about jobs included."""
+        return cast(list[Sample], await self._ask("metric_samples"))
+
+    async def health(self) -> TrackerHealth:
+        """How the tracker and its database are. Callers who can't wait long set a timeout of their own."""
+        return cast(TrackerHealth, await self._ask("health"))
 
 
 class TrainingSession:

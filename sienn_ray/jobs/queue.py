@@ -1,28 +1,43 @@
-"""Which jobs may start: in order of arrival, up to the number that may run at once."""
+"""The queue: waiting jobs in order of arrival. One that lost its run, or is tried again, keeps its place."""
 
 from __future__ import annotations
 
+from bisect import bisect_left
 from collections.abc import Sequence
 
+import sqlalchemy as sa
+
 from sienn_ray.jobs.schema import JobRecord, JobStatus
+from sienn_ray.jobs.tables import jobs
+
+_IS_WAITING = jobs.c.status == JobStatus.PENDING.value
 
 
-def in_order_of_arrival(newest_first: Sequence[JobRecord]) -> list[JobRecord]:
-    """Pending jobs as they came; one that lost its run keeps its place ahead of later ones."""
-    return [job for job in reversed(newest_first) if job.status is JobStatus.PENDING]
+def length(connection: sa.Connection) -> int:
+    """Jobs that wait."""
+    return connection.scalar(sa.select(sa.func.count()).select_from(jobs).where(_IS_WAITING)) or 0
 
 
-def admissible(pending: Sequence[JobRecord], num_running: int, max_running: int) -> list[JobRecord]:
-    """The jobs to start now.
+def places(connection: sa.Connection, seqs: Sequence[int]) -> dict[int, int]:
+    """1-based places of those of the given jobs that wait; only numbers are read, however long the queue is.
 
     Args:
-        pending: In order of arrival.
-        num_running: Jobs that run already.
-        max_running: Jobs that may run at once.
+        connection: A transaction.
+        seqs: The jobs by their `seq`.
     """
-    return list(pending[: max(0, max_running - num_running)])
+    if not seqs:
+        return {}
+    first, last = min(seqs), max(seqs)
+    ahead = connection.scalar(sa.select(sa.func.count()).select_from(jobs).where(_IS_WAITING, jobs.c.seq < first)) or 0
+    among = sa.select(jobs.c.seq).where(_IS_WAITING, jobs.c.seq.between(first, last)).order_by(jobs.c.seq)
+    waiting = connection.scalars(among).all()
+    return {
+        seq: ahead + place + 1
+        for seq in seqs
+        if (place := bisect_left(waiting, seq)) < len(waiting) and waiting[place] == seq
+    }
 
 
-def position(pending: Sequence[JobRecord], job_id: str) -> int | None:
-    """1-based place of a job in the queue, or None when it isn't waiting."""
-    return next((place for place, job in enumerate(pending, start=1) if job.id == job_id), None)
+def with_place(job: JobRecord, place: int | None) -> JobRecord:
+    """A job that says where it stands in the queue, if it does."""
+    return job if place is None else job.model_copy(update={"facts": {**job.facts, "queue_position": place}})

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import shlex
 import sys
 from collections.abc import Callable
@@ -31,7 +32,7 @@ class RayJobReport:
 
 
 class RayJobs(Protocol):
-    """Starts Ray jobs and looks at them."""
+    """Starts Ray jobs, looks at them and stops them."""
 
     def submit(self, job_id: str, attempt: int, metadata: dict[str, str]) -> None:
         """Start the training program for one attempt at a job; a repeat changes nothing.
@@ -49,6 +50,14 @@ class RayJobs(Protocol):
         """
         ...
 
+    def stop(self, submission_id: str) -> None:
+        """Ask Ray to end a job; it ends some time later. One that has ended or isn't there is left alone.
+
+        Raises:
+            ConnectionError: Ray's job API didn't answer.
+        """
+        ...
+
 
 def submission_id_of(job_id: str, attempt: int) -> str:
     """The Ray submission id of one attempt at a job."""
@@ -61,10 +70,14 @@ def entrypoint_of(job_id: str, attempt: int) -> str:
 
 
 class RayJobApi:
-    """`RayJobs` through the job API of the cluster that this process has joined."""
+    """`RayJobs` through Ray's job API.
 
-    def __init__(self) -> None:
-        self._client: Any = None
+    Args:
+        client: A `JobSubmissionClient`; by default one of the cluster that this process has joined.
+    """
+
+    def __init__(self, client: Any = None) -> None:
+        self._client = client
 
     def submit(self, job_id: str, attempt: int, metadata: dict[str, str]) -> None:
         """See `RayJobs.submit`."""
@@ -92,6 +105,11 @@ class RayJobApi:
         state = states.get(details.status, RayJobState.ACTIVE)
         message = str(details.message or "") if state is RayJobState.FAILED else ""
         return RayJobReport(state, message[-_LOG_TAIL_CHARS:])
+
+    def stop(self, submission_id: str) -> None:
+        """See `RayJobs.stop`."""
+        with contextlib.suppress(LookupError):
+            self._call(lambda client: client.stop_job(submission_id))
 
     def _call(self, request: Callable[[Any], Any]) -> Any:
         try:

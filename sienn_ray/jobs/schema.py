@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from enum import StrEnum
 from typing import Any
@@ -20,14 +21,21 @@ class JobStatus(StrEnum):
     RUNNING = "running"
     COMPLETED = "completed"
     FAILED = "failed"
+    CANCELLED = "cancelled"
+
+    @property
+    def is_final(self) -> bool:
+        """Whether nothing happens to the job any more, unless a user asks for it."""
+        return self in {JobStatus.COMPLETED, JobStatus.FAILED, JobStatus.CANCELLED}
 
 
-# RUNNING to PENDING is a run that was lost and waits for its next attempt.
+# RUNNING to PENDING is a run that was lost and waits for its next attempt; FAILED and CANCELLED to PENDING is a retry.
 TRANSITIONS: dict[JobStatus, frozenset[JobStatus]] = {
-    JobStatus.PENDING: frozenset({JobStatus.RUNNING, JobStatus.FAILED}),
-    JobStatus.RUNNING: frozenset({JobStatus.PENDING, JobStatus.COMPLETED, JobStatus.FAILED}),
+    JobStatus.PENDING: frozenset({JobStatus.RUNNING, JobStatus.FAILED, JobStatus.CANCELLED}),
+    JobStatus.RUNNING: frozenset({JobStatus.PENDING, JobStatus.COMPLETED, JobStatus.FAILED, JobStatus.CANCELLED}),
     JobStatus.COMPLETED: frozenset(),
-    JobStatus.FAILED: frozenset(),
+    JobStatus.FAILED: frozenset({JobStatus.PENDING}),
+    JobStatus.CANCELLED: frozenset({JobStatus.PENDING}),
 }
 
 
@@ -63,6 +71,8 @@ class DatasetRecord(BaseModel):
     columns: list[str]
     preview: list[dict[str, Any]]
     status: str = "uploaded"
+    # The oldest dataset with the same bytes that was there when this one came.
+    duplicate_of: str | None = None
     created_at: datetime
 
     @classmethod
@@ -90,16 +100,28 @@ class JobRecord(BaseModel):
 
     id: str
     dataset_id: str
+    # Rows to evaluate on, instead of a share of the dataset.
+    validation_dataset_id: str | None = None
+    name: str | None = None
+    labels: dict[str, str] = {}
+    # What makes a repeated request one job: the client's key, and the request's hash to tell a reused key.
+    idempotency_key: str | None = None
+    request_hash: str | None = None
     config: TrainingConfig
     status: JobStatus = JobStatus.PENDING
     progress: int = 0
     message: str = "Fine-tuning job submitted successfully"
     failure_reason: FailureReason | None = None
     attempt: int = 0
+    # Attempts before the last retry by a user; only later ones count against SIENN_MAX_ATTEMPTS.
+    attempt_base: int = 0
     submission_id: str | None = None
     facts: dict[str, Any] = {}
     created_at: datetime
     updated_at: datetime
+    # First start and last end; a cancelled job has no end while its run is being stopped.
+    started_at: datetime | None = None
+    ended_at: datetime | None = None
 
     def is_running(self, attempt: int) -> bool:
         """Whether this very attempt is the one that runs."""
@@ -109,3 +131,112 @@ class JobRecord(BaseModel):
     def adapter_key(self) -> str:
         """Storage key of the published adapter."""
         return f"adapters/{self.id}"
+
+    @property
+    def checkpoints_key(self) -> str:
+        """Storage key of what a run resumes from."""
+        return f"checkpoints/{self.id}"
+
+
+@dataclass(frozen=True)
+class JobQuery:
+    """Which jobs are wanted; None and empty mean any.
+
+    Args:
+        status: Status.
+        dataset_id: Dataset that they train or evaluate on.
+        base_model: Hub id.
+        name: The name that the user gave.
+        labels: Labels that all have to be there.
+        limit: Jobs at the most; None gives all.
+        cursor: `JobPage.next_cursor` of the page before.
+    """
+
+    status: JobStatus | None = None
+    dataset_id: str | None = None
+    base_model: str | None = None
+    name: str | None = None
+    labels: dict[str, str] = field(default_factory=dict)
+    limit: int | None = None
+    cursor: str | None = None
+
+
+@dataclass(frozen=True)
+class JobPage:
+    """Some of the jobs that a query fits, the newest first.
+
+    Args:
+        jobs: This page.
+        count: Jobs that the query fits, on all pages.
+        next_cursor: Where the next page begins; None after the last one.
+    """
+
+    jobs: list[JobRecord]
+    count: int
+    next_cursor: str | None
+
+
+class JobEvent(BaseModel):
+    """Something that happened to a job; `seq` rises over all jobs."""
+
+    model_config = ConfigDict(frozen=True)
+
+    seq: int
+    kind: str
+    message: str
+    data: dict[str, Any] = {}
+    created_at: datetime
+
+
+class MetricPoint(BaseModel):
+    """One point of a job's curves; `step` counts optimizer steps that are done."""
+
+    model_config = ConfigDict(frozen=True)
+
+    step: int
+    epoch: int
+    loss: float | None = None
+    eval_loss: float | None = None
+    learning_rate: float | None = None
+    tokens_per_s: float | None = None
+    created_at: datetime
+
+
+@dataclass(frozen=True)
+class Overview:
+    """Numbers over all jobs and datasets.
+
+    Args:
+        num_jobs: Jobs by status, each status present.
+        num_completed_24h: Jobs that were completed within the last 24 hours.
+        num_failed_24h: Jobs that failed within the last 24 hours.
+        avg_training_s: Mean seconds from the first start to the end of completed jobs; None without any.
+        num_datasets: Datasets.
+        datasets_size_bytes: Bytes of their files.
+    """
+
+    num_jobs: dict[JobStatus, int]
+    num_completed_24h: int
+    num_failed_24h: int
+    avg_training_s: float | None
+    num_datasets: int
+    datasets_size_bytes: int
+
+
+@dataclass(frozen=True)
+class TrackerHealth:
+    """How the tracker and what is behind it are.
+
+    Args:
+        database: `SQLite` or `PostgreSQL`.
+        database_response_s: Seconds that a trivial query took; None when it failed.
+        database_error: Why it failed.
+        started_at: When this tracker process started.
+        gcs: What keeps Ray's own state: `Ray GCS`, or `Ray GCS with Redis`.
+    """
+
+    database: str
+    database_response_s: float | None
+    database_error: str | None
+    started_at: datetime
+    gcs: str

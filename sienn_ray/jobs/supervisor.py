@@ -1,14 +1,13 @@
-"""Keeps jobs moving: starts those that may start, and notices those whose Ray job has ended without a word."""
+"""Keeps jobs moving: starts those that may start, stops those that are cancelled, notices those that ended silently."""
 
 from __future__ import annotations
 
 import logging
 
-from sienn_ray.errors import FailureReason, TransitionError
-from sienn_ray.jobs import queue
+from sienn_ray.errors import FailureReason, NotFoundError, TransitionError
+from sienn_ray.jobs.job_store import JobStore
 from sienn_ray.jobs.ray_jobs import RayJobReport, RayJobs, RayJobState, submission_id_of
 from sienn_ray.jobs.schema import JobRecord, JobStatus
-from sienn_ray.jobs.store import Store
 
 logger = logging.getLogger(__name__)
 
@@ -16,100 +15,128 @@ logger = logging.getLogger(__name__)
 class Supervisor:
     """One `step` brings the database and Ray in line; it keeps nothing between steps.
 
+    Users change jobs at any moment in between, so every change names the attempt that it is about.
+
     Args:
-        store: The job database.
+        jobs: The jobs in the database.
         ray_jobs: Ray's job API.
         max_running: Fine-tunes that may run at once.
-        max_attempts: Times a job is started again after its run was lost.
+        max_attempts: Times a job is started, or started again after its run was lost.
     """
 
-    def __init__(self, store: Store, ray_jobs: RayJobs, *, max_running: int, max_attempts: int) -> None:
-        self._store = store
+    def __init__(self, jobs: JobStore, ray_jobs: RayJobs, *, max_running: int, max_attempts: int) -> None:
+        self._jobs = jobs
         self._ray_jobs = ray_jobs
         self._max_running = max_running
         self._max_attempts = max_attempts
 
     def step(self) -> None:
-        """Look at every running job, then admit waiting ones.
+        """Stop cancelled jobs, look at running ones, then admit waiting ones.
 
         Raises:
             ConnectionError: Ray's job API didn't answer; the next step tries again.
         """
-        for job in self._store.jobs(JobStatus.RUNNING):
+        trouble = self._stop_cancelled()
+        for job in self._jobs.running():
             self._look_at(job)
-        running = self._store.jobs(JobStatus.RUNNING)
-        pending = queue.in_order_of_arrival(self._store.jobs(JobStatus.PENDING))
-        for job in queue.admissible(pending, len(running), self._max_running):
+        # A run that is being stopped still has its workers.
+        num_busy = len(self._jobs.running()) + len(self._jobs.stopping())
+        for job in self._jobs.waiting(self._max_running - num_busy):
             self._start(job)
+        if trouble is not None:
+            raise trouble
+
+    def _stop_cancelled(self) -> ConnectionError | None:
+        """A run that can't be stopped must not hold up the others, so the last trouble is handed back."""
+        trouble = None
+        for job in self._jobs.stopping():
+            try:
+                self._stop(job)
+            except ConnectionError as error:
+                trouble = error
+        return trouble
 
     def _start(self, job: JobRecord) -> None:
         attempt = job.attempt + 1
         submission_id = submission_id_of(job.id, attempt)
-        # Written first: a crash between the two leaves a running job without a Ray job, which the next step notices.
-        self._store.update_job(
-            job.id,
-            status=JobStatus.RUNNING,
-            attempt=attempt,
-            submission_id=submission_id,
-            message="Starting the training program",
-            facts={"phase": "starting"},
-        )
+        try:
+            # Written first: a crash between the two leaves a running job without a Ray job, which is noticed.
+            self._jobs.update(
+                job.id,
+                status=JobStatus.RUNNING,
+                attempt=attempt,
+                submission_id=None,
+                message="Starting the training program",
+                facts={"phase": "starting"},
+            )
+        except (NotFoundError, TransitionError):
+            logger.info("job %s was cancelled before it started", job.id)
+            return
         metadata = {"job_id": job.id, "dataset_id": job.dataset_id, "base_model": job.config.base_model}
         try:
             self._ray_jobs.submit(job.id, attempt, metadata)
         except ConnectionError as error:
-            self._put_back(job, str(error))
+            self._put_back(job, attempt, str(error))
             raise
         logger.info("job %s: attempt %d started as Ray job %s", job.id, attempt, submission_id)
+        started = self._jobs.note_start(job.id, attempt, submission_id)
+        if started.status is JobStatus.CANCELLED:
+            self._stop(started)  # meanwhile
 
-    def _put_back(self, job: JobRecord, words: str) -> None:
-        """Nothing has run, so this was no attempt."""
-        self._store.update_job(
+    def _put_back(self, job: JobRecord, attempt: int, words: str) -> None:
+        """Nothing is known to run, so this was no attempt; its submission is noted, since it may have arrived."""
+        self._jobs.update(
             job.id,
+            running_attempt=attempt,
             status=JobStatus.PENDING,
             attempt=job.attempt,
-            submission_id=job.submission_id,
+            submission_id=submission_id_of(job.id, attempt),
             message=f"Waiting for Ray's job API: {words}",
         )
 
+    def _stop(self, job: JobRecord) -> None:
+        """Ask until Ray says that the run has ended."""
+        submission_id = job.submission_id or submission_id_of(job.id, job.attempt)
+        if self._ray_jobs.look(submission_id).state is RayJobState.ACTIVE:
+            logger.info("job %s is cancelled, Ray job %s is being stopped", job.id, submission_id)
+            self._ray_jobs.stop(submission_id)
+        else:
+            self._jobs.note_stop(job.id)
+
     def _look_at(self, job: JobRecord) -> None:
-        report = self._ray_jobs.look(job.submission_id or submission_id_of(job.id, job.attempt))
-        if report.state is RayJobState.ACTIVE:
-            return
-        try:
+        submission_id = job.submission_id or submission_id_of(job.id, job.attempt)
+        report = self._ray_jobs.look(submission_id)
+        if report.state is not RayJobState.ACTIVE:
             self._settle(job, report)
-        except TransitionError:
-            # The program reports its own end before it exits, so only a job that still counts as running ended
-            # without a word.
-            logger.info("job %s reported its end meanwhile", job.id)
+        elif job.submission_id is None:
+            self._jobs.note_start(job.id, job.attempt, submission_id)  # a crash came in between
 
     def _settle(self, job: JobRecord, report: RayJobReport) -> None:
+        """The program reports its own end before it exits, so a job that still counts as running ended silently."""
+        attempts = job.attempt - job.attempt_base
         if report.state is RayJobState.STOPPED:
             self._fail(job, FailureReason.STOPPED, "The Ray job was stopped by hand; start the fine-tune again")
         elif report.state is RayJobState.SUCCEEDED:
             self._fail(
                 job, FailureReason.INTERNAL, "The training program ended without a result; see its Ray job's log"
             )
-        elif job.attempt >= self._max_attempts:
-            words = report.message or "its Ray job is gone"
+        elif attempts >= self._max_attempts:
             self._fail(
                 job,
                 FailureReason.INTERRUPTED,
-                f"Training was lost {job.attempt} times and SIENN_MAX_ATTEMPTS is {self._max_attempts}; last: {words}",
+                f"Training was lost {attempts} times and SIENN_MAX_ATTEMPTS is {self._max_attempts}; "
+                f"last: {_words_of(report)}",
             )
         else:
-            self._requeue(job)
+            logger.warning("job %s: attempt %d was lost, it resumes from its last checkpoint", job.id, job.attempt)
+            self._jobs.requeue(job.id, job.attempt, _words_of(report))
 
     def _fail(self, job: JobRecord, reason: FailureReason, message: str) -> None:
         logger.warning("job %s failed (%s): %s", job.id, reason, message)
-        self._store.update_job(job.id, status=JobStatus.FAILED, failure_reason=reason, message=message)
-
-    def _requeue(self, job: JobRecord) -> None:
-        logger.warning("job %s: attempt %d was lost, it resumes from its last checkpoint", job.id, job.attempt)
-        self._store.update_job(
-            job.id,
-            status=JobStatus.PENDING,
-            submission_id=None,
-            message=f"Attempt {job.attempt} was interrupted; waiting to resume from the last checkpoint",
-            facts={"phase": "starting"},
+        self._jobs.update(
+            job.id, running_attempt=job.attempt, status=JobStatus.FAILED, failure_reason=reason, message=message
         )
+
+
+def _words_of(report: RayJobReport) -> str:
+    return report.message or "its Ray job is gone"

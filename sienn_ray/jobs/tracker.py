@@ -7,16 +7,32 @@ the running Ray jobs by their submission ids.
 from __future__ import annotations
 
 import logging
+import os
 import threading
+import time
+from collections.abc import Callable
 from typing import Any
 
 import sienn_ray
-from sienn_ray.errors import FailureReason, TransitionError
-from sienn_ray.jobs import queue
-from sienn_ray.jobs.ray_jobs import RayJobApi
-from sienn_ray.jobs.schema import DatasetRecord, JobRecord, JobStatus
+from sienn_ray.errors import CapacityError, FailureReason, NotFoundError
+from sienn_ray.jobs.ray_jobs import RayJobApi, RayJobs
+from sienn_ray.jobs.schema import (
+    DatasetRecord,
+    JobEvent,
+    JobPage,
+    JobQuery,
+    JobRecord,
+    JobStatus,
+    MetricPoint,
+    Overview,
+    TrackerHealth,
+    check_transition,
+    utc_now,
+)
 from sienn_ray.jobs.store import Store
 from sienn_ray.jobs.supervisor import Supervisor
+from sienn_ray.metrics import MetricBatch, Sample
+from sienn_ray.ray_metrics import mirror_samples
 from sienn_ray.settings import Settings
 from sienn_ray.training.reporting import Progress
 
@@ -28,26 +44,39 @@ class JobTracker:
 
     Args:
         settings: Where the database is and how many jobs may run.
+        ray_jobs: Ray's job API; by default that of the cluster this process has joined.
+        mirror: Takes all metrics every few seconds; by default they go to Ray's own endpoint.
     """
 
-    def __init__(self, settings: Settings) -> None:
+    def __init__(
+        self,
+        settings: Settings,
+        ray_jobs: RayJobs | None = None,
+        mirror: Callable[[list[Sample]], None] = mirror_samples,
+    ) -> None:
         logging.basicConfig(level=logging.INFO, format="%(asctime)s %(levelname)s %(name)s: %(message)s")
         self._settings = settings
+        self._started_at = utc_now()
         self._store = Store(settings.database_url)
         self._supervisor = Supervisor(
-            self._store,
-            RayJobApi(),
+            self._store.jobs,
+            ray_jobs or RayJobApi(),
             max_running=settings.max_running_jobs,
             max_attempts=settings.max_attempts,
         )
+        self._mirror = mirror
+        self._mirrored_at = float("-inf")
         self._wake = threading.Event()
-        threading.Thread(target=self._supervise, name="supervisor", daemon=True).start()
+        self._closed = threading.Event()
+        self._thread = threading.Thread(target=self._supervise, name="supervisor", daemon=True)
+        self._thread.start()
 
     def _supervise(self) -> None:
         last_error = ""
-        while True:
+        while not self._closed.is_set():
             try:
                 self._supervisor.step()
+                self._mirror_metrics()
                 last_error = ""
             except Exception as error:  # nothing may end this thread: without it no job starts or is missed
                 if str(error) != last_error:
@@ -58,6 +87,18 @@ class JobTracker:
             self._wake.wait(self._settings.job_poll_s)
             self._wake.clear()
 
+    def _mirror_metrics(self) -> None:
+        if time.monotonic() - self._mirrored_at >= self._settings.metrics_flush_s:
+            self._mirror(self._store.metrics.samples())
+            self._mirrored_at = time.monotonic()
+
+    def close(self) -> None:
+        """Stop looking after the jobs, and let go of the database."""
+        self._closed.set()
+        self._wake.set()
+        self._thread.join()
+        self._store.close()
+
     def is_like(self, version: str, settings: Settings) -> bool:
         """Whether this actor runs that version of the code with those settings."""
         return version == sienn_ray.__version__ and settings == self._settings
@@ -66,52 +107,82 @@ class JobTracker:
         """What a training program must know, so that one started by hand uses the same storage."""
         return self._settings.without_secrets()
 
+    # Datasets
+
     def add_dataset(self, record: DatasetRecord) -> DatasetRecord:
-        """Add a dataset."""
-        return self._store.add_dataset(record)
+        """Add a dataset; the answer says in `duplicate_of` if its bytes were there before."""
+        return self._store.datasets.add(record)
 
     def dataset(self, dataset_id: str) -> DatasetRecord:
         """One dataset; raises `NotFoundError`."""
-        return self._store.dataset(dataset_id)
+        return self._store.datasets.get(dataset_id)
 
     def datasets(self) -> list[DatasetRecord]:
         """All datasets, the newest first."""
-        return self._store.datasets()
+        return self._store.datasets.all()
+
+    def delete_dataset(self, dataset_id: str) -> DatasetRecord:
+        """Forget a dataset; raises `NotFoundError`, and `ConflictError` while a job refers to it."""
+        return self._store.datasets.delete(dataset_id)
+
+    # Jobs, as users see them
 
     def add_job(self, record: JobRecord) -> JobRecord:
-        """Add a job to the queue, or one that already runs as a Ray job started by hand."""
-        job = self._store.add_job(record)
+        """Add a job to the queue, or one that already runs as a Ray job started by hand.
+
+        Raises:
+            NotFoundError: There is no such dataset.
+            ConflictError: Its idempotency key came with another request before.
+            TooManyRequestsError: The queue is full.
+        """
+        job = self._store.jobs.add(record, self._settings.max_pending_jobs)
         self._wake.set()
         return job
 
+    def job_of_key(self, idempotency_key: str) -> JobRecord | None:
+        """The job that came with this idempotency key, if any."""
+        return self._store.jobs.of_key(idempotency_key)
+
     def job(self, job_id: str) -> JobRecord:
         """One job; raises `NotFoundError`. One that waits says so with its place in the queue."""
-        job = self._store.job(job_id)
-        return self._with_place(job, self._pending()) if job.status is JobStatus.PENDING else job
+        return self._store.jobs.get(job_id)
 
-    def jobs(self) -> list[JobRecord]:
-        """All jobs, the newest first."""
-        pending = self._pending()
-        return [self._with_place(job, pending) for job in self._store.jobs()]
+    def jobs(self, query: JobQuery) -> JobPage:
+        """Jobs, the newest first; raises `InvalidInputError` for a cursor that isn't one."""
+        return self._store.jobs.page(query)
 
-    def _pending(self) -> list[JobRecord]:
-        return queue.in_order_of_arrival(self._store.jobs(JobStatus.PENDING))
+    def cancel_job(self, job_id: str) -> JobRecord:
+        """End a waiting or running job; raises `NotFoundError`, and `ConflictError` for one that has ended."""
+        job = self._store.jobs.cancel(job_id)
+        self._wake.set()
+        return job
 
-    def _with_place(self, job: JobRecord, pending: list[JobRecord]) -> JobRecord:
-        place = queue.position(pending, job.id)
-        if place is None:
-            return job
-        return job.model_copy(update={"facts": {**job.facts, "queue_position": place}})
+    def retry_job(self, job_id: str) -> JobRecord:
+        """Put a failed or cancelled job back into the queue; raises `NotFoundError` and `ConflictError`."""
+        job = self._store.jobs.retry(job_id)
+        self._wake.set()
+        return job
+
+    def delete_job(self, job_id: str) -> JobRecord:
+        """Forget an ended job; raises `NotFoundError`, and `ConflictError` for one that hasn't ended."""
+        return self._store.jobs.delete(job_id)
+
+    def events(self, job_id: str, after: int, limit: int) -> list[JobEvent]:
+        """A job's events with a `seq` above `after`, the oldest first; raises `NotFoundError`."""
+        return self._store.jobs.events(job_id, after, limit)
+
+    def metric_points(self, job_id: str, max_points: int) -> list[MetricPoint]:
+        """A job's curves in order of steps, thinned out evenly to `max_points`; raises `NotFoundError`."""
+        return self._store.jobs.metric_points(job_id, max_points)
+
+    # Jobs, as their training programs tell of them
 
     def report(self, job_id: str, attempt: int, progress: Progress) -> None:
         """Take a running job's progress; words of an earlier attempt, or after the end, are dropped."""
-        self._store.update_job(
-            job_id,
-            running_attempt=attempt,
-            message=progress.message,
-            progress=progress.percent,
-            facts=progress.facts(),
-        )
+        try:
+            self._store.jobs.report(job_id, attempt, progress)
+        except NotFoundError:
+            logger.warning("job %s is gone: a report of its attempt %d is dropped", job_id, attempt)
 
     def complete(self, job_id: str, attempt: int, facts: dict[str, Any]) -> None:
         """Note that a job's adapter is published."""
@@ -130,13 +201,51 @@ class JobTracker:
         self._end(job_id, attempt, status=JobStatus.FAILED, failure_reason=reason, message=message, facts=facts)
 
     def _end(self, job_id: str, attempt: int, *, status: JobStatus, **changes: Any) -> None:
-        if self._store.job(job_id).attempt != attempt:
-            logger.warning("job %s: attempt %d ended as '%s' after it was given up", job_id, attempt, status)
-            return
         try:
-            self._store.update_job(job_id, status=status, **changes)
-        except TransitionError:
-            # A call that is repeated after a restart of this actor finds its own work done.
-            if self._store.job(job_id).status is not status:
-                raise
+            job = self._store.jobs.update(job_id, running_attempt=attempt, status=status, **changes)
+        except NotFoundError:
+            logger.warning("job %s is gone: the end of its attempt %d as '%s' is dropped", job_id, attempt, status)
+            return
+        if job.attempt == attempt and job.status is JobStatus.PENDING:
+            # Taken for lost, and about to be tried again: the program must leave its checkpoints where they are.
+            check_transition(job_id, job.status, status)
+        # A call that is repeated after a restart of this actor finds its own work done.
+        if (job.attempt, job.status) != (attempt, status):
+            logger.warning(
+                "job %s: attempt %d ended as '%s', but the job is '%s' with attempt %d; that stands",
+                job_id,
+                attempt,
+                status,
+                job.status,
+                job.attempt,
+            )
         self._wake.set()
+
+    # What is measured
+
+    def overview(self) -> Overview:
+        """Numbers over all jobs and datasets."""
+        return self._store.overview()
+
+    def add_metrics(self, batch: MetricBatch) -> None:
+        """Add up what a process has counted."""
+        self._store.metrics.add(batch)
+
+    def metric_samples(self) -> list[Sample]:
+        """All metrics, those about jobs included."""
+        return self._store.metrics.samples()
+
+    def health(self) -> TrackerHealth:
+        """How the tracker and its database are."""
+        response_s, error_words = None, None
+        try:
+            response_s = self._store.database.ping()
+        except CapacityError as error:
+            error_words = error.message
+        return TrackerHealth(
+            database=self._store.database.name,
+            database_response_s=response_s,
+            database_error=error_words,
+            started_at=self._started_at,
+            gcs="Ray GCS with Redis" if os.environ.get("RAY_REDIS_ADDRESS") else "Ray GCS",
+        )

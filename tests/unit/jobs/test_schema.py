@@ -16,6 +16,10 @@ ALLOWED = {
     (JobStatus.RUNNING, JobStatus.PENDING),
     (JobStatus.RUNNING, JobStatus.COMPLETED),
     (JobStatus.RUNNING, JobStatus.FAILED),
+    (JobStatus.PENDING, JobStatus.CANCELLED),
+    (JobStatus.RUNNING, JobStatus.CANCELLED),
+    (JobStatus.FAILED, JobStatus.PENDING),
+    (JobStatus.CANCELLED, JobStatus.PENDING),
 }
 
 
@@ -29,7 +33,7 @@ def test_transitions(current: JobStatus, new: JobStatus) -> None:
 
 
 def test_refusal_says_what_is_allowed() -> None:
-    with pytest.raises(TransitionError, match=r"it can become: failed, running$"):
+    with pytest.raises(TransitionError, match=r"it can become: cancelled, failed, running$"):
         check_transition("job-1", JobStatus.PENDING, JobStatus.COMPLETED)
     with pytest.raises(TransitionError, match=r"nothing, it is final$"):
         check_transition("job-1", JobStatus.COMPLETED, JobStatus.RUNNING)
@@ -37,7 +41,12 @@ def test_refusal_says_what_is_allowed() -> None:
 
 def test_every_status_has_its_row() -> None:
     assert set(TRANSITIONS) == set(JobStatus)
-    assert {status for status in JobStatus if not TRANSITIONS[status]} == {JobStatus.COMPLETED, JobStatus.FAILED}
+    assert {status for status in JobStatus if not TRANSITIONS[status]} == {JobStatus.COMPLETED}
+
+
+@pytest.mark.parametrize("status", JobStatus)
+def test_final_statuses(status: JobStatus) -> None:
+    assert status.is_final == (status not in {JobStatus.PENDING, JobStatus.RUNNING})
 
 
 def test_now_is_in_utc() -> None:

@@ -1,0 +1,77 @@
+"""Progress reports of running attempts, as they go into the record, the events and the curves."""
+
+from __future__ import annotations
+
+import logging
+from datetime import datetime
+
+import sqlalchemy as sa
+
+from sienn_ray.jobs import job_changes, job_curves, job_events
+from sienn_ray.jobs.job_events import EventKind
+from sienn_ray.jobs.records import read_job
+from sienn_ray.jobs.schema import JobRecord
+from sienn_ray.training.reporting import Progress
+
+logger = logging.getLogger(__name__)
+
+
+def take(connection: sa.Connection, job_id: str, attempt: int, progress: Progress, moment: datetime) -> None:
+    """Take one report; words of an earlier attempt, or after the end, are dropped.
+
+    Raises:
+        NotFoundError: There is no such job.
+    """
+    job = read_job(connection, job_id)
+    if not job.is_running(attempt):
+        logger.info("job %s is '%s': a report of its attempt %d is dropped", job.id, job.status, attempt)
+        return
+    is_overtaken = _add_point(connection, job, progress, moment)
+    if progress.eval_loss is not None:
+        _tell_of_evaluation(connection, job, progress, moment)
+    if is_overtaken:
+        return
+    if progress.phase != job.facts.get("phase"):
+        phase = progress.phase.value
+        job_events.add(connection, job.id, EventKind.PHASE, progress.message, moment, phase=phase, attempt=attempt)
+    job_changes.change(
+        connection, job, moment, message=progress.message, progress=progress.percent, facts=progress.facts()
+    )
+
+
+def _add_point(connection: sa.Connection, job: JobRecord, progress: Progress, moment: datetime) -> bool:
+    """Add what a report tells of a step to the curves.
+
+    Returns:
+        Whether a report of a later step came first, as it can when the tracker was away and many reports wait.
+    """
+    step = _step_of(job, progress)
+    if step is None:
+        return False
+    last = job_curves.last_step(connection, job.id, job.attempt)
+    job_curves.add(connection, job.id, job.attempt, step, _epoch_of(job, progress), progress, moment)
+    return last is not None and step < last
+
+
+def _step_of(job: JobRecord, progress: Progress) -> int | None:
+    """The step that a report tells of; an evaluation that names none is of the last one known."""
+    if progress.current_step is not None or progress.eval_loss is None:
+        return progress.current_step
+    return int(job.facts.get("current_step", 0))
+
+
+def _epoch_of(job: JobRecord, progress: Progress) -> int:
+    return int(job.facts.get("current_epoch", 0)) if progress.current_epoch is None else progress.current_epoch
+
+
+def _tell_of_evaluation(connection: sa.Connection, job: JobRecord, progress: Progress, moment: datetime) -> None:
+    job_events.add(
+        connection,
+        job.id,
+        EventKind.EVALUATED,
+        progress.message,
+        moment,
+        eval_loss=progress.eval_loss,
+        epoch=_epoch_of(job, progress),
+        step=_step_of(job, progress),
+    )

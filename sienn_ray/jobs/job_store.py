@@ -1,0 +1,218 @@
+"""Jobs in the job database."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from datetime import datetime
+from typing import Any
+
+import sqlalchemy as sa
+
+from sienn_ray.errors import ConflictError, TooManyRequestsError
+from sienn_ray.jobs import job_changes, job_curves, job_ends, job_events, job_pages, job_reports, queue
+from sienn_ray.jobs.database import Database
+from sienn_ray.jobs.records import read_dataset, read_job, to_job
+from sienn_ray.jobs.schema import JobEvent, JobPage, JobQuery, JobRecord, JobStatus, MetricPoint, utc_now
+from sienn_ray.jobs.tables import jobs
+from sienn_ray.training.reporting import Progress
+
+_RETRY_AFTER_S = 60
+
+
+class JobStore:
+    """Reads and writes jobs; every method is one transaction. All that name a job may raise `NotFoundError`.
+
+    Args:
+        database: Where they are kept.
+        clock: The time.
+    """
+
+    def __init__(self, database: Database, clock: Callable[[], datetime] = utc_now) -> None:
+        self._database = database
+        self._clock = clock
+
+    def add(self, record: JobRecord, max_pending: int | None = None) -> JobRecord:
+        """Add a job; adding the same id or idempotency key again gives the job that is there.
+
+        Args:
+            record: The job.
+            max_pending: Jobs that may wait; None for any number.
+
+        Raises:
+            NotFoundError: There is no such dataset.
+            ConflictError: The idempotency key came with another request before.
+            TooManyRequestsError: So many wait already.
+        """
+        try:
+            return self._add(record, max_pending)
+        except sa.exc.IntegrityError:
+            # A tracker that is being replaced has added the same just now.
+            return self._add(record, max_pending)
+
+    def _add(self, record: JobRecord, max_pending: int | None) -> JobRecord:
+        with self._database.writing() as connection:
+            known = _known(connection, record)
+            if known is not None:
+                return known
+            read_dataset(connection, record.dataset_id)
+            if record.validation_dataset_id is not None:
+                read_dataset(connection, record.validation_dataset_id)
+            if record.status is JobStatus.PENDING and max_pending is not None:
+                _check_room(connection, max_pending)
+            return job_changes.add(connection, record, self._clock())
+
+    def of_key(self, idempotency_key: str) -> JobRecord | None:
+        """The job that came with this idempotency key, if any."""
+        with self._database.reading() as connection:
+            return _first(connection, jobs.c.idempotency_key == idempotency_key)
+
+    def get(self, job_id: str) -> JobRecord:
+        """One job; one that waits says where it stands in the queue."""
+        with self._database.reading() as connection:
+            record = read_job(connection, job_id)
+            if record.status is not JobStatus.PENDING:
+                return record
+            seq: int = connection.execute(sa.select(jobs.c.seq).where(jobs.c.id == job_id)).scalar_one()
+            return queue.with_place(record, queue.places(connection, [seq]).get(seq))
+
+    def page(self, query: JobQuery) -> JobPage:
+        """Jobs, the newest first; those that wait say where they stand in the queue.
+
+        Raises:
+            InvalidInputError: The cursor isn't one.
+        """
+        with self._database.reading() as connection:
+            return job_pages.read(connection, query)
+
+    def running(self) -> list[JobRecord]:
+        """Jobs that run, the oldest first."""
+        return self._list(jobs.c.status == JobStatus.RUNNING.value)
+
+    def stopping(self) -> list[JobRecord]:
+        """Cancelled jobs whose run hasn't ended yet, the oldest first."""
+        return self._list(jobs.c.status == JobStatus.CANCELLED.value, jobs.c.ended_at.is_(None))
+
+    def waiting(self, limit: int) -> list[JobRecord]:
+        """The jobs that are next to start, in this order."""
+        return self._list(jobs.c.status == JobStatus.PENDING.value, limit=max(0, limit))
+
+    def _list(self, *conditions: sa.ColumnElement[bool], limit: int | None = None) -> list[JobRecord]:
+        query = sa.select(jobs).where(*conditions).order_by(jobs.c.seq).limit(limit)
+        with self._database.reading() as connection:
+            return [to_job(row) for row in connection.execute(query).mappings().all()]
+
+    def update(
+        self, job_id: str, *, status: JobStatus | None = None, running_attempt: int | None = None, **changes: Any
+    ) -> JobRecord:
+        """Change a job's fields, and its status if the table of transitions allows that; see `job_changes.change`.
+
+        Args:
+            job_id: The job's id.
+            status: The new status.
+            running_attempt: Change nothing unless this attempt is running.
+            **changes: The new fields.
+
+        Raises:
+            TransitionError: The status change isn't allowed; nothing is written then.
+        """
+        with self._database.writing() as connection:
+            current = read_job(connection, job_id)
+            if running_attempt is not None and not current.is_running(running_attempt):
+                return current
+            return job_changes.change(connection, current, self._clock(), status=status, **changes)
+
+    def note_start(self, job_id: str, attempt: int, submission_id: str) -> JobRecord:
+        """Ray has taken an attempt; changes nothing unless that one still runs, or has yet to be stopped."""
+        with self._database.writing() as connection:
+            job = read_job(connection, job_id)
+            if job.is_running(attempt) or (job_ends.is_stopping(job) and job.attempt == attempt):
+                return job_changes.note_start(connection, job, submission_id, self._clock())
+            return job
+
+    def requeue(self, job_id: str, attempt: int, reason: str) -> JobRecord:
+        """A running attempt is lost, and the job waits for its next one."""
+        with self._database.writing() as connection:
+            job = read_job(connection, job_id)
+            return job_changes.requeue(connection, job, reason, self._clock()) if job.is_running(attempt) else job
+
+    def report(self, job_id: str, attempt: int, progress: Progress) -> None:
+        """Take a report of a running attempt."""
+        with self._database.writing() as connection:
+            job_reports.take(connection, job_id, attempt, progress, self._clock())
+
+    def cancel(self, job_id: str) -> JobRecord:
+        """End a waiting or running job; a run has yet to be stopped then.
+
+        Raises:
+            ConflictError: It has ended.
+        """
+        with self._database.writing() as connection:
+            return job_ends.cancel(connection, read_job(connection, job_id), self._clock())
+
+    def note_stop(self, job_id: str) -> None:
+        """A cancelled job's run has ended."""
+        with self._database.writing() as connection:
+            job_ends.note_stop(connection, read_job(connection, job_id), self._clock())
+
+    def retry(self, job_id: str) -> JobRecord:
+        """Put a failed or cancelled job back into the queue.
+
+        Raises:
+            ConflictError: It is neither, or its run is still being stopped.
+        """
+        with self._database.writing() as connection:
+            return job_ends.retry(connection, read_job(connection, job_id), self._clock())
+
+    def delete(self, job_id: str) -> JobRecord:
+        """Forget an ended job and all that is known of it.
+
+        Raises:
+            ConflictError: It hasn't ended.
+        """
+        with self._database.writing() as connection:
+            return job_ends.delete(connection, read_job(connection, job_id))
+
+    def events(self, job_id: str, after: int, limit: int) -> list[JobEvent]:
+        """A job's events with a `seq` above `after`, the oldest first."""
+        with self._database.reading() as connection:
+            read_job(connection, job_id)
+            return job_events.read(connection, job_id, after, limit)
+
+    def metric_points(self, job_id: str, max_points: int) -> list[MetricPoint]:
+        """A job's curves in order of steps, thinned out evenly to `max_points`."""
+        with self._database.reading() as connection:
+            read_job(connection, job_id)
+            return job_curves.read(connection, job_id, max_points)
+
+
+def _known(connection: sa.Connection, record: JobRecord) -> JobRecord | None:
+    """The job that has this id or idempotency key already.
+
+    Raises:
+        ConflictError: The key came with another request.
+    """
+    same_id = _first(connection, jobs.c.id == record.id)
+    if same_id is not None or record.idempotency_key is None:
+        return same_id
+    same_key = _first(connection, jobs.c.idempotency_key == record.idempotency_key)
+    if same_key is not None and same_key.request_hash != record.request_hash:
+        raise ConflictError(
+            f"Idempotency-Key '{record.idempotency_key}' came with another request before, which made job "
+            f"{same_key.id}; send a new key with a new request"
+        )
+    return same_key
+
+
+def _first(connection: sa.Connection, condition: sa.ColumnElement[bool]) -> JobRecord | None:
+    row = connection.execute(sa.select(jobs).where(condition)).mappings().first()
+    return None if row is None else to_job(row)
+
+
+def _check_room(connection: sa.Connection, max_pending: int) -> None:
+    num_waiting = queue.length(connection)
+    if num_waiting >= max_pending:
+        raise TooManyRequestsError(
+            f"{num_waiting} jobs wait already and SIENN_MAX_PENDING_JOBS is {max_pending}; "
+            "try again when some of them have started, or cancel some",
+            retry_after_s=_RETRY_AFTER_S,
+        )

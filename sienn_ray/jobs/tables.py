@@ -1,0 +1,148 @@
+"""The tables of the job database, as queries see them. The migrations make them.
+
+Nothing refers to `jobs` by a foreign key: SQLite changes a table by making it anew, and dropping the old one would take
+the rows that refer to it along.
+"""
+
+from __future__ import annotations
+
+from datetime import UTC, datetime
+
+import sqlalchemy as sa
+
+
+class UtcDateTime(sa.TypeDecorator[datetime]):
+    """A point in time; SQLite keeps no zone, so it is put back on reading."""
+
+    impl = sa.DateTime(timezone=True)
+    cache_ok = True
+
+    def process_bind_param(self, value: datetime | None, dialect: sa.Dialect) -> datetime | None:  # noqa: ARG002
+        """What the database gets."""
+        return value.astimezone(UTC) if value else None
+
+    def process_result_value(self, value: datetime | None, dialect: sa.Dialect) -> datetime | None:  # noqa: ARG002
+        """What the database gave."""
+        return value.replace(tzinfo=UTC) if value and value.tzinfo is None else value
+
+
+def safe_text(text: str) -> str:
+    """Text of any origin. PostgreSQL takes no NUL and no driver a lone surrogate; both become U+FFFD."""
+    if text.isascii() and "\0" not in text:
+        return text
+    return text.replace("\0", "\ufffd").encode("utf-16", "surrogatepass").decode("utf-16", "replace")
+
+
+class SafeText(sa.TypeDecorator[str]):
+    """A column of safe text."""
+
+    impl = sa.Text
+    cache_ok = True
+
+    def process_bind_param(self, value: str | None, dialect: sa.Dialect) -> str | None:  # noqa: ARG002
+        """What the database gets."""
+        return None if value is None else safe_text(value)
+
+
+metadata = sa.MetaData()
+
+# `seq` is the order of arrival.
+datasets = sa.Table(
+    "datasets",
+    metadata,
+    sa.Column("seq", sa.BigInteger, primary_key=True),
+    sa.Column("id", SafeText),
+    sa.Column("filename", SafeText),
+    sa.Column("size_bytes", sa.BigInteger),
+    sa.Column("sha256", SafeText),
+    sa.Column("format", SafeText),
+    sa.Column("num_rows", sa.BigInteger),
+    sa.Column("columns", sa.JSON),
+    sa.Column("preview", sa.JSON),
+    sa.Column("status", SafeText),
+    sa.Column("created_at", UtcDateTime),
+    sa.Column("duplicate_of", SafeText),
+)
+jobs = sa.Table(
+    "jobs",
+    metadata,
+    sa.Column("seq", sa.BigInteger, primary_key=True),
+    sa.Column("id", SafeText),
+    sa.Column("dataset_id", SafeText),
+    sa.Column("config", sa.JSON),
+    sa.Column("status", SafeText),
+    sa.Column("progress", sa.Integer),
+    sa.Column("message", SafeText),
+    sa.Column("failure_reason", SafeText),
+    sa.Column("attempt", sa.Integer),
+    sa.Column("submission_id", SafeText),
+    sa.Column("facts", sa.JSON),
+    sa.Column("created_at", UtcDateTime),
+    sa.Column("updated_at", UtcDateTime),
+    sa.Column("validation_dataset_id", SafeText),
+    sa.Column("name", SafeText),
+    sa.Column("labels", sa.JSON),
+    sa.Column("idempotency_key", SafeText),
+    sa.Column("request_hash", SafeText),
+    sa.Column("attempt_base", sa.Integer),
+    sa.Column("started_at", UtcDateTime),
+    sa.Column("ended_at", UtcDateTime),
+    # `config`'s, once more, to be searched for.
+    sa.Column("base_model", SafeText),
+)
+# The labels of `jobs`, once more, to be searched for.
+job_labels = sa.Table(
+    "job_labels",
+    metadata,
+    sa.Column("job_id", SafeText, primary_key=True),
+    sa.Column("key", SafeText, primary_key=True),
+    sa.Column("value", SafeText),
+)
+job_events = sa.Table(
+    "job_events",
+    metadata,
+    sa.Column("seq", sa.BigInteger, primary_key=True),
+    sa.Column("job_id", SafeText),
+    sa.Column("kind", SafeText),
+    sa.Column("message", SafeText),
+    sa.Column("data", sa.JSON),
+    sa.Column("created_at", UtcDateTime),
+)
+job_metric_points = sa.Table(
+    "job_metric_points",
+    metadata,
+    sa.Column("job_id", SafeText, primary_key=True),
+    sa.Column("step", sa.BigInteger, primary_key=True),
+    sa.Column("attempt", sa.Integer),
+    sa.Column("epoch", sa.Integer),
+    sa.Column("loss", sa.Double),
+    sa.Column("eval_loss", sa.Double),
+    sa.Column("learning_rate", sa.Double),
+    sa.Column("tokens_per_s", sa.Double),
+    sa.Column("created_at", UtcDateTime),
+)
+# Counters and histograms of all processes. `labels` is JSON with sorted keys, so that equal ones are equal text.
+metric_values = sa.Table(
+    "metric_values",
+    metadata,
+    sa.Column("name", SafeText, primary_key=True),
+    sa.Column("labels", SafeText, primary_key=True),
+    sa.Column("value", sa.Double),
+)
+metric_gauges = sa.Table(
+    "metric_gauges",
+    metadata,
+    sa.Column("source", SafeText, primary_key=True),
+    sa.Column("name", SafeText, primary_key=True),
+    sa.Column("labels", SafeText, primary_key=True),
+    sa.Column("value", sa.Double),
+    sa.Column("updated_at", UtcDateTime),
+)
+# The last batch of each process that counts.
+metric_sources = sa.Table(
+    "metric_sources",
+    metadata,
+    sa.Column("source", SafeText, primary_key=True),
+    sa.Column("last_number", sa.BigInteger),
+    sa.Column("updated_at", UtcDateTime),
+)

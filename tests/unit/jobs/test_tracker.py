@@ -1,0 +1,235 @@
+from __future__ import annotations
+
+import logging
+import time
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+import pytest
+
+import sienn_ray
+from sienn_ray.errors import ConflictError, FailureReason, TooManyRequestsError, TransitionError
+from sienn_ray.jobs.schema import JobQuery, JobStatus
+from sienn_ray.jobs.tracker import JobTracker
+from sienn_ray.metrics import MetricBatch, Sample
+from sienn_ray.settings import Settings
+from sienn_ray.training.reporting import Phase, Progress
+from tests.fakes_jobs import FakeRayJobs, dataset_record, job_record
+
+# Far more than any step takes; nothing waits for it unless a wake-up is missed.
+DEADLINE_S = 30.0
+
+
+@pytest.fixture
+def ray_jobs() -> FakeRayJobs:
+    return FakeRayJobs()
+
+
+@pytest.fixture
+def settings(database_url: str, tmp_path: Path) -> Settings:
+    """Between two looks at the Ray jobs lies an hour, so that whatever happens was asked for."""
+    return Settings(env="test", home=tmp_path, database_url=database_url, job_poll_s=3600, max_pending_jobs=3)
+
+
+@pytest.fixture
+def tracker(settings: Settings, ray_jobs: FakeRayJobs) -> Iterator[JobTracker]:
+    """A tracker with one dataset, `dataset-1`."""
+    tracker = JobTracker(settings, ray_jobs)
+    tracker.add_dataset(dataset_record())
+    yield tracker
+    tracker.close()
+
+
+def wait_until(condition: Callable[[], object]) -> None:
+    deadline = time.monotonic() + DEADLINE_S
+    while not condition():
+        assert time.monotonic() < deadline, "it didn't happen in time"
+        time.sleep(0.01)
+
+
+def start(tracker: JobTracker, job_id: str = "job-1") -> None:
+    """Add a job and wait until Ray has it."""
+    tracker.add_job(job_record(job_id))
+    wait_until(lambda: tracker.job(job_id).started_at)
+
+
+def training(step: int = 5) -> Progress:
+    return Progress(Phase.TRAINING, "Training", 50, current_step=step, current_loss=0.5)
+
+
+# Jobs
+
+
+def test_life_of_a_job(tracker: JobTracker, ray_jobs: FakeRayJobs) -> None:
+    start(tracker)
+    assert ray_jobs.submitted == ["sienn-job-1-1"]
+    tracker.report("job-1", 1, training())
+    assert [point.loss for point in tracker.metric_points("job-1", 10)] == [0.5]
+    tracker.complete("job-1", 1, {"train_loss": 0.25})
+    job = tracker.job("job-1")
+    assert (job.status, job.progress, job.facts["phase"]) == (JobStatus.COMPLETED, 100, "completed")
+    assert [event.kind for event in tracker.events("job-1", 0, 99)] == ["created", "started", "phase", "completed"]
+    assert tracker.overview().num_completed_24h == 1
+    assert tracker.delete_job("job-1").id == "job-1"
+    assert tracker.delete_dataset("dataset-1").id == "dataset-1"
+
+
+def test_new_job_starts_at_once(tracker: JobTracker, ray_jobs: FakeRayJobs) -> None:
+    start(tracker)
+    tracker.add_job(job_record("job-2"))
+    assert tracker.job("job-2").facts == {"queue_position": 1}
+    assert tracker.jobs(JobQuery(limit=1)).jobs[0].facts == {"queue_position": 1}
+    tracker.fail("job-1", 1, FailureReason.DIVERGED, "the loss is no number any more")
+    wait_until(lambda: tracker.job("job-2").started_at)
+    assert tracker.job("job-1").failure_reason is FailureReason.DIVERGED
+
+
+def test_cancel_takes_effect_at_once(tracker: JobTracker, ray_jobs: FakeRayJobs) -> None:
+    start(tracker)
+    assert tracker.cancel_job("job-1").status is JobStatus.CANCELLED
+    wait_until(lambda: ray_jobs.stopped == ["sienn-job-1-1"])
+    with pytest.raises(ConflictError):
+        tracker.cancel_job("job-1")
+
+
+def test_retry_starts_at_once(tracker: JobTracker, ray_jobs: FakeRayJobs) -> None:
+    start(tracker)
+    tracker.fail("job-1", 1, FailureReason.STORAGE, "the bucket is away")
+    assert tracker.retry_job("job-1").status is JobStatus.PENDING
+    wait_until(lambda: ray_jobs.submitted == ["sienn-job-1-1", "sienn-job-1-2"])
+    assert tracker.job("job-1").attempt == 2
+
+
+def test_queue_is_limited_by_its_setting(tracker: JobTracker) -> None:
+    start(tracker)
+    for number in (2, 3, 4):
+        tracker.add_job(job_record(f"job-{number}", idempotency_key=f"key-{number}", request_hash="a"))
+    with pytest.raises(TooManyRequestsError, match="SIENN_MAX_PENDING_JOBS is 3"):
+        tracker.add_job(job_record("job-5"))
+    repeated = job_record("job-6", idempotency_key="key-3", request_hash="a")
+    assert tracker.add_job(repeated).id == "job-3"
+    known = tracker.job_of_key("key-3")
+    assert known is not None
+    assert known.id == "job-3"
+    assert tracker.job_of_key("key-9") is None
+
+
+# Words that come too late
+
+
+def test_cancelled_job_takes_no_more_words(
+    tracker: JobTracker, ray_jobs: FakeRayJobs, caplog: pytest.LogCaptureFixture
+) -> None:
+    ray_jobs.stops_at_once = False
+    start(tracker)
+    tracker.cancel_job("job-1")
+    wait_until(lambda: ray_jobs.stopped)
+    before = tracker.job("job-1")
+    with caplog.at_level(logging.INFO):
+        tracker.report("job-1", 1, training())
+        tracker.complete("job-1", 1, {"train_loss": 0.25})
+        tracker.fail("job-1", 1, FailureReason.INTERNAL, "SIGTERM")
+    assert tracker.job("job-1") == before
+    assert len([record for record in caplog.records if "job job-1" in record.message]) >= 3
+
+
+def test_deleted_job_takes_no_more_words(tracker: JobTracker, caplog: pytest.LogCaptureFixture) -> None:
+    tracker.report("gone", 1, training())
+    tracker.complete("gone", 1, {})
+    tracker.fail("gone", 1, FailureReason.INTERNAL, "words")
+    assert len([record for record in caplog.records if "job gone is gone" in record.message]) == 3
+
+
+def test_end_may_be_told_twice(tracker: JobTracker, caplog: pytest.LogCaptureFixture) -> None:
+    start(tracker)
+    for _ in range(2):
+        tracker.complete("job-1", 1, {"train_loss": 0.25})
+    assert [event.kind for event in tracker.events("job-1", 0, 99)] == ["created", "started", "completed"]
+    assert not [record for record in caplog.records if "that stands" in record.message]
+
+
+def test_second_end_of_another_kind_is_dropped(tracker: JobTracker, caplog: pytest.LogCaptureFixture) -> None:
+    start(tracker)
+    tracker.complete("job-1", 1, {})
+    tracker.fail("job-1", 1, FailureReason.INTERNAL, "words")
+    assert tracker.job("job-1").status is JobStatus.COMPLETED
+    assert "that stands" in caplog.text
+
+
+def test_earlier_attempt_has_no_say(tracker: JobTracker) -> None:
+    start(tracker)
+    tracker.fail("job-1", 1, FailureReason.STORAGE, "the bucket is away")
+    tracker.retry_job("job-1")
+    wait_until(lambda: tracker.job("job-1").attempt == 2)
+    tracker.complete("job-1", 1, {})
+    tracker.report("job-1", 1, training())
+    assert tracker.job("job-1").status is JobStatus.RUNNING
+    assert tracker.metric_points("job-1", 10) == []
+
+
+def test_run_that_was_taken_for_lost_keeps_its_checkpoints(tracker: JobTracker) -> None:
+    """Its program deletes them once the end is noted; the next attempt needs them."""
+    start(tracker)
+    tracker._store.jobs.requeue("job-1", 1, "its Ray job is gone")
+    with pytest.raises(TransitionError):
+        tracker.complete("job-1", 1, {})
+
+
+# Around the jobs
+
+
+def test_restart_loses_nothing(tracker: JobTracker, settings: Settings, ray_jobs: FakeRayJobs) -> None:
+    start(tracker)
+    tracker.cancel_job("job-1")
+    wait_until(lambda: ray_jobs.stopped)
+    successor = JobTracker(settings, ray_jobs)
+    wait_until(lambda: successor.job("job-1").ended_at)
+    assert successor.job("job-1").facts["phase"] == "cancelled"
+    assert [dataset.id for dataset in successor.datasets()] == ["dataset-1"]
+    successor.close()
+
+
+def test_supervision_goes_on_after_trouble(tracker: JobTracker, ray_jobs: FakeRayJobs) -> None:
+    ray_jobs.is_reachable = False
+    tracker.add_job(job_record())
+    wait_until(lambda: "Waiting for Ray's job API" in tracker.job("job-1").message)
+    ray_jobs.is_reachable = True
+    tracker.add_job(job_record("job-2"))  # wakes it up
+    wait_until(lambda: tracker.job("job-1").started_at)
+
+
+def test_metrics_are_kept(tracker: JobTracker) -> None:
+    batch = MetricBatch("source", 1, (Sample("sienn_x_total", (), 2.0),))
+    for _ in range(2):
+        tracker.add_metrics(batch)
+    samples = {sample.name: sample.value for sample in tracker.metric_samples() if not sample.labels}
+    assert (samples["sienn_x_total"], samples["sienn_datasets"]) == (2.0, 1.0)
+
+
+@pytest.mark.parametrize(("address", "gcs"), [("", "Ray GCS"), ("redis:6379", "Ray GCS with Redis")])
+def test_health(tracker: JobTracker, monkeypatch: pytest.MonkeyPatch, address: str, gcs: str) -> None:
+    monkeypatch.setenv("RAY_REDIS_ADDRESS", address)
+    health = tracker.health()
+    assert health.database_response_s is not None
+    assert 0 < health.database_response_s < DEADLINE_S
+    assert (health.database_error, health.gcs) == (None, gcs)
+    assert health.database in {"SQLite", "PostgreSQL"}
+
+
+def test_health_of_a_lost_database(tmp_path: Path, ray_jobs: FakeRayJobs) -> None:
+    home = tmp_path / "home"
+    tracker = JobTracker(Settings(env="test", home=home, job_poll_s=3600), ray_jobs)
+    tracker.close()
+    for path in home.iterdir():
+        path.unlink()
+    home.rmdir()
+    health = tracker.health()
+    assert health.database_response_s is None
+    assert "unable to open database file" in str(health.database_error)
+
+
+def test_tracker_knows_its_code_and_settings(tracker: JobTracker, settings: Settings) -> None:
+    assert tracker.is_like(sienn_ray.__version__, settings)
+    assert not tracker.is_like("0.0.0", settings)
+    assert not tracker.is_like(sienn_ray.__version__, settings.model_copy(update={"max_pending_jobs": 4}))
+    assert tracker.settings().database_url == "sqlite://"
