@@ -12,6 +12,7 @@ from __future__ import annotations
 import argparse
 import logging
 import os
+import re
 import sys
 import uuid
 from collections.abc import Sequence
@@ -20,30 +21,25 @@ from urllib.parse import urlsplit
 
 import fsspec
 import ray
-from pydantic import ValidationError
 
 from sienn_ray import catalog
 from sienn_ray.datasets import intake
-from sienn_ray.errors import FailureReason, InvalidBaseModelError, InvalidDatasetError, SiennError, TrainingError
+from sienn_ray.errors import FailureReason, InvalidDatasetError, NotFoundError, SiennError, TrainingError
 from sienn_ray.jobs.client import NAMESPACE, TrainingSession, ask, get_or_create_tracker
 from sienn_ray.jobs.schema import DatasetRecord, JobRecord, JobStatus, utc_now
 from sienn_ray.settings import Settings
 from sienn_ray.storage import Storage
-from sienn_ray.training.config import TrainingConfig
+from sienn_ray.training.options import add_options, config_of
+from sienn_ray.training.resources import withdraw_request
+from sienn_ray.training.stopping import leave_on_sigterm
 
 logger = logging.getLogger("sienn_ray.train")
 
 _MAX_MESSAGE_CHARS = 1000
-_CONFIG_OPTIONS = {
-    "learning_rate": float,
-    "num_epochs": int,
-    "batch_size": int,
-    "max_length": int,
-    "warmup_ratio": float,
-    "weight_decay": float,
-    "validation_split": float,
-    "seed": int,
-}
+# The API has the same limits.
+_MAX_NAME_CHARS = 200
+_LABEL_KEY = re.compile(r"[A-Za-z0-9][A-Za-z0-9_.-]{0,62}")
+_MAX_LABEL_CHARS = 255
 
 
 def main(argv: Sequence[str] | None = None) -> int:
@@ -53,6 +49,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     # Ray Train looks at its workers this often, and hands over their reports as often; its default is 2 s.
     os.environ.setdefault("RAY_TRAIN_HEALTH_CHECK_INTERVAL_S", "0.2")
     ray.init(address="auto", namespace=NAMESPACE, ignore_reinit_error=True)
+    leave_on_sigterm(withdraw_request)
     get_or_create_tracker(Settings())
     settings: Settings = ask("settings")
     try:
@@ -60,7 +57,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     except SiennError as error:
         sys.stderr.write(f"error: {error.message}\n")
         return 2
-    return _run(job, ask("dataset", job.dataset_id), settings, TrainingSession(job))
+    return 0 if job is None else _run(job, *_datasets_of(job), settings, TrainingSession(job))
 
 
 def _parser() -> argparse.ArgumentParser:
@@ -69,36 +66,71 @@ def _parser() -> argparse.ArgumentParser:
     what.add_argument("--job-id", help="a job that the tracker has (the service uses this)")
     what.add_argument("--dataset", help="fsspec URL or path of a CSV, JSON or JSONL file")
     parser.add_argument("--attempt", type=int, help="which attempt at that job this is")
+    parser.add_argument("--validation-dataset", help="the same for rows to evaluate on; nothing is held out then")
     parser.add_argument("--base-model", help="hub id of the base model", default=catalog.CATALOG[0].id)
-    for name, kind in _CONFIG_OPTIONS.items():
-        default = TrainingConfig.model_fields[name].default
-        parser.add_argument(f"--{name.replace('_', '-')}", type=kind, default=default, help=f"default {default}")
+    parser.add_argument("--name", type=_name, help="a name to find the job by")
+    parser.add_argument(
+        "--label", metavar="KEY=VALUE", type=_label, action="append", default=[], help="may be given more than once"
+    )
+    add_options(parser)
     return parser
 
 
-def _known(arguments: argparse.Namespace) -> JobRecord:
-    """The job to train. Its attempt comes with the command: the record may not have it yet."""
-    job: JobRecord = ask("job", arguments.job_id)
-    return job.model_copy(update={"attempt": arguments.attempt or job.attempt})
+def _name(text: str) -> str:
+    if not (text and text.isprintable() and len(text) <= _MAX_NAME_CHARS):
+        raise argparse.ArgumentTypeError(f"must have 1 to {_MAX_NAME_CHARS} characters, all of them printable")
+    return text
+
+
+def _label(text: str) -> tuple[str, str]:
+    key, equals, value = text.partition("=")
+    if not (equals and _LABEL_KEY.fullmatch(key) and value.isprintable() and len(value) <= _MAX_LABEL_CHARS):
+        raise argparse.ArgumentTypeError(
+            f"must be KEY=VALUE, the key of up to 63 letters, digits, '_', '.' and '-', the value of up to "
+            f"{_MAX_LABEL_CHARS} printable characters"
+        )
+    return key, value
+
+
+def _known(arguments: argparse.Namespace) -> JobRecord | None:
+    """The job to train, or None when nobody waits for this attempt any more."""
+    try:
+        job: JobRecord = ask("job", arguments.job_id)
+    except NotFoundError:
+        logger.info("job %s isn't there any more; nothing to do", arguments.job_id)
+        return None
+    attempt = arguments.attempt or job.attempt
+    if not is_awaited(job, attempt):
+        logger.info("attempt %d at job %s isn't awaited: it is '%s'; nothing to do", attempt, job.id, job.status)
+        return None
+    return job.model_copy(update={"attempt": attempt})
+
+
+def is_awaited(job: JobRecord, attempt: int) -> bool:
+    """Whether this attempt is the one that runs, or that is about to.
+
+    A job waits with the attempt before while Ray's job API hasn't confirmed the start that led to this program.
+    """
+    return job.is_running(attempt) or (job.status is JobStatus.PENDING and job.attempt < attempt)
 
 
 def _register(settings: Settings, arguments: argparse.Namespace) -> JobRecord:
-    """Make a dataset and a running job of what was given on the command line.
+    """Make datasets and a running job of what was given on the command line.
 
     Raises:
-        SiennError: Dataset, base model or hyperparameters can't be used.
+        SiennError: A dataset, the base model or a hyperparameter can't be used.
     """
-    try:
-        options = {name: getattr(arguments, name) for name in _CONFIG_OPTIONS}
-        config = TrainingConfig(base_model=arguments.base_model, **options)
-    except ValidationError as error:
-        raise TrainingError(str(error)) from error
+    config = config_of(arguments.base_model, arguments)
     catalog.resolve(config.base_model, settings.hub_timeout_s)
-    dataset = ask("add_dataset", _take_dataset(arguments.dataset, settings))
+    dataset = _take_dataset(arguments.dataset, settings)
+    validation = arguments.validation_dataset and _take_dataset(arguments.validation_dataset, settings)
     now = utc_now()
     job = JobRecord(
         id=str(uuid.uuid4()),
         dataset_id=dataset.id,
+        validation_dataset_id=validation.id if validation else None,
+        name=arguments.name,
+        labels=dict(arguments.label),
         config=config,
         status=JobStatus.RUNNING,
         attempt=1,
@@ -113,6 +145,7 @@ def _register(settings: Settings, arguments: argparse.Namespace) -> JobRecord:
 
 
 def _take_dataset(url: str, settings: Settings) -> DatasetRecord:
+    """Take a file into storage and note it with the tracker."""
     filename = PurePosixPath(urlsplit(url).path).name
     dataset_id = str(uuid.uuid4())
     storage = Storage(settings.storage_url)
@@ -120,8 +153,10 @@ def _take_dataset(url: str, settings: Settings) -> DatasetRecord:
         with fsspec.open(url, "rb") as source:
             taken = intake.take(storage, dataset_id, filename, source, max_row_bytes=settings.max_row_bytes)
     except OSError as error:
-        raise InvalidDatasetError(f"--dataset {url} can't be read: {error}") from error
-    return DatasetRecord.of_report(dataset_id, filename, taken.size_bytes, taken.sha256, taken.report)
+        raise InvalidDatasetError(f"the dataset {url} can't be read: {error}") from error
+    record = DatasetRecord.of_report(dataset_id, filename, taken.size_bytes, taken.sha256, taken.report)
+    added: DatasetRecord = ask("add_dataset", record)
+    return added
 
 
 def _own_submission_id() -> str:
@@ -139,22 +174,39 @@ def _own_submission_id() -> str:
     return str(details.submission_id)
 
 
-def _run(job: JobRecord, dataset: DatasetRecord, settings: Settings, session: TrainingSession) -> int:
+def _datasets_of(job: JobRecord) -> tuple[DatasetRecord, DatasetRecord | None]:
+    """What the job trains on, and what it evaluates on if that is a dataset of its own."""
+    dataset: DatasetRecord = ask("dataset", job.dataset_id)
+    if job.validation_dataset_id is None:
+        return dataset, None
+    return dataset, ask("dataset", job.validation_dataset_id)
+
+
+def _run(
+    job: JobRecord,
+    dataset: DatasetRecord,
+    validation: DatasetRecord | None,
+    settings: Settings,
+    session: TrainingSession,
+) -> int:
     # Imported here: they bring torch along, which the job's registration needn't wait for.
+    from sienn_ray.training.failures import reason_of
     from sienn_ray.training.trainer import Run, delete_checkpoints, run_training
 
     run = Run(
         job_id=job.id,
         config=job.config,
         rows_key=intake.rows_key(dataset.id),
-        is_text=dataset.format == "text",
+        is_text=is_text(dataset),
         adapter_key=job.adapter_key,
+        validation_rows_key=intake.rows_key(validation.id) if validation else None,
     )
     try:
+        check_same_kind(dataset, validation)
         facts = run_training(run, settings, session)
     except SiennError as error:
         logger.exception("job %s failed", job.id)
-        session.fail(_reason(error), error.message)
+        session.fail(reason_of(error), error.message)
         return 1
     except Exception as error:
         logger.exception("job %s failed", job.id)
@@ -163,17 +215,39 @@ def _run(job: JobRecord, dataset: DatasetRecord, settings: Settings, session: Tr
         return 1
     session.complete(facts)
     # Not before: until the end is noted, another attempt may have to pick the checkpoints up.
-    delete_checkpoints(run, settings)
+    if _is_completed(job.id):
+        delete_checkpoints(run, settings)
     logger.info("job %s completed", job.id)
     return 0
 
 
-def _reason(error: SiennError) -> FailureReason:
-    if isinstance(error, TrainingError):
-        return error.reason
-    if isinstance(error, InvalidDatasetError):
-        return FailureReason.INVALID_DATASET
-    return FailureReason.INVALID_BASE_MODEL if isinstance(error, InvalidBaseModelError) else FailureReason.STORAGE
+def is_text(dataset: DatasetRecord) -> bool:
+    """Whether its rows are plain text, not conversations."""
+    return dataset.format == "text"
+
+
+def check_same_kind(dataset: DatasetRecord, validation: DatasetRecord | None) -> None:
+    """Refuse to evaluate on plain text what learns from conversations, and the other way round.
+
+    Raises:
+        InvalidDatasetError: The two don't fit.
+    """
+    if validation is not None and is_text(dataset) is not is_text(validation):
+        kinds = {True: "plain text", False: "prompts and answers"}
+        raise InvalidDatasetError(
+            f"validation dataset {validation.id} holds {kinds[is_text(validation)]} and dataset {dataset.id} holds "
+            f"{kinds[is_text(dataset)]}; choose two of the same kind"
+        )
+
+
+def _is_completed(job_id: str) -> bool:
+    """Whether the tracker took the end of the run: one that was cancelled meanwhile may be resumed later."""
+    try:
+        job: JobRecord = ask("job", job_id)
+    except Exception:  # the run is over either way, and checkpoints that stay do no harm
+        logger.warning("checkpoints of job %s are kept, since the tracker doesn't say how it stands", job_id)
+        return False
+    return job.status is JobStatus.COMPLETED
 
 
 if __name__ == "__main__":

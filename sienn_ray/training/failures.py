@@ -6,9 +6,22 @@ import ray.exceptions
 import ray.train
 import torch
 
-from sienn_ray.errors import FailureReason, SiennError, TrainingError
+from sienn_ray.errors import (
+    ArtifactError,
+    FailureReason,
+    InvalidBaseModelError,
+    InvalidDatasetError,
+    SiennError,
+    TrainingError,
+)
 from sienn_ray.settings import Settings
 from sienn_ray.training.config import TrainingConfig
+
+_REASONS: dict[type[SiennError], FailureReason] = {
+    InvalidDatasetError: FailureReason.INVALID_DATASET,
+    InvalidBaseModelError: FailureReason.INVALID_BASE_MODEL,
+    ArtifactError: FailureReason.STORAGE,
+}
 
 
 def explain(error: BaseException, config: TrainingConfig, settings: Settings) -> SiennError:
@@ -19,8 +32,8 @@ def explain(error: BaseException, config: TrainingConfig, settings: Settings) ->
             return cause
     if any(isinstance(cause, torch.OutOfMemoryError | ray.exceptions.OutOfMemoryError) for cause in chain):
         return TrainingError(
-            f"out of memory with batch_size={config.batch_size} and max_length={config.max_length}; lower either, or "
-            "choose a smaller base model",
+            f"out of memory with batch_size={config.batch_size} and max_length={config.max_length}; lower either "
+            "(gradient_accumulation_steps makes up for a smaller batch_size), or choose a smaller base model",
             FailureReason.OUT_OF_MEMORY,
         )
     if any(type(cause).__name__ == "WorkerGroupStartupTimeoutError" for cause in chain):
@@ -37,6 +50,14 @@ def explain(error: BaseException, config: TrainingConfig, settings: Settings) ->
             FailureReason.WORKER_LOST,
         )
     return TrainingError(f"{type(chain[-1]).__name__}: {_first_line(chain[-1])}", FailureReason.INTERNAL)
+
+
+def reason_of(error: SiennError) -> FailureReason:
+    """The code that a job fails with."""
+    if isinstance(error, TrainingError):
+        return error.reason
+    fitting = (reason for kind, reason in _REASONS.items() if isinstance(error, kind))
+    return next(fitting, FailureReason.INTERNAL)
 
 
 def causes(error: BaseException) -> list[BaseException]:

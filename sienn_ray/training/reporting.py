@@ -53,6 +53,9 @@ class Progress:
     learning_rate: float | None = None
     tokens_per_s: float | None = None
     time_left_s: float | None = None
+    # Of the whole run, what was trained before a resume included.
+    num_tokens: int | None = None
+    train_seconds: float | None = None
 
     def facts(self) -> dict[str, Any]:
         """The known fields beside phase's message and percent, by name."""
@@ -85,6 +88,8 @@ class ProgressMeter:
         num_steps: Optimizer steps of the whole run.
         num_eval_batches: Batches of one evaluation; there is one before the first epoch and one after each.
         first_step: Steps that an earlier attempt has done.
+        first_tokens: Tokens that it has trained on.
+        first_seconds: Seconds that it took for them.
         interval_s: Shortest time between two reports.
         clock: Seconds from any fixed point.
     """
@@ -97,6 +102,8 @@ class ProgressMeter:
         num_steps: int,
         num_eval_batches: int,
         first_step: int,
+        first_tokens: int = 0,
+        first_seconds: float = 0.0,
         interval_s: float,
         clock: Callable[[], float] = time.monotonic,
     ) -> None:
@@ -105,23 +112,28 @@ class ProgressMeter:
         self._num_steps = num_steps
         self._num_eval_batches = num_eval_batches
         self._first_step = first_step
+        self._first_tokens = first_tokens
+        self._first_seconds = first_seconds
         self._interval_s = interval_s
         self._clock = clock
         self._training_s = 0.0
-        self._tokens = 0
         self._step_began: float | None = None
         self._last_report = float("-inf")
+
+    @property
+    def train_seconds(self) -> float:
+        """Seconds of training in the whole run so far, without evaluations."""
+        return self._first_seconds + self._training_s
 
     def begin_epoch(self) -> None:
         """Training goes on from here; what was between two epochs is no training time."""
         self._step_began = self._clock()
 
-    def step(self, *, epoch: int, step: int, loss: float, tokens: int, learning_rate: float) -> None:
-        """Count one optimizer step; `step` is how many are done, `epoch` is 1-based."""
+    def step(self, *, epoch: int, step: int, loss: float, num_tokens: int, learning_rate: float) -> None:
+        """Count one optimizer step; `step` and `num_tokens` are how many are done, `epoch` is 1-based."""
         now = self._clock()
         self._training_s += now - (now if self._step_began is None else self._step_began)
         self._step_began = now
-        self._tokens += tokens
         if not self._is_due(now) and step < self._num_steps:
             return
         elapsed_s = max(self._training_s, 1e-9)
@@ -138,8 +150,10 @@ class ProgressMeter:
                 total_steps=self._num_steps,
                 current_loss=round(loss, 4),
                 learning_rate=learning_rate,
-                tokens_per_s=round(self._tokens / elapsed_s, 1),
+                tokens_per_s=round((num_tokens - self._first_tokens) / elapsed_s, 1),
                 time_left_s=round(seconds_per_step * (self._num_steps - step), 1),
+                num_tokens=num_tokens,
+                train_seconds=round(self.train_seconds, 3),
             ),
         )
 
@@ -155,7 +169,19 @@ class ProgressMeter:
         """Say how an evaluation ended."""
         message = f"Evaluated after epoch {epoch}/{self._num_epochs}"
         percent = self._percent(step, (epoch + 1) * self._num_eval_batches)
-        self._report(self._clock(), Progress(Phase.EVALUATING, message, percent, eval_loss=round(eval_loss, 4)))
+        self._report(
+            self._clock(),
+            Progress(
+                Phase.EVALUATING,
+                message,
+                percent,
+                current_epoch=epoch,
+                total_epochs=self._num_epochs,
+                current_step=step,
+                total_steps=self._num_steps,
+                eval_loss=round(eval_loss, 4),
+            ),
+        )
 
     def _is_due(self, now: float) -> bool:
         return now - self._last_report >= self._interval_s

@@ -12,6 +12,9 @@ from sienn_ray.settings import Settings
 
 _POLL_S = 1.0
 
+# Amounts by Ray's names: CPU, GPU, memory and the like.
+NodeResources = dict[str, float]
+
 
 @dataclass(frozen=True)
 class WorkerResources:
@@ -32,24 +35,27 @@ class WorkerResources:
         return f"{self.num_workers} training worker(s) with {self.cpus_per_worker} CPU(s){gpu} each"
 
 
-def choose_resources(settings: Settings, max_workers: int) -> WorkerResources:
+def choose_resources(
+    settings: Settings, num_workers: int | None, max_workers: int, nodes: list[NodeResources]
+) -> WorkerResources:
     """Fit the workers to the cluster as it is: a GPU each where there are any, else the CPUs shared between them.
 
     Args:
-        settings: What was asked for.
+        settings: What a worker gets, and how many there are unless the job says.
+        num_workers: What the job asks for.
         max_workers: More than this would have nothing to do.
+        nodes: What the cluster has.
     """
-    num_workers = min(settings.training_num_workers, max_workers)
-    use_gpu = settings.training_gpu == "always" or (
-        settings.training_gpu == "auto" and ray.cluster_resources().get("GPU", 0) >= num_workers
-    )
+    num_workers = min(num_workers or settings.training_num_workers, max_workers)
+    num_gpus = sum(node.get("GPU", 0) for node in nodes)
+    use_gpu = settings.training_gpu == "always" or (settings.training_gpu == "auto" and num_gpus >= num_workers)
     if settings.training_cpus_per_worker:
         return WorkerResources(num_workers, settings.training_cpus_per_worker, use_gpu)
     if use_gpu:
         return WorkerResources(num_workers, 1, use_gpu)
-    largest_node = max((node.get("CPU", 0) for node in _nodes()), default=1)
-    share = ray.cluster_resources().get("CPU", 1) / num_workers
-    return WorkerResources(num_workers, max(1, int(min(largest_node, share))), use_gpu)
+    cpus = [node.get("CPU", 0) for node in nodes]
+    share = min(max(cpus, default=1), sum(cpus) / num_workers)
+    return WorkerResources(num_workers, max(1, int(share)), use_gpu)
 
 
 def wait_until_placeable(resources: WorkerResources, timeout_s: float) -> None:
@@ -59,32 +65,38 @@ def wait_until_placeable(resources: WorkerResources, timeout_s: float) -> None:
         TrainingError: The cluster doesn't have it within `timeout_s` seconds.
     """
     deadline = time.monotonic() + timeout_s
-    if _num_placeable(resources) >= resources.num_workers:
+    if num_placeable(resources, alive_nodes()) >= resources.num_workers:
         return
     from ray.autoscaler.sdk import request_resources
 
-    request_resources(bundles=[resources.per_worker] * resources.num_workers)
     try:
-        while (placeable := _num_placeable(resources)) < resources.num_workers:
+        while (placeable := num_placeable(resources, alive_nodes())) < resources.num_workers:
+            # Each time, since there is one request for the whole cluster, and another run may have withdrawn it.
+            request_resources(bundles=[resources.per_worker] * resources.num_workers)
             if time.monotonic() > deadline:
                 raise TrainingError(
                     f"the cluster has room for {placeable} of {resources} and got no more within {timeout_s:.0f} s "
-                    "(SIENN_TRAINING_START_TIMEOUT_S); add nodes, or lower SIENN_TRAINING_NUM_WORKERS, "
-                    "SIENN_TRAINING_CPUS_PER_WORKER or set SIENN_TRAINING_GPU=never",
+                    "(SIENN_TRAINING_START_TIMEOUT_S); add nodes, lower the job's num_workers or "
+                    "SIENN_TRAINING_NUM_WORKERS, lower SIENN_TRAINING_CPUS_PER_WORKER, or set SIENN_TRAINING_GPU=never",
                     FailureReason.NO_RESOURCES,
                 )
             time.sleep(_POLL_S)
     finally:
-        request_resources(bundles=[])
+        withdraw_request()
 
 
-def _nodes() -> list[dict[str, float]]:
+def withdraw_request() -> None:
+    """Have the autoscaler no longer keep room for a run that waits; the request would outlive this program."""
+    from ray.autoscaler.sdk import request_resources
+
+    request_resources(bundles=[])
+
+
+def alive_nodes() -> list[NodeResources]:
     """All resources of every node that is alive."""
     return [node["Resources"] for node in ray.nodes() if node["Alive"]]
 
 
-def _num_placeable(resources: WorkerResources) -> int:
+def num_placeable(resources: WorkerResources, nodes: list[NodeResources]) -> int:
     """Workers that the nodes could hold if nothing else ran; a worker has to fit on one node."""
-    return sum(
-        min(int(node.get(name, 0) // count) for name, count in resources.per_worker.items()) for node in _nodes()
-    )
+    return sum(min(int(node.get(name, 0) // count) for name, count in resources.per_worker.items()) for node in nodes)

@@ -11,7 +11,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-import ray
+import ray.data
 import ray.train
 from ray.train.torch import TorchTrainer
 
@@ -27,7 +27,8 @@ from sienn_ray.training.config import TrainingConfig
 from sienn_ray.training.failures import explain
 from sienn_ray.training.loop import LoopSpec, train_loop
 from sienn_ray.training.reporting import Phase, Progress, Reporter
-from sienn_ray.training.resources import WorkerResources, choose_resources, wait_until_placeable
+from sienn_ray.training.resources import WorkerResources, alive_nodes, choose_resources, wait_until_placeable
+from sienn_ray.training.steps import StepPlan
 
 CHECKPOINTS_KEY = "checkpoints"
 # The last checkpoint, and the one before in case that one is being replaced when everything stops.
@@ -45,6 +46,8 @@ class Run:
     rows_key: str
     is_text: bool
     adapter_key: str
+    # Rows to evaluate on, instead of a share of the others.
+    validation_rows_key: str | None = None
 
 
 def run_training(run: Run, settings: Settings, reporter: Reporter) -> dict[str, Any]:
@@ -69,8 +72,10 @@ def run_training(run: Run, settings: Settings, reporter: Reporter) -> dict[str, 
         max_length=run.config.max_length,
         validation_split=run.config.validation_split,
         seed=run.config.seed,
+        validation_rows_key=run.validation_rows_key,
     )
-    resources = choose_resources(settings, max_workers=datasets.num_train_rows)
+    max_workers = min(datasets.num_train_rows, run.config.rows_per_step)
+    resources = choose_resources(settings, run.config.num_workers, max_workers, alive_nodes())
     reporter.report(Progress.of_phase(Phase.WAITING_FOR_RESOURCES, f"Starting {resources}"))
     wait_until_placeable(resources, settings.training_start_timeout_s)
     trained = _fit(run, settings, reporter, storage, datasets, tokenizer.pad_token_id, resources)
@@ -88,6 +93,7 @@ def run_training(run: Run, settings: Settings, reporter: Reporter) -> dict[str, 
         "train_seconds": round(state.train_seconds, 1),
         "total_seconds": round(time.monotonic() - started, 1),
         "num_workers": resources.num_workers,
+        "rows_per_step": StepPlan.of(run.config, resources.num_workers).rows_per_step,
         "use_gpu": resources.use_gpu,
         "adapter_size_bytes": manifest.size_bytes,
     }
@@ -108,23 +114,25 @@ def _fit(
     resources: WorkerResources,
 ) -> ray.train.Checkpoint:
     """Run the loop on Ray Train's workers and return the last checkpoint."""
-    # Ray gives every worker the same number of rows and drops the rest, so fewer rows than workers are none at all.
-    has_evaluation = datasets.num_eval_rows >= resources.num_workers
     spec = LoopSpec(
         run.config,
         settings,
         reporter,
         pad_token_id,
         num_train_rows=datasets.num_train_rows,
-        num_eval_rows=datasets.num_eval_rows if has_evaluation else 0,
+        num_eval_rows=datasets.num_eval_rows,
     )
     shards = {"train": datasets.train}
-    if has_evaluation:
+    if datasets.evaluation is not None:
         shards["evaluation"] = datasets.evaluation
     trainer = TorchTrainer(
         train_loop,
         train_loop_config={"spec": spec},
         datasets=shards,
+        # Workers share the evaluation's rows out themselves, and must see them in the same order for that.
+        dataset_config=ray.train.DataConfig(
+            datasets_to_split=["train"], execution_options=ray.data.ExecutionOptions(preserve_order=True)
+        ),
         scaling_config=ray.train.ScalingConfig(
             num_workers=resources.num_workers,
             use_gpu=resources.use_gpu,

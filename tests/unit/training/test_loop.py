@@ -1,275 +1,217 @@
+"""The whole loop without Ray: alone, and as two processes that exchange gradients."""
+
 from __future__ import annotations
 
-import json
-from collections.abc import Iterator
-from dataclasses import dataclass
-from itertools import pairwise
+import itertools
+import math
 from pathlib import Path
 from typing import Any
 
 import pytest
 import torch
+import torch.distributed as dist
+import torch.multiprocessing as mp
+from safetensors.torch import load_file
 
 from sienn_ray.base_model import load_causal_lm
 from sienn_ray.datasets.tokenization import IGNORE_INDEX
 from sienn_ray.errors import FailureReason, TrainingError
 from sienn_ray.settings import Settings
 from sienn_ray.training import checkpoint
-from sienn_ray.training.batches import Batch, collate
-from sienn_ray.training.checkpoint import EpochRecord, RunState
 from sienn_ray.training.config import LoraSettings, TrainingConfig
-from sienn_ray.training.loop import (
-    LoopSpec,
-    WarmupCosine,
-    _check_finite,
-    add_adapter,
-    completion_loss_sum,
-    count_targets,
-    evaluate,
-)
+from sienn_ray.training.loop import LoopSpec, _check_finite, fine_tune
+from sienn_ray.training.reporting import Phase, Progress
+from tests.fakes_training import FakeWorker, RecordingReporter, TokenRow
 from tests.tiny_model import TINY_ID
 
 CPU = torch.device("cpu")
-CONFIG = TrainingConfig(base_model=TINY_ID, lora=LoraSettings(lora_dropout=0.0))
 EOS = 2
-PROMPT = [IGNORE_INDEX] * 3
-ROWS = [
-    ([11, 12, 13, 14, 15, EOS], [*PROMPT, 14, 15, EOS]),
-    ([21, 22, 23, EOS], [*PROMPT, EOS]),
-    ([31, 32, 33, 34, EOS, 36, 37, 38, EOS], [*PROMPT, 34, EOS, IGNORE_INDEX, IGNORE_INDEX, 38, EOS]),
-]
 
 
-@pytest.fixture(scope="module", autouse=True)
-def one_thread() -> Iterator[None]:
-    """A model this small is slower with more."""
-    before = torch.get_num_threads()
-    torch.set_num_threads(1)
-    yield
-    torch.set_num_threads(before)
+def row(number: int) -> TokenRow:
+    """A prompt of three tokens and a completion whose length differs from row to row."""
+    completion = [*range(100 + number, 103 + number + 3 * (number % 3)), EOS]
+    prompt = [10 + number, 50, 51]
+    return [*prompt, *completion], [*[IGNORE_INDEX] * len(prompt), *completion]
 
 
-@pytest.fixture
-def model(tiny_model_folder: Path) -> Any:
-    return load_causal_lm(tiny_model_folder, CPU).eval()
+TRAIN_ROWS = [row(number) for number in range(12)]
+EVAL_ROWS = [row(number) for number in range(20, 23)]
+SETTINGS = Settings(report_interval_s=1e-9)
 
 
-def batch_of(rows: list[tuple[list[int], list[int]]]) -> Batch:
-    return collate(rows, pad_token_id=EOS, device=CPU)
+def config_of(**options: Any) -> TrainingConfig:
+    lora = LoraSettings(r=4, lora_alpha=8, lora_dropout=0.0)
+    return TrainingConfig(**{"base_model": TINY_ID, "learning_rate": 1e-3, "num_epochs": 2, "lora": lora, **options})
 
 
-@torch.no_grad()
-def loss_of(model: Any, *rows: tuple[list[int], list[int]]) -> float:
-    return float(completion_loss_sum(model, batch_of(list(rows))))
+def train(
+    folder: Path,
+    checkpoints: Path,
+    config: TrainingConfig,
+    *,
+    rows: list[TokenRow] = TRAIN_ROWS,
+    eval_rows: list[TokenRow] = EVAL_ROWS,
+) -> list[Progress]:
+    """Run the loop in this process; its reports."""
+    checkpoints.mkdir(exist_ok=True)
+    reporter = RecordingReporter()
+    spec = LoopSpec(config, SETTINGS, reporter, EOS, len(rows), len(eval_rows))
+    fine_tune(spec, FakeWorker({"train": rows, "evaluation": eval_rows}, checkpoints), load_causal_lm(folder, CPU))
+    return reporter.reports
 
 
-class TestLoss:
-    def test_it_is_the_mean_of_transformers_times_the_targets(self, model: Any) -> None:
-        batch = batch_of(ROWS)
-        expected = model(**batch._asdict()).loss * count_targets(batch)
-        torch.testing.assert_close(completion_loss_sum(model, batch), expected)
+def last(checkpoints: Path) -> Path:
+    return max(checkpoints.glob("*"), key=lambda folder: int(folder.name))
 
-    @torch.no_grad()
-    def test_it_is_the_sum_of_log_probabilities(self, model: Any) -> None:
-        expected = 0.0
-        for input_ids, labels in ROWS:
-            log_probabilities = model(torch.tensor([input_ids])).logits[0].log_softmax(-1)  # (tokens, vocabulary)
-            for position, label in enumerate(labels):
-                if label != IGNORE_INDEX:
-                    expected -= float(log_probabilities[position - 1, label])
-        assert loss_of(model, *ROWS) == pytest.approx(expected, rel=1e-5)
 
-    def test_padding_adds_nothing(self, model: Any) -> None:
-        one_by_one = sum(loss_of(model, row) for row in ROWS)
-        assert loss_of(model, *ROWS) == pytest.approx(one_by_one, rel=1e-5)
+def weights(checkpoints: Path) -> dict[str, torch.Tensor]:
+    return load_file(last(checkpoints) / checkpoint.ADAPTER_WEIGHTS)
 
-    def test_end_of_turn_counts_though_it_is_the_pad_token(self, model: Any) -> None:
-        assert count_targets(batch_of(ROWS)) == 8
-        without_eos = [(ids, [IGNORE_INDEX if label == EOS else label for label in labels]) for ids, labels in ROWS]
-        assert count_targets(batch_of(without_eos)) == 4
-        assert loss_of(model, *ROWS) > loss_of(model, *without_eos) + 1
 
-    def test_batch_without_targets_has_a_loss_of_zero(self, model: Any) -> None:
-        row = ([1, 2, 3], PROMPT)
-        assert (count_targets(batch_of([row])), loss_of(model, row)) == (0, 0.0)
+def losses(checkpoints: Path) -> list[float]:
+    history = checkpoint.read_state(last(checkpoints)).history
+    return [loss for record in history for loss in (record.train_loss, record.eval_loss) if loss is not None]
 
-    def test_only_the_adapter_gets_gradients(self, model: Any) -> None:
-        adapter = add_adapter(model, CONFIG)
-        completion_loss_sum(adapter, batch_of(ROWS)).backward()
-        with_gradient = {name for name, parameter in adapter.named_parameters() if parameter.grad is not None}
-        assert with_gradient
-        assert all("lora_" in name for name in with_gradient)
 
-    def test_evaluation_is_the_mean_over_all_tokens_of_all_batches(self, model: Any) -> None:
-        class Shard:
-            def iter_batches(self, **_: Any) -> Iterator[Any]:
-                import pyarrow as pa
+class TestOneRun:
+    def test_it_learns_and_says_so(self, tiny_model_folder: Path, tmp_path: Path) -> None:
+        reports = train(tiny_model_folder, tmp_path / "run", config_of(num_epochs=3), eval_rows=TRAIN_ROWS[:5])
+        state = checkpoint.read_state(last(tmp_path / "run"))
+        assert [record.epoch for record in state.history] == [0, 1, 2, 3]
+        eval_losses = [record.eval_loss for record in state.history]
+        assert all(later < earlier for earlier, later in itertools.pairwise(eval_losses))  # type: ignore[operator]
+        assert (state.steps_done, state.epochs_done) == (9, 3)
+        assert state.tokens_done == 3 * sum(len(input_ids) for input_ids, _ in TRAIN_ROWS)
+        percents = [report.percent for report in reports]
+        assert percents == sorted(percents)
 
-                for row in ROWS:
-                    yield pa.table({"input_ids": [row[0]], "labels": [row[1]]})
+    def test_reports_carry_a_loss_curve(self, tiny_model_folder: Path, tmp_path: Path) -> None:
+        reports = train(tiny_model_folder, tmp_path / "run", config_of())
+        training = [report for report in reports if report.phase is Phase.TRAINING]
+        assert [report.current_step for report in training] == [1, 2, 3, 4, 5, 6]
+        assert [report.current_epoch for report in training] == [1, 1, 1, 2, 2, 2]
+        needed = ("current_loss", "learning_rate", "tokens_per_s", "num_tokens", "train_seconds")
+        assert all(report.facts()[name] > 0 for report in training for name in needed)
+        evaluated = [report for report in reports if report.eval_loss is not None]
+        assert [(report.current_epoch, report.current_step) for report in evaluated] == [(0, 0), (1, 3), (2, 6)]
 
-        expected = loss_of(model, *ROWS) / count_targets(batch_of(ROWS))
-        batching = {"batch_size": 1, "pad_token_id": EOS, "device": CPU}
-        told: list[int] = []
-        loss = evaluate(model, Shard(), batching, lambda *, batch: told.append(batch))
-        assert loss == pytest.approx(expected, rel=1e-5)
-        assert told == list(range(1, len(ROWS) + 1))
+    def test_one_step_takes_the_rows_of_all_micro_batches(self, tiny_model_folder: Path, tmp_path: Path) -> None:
+        config = config_of(batch_size=2, gradient_accumulation_steps=3)
+        reports = train(tiny_model_folder, tmp_path / "run", config)
+        assert (reports[-1].current_step, reports[-1].total_steps) == (4, 4)
 
+    @pytest.mark.parametrize("kind", ["cosine", "linear", "constant"])
+    def test_learning_rate_follows_the_schedule(self, tiny_model_folder: Path, tmp_path: Path, kind: Any) -> None:
+        config = config_of(lr_scheduler=kind, warmup_ratio=0.25, batch_size=3, num_epochs=1)
+        reports = train(tiny_model_folder, tmp_path / "run", config)
+        rates = [report.learning_rate for report in reports if report.phase is Phase.TRAINING]
+        after = {"cosine": [1, 0.75, 0.25], "linear": [1, 2 / 3, 1 / 3], "constant": [1, 1, 1]}[kind]
+        assert rates == pytest.approx([0.5e-3, *(1e-3 * factor for factor in after)])
+
+    def test_without_evaluation_rows_nothing_is_evaluated(self, tiny_model_folder: Path, tmp_path: Path) -> None:
+        reports = train(tiny_model_folder, tmp_path / "run", config_of(validation_split=0.0), eval_rows=[])
+        assert {report.phase for report in reports} == {Phase.TRAINING}
+        history = checkpoint.read_state(last(tmp_path / "run")).history
+        assert [(record.epoch, record.eval_loss) for record in history] == [(1, None), (2, None)]
+
+    def test_weight_decay_and_seed_change_the_adapter(self, tiny_model_folder: Path, tmp_path: Path) -> None:
+        runs = {"plain": {}, "again": {}, "decay": {"weight_decay": 1.0}, "seed": {"seed": 7}}
+        found = {}
+        for name, options in runs.items():
+            train(tiny_model_folder, tmp_path / name, config_of(num_epochs=1, **options))
+            found[name] = weights(tmp_path / name)
+        torch.testing.assert_close(found["again"], found["plain"], rtol=0, atol=0)
+        for name in ("decay", "seed"):
+            assert any(not torch.allclose(value, found["plain"][key]) for key, value in found[name].items())
+
+
+def test_accumulating_two_batches_of_two_is_one_batch_of_four(tiny_model_folder: Path, tmp_path: Path) -> None:
+    """With the same adapter, the same losses and the same number of steps."""
+    big, small = tmp_path / "big", tmp_path / "small"
+    big_reports = train(tiny_model_folder, big, config_of(batch_size=4))
+    small_reports = train(tiny_model_folder, small, config_of(batch_size=2, gradient_accumulation_steps=2))
+    torch.testing.assert_close(weights(small), weights(big), rtol=1e-3, atol=1e-6)
+    assert losses(small) == pytest.approx(losses(big), rel=1e-5)
+    assert [report.current_step for report in small_reports if report.phase is Phase.TRAINING] == [
+        report.current_step for report in big_reports if report.phase is Phase.TRAINING
+    ]
+
+
+class TestResume:
+    def test_it_goes_on_as_if_nothing_had_happened(self, tiny_model_folder: Path, tmp_path: Path) -> None:
+        lora = LoraSettings(r=4, lora_dropout=0.3)
+        config = config_of(num_epochs=3, batch_size=2, gradient_accumulation_steps=2, lora=lora)
+        whole, resumed = tmp_path / "whole", tmp_path / "resumed"
+        reports = train(tiny_model_folder, whole, config)
+        resumed.mkdir()
+        (whole / "1").rename(resumed / "1")
+        later_reports = train(tiny_model_folder, resumed, config)
+        torch.testing.assert_close(weights(resumed), weights(whole), rtol=0, atol=0)
+        assert losses(resumed) == losses(whole)
+        steps = [report.current_step for report in later_reports if report.phase is Phase.TRAINING]
+        assert steps == [4, 5, 6, 7, 8, 9]
+        # What was trained before counts on.
+        tokens = [report.num_tokens for report in reports if report.phase is Phase.TRAINING]
+        assert [report.num_tokens for report in later_reports if report.phase is Phase.TRAINING] == tokens[3:]
+        state = checkpoint.read_state(resumed / "1")
+        assert all(report.train_seconds > state.train_seconds for report in later_reports if report.num_tokens)  # type: ignore[operator]
+
+    def test_a_run_that_was_through_trains_nothing(self, tiny_model_folder: Path, tmp_path: Path) -> None:
+        train(tiny_model_folder, tmp_path / "run", config_of())
+        before = weights(tmp_path / "run")
+        assert train(tiny_model_folder, tmp_path / "run", config_of()) == []
+        torch.testing.assert_close(weights(tmp_path / "run"), before, rtol=0, atol=0)
+
+
+class TestFailures:
     @pytest.mark.parametrize("loss", [float("nan"), float("inf")])
     def test_loss_that_is_no_number_ends_the_run(self, loss: float) -> None:
-        with pytest.raises(TrainingError, match=r"at step 7; lower learning_rate \(now 0.0002\)") as error:
-            _check_finite(loss, 7, CONFIG)
+        with pytest.raises(
+            TrainingError, match=r"the loss became .* at step 7; lower learning_rate \(now 0.001\)"
+        ) as error:
+            _check_finite("loss", loss, 7, config_of())
         assert error.value.reason is FailureReason.DIVERGED
 
-
-class TestSchedule:
-    @pytest.mark.parametrize(
-        ("warmup_ratio", "num_steps"), [(0.0, 1), (0.5, 1), (0.06, 2), (0.06, 100), (0.5, 7), (0.0, 40), (0.03, 5_000)]
-    )
-    def test_shape(self, warmup_ratio: float, num_steps: int) -> None:
-        factors = [WarmupCosine(warmup_ratio, num_steps)(step) for step in range(num_steps)]
-        peak = factors.index(max(factors))
-        assert max(factors) == 1.0
-        assert factors[0] > 0.0
-        assert all(earlier < later for earlier, later in pairwise(factors[: peak + 1]))
-        assert all(earlier > later for earlier, later in pairwise(factors[peak:]))
-        assert factors[-1] > 0.0
-
-    def test_numbers(self) -> None:
-        schedule = WarmupCosine(0.3, 10)
-        rising = [schedule(step) for step in range(4)]
-        assert rising == [0.25, 0.5, 0.75, 1.0]
-        assert schedule(3 + 3) == pytest.approx(0.5 * (1 + 0.22252093395631445))
-        assert schedule(10) == pytest.approx(0.0)
-
-    def test_it_ends_near_zero_and_stays_there(self) -> None:
-        schedule = WarmupCosine(0.06, 1_000)
-        assert schedule(999) < 1e-5
-        assert schedule(5_000) == pytest.approx(0.0)
-
-    @pytest.mark.parametrize("num_steps", [0, 1])
-    def test_run_of_hardly_any_steps(self, num_steps: int) -> None:
-        assert 0.0 < WarmupCosine(0.5, num_steps)(0) <= 1.0
-
-
-class TestSteps:
-    @pytest.mark.parametrize(
-        ("num_rows", "batch_size", "world_size", "micro_batch_size", "steps"),
-        [
-            (10, 4, 1, 4, 3),
-            (8, 4, 1, 4, 2),
-            (8, 4, 2, 2, 2),
-            (9, 4, 2, 2, 2),
-            (3, 32, 1, 32, 1),
-            (8, 1, 4, 1, 2),
-            (8, 6, 4, 1, 2),
-        ],
-    )
-    def test_steps_of_an_epoch(
-        self, num_rows: int, batch_size: int, world_size: int, micro_batch_size: int, steps: int
-    ) -> None:
-        config = TrainingConfig(base_model=TINY_ID, batch_size=batch_size)
-        spec = LoopSpec(config, Settings(), _Silent(), EOS, num_train_rows=num_rows, num_eval_rows=0)
-        assert spec.micro_batch_size(world_size) == micro_batch_size
-        assert spec.num_batches(num_rows, world_size) == steps
-
-
-class _Silent:
-    def report(self, progress: Any) -> None:
-        """Tell nobody."""
-
-
-class TestAdapter:
-    def test_it_names_its_base_model_by_id(self, model: Any, tmp_path: Path) -> None:
-        adapter = add_adapter(model, CONFIG)
-        adapter.save_pretrained(tmp_path, save_embedding_layers=False)
-        saved = json.loads((tmp_path / "adapter_config.json").read_text())
-        assert saved["base_model_name_or_path"] == TINY_ID
-        assert (saved["r"], saved["lora_alpha"], saved["task_type"]) == (16, 32, "CAUSAL_LM")
-
-    def test_it_sits_on_all_seven_projections_of_every_layer(self, model: Any) -> None:
-        adapter = add_adapter(model, CONFIG)
-        places = {
-            (name.split(".layers.")[1].split(".")[0], name.split(".lora_")[0].rsplit(".", 1)[-1])
-            for name, parameter in adapter.named_parameters()
-            if parameter.requires_grad
-        }
-        projections = {"q_proj", "k_proj", "v_proj", "o_proj", "gate_proj", "up_proj", "down_proj"}
-        assert places == {(layer, projection) for layer in "01" for projection in projections}
-
-    def test_new_adapter_changes_nothing(self, tiny_model_folder: Path, model: Any) -> None:
-        before = load_causal_lm(tiny_model_folder, CPU).eval()
-        input_ids = torch.tensor([ROWS[0][0]])
+    def test_so_does_an_evaluation_that_gives_none(self, tiny_model_folder: Path, tmp_path: Path) -> None:
+        base = load_causal_lm(tiny_model_folder, CPU)
         with torch.no_grad():
-            expected, actual = before(input_ids).logits, add_adapter(model, CONFIG).eval()(input_ids).logits
-        torch.testing.assert_close(actual, expected)
+            base.get_input_embeddings().weight.fill_(math.nan)
+        reporter = RecordingReporter()
+        spec = LoopSpec(config_of(), SETTINGS, reporter, EOS, len(TRAIN_ROWS), len(EVAL_ROWS))
+        with pytest.raises(TrainingError, match="the evaluation loss became nan at step 0") as error:
+            fine_tune(spec, FakeWorker({"train": TRAIN_ROWS, "evaluation": EVAL_ROWS}, tmp_path), base)
+        assert error.value.reason is FailureReason.DIVERGED
+        assert not any(report.eval_loss for report in reporter.reports)
+
+    def test_unknown_target_modules_end_it_before_it_starts(self, tiny_model_folder: Path, tmp_path: Path) -> None:
+        config = config_of(lora=LoraSettings(target_modules=("q_proj", "c_attn")))
+        with pytest.raises(TrainingError, match="target_modules has c_attn, which") as error:
+            train(tiny_model_folder, tmp_path / "run", config)
+        assert error.value.reason is FailureReason.INVALID_HYPERPARAMETERS
+        assert list((tmp_path / "run").iterdir()) == []
 
 
-@dataclass
-class Run:
-    """What a checkpoint is made of."""
-
-    adapter: Any
-    optimizer: torch.optim.Optimizer
-    scheduler: Any
-
-    def step(self) -> None:
-        completion_loss_sum(self.adapter, batch_of(ROWS)).backward()
-        self.optimizer.step()
-        self.optimizer.zero_grad(set_to_none=True)
-        self.scheduler.step()
-
-    def weights(self) -> dict[str, torch.Tensor]:
-        return {name: value.clone() for name, value in self.adapter.state_dict().items() if "lora_" in name}
+def _one_of_two(rank: int, folder: str, runs: dict[str, TrainingConfig]) -> None:
+    """A process that trains on every second row."""
+    torch.set_num_threads(1)
+    dist.init_process_group("gloo", init_method=f"file://{next(iter(runs))}.rendezvous", rank=rank, world_size=2)
+    rows = {"train": TRAIN_ROWS[rank::2], "evaluation": EVAL_ROWS}
+    for checkpoints, config in runs.items():
+        spec = LoopSpec(config, SETTINGS, RecordingReporter(), EOS, len(TRAIN_ROWS), len(EVAL_ROWS))
+        worker = FakeWorker(rows, Path(checkpoints), rank=rank, world_size=2)
+        fine_tune(spec, worker, load_causal_lm(Path(folder), CPU))
+    dist.destroy_process_group()
 
 
-def new_run(folder: Path, *, seed: int) -> Run:
-    torch.manual_seed(seed)
-    config = TrainingConfig(base_model=TINY_ID, lora=LoraSettings(lora_dropout=0.5))
-    adapter = add_adapter(load_causal_lm(folder, CPU), config).train()
-    trainable = [parameter for parameter in adapter.parameters() if parameter.requires_grad]
-    optimizer = torch.optim.AdamW(trainable, lr=1e-2)
-    return Run(adapter, optimizer, torch.optim.lr_scheduler.LambdaLR(optimizer, WarmupCosine(0.3, 10)))
-
-
-STATE = RunState(
-    epochs_done=1,
-    steps_done=2,
-    tokens_done=38,
-    train_seconds=1.5,
-    history=[EpochRecord(0, None, 10.5), EpochRecord(1, 9.5, None)],
-)
-
-
-class TestCheckpoint:
-    def test_restored_run_goes_on_as_the_saved_one(self, tiny_model_folder: Path, tmp_path: Path) -> None:
-        saved = new_run(tiny_model_folder, seed=0)
-        for _ in range(2):
-            saved.step()
-        checkpoint.save(tmp_path, saved.adapter, saved.optimizer, saved.scheduler, STATE)
-        for _ in range(2):
-            saved.step()
-
-        restored = new_run(tiny_model_folder, seed=1)
-        state = checkpoint.restore(tmp_path, restored.adapter, restored.optimizer, restored.scheduler)
-        assert state == STATE
-        assert restored.scheduler.get_last_lr() == [pytest.approx(0.75e-2)]
-        for _ in range(2):
-            restored.step()  # with dropout, so that random state counts too
-        assert restored.weights().keys() == saved.weights().keys()
-        torch.testing.assert_close(restored.weights(), saved.weights(), rtol=0, atol=0)
-
-    def test_without_it_the_run_would_be_another(self, tiny_model_folder: Path) -> None:
-        one, other = (new_run(tiny_model_folder, seed=seed) for seed in (0, 1))
-        assert any(not torch.equal(one.weights()[name], value) for name, value in other.weights().items())
-
-    def test_state_can_be_read_alone(self, tiny_model_folder: Path, tmp_path: Path) -> None:
-        run = new_run(tiny_model_folder, seed=0)
-        checkpoint.save(tmp_path, run.adapter, run.optimizer, run.scheduler, STATE)
-        assert checkpoint.read_state(tmp_path) == STATE
-
-    def test_base_model_is_not_part_of_it(self, tiny_model_folder: Path, tmp_path: Path) -> None:
-        run = new_run(tiny_model_folder, seed=0)
-        checkpoint.save(tmp_path, run.adapter, run.optimizer, run.scheduler, STATE)
-        assert (tmp_path / checkpoint.ADAPTER_WEIGHTS).stat().st_size < 1_000_000
-        assert json.loads((tmp_path / checkpoint.ADAPTER_CONFIG).read_text())["base_model_name_or_path"] == TINY_ID
+def test_two_workers_train_the_adapter_that_one_does(tiny_model_folder: Path, tmp_path: Path) -> None:
+    """A step takes all rows, so that their order doesn't matter; three evaluation rows don't divide by two."""
+    configs = (config_of(batch_size=12), config_of(batch_size=4, gradient_accumulation_steps=3))
+    runs = {str(tmp_path / f"two-{number}"): config for number, config in enumerate(configs)}
+    train(tiny_model_folder, tmp_path / "alone", configs[0])
+    for checkpoints in runs:
+        Path(checkpoints).mkdir()
+    mp.spawn(_one_of_two, (str(tiny_model_folder), runs), nprocs=2)  # type: ignore[no-untyped-call]
+    for checkpoints in runs:
+        torch.testing.assert_close(weights(Path(checkpoints)), weights(tmp_path / "alone"), rtol=1e-3, atol=1e-6)
+        assert losses(Path(checkpoints)) == pytest.approx(losses(tmp_path / "alone"), rel=1e-5)

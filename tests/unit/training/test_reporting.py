@@ -3,16 +3,7 @@ from __future__ import annotations
 import pytest
 
 from sienn_ray.training.reporting import PHASE_PERCENT, Phase, Progress, ProgressMeter
-
-
-class RecordingReporter:
-    """Keeps what it is told."""
-
-    def __init__(self) -> None:
-        self.reports: list[Progress] = []
-
-    def report(self, progress: Progress) -> None:
-        self.reports.append(progress)
+from tests.fakes_training import RecordingReporter
 
 
 class ManualClock:
@@ -34,12 +25,13 @@ def run(*, num_steps: int, interval_s: float, first_step: int = 0) -> list[Progr
         num_steps=num_steps,
         num_eval_batches=0,
         first_step=first_step,
+        first_tokens=100 * first_step,
         interval_s=interval_s,
     )
     meter.begin_epoch()
     for step in range(first_step + 1, num_steps + 1):
         epoch = 1 if step <= num_steps // 2 else 2
-        meter.step(epoch=epoch, step=step, loss=1 / 3, tokens=100, learning_rate=2e-4)
+        meter.step(epoch=epoch, step=step, loss=1 / 3, num_tokens=100 * step, learning_rate=2e-4)
     return reporter.reports
 
 
@@ -67,6 +59,7 @@ def test_step_says_all_that_is_known() -> None:
     facts = reports[5].facts()
     assert facts.pop("tokens_per_s") > 0
     assert facts.pop("time_left_s") >= 0
+    assert facts.pop("train_seconds") >= 0
     assert facts == {
         "phase": "training",
         "current_epoch": 2,
@@ -75,6 +68,7 @@ def test_step_says_all_that_is_known() -> None:
         "total_steps": 10,
         "current_loss": 0.3333,
         "learning_rate": 2e-4,
+        "num_tokens": 600,
     }
 
 
@@ -105,16 +99,27 @@ def test_resumed_run_goes_on_counting() -> None:
 def test_time_left_counts_only_training_and_only_this_attempt() -> None:
     reporter, clock = RecordingReporter(), ManualClock()
     meter = ProgressMeter(
-        reporter, num_epochs=2, num_steps=100, num_eval_batches=3, first_step=50, interval_s=0, clock=clock
+        reporter,
+        num_epochs=2,
+        num_steps=100,
+        num_eval_batches=3,
+        first_step=50,
+        first_tokens=9_000,
+        first_seconds=250.0,
+        interval_s=0,
+        clock=clock,
     )
     clock.now = 1000.0  # an evaluation
     meter.begin_epoch()
     for step in (51, 52):
         clock.now += 4.0
-        meter.step(epoch=2, step=step, loss=1.0, tokens=200, learning_rate=1e-4)
+        meter.step(epoch=2, step=step, loss=1.0, num_tokens=9_000 + 200 * (step - 50), learning_rate=1e-4)
     report = reporter.reports[-1]
     assert report.tokens_per_s == 50.0
     assert report.time_left_s == 4.0 * 48
+    # These are of the whole run.
+    assert (report.num_tokens, report.train_seconds) == (9_400, 258.0)
+    assert meter.train_seconds == 258.0
 
 
 def test_progress_moves_through_evaluations_too() -> None:
@@ -125,7 +130,7 @@ def test_progress_moves_through_evaluations_too() -> None:
     meter.evaluated(epoch=0, step=0, eval_loss=2.00004)
     meter.begin_epoch()
     for step in range(1, 7):
-        meter.step(epoch=1, step=step, loss=1.0, tokens=1, learning_rate=1e-4)
+        meter.step(epoch=1, step=step, loss=1.0, num_tokens=step, learning_rate=1e-4)
     for batch in range(1, 10):
         meter.eval_batch(epoch=1, step=6, batch=batch)
     meter.evaluated(epoch=1, step=6, eval_loss=0.5)
@@ -135,7 +140,14 @@ def test_progress_moves_through_evaluations_too() -> None:
     assert percents[0] > PHASE_PERCENT[Phase.TRAINING]
     assert percents[-1] == PHASE_PERCENT[Phase.SAVING]
     assert reporter.reports[8].facts() == {"phase": "evaluating"}
-    assert reporter.reports[9].facts() == {"phase": "evaluating", "eval_loss": 2.0}
+    assert reporter.reports[9].facts() == {
+        "phase": "evaluating",
+        "current_epoch": 0,
+        "total_epochs": 1,
+        "current_step": 0,
+        "total_steps": 6,
+        "eval_loss": 2.0,
+    }
     assert reporter.reports[-1].message == "Evaluated after epoch 1/1"
 
 

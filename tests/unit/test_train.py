@@ -1,0 +1,111 @@
+from __future__ import annotations
+
+from typing import Any
+
+import pytest
+
+from sienn_ray.errors import InvalidDatasetError
+from sienn_ray.jobs.schema import DatasetRecord, JobRecord, JobStatus, utc_now
+from sienn_ray.train import _parser, check_same_kind, is_awaited
+from sienn_ray.training.config import TrainingConfig
+
+
+def job_of(status: JobStatus, attempt: int) -> JobRecord:
+    return JobRecord(
+        id="job",
+        dataset_id="dataset",
+        config=TrainingConfig(base_model="owner/model"),
+        status=status,
+        attempt=attempt,
+        created_at=utc_now(),
+        updated_at=utc_now(),
+    )
+
+
+def dataset_of(dataset_id: str, dataset_format: str) -> DatasetRecord:
+    return DatasetRecord(
+        id=dataset_id,
+        filename="rows.jsonl",
+        size_bytes=1,
+        sha256="0" * 64,
+        format=dataset_format,
+        num_rows=1,
+        columns=[],
+        preview=[],
+        created_at=utc_now(),
+    )
+
+
+@pytest.mark.parametrize(
+    ("status", "attempt", "expected"),
+    [
+        (JobStatus.RUNNING, 2, True),
+        (JobStatus.PENDING, 1, True),  # Ray's job API didn't confirm the start that led here
+        (JobStatus.RUNNING, 1, False),
+        (JobStatus.RUNNING, 3, False),
+        (JobStatus.PENDING, 2, False),  # given up, or retried by the user
+        (JobStatus.PENDING, 3, False),
+        (JobStatus.CANCELLED, 1, False),
+        (JobStatus.CANCELLED, 2, False),
+        (JobStatus.FAILED, 2, False),
+        (JobStatus.COMPLETED, 2, False),
+    ],
+)
+def test_an_attempt_that_nobody_waits_for_is_told_apart(status: JobStatus, attempt: int, expected: bool) -> None:
+    assert is_awaited(job_of(status, attempt), attempt=2) is expected
+
+
+@pytest.mark.parametrize("formats", [("chat", "chat"), ("chat", "instruction"), ("text", "text"), ("text", None)])
+def test_datasets_of_the_same_kind_go_together(formats: tuple[str, str | None]) -> None:
+    training, validation = formats
+    check_same_kind(dataset_of("a", training), dataset_of("b", validation) if validation else None)
+
+
+@pytest.mark.parametrize(
+    ("formats", "words"),
+    [
+        (("text", "chat"), "validation dataset b holds prompts and answers and dataset a holds plain text"),
+        (("chat", "text"), "validation dataset b holds plain text and dataset a holds prompts and answers"),
+    ],
+)
+def test_text_and_conversations_do_not(formats: tuple[str, str], words: str) -> None:
+    with pytest.raises(InvalidDatasetError, match=words):
+        check_same_kind(dataset_of("a", formats[0]), dataset_of("b", formats[1]))
+
+
+class TestCommandLine:
+    def test_everything_about_a_job_can_be_said(self) -> None:
+        arguments = _parser().parse_args(
+            ["--dataset", "a.jsonl", "--validation-dataset", "s3://bucket/b.jsonl", "--name", "My job", "--lora-r", "4",
+             "--label", "team=ships", "--label", "note=a=b", "--label", "empty="]
+        )  # fmt: skip
+        assert (arguments.dataset, arguments.validation_dataset) == ("a.jsonl", "s3://bucket/b.jsonl")
+        assert (arguments.name, arguments.lora_r) == ("My job", 4)
+        assert dict(arguments.label) == {"team": "ships", "note": "a=b", "empty": ""}
+
+    @pytest.mark.parametrize(
+        ("words", "message"),
+        [
+            *(
+                (["--dataset", "a", "--label", label], "argument --label: must be KEY=VALUE, the key of up to 63")
+                for label in ("team", "=ships", "a b=c", f"{'k' * 64}=v", f"k={'v' * 256}", "k=a\x00", "k=\u202e")
+            ),
+            *(
+                (["--dataset", "a", "--name", name], "argument --name: must have 1 to 200 characters")
+                for name in ("", "n" * 201, "two\r\nlines", "\u202ename")
+            ),
+            (["--dataset", "a", "--job-id", "b"], "not allowed with"),
+            ([], "is required"),
+            (["--dataset", "a", "--batch-size", "four"], "--batch-size: invalid int value: 'four'"),
+        ],
+    )
+    def test_what_is_malformed_is_refused(
+        self, words: list[str], message: str, capsys: pytest.CaptureFixture[str]
+    ) -> None:
+        with pytest.raises(SystemExit):
+            _parser().parse_args(words)
+        assert message in capsys.readouterr().err
+
+    def test_a_job_of_the_service_needs_no_more_than_its_id(self) -> None:
+        arguments: Any = _parser().parse_args(["--job-id", "j", "--attempt", "2"])
+        assert (arguments.job_id, arguments.attempt, arguments.label) == ("j", 2, [])

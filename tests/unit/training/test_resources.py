@@ -1,0 +1,65 @@
+from __future__ import annotations
+
+from typing import Any
+
+import pytest
+
+from sienn_ray.settings import Settings
+from sienn_ray.training.resources import WorkerResources, choose_resources, num_placeable
+
+
+def choose(num_workers: int | None, nodes: list[dict[str, float]], max_workers: int = 100, **settings: Any) -> Any:
+    chosen = choose_resources(Settings(**settings), num_workers, max_workers, nodes)
+    return chosen.num_workers, chosen.cpus_per_worker, chosen.use_gpu
+
+
+@pytest.mark.parametrize(
+    ("asked", "setting", "max_workers", "expected"),
+    [(None, 1, 100, 1), (None, 3, 100, 3), (2, 1, 100, 2), (1, 3, 100, 1), (8, 1, 4, 4), (None, 8, 1, 1)],
+)
+def test_the_job_is_asked_first_then_the_setting(
+    asked: int | None, setting: int, max_workers: int, expected: int
+) -> None:
+    assert choose(asked, [{"CPU": 8}], max_workers, training_num_workers=setting)[0] == expected
+
+
+@pytest.mark.parametrize(
+    ("num_workers", "nodes", "cpus_per_worker"),
+    [
+        (1, [{"CPU": 2}], 2),
+        (2, [{"CPU": 2}], 1),
+        (2, [{"CPU": 8}], 4),
+        (1, [{"CPU": 4}, {"CPU": 8}], 8),
+        (4, [{"CPU": 4}, {"CPU": 8}], 3),
+        (64, [{"CPU": 2}], 1),
+        (1, [], 1),
+    ],
+)
+def test_cpus_are_shared(num_workers: int, nodes: list[dict[str, float]], cpus_per_worker: int) -> None:
+    assert choose(num_workers, nodes) == (num_workers, cpus_per_worker, False)
+
+
+@pytest.mark.parametrize(
+    ("num_workers", "setting", "num_gpus", "use_gpu"),
+    [(2, "auto", 2, True), (2, "auto", 1, False), (2, "always", 0, True), (1, "never", 8, False)],
+)
+def test_gpus_are_used_where_every_worker_gets_one(
+    num_workers: int, setting: str, num_gpus: int, use_gpu: bool
+) -> None:
+    nodes = [{"CPU": 4.0, "GPU": float(num_gpus)}]
+    assert choose(num_workers, nodes, training_gpu=setting)[2] is use_gpu
+
+
+def test_cpus_of_a_worker_can_be_set() -> None:
+    assert choose(2, [{"CPU": 8}], training_cpus_per_worker=3) == (2, 3, False)
+
+
+@pytest.mark.parametrize(
+    ("nodes", "expected"), [([], 0), ([{"CPU": 3}], 1), ([{"CPU": 4}, {"CPU": 5}], 4), ([{"CPU": 1}] * 8, 0)]
+)
+def test_a_worker_has_to_fit_on_one_node(nodes: list[dict[str, float]], expected: int) -> None:
+    assert num_placeable(WorkerResources(4, 2, use_gpu=False), nodes) == expected
+
+
+def test_a_node_without_a_gpu_holds_no_worker_that_needs_one() -> None:
+    assert num_placeable(WorkerResources(1, 1, use_gpu=True), [{"CPU": 8}, {"CPU": 8, "GPU": 1}]) == 1
