@@ -19,8 +19,9 @@ if TYPE_CHECKING:
     import torch
     from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
-# What a causal LM and its tokenizer are loaded from; pickled weights and code are left on the hub.
-_SNAPSHOT_PATTERNS = ["*.json", "*.safetensors", "*.jinja", "tokenizer.model", "merges.txt", "vocab.txt"]
+# What a tokenizer is loaded from, and a causal LM; pickled weights and code are left on the hub.
+_TOKENIZER_PATTERNS = ["*.json", "*.jinja", "tokenizer.model", "merges.txt", "vocab.txt"]
+_SNAPSHOT_PATTERNS = [*_TOKENIZER_PATTERNS, "*.safetensors"]
 
 
 def local_folder(base_model: str, settings: Settings) -> Path:
@@ -31,6 +32,19 @@ def local_folder(base_model: str, settings: Settings) -> Path:
     Raises:
         InvalidBaseModelError: The id can't be resolved.
     """
+    return _local_folder(base_model, settings, _SNAPSHOT_PATTERNS)
+
+
+def tokenizer_folder(base_model: str, settings: Settings) -> Path:
+    """The same where only the tokenizer is wanted: weights that aren't here yet stay where they are.
+
+    Raises:
+        InvalidBaseModelError: The id can't be resolved.
+    """
+    return _local_folder(base_model, settings, _TOKENIZER_PATTERNS)
+
+
+def _local_folder(base_model: str, settings: Settings, patterns: list[str]) -> Path:
     source = catalog.resolve(base_model, settings.hub_timeout_s)
     if source is BaseModelSource.PACKAGE:
         return _converted(base_model, catalog.PACKAGED[base_model], settings.models_dir)
@@ -38,7 +52,7 @@ def local_folder(base_model: str, settings: Settings) -> Path:
 
     return Path(
         huggingface_hub.snapshot_download(
-            base_model, allow_patterns=_SNAPSHOT_PATTERNS, local_files_only=source is BaseModelSource.HUB_CACHE
+            base_model, allow_patterns=patterns, local_files_only=source is BaseModelSource.HUB_CACHE
         )
     )
 

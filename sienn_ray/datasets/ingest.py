@@ -2,32 +2,32 @@
 
 from __future__ import annotations
 
-import sys
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
-from itertools import chain, islice
+from itertools import islice
 from pathlib import PurePath
-from types import TracebackType
 from typing import Any, BinaryIO
 
 import pyarrow as pa
-import pyarrow.parquet as pq
 
+from sienn_ray.datasets.faults import Fault, FaultLog
 from sienn_ray.datasets.json_array import read_json_array
+from sienn_ray.datasets.preview import MAX_ITEMS, preview_row, preview_string
 from sienn_ray.datasets.readers import RawRow, read_csv, read_jsonl
-from sienn_ray.datasets.schema import PARQUET_SCHEMA, CanonicalRow, DatasetFormat, canonical_row, detect_format
+from sienn_ray.datasets.row_writer import RowWriter
+from sienn_ray.datasets.schema import CanonicalRow, DatasetFormat, canonical_row, detect_format, empty_columns
 from sienn_ray.datasets.wording import shown
 from sienn_ray.errors import InvalidDatasetError
 
 MAX_ROW_BYTES = 4 * 1024 * 1024
-MAX_ROW_GROUP_ROWS = 1_000
-MAX_ROW_GROUP_BYTES = 8 * 1024 * 1024
+PREVIEW_ROWS = 5
+# A file of gigabytes may be nothing but tiny bad rows, and to count them all would take hours.
+MAX_BAD_ROWS = 100_000
 
-MAX_PREVIEW_CHARS = 500
-MAX_PREVIEW_ITEMS = 100
-MAX_PREVIEW_DEPTH = 8
+# What a reader gives: rows, and the error of each row that can't be read. It raises what ends the reading.
+Rows = Iterator[RawRow | InvalidDatasetError]
 
-_READERS: dict[str, Callable[[BinaryIO, int], Iterator[RawRow]]] = {
+_READERS: dict[str, Callable[[BinaryIO, int], Rows]] = {
     ".csv": read_csv,
     ".json": read_json_array,
     ".jsonl": read_jsonl,
@@ -40,7 +40,7 @@ class IngestReport:
 
     Args:
         format: The column set, told from the first row.
-        columns: The first row's columns as the file names them, at most `MAX_PREVIEW_ITEMS`.
+        columns: The first row's columns as the file names them, at most `preview.MAX_ITEMS`.
         num_rows: Rows written.
         preview: The first rows as the file has them, with long values cut; fit to be stored and shown as JSON.
     """
@@ -51,12 +51,35 @@ class IngestReport:
     preview: list[dict[str, Any]]
 
 
+@dataclass(frozen=True, slots=True)
+class Inspection:
+    """What any file holds, and what is wrong with it.
+
+    Args:
+        format: The column set, told from the first row that can be read; None where there is none.
+        columns: That row's columns as the file names them, at most `preview.MAX_ITEMS`.
+        num_rows: Rows that were read, good and bad.
+        num_bad_rows: Rows with a fault.
+        faults: The first of the rows' faults, and what ended the reading, in the order of the file.
+        is_complete: Whether the file was read to its end.
+        preview: The first good rows, as `IngestReport` has them.
+    """
+
+    format: DatasetFormat | None
+    columns: tuple[str, ...]
+    num_rows: int
+    num_bad_rows: int
+    faults: tuple[Fault, ...]
+    is_complete: bool
+    preview: list[dict[str, Any]]
+
+
 def ingest(
     source: BinaryIO,
     filename: str,
     sink: BinaryIO | pa.NativeFile,
     *,
-    preview_rows: int = 5,
+    preview_rows: int = PREVIEW_ROWS,
     max_row_bytes: int = MAX_ROW_BYTES,
 ) -> IngestReport:
     """Check a dataset and write it as Parquet, with the columns of `PARQUET_SCHEMA`.
@@ -69,97 +92,93 @@ def ingest(
         max_row_bytes: The longest row accepted, as it is in the file.
 
     Raises:
-        InvalidDatasetError: Something is wrong with the file; the first fault ends the reading.
+        InvalidDatasetError: Something is wrong with the file; it names the first faults and counts the others.
     """
-    rows = _reader(filename)(source, max_row_bytes)
-    first = next(rows, None)
-    if first is None:
-        raise InvalidDatasetError("the file has no rows; at least one is needed")
-    dataset_format = detect_format(first.values)
-    preview: list[dict[str, Any]] = []
-    with _CanonicalWriter(sink) as writer:
-        for raw in chain([first], rows):
-            writer.add(_checked(dataset_format, raw), raw.line)
-            if len(preview) < preview_rows:
-                preview.append(_preview_object(raw.values))
-    columns = tuple(_preview_string(name) for name in islice(first.values, MAX_PREVIEW_ITEMS))
-    return IngestReport(dataset_format, columns, writer.num_rows, preview)
+    with RowWriter(sink) as writer:
+        reading = _Reading(preview_rows, writer)
+        reading.read(source, filename, max_row_bytes)
+        if reading.log.faults:
+            raise reading.log.combined()
+    assert reading.format is not None  # noqa: S101  (else there would be a fault)
+    return IngestReport(reading.format, reading.shown_columns, reading.num_rows, reading.preview)
 
 
-def _reader(filename: str) -> Callable[[BinaryIO, int], Iterator[RawRow]]:
+def inspect(
+    source: BinaryIO, filename: str, *, preview_rows: int = PREVIEW_ROWS, max_row_bytes: int = MAX_ROW_BYTES
+) -> Inspection:
+    """Check a dataset, write nothing, and report whatever is wrong with it. The arguments are those of `ingest`."""
+    reading = _Reading(preview_rows)
+    reading.read(source, filename, max_row_bytes)
+    return Inspection(
+        format=reading.format,
+        columns=reading.shown_columns,
+        num_rows=reading.num_rows,
+        num_bad_rows=reading.log.num_bad_rows,
+        faults=reading.log.faults,
+        is_complete=reading.is_complete,
+        preview=reading.preview,
+    )
+
+
+class _Reading:
+    """One pass over a file; good rows go to `writer` for as long as all have been good."""
+
+    def __init__(self, preview_rows: int, writer: RowWriter | None = None) -> None:
+        self._preview_rows = preview_rows
+        self._writer = writer
+        self._columns: tuple[str, ...] = ()
+        self.log = FaultLog()
+        self.format: DatasetFormat | None = None
+        self.num_rows = 0
+        self.is_complete = False
+        self.preview: list[dict[str, Any]] = []
+
+    @property
+    def shown_columns(self) -> tuple[str, ...]:
+        return tuple(preview_string(name) for name in self._columns)
+
+    def read(self, source: BinaryIO, filename: str, max_row_bytes: int) -> None:
+        try:
+            for item in _reader(filename)(source, max_row_bytes):
+                self._take(item)
+                del item  # a row of the worst kind takes 100 MiB, and readers hold none while they read the next one
+            self.is_complete = True
+        except InvalidDatasetError as error:
+            self.log.add_end(error)
+        if self.is_complete and self.num_rows == 0:
+            self.log.add_end(InvalidDatasetError("the file has no rows; at least one is needed"))
+
+    def _take(self, item: RawRow | InvalidDatasetError) -> None:
+        if isinstance(item, InvalidDatasetError):
+            self.num_rows += 1
+            self._refuse(item)
+            return
+        if self.format is None:
+            self.format = detect_format(item.values)
+            self._columns = tuple(islice(item.values, MAX_ITEMS))
+        self.num_rows += 1
+        try:
+            row = canonical_row(self.format, item.values)
+        except InvalidDatasetError as error:
+            self._refuse(item.error(error.message))
+        else:
+            self._keep(row, item)
+
+    def _refuse(self, error: InvalidDatasetError) -> None:
+        self.log.add_row(error)
+        if self.log.num_bad_rows == MAX_BAD_ROWS:
+            raise InvalidDatasetError(f"the reading ended after {MAX_BAD_ROWS:,} bad rows")
+
+    def _keep(self, row: CanonicalRow, raw: RawRow) -> None:
+        if self._writer and self.log.num_bad_rows == 0:
+            self._writer.add(row, raw.line, empty_columns(self._columns, raw.values))
+        if len(self.preview) < self._preview_rows:
+            self.preview.append(preview_row(raw.values))
+
+
+def _reader(filename: str) -> Callable[[BinaryIO, int], Rows]:
     extension = PurePath(filename).suffix.lower()
     if extension not in _READERS:
         found = f"the extension {shown(extension)} is not" if extension else "a file without an extension is not"
         raise InvalidDatasetError(f"{found} accepted; use one of {', '.join(_READERS)}")
     return _READERS[extension]
-
-
-def _checked(dataset_format: DatasetFormat, raw: RawRow) -> CanonicalRow:
-    try:
-        return canonical_row(dataset_format, raw.values)
-    except InvalidDatasetError as error:
-        raise raw.error(error.message) from error
-
-
-class _CanonicalWriter:
-    """Writes canonical rows as Parquet in row groups that are bounded in rows and in memory."""
-
-    def __init__(self, sink: BinaryIO | pa.NativeFile) -> None:
-        self._parquet = pq.ParquetWriter(sink, PARQUET_SCHEMA, compression="zstd")
-        self._buffer: list[dict[str, Any]] = []
-        self._buffer_bytes = 0
-        self.num_rows = 0
-
-    def __enter__(self) -> _CanonicalWriter:
-        return self
-
-    def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, at: TracebackType | None) -> None:
-        # Closed after an error too: pyarrow would otherwise do it when collecting garbage, on a sink that may be gone.
-        try:
-            if error is None:
-                self._flush()
-        finally:
-            self._parquet.close()
-
-    def add(self, row: CanonicalRow, line: int) -> None:
-        messages = row.messages and [{"role": str(m.role), "content": m.content} for m in row.messages]
-        self._buffer.append({"row": self.num_rows, "line": line, "messages": messages, "text": row.text})
-        self._buffer_bytes += _size_bytes(row)
-        self.num_rows += 1
-        if len(self._buffer) >= MAX_ROW_GROUP_ROWS or self._buffer_bytes >= MAX_ROW_GROUP_BYTES:
-            self._flush()
-
-    def _flush(self) -> None:
-        if self._buffer:
-            self._parquet.write_batch(pa.RecordBatch.from_pylist(self._buffer, schema=PARQUET_SCHEMA))
-            self._buffer, self._buffer_bytes = [], 0
-
-
-def _size_bytes(row: CanonicalRow) -> int:
-    """About how much memory a row's strings take."""
-    if row.messages is None:
-        return sys.getsizeof(row.text)
-    return sum(sys.getsizeof(message.content) for message in row.messages)
-
-
-def _preview_object(values: dict[str, Any], depth: int = 1) -> dict[str, Any]:
-    items = islice(values.items(), MAX_PREVIEW_ITEMS)
-    return {_preview_string(name): _preview_value(value, depth + 1) for name, value in items}
-
-
-def _preview_value(value: Any, depth: int) -> Any:
-    if isinstance(value, str):
-        return _preview_string(value)
-    if not isinstance(value, dict | list):
-        return value
-    if depth >= MAX_PREVIEW_DEPTH:
-        return "…"
-    if isinstance(value, dict):
-        return _preview_object(value, depth)
-    return [_preview_value(item, depth + 1) for item in value[:MAX_PREVIEW_ITEMS]]
-
-
-def _preview_string(text: str) -> str:
-    """Cut a string and replace what JSON responses or databases can't hold: halves of surrogate pairs, and NUL."""
-    cut = text if len(text) <= MAX_PREVIEW_CHARS else text[:MAX_PREVIEW_CHARS] + "…"
-    return cut.encode(errors="replace").decode().replace("\0", "\N{REPLACEMENT CHARACTER}")

@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+import threading
 from dataclasses import dataclass
 from typing import IO, Any, cast
 
-from sienn_ray.datasets.ingest import IngestReport, ingest
+from sienn_ray.datasets.ingest import IngestReport, Inspection, ingest, inspect
 from sienn_ray.storage import Storage, copy_hashed
+
+FOLDER_KEY = "datasets"
 
 
 @dataclass(frozen=True)
@@ -18,9 +21,13 @@ class TakenDataset:
     report: IngestReport
 
 
+class AbandonedError(Exception):
+    """Nobody waits for the check of a file any more."""
+
+
 def folder_key(dataset_id: str) -> str:
     """Storage key of everything that belongs to a dataset."""
-    return f"datasets/{dataset_id}"
+    return f"{FOLDER_KEY}/{dataset_id}"
 
 
 def file_key(dataset_id: str) -> str:
@@ -33,14 +40,38 @@ def rows_key(dataset_id: str) -> str:
     return f"{folder_key(dataset_id)}/rows.parquet"
 
 
-def check_rows(storage: Storage, dataset_id: str, filename: str, *, max_row_bytes: int) -> IngestReport:
+def check_rows(
+    storage: Storage, dataset_id: str, filename: str, *, max_row_bytes: int, abandoned: threading.Event | None = None
+) -> IngestReport:
     """Check a file that is in storage and write its rows beside it; takes as long as reading the file takes.
+
+    Args:
+        storage: Where the file is.
+        dataset_id: Whose it is.
+        filename: The user's name of it.
+        max_row_bytes: The longest row accepted.
+        abandoned: Ends the reading once it is set.
 
     Raises:
         InvalidDatasetError: The file isn't a dataset.
+        AbandonedError: `abandoned` was set.
     """
-    with storage.reading(file_key(dataset_id)) as source, storage.writing(rows_key(dataset_id)) as sink:
-        return ingest(cast(Any, source), filename, cast(Any, sink), max_row_bytes=max_row_bytes)
+    with storage.reading(file_key(dataset_id)) as file, storage.writing(rows_key(dataset_id)) as sink:
+        source: Any = _Abandonable(file, abandoned) if abandoned else file
+        return ingest(source, filename, cast(Any, sink), max_row_bytes=max_row_bytes)
+
+
+def inspect_file(
+    storage: Storage, dataset_id: str, filename: str, *, max_row_bytes: int, abandoned: threading.Event | None = None
+) -> Inspection:
+    """Check a file that is in storage and write nothing. The arguments are those of `check_rows`.
+
+    Raises:
+        AbandonedError: `abandoned` was set.
+    """
+    with storage.reading(file_key(dataset_id)) as file:
+        source: Any = _Abandonable(file, abandoned) if abandoned else file
+        return inspect(source, filename, max_row_bytes=max_row_bytes)
 
 
 def take(storage: Storage, dataset_id: str, filename: str, source: IO[bytes], *, max_row_bytes: int) -> TakenDataset:
@@ -56,3 +87,16 @@ def take(storage: Storage, dataset_id: str, filename: str, source: IO[bytes], *,
     except BaseException:
         storage.delete(folder_key(dataset_id))
         raise
+
+
+class _Abandonable:
+    """A file whose reading ends when nobody waits for it."""
+
+    def __init__(self, file: IO[bytes], abandoned: threading.Event) -> None:
+        self._file = file
+        self._abandoned = abandoned
+
+    def read(self, size: int = -1) -> bytes:
+        if self._abandoned.is_set():
+            raise AbandonedError
+        return self._file.read(size)

@@ -15,17 +15,20 @@ from sienn_ray.errors import InvalidDatasetError
 _MAX_REASON_CHARS = 120
 
 
-def read_json_array(source: BinaryIO, max_row_bytes: int) -> Iterator[RawRow]:
+def read_json_array(source: BinaryIO, max_row_bytes: int) -> Iterator[RawRow | InvalidDatasetError]:
     """Read a JSON file that is one array of objects.
 
+    Yields:
+        Rows, and in place of a row that is no object, is too deeply nested or repeats a key, its error.
+
     Raises:
-        InvalidDatasetError: The file is no such array, or a row is too long or too deeply nested, or repeats a key.
+        InvalidDatasetError: The file is no JSON array, or a row is too long.
     """
     parser = _ArrayParser(source, max_row_bytes)
     try:
         yield from parser.rows()
     except (ijson.JSONError, ValueError, ArithmeticError, RecursionError) as error:
-        raise InvalidDatasetError(f"{parser.place()}: {_reason(error)}") from error
+        raise parser.error(_reason(error)) from error
 
 
 class _BoundedFeed:
@@ -49,10 +52,26 @@ class _BoundedFeed:
         if size == 0:  # ijson asks so to learn whether it gets bytes or str
             return b""
         if self._row_bytes > self._max_row_bytes:
-            raise InvalidDatasetError(f"row {self.row}: longer than {self._max_row_bytes:,} bytes; shorten or split it")
+            raise InvalidDatasetError(
+                f"row {self.row}: longer than {self._max_row_bytes:,} bytes; shorten or split it", self.row
+            )
         chunk = next(self._chunks, b"")
         self._row_bytes += len(chunk)
         return chunk
+
+
+class _RowError(Exception):
+    """A row can't be used, but the parser can go on behind it.
+
+    Args:
+        message: What is wrong.
+        num_open: Lists and objects of the row that are still open.
+    """
+
+    def __init__(self, message: str, num_open: int) -> None:
+        super().__init__(message)
+        self.message = message
+        self.num_open = num_open
 
 
 class _ArrayParser:
@@ -63,28 +82,45 @@ class _ArrayParser:
         # use_float: without it, ijson 3.6's C code leaves a null pointer behind on integers of over 4,300 digits.
         self._events: Iterator[tuple[str, Any]] = ijson.basic_parse(self._feed, buf_size=CHUNK_BYTES, use_float=True)
         self._is_in_row = False
+        self._num_open = 0  # lists and objects of a row that was given up
 
-    def rows(self) -> Iterator[RawRow]:
+    def rows(self) -> Iterator[RawRow | InvalidDatasetError]:
         self._enter_array()
         for event, value in self._events:
             if event == "end_array":
                 continue  # the parser goes on to look for trailing garbage
-            if event != "start_map":
-                raise self._error(f"must be an object, got {'a list' if event == 'start_array' else kind_of(value)}")
             self._is_in_row = True
-            values = self._object(depth=1)
+            yield self._row(event, value)
+            self._skip()
             self._is_in_row = False
-            yield RawRow(values, self._feed.row, is_array_item=True)
             self._feed.end_row()
 
-    def place(self) -> str:
-        """Where the parser is, for an error message."""
+    def error(self, message: str) -> InvalidDatasetError:
+        """An error that says where the parser is."""
+        row = self._feed.row
         if self._is_in_row:
-            return f"row {self._feed.row}"
-        return f"after row {self._feed.row - 1}" if self._feed.row > 1 else "before the first row"
+            return InvalidDatasetError(f"row {row}: {message}", row)
+        return InvalidDatasetError(f"after row {row - 1}: {message}" if row > 1 else f"before the first row: {message}")
 
-    def _error(self, message: str) -> InvalidDatasetError:
-        return InvalidDatasetError(f"row {self._feed.row}: {message}")
+    def _row(self, event: str, value: Any) -> RawRow | InvalidDatasetError:
+        try:
+            return RawRow(self._row_object(event, value), self._feed.row, is_array_item=True)
+        except _RowError as error:
+            self._num_open = error.num_open
+            return self.error(error.message)
+
+    def _row_object(self, event: str, value: Any) -> dict[str, Any]:
+        if event == "start_map":
+            return self._object(depth=1)
+        if event == "start_array":
+            raise _RowError("must be an object, got a list", num_open=1)
+        raise _RowError(f"must be an object, got {kind_of(value)}", num_open=0)
+
+    def _skip(self) -> None:
+        """Go on to the end of a row that was given up."""
+        while self._num_open:
+            event, _ = next(self._events)
+            self._num_open += event.startswith("start_") - event.startswith("end_")
 
     def _enter_array(self) -> None:
         event, value = next(self._events)
@@ -108,7 +144,7 @@ class _ArrayParser:
             if event == "end_map":
                 break
             if key in values:
-                raise self._error(f"the key {shown(key)} comes more than once in an object")
+                raise _RowError(f"the key {shown(key)} comes more than once in an object", num_open=depth)
             values[key] = self._value(*next(self._events), depth)
         return values
 
@@ -123,7 +159,7 @@ class _ArrayParser:
 
     def _check_depth(self, depth: int) -> None:
         if depth > MAX_JSON_DEPTH:
-            raise self._error(f"nested deeper than {MAX_JSON_DEPTH} levels")
+            raise _RowError(f"nested deeper than {MAX_JSON_DEPTH} levels", num_open=depth)
 
 
 def _reason(error: Exception) -> str:

@@ -34,42 +34,55 @@ class RawRow:
 
     def error(self, message: str) -> InvalidDatasetError:
         """An error that says where this row is."""
-        if self.is_array_item:
-            return InvalidDatasetError(f"row {self.line}: {message}")
-        return InvalidDatasetError(message, self.line)
+        return InvalidDatasetError(f"row {self.line}: {message}" if self.is_array_item else message, self.line)
 
 
-def read_csv(source: BinaryIO, max_row_bytes: int) -> Iterator[RawRow]:
+def read_csv(source: BinaryIO, max_row_bytes: int) -> Iterator[RawRow | InvalidDatasetError]:
     """Read a CSV file (RFC 4180) whose first row names the columns; empty lines are skipped.
 
+    Yields:
+        Rows, and in place of a broken row (too few or too many fields, quotes in the wrong place) its error.
+
     Raises:
-        InvalidDatasetError: The file is not such a CSV, or a row is too long or has too few or too many fields.
+        InvalidDatasetError: The header is broken, a row is too long, or a quote is left open.
     """
     records = _csv_records(source, max_row_bytes)
     header_line, header = next(records, (0, []))
+    if isinstance(header, InvalidDatasetError):
+        raise header
     if not header:
         raise InvalidDatasetError("the file is empty; the first row must name the columns")
     _check_header(header, header_line)
     for line, fields in records:
-        if len(fields) != len(header):
-            raise InvalidDatasetError(
+        if isinstance(fields, InvalidDatasetError):
+            yield fields
+        elif len(fields) != len(header):
+            yield InvalidDatasetError(
                 f"the row has {len(fields)} fields, but the header has {len(header)} columns; "
                 "put quotes around a field with commas or line breaks, and double the quotes in it",
                 line,
             )
-        yield RawRow(dict(zip(header, fields, strict=True)), line)
+        else:
+            yield RawRow(dict(zip(header, fields, strict=True)), line)
+        del fields  # not to be held beside the next row's
 
 
-def read_jsonl(source: BinaryIO, max_row_bytes: int) -> Iterator[RawRow]:
+def read_jsonl(source: BinaryIO, max_row_bytes: int) -> Iterator[RawRow | InvalidDatasetError]:
     """Read a file with one JSON object per line; blank lines are skipped.
 
+    Yields:
+        Rows, and in place of a line that is no JSON object, is too deeply nested or repeats a key, its error.
+
     Raises:
-        InvalidDatasetError: A line is no JSON object, is too long or too deeply nested, or repeats a key.
+        InvalidDatasetError: A line is too long.
     """
     for line, text in enumerate(text_lines(source, max_row_bytes), start=1):
         # Without its end, so that a fault at the end is not placed in the next line.
         if content := text.rstrip(" \t\r\n"):
-            yield RawRow(_json_object(content, line), line)
+            try:
+                yield RawRow(_json_object(content, line), line)
+            except InvalidDatasetError as error:
+                yield error
 
 
 class _BoundedLines:
@@ -101,8 +114,8 @@ class _BoundedLines:
         return line
 
 
-def _csv_records(source: BinaryIO, max_row_bytes: int) -> Iterator[tuple[int, list[str]]]:
-    """Yield (line where the record begins, its fields)."""
+def _csv_records(source: BinaryIO, max_row_bytes: int) -> Iterator[tuple[int, list[str] | InvalidDatasetError]]:
+    """Yield (line where the record begins, its fields or what is wrong with it)."""
     # The limit belongs to the whole process and is 128 KiB at first, too little for a long row. It is only ever raised,
     # so that no other reader meets a lower one; ours is bounded by _BoundedLines in any case.
     if csv.field_size_limit() < max_row_bytes:
@@ -116,14 +129,23 @@ def _csv_records(source: BinaryIO, max_row_bytes: int) -> Iterator[tuple[int, li
         except StopIteration:
             return
         except csv.Error as error:
-            raise InvalidDatasetError(f"broken CSV: {_csv_reason(error)}", lines.record_line) from error
-        if fields:
-            yield lines.record_line, fields
+            fault = InvalidDatasetError(f"broken CSV: {_csv_reason(error)}", lines.record_line)
+            if _is_open_quote(error):
+                raise fault from error
+            yield lines.record_line, fault  # the reader begins anew with the next line
+        else:
+            if fields:
+                yield lines.record_line, fields
+            del fields
+
+
+def _is_open_quote(error: csv.Error) -> bool:
+    return str(error) == "unexpected end of data"
 
 
 def _csv_reason(error: csv.Error) -> str:
     reason = str(error)
-    if reason == "unexpected end of data":
+    if _is_open_quote(error):
         return "a quote opened in this row is never closed"
     if reason.startswith("new-line character seen in unquoted field"):
         return 'a carriage return stands alone; end lines with "\\n" or "\\r\\n"'

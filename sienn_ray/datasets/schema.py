@@ -22,6 +22,8 @@ PARQUET_SCHEMA: pa.Schema = pa.schema(
         pa.field("line", pa.int64(), nullable=False),  # 1-based: line (CSV, JSONL) or row (JSON array) in the upload
         pa.field("messages", pa.list_(pa.struct([("role", pa.string()), ("content", pa.string())]))),
         pa.field("text", pa.string()),
+        # 0-based, among the columns that the dataset's record names. Datasets stored before this column lack it.
+        pa.field("empty_columns", pa.list_(pa.int16())),
     ]
 )
 
@@ -135,6 +137,20 @@ def canonical_row(dataset_format: DatasetFormat, raw_row: Mapping[str, Any]) -> 
         prompt = f"{prompt}\n\n{context}"
     completion = _filled_string(row, completion_column)
     return CanonicalRow(messages=(Message(Role.USER, prompt), Message(Role.ASSISTANT, completion)))
+
+
+def empty_columns(names: Sequence[str], raw_row: Mapping[str, Any]) -> list[int]:
+    """Which of the columns `names` hold nothing in a row: null, nothing but white space, or not there at all."""
+    try:
+        values = [raw_row[name] for name in names]
+    except KeyError:  # rows of a JSON file may lack a column, or write it with other case or spaces
+        row = {normalized_column(name): value for name, value in raw_row.items()}
+        values = [row.get(normalized_column(name)) for name in names]
+    return [
+        index
+        for index, value in enumerate(values)
+        if value is None or (isinstance(value, str) and (not value or value.isspace()))
+    ]
 
 
 def normalized_column(name: str) -> str:

@@ -24,6 +24,9 @@ _MAGIC = {
 }
 _HEAD_BYTES = max(len(magic) for magic in _MAGIC)
 
+_NOT_UTF8 = "byte 0x{byte:02x} at offset {offset} is not UTF-8; save the file as UTF-8"
+_NUL = "byte 0x{byte:02x} at offset {offset} is not text, perhaps UTF-16; save the file as UTF-8"
+
 
 def utf8_chunks(source: BinaryIO) -> Iterator[bytes]:
     """Read a file in chunks that are valid UTF-8, without a byte order mark, and never end within a character.
@@ -38,12 +41,15 @@ def utf8_chunks(source: BinaryIO) -> Iterator[bytes]:
         chunk = source.read(CHUNK_BYTES)
         is_last = not chunk
         data = pending + chunk
-        valid = data[: _num_valid_bytes(data, is_last, offset, line)]
-        pending = data[len(valid) :]
-        offset += len(valid)
-        line += valid.count(b"\n")
-        if valid:
+        num_valid, fault = _checked(data, is_last)
+        # What is before a bad byte is given out first, so that faults come in the order of the file.
+        if valid := data[:num_valid]:
             yield valid
+        pending = data[num_valid:]
+        offset += num_valid
+        line += valid.count(b"\n")
+        if fault:
+            raise InvalidDatasetError(fault.format(byte=pending[0], offset=offset), line)
 
 
 def text_lines(source: BinaryIO, max_line_bytes: int) -> Iterator[str]:
@@ -78,20 +84,15 @@ def _head(source: BinaryIO) -> bytes:
     return head
 
 
-def _num_valid_bytes(data: bytes, is_last: bool, offset: int, line: int) -> int:
-    """How many bytes of `data` are whole characters; `offset` and `line` are those of its first byte in the file."""
+def _checked(data: bytes, is_last: bool) -> tuple[int, str]:
+    """How many bytes of `data` are whole characters of text, and what is wrong with the next one, if anything is."""
+    fault = ""
     try:
         _, num_valid = codecs.utf_8_decode(data, "strict", is_last)
     except UnicodeDecodeError as error:
-        message = (
-            f"byte 0x{data[error.start]:02x} at offset {offset + error.start} is not UTF-8; save the file as UTF-8"
-        )
-        raise InvalidDatasetError(message, line + data.count(b"\n", 0, error.start)) from error
+        num_valid, fault = error.start, _NOT_UTF8
     nul = data.find(b"\0", 0, num_valid)
-    if nul >= 0:
-        message = f"byte 0x00 at offset {offset + nul} is not text, perhaps UTF-16; save the file as UTF-8"
-        raise InvalidDatasetError(message, line + data.count(b"\n", 0, nul))
-    return num_valid
+    return (num_valid, fault) if nul < 0 else (nul, _NUL)
 
 
 def _decoded(raw: bytes, line: int, max_line_bytes: int) -> str:

@@ -1,0 +1,87 @@
+"""Computes the statistics of datasets in Ray tasks, so that tokenizers stay out of the ingress."""
+
+from __future__ import annotations
+
+import asyncio
+from typing import Any
+
+import ray
+from ray.exceptions import RayError, RayTaskError
+
+from sienn_ray.datasets import intake
+from sienn_ray.datasets.statistics_schema import DatasetStatistics, StatisticsRequest
+from sienn_ray.errors import CapacityError, SiennError
+from sienn_ray.settings import Settings
+from sienn_ray.storage import Storage
+
+# A dataset of gigabytes takes this long on one core; what takes longer never ends.
+_MAX_RUN_S = 3 * 3600.0
+_MAX_MESSAGE_CHARS = 500
+
+
+class RayStatistics:
+    """Runs each computation as one Ray task, which is the driver of Ray Data's own tasks.
+
+    Args:
+        settings: See `Settings`.
+    """
+
+    def __init__(self, settings: Settings) -> None:
+        self._settings = settings.without_secrets()
+
+    async def compute(self, request: StatisticsRequest) -> DatasetStatistics:
+        """Compute the statistics and keep them in storage.
+
+        Raises:
+            SiennError: What the task raised, or why it didn't end.
+        """
+        # No CPU is reserved: fine-tunes may hold all of them for hours.
+        task = ray.remote(num_cpus=0, max_retries=1)(compute)
+        result = task.options(name=f"statistics of dataset {request.dataset_id}").remote(request, self._settings)
+        try:
+            async with asyncio.timeout(_MAX_RUN_S):
+                return DatasetStatistics.model_validate(await result)
+        except TimeoutError:
+            ray.cancel(result, force=True)
+            raise SiennError(
+                f"the statistics of dataset {request.dataset_id} took longer than {_MAX_RUN_S / 3600:.0f} h; "
+                "split the dataset"
+            ) from None
+        except RayTaskError as error:
+            raise _as_own(error, request) from None
+        except RayError as error:
+            raise CapacityError(
+                f"the computation of the statistics was lost ({type(error).__name__}: {_first_line(error)}); try again"
+            ) from error
+
+
+def _as_own(error: RayTaskError, request: StatisticsRequest) -> SiennError:
+    cause: Any = getattr(error, "cause", None)
+    if isinstance(cause, SiennError):
+        return cause
+    return SiennError(
+        f"the statistics of dataset {request.dataset_id} couldn't be computed: "
+        f"{type(cause or error).__name__}: {_first_line(cause or error)}"
+    )
+
+
+def _first_line(error: BaseException) -> str:
+    return next(iter(str(error).splitlines()), "")[:_MAX_MESSAGE_CHARS]
+
+
+def compute(request: StatisticsRequest, settings: Settings) -> DatasetStatistics:
+    """What the task does.
+
+    Raises:
+        SiennError: The base model can't be had, or its chat template refuses a row.
+    """
+    from sienn_ray.base_model import load_tokenizer, tokenizer_folder
+    from sienn_ray.datasets.statistics import compute_statistics
+
+    storage = Storage(settings.storage_url)
+    tokenizer = load_tokenizer(tokenizer_folder(request.base_model, settings))
+    statistics = compute_statistics(storage, request, tokenizer)
+    storage.write_bytes(request.key, statistics.model_dump_json().encode())
+    if not storage.exists(intake.file_key(request.dataset_id)):  # the dataset was deleted meanwhile
+        storage.delete(intake.folder_key(request.dataset_id))
+    return statistics

@@ -1,0 +1,75 @@
+"""What the statistics of a dataset are, and where they are kept. Nothing here needs Ray Data or a tokenizer."""
+
+from __future__ import annotations
+
+import hashlib
+from dataclasses import dataclass
+
+from pydantic import BaseModel, ConfigDict
+
+from sienn_ray.datasets import intake
+from sienn_ray.datasets.histogram import Distribution
+
+# Raised when the same dataset would get other numbers, so that kept ones are computed anew.
+_VERSION = 1
+
+
+class DatasetStatistics(BaseModel):
+    """Numbers over all rows of a dataset; tokens are counted before rows are cut to `max_length`.
+
+    Args:
+        base_model: Whose tokenizer and chat template the tokens are counted with.
+        max_length: Tokens of a row in training.
+        num_rows: Rows.
+        characters: Characters of a row, without what the chat template adds.
+        tokens: All tokens of a row.
+        prompt_tokens: Those that the model reads.
+        completion_tokens: Those that it has to produce.
+        num_rows_over_max_length: Rows that training cuts.
+        num_dropped_rows: Rows that training leaves out, since their prompts alone fill `max_length`.
+        num_duplicate_rows: Rows that repeat an earlier one exactly.
+        duplicate_lines: Lines of the first of these.
+        num_empty: Rows with nothing in a column, by the column's place in the dataset's record; None for datasets that
+            were stored before this was noted.
+    """
+
+    model_config = ConfigDict(frozen=True)
+
+    base_model: str
+    max_length: int
+    num_rows: int
+    characters: Distribution
+    tokens: Distribution
+    prompt_tokens: Distribution
+    completion_tokens: Distribution
+    num_rows_over_max_length: int
+    num_dropped_rows: int
+    num_duplicate_rows: int
+    duplicate_lines: list[int]
+    num_empty: list[int] | None
+
+
+@dataclass(frozen=True)
+class StatisticsRequest:
+    """Which statistics are wanted.
+
+    Args:
+        dataset_id: Of which dataset.
+        base_model: Hub id of the base model that counts the tokens.
+        max_length: Tokens of a row in training.
+        is_text: Whether rows are plain text, not conversations.
+        num_columns: Columns that the dataset's record names.
+    """
+
+    dataset_id: str
+    base_model: str
+    max_length: int
+    is_text: bool
+    num_columns: int
+
+    @property
+    def key(self) -> str:
+        """Storage key of the result; it goes when the dataset goes."""
+        words = f"{_VERSION}\n{self.base_model}\n{self.max_length}"
+        name = hashlib.sha256(words.encode()).hexdigest()[:32]
+        return f"{intake.folder_key(self.dataset_id)}/statistics/{name}.json"

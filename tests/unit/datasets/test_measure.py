@@ -1,0 +1,80 @@
+from __future__ import annotations
+
+import json
+import sys
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from sienn_ray.base_model import load_tokenizer
+from sienn_ray.datasets.measure import HASH_BYTES, RowMeasure, measure_row
+from sienn_ray.datasets.prompt import PromptFormat
+from sienn_ray.datasets.tokenization import IGNORE_INDEX, tokenize_row
+
+
+@pytest.fixture(scope="module")
+def tokenizer(tiny_model_folder: Path) -> Any:
+    return load_tokenizer(tiny_model_folder)
+
+
+def chat(*contents: str, system: str | None = None) -> list[dict[str, str]]:
+    turns = [{"role": ("user", "assistant")[index % 2], "content": content} for index, content in enumerate(contents)]
+    return ([] if system is None else [{"role": "system", "content": system}]) + turns
+
+
+CHATS = [
+    chat("What is Python?", "A language."),
+    chat("a", "b", "c", "d", system="Be brief."),
+    chat("long question " * 30, "short"),
+    chat("short", "long answer " * 30),
+    chat("🦙", "línea\n\nuna"),
+]
+TEXTS = ["Once upon a time", "x", "word " * 100, "🦙" * 20]
+
+
+def measure(tokenizer: Any, row: list[dict[str, str]] | str, max_length: int = 64) -> RowMeasure:
+    if isinstance(row, str):
+        return measure_row(tokenizer, PromptFormat.for_text(), messages=None, text=row, max_length=max_length)
+    return measure_row(tokenizer, PromptFormat.for_chat(tokenizer), messages=row, text=None, max_length=max_length)
+
+
+@pytest.mark.parametrize("max_length", [1, 2, 8, 16, 32, 40, 64, 100, 2_048])
+@pytest.mark.parametrize("row", [*CHATS, *TEXTS])
+def test_numbers_are_those_of_training(tokenizer: Any, row: list[dict[str, str]] | str, max_length: int) -> None:
+    found = measure(tokenizer, row, max_length)
+    is_text = isinstance(row, str)
+    options: dict[str, Any] = {"messages": None, "text": row} if is_text else {"messages": row, "text": None}
+    prompt_format = PromptFormat.for_text() if is_text else PromptFormat.for_chat(tokenizer)
+    whole = tokenize_row(tokenizer, prompt_format, **options, max_length=sys.maxsize)
+    cut = tokenize_row(tokenizer, prompt_format, **options, max_length=max_length)
+    assert whole is not None
+    num_completion = sum(label != IGNORE_INDEX for label in whole.labels)
+    assert found.num_completion_tokens == num_completion
+    assert found.num_prompt_tokens == len(whole.input_ids) - num_completion
+    assert found.is_dropped is (cut is None)
+
+
+def test_characters_are_those_of_the_row_alone(tokenizer: Any) -> None:
+    assert measure(tokenizer, chat("ab", "cde", system="f")).num_chars == 6
+    assert measure(tokenizer, "🦙é").num_chars == 2
+
+
+def test_equal_rows_have_equal_hashes_and_others_do_not(tokenizer: Any) -> None:
+    rows: list[Any] = [
+        chat("a", "b"),
+        chat("a", "b", system=""),
+        chat("a", "b", "c", "d"),
+        chat("b", "a"),
+        chat("a", "b "),
+        chat("ab", "c"),
+        chat("a", "bc"),
+        chat("a:1:b", "c"),
+        "a",
+        "b",
+        "a\0",
+    ]
+    hashes = [measure(tokenizer, row).hash for row in rows]
+    assert {len(value) for value in hashes} == {HASH_BYTES}
+    assert len(set(hashes)) == len(rows)
+    assert [measure(tokenizer, json.loads(json.dumps(row))).hash for row in rows] == hashes

@@ -1,0 +1,59 @@
+from __future__ import annotations
+
+import io
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from sienn_ray.datasets import intake
+from sienn_ray.datasets.row_pages import read_page
+from sienn_ray.datasets.row_writer import MAX_ROW_GROUP_ROWS as GROUP
+from sienn_ray.errors import ArtifactError
+from sienn_ray.storage import Storage
+
+NUM_ROWS = GROUP * 2 + 10
+
+
+@pytest.fixture(scope="module")
+def storage(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Storage]:
+    """Storage with a dataset of three row groups, the last one short."""
+    storage = Storage(f"file://{tmp_path_factory.mktemp('storage')}")
+    intake.take(storage, "d", "d.csv", io.BytesIO(b"text\n" + b"x\n" * NUM_ROWS), max_row_bytes=100)
+    return storage
+
+
+@pytest.mark.parametrize(
+    ("offset", "limit", "numbers"),
+    [
+        (0, 20, range(20)),
+        (GROUP - 5, 10, range(GROUP - 5, GROUP + 5)),
+        (GROUP - 5, 5, range(GROUP - 5, GROUP)),
+        (GROUP, 5, range(GROUP, GROUP + 5)),
+        (GROUP - 1, GROUP + 2, range(GROUP - 1, GROUP * 2 + 1)),
+        (GROUP * 2 + 9, 20, [GROUP * 2 + 9]),
+        (GROUP * 2 + 10, 20, []),
+        (10**30, 20, []),
+    ],
+)
+def test_pages_cross_row_groups(storage: Storage, offset: int, limit: int, numbers: range | list[int]) -> None:
+    page = read_page(storage, "d", offset=offset, limit=limit)
+    assert [row.row for row in page.rows] == list(numbers)
+    assert [row.line for row in page.rows] == [number + 2 for number in numbers]
+    assert page.num_rows == NUM_ROWS
+
+
+def test_only_the_row_groups_that_are_needed_are_read(storage: Storage, tmp_path: Path) -> None:
+    """The first row group is overwritten, and rows of the others are still there."""
+    damaged = Storage(f"file://{tmp_path}")
+    content = bytearray(storage.read_bytes(intake.rows_key("d")))
+    content[4:40] = bytes(36)
+    damaged.write_bytes(intake.rows_key("d"), bytes(content))
+    assert len(read_page(damaged, "d", offset=GROUP, limit=20).rows) == 20
+    with pytest.raises(ArtifactError, match="can't be read"):
+        read_page(damaged, "d", offset=0, limit=20)
+
+
+def test_missing_rows_are_an_error(storage: Storage) -> None:
+    with pytest.raises(ArtifactError, match="missing from storage"):
+        read_page(storage, "other", offset=0, limit=1)
