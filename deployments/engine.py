@@ -8,7 +8,11 @@ import threading
 from ray import serve
 from ray.serve import Application
 
+from deployments.metrics_sender import MetricsSender, send_to_tracker
 from sienn_ray.inference.engine import GenerationRequest, GenerationResult
+from sienn_ray.inference.metered import MeteredEngine
+from sienn_ray.metrics import Recorder
+from sienn_ray.ray_metrics import RayMirror
 from sienn_ray.settings import Settings
 
 
@@ -24,7 +28,16 @@ class EngineDeployment:
         # Imported in the replica: the ingress builds this application and must stay without torch.
         from sienn_ray.inference.transformers_engine import TransformersEngine
 
-        self._engine = TransformersEngine(base_model, settings)
+        recorder = Recorder(mirror=RayMirror())
+        self._engine = MeteredEngine(TransformersEngine(base_model, settings), recorder, base_model)
+        self._sender = MetricsSender(
+            recorder, send_to_tracker, interval_s=settings.metrics_flush_s, before=self._engine.show
+        )
+
+    def __del__(self) -> None:
+        # Serve calls this when a replica ends, also one whose constructor failed.
+        if hasattr(self, "_sender"):
+            self._sender.stop()
 
     async def generate(self, request: GenerationRequest) -> GenerationResult:
         """Answer one request; a caller that goes away ends it at the next token."""

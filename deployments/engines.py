@@ -19,11 +19,17 @@ from sienn_ray.settings import Settings
 
 _POLL_S = 0.2
 _MAX_MESSAGE_CHARS = 1000
+APPLICATION_PREFIX = "engine-"
 
 
 def application_name(base_model: str) -> str:
     """Name of the Serve application that holds a base model."""
-    return "engine-" + re.sub(r"[^A-Za-z0-9._-]", "--", base_model)
+    return APPLICATION_PREFIX + re.sub(r"[^A-Za-z0-9._-]", "--", base_model)
+
+
+def base_model_of(name: str) -> str:
+    """The base model of such an application. A hub id has at most one slash and never two dashes side by side."""
+    return name.removeprefix(APPLICATION_PREFIX).replace("--", "/")
 
 
 class ServeEngines:

@@ -36,7 +36,11 @@ class GenerationRequest:
 
 @dataclass(frozen=True)
 class GenerationResult:
-    """One answer; `generation_time_s` counts from the request's turn to the last token, loading included."""
+    """One answer.
+
+    `generation_time_s` counts from the request's turn to the last token, loading included; `time_to_first_token_s` from
+    its arrival to the first token, waiting included, or is None where there was none.
+    """
 
     text: str
     rendered_prompt: str
@@ -45,10 +49,16 @@ class GenerationResult:
     finish_reason: str
     adapter_cached: bool
     generation_time_s: float
+    time_to_first_token_s: float | None = None
 
 
 class Engine(Protocol):
     """Generates text with one base model and its adapters."""
+
+    @property
+    def num_adapters(self) -> int:
+        """Adapters in memory."""
+        ...
 
     def generate(self, request: GenerationRequest, cancelled: threading.Event | None = None) -> GenerationResult:
         """Answer one request; stops early once `cancelled` is set."""

@@ -66,6 +66,11 @@ class TransformersEngine:
         """Adapters loaded since the start; a cache hit doesn't count."""
         return self._cache.num_loads
 
+    @property
+    def num_adapters(self) -> int:
+        """Adapters in memory."""
+        return len(self._cache)
+
     def generate(self, request: GenerationRequest, cancelled: threading.Event | None = None) -> GenerationResult:
         """Answer one request.
 
@@ -74,14 +79,16 @@ class TransformersEngine:
             ArtifactError: The adapter is missing from storage, or was altered.
             EngineError: The adapter belongs to another base model, or can't be loaded.
         """
+        arrived = time.monotonic()
         with self._lock:
             started = time.monotonic()
+            watch = _Watch(cancelled or threading.Event())
             loads_before = self._cache.num_loads
             with self._adapter(request) as prompt_format:
                 rendered = prompt_format.prompt(self._tokenizer, [{"role": "user", "content": request.prompt}])
                 prompt_ids = encode(self._tokenizer, rendered, is_start=True, kind=prompt_format.kind)
                 self._check_length(len(prompt_ids), request)
-                generated = self._run(prompt_ids, request, cancelled or threading.Event())
+                generated = self._run(prompt_ids, request, watch)
             ended = bool(generated) and generated[-1] in self._eos
             return GenerationResult(
                 text=self._tokenizer.decode(generated, skip_special_tokens=True).strip(),
@@ -91,10 +98,11 @@ class TransformersEngine:
                 finish_reason="stop" if ended else "length",
                 adapter_cached=self._cache.num_loads == loads_before,
                 generation_time_s=time.monotonic() - started,
+                time_to_first_token_s=None if watch.first_token_at is None else watch.first_token_at - arrived,
             )
 
     @torch.inference_mode()
-    def _run(self, prompt_ids: list[int], request: GenerationRequest, cancelled: threading.Event) -> list[int]:
+    def _run(self, prompt_ids: list[int], request: GenerationRequest, watch: _Watch) -> list[int]:
         input_ids = torch.tensor([prompt_ids], device=self._device)  # (1, prompt tokens)
         options = generation_options(
             request, eos_token_ids=self._eos, pad_token_id=self._tokenizer.pad_token_id or self._eos[0]
@@ -104,7 +112,7 @@ class TransformersEngine:
                 input_ids=input_ids,
                 attention_mask=torch.ones_like(input_ids),
                 generation_config=GenerationConfig(**options),
-                stopping_criteria=StoppingCriteriaList([_StopWhenCancelled(cancelled)]),
+                stopping_criteria=StoppingCriteriaList([watch]),
             )
         ids: list[int] = output[0, len(prompt_ids) :].tolist()
         return ids
@@ -191,13 +199,16 @@ def _with_idle_adapter(base: Any) -> PeftModel:
     return get_peft_model(base, lora, adapter_name=_IDLE_ADAPTER).eval()
 
 
-class _StopWhenCancelled(StoppingCriteria):  # type: ignore[misc]
-    """Ends generation at the next token once nobody waits for it."""
+class _Watch(StoppingCriteria):  # type: ignore[misc]
+    """Notes when the first token came, and ends generation at the next one once nobody waits for it."""
 
     def __init__(self, cancelled: threading.Event) -> None:
         self._cancelled = cancelled
+        self.first_token_at: float | None = None
 
     def __call__(self, input_ids: torch.Tensor, scores: torch.Tensor, **_: Any) -> torch.Tensor:  # noqa: ARG002
+        if self.first_token_at is None:
+            self.first_token_at = time.monotonic()
         return torch.full((input_ids.shape[0],), self._cancelled.is_set(), device=input_ids.device)
 
 

@@ -184,6 +184,11 @@ class TestSampling:
     def test_narrow_nucleus_is_greedy(self, engine: TransformersEngine) -> None:
         assert engine.generate(replace(SAMPLED, top_p=1e-6)).text == engine.generate(GREEDY).text
 
+    def test_first_token_comes_before_the_last(self, engine: TransformersEngine) -> None:
+        result = engine.generate(with_adapter("plus"))
+        assert result.time_to_first_token_s is not None
+        assert 0 < result.time_to_first_token_s < result.generation_time_s
+
     def test_repetition_penalty_is_applied(self, engine: TransformersEngine) -> None:
         adapted = with_adapter("plus", replace(GREEDY, max_new_tokens=30))
         assert engine.generate(replace(adapted, repetition_penalty=5.0)).text != engine.generate(adapted).text
@@ -194,6 +199,7 @@ class TestCache:
         results = [engine.generate(with_adapter("plus")) for _ in range(3)]
         assert [result.adapter_cached for result in results] == [False, True, True]
         assert engine.num_adapter_loads == 1
+        assert engine.num_adapters == 1
 
     def test_base_model_loads_nothing(self, engine: TransformersEngine) -> None:
         assert engine.generate(GREEDY).adapter_cached
@@ -250,6 +256,13 @@ class TestConcurrency:
         with ThreadPoolExecutor(max_workers=6) as pool:
             results = list(pool.map(engine.generate, requests * 3))
         assert [result.text for result in results] == expected * 3
+
+    def test_time_to_the_first_token_counts_the_wait_for_a_turn(self, engine: TransformersEngine) -> None:
+        with ThreadPoolExecutor(max_workers=4) as pool:
+            results = list(pool.map(engine.generate, [GREEDY] * 4))
+        waits = sorted(result.time_to_first_token_s or 0.0 for result in results)
+        # Whoever came last waited for the others' answers.
+        assert waits[-1] > min(result.generation_time_s for result in results)
 
     def test_cancelled_request_stops_at_the_next_token(self, engine: TransformersEngine) -> None:
         cancelled = threading.Event()

@@ -1,0 +1,55 @@
+"""Counts what an engine does."""
+
+from __future__ import annotations
+
+import threading
+
+from sienn_ray.inference.engine import Engine, GenerationRequest, GenerationResult
+from sienn_ray.metrics import (
+    ADAPTER_CACHE_HITS_TOTAL,
+    ADAPTER_CACHE_MISSES_TOTAL,
+    ADAPTERS_LOADED,
+    GENERATION_TOKENS_TOTAL,
+    PROMPT_TOKENS_TOTAL,
+    TIME_TO_FIRST_TOKEN_SECONDS,
+    Meter,
+)
+
+
+class MeteredEngine:
+    """An engine whose answers are measured, those that nobody waits for any more included.
+
+    Args:
+        engine: Answers.
+        meter: Takes the measurements.
+        base_model: Hub id, which labels them.
+    """
+
+    def __init__(self, engine: Engine, meter: Meter, base_model: str) -> None:
+        self._engine = engine
+        self._meter = meter
+        self._base_model = base_model
+
+    @property
+    def num_adapters(self) -> int:
+        """Adapters in memory."""
+        return self._engine.num_adapters
+
+    def generate(self, request: GenerationRequest, cancelled: threading.Event | None = None) -> GenerationResult:
+        """Answer one request."""
+        result = self._engine.generate(request, cancelled)
+        self._note(request, result)
+        return result
+
+    def _note(self, request: GenerationRequest, result: GenerationResult) -> None:
+        self._meter.inc(PROMPT_TOKENS_TOTAL, result.num_prompt_tokens, base_model=self._base_model)
+        self._meter.inc(GENERATION_TOKENS_TOTAL, result.num_generated_tokens, base_model=self._base_model)
+        if result.time_to_first_token_s is not None:
+            self._meter.observe(TIME_TO_FIRST_TOKEN_SECONDS, result.time_to_first_token_s, base_model=self._base_model)
+        if request.adapter_id is not None:
+            metric = ADAPTER_CACHE_HITS_TOTAL if result.adapter_cached else ADAPTER_CACHE_MISSES_TOTAL
+            self._meter.inc(metric, base_model=self._base_model)
+
+    def show(self) -> None:
+        """Say how many adapters are in memory now; gauges are forgotten unless they are set every few seconds."""
+        self._meter.set(ADAPTERS_LOADED, self.num_adapters, base_model=self._base_model)
