@@ -1,28 +1,124 @@
+"""The command against the real API, over a socket, with fakes behind it."""
+
 from __future__ import annotations
 
+import json
+import threading
+import time
+from collections.abc import Iterator
+from pathlib import Path
 from typing import Any
 
 import pytest
-from typer.testing import CliRunner
+import uvicorn
+from fastapi import FastAPI
+from typer.testing import CliRunner, Result
 
 from sienn_ray import cli
+from sienn_ray.api.app import create_app
+from sienn_ray.cli import output, training
+from sienn_ray.errors import FailureReason
+from sienn_ray.jobs.schema import JobEvent, JobStatus
+from sienn_ray.settings import Settings
+from sienn_ray.training.config import LoraSettings, TrainingConfig
+from tests.fakes_api import CREATED_AT, FakeJobLogs, FakeTracker, dataset_record, job_record
+from tests.fakes_backends import fake_backends
+
+DEADLINE_S = 20
+BASE_MODEL = "HuggingFaceTB/SmolLM2-135M-Instruct"  # comes as a package, so no hub is asked
 
 
-@pytest.mark.parametrize("words", [["jobs"], ["download", "some-job"], ["ask", "some-job", "hello"], ["watch", "x"]])
+@pytest.fixture
+def tracker() -> FakeTracker:
+    return FakeTracker()
+
+
+@pytest.fixture
+def job_logs() -> FakeJobLogs:
+    return FakeJobLogs()
+
+
+@pytest.fixture
+def service(
+    tmp_path: Path, tracker: FakeTracker, job_logs: FakeJobLogs, monkeypatch: pytest.MonkeyPatch
+) -> Iterator[str]:
+    settings = Settings(env="test", home=tmp_path)
+    backends = fake_backends(settings, tracker=tracker, job_logs=job_logs)
+    with serving(create_app(backends)) as url:
+        monkeypatch.setenv("SIENN_URL", url)
+        monkeypatch.setattr(output.console, "width", 200)
+        yield url
+
+
+class serving:  # noqa: N801  (a context manager)
+    """An application on a free port of this machine."""
+
+    def __init__(self, app: FastAPI) -> None:
+        self._server = uvicorn.Server(uvicorn.Config(app, port=0, log_level="warning", lifespan="off"))
+        self._thread = threading.Thread(target=self._server.run, daemon=True)
+
+    def __enter__(self) -> str:
+        self._thread.start()
+        deadline = time.monotonic() + DEADLINE_S
+        while not self._server.started:
+            assert time.monotonic() < deadline
+            time.sleep(0.01)
+        port = self._server.servers[0].sockets[0].getsockname()[1]
+        return f"http://127.0.0.1:{port}"
+
+    def __exit__(self, *_: object) -> None:
+        self._server.should_exit = True
+        self._thread.join(DEADLINE_S)
+
+
+def run(*words: str) -> Result:
+    return CliRunner().invoke(cli.app, list(words))
+
+
+def done(*words: str) -> str:
+    """What a command prints that ends well."""
+    result = run(*words)
+    assert result.exit_code == 0, result.output
+    return result.stdout
+
+
+def refused(*words: str) -> str:
+    """The one sentence of a command that ends badly."""
+    result = run(*words)
+    assert result.exit_code == 1, result.output
+    assert result.stderr.startswith("error: ")
+    assert result.stderr.count("\n") == 1
+    return result.stderr.removeprefix("error: ").rstrip("\n")
+
+
+@pytest.mark.parametrize(
+    "words",
+    [
+        ["jobs"],
+        ["download", "some-job"],
+        ["ask", "some-job", "hello"],
+        ["watch", "x"],
+        ["logs", "x", "--follow"],
+        ["events", "x"],
+        ["cancel", "x"],
+        ["dataset", "x"],
+        ["train", "x"],
+    ],
+)
 def test_a_service_that_does_not_answer_is_named_with_the_way_out(
     words: list[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setenv("SIENN_URL", "http://127.0.0.1:1")
-    result = CliRunner().invoke(cli.app, words)
-    assert result.exit_code == 1
-    assert "http://127.0.0.1:1 doesn't answer" in result.stderr
-    assert "start it with `sienn serve`" in result.stderr
-    assert "Traceback" not in result.output
+    message = refused(*words)
+    assert "http://127.0.0.1:1 doesn't answer" in message
+    assert "start it with `sienn serve`" in message
 
 
 def test_a_file_name_that_looks_like_markup_is_shown_as_it_is(capsys: pytest.CaptureFixture[str]) -> None:
-    cli._table([{"id": "1", "filename": "[/red]rows[bold].csv"}], ("id", "filename"))
-    assert "[/red]rows[bold].csv" in capsys.readouterr().out
+    output.print_table([{"id": "1", "filename": "[/red]rows[bold].csv", "name": None}], ("id", "filename", "name"))
+    shown = capsys.readouterr().out
+    assert "[/red]rows[bold].csv" in shown
+    assert "None" not in shown
 
 
 @pytest.mark.parametrize(
@@ -43,4 +139,204 @@ def test_a_file_name_that_looks_like_markup_is_shown_as_it_is(capsys: pytest.Cap
     ],
 )
 def test_facts_of_a_running_job(meta: dict[str, Any], shown: str) -> None:
-    assert cli._facts(meta) == shown
+    assert training.facts(meta) == shown
+
+
+@pytest.mark.usefixtures("service")
+class TestTrain:
+    @pytest.fixture(autouse=True)
+    def datasets(self, tracker: FakeTracker) -> None:
+        tracker.put(dataset_record(), dataset_record(id="dataset-2"))
+
+    def test_defaults_are_the_service_s_own(self, tracker: FakeTracker) -> None:
+        shown = done("train", "dataset-1", "--base-model", BASE_MODEL, "--no-wait")
+        assert shown == f"job_id: {tracker.last_job.id}\n"
+        assert tracker.last_job.config == TrainingConfig(base_model=BASE_MODEL)
+
+    def test_every_option_reaches_the_job(self, tracker: FakeTracker) -> None:
+        options = "--learning-rate 0.0003 --num-epochs 2 --batch-size 8 --max-length 256 "
+        options += "--gradient-accumulation-steps 4 --warmup-ratio 0.1 --weight-decay 0.01 --lr-scheduler linear "
+        options += "--seed 7 --num-workers 2 --lora-r 8 --lora-alpha 16 --lora-dropout 0 "
+        options += "--target-modules q_proj,v_proj --validation-dataset-id dataset-2 --label team=a=b --label env="
+        done("train", "dataset-1", "--base-model", BASE_MODEL, "--no-wait", *options.split(), "--name", "My job")
+        job = tracker.last_job
+        lora = LoraSettings(r=8, lora_alpha=16, lora_dropout=0.0, target_modules=("q_proj", "v_proj"))
+        assert job.config == TrainingConfig(
+            base_model=BASE_MODEL,
+            learning_rate=3e-4,
+            num_epochs=2,
+            batch_size=8,
+            max_length=256,
+            gradient_accumulation_steps=4,
+            warmup_ratio=0.1,
+            weight_decay=0.01,
+            lr_scheduler="linear",
+            seed=7,
+            num_workers=2,
+            validation_split=0.0,
+            lora=lora,
+        )
+        assert (job.name, job.labels) == ("My job", {"team": "a=b", "env": ""})
+        assert job.validation_dataset_id == "dataset-2"
+
+    def test_validation_split(self, tracker: FakeTracker) -> None:
+        words = ("--validation-split", "0.25", "--target-modules", "all-linear")
+        done("train", "dataset-1", "--base-model", BASE_MODEL, "--no-wait", *words)
+        assert tracker.last_job.config.validation_split == 0.25
+
+    def test_same_key_makes_one_job(self, tracker: FakeTracker) -> None:
+        words = ("train", "dataset-1", "--base-model", BASE_MODEL, "--no-wait", "--idempotency-key", "k")
+        assert done(*words) == done(*words)
+        assert tracker.num_records == 3
+
+    @pytest.mark.parametrize(
+        ("words", "message"),
+        [
+            (["nothing"], "Dataset nothing not found"),
+            (["../x"], "Dataset ../x not found"),
+            (["dataset-1", "--lora-r", "0"], "lora_r: Input should be greater than or equal to 1 (got 0)"),
+            (["dataset-1", "--label", "team"], "label 'team' is not of the form KEY=VALUE"),
+            (["dataset-1", "--lr-scheduler", "step"], "lr_scheduler: Input should be 'cosine', 'linear' or 'constant'"),
+            (["dataset-1", "--target-modules", ""], "target_modules"),
+        ],
+    )
+    def test_errors_are_one_sentence(self, tracker: FakeTracker, words: list[str], message: str) -> None:
+        assert message in refused("train", *words, "--base-model", BASE_MODEL, "--no-wait")
+        assert tracker.num_records == 2
+
+    def test_help_has_limits_and_defaults(self) -> None:
+        shown = " ".join(done("train", "--help").replace("│", " ").split())
+        assert "Rank of the adapter, 1 to 256; 16 by default." in shown
+
+
+@pytest.mark.usefixtures("service")
+class TestWatch:
+    def test_completed(self, tracker: FakeTracker) -> None:
+        tracker.put(job_record(status=JobStatus.COMPLETED, progress=100, message="Training completed successfully"))
+        assert "Training completed successfully" in done("watch", "job-1")
+
+    def test_failed(self, tracker: FakeTracker) -> None:
+        reason = FailureReason.OUT_OF_MEMORY
+        tracker.put(job_record(status=JobStatus.FAILED, failure_reason=reason, message="lower batch_size"))
+        assert refused("watch", "job-1") == "the job failed (out_of_memory): lower batch_size"
+
+    def test_cancelled(self, tracker: FakeTracker) -> None:
+        tracker.put(job_record(status=JobStatus.CANCELLED))
+        assert refused("watch", "job-1") == "the job was cancelled; `sienn retry` puts it back into the queue"
+
+
+@pytest.mark.usefixtures("service")
+class TestJobs:
+    def test_list_and_filters(self, tracker: FakeTracker) -> None:
+        tracker.put(
+            job_record(id="a", name="[bold]x", labels={"team": "support", "env": "b"}),
+            job_record(id="b", labels={"team": "support"}, status=JobStatus.FAILED),
+            job_record(id="c", labels={"team": "support"}),
+        )
+        assert [line.split()[0] for line in done("jobs").splitlines()] == ["job_id", "c", "b", "a"]
+        assert "[bold]x" in done("jobs", "--label", "env=b")
+        shown = done("jobs", "--status", "pending", "--label", "team=support", "--limit", "1").splitlines()
+        assert [line.split()[0] for line in shown] == ["job_id", "c", "1"]
+        assert shown[-1] == "1 of 2"
+
+    def test_filters_that_are_none(self) -> None:
+        assert "status: Input should be" in refused("jobs", "--status", "done")
+        assert "label" in refused("jobs", "--label", "x")
+        assert "limit" in refused("jobs", "--limit", "0")
+
+    def test_status(self, tracker: FakeTracker) -> None:
+        tracker.put(job_record(name="Ferry"))
+        assert json.loads(done("status", "job-1"))["name"] == "Ferry"
+
+    def test_cancel_retry_delete(self, tracker: FakeTracker) -> None:
+        tracker.put(job_record())
+        assert done("cancel", "job-1").startswith("cancelled: ")
+        assert "already 'cancelled'" in refused("cancel", "job-1")
+        assert done("retry", "job-1").startswith("pending: ")
+        assert "only jobs that have ended can be deleted" in refused("delete-job", "job-1")
+        done("cancel", "job-1")
+        assert done("delete-job", "job-1") == "deleted: job-1\n"
+        assert tracker.num_records == 0
+
+    @pytest.mark.parametrize("command", ["status", "watch", "cancel", "retry", "delete-job", "logs", "events"])
+    @pytest.mark.parametrize("job_id", ["nothing", "a/../../b", "?x#y", "%41"])
+    def test_unknown_and_strange_ids(self, command: str, job_id: str) -> None:
+        assert refused(command, job_id).endswith("not found") or "/" in job_id
+
+    def test_events_of_all_pages(self, tracker: FakeTracker) -> None:
+        tracker.put(job_record())
+        some = (
+            JobEvent(seq=seq, kind="phase", message=f"number {seq}", created_at=CREATED_AT) for seq in range(1, 1002)
+        )
+        tracker.put_events("job-1", *some)
+        lines = done("events", "job-1").splitlines()
+        assert len(lines) == 1002
+        assert lines[-1].rstrip().endswith("number 1001")
+
+
+@pytest.mark.usefixtures("service")
+class TestLogs:
+    @pytest.fixture(autouse=True)
+    def job(self, tracker: FakeTracker, job_logs: FakeJobLogs) -> None:
+        tracker.put(job_record(status=JobStatus.COMPLETED, attempt=2))
+        job_logs.chunks = {"sienn-job-1-1": [b"lost\n"], "sienn-job-1-2": [b"[red]one\n", "zwölf\n".encode()]}
+
+    def test_are_printed_as_they_are(self, job_logs: FakeJobLogs) -> None:
+        assert done("logs", "job-1") == "[red]one\nzwölf\n"
+        assert done("logs", "job-1", "--follow", "--tail", "5") == "[red]one\nzwölf\n"
+        assert done("logs", "job-1", "--attempt", "1") == "lost\n"
+        assert job_logs.asked == [
+            ("sienn-job-1-2", 1000, False),
+            ("sienn-job-1-2", 5, True),
+            ("sienn-job-1-1", 1000, False),
+        ]
+
+    def test_log_that_is_gone(self, job_logs: FakeJobLogs) -> None:
+        job_logs.chunks.clear()
+        assert refused("logs", "job-1", "-f") == "the cluster has no log of sienn-job-1-2"
+
+
+@pytest.mark.usefixtures("service")
+class TestDatasets:
+    @pytest.fixture
+    def file(self, tmp_path: Path) -> Path:
+        file = tmp_path / "rows.csv"
+        file.write_text("instruction,response\na,b\nc,d\n")
+        return file
+
+    def test_upload_and_list(self, file: Path, tracker: FakeTracker) -> None:
+        first, second = (done("upload", str(file)).splitlines() for _ in range(2))
+        assert first[0] == "2 rows, format instruction-response"
+        assert first[-1].startswith("dataset_id: ")
+        assert second[1] == f"the same bytes as dataset {first[-1].removeprefix('dataset_id: ')}"
+        assert "rows.csv" in done("datasets")
+
+    def test_bad_file_is_refused_with_its_line(self, file: Path) -> None:
+        file.write_text("instruction,response\na,b\nc,\n")
+        assert "line 3" in refused("upload", str(file))
+
+    def test_one(self, tracker: FakeTracker) -> None:
+        tracker.put(dataset_record())
+        assert json.loads(done("dataset", "dataset-1"))["filename"] == "conversations.csv"
+        assert refused("dataset", "a/b") != ""
+        assert refused("dataset", "nothing") == "Dataset nothing not found"
+
+    def test_delete(self, tracker: FakeTracker) -> None:
+        tracker.put(dataset_record(), job_record())
+        assert "job-1" in refused("delete-dataset", "dataset-1")
+        done("cancel", "job-1")
+        done("delete-job", "job-1")
+        assert done("delete-dataset", "dataset-1") == "deleted: dataset-1\n"
+        assert tracker.num_records == 0
+
+    def test_validate(self, file: Path, tracker: FakeTracker) -> None:
+        assert done("validate", str(file)) == "valid: 2 rows\n"
+        file.write_text("instruction,response\na,b\nc,\n,d\n")
+        result = run("validate", str(file))
+        assert result.exit_code == 1
+        assert [line.split(":")[0] for line in result.stdout.splitlines()] == ["line 3", "line 4"]
+        assert "2 bad rows of 3" in result.stderr
+        assert tracker.num_records == 0
+
+    def test_statistics_of_nothing(self) -> None:
+        assert refused("statistics", "nothing", "--max-length", "128") == "Dataset nothing not found"

@@ -1,0 +1,39 @@
+"""The `sienn` command: serve, and everything that the REST API offers, from a shell."""
+
+from __future__ import annotations
+
+import typer
+
+from sienn_ray.cli import datasets, jobs, models, training
+from sienn_ray.cli.serve import serve
+
+app = typer.Typer(
+    no_args_is_help=True,
+    add_completion=False,
+    pretty_exceptions_enable=False,
+    help="LoRA fine-tuning of language models on Ray.",
+)
+
+app.command(context_settings={"allow_extra_args": True, "ignore_unknown_options": True}, add_help_option=False)(serve)
+
+app.command()(datasets.validate)
+app.command()(datasets.upload)
+app.command("datasets")(datasets.list_datasets)
+app.command()(datasets.dataset)
+app.command()(datasets.statistics)
+app.command()(datasets.delete_dataset)
+
+app.command("models")(models.list_models)
+app.command()(training.train)
+app.command()(training.watch)
+
+app.command("jobs")(jobs.list_jobs)
+app.command()(jobs.status)
+app.command()(jobs.logs)
+app.command()(jobs.events)
+app.command()(jobs.cancel)
+app.command()(jobs.retry)
+app.command()(jobs.delete_job)
+
+app.command()(models.ask)
+app.command()(models.download)
