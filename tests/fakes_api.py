@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import AsyncGenerator, Callable, Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from typing import Any
@@ -11,67 +11,11 @@ from sienn_ray.errors import NotFoundError
 from sienn_ray.inference.engine import GenerationRequest, GenerationResult
 from sienn_ray.jobs.schema import DatasetRecord, JobRecord
 from sienn_ray.training.config import TrainingConfig
+from tests.fakes_tracker import FakeTracker as FakeTracker  # beside the other fakes for whoever imports it
 
 BASE_MODEL = "Qwen/Qwen2.5-0.5B-Instruct"
 CREATED_AT = datetime(2025, 11, 12, 10, 30, 0, 7_999, tzinfo=UTC)
 BOUNDARY = b"0e1d2c3b4a"
-
-
-class FakeTracker:
-    """Keeps records in order of arrival; raises `error`, if one is set, whatever it is asked."""
-
-    def __init__(self) -> None:
-        self.error: Exception | None = None
-        self._datasets: dict[str, DatasetRecord] = {}
-        self._jobs: dict[str, JobRecord] = {}
-
-    def _check(self) -> None:
-        if self.error is not None:
-            raise self.error
-
-    async def add_dataset(self, record: DatasetRecord) -> DatasetRecord:
-        self._check()
-        return self._datasets.setdefault(record.id, record)
-
-    async def dataset(self, dataset_id: str) -> DatasetRecord:
-        self._check()
-        if dataset_id not in self._datasets:
-            raise NotFoundError(f"Dataset {dataset_id} not found")
-        return self._datasets[dataset_id]
-
-    async def datasets(self) -> list[DatasetRecord]:
-        self._check()
-        return list(reversed(self._datasets.values()))
-
-    async def add_job(self, record: JobRecord) -> JobRecord:
-        await self.dataset(record.dataset_id)
-        return self._jobs.setdefault(record.id, record)
-
-    async def job(self, job_id: str) -> JobRecord:
-        self._check()
-        if job_id not in self._jobs:
-            raise NotFoundError(f"Job {job_id} not found")
-        return self._jobs[job_id]
-
-    async def jobs(self) -> list[JobRecord]:
-        self._check()
-        return list(reversed(self._jobs.values()))
-
-    def put(self, *records: DatasetRecord | JobRecord) -> None:
-        """Have these records stand, in this order."""
-        for record in records:
-            if isinstance(record, JobRecord):
-                self._jobs[record.id] = record
-            else:
-                self._datasets[record.id] = record
-
-    @property
-    def last_job(self) -> JobRecord:
-        return list(self._jobs.values())[-1]
-
-    @property
-    def num_records(self) -> int:
-        return len(self._datasets) + len(self._jobs)
 
 
 class FakeEngines:
@@ -95,6 +39,32 @@ class FakeEngines:
         if self.error is not None:
             raise self.error
         return self.result
+
+
+class FakeJobLogs:
+    """Logs by submission id, as chunks; one that isn't there is not found.
+
+    Attributes:
+        asked: Submission id, `tail` and `follow` of each call.
+        on_end: Called with the submission id when a log has been read to its end.
+    """
+
+    def __init__(self) -> None:
+        self.chunks: dict[str, list[bytes]] = {}
+        self.asked: list[tuple[str, int, bool]] = []
+        self.error: Exception | None = None
+        self.on_end: Callable[[str], None] = lambda _: None
+
+    async def stream(self, submission_id: str, *, tail: int, follow: bool) -> AsyncGenerator[bytes]:
+        self.asked.append((submission_id, tail, follow))
+        if self.error is not None:
+            raise self.error
+        if submission_id not in self.chunks:
+            raise NotFoundError(f"the cluster has no log of {submission_id}")
+        yield b""
+        for chunk in self.chunks[submission_id]:
+            yield chunk
+        self.on_end(submission_id)
 
 
 def dataset_record(**changes: Any) -> DatasetRecord:

@@ -2,23 +2,99 @@
 
 from __future__ import annotations
 
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+
 from fastapi import FastAPI
+from starlette.middleware import Middleware
 
 from sienn_ray import __version__
+from sienn_ray.api.body_limits import BodyLimits
 from sienn_ray.api.deps import Backends
-from sienn_ray.api.errors import add_error_handlers
-from sienn_ray.api.routes import datasets, export, health, inference, jobs, models
+from sienn_ray.api.docs import add_docs
+from sienn_ray.api.errors import add_error_handlers, internal_error
+from sienn_ray.api.monitoring import Monitoring
+from sienn_ray.api.openapi import DESCRIPTION, TAGS, DocumentedApi, operation_id
+from sienn_ray.api.request_id import RequestIds
+from sienn_ray.api.request_metrics import RequestMetrics
+from sienn_ray.api.routes import (
+    dataset_statistics,
+    datasets,
+    export,
+    finetuning,
+    health,
+    inference,
+    job_history,
+    job_logs,
+    jobs,
+    metrics,
+    models,
+    uploads,
+)
+from sienn_ray.api.shared_statistics import SharedStatistics
+from sienn_ray.api.uploads import Uploads
+
+_ROUTES = (
+    health,
+    metrics,
+    uploads,
+    datasets,
+    dataset_statistics,
+    finetuning,
+    jobs,
+    job_history,
+    job_logs,
+    inference,
+    export,
+    models,
+)
+# A dataset file is taken from its multipart body while it arrives, up to SIENN_MAX_UPLOAD_BYTES.
+_UPLOADS = ("/api/upload-dataset", "/api/validate-dataset")
 
 
-def create_app(backends: Backends) -> FastAPI:
-    """The application over the given backends."""
-    app = FastAPI(
+def create_app(backends: Backends, *, numbered_by_server: bool = False) -> FastAPI:
+    """The application over the given backends.
+
+    Args:
+        backends: Everything behind it.
+        numbered_by_server: Whether the server gives requests their ids; see `RequestIds`.
+    """
+    app = DocumentedApi(
         title="sienn_ray",
         version=__version__,
-        description="LoRA fine-tuning of language models as a service, on Ray.",
+        description=DESCRIPTION,
+        contact={"name": "The sienn_ray contributors"},
+        license_info={"name": "Apache License 2.0", "identifier": "Apache-2.0"},
+        openapi_tags=TAGS,
+        docs_url=None,
+        redoc_url=None,
+        generate_unique_id_function=operation_id,
+        middleware=_middleware(backends, numbered_by_server),
+        lifespan=_lifespan,
     )
     app.state.backends = backends
+    app.state.monitoring = Monitoring.of(backends)
+    app.state.uploads = Uploads(backends.settings)
+    app.state.statistics = SharedStatistics(
+        backends.statistics, backends.storage, backends.settings.statistics_timeout_s
+    )
     add_error_handlers(app)
-    for module in (health, datasets, jobs, inference, export, models):
+    add_docs(app)
+    for module in _ROUTES:
         app.include_router(module.router)
     return app
+
+
+@asynccontextmanager
+async def _lifespan(app: FastAPI) -> AsyncIterator[None]:
+    async with app.state.monitoring.flusher.running():
+        yield
+
+
+def _middleware(backends: Backends, numbered_by_server: bool) -> list[Middleware]:
+    """From the outermost to the innermost."""
+    return [
+        Middleware(RequestIds, on_error=internal_error, numbered_by_server=numbered_by_server),
+        Middleware(RequestMetrics, meter=backends.recorder),
+        Middleware(BodyLimits, max_bytes=backends.settings.max_body_bytes, exempt=_UPLOADS),
+    ]

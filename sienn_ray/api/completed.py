@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from sienn_ray.api import ids
 from sienn_ray.api.deps import Backends
 from sienn_ray.errors import JobStateError
 from sienn_ray.jobs.schema import JobRecord, JobStatus
@@ -19,7 +20,7 @@ async def completed_job(backends: Backends, job_id: str, purpose: str) -> JobRec
         NotFoundError: There is no such job.
         JobStateError: It isn't completed.
     """
-    job = await backends.tracker.job(job_id)
+    job = await backends.tracker.job(ids.job_id(job_id))
     if job.status is not JobStatus.COMPLETED:
         raise JobStateError(f"Job status is '{job.status}', {purpose} is only available for completed jobs")
     return job

@@ -2,22 +2,35 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from collections.abc import AsyncGenerator
+from dataclasses import dataclass, field
 from typing import Annotated, Protocol, cast
 
 from fastapi import Depends, Request
 
+from sienn_ray.api.cluster import Cluster
+from sienn_ray.datasets.statistics_schema import DatasetStatistics, StatisticsRequest
 from sienn_ray.inference.engine import GenerationRequest, GenerationResult
-from sienn_ray.jobs.schema import DatasetRecord, JobRecord
+from sienn_ray.jobs.schema import (
+    DatasetRecord,
+    JobEvent,
+    JobPage,
+    JobQuery,
+    JobRecord,
+    MetricPoint,
+    Overview,
+    TrackerHealth,
+)
+from sienn_ray.metrics import MetricBatch, Recorder, Sample
 from sienn_ray.settings import Settings
 from sienn_ray.storage import Storage
 
 
 class Tracker(Protocol):
-    """The job tracker, as routes see it."""
+    """The job tracker, as routes see it. Every method may raise `CapacityError` while the tracker is away."""
 
     async def add_dataset(self, record: DatasetRecord) -> DatasetRecord:
-        """Add a dataset."""
+        """Add a dataset; the answer says in `duplicate_of` if its bytes were there before."""
         ...
 
     async def dataset(self, dataset_id: str) -> DatasetRecord:
@@ -28,16 +41,64 @@ class Tracker(Protocol):
         """All datasets, the newest first."""
         ...
 
+    async def delete_dataset(self, dataset_id: str) -> DatasetRecord:
+        """Forget a dataset; raises `NotFoundError`, and `ConflictError` while a job refers to it."""
+        ...
+
     async def add_job(self, record: JobRecord) -> JobRecord:
-        """Add a job to the queue."""
+        """Add a job to the queue, or give the one that came with the same idempotency key before.
+
+        Raises `NotFoundError` for an unknown dataset, `ConflictError` for a key that came with another request, and
+        `TooManyRequestsError` when the queue is full.
+        """
+        ...
+
+    async def job_of_key(self, idempotency_key: str) -> JobRecord | None:
+        """The job that came with this idempotency key, if any."""
         ...
 
     async def job(self, job_id: str) -> JobRecord:
         """One job; raises `NotFoundError`."""
         ...
 
-    async def jobs(self) -> list[JobRecord]:
-        """All jobs, the newest first."""
+    async def jobs(self, query: JobQuery) -> JobPage:
+        """Jobs, the newest first; raises `InvalidInputError` for a cursor that isn't one."""
+        ...
+
+    async def cancel_job(self, job_id: str) -> JobRecord:
+        """End a waiting or running job; raises `NotFoundError`, and `ConflictError` for one that has ended."""
+        ...
+
+    async def retry_job(self, job_id: str) -> JobRecord:
+        """Put a failed or cancelled job back into the queue; raises `NotFoundError` and `ConflictError`."""
+        ...
+
+    async def delete_job(self, job_id: str) -> JobRecord:
+        """Forget an ended job; raises `NotFoundError`, and `ConflictError` for one that hasn't ended."""
+        ...
+
+    async def events(self, job_id: str, after: int, limit: int) -> list[JobEvent]:
+        """A job's events with a `seq` above `after`, the oldest first; raises `NotFoundError`."""
+        ...
+
+    async def metric_points(self, job_id: str, max_points: int) -> list[MetricPoint]:
+        """A job's curves in order of steps, thinned out evenly to `max_points`; raises `NotFoundError`."""
+        ...
+
+    async def overview(self) -> Overview:
+        """Numbers over all jobs and datasets."""
+        ...
+
+    async def add_metrics(self, batch: MetricBatch) -> None:
+        """Add up what a process has counted."""
+        ...
+
+    async def metric_samples(self) -> list[Sample]:
+        """All metrics, those about jobs included."""
+        ...
+
+    async def health(self) -> TrackerHealth:
+        """How the tracker and its database are."""
         ...
 
 
@@ -49,6 +110,36 @@ class Engines(Protocol):
         ...
 
 
+class JobLogs(Protocol):
+    """What the training programs print."""
+
+    def stream(self, submission_id: str, *, tail: int, follow: bool) -> AsyncGenerator[bytes]:
+        """The last lines of a Ray job's log; the first item comes, maybe empty, once it is known that there is one.
+
+        Args:
+            submission_id: The Ray job's submission id.
+            tail: Lines at the most of what is there.
+            follow: Go on with what comes until the Ray job has ended.
+
+        Raises:
+            NotFoundError: The cluster doesn't have this log.
+            CapacityError: Ray didn't answer in time.
+        """
+        ...
+
+
+class Statistics(Protocol):
+    """Computes the statistics of datasets, on the cluster."""
+
+    async def compute(self, request: StatisticsRequest) -> DatasetStatistics:
+        """Compute them and keep them in storage under the request's key, however long it takes.
+
+        Raises:
+            SiennError: Why it couldn't be done.
+        """
+        ...
+
+
 @dataclass(frozen=True)
 class Backends:
     """Everything behind the API."""
@@ -57,6 +148,10 @@ class Backends:
     tracker: Tracker
     engines: Engines
     storage: Storage
+    job_logs: JobLogs
+    cluster: Cluster
+    statistics: Statistics
+    recorder: Recorder = field(default_factory=Recorder)
 
 
 def _backends(request: Request) -> Backends:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import logging
-import uuid
+from collections.abc import Mapping
 from http import HTTPStatus
 from typing import Any
 
@@ -11,18 +11,26 @@ from fastapi import FastAPI, Request
 from fastapi.exceptions import RequestValidationError
 from fastapi.responses import JSONResponse
 from starlette.exceptions import HTTPException
+from starlette.routing import Match, Mount
+from starlette.types import Scope
 
-from sienn_ray.api.schemas import ErrorResponse
+from sienn_ray.api.openapi import meaning_of
+from sienn_ray.api.request_id import request_id_of
+from sienn_ray.api.schemas.common import ErrorResponse
+from sienn_ray.api.validation import sentences
 from sienn_ray.errors import (
     ArtifactError,
     CapacityError,
+    ConflictError,
     EngineError,
     InvalidInputError,
+    MediaTypeError,
     NotFoundError,
     SiennError,
-    TransitionError,
+    TooManyRequestsError,
     UploadTooLargeError,
 )
+from sienn_ray.jobs.ids import shown
 
 logger = logging.getLogger(__name__)
 
@@ -30,71 +38,108 @@ logger = logging.getLogger(__name__)
 _STATUS_OF: tuple[tuple[type[SiennError], HTTPStatus], ...] = (
     (NotFoundError, HTTPStatus.NOT_FOUND),
     (UploadTooLargeError, HTTPStatus.REQUEST_ENTITY_TOO_LARGE),
+    (MediaTypeError, HTTPStatus.UNSUPPORTED_MEDIA_TYPE),
     (InvalidInputError, HTTPStatus.BAD_REQUEST),
-    (TransitionError, HTTPStatus.CONFLICT),
+    (ConflictError, HTTPStatus.CONFLICT),
+    (TooManyRequestsError, HTTPStatus.TOO_MANY_REQUESTS),
     (CapacityError, HTTPStatus.SERVICE_UNAVAILABLE),
     (ArtifactError, HTTPStatus.INTERNAL_SERVER_ERROR),
     (EngineError, HTTPStatus.INTERNAL_SERVER_ERROR),
 )
-_MAX_SHOWN_CHARS = 100
+# What FastAPI says of whatever goes wrong while it reads a JSON body.
+_UNPARSED = "There was an error parsing the body"
+_METHODS = ("GET", "HEAD", "POST", "PUT", "PATCH", "DELETE", "OPTIONS")
+_RETRY_AFTER_S = 5
+_RETRIED = (HTTPStatus.TOO_MANY_REQUESTS, HTTPStatus.SERVICE_UNAVAILABLE)
 
 
 def documented(*statuses: HTTPStatus) -> dict[int | str, dict[str, Any]]:
     """The OpenAPI entries of error responses."""
-    return {int(status): {"model": ErrorResponse, "description": status.phrase} for status in statuses}
+    return {int(status): {"model": ErrorResponse, "description": meaning_of(status)} for status in statuses}
 
 
 def add_error_handlers(app: FastAPI) -> None:
-    """Give every error of an application the one shape."""
+    """Give every error that is raised within an application the one shape; `internal_error` has those of middleware."""
     app.add_exception_handler(SiennError, _on_own_error)
     app.add_exception_handler(RequestValidationError, _on_validation_error)
     app.add_exception_handler(HTTPException, _on_http_error)
-    app.add_exception_handler(Exception, _on_unexpected_error)
 
 
-def error_response(status: int, detail: str, headers: dict[str, str] | None = None) -> JSONResponse:
-    """An error in the one shape. Half of a surrogate pair, which a request's JSON can escape, is shown escaped."""
-    shown = detail.encode(errors="backslashreplace").decode()
-    return JSONResponse({"detail": shown, "status_code": int(status)}, status_code=int(status), headers=headers)
+def error_response(status: int, detail: str, headers: Mapping[str, str] | None = None) -> JSONResponse:
+    """An error in the one shape. Half of a surrogate pair, which a request's JSON can escape, is shown escaped.
+
+    A status that asks to come back later always says when.
+    """
+    shown_detail = detail.encode(errors="backslashreplace").decode()
+    response = JSONResponse({"detail": shown_detail, "status_code": int(status)}, int(status), headers)
+    if status in _RETRIED:
+        response.headers.setdefault("Retry-After", str(_RETRY_AFTER_S))
+    return response
+
+
+def internal_error(scope: Scope, error: Exception) -> JSONResponse:
+    """Log an error that nobody foresaw under the request's id; the response shows the id and nothing else."""
+    request_id = request_id_of(scope)
+    logger.error("request %s: %s %s failed", request_id, scope["method"], shown(scope["path"]), exc_info=error)
+    detail = f"Internal error; the server's log has the details under request id {request_id}"
+    return error_response(HTTPStatus.INTERNAL_SERVER_ERROR, detail)
 
 
 async def _on_own_error(request: Request, error: Exception) -> JSONResponse:
     assert isinstance(error, SiennError)  # noqa: S101  (Starlette's handlers are typed for any exception)
     status = next((status for kind, status in _STATUS_OF if isinstance(error, kind)), HTTPStatus.INTERNAL_SERVER_ERROR)
-    if status >= HTTPStatus.INTERNAL_SERVER_ERROR:
-        logger.error("%s %s: %s", request.method, request.url.path, error.message)
-    retry = {"Retry-After": str(error.retry_after_s)} if isinstance(error, CapacityError) else None
-    return error_response(status, error.message, retry)
+    if isinstance(error, CapacityError):
+        return error_response(status, error.message, {"Retry-After": str(error.retry_after_s)})
+    if status < HTTPStatus.INTERNAL_SERVER_ERROR:
+        return error_response(status, error.message)
+    request_id = request_id_of(request.scope)
+    logger.error("request %s: %s %s", request_id, request.method, shown(request.url.path), exc_info=error)
+    return error_response(status, f"{error.message} (request id {request_id})")
 
 
-async def _on_validation_error(request: Request, error: Exception) -> JSONResponse:  # noqa: ARG001
+async def _on_validation_error(request: Request, error: Exception) -> JSONResponse:
     assert isinstance(error, RequestValidationError)  # noqa: S101
-    detail = "; ".join(_sentence(fault) for fault in error.errors())
-    return error_response(HTTPStatus.UNPROCESSABLE_ENTITY, detail)
-
-
-def _sentence(fault: dict[str, Any]) -> str:
-    """Field, value and limit of one fault."""
-    where = ".".join(str(part) for part in fault["loc"] if part != "body") or "body"
-    if fault["type"] == "missing":
-        return f"{where}: {fault['msg']}"
-    value = repr(fault.get("input"))
-    shown = value if len(value) <= _MAX_SHOWN_CHARS else value[:_MAX_SHOWN_CHARS] + "…"
-    return f"{where}: {fault['msg']} (got {shown})"
+    faults = error.errors()
+    if any(fault["loc"][:1] == ("body",) for fault in faults) and isinstance(error.body, bytes):
+        # FastAPI leaves a body alone that isn't declared as JSON.
+        sent = shown(request.headers.get("content-type", ""))
+        detail = f"Content-Type '{sent}' is not application/json; send the header 'Content-Type: application/json'"
+        return error_response(HTTPStatus.UNSUPPORTED_MEDIA_TYPE, detail)
+    return error_response(HTTPStatus.UNPROCESSABLE_ENTITY, sentences(faults))
 
 
 async def _on_http_error(request: Request, error: Exception) -> JSONResponse:
     assert isinstance(error, HTTPException)  # noqa: S101
-    detail = str(error.detail)
+    headers = dict(error.headers or {})
+    detail = str(error.detail) or HTTPStatus(error.status_code).phrase
+    path = shown(request.url.path)
     if error.status_code == HTTPStatus.NOT_FOUND and detail == HTTPStatus.NOT_FOUND.phrase:
-        detail = f"{request.method} {request.url.path} is not part of this API; /docs lists what is"
+        detail = f"{request.method} {path} is not part of this API; /docs lists what is"
     elif error.status_code == HTTPStatus.METHOD_NOT_ALLOWED:
-        detail = f"{request.method} is not allowed on {request.url.path}; /docs lists what is"
-    return error_response(error.status_code, detail, dict(error.headers or {}))
+        headers["Allow"] = _allowed_methods(request) or headers.get("Allow", "")
+        detail = f"{request.method} is not allowed on {path}; /docs lists what is"
+    elif error.detail == _UNPARSED and (fault := _fault_of_body(error.__cause__)):
+        return error_response(HTTPStatus.UNPROCESSABLE_ENTITY, fault)
+    return error_response(error.status_code, detail, headers)
 
 
-async def _on_unexpected_error(request: Request, error: Exception) -> JSONResponse:
-    request_id = uuid.uuid4().hex
-    logger.error("request %s: %s %s failed", request_id, request.method, request.url.path, exc_info=error)
-    detail = f"Internal error; the server's log has the details under request id {request_id}"
-    return error_response(HTTPStatus.INTERNAL_SERVER_ERROR, detail)
+def _allowed_methods(request: Request) -> str:
+    """All methods of a path; Starlette names only those of the first route that has the path."""
+    app: FastAPI = request.app
+    routes = [route for route in app.routes if not isinstance(route, Mount)]
+    return ", ".join(
+        method
+        for method in _METHODS
+        if any(route.matches({**request.scope, "method": method})[0] is Match.FULL for route in routes)
+    )
+
+
+def _fault_of_body(cause: BaseException | None) -> str | None:
+    """Why a JSON body that isn't malformed couldn't be read."""
+    if isinstance(cause, RecursionError):
+        return "body: nested too deeply; no field here takes more than a few levels"
+    if isinstance(cause, UnicodeDecodeError):
+        return f"body: not UTF-8 at byte {cause.start}"
+    if isinstance(cause, ValueError):  # what `int` says of thousands of digits
+        return "body: a number has too many digits"
+    return None

@@ -2,22 +2,28 @@
 
 from __future__ import annotations
 
-import asyncio
 import hashlib
 from collections.abc import AsyncIterator
+from concurrent.futures import Executor
 from dataclasses import dataclass
 from typing import IO, Any
 
 from python_multipart.exceptions import MultipartParseError
 from python_multipart.multipart import MultipartParser, parse_options_header
 
-from sienn_ray.errors import InvalidInputError, UploadTooLargeError
+from sienn_ray.api.threads import run_to_end
+from sienn_ray.datasets.wording import shown
+from sienn_ray.errors import InvalidInputError, MediaTypeError, UploadTooLargeError
 
 FIELD = "file"
 MAX_FILENAME_CHARS = 255
+# What else may be in a body: boundaries, headers, other fields of the form.
+ENVELOPE_BYTES = 64 * 1024
 _WRITE_BYTES = 1024 * 1024
-_MAX_HEADER_BYTES = 16 * 1024
+# A file name of 4,000 characters may have 16,000 bytes; it is cut later.
+_MAX_HEADER_BYTES = 32 * 1024
 _MAX_BOUNDARY_BYTES = 70  # RFC 2046, section 5.1.1
+_WAY_OUT = f"send the file as `curl -F {FIELD}=@dataset.csv` does"
 
 
 @dataclass(frozen=True)
@@ -30,31 +36,44 @@ class ReceivedFile:
 
 
 async def receive_file(
-    body: AsyncIterator[bytes], content_type: str, sink: IO[bytes], *, max_bytes: int
+    body: AsyncIterator[bytes], boundary: bytes, sink: IO[bytes], *, executor: Executor, max_bytes: int
 ) -> ReceivedFile:
     """Write the body's part named `file` to a sink, hashing it on the way.
 
+    Args:
+        body: The chunks.
+        boundary: What is between the body's parts, see `boundary_of`.
+        sink: Where the file goes; nothing is written to it before the file's part has begun.
+        executor: Threads that write.
+        max_bytes: The largest file that is taken.
+
     Raises:
-        InvalidInputError: The body isn't multipart, is cut off, or has no such part with a file name.
+        InvalidInputError: The body is malformed, is cut off, or has no such part with a file name.
         UploadTooLargeError: The file has more than `max_bytes` bytes.
     """
-    receiver = _Receiver(_boundary(content_type), max_bytes)
+    receiver = _Receiver(boundary, max_bytes)
     async for chunk in body:
         receiver.feed(chunk)
         if receiver.num_pending >= _WRITE_BYTES:
-            await asyncio.to_thread(receiver.flush, sink)
-    await asyncio.to_thread(receiver.flush, sink)
-    return receiver.finish()
+            await run_to_end(executor, receiver.flush, sink)
+    receiver.check_whole()
+    await run_to_end(executor, receiver.flush, sink)
+    return receiver.received
 
 
-def _boundary(content_type: str) -> bytes:
-    kind, options = parse_options_header(content_type)
+def boundary_of(content_type: str) -> bytes:
+    """What a form's parts are divided by.
+
+    Raises:
+        MediaTypeError: The body is no form.
+        InvalidInputError: There is no boundary, or it is too long.
+    """
+    kind, options = parse_options_header(content_type.encode("latin-1", "replace"))
+    if kind != b"multipart/form-data":
+        raise MediaTypeError(f"Content-Type {shown(content_type)} is not multipart/form-data; {_WAY_OUT}")
     boundary = options.get(b"boundary")
-    if kind != b"multipart/form-data" or not boundary:
-        raise InvalidInputError(
-            f"Content-Type {content_type!r} is not multipart/form-data with a boundary; "
-            "send the file as `curl -F file=@dataset.csv` does"
-        )
+    if not boundary:
+        raise InvalidInputError(f"Content-Type {shown(content_type)} names no boundary; {_WAY_OUT}")
     if len(boundary) > _MAX_BOUNDARY_BYTES:
         raise InvalidInputError(
             f"the multipart boundary has {len(boundary)} bytes; at most {_MAX_BOUNDARY_BYTES} will do"
@@ -68,6 +87,7 @@ class _Receiver:
     def __init__(self, boundary: bytes, max_bytes: int) -> None:
         self._max_bytes = max_bytes
         self._digest = hashlib.sha256()
+        self._body_bytes = 0
         self._size_bytes = 0
         self._pending: list[bytes] = []
         self.num_pending = 0
@@ -87,10 +107,13 @@ class _Receiver:
             "on_headers_finished": self._on_headers_finished,
             "on_end": self._on_end,
         }
-        self._parser = MultipartParser(boundary, callbacks)
+        self._parser = MultipartParser(boundary, callbacks, max_header_size=_MAX_HEADER_BYTES)
 
     def feed(self, chunk: bytes) -> None:
         """Parse a piece of the body."""
+        self._body_bytes += len(chunk)
+        if self._body_bytes > self._max_bytes + ENVELOPE_BYTES:
+            raise too_large(self._max_bytes)
         try:
             self._parser.write(chunk)
         except MultipartParseError as error:
@@ -104,15 +127,19 @@ class _Receiver:
         self._digest.update(data)
         sink.write(data)
 
-    def finish(self) -> ReceivedFile:
-        """What was received, once the body has ended."""
+    @property
+    def received(self) -> ReceivedFile:
+        """What was received and flushed."""
+        return ReceivedFile(self._filename or "", self._size_bytes, self._digest.hexdigest())
+
+    def check_whole(self) -> None:
+        """Refuse a body that has ended too early, or without a file."""
         if self._filename is None:
             raise InvalidInputError(
                 f"the body has no part named '{FIELD}' with a file name; send `-F {FIELD}=@dataset.csv`"
             )
         if not self._ended:
             raise InvalidInputError("the body ended before its closing boundary; send the file again")
-        return ReceivedFile(self._filename, self._size_bytes, self._digest.hexdigest())
 
     def _on_part_begin(self) -> None:
         self._headers = {}

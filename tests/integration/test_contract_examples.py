@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import re
 import shutil
 import subprocess
@@ -51,17 +52,22 @@ def test_the_python_example_goes_from_upload_to_an_answer(service: Service, fold
 
 def test_the_curl_examples(service: Service, folder: Path, completed_job: str) -> None:
     dataset_id = service.get("/api/datasets")["datasets"][0]["id"]
-    answers = []
+    answers = {}
     for block in blocks("bash"):
         command = block.replace("http://localhost:8000", service.url)
         command = command.replace("f8e7d3b2-...", dataset_id).replace("a1b2c3d4-...", completed_job)
-        answers.append(run(["bash", "-c", command], folder))
-    upload, start, answer, download = answers
-    assert '"status":"uploaded"' in upload
-    assert '"message":"Fine-tuning job submitted successfully"' in start
-    assert '"generated_text":' in answer
-    assert download == ""
+        path = re.findall(r"localhost:8000/api/([^\s\"?]+)", block)[0].split("/")
+        answers[f"{path[0]}/{path[-1]}"] = run(["bash", "-c", command], folder)
+    assert '"status":"uploaded"' in answers["upload-dataset/upload-dataset"]
+    assert json.loads(answers["validate-dataset/validate-dataset"])["valid"] is True
+    assert json.loads(answers["datasets/statistics"])["num_rows"] > 0
+    assert '"message":"Fine-tuning job submitted successfully"' in answers["start-finetuning/start-finetuning"]
+    assert json.loads(answers["jobs/jobs"])["count"] >= 1
+    assert json.loads(answers["jobs/metrics"])["points"]
+    assert answers["jobs/logs"]
+    assert '"generated_text":' in answers["test-model/test-model"]
     assert "adapter_config.json" in zipfile.ZipFile(folder / "model.zip").namelist()
+    assert len(answers) == 9
 
 
 def test_the_typescript_example(service: Service, folder: Path) -> None:

@@ -1,127 +1,151 @@
-"""Upload datasets and list them."""
+"""List datasets, look into one, take it home, delete it."""
 
 from __future__ import annotations
 
 import asyncio
-import uuid
-from collections.abc import AsyncIterator
-from contextlib import AbstractContextManager, asynccontextmanager
 from http import HTTPStatus
-from typing import Any, TypeVar
+from typing import Annotated, Any
 
-from fastapi import APIRouter, Request
-from starlette.requests import ClientDisconnect
+from fastapi import APIRouter, Query
+from fastapi.responses import StreamingResponse
 
+from sienn_ray.api.attachments import send_stored_file
+from sienn_ray.api.dataset_pages import page_of
 from sienn_ray.api.deps import Backends, BackendsDep
 from sienn_ray.api.errors import documented
-from sienn_ray.api.multipart import ReceivedFile, receive_file, too_large
-from sienn_ray.api.schemas import DatasetList, DatasetSummary, UploadDatasetResponse
+from sienn_ray.api.ids import DatasetIdPath
+from sienn_ray.api.schemas.datasets import (
+    ChatMessage,
+    DatasetDetail,
+    DatasetList,
+    DatasetRow,
+    DatasetRows,
+    DatasetSummary,
+    DeletedDataset,
+)
 from sienn_ray.datasets import intake
-from sienn_ray.errors import InvalidInputError
+from sienn_ray.datasets.row_pages import ShownRow, read_page
 from sienn_ray.jobs.schema import DatasetRecord
 
 router = APIRouter(prefix="/api", tags=["Datasets"])
 
-T = TypeVar("T")
-# Boundaries and headers of a multipart body, beside the file in it.
-_ENVELOPE_BYTES = 64 * 1024
-_MULTIPART_BODY: dict[str, Any] = {
-    "requestBody": {
-        "required": True,
-        "content": {
-            "multipart/form-data": {
-                "schema": {
-                    "type": "object",
-                    "required": ["file"],
-                    "properties": {
-                        "file": {"type": "string", "format": "binary", "description": "CSV, JSON or JSONL."}
-                    },
-                }
-            }
+_MAX_LIMIT = 1000
+_MAX_ROWS = 100
+_OF_ONE_DATASET = documented(HTTPStatus.NOT_FOUND, HTTPStatus.SERVICE_UNAVAILABLE)
+_FILE: dict[int | str, dict[str, Any]] = {
+    200: {
+        "description": "The file as it came.",
+        "content": {"application/octet-stream": {"schema": {"type": "string", "format": "binary"}}},
+        "headers": {
+            "Content-Disposition": {
+                "description": "The file's name.",
+                "schema": {"type": "string"},
+                "example": "attachment; filename=\"conversations.csv\"; filename*=UTF-8''conversations.csv",
+            },
+            "ETag": {
+                "description": "The file's SHA-256 in hex.",
+                "schema": {"type": "string"},
+                "example": '"9f86d081884c7d659a2feaa0c55ad015a3bf4f1b2b0b822cd15d6c15b0f00a08"',
+            },
         },
     }
 }
 
 
-@router.post(
-    "/upload-dataset",
-    status_code=HTTPStatus.CREATED,
-    summary="Upload a dataset file",
-    openapi_extra=_MULTIPART_BODY,
-    responses=documented(HTTPStatus.BAD_REQUEST, HTTPStatus.REQUEST_ENTITY_TOO_LARGE),
+@router.get(
+    "/datasets",
+    summary="List all uploaded datasets",
+    responses=documented(HTTPStatus.BAD_REQUEST, HTTPStatus.UNPROCESSABLE_ENTITY, HTTPStatus.SERVICE_UNAVAILABLE),
 )
-async def upload_dataset(request: Request, backends: BackendsDep) -> UploadDatasetResponse:
-    """Take a CSV, JSON (array of objects) or JSONL file, UTF-8, with one of these column sets.
-
-    `instruction,response` · `instruction,input,output` · `instruction,input,response` · `prompt,completion` ·
-    `question,answer` · `messages` · `text`. Every row is checked; the first fault is reported with its line.
-    """
-    declared = request.headers.get("content-length", "")
-    if declared.isdigit() and int(declared) > backends.settings.max_upload_bytes + _ENVELOPE_BYTES:
-        raise too_large(backends.settings.max_upload_bytes)
-    dataset_id = str(uuid.uuid4())
-    try:
-        received = await _store_file(request, backends, dataset_id)
-        record = await _check(backends, dataset_id, received)
-    except ClientDisconnect as error:
-        await _forget(backends, dataset_id)
-        raise InvalidInputError("the connection closed before the file was whole; send it again") from error
-    except BaseException:
-        await _forget(backends, dataset_id)
-        raise
-    # Shielded: a record that is being written must not lose its files because the client has gone.
-    record = await asyncio.shield(_register(backends, record))
-    return UploadDatasetResponse(dataset_id=record.id, **record.model_dump(exclude={"id"}))
-
-
-async def _store_file(request: Request, backends: Backends, dataset_id: str) -> ReceivedFile:
-    async with _in_thread(backends.storage.writing(intake.file_key(dataset_id))) as sink:
-        return await receive_file(
-            request.stream(),
-            request.headers.get("content-type", ""),
-            sink,
-            max_bytes=backends.settings.max_upload_bytes,
-        )
-
-
-async def _check(backends: Backends, dataset_id: str, received: ReceivedFile) -> DatasetRecord:
-    report = await asyncio.to_thread(
-        intake.check_rows,
-        backends.storage,
-        dataset_id,
-        received.filename,
-        max_row_bytes=backends.settings.max_row_bytes,
-    )
-    return DatasetRecord.of_report(dataset_id, received.filename, received.size_bytes, received.sha256, report)
-
-
-async def _register(backends: Backends, record: DatasetRecord) -> DatasetRecord:
-    try:
-        return await backends.tracker.add_dataset(record)
-    except Exception:
-        await _forget(backends, record.id)
-        raise
-
-
-async def _forget(backends: Backends, dataset_id: str) -> None:
-    """Leave nothing behind; shielded, since the request itself may be cancelled."""
-    await asyncio.shield(asyncio.to_thread(backends.storage.delete, intake.folder_key(dataset_id)))
-
-
-@asynccontextmanager
-async def _in_thread(context: AbstractContextManager[T]) -> AsyncIterator[T]:
-    """Enter and leave a blocking context manager without holding up other requests."""
-    value = await asyncio.to_thread(context.__enter__)
-    try:
-        yield value
-    except BaseException as error:
-        await asyncio.shield(asyncio.to_thread(context.__exit__, type(error), error, error.__traceback__))
-        raise
-    await asyncio.to_thread(context.__exit__, None, None, None)
-
-
-@router.get("/datasets", summary="List all uploaded datasets")
-async def list_datasets(backends: BackendsDep) -> DatasetList:
-    """All datasets, the newest first."""
+async def list_datasets(
+    backends: BackendsDep,
+    limit: Annotated[
+        int | None, Query(ge=1, le=_MAX_LIMIT, description="Datasets on one page; all without it.", examples=[100])
+    ] = None,
+    cursor: Annotated[
+        str | None,
+        Query(
+            max_length=500,
+            pattern=r"^[\x21-\x7e]+$",
+            description="`next_cursor` of the page before; the first page without it.",
+            examples=["WyIyMDI1LTExLTEyIl0="],
+        ),
+    ] = None,
+) -> DatasetList:
+    """Datasets, the newest first: all of them, or page by page."""
     records = await backends.tracker.datasets()
-    return DatasetList(datasets=[DatasetSummary.model_validate(record.model_dump()) for record in records])
+    page = page_of(records, limit, cursor)
+    summaries = [DatasetSummary.model_validate(record.model_dump()) for record in page.records]
+    return DatasetList(datasets=summaries, count=len(records), next_cursor=page.next_cursor)
+
+
+@router.get("/datasets/{dataset_id}", summary="Get a dataset", responses=_OF_ONE_DATASET)
+async def get_dataset(dataset_id: DatasetIdPath, backends: BackendsDep) -> DatasetDetail:
+    """A dataset with its columns and its first rows."""
+    record = await backends.tracker.dataset(dataset_id)
+    return DatasetDetail.model_validate(record.model_dump())
+
+
+@router.delete(
+    "/datasets/{dataset_id}",
+    summary="Delete a dataset",
+    responses={**_OF_ONE_DATASET, **documented(HTTPStatus.CONFLICT)},
+)
+async def delete_dataset(dataset_id: DatasetIdPath, backends: BackendsDep) -> DeletedDataset:
+    """Delete a dataset that no job refers to, with its file and its statistics."""
+    # Shielded: a client that leaves must not keep the files from going where the record went.
+    record = await asyncio.shield(_delete(dataset_id, backends))
+    return DeletedDataset(dataset_id=record.id, deleted=True)
+
+
+async def _delete(dataset_id: str, backends: Backends) -> DatasetRecord:
+    record = await backends.tracker.delete_dataset(dataset_id)
+    await asyncio.to_thread(backends.storage.delete, intake.folder_key(record.id))
+    return record
+
+
+@router.get(
+    "/datasets/{dataset_id}/download",
+    summary="Download a dataset's file",
+    response_class=StreamingResponse,
+    responses={**_FILE, **_OF_ONE_DATASET},
+)
+async def download_dataset(dataset_id: DatasetIdPath, backends: BackendsDep) -> StreamingResponse:
+    """The file, byte for byte as it was uploaded."""
+    record = await backends.tracker.dataset(dataset_id)
+    return await asyncio.to_thread(
+        send_stored_file,
+        backends.storage,
+        intake.file_key(record.id),
+        filename=record.filename,
+        size_bytes=record.size_bytes,
+        sha256=record.sha256,
+    )
+
+
+@router.get(
+    "/datasets/{dataset_id}/rows",
+    summary="Page through a dataset's rows",
+    responses={**_OF_ONE_DATASET, **documented(HTTPStatus.UNPROCESSABLE_ENTITY)},
+)
+async def dataset_rows(
+    dataset_id: DatasetIdPath,
+    backends: BackendsDep,
+    offset: Annotated[int, Query(ge=0, description="Rows to pass over.", examples=[40])] = 0,
+    limit: Annotated[int, Query(ge=1, le=_MAX_ROWS, description="Rows at the most.", examples=[20])] = 20,
+) -> DatasetRows:
+    """Rows as training reads them, whatever their columns are called in the file."""
+    record = await backends.tracker.dataset(dataset_id)
+    page = await asyncio.to_thread(read_page, backends.storage, record.id, offset=offset, limit=limit)
+    end = offset + len(page.rows)
+    return DatasetRows(
+        dataset_id=record.id,
+        rows=[_row(row) for row in page.rows],
+        num_rows=page.num_rows,
+        next_offset=end if page.rows and end < page.num_rows else None,
+    )
+
+
+def _row(row: ShownRow) -> DatasetRow:
+    messages = row.messages and [ChatMessage(role=message.role, content=message.content) for message in row.messages]
+    return DatasetRow(row=row.row, line=row.line, messages=messages, text=row.text, truncated=row.is_truncated)

@@ -1,9 +1,12 @@
-"""Whether the service answers."""
+"""Whether the service answers, and how what is beneath it does."""
+
+from __future__ import annotations
 
 from fastapi import APIRouter
 
 from sienn_ray.api.deps import BackendsDep
-from sienn_ray.api.schemas import HealthResponse
+from sienn_ray.api.monitoring import MonitoringDep
+from sienn_ray.api.schemas.health import DetailedHealthResponse, HealthResponse, ServicesHealthResponse
 
 router = APIRouter(tags=["Health & Metrics"])
 
@@ -12,3 +15,22 @@ router = APIRouter(tags=["Health & Metrics"])
 async def health(backends: BackendsDep) -> HealthResponse:
     """Answers at once, whatever else goes on."""
     return HealthResponse(env=backends.settings.env)
+
+
+@router.get("/api/health/detailed", summary="Detailed health check with component status")
+async def detailed_health(monitoring: MonitoringDep) -> DetailedHealthResponse:
+    """Database, disk and memory. The HTTP status stays 200; the body says what is wrong.
+
+    Each check has SIENN_HEALTH_CHECK_TIMEOUT_S, so the answer comes within that time whatever hangs.
+    """
+    return await monitoring.checks.detailed()
+
+
+@router.get("/api/health/services", summary="Check all services")
+async def services_health(monitoring: MonitoringDep) -> ServicesHealthResponse:
+    """Everything that other processes or machines do for this one, each asked anew. The HTTP status stays 200.
+
+    The keys `redis`, `minio` and `celery` are historical; `implementation` says what plays the part here. Failing
+    engines make it degraded, any other failure unhealthy.
+    """
+    return await monitoring.checks.services()

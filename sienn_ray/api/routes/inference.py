@@ -9,7 +9,7 @@ from fastapi import APIRouter
 from sienn_ray.api.completed import completed_job
 from sienn_ray.api.deps import BackendsDep
 from sienn_ray.api.errors import documented
-from sienn_ray.api.schemas import TestModelRequest, TestModelResponse
+from sienn_ray.api.schemas.inference import TestModelRequest, TestModelResponse
 from sienn_ray.inference.engine import GenerationRequest
 from sienn_ray.jobs.schema import utc_now
 

@@ -1,92 +1,149 @@
-"""Start fine-tunes and watch them."""
+"""List jobs, look at one, and end, repeat or delete it."""
 
 from __future__ import annotations
 
 import asyncio
-import uuid
+from dataclasses import replace
 from http import HTTPStatus
+from typing import Annotated, Any
 
-from fastapi import APIRouter
+from fastapi import APIRouter, Query
+from pydantic import StringConstraints
 
-from sienn_ray import catalog
-from sienn_ray.api.deps import Backends, BackendsDep
+from sienn_ray.api.deps import Backends, BackendsDep, Tracker
 from sienn_ray.api.errors import documented
-from sienn_ray.api.schemas import (
-    JobList,
-    JobMeta,
-    JobSummary,
-    StartFinetuningRequest,
-    StartFinetuningResponse,
-    TrainingStatus,
-)
-from sienn_ray.errors import CapacityError
-from sienn_ray.jobs.schema import JobRecord, utc_now
-from sienn_ray.training.config import TrainingConfig
+from sienn_ray.api.ids import JobIdPath
+from sienn_ray.api.schemas.common import DATASET_ID
+from sienn_ray.api.schemas.finetuning import LABEL_PATTERN, MAX_LABELS, PRINTABLE, JobName, hyperparameters
+from sienn_ray.api.schemas.jobs import DeletedJob, JobList, JobMeta, JobStatusName, JobSummary, TrainingStatus
+from sienn_ray.catalog import CATALOG
+from sienn_ray.errors import ConflictError, InvalidInputError
+from sienn_ray.jobs.ids import is_id
+from sienn_ray.jobs.schema import JobPage, JobQuery, JobRecord, JobStatus
 
 router = APIRouter(prefix="/api", tags=["Training Jobs"])
 
-# Several questions to the hub, each with its own deadline.
-_RESOLVE_TIMEOUT_FACTOR = 3
+_MAX_LIMIT = 1000
+_OF_ONE_JOB = documented(HTTPStatus.NOT_FOUND, HTTPStatus.SERVICE_UNAVAILABLE)
+_CHANGES_ONE_JOB = {**_OF_ONE_JOB, **documented(HTTPStatus.CONFLICT)}
 
-
-@router.post(
-    "/start-finetuning",
-    status_code=HTTPStatus.CREATED,
-    summary="Start a fine-tuning job",
-    responses=documented(HTTPStatus.BAD_REQUEST, HTTPStatus.NOT_FOUND, HTTPStatus.UNPROCESSABLE_ENTITY),
-)
-async def start_finetuning(body: StartFinetuningRequest, backends: BackendsDep) -> StartFinetuningResponse:
-    """Queue a LoRA fine-tune; it starts as soon as fewer than SIENN_MAX_RUNNING_JOBS run."""
-    await backends.tracker.dataset(body.dataset_id)
-    await _resolve(body.model_name, backends)
-    now = utc_now()
-    job = await backends.tracker.add_job(
-        JobRecord(
-            id=str(uuid.uuid4()), dataset_id=body.dataset_id, config=_config(body), created_at=now, updated_at=now
-        )
-    )
-    return StartFinetuningResponse(
-        job_id=job.id,
-        status="pending",
-        dataset_id=job.dataset_id,
-        message="Fine-tuning job submitted successfully",
-        created_at=job.created_at,
-    )
-
-
-def _config(body: StartFinetuningRequest) -> TrainingConfig:
-    fields = body.model_dump(exclude={"dataset_id", "model_name"})
-    return TrainingConfig(base_model=body.model_name, **fields)
-
-
-async def _resolve(base_model: str, backends: Backends) -> None:
-    timeout_s = backends.settings.hub_timeout_s
-    try:
-        async with asyncio.timeout(timeout_s * _RESOLVE_TIMEOUT_FACTOR):
-            await asyncio.to_thread(catalog.resolve, base_model, timeout_s)
-    except TimeoutError:
-        raise CapacityError(
-            f"the model hub hasn't said within {timeout_s * _RESOLVE_TIMEOUT_FACTOR:.0f} s if it has '{base_model}'",
-            retry_after_s=30,
-        ) from None
+LabelFilter = Annotated[str, StringConstraints(pattern=LABEL_PATTERN)]
 
 
 @router.get(
-    "/training-status/{job_id}",
-    summary="Get training job status and progress",
-    responses=documented(HTTPStatus.NOT_FOUND, HTTPStatus.UNPROCESSABLE_ENTITY),
+    "/jobs",
+    summary="List all training jobs",
+    responses=documented(HTTPStatus.BAD_REQUEST, HTTPStatus.UNPROCESSABLE_ENTITY, HTTPStatus.SERVICE_UNAVAILABLE),
 )
-async def training_status(job_id: str, backends: BackendsDep) -> TrainingStatus:
+async def list_jobs(
+    backends: BackendsDep,
+    status: Annotated[JobStatusName | None, Query(description="Jobs with this status.", examples=["running"])] = None,
+    dataset_id: Annotated[
+        str | None, Query(description="Jobs that train or evaluate on this dataset.", examples=[DATASET_ID])
+    ] = None,
+    model_name: Annotated[
+        str | None,
+        Query(max_length=200, pattern=PRINTABLE, description="Jobs of this base model.", examples=[CATALOG[0].id]),
+    ] = None,
+    name: Annotated[JobName | None, Query(description="Jobs of this name.", examples=["Ferry assistant"])] = None,
+    label: Annotated[
+        list[LabelFilter] | None,
+        Query(
+            max_length=MAX_LABELS,
+            description="Jobs with this label, as `key=value`; may be given more than once.",
+            examples=[["team=support"]],
+        ),
+    ] = None,
+    limit: Annotated[
+        int | None, Query(ge=1, le=_MAX_LIMIT, description="Jobs on one page; all without it.", examples=[100])
+    ] = None,
+    cursor: Annotated[
+        str | None,
+        Query(
+            max_length=500,
+            pattern=r"^[\x21-\x7e]+$",
+            description="`next_cursor` of the page before; the first page without it.",
+            examples=["NDI="],
+        ),
+    ] = None,
+) -> JobList:
+    """Jobs, the newest first: all of them, those that the filters fit, or page by page."""
+    query = JobQuery(
+        status=JobStatus(status) if status else None,
+        dataset_id=dataset_id,
+        base_model=model_name,
+        name=name,
+        labels=_labels(label or []),
+        limit=limit,
+        cursor=cursor,
+    )
+    page = await _page(query, backends.tracker)
+    return JobList(jobs=[_summary(job) for job in page.jobs], count=page.count, next_cursor=page.next_cursor)
+
+
+def _labels(filters: list[str]) -> dict[str, str]:
+    labels: dict[str, str] = {}
+    for key, _, value in (text.partition("=") for text in filters):
+        if labels.setdefault(key, value) != value:
+            raise InvalidInputError(f"label '{key}' is asked for with two values, and a job has one; ask for one")
+    return labels
+
+
+async def _page(query: JobQuery, tracker: Tracker) -> JobPage:
+    """One page, or everything if there is no limit."""
+    if query.dataset_id is not None and not is_id(query.dataset_id):
+        return JobPage(jobs=[], count=0, next_cursor=None)
+    if query.limit is not None:
+        return await tracker.jobs(query)
+    page = await tracker.jobs(replace(query, limit=_MAX_LIMIT))
+    jobs, count = list(page.jobs), page.count
+    while page.next_cursor is not None:
+        page = await tracker.jobs(replace(query, limit=_MAX_LIMIT, cursor=page.next_cursor))
+        jobs += page.jobs
+    # Some may have gone while the pages were read.
+    return JobPage(jobs=jobs, count=count if query.cursor else len(jobs), next_cursor=None)
+
+
+@router.get("/training-status/{job_id}", summary="Get training job status and progress", responses=_OF_ONE_JOB)
+async def training_status(job_id: JobIdPath, backends: BackendsDep) -> TrainingStatus:
     """Status, progress and facts of one job."""
+    return _status(await backends.tracker.job(job_id), backends)
+
+
+@router.get("/jobs/{job_id}", summary="Get a training job", responses=_OF_ONE_JOB)
+async def get_job(job_id: JobIdPath, backends: BackendsDep) -> TrainingStatus:
+    """The same as `/api/training-status/{job_id}`."""
+    return _status(await backends.tracker.job(job_id), backends)
+
+
+@router.post("/jobs/{job_id}/cancel", summary="Cancel a training job", responses=_CHANGES_ONE_JOB)
+async def cancel_job(job_id: JobIdPath, backends: BackendsDep) -> TrainingStatus:
+    """End a job that waits or runs. One that runs stops shortly after; its last checkpoint stays, for a retry."""
+    return _status(await backends.tracker.cancel_job(job_id), backends)
+
+
+@router.post("/jobs/{job_id}/retry", summary="Retry a training job", responses=_CHANGES_ONE_JOB)
+async def retry_job(job_id: JobIdPath, backends: BackendsDep) -> TrainingStatus:
+    """Put a failed or cancelled job back into the queue; it goes on from its last checkpoint, if it has one."""
+    return _status(await backends.tracker.retry_job(job_id), backends)
+
+
+@router.delete("/jobs/{job_id}", summary="Delete a training job", responses=_CHANGES_ONE_JOB)
+async def delete_job(job_id: JobIdPath, backends: BackendsDep) -> DeletedJob:
+    """Delete a job that has ended, with its adapter, checkpoints, events and curves."""
     job = await backends.tracker.job(job_id)
-    return TrainingStatus(**_summary(job).model_dump(), meta=_meta(job, backends))
-
-
-@router.get("/jobs", summary="List all training jobs")
-async def list_jobs(backends: BackendsDep) -> JobList:
-    """All jobs, the newest first."""
-    jobs = await backends.tracker.jobs()
-    return JobList(jobs=[_summary(job) for job in jobs], count=len(jobs))
+    if not job.status.is_final:
+        raise ConflictError(
+            f"Job status is '{job.status}', and only jobs that have ended can be deleted; cancel it first "
+            f"(POST /api/jobs/{job.id}/cancel)"
+        )
+    if job.facts.get("phase") == "stopping":
+        raise ConflictError(f"Job {job.id} is still stopping, and would write what is deleted; delete it in a moment")
+    # The record goes last: a deletion that was interrupted can be repeated.
+    for key in (job.adapter_key, job.checkpoints_key):
+        await asyncio.to_thread(backends.storage.delete, key)
+    await backends.tracker.delete_job(job.id)
+    return DeletedJob(job_id=job.id)
 
 
 def _summary(job: JobRecord) -> JobSummary:
@@ -98,21 +155,23 @@ def _summary(job: JobRecord) -> JobSummary:
         message=job.message,
         created_at=job.created_at,
         updated_at=job.updated_at,
+        name=job.name,
+        labels=job.labels,
+        model_name=job.config.base_model,
+        started_at=job.started_at,
+        ended_at=job.ended_at,
     )
 
 
-def _meta(job: JobRecord, backends: Backends) -> JobMeta:
-    known = {"current_epoch": 0, "total_epochs": job.config.num_epochs, "current_loss": None, **job.facts}
+def _status(job: JobRecord, backends: Backends) -> TrainingStatus:
+    known: dict[str, Any] = {"current_epoch": 0, "total_epochs": job.config.num_epochs, "current_loss": None}
     run = {
+        "model_name": job.config.base_model,
+        "model_path": backends.storage.location(job.adapter_key),
         "attempt": job.attempt,
         "ray_submission_id": job.submission_id,
-        "hyperparameters": job.config.model_dump(exclude={"base_model"}),
+        "failure_reason": job.failure_reason,
+        "validation_dataset_id": job.validation_dataset_id,
+        "hyperparameters": hyperparameters(job.config),
     }
-    failure = {"failure_reason": job.failure_reason} if job.failure_reason else {}
-    return JobMeta(
-        model_name=job.config.base_model,
-        model_path=backends.storage.location(job.adapter_key),
-        **known,
-        **run,
-        **failure,
-    )
+    return TrainingStatus(**_summary(job).model_dump(), meta=JobMeta(**{**known, **job.facts, **run}))

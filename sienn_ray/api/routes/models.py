@@ -7,7 +7,7 @@ from dataclasses import asdict
 
 from fastapi import APIRouter
 
-from sienn_ray.api.schemas import BaseModelList, BaseModelSummary
+from sienn_ray.api.schemas.models import BaseModelList, BaseModelSummary
 from sienn_ray.catalog import CATALOG, CatalogEntry, cached_size_bytes
 
 router = APIRouter(prefix="/api/models", tags=["Models"])

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 from pathlib import Path
 
-import huggingface_hub
+import huggingface_hub.constants
 import pytest
 from fastapi import FastAPI
 from starlette.testclient import TestClient
@@ -14,7 +14,9 @@ from sienn_ray.api.app import create_app
 from sienn_ray.api.deps import Backends
 from sienn_ray.settings import Settings
 from sienn_ray.storage import Storage
-from tests.fakes_api import FakeEngines, FakeTracker
+from tests.fakes_api import FakeEngines, FakeJobLogs, FakeTracker
+from tests.fakes_cluster import FakeCluster
+from tests.fakes_statistics import FakeStatistics
 from tests.tiny_model import CONTRACT_ID, add_to_hub_cache
 
 MAX_UPLOAD_BYTES = 100_000
@@ -36,13 +38,48 @@ def engines() -> FakeEngines:
 
 
 @pytest.fixture
+def job_logs() -> FakeJobLogs:
+    return FakeJobLogs()
+
+
+@pytest.fixture
+def cluster() -> Iterator[FakeCluster]:
+    cluster = FakeCluster()
+    yield cluster
+    cluster.release.set()
+
+
+@pytest.fixture
+def statistics(storage: Storage) -> FakeStatistics:
+    return FakeStatistics(storage)
+
+
+@pytest.fixture
 def storage(settings: Settings) -> Storage:
     return Storage(settings.storage_url)
 
 
 @pytest.fixture
-def app(settings: Settings, tracker: FakeTracker, engines: FakeEngines, storage: Storage) -> FastAPI:
-    return create_app(Backends(settings=settings, tracker=tracker, engines=engines, storage=storage))
+def app(
+    settings: Settings,
+    tracker: FakeTracker,
+    engines: FakeEngines,
+    storage: Storage,
+    job_logs: FakeJobLogs,
+    cluster: FakeCluster,
+    statistics: FakeStatistics,
+) -> FastAPI:
+    return create_app(
+        Backends(
+            settings=settings,
+            tracker=tracker,
+            engines=engines,
+            storage=storage,
+            job_logs=job_logs,
+            cluster=cluster,
+            statistics=statistics,
+        )
+    )
 
 
 @pytest.fixture

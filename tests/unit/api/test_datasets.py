@@ -1,361 +1,305 @@
 from __future__ import annotations
 
-import asyncio
 import hashlib
 import json
-import re
-from collections.abc import Callable, Iterator, MutableMapping
-from pathlib import Path
+from datetime import timedelta
 from typing import Any
 
+import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
-from fastapi import FastAPI
-from httpx2 import Response
 from starlette.testclient import TestClient
 
+from sienn_ray.api.attachments import CHUNK_BYTES, content_disposition
 from sienn_ray.datasets import intake
+from sienn_ray.datasets.row_pages import MAX_MESSAGES, MAX_STRING_CHARS
 from sienn_ray.errors import CapacityError
-from sienn_ray.settings import Settings
 from sienn_ray.storage import Storage
-from tests.fakes_api import BOUNDARY, FakeTracker, Part, dataset_record, multipart_body, multipart_type
-from tests.unit.api.conftest import MAX_UPLOAD_BYTES
+from tests.fakes_api import CREATED_AT, FakeTracker, dataset_record, job_record
+from tests.unit.api.uploading import CSV, is_untouched, stored, upload
 
-CSV = b'instruction,response\n"What is Python?",A language.\nExplain LoRA,A technique.\n'
-UPLOAD = "/api/upload-dataset"
-TIMESTAMP = r"\d{4}-\d\d-\d\dT\d\d:\d\d:\d\d\.\d{3}Z"
+LIST = "/api/datasets"
 
 
-def send(client: TestClient, body: bytes | Iterator[bytes], content_type: str | None = None) -> Response:
-    return client.post(UPLOAD, content=body, headers={"content-type": content_type or multipart_type()})
+class TestList:
+    def test_newest_comes_first(self, client: TestClient) -> None:
+        ids = [upload(client, CSV, f"{name}.csv").json()["dataset_id"] for name in ("first", "second", "third")]
+        assert [dataset["id"] for dataset in client.get(LIST).json()["datasets"]] == ids[::-1]
+
+    def test_fields(self, client: TestClient, tracker: FakeTracker) -> None:
+        tracker.put(dataset_record(duplicate_of="dataset-0"))
+        assert client.get(LIST).json() == {
+            "datasets": [
+                {
+                    "id": "dataset-1",
+                    "filename": "conversations.csv",
+                    "size_bytes": 102_400,
+                    "status": "uploaded",
+                    "created_at": "2025-11-12T10:30:00.007Z",
+                    "format": "instruction-response",
+                    "num_rows": 2,
+                    "duplicate_of": "dataset-0",
+                }
+            ],
+            "count": 1,
+            "next_cursor": None,
+        }
+
+    def test_empty_list_is_a_list(self, client: TestClient) -> None:
+        assert client.get(LIST).json() == {"datasets": [], "count": 0, "next_cursor": None}
+        assert client.get(LIST, params={"limit": 5}).json() == {"datasets": [], "count": 0, "next_cursor": None}
 
 
-def upload(client: TestClient, content: bytes, filename: str = "rows.csv") -> Response:
-    return client.post(UPLOAD, files={"file": (filename, content)})
+class TestPages:
+    @pytest.fixture(autouse=True)
+    def records(self, tracker: FakeTracker) -> None:
+        for number in range(7):
+            tracker.put(dataset_record(id=f"dataset-{number}", created_at=CREATED_AT + timedelta(seconds=number)))
+
+    def pages(self, client: TestClient, limit: int) -> list[list[str]]:
+        """Ids of page after page."""
+        pages, cursor = [], {}
+        while True:
+            answer = client.get(LIST, params={"limit": limit, **cursor}).json()
+            assert answer["count"] == 7
+            pages.append([dataset["id"] for dataset in answer["datasets"]])
+            if answer["next_cursor"] is None:
+                return pages
+            cursor = {"cursor": answer["next_cursor"]}
+
+    @pytest.mark.parametrize(("limit", "sizes"), [(1, [1] * 7), (3, [3, 3, 1]), (7, [7]), (1000, [7])])
+    def test_pages_are_the_list_in_pieces(self, client: TestClient, limit: int, sizes: list[int]) -> None:
+        pages = self.pages(client, limit)
+        assert [len(page) for page in pages] == sizes
+        assert [dataset_id for page in pages for dataset_id in page] == [f"dataset-{n}" for n in reversed(range(7))]
+
+    def test_cursor_without_limit_gives_the_rest(self, client: TestClient) -> None:
+        cursor = client.get(LIST, params={"limit": 5}).json()["next_cursor"]
+        rest = client.get(LIST, params={"cursor": cursor}).json()
+        assert [dataset["id"] for dataset in rest["datasets"]] == ["dataset-1", "dataset-0"]
+
+    def test_dataset_at_the_cursor_may_be_deleted_meanwhile(self, client: TestClient) -> None:
+        cursor = client.get(LIST, params={"limit": 3}).json()["next_cursor"]
+        assert client.delete(f"{LIST}/dataset-4").status_code == 200
+        rest = client.get(LIST, params={"limit": 3, "cursor": cursor}).json()
+        assert [dataset["id"] for dataset in rest["datasets"]] == ["dataset-3", "dataset-2", "dataset-1"]
+
+    @pytest.mark.parametrize("cursor", ["x", "NDI=", "e30=", "WyJhIiwgImIiXQ==", "WyIyMDI1LTExLTEyIiwgIngiXQ==", "💥"])
+    def test_what_is_no_cursor_is_refused(self, client: TestClient, cursor: str) -> None:
+        response = client.get(LIST, params={"limit": 3, "cursor": cursor})
+        assert response.status_code == (422 if cursor == "💥" else 400)
+        assert "cursor" in response.json()["detail"]
+
+    @pytest.mark.parametrize("limit", ["0", "1001", "-1", "many", ""])
+    def test_limit_has_a_range(self, client: TestClient, limit: str) -> None:
+        assert client.get(LIST, params={"limit": limit}).status_code == 422
 
 
-@pytest.fixture
-def is_untouched(settings: Settings, tracker: FakeTracker) -> Callable[[], bool]:
-    """Whether there is neither a file in storage nor a record in the tracker."""
-    root = Path(settings.storage_url.removeprefix("file://"))
-    return lambda: tracker.num_records == 0 and not any(path.is_file() for path in root.rglob("*"))
+class TestGet:
+    def test_fields(self, client: TestClient) -> None:
+        first = upload(client, CSV).json()["dataset_id"]
+        answer = upload(client, CSV, "again.csv").json()
+        dataset = client.get(f"{LIST}/{answer['dataset_id']}").json()
+        assert dataset == {
+            "id": answer["dataset_id"],
+            "filename": "again.csv",
+            "size_bytes": len(CSV),
+            "status": "uploaded",
+            "created_at": answer["created_at"],
+            "format": "instruction-response",
+            "num_rows": 2,
+            "duplicate_of": first,
+            "sha256": hashlib.sha256(CSV).hexdigest(),
+            "columns": ["instruction", "response"],
+            "preview": [
+                {"instruction": "What is Python?", "response": "A language."},
+                {"instruction": "Explain LoRA", "response": "A technique."},
+            ],
+        }
 
 
-def test_upload_answers_as_the_contract_says(client: TestClient) -> None:
-    response = upload(client, CSV, "conversations.csv")
-    body = response.json()
-    assert response.status_code == 201
-    assert re.fullmatch(r"[0-9a-f]{8}(-[0-9a-f]{4}){3}-[0-9a-f]{12}", body.pop("dataset_id"))
-    assert re.fullmatch(TIMESTAMP, body.pop("created_at"))
-    assert body == {
-        "filename": "conversations.csv",
-        "size_bytes": len(CSV),
-        "status": "uploaded",
-        "preview": [
-            {"instruction": "What is Python?", "response": "A language."},
-            {"instruction": "Explain LoRA", "response": "A technique."},
-        ],
-        "format": "instruction-response",
-        "columns": ["instruction", "response"],
-        "num_rows": 2,
-        "sha256": hashlib.sha256(CSV).hexdigest(),
-    }
-
-
-def test_file_and_rows_are_in_storage(client: TestClient, storage: Storage) -> None:
-    dataset_id = upload(client, CSV).json()["dataset_id"]
-    assert storage.read_bytes(intake.file_key(dataset_id)) == CSV
-    with storage.reading(intake.rows_key(dataset_id)) as file:
-        assert pq.read_table(file).num_rows == 2
-
-
-CHAT = [{"role": "user", "content": "a"}, {"role": "assistant", "content": "b"}]
-ROWS: dict[str, dict[str, Any]] = {
-    "instruction-response": {"instruction": "a", "response": "b"},
-    "alpaca": {"instruction": "a", "input": "c", "output": "b"},
-    "instruction-input-response": {"instruction": "a", "input": "c", "response": "b"},
-    "prompt-completion": {"prompt": "a", "completion": "b"},
-    "question-answer": {"question": "a", "answer": "b"},
-    "chat": {"messages": CHAT},
-    "text": {"text": "once upon a time"},
-}
-
-
-def as_csv(row: dict[str, Any]) -> bytes:
-    return f"{','.join(row)}\n{','.join(row.values())}\n".encode()
-
-
-def as_json(row: dict[str, Any]) -> bytes:
-    return json.dumps([row]).encode()
-
-
-def as_jsonl(row: dict[str, Any]) -> bytes:
-    return json.dumps(row).encode() + b"\n"
-
-
-WRITERS = {"csv": as_csv, "json": as_json, "jsonl": as_jsonl, "JSONL": as_jsonl}
-
-
+@pytest.mark.parametrize("suffix", ["", "/download", "/rows", "/statistics"])
 @pytest.mark.parametrize(
-    ("dataset_format", "extension"),
-    [(name, extension) for name in ROWS for extension in WRITERS if (name, extension) != ("chat", "csv")],
+    "dataset_id", ["f8e7d3b2-1234-5678-9abc-def012345678", "..", "%2e%2e", "a%00b", "a" * 65, "' OR 1=1", "é", "%0d%0a"]
 )
-def test_every_column_set_is_taken(client: TestClient, dataset_format: str, extension: str) -> None:
-    row = ROWS[dataset_format]
-    response = upload(client, WRITERS[extension](row), f"rows.{extension}")
-    assert response.status_code == 201
-    body = response.json()
-    assert (body["format"], body["columns"], body["preview"]) == (dataset_format, list(row), [row])
+def test_unknown_id_is_not_found(client: TestClient, dataset_id: str, suffix: str) -> None:
+    response = client.get(f"{LIST}/{dataset_id}{suffix}")
+    assert (response.status_code, response.json()["status_code"]) == (404, 404)
+    assert len(response.json()["detail"]) < 200
+
+
+class TestDelete:
+    def test_record_and_files_go(self, client: TestClient, storage: Storage, tracker: FakeTracker) -> None:
+        dataset_id = upload(client, CSV).json()["dataset_id"]
+        storage.write_bytes(f"{intake.folder_key(dataset_id)}/statistics/0.json", b"{}")
+        response = client.delete(f"{LIST}/{dataset_id}")
+        assert (response.status_code, response.json()) == (200, {"dataset_id": dataset_id, "deleted": True})
+        assert is_untouched(storage, tracker)
+        assert client.get(f"{LIST}/{dataset_id}").status_code == 404
+        assert client.delete(f"{LIST}/{dataset_id}").status_code == 404
+
+    def test_other_datasets_stay(self, client: TestClient, storage: Storage) -> None:
+        gone, stays = (upload(client, CSV).json()["dataset_id"] for _ in range(2))
+        client.delete(f"{LIST}/{gone}")
+        assert stored(storage) == {stays, f"{stays}/file", f"{stays}/rows.parquet"}
+        assert client.get(f"{LIST}/{stays}/download").content == CSV
+
+    @pytest.mark.parametrize("field", ["dataset_id", "validation_dataset_id"])
+    def test_dataset_of_a_job_stays(
+        self, client: TestClient, storage: Storage, tracker: FakeTracker, field: str
+    ) -> None:
+        dataset_id = upload(client, CSV).json()["dataset_id"]
+        tracker.put(job_record(**{field: dataset_id}))
+        response = client.delete(f"{LIST}/{dataset_id}")
+        assert response.status_code == 409
+        assert "job-1" in response.json()["detail"]
+        assert f"GET /api/jobs?dataset_id={dataset_id}" in response.json()["detail"]
+        assert client.get(f"{LIST}/{dataset_id}/download").content == CSV
+
+    def test_nothing_goes_while_the_tracker_is_away(
+        self, client: TestClient, storage: Storage, tracker: FakeTracker
+    ) -> None:
+        dataset_id = upload(client, CSV).json()["dataset_id"]
+        tracker.error = CapacityError("the job tracker is restarting")
+        assert client.delete(f"{LIST}/{dataset_id}").status_code == 503
+        assert f"{dataset_id}/file" in stored(storage)
+
+
+class TestDownload:
+    def test_bytes_are_those_that_came(self, client: TestClient) -> None:
+        content = b"text\n" + b"caf\xc3\xa9 \xf0\x9f\xa6\x99\n" * 9_000
+        assert len(content) < 100_000
+        dataset_id = upload(client, content).json()["dataset_id"]
+        response = client.get(f"{LIST}/{dataset_id}/download")
+        assert response.status_code == 200
+        assert response.content == content
+        assert response.headers["content-length"] == str(len(content))
+        assert response.headers["etag"] == f'"{hashlib.sha256(content).hexdigest()}"'
+        assert response.headers["content-type"] == "application/octet-stream"
+        assert response.headers["x-content-type-options"] == "nosniff"
+
+    def test_file_comes_in_chunks(self, client: TestClient, storage: Storage, tracker: FakeTracker) -> None:
+        size_bytes = CHUNK_BYTES * 2 + 1
+        storage.write_bytes(intake.file_key("dataset-1"), b"x" * size_bytes)
+        tracker.put(dataset_record(size_bytes=size_bytes))
+        with client.stream("GET", f"{LIST}/dataset-1/download") as response:
+            assert sum(len(chunk) for chunk in response.iter_raw()) == size_bytes
+
+    @pytest.mark.parametrize("content", [None, b"", b"x" * 9])
+    def test_altered_file_is_an_error_and_not_half_a_file(
+        self, client: TestClient, storage: Storage, tracker: FakeTracker, content: bytes | None
+    ) -> None:
+        if content is not None:
+            storage.write_bytes(intake.file_key("dataset-1"), content)
+        tracker.put(dataset_record(size_bytes=10))
+        response = client.get(f"{LIST}/dataset-1/download")
+        assert response.status_code == 500
+        assert "file" in response.json()["detail"]
+
+    def test_name_comes_back(self, client: TestClient) -> None:
+        dataset_id = upload(client, CSV, "données 🦙.csv").json()["dataset_id"]
+        header = client.get(f"{LIST}/{dataset_id}/download").headers["content-disposition"]
+        assert header.endswith("filename*=UTF-8''donn%C3%A9es%20%F0%9F%A6%99.csv")
 
 
 @pytest.mark.parametrize(
-    ("filename", "content", "detail"),
+    ("filename", "header"),
     [
-        ("rows.csv", b"instruction,response\na,b\nc\n", "line 3: the row has 1 fields"),
-        ("rows.csv", b"instruction,response\na,b\n\nc,\n", "line 4: column 'response' must not be blank"),
-        ("rows.csv", b"instruction,response\na,b\nc,\xff\n", "line 3: "),
-        ("rows.jsonl", b'{"text": "a"}\n{"text": 1}\n', "line 2: column 'text' must be a string, got a number"),
-        ("rows.jsonl", b'{"text": "a"}\n{"text": \n', "line 2: "),
-        ("rows.json", b'[{"text": "a"}, {"text": " "}]', "row 2: column 'text' must not be blank"),
-        ("rows.csv", b"a,b\n1,2\n", "unknown columns: found 'a', 'b'"),
-        ("rows.csv", b"", "the file is empty"),
-        ("rows.csv", b"instruction,response\n", "the file has no rows"),
-        ("rows.jsonl", b"", "the file is empty"),
-        ("rows.json", b"", "the file is empty"),
-        ("rows.json", b"[]", "the file has no rows"),
-        ("rows.xlsx", b"PK", "the extension '.xlsx' is not accepted; use one of .csv, .json, .jsonl"),
-        ("rows", CSV, "a file without an extension is not accepted"),
+        ("rows.csv", "attachment; filename=\"rows.csv\"; filename*=UTF-8''rows.csv"),
+        ("", "attachment; filename=\"dataset\"; filename*=UTF-8''dataset"),
+        ('a"; x="b.csv', "attachment; filename=\"a__ x__b.csv\"; filename*=UTF-8''a%22%3B%20x%3D%22b.csv"),
+        ("a\r\nSet-Cookie: b", "attachment; filename=\"a__Set-Cookie_ b\"; filename*=UTF-8''a%0D%0ASet-Cookie%3A%20b"),
+        ("../é%41\\.csv", "attachment; filename=\"..___41_.csv\"; filename*=UTF-8''..%2F%C3%A9%2541%5C.csv"),
+        ("\ud800.csv", "attachment; filename=\"_.csv\"; filename*=UTF-8''%3F.csv"),
     ],
 )
-def test_bad_file_is_refused_and_leaves_nothing(
-    client: TestClient, is_untouched: Callable[[], bool], filename: str, content: bytes, detail: str
-) -> None:
-    response = upload(client, content, filename)
-    assert response.status_code == 400
-    assert detail in response.json()["detail"]
-    assert is_untouched()
+def test_file_name_forges_no_header(filename: str, header: str) -> None:
+    written = content_disposition(filename)
+    assert written == header
+    assert written.isascii()
+    assert written.isprintable()
 
 
-def test_row_over_the_limit_is_refused(client: TestClient, app: FastAPI, is_untouched: Callable[[], bool]) -> None:
-    backends = app.state.backends
-    limited = backends.settings.model_copy(update={"max_row_bytes": 100})
-    app.state.backends = type(backends)(limited, backends.tracker, backends.engines, backends.storage)
-    response = upload(client, b"text\n" + b"a" * 200 + b"\n")
-    assert response.status_code == 400
-    assert "line 2: " in response.json()["detail"]
-    assert is_untouched()
+class TestRows:
+    def rows(self, client: TestClient, content: bytes, filename: str = "rows.jsonl", **params: int) -> Any:
+        dataset_id = upload(client, content, filename).json()["dataset_id"]
+        response = client.get(f"{LIST}/{dataset_id}/rows", params=params)
+        assert response.status_code == 200
+        answer = response.json()
+        assert answer.pop("dataset_id") == dataset_id
+        return answer
 
+    def test_conversations(self, client: TestClient) -> None:
+        assert self.rows(client, CSV, "rows.csv", limit=1) == {
+            "rows": [
+                {
+                    "row": 0,
+                    "line": 2,
+                    "messages": [
+                        {"role": "user", "content": "What is Python?"},
+                        {"role": "assistant", "content": "A language."},
+                    ],
+                    "text": None,
+                    "truncated": False,
+                }
+            ],
+            "num_rows": 2,
+            "next_offset": 1,
+        }
 
-@pytest.mark.parametrize(
-    ("content_type", "body", "detail"),
-    [
-        ("application/json", b"{}", "'application/json' is not multipart/form-data with a boundary"),
-        ("text/csv", CSV, "is not multipart/form-data"),
-        ("multipart/form-data", multipart_body([Part(CSV)]), "is not multipart/form-data with a boundary"),
-        ("multipart/form-data; boundary=", multipart_body([Part(CSV)]), "with a boundary"),
-        ("multipart/mixed; boundary=0e1d2c3b4a", multipart_body([Part(CSV)]), "is not multipart/form-data"),
-        ("multipart/form-data; boundary=" + "b" * 300, multipart_body([Part(CSV)]), "boundary"),
-        ("multipart/form-data; boundary=other", multipart_body([Part(CSV)]), "can't be parsed"),
-        (multipart_type(), b"", "no part named 'file'"),
-        (multipart_type(), CSV, "can't be parsed"),
-        (multipart_type(), multipart_body([]), "no part named 'file'"),
-        (multipart_type(), multipart_body([Part(CSV, name=b"dataset")]), "no part named 'file'"),
-        (multipart_type(), multipart_body([Part(CSV, filename=None)]), "no part named 'file' with a file name"),
-        (multipart_type(), multipart_body([Part(CSV), Part(CSV)]), "more than one part named 'file'"),
-        (multipart_type(), multipart_body([Part(CSV)], is_closed=False), "ended before its closing boundary"),
-        (multipart_type(), multipart_body([Part(CSV)])[:-6], "ended before its closing boundary"),
-        (multipart_type(), multipart_body([Part(CSV)])[:90], "ended before its closing boundary"),
-        (multipart_type(), multipart_body([Part(CSV)])[:30], "no part named 'file'"),
-        (multipart_type(), multipart_body([Part(CSV, filename=b"a" * 20_000 + b".csv")]), "header"),
-    ],
-)
-def test_bad_body_is_refused_and_leaves_nothing(
-    client: TestClient, is_untouched: Callable[[], bool], content_type: str, body: bytes, detail: str
-) -> None:
-    response = send(client, body, content_type)
-    assert response.status_code == 400
-    assert detail in response.json()["detail"]
-    assert is_untouched()
-
-
-def test_missing_content_type_is_refused(client: TestClient) -> None:
-    response = client.post(UPLOAD, content=multipart_body([Part(CSV)]))
-    assert response.status_code == 400
-    assert "multipart/form-data" in response.json()["detail"]
-
-
-def rows_of(num_bytes: int) -> bytes:
-    """A good dataset with exactly this many bytes."""
-    row = b"abcdefghijklmnopqrstuvwxyz\n"
-    head = b"text\n"
-    num_rows, rest = divmod(num_bytes - len(head), len(row))
-    return head + row * (num_rows - 1) + b"y" * (len(row) + rest - 1) + b"\n"
-
-
-def test_file_as_large_as_the_limit_is_taken(client: TestClient) -> None:
-    response = upload(client, rows_of(MAX_UPLOAD_BYTES))
-    assert response.status_code == 201
-    assert response.json()["size_bytes"] == MAX_UPLOAD_BYTES
-
-
-def test_one_byte_more_is_refused(client: TestClient, is_untouched: Callable[[], bool]) -> None:
-    response = upload(client, rows_of(MAX_UPLOAD_BYTES + 1))
-    assert response.status_code == 413
-    assert response.json()["status_code"] == 413
-    assert f"more than {MAX_UPLOAD_BYTES} bytes" in response.json()["detail"]
-    assert is_untouched()
-
-
-def test_size_is_counted_where_none_is_declared(client: TestClient, is_untouched: Callable[[], bool]) -> None:
-    body = multipart_body([Part(rows_of(MAX_UPLOAD_BYTES + 1))])
-    request = client.build_request(
-        "POST", UPLOAD, content=iter([body[:50_000], body[50_000:]]), headers={"content-type": multipart_type()}
-    )
-    assert "content-length" not in request.headers
-    assert client.send(request).status_code == 413
-    assert is_untouched()
-
-
-def test_chunked_upload_is_taken(client: TestClient) -> None:
-    body = multipart_body([Part(CSV)])
-    response = send(client, (body[start : start + 7] for start in range(0, len(body), 7)))
-    assert response.status_code == 201
-    assert response.json()["sha256"] == hashlib.sha256(CSV).hexdigest()
-
-
-def test_declared_size_over_the_limit_is_refused_before_the_body_is_parsed(
-    client: TestClient, is_untouched: Callable[[], bool]
-) -> None:
-    response = send(client, b"not multipart at all " * 10_000)
-    assert response.status_code == 413
-    assert is_untouched()
-
-
-@pytest.mark.parametrize("declared", ["-1", "many", "1e3", "9" * 40])
-def test_declared_size_is_not_trusted_to_be_a_sane_number(client: TestClient, declared: str) -> None:
-    headers = {"content-type": multipart_type(), "content-length": declared}
-    response = client.post(UPLOAD, content=multipart_body([Part(CSV)]), headers=headers)
-    assert response.status_code == (413 if declared.isdigit() else 201)
-
-
-@pytest.mark.parametrize(
-    ("sent", "kept"),
-    [
-        (b"../../etc/passwd.csv", "passwd.csv"),
-        (rb"C:\Users\me\rows.csv", "rows.csv"),
-        (b"/absolute/rows.csv", "rows.csv"),
-        ("🦙 données.csv".encode(), "🦙 données.csv"),
-        (b"a\0b.csv", "ab.csv"),
-        (b"a\tb\x1b[31m.csv", "ab[31m.csv"),
-        ("\u202evsc.csv".encode(), "vsc.csv"),
-        (b"a%0d%0aX-Injected: yes.csv", "a%0d%0aX-Injected: yes.csv"),
-        (b"<script>.csv", "<script>.csv"),
-        (b"a" * 4_000 + b".csv", "a" * 251 + ".csv"),
-        (b"\xff.csv", "\ufffd.csv"),
-        (b"..csv", "..csv"),
-    ],
-)
-def test_file_name_is_cleaned_and_names_no_path(client: TestClient, settings: Settings, sent: bytes, kept: str) -> None:
-    response = send(client, multipart_body([Part(CSV, filename=sent)]))
-    assert (response.status_code, response.json().get("filename")) == (201, kept)
-    root = Path(settings.storage_url.removeprefix("file://"))
-    names = {path.name for path in root.rglob("*") if path.is_file()}
-    assert names == {"file", "rows.parquet"}
-
-
-def test_line_break_in_a_file_name_forges_no_header(client: TestClient, is_untouched: Callable[[], bool]) -> None:
-    filename = b'a.csv"\r\nContent-Disposition: form-data; name="other"; filename="b.csv'
-    response = send(client, multipart_body([Part(CSV, filename=filename)]))
-    assert response.status_code == 400
-    assert is_untouched()
-
-
-@pytest.mark.parametrize("name", ["", ".csv"])
-def test_file_name_without_a_stem_is_refused(client: TestClient, is_untouched: Callable[[], bool], name: str) -> None:
-    response = send(client, multipart_body([Part(CSV, filename=name.encode())]))
-    assert response.status_code == 400
-    assert is_untouched()
-
-
-def test_other_form_fields_are_ignored(client: TestClient) -> None:
-    parts = [
-        Part(b"x" * 50_000, name=b"comment", filename=None),
-        Part(CSV),
-        Part(b"more", name=b"attachment", filename=b"other.csv"),
-    ]
-    response = send(client, multipart_body(parts))
-    assert response.status_code == 201
-    assert (response.json()["size_bytes"], response.json()["num_rows"]) == (len(CSV), 2)
-
-
-def test_boundary_in_the_content_is_content(client: TestClient) -> None:
-    content = b"text\na --%s b\n-%s\n" % (BOUNDARY, BOUNDARY)
-    response = send(client, multipart_body([Part(content)]))
-    assert response.status_code == 201
-    assert response.json()["sha256"] == hashlib.sha256(content).hexdigest()
-
-
-def test_nothing_is_left_when_the_tracker_refuses(
-    client: TestClient, tracker: FakeTracker, is_untouched: Callable[[], bool]
-) -> None:
-    tracker.error = CapacityError("the job tracker is restarting")
-    assert upload(client, CSV).status_code == 503
-    assert is_untouched()
-
-
-def test_nothing_is_left_when_the_client_goes_away(app: FastAPI, is_untouched: Callable[[], bool]) -> None:
-    messages = iter(
-        [
-            {"type": "http.request", "body": multipart_body([Part(CSV)], is_closed=False), "more_body": True},
-            {"type": "http.disconnect"},
+    def test_texts(self, client: TestClient) -> None:
+        answer = self.rows(client, b'text\n\na\n"b\nc"\n', "rows.csv")
+        assert [(row["row"], row["line"], row["messages"], row["text"]) for row in answer["rows"]] == [
+            (0, 3, None, "a"),
+            (1, 4, None, "b\nc"),
         ]
+
+    @pytest.mark.parametrize(
+        ("offset", "limit", "numbers", "next_offset"),
+        [(0, 2, [0, 1], 2), (2, 100, [2, 3, 4], None), (3, 2, [3, 4], None), (5, 20, [], None), (10**30, 20, [], None)],
     )
-    scope = {
-        "type": "http",
-        "method": "POST",
-        "path": UPLOAD,
-        "query_string": b"",
-        "headers": [(b"content-type", multipart_type().encode())],
-    }
-    sent: list[MutableMapping[str, Any]] = []
+    def test_pages(
+        self, client: TestClient, offset: int, limit: int, numbers: list[int], next_offset: int | None
+    ) -> None:
+        answer = self.rows(client, b"text\n" + b"x\n" * 5, "rows.csv", offset=offset, limit=limit)
+        assert [row["row"] for row in answer["rows"]] == numbers
+        assert (answer["num_rows"], answer["next_offset"]) == (5, next_offset)
 
-    async def receive() -> MutableMapping[str, Any]:
-        return next(messages)
+    @pytest.mark.parametrize(("num_chars", "is_cut"), [(MAX_STRING_CHARS, False), (MAX_STRING_CHARS + 1, True)])
+    def test_long_strings_are_cut(self, client: TestClient, num_chars: int, is_cut: bool) -> None:
+        text = self.rows(client, json.dumps({"text": "é" * num_chars}).encode())["rows"][0]
+        assert (text["text"], text["truncated"]) == ("é" * MAX_STRING_CHARS, is_cut)
+        chat = self.rows(client, json.dumps({"prompt": "a", "completion": "é" * num_chars}).encode())["rows"][0]
+        assert (chat["messages"][1]["content"], chat["truncated"]) == ("é" * MAX_STRING_CHARS, is_cut)
 
-    async def keep(message: MutableMapping[str, Any]) -> None:
-        sent.append(message)
+    def test_long_conversations_are_cut(self, client: TestClient) -> None:
+        turn = [{"role": "user", "content": "a"}, {"role": "assistant", "content": "b"}]
+        whole = self.rows(client, json.dumps({"messages": turn * (MAX_MESSAGES // 2)}).encode())["rows"][0]
+        cut = self.rows(client, json.dumps({"messages": turn * MAX_MESSAGES}).encode())["rows"][0]
+        assert [len(row["messages"]) for row in (whole, cut)] == [MAX_MESSAGES, MAX_MESSAGES]
+        assert [row["truncated"] for row in (whole, cut)] == [False, True]
 
-    asyncio.run(app(scope, receive, keep))
-    assert sent[0]["status"] == 400
-    assert is_untouched()
+    @pytest.mark.parametrize("params", [{"offset": -1}, {"limit": 0}, {"limit": 101}, {"offset": "x"}])
+    def test_parameters_have_ranges(self, client: TestClient, tracker: FakeTracker, params: dict[str, Any]) -> None:
+        tracker.put(dataset_record())
+        assert client.get(f"{LIST}/dataset-1/rows", params=params).status_code == 422
 
+    def test_datasets_of_earlier_versions_can_be_read(
+        self, client: TestClient, storage: Storage, tracker: FakeTracker
+    ) -> None:
+        tracker.put(dataset_record())
+        table = pa.table({"row": [0], "line": [2], "messages": pa.nulls(1), "text": ["x"]})
+        with storage.writing(intake.rows_key("dataset-1")) as file:
+            pq.write_table(table, file)
+        assert client.get(f"{LIST}/dataset-1/rows").json()["rows"][0]["text"] == "x"
 
-def test_same_file_twice_is_two_datasets(client: TestClient) -> None:
-    assert upload(client, CSV).json()["dataset_id"] != upload(client, CSV).json()["dataset_id"]
-
-
-def test_list_has_the_newest_first(client: TestClient) -> None:
-    ids = [upload(client, CSV, f"{name}.csv").json()["dataset_id"] for name in ("first", "second", "third")]
-    datasets = client.get("/api/datasets").json()["datasets"]
-    assert [dataset["id"] for dataset in datasets] == ids[::-1]
-
-
-def test_list_has_the_fields_of_the_contract(client: TestClient, tracker: FakeTracker) -> None:
-    tracker.put(dataset_record())
-    assert client.get("/api/datasets").json() == {
-        "datasets": [
-            {
-                "id": "dataset-1",
-                "filename": "conversations.csv",
-                "size_bytes": 102_400,
-                "status": "uploaded",
-                "created_at": "2025-11-12T10:30:00.007Z",
-                "format": "instruction-response",
-                "num_rows": 2,
-            }
-        ]
-    }
-
-
-def test_empty_list_is_a_list(client: TestClient) -> None:
-    assert client.get("/api/datasets").json() == {"datasets": []}
+    @pytest.mark.parametrize("content", [None, b"", b"no parquet at all"])
+    def test_missing_or_altered_rows_are_an_error(
+        self, client: TestClient, storage: Storage, tracker: FakeTracker, content: bytes | None
+    ) -> None:
+        tracker.put(dataset_record())
+        if content is not None:
+            storage.write_bytes(intake.rows_key("dataset-1"), content)
+        response = client.get(f"{LIST}/dataset-1/rows")
+        assert response.status_code == 500
+        assert "rows.parquet" in response.json()["detail"]

@@ -1,142 +1,36 @@
 from __future__ import annotations
 
-import re
 from datetime import timedelta, timezone
-from pathlib import Path
 from typing import Any
 
 import pytest
 from starlette.testclient import TestClient
 
-from sienn_ray.errors import FailureReason
+from sienn_ray.errors import CapacityError, FailureReason
 from sienn_ray.jobs.schema import JobStatus
 from sienn_ray.settings import Settings
+from sienn_ray.storage import Storage
 from sienn_ray.training.config import TrainingConfig
-from tests.fakes_api import BASE_MODEL, CREATED_AT, FakeTracker, dataset_record, job_record
+from tests.fakes_api import BASE_MODEL, CREATED_AT, FakeTracker, job_record
 
-START = "/api/start-finetuning"
-TIMESTAMP = r"\d{4}-\d\d-\d\dT\d\d:\d\d:\d\d\.\d{3}Z"
-
-
-def start(client: TestClient, **fields: Any) -> Any:
-    return client.post(START, json={"dataset_id": "dataset-1", **fields})
-
-
-@pytest.fixture
-def dataset(tracker: FakeTracker) -> str:
-    tracker.put(dataset_record())
-    return "dataset-1"
-
-
-@pytest.mark.usefixtures("dataset", "cached_base_model")
-class TestStart:
-    def test_answer_is_that_of_the_contract(self, client: TestClient) -> None:
-        response = start(client)
-        body = response.json()
-        assert response.status_code == 201
-        assert re.fullmatch(r"[0-9a-f]{8}(-[0-9a-f]{4}){3}-[0-9a-f]{12}", body.pop("job_id"))
-        assert re.fullmatch(TIMESTAMP, body.pop("created_at"))
-        assert body == {
-            "status": "pending",
-            "dataset_id": "dataset-1",
-            "message": "Fine-tuning job submitted successfully",
-        }
-
-    def test_defaults_are_those_of_the_contract(self, client: TestClient, tracker: FakeTracker) -> None:
-        start(client)
-        assert tracker.last_job.config == TrainingConfig(
-            base_model="Qwen/Qwen2.5-0.5B-Instruct",
-            learning_rate=0.0002,
-            num_epochs=3,
-            batch_size=4,
-            max_length=512,
-            seed=42,
-        )
-
-    def test_every_field_reaches_the_job(self, client: TestClient, tracker: FakeTracker) -> None:
-        fields = {"learning_rate": 3e-4, "num_epochs": 2, "batch_size": 8, "max_length": 1024, "seed": 7}
-        start(client, model_name=BASE_MODEL, **fields)
-        job = tracker.last_job
-        assert job.config == TrainingConfig(base_model=BASE_MODEL, **fields)
-        assert (job.dataset_id, job.status, job.progress) == ("dataset-1", JobStatus.PENDING, 0)
-        assert job.created_at == job.updated_at
-
-    @pytest.mark.parametrize(
-        ("field", "inside", "outside"),
-        [
-            ("learning_rate", [1e-5, 1e-3, "0.0002"], [9.9e-6, 1.01e-3, 0, -1e-4, "fast", None, [1e-4]]),
-            ("num_epochs", [1, 10, 2.0], [0, 11, -1, 1.5, None, "three", 10**30]),
-            ("batch_size", [1, 32], [0, 33, -4, 2.5, None]),
-            ("max_length", [128, 2048], [127, 2049, 0, None]),
-            ("seed", [0, 2**31 - 1], [-1, 2**31, 0.5]),
-        ],
-    )
-    def test_ranges(
-        self, client: TestClient, tracker: FakeTracker, field: str, inside: list[Any], outside: list[Any]
-    ) -> None:
-        assert [value for value in inside if start(client, **{field: value}).status_code != 201] == []
-        num_records = tracker.num_records
-        for value in outside:
-            response = start(client, **{field: value})
-            assert (response.status_code, value) == (422, value)
-            assert response.json()["detail"].startswith(f"{field}: ")
-        assert tracker.num_records == num_records
-
-    def test_unknown_dataset_is_refused_by_name(self, client: TestClient, tracker: FakeTracker) -> None:
-        response = start(client, dataset_id="other")
-        assert (response.status_code, response.json()["detail"]) == (404, "Dataset other not found")
-        assert tracker.num_records == 1
-
-
-@pytest.mark.usefixtures("dataset", "hub_cache")
-class TestBaseModel:
-    def test_unknown_id_offline_shows_a_way_out(self, client: TestClient, tracker: FakeTracker) -> None:
-        response = start(client, model_name="nobody/nothing")
-        detail = response.json()["detail"]
-        assert response.status_code == 400
-        assert detail.startswith("base model 'nobody/nothing' is not in the local cache and the hub can't be reached")
-        assert re.search(r"Choose one that is here as model_name: .*HuggingFaceTB/SmolLM2-135M-Instruct", detail)
-        assert tracker.num_records == 1
-
-    def test_cached_model_is_named_as_the_way_out(self, client: TestClient, cached_base_model: str) -> None:
-        assert cached_base_model in start(client, model_name="nobody/nothing").json()["detail"]
-
-    def test_packaged_model_needs_no_hub(self, client: TestClient) -> None:
-        assert start(client, model_name="HuggingFaceTB/SmolLM2-135M-Instruct").status_code == 201
-
-    @pytest.mark.parametrize(
-        "model_name",
-        [
-            "",
-            "/etc/passwd",
-            "../models/mine",
-            "~/model",
-            "C:\\model",
-            "https://huggingface.co/Qwen/Qwen2.5-0.5B-Instruct",
-            "file:///model",
-            "a/b/c",
-            "owner/name@main",
-            "owner/na me",
-            "owner/name\n",
-            "owner/..",
-            "owner/model.gguf",
-            "o" * 97,
-        ],
-    )
-    def test_path_or_url_is_no_id(self, client: TestClient, tracker: FakeTracker, model_name: str) -> None:
-        response = start(client, model_name=model_name)
-        assert response.status_code == 400
-        assert "is not a model id; give a hub id" in response.json()["detail"]
-        assert len(response.json()["detail"]) < 500
-        assert tracker.num_records == 1
-
-    def test_folder_of_that_name_is_not_taken(
-        self, client: TestClient, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, tiny_model_folder: Path
-    ) -> None:
-        (tmp_path / "owner").mkdir()
-        (tmp_path / "owner" / "name").symlink_to(tiny_model_folder)
-        monkeypatch.chdir(tmp_path)
-        assert start(client, model_name="owner/name").status_code == 400
+# Under the names that the request has.
+HYPERPARAMETERS = {
+    "learning_rate": 0.0002,
+    "num_epochs": 3,
+    "batch_size": 4,
+    "max_length": 512,
+    "gradient_accumulation_steps": 1,
+    "warmup_ratio": 0.06,
+    "weight_decay": 0.0,
+    "lr_scheduler": "cosine",
+    "validation_split": 0.1,
+    "num_workers": None,
+    "seed": 42,
+    "lora_r": 16,
+    "lora_alpha": 32,
+    "lora_dropout": 0.05,
+    "target_modules": "all-linear",
+}
 
 
 class TestStatus:
@@ -153,6 +47,9 @@ class TestStatus:
                 submission_id="sienn-job-1-1",
                 facts=facts,
                 updated_at=CREATED_AT + timedelta(minutes=5),
+                started_at=CREATED_AT + timedelta(seconds=4),
+                name="Ferry",
+                labels={"team": "support"},
             )
         )
         response = client.get("/api/training-status/job-1")
@@ -167,13 +64,20 @@ class TestStatus:
             "message": "Training in progress: Epoch 2/3",
             "created_at": "2025-11-12T10:30:00.007Z",
             "updated_at": "2025-11-12T10:35:00.007Z",
+            "name": "Ferry",
+            "labels": {"team": "support"},
+            "model_name": BASE_MODEL,
+            "started_at": "2025-11-12T10:30:04.007Z",
+            "ended_at": None,
         }
-        assert meta.pop("hyperparameters")["learning_rate"] == 0.0002
+        assert meta.pop("hyperparameters") == HYPERPARAMETERS
         assert meta == {
             "model_name": BASE_MODEL,
             "model_path": f"{settings.home}/storage/adapters/job-1",
             "attempt": 1,
             "ray_submission_id": "sienn-job-1-1",
+            "failure_reason": None,
+            "validation_dataset_id": None,
             **facts,
         }
 
@@ -183,7 +87,7 @@ class TestStatus:
         assert (body["status"], body["progress"]) == ("pending", 0)
         expected = {"current_epoch": 0, "total_epochs": 3, "current_loss": None, "queue_position": 2}
         assert expected.items() <= body["meta"].items()
-        assert "failure_reason" not in body["meta"]
+        assert body["meta"]["failure_reason"] is None
 
     def test_failed_job_says_why(self, client: TestClient, tracker: FakeTracker) -> None:
         reason, message = FailureReason.OUT_OF_MEMORY, "no memory left; lower batch_size"
@@ -208,31 +112,297 @@ class TestStatus:
         tracker.put(job_record(created_at=CREATED_AT.replace(microsecond=0)))
         assert client.get("/api/training-status/job-1").json()["created_at"] == "2025-11-12T10:30:00.000Z"
 
+    def test_job_is_there_under_both_paths(self, client: TestClient, tracker: FakeTracker) -> None:
+        tracker.put(job_record(status=JobStatus.CANCELLED, ended_at=CREATED_AT))
+        answer = client.get("/api/jobs/job-1")
+        assert answer.status_code == 200
+        assert answer.json() == client.get("/api/training-status/job-1").json()
+        assert (answer.json()["status"], answer.json()["ended_at"]) == ("cancelled", "2025-11-12T10:30:00.007Z")
 
-def test_list_has_the_newest_first_and_a_count(client: TestClient, tracker: FakeTracker) -> None:
-    tracker.put(*(job_record(id=f"job-{index}") for index in range(3)))
-    body = client.get("/api/jobs").json()
-    assert [job["job_id"] for job in body["jobs"]] == ["job-2", "job-1", "job-0"]
-    assert body["count"] == 3
+    def test_facts_never_hide_what_the_record_says(self, client: TestClient, tracker: FakeTracker) -> None:
+        tracker.put(job_record(attempt=2, facts={"attempt": 7, "model_name": "x", "phase": "training"}))
+        meta = client.get("/api/jobs/job-1").json()["meta"]
+        assert (meta["attempt"], meta["model_name"], meta["phase"]) == (2, BASE_MODEL, "training")
+
+    @pytest.mark.parametrize("suffix", ["", "/events", "/metrics", "/logs"])
+    @pytest.mark.parametrize("job_id", ["job-9", "..%2e", "a" * 65, "%00", "job%0d%0aX-A:b", "%F0%9F%98%80", "'--"])
+    def test_unknown_and_strange_ids_are_not_found(self, client: TestClient, job_id: str, suffix: str) -> None:
+        response = client.get(f"/api/jobs/{job_id}{suffix}")
+        assert response.status_code == 404
+        assert response.json().keys() == {"detail", "status_code"}
+        assert response.json()["detail"].isprintable()
+        assert len(response.json()["detail"]) < 200
+
+    @pytest.mark.parametrize("path", ["/api/jobs/{}", "/api/training-status/{}", "/api/jobs/{}/logs"])
+    def test_strange_id_never_reaches_the_tracker(self, client: TestClient, tracker: FakeTracker, path: str) -> None:
+        assert client.get(path.format("a%00b")).status_code == 404
+        assert tracker.calls == []
 
 
-def test_list_has_the_fields_of_the_contract(client: TestClient, tracker: FakeTracker) -> None:
-    tracker.put(job_record(status=JobStatus.COMPLETED, progress=100, message="Training completed successfully"))
-    assert client.get("/api/jobs").json() == {
-        "jobs": [
-            {
-                "job_id": "job-1",
-                "dataset_id": "dataset-1",
-                "status": "completed",
-                "progress": 100,
-                "message": "Training completed successfully",
-                "created_at": "2025-11-12T10:30:00.007Z",
-                "updated_at": "2025-11-12T10:30:00.007Z",
-            }
+def ids(response: Any) -> list[str]:
+    assert response.status_code == 200, response.text
+    return [job["job_id"] for job in response.json()["jobs"]]
+
+
+class TestList:
+    def test_newest_first_and_a_count(self, client: TestClient, tracker: FakeTracker) -> None:
+        tracker.put(*(job_record(id=f"job-{index}") for index in range(3)))
+        response = client.get("/api/jobs")
+        assert ids(response) == ["job-2", "job-1", "job-0"]
+        assert (response.json()["count"], response.json()["next_cursor"]) == (3, None)
+
+    def test_fields(self, client: TestClient, tracker: FakeTracker) -> None:
+        tracker.put(job_record(status=JobStatus.COMPLETED, progress=100, message="Training completed successfully"))
+        assert client.get("/api/jobs").json() == {
+            "jobs": [
+                {
+                    "job_id": "job-1",
+                    "dataset_id": "dataset-1",
+                    "status": "completed",
+                    "progress": 100,
+                    "message": "Training completed successfully",
+                    "created_at": "2025-11-12T10:30:00.007Z",
+                    "updated_at": "2025-11-12T10:30:00.007Z",
+                    "name": None,
+                    "labels": {},
+                    "model_name": BASE_MODEL,
+                    "started_at": None,
+                    "ended_at": None,
+                }
+            ],
+            "count": 1,
+            "next_cursor": None,
+        }
+
+    def test_empty_list_is_a_list(self, client: TestClient) -> None:
+        assert client.get("/api/jobs").json() == {"jobs": [], "count": 0, "next_cursor": None}
+
+    @pytest.mark.parametrize(
+        ("query", "expected"),
+        [
+            ("status=failed", ["c"]),
+            ("status=running", []),
+            ("dataset_id=dataset-2", ["c", "b"]),
+            ("dataset_id=other", []),
+            ("dataset_id=../x", []),
+            ("dataset_id=%00", []),
+            ("model_name=owner/model", ["b"]),
+            ("name=F%C3%A4hre", ["a"]),
+            ("label=team=support", ["b", "a"]),
+            ("label=team=support&label=env=a%3Db", ["b"]),
+            ("label=env=", []),
+            ("label=team=support&status=pending&name=F%C3%A4hre", ["a"]),
+            ("label=team=support&label=team=support", ["b", "a"]),
         ],
-        "count": 1,
-    }
+    )
+    def test_filters(self, client: TestClient, tracker: FakeTracker, query: str, expected: list[str]) -> None:
+        config = TrainingConfig(base_model="owner/model")
+        tracker.put(
+            job_record(id="a", name="Fähre", labels={"team": "support"}),
+            job_record(id="b", dataset_id="dataset-2", config=config, labels={"team": "support", "env": "a=b"}),
+            job_record(id="c", validation_dataset_id="dataset-2", status=JobStatus.FAILED),
+        )
+        response = client.get(f"/api/jobs?{query}")
+        assert (ids(response), response.json()["count"]) == (expected, len(expected))
+
+    @pytest.mark.parametrize(
+        ("query", "status"),
+        [
+            ("status=done", 422),
+            ("status=", 422),
+            ("name=", 422),
+            ("name=%00", 422),
+            ("name=" + "x" * 201, 422),
+            ("model_name=%00", 422),
+            ("label=team", 422),
+            ("label==support", 422),
+            ("label=team=%0d%0a", 422),
+            ("label=team=a&label=team=b", 400),
+            ("&".join(f"label=k{number}=v" for number in range(33)), 422),
+            ("limit=0", 422),
+            ("limit=1001", 422),
+            ("limit=ten", 422),
+            ("cursor=", 422),
+            ("cursor=%00", 422),
+            ("cursor=" + "a" * 501, 422),
+            ("cursor=nonsense&limit=1", 400),
+        ],
+    )
+    def test_what_is_no_filter_is_named(self, client: TestClient, query: str, status: int) -> None:
+        response = client.get(f"/api/jobs?{query}")
+        assert (response.status_code, response.json()["status_code"]) == (status, status)
+        assert query.split("=", 1)[0] in response.json()["detail"]
+
+    def test_pages(self, client: TestClient, tracker: FakeTracker) -> None:
+        tracker.put(*(job_record(id=f"job-{index}", labels={"odd": str(index % 2)}) for index in range(7)))
+        seen, cursor = [], ""
+        while cursor is not None:
+            response = client.get(f"/api/jobs?limit=3&label=odd=0{cursor and f'&cursor={cursor}'}")
+            seen.append(ids(response))
+            assert response.json()["count"] == 4
+            cursor = response.json()["next_cursor"]
+        assert seen == [["job-6", "job-4", "job-2"], ["job-0"]]
+
+    def test_what_comes_or_goes_between_pages_moves_no_job(self, client: TestClient, tracker: FakeTracker) -> None:
+        ended = {"status": JobStatus.FAILED}
+        tracker.put(*(job_record(id=f"job-{index}", **ended) for index in range(4)))
+        cursor = client.get("/api/jobs?limit=2").json()["next_cursor"]
+        tracker.put(job_record(id="job-new"))
+        assert client.delete("/api/jobs/job-2").status_code == 200
+        assert ids(client.get(f"/api/jobs?limit=2&cursor={cursor}")) == ["job-1", "job-0"]
+
+    def test_page_that_is_full_and_last_has_no_next(self, client: TestClient, tracker: FakeTracker) -> None:
+        tracker.put(job_record(id="a"), job_record(id="b"))
+        assert client.get("/api/jobs?limit=2").json()["next_cursor"] is None
+
+    def test_without_a_limit_all_are_there_in_pages_of_the_tracker(
+        self, client: TestClient, tracker: FakeTracker
+    ) -> None:
+        tracker.put(*(job_record(id=f"job-{index}") for index in range(2001)))
+        response = client.get("/api/jobs")
+        assert ids(response) == [f"job-{index}" for index in reversed(range(2001))]
+        assert (response.json()["count"], tracker.calls) == (2001, ["jobs"] * 3)
+
+    def test_rest_after_a_cursor(self, client: TestClient, tracker: FakeTracker) -> None:
+        tracker.put(*(job_record(id=f"job-{index}") for index in range(4)))
+        cursor = client.get("/api/jobs?limit=1").json()["next_cursor"]
+        response = client.get(f"/api/jobs?cursor={cursor}")
+        assert (ids(response), response.json()["count"]) == (["job-2", "job-1", "job-0"], 4)
 
 
-def test_empty_list_is_a_list(client: TestClient) -> None:
-    assert client.get("/api/jobs").json() == {"jobs": [], "count": 0}
+def state_of(response: Any) -> tuple[int, str]:
+    return response.status_code, response.json().get("status")
+
+
+class TestCancel:
+    def test_waiting_job(self, client: TestClient, tracker: FakeTracker) -> None:
+        tracker.put(job_record())
+        response = client.post("/api/jobs/job-1/cancel")
+        assert state_of(response) == (200, "cancelled")
+        assert response.json()["ended_at"] is not None
+        assert response.json()["meta"]["phase"] == "cancelled"
+        assert client.get("/api/jobs/job-1").json() == response.json()
+
+    def test_running_job_answers_at_once_and_stops_then(self, client: TestClient, tracker: FakeTracker) -> None:
+        tracker.put(job_record(status=JobStatus.RUNNING, attempt=1))
+        response = client.post("/api/jobs/job-1/cancel")
+        assert state_of(response) == (200, "cancelled")
+        assert response.json()["meta"]["phase"] == "stopping"
+
+    @pytest.mark.parametrize("status", [JobStatus.COMPLETED, JobStatus.FAILED, JobStatus.CANCELLED])
+    def test_ended_job_is_a_conflict(self, client: TestClient, tracker: FakeTracker, status: JobStatus) -> None:
+        tracker.put(job_record(status=status))
+        response = client.post("/api/jobs/job-1/cancel")
+        assert response.status_code == 409
+        assert status.value in response.json()["detail"]
+        assert tracker.last_job.status is status
+
+
+class TestRetry:
+    @pytest.mark.parametrize("status", [JobStatus.FAILED, JobStatus.CANCELLED])
+    def test_goes_back_to_the_queue(self, client: TestClient, tracker: FakeTracker, status: JobStatus) -> None:
+        reason = FailureReason.WORKER_LOST
+        tracker.put(job_record(status=status, attempt=3, progress=40, failure_reason=reason, ended_at=CREATED_AT))
+        response = client.post("/api/jobs/job-1/retry")
+        body = response.json()
+        assert state_of(response) == (200, "pending")
+        assert (body["job_id"], body["progress"], body["ended_at"]) == ("job-1", 0, None)
+        assert (body["meta"]["attempt"], body["meta"]["failure_reason"]) == (3, None)
+
+    @pytest.mark.parametrize("status", [JobStatus.PENDING, JobStatus.RUNNING, JobStatus.COMPLETED])
+    def test_of_others_is_a_conflict(self, client: TestClient, tracker: FakeTracker, status: JobStatus) -> None:
+        tracker.put(job_record(status=status))
+        response = client.post("/api/jobs/job-1/retry")
+        assert response.status_code == 409
+        assert status.value in response.json()["detail"]
+        assert tracker.last_job.status is status
+
+
+class TestDelete:
+    @pytest.mark.parametrize("status", [JobStatus.COMPLETED, JobStatus.FAILED, JobStatus.CANCELLED])
+    def test_nothing_is_left(
+        self, client: TestClient, tracker: FakeTracker, storage: Storage, status: JobStatus
+    ) -> None:
+        tracker.put(job_record(status=status), job_record(id="job-2", status=status))
+        for job_id in ("job-1", "job-2"):
+            for key in (f"adapters/{job_id}/manifest.json", f"checkpoints/{job_id}/epoch-1/state.bin"):
+                storage.write_bytes(key, b"{}")
+        response = client.delete("/api/jobs/job-1")
+        assert (response.status_code, response.json()) == (200, {"job_id": "job-1", "deleted": True})
+        assert not storage.exists("adapters/job-1")
+        assert not storage.exists("checkpoints/job-1")
+        assert storage.exists("adapters/job-2/manifest.json")
+        assert storage.exists("checkpoints/job-2/epoch-1/state.bin")
+        assert ids(client.get("/api/jobs")) == ["job-2"]
+        assert client.get("/api/jobs/job-1").status_code == 404
+        assert client.delete("/api/jobs/job-1").status_code == 404
+
+    @pytest.mark.parametrize("status", [JobStatus.PENDING, JobStatus.RUNNING])
+    def test_of_what_has_not_ended_is_a_conflict(
+        self, client: TestClient, tracker: FakeTracker, storage: Storage, status: JobStatus
+    ) -> None:
+        tracker.put(job_record(status=status))
+        storage.write_bytes("checkpoints/job-1/state.bin", b"1")
+        response = client.delete("/api/jobs/job-1")
+        assert response.status_code == 409
+        assert "POST /api/jobs/job-1/cancel" in response.json()["detail"]
+        assert storage.exists("checkpoints/job-1/state.bin")
+        assert tracker.num_records == 1
+
+    def test_run_that_is_still_stopping_keeps_what_it_writes(
+        self, client: TestClient, tracker: FakeTracker, storage: Storage
+    ) -> None:
+        tracker.put(job_record(status=JobStatus.RUNNING, attempt=1))
+        storage.write_bytes("checkpoints/job-1/state.bin", b"1")
+        client.post("/api/jobs/job-1/cancel")
+        response = client.delete("/api/jobs/job-1")
+        assert response.status_code == 409
+        assert "still stopping" in response.json()["detail"]
+        assert storage.exists("checkpoints/job-1/state.bin")
+
+    def test_record_goes_last_so_that_it_can_be_repeated(
+        self, client: TestClient, tracker: FakeTracker, storage: Storage
+    ) -> None:
+        tracker.put(job_record(status=JobStatus.COMPLETED))
+        storage.write_bytes("adapters/job-1/manifest.json", b"{}")
+        client.delete("/api/jobs/job-1")
+        assert tracker.calls == ["job", "delete_job"]
+        tracker.put(job_record(status=JobStatus.COMPLETED))  # the record's deletion failed
+        assert client.delete("/api/jobs/job-1").status_code == 200
+
+    def test_dataset_is_free_again(self, client: TestClient, tracker: FakeTracker) -> None:
+        tracker.put(job_record(status=JobStatus.FAILED))
+        client.delete("/api/jobs/job-1")
+        assert client.get("/api/jobs?dataset_id=dataset-1").json()["count"] == 0
+
+
+@pytest.mark.parametrize(
+    ("method", "path"),
+    [
+        ("GET", "/api/jobs"),
+        ("GET", "/api/jobs/job-1"),
+        ("GET", "/api/training-status/job-1"),
+        ("GET", "/api/jobs/job-1/events"),
+        ("GET", "/api/jobs/job-1/metrics"),
+        ("GET", "/api/jobs/job-1/logs"),
+        ("POST", "/api/jobs/job-1/cancel"),
+        ("POST", "/api/jobs/job-1/retry"),
+        ("DELETE", "/api/jobs/job-1"),
+    ],
+)
+class TestEveryRoute:
+    def test_tracker_that_is_away_is_a_503(
+        self, client: TestClient, tracker: FakeTracker, method: str, path: str
+    ) -> None:
+        tracker.error = CapacityError("the job tracker is restarting; try again in a moment")
+        response = client.request(method, path)
+        assert (response.status_code, response.headers["retry-after"]) == (503, "5")
+
+    def test_statuses_are_documented(self, client: TestClient, method: str, path: str) -> None:
+        operation = client.get("/openapi.json").json()["paths"][path.replace("job-1", "{job_id}")][method.lower()]
+        statuses = {"200", "503"} | ({"400", "422"} if path == "/api/jobs" else {"404"})
+        assert statuses <= operation["responses"].keys()
+        assert ("409" in operation["responses"]) is (method != "GET")
+        for parameter in operation.get("parameters", []):
+            assert parameter["description"]
+            assert parameter.get("example") or parameter.get("examples") or parameter["schema"]["examples"]

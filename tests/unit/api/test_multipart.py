@@ -4,12 +4,21 @@ import asyncio
 import hashlib
 import io
 from collections.abc import AsyncIterator, Iterable
+from concurrent.futures import ThreadPoolExecutor
+from typing import IO, Any
 
 import pytest
 
 from sienn_ray.api import multipart
-from sienn_ray.api.multipart import MAX_FILENAME_CHARS, ReceivedFile, clean_filename, receive_file
-from sienn_ray.errors import InvalidInputError, UploadTooLargeError
+from sienn_ray.api.multipart import (
+    ENVELOPE_BYTES,
+    MAX_FILENAME_CHARS,
+    ReceivedFile,
+    boundary_of,
+    clean_filename,
+    receive_file,
+)
+from sienn_ray.errors import InvalidInputError, MediaTypeError, UploadTooLargeError
 from tests.fakes_api import BOUNDARY, Part, multipart_body, multipart_type
 
 CHUNK_BYTES = 64 * 1024
@@ -39,9 +48,14 @@ async def stream(chunks: Iterable[bytes]) -> AsyncIterator[bytes]:
         yield chunk
 
 
+def receive_into(sink: IO[bytes] | Any, body: AsyncIterator[bytes], *, max_bytes: int) -> ReceivedFile:
+    with ThreadPoolExecutor(1) as executor:
+        return asyncio.run(receive_file(body, BOUNDARY, sink, executor=executor, max_bytes=max_bytes))
+
+
 def receive(chunks: Iterable[bytes], *, max_bytes: int = 1_000_000) -> tuple[bytes, ReceivedFile]:
     sink = io.BytesIO()
-    received = asyncio.run(receive_file(stream(chunks), multipart_type(), sink, max_bytes=max_bytes))
+    received = receive_into(sink, stream(chunks), max_bytes=max_bytes)
     return sink.getvalue(), received
 
 
@@ -58,7 +72,7 @@ def test_large_file_is_never_held_in_memory() -> None:
             yield chunk
         yield tail
 
-    received = asyncio.run(receive_file(body(), multipart_type(), sink, max_bytes=10**9))
+    received = receive_into(sink, body(), max_bytes=10**9)
     assert received.size_bytes == sink.num_bytes == num_chunks * CHUNK_BYTES
     assert received.sha256 == sink.digest.hexdigest() == hashlib.sha256(chunk * num_chunks).hexdigest()
     assert most_held <= multipart._WRITE_BYTES
@@ -94,12 +108,38 @@ def test_text_around_the_parts_is_ignored() -> None:
     assert receive([multipart_body([Part(CONTENT)]) + b"an epilogue\r\n"])[0] == CONTENT
 
 
-def test_quoted_boundary_is_understood() -> None:
-    sink = io.BytesIO()
-    content_type = f'Multipart/Form-Data; charset=utf-8; boundary="{BOUNDARY.decode()}"'
-    body = stream([multipart_body([Part(CONTENT)])])
-    asyncio.run(receive_file(body, content_type, sink, max_bytes=1_000))
-    assert sink.getvalue() == CONTENT
+@pytest.mark.parametrize(
+    ("content_type", "boundary"),
+    [
+        (multipart_type(), BOUNDARY),
+        (f'Multipart/Form-Data; charset=utf-8; boundary="{BOUNDARY.decode()}"', BOUNDARY),
+        ("multipart/form-data;boundary=a; boundary=b", b"b"),
+        ("multipart/form-data; boundary=" + "b" * 70, b"b" * 70),
+    ],
+)
+def test_boundary_is_understood(content_type: str, boundary: bytes) -> None:
+    assert boundary_of(content_type) == boundary
+
+
+@pytest.mark.parametrize(
+    "content_type",
+    ["", ";", "text/csv", "application/json", "multipart/mixed; boundary=b", "x" * 10_000, "multipart/form-data\xff"],
+)
+def test_other_kinds_of_bodies_are_named(content_type: str) -> None:
+    with pytest.raises(MediaTypeError, match="is not multipart/form-data; send the file as `curl -F file=@") as error:
+        boundary_of(content_type)
+    assert len(error.value.message) < 200
+
+
+@pytest.mark.parametrize("content_type", ["multipart/form-data", "multipart/form-data; boundary="])
+def test_missing_boundary_is_malformed(content_type: str) -> None:
+    with pytest.raises(InvalidInputError, match="names no boundary"):
+        boundary_of(content_type)
+
+
+def test_long_boundary_is_malformed() -> None:
+    with pytest.raises(InvalidInputError, match="the multipart boundary has 71 bytes; at most 70 will do"):
+        boundary_of("multipart/form-data; boundary=" + "b" * 71)
 
 
 def test_reading_ends_at_the_limit() -> None:
@@ -115,6 +155,38 @@ def test_reading_ends_at_the_limit() -> None:
     with pytest.raises(UploadTooLargeError, match=r"more than 10000 bytes \(SIENN_MAX_UPLOAD_BYTES\)"):
         receive(chunks(), max_bytes=10_000)
     assert num_taken == 11
+
+
+def test_reading_of_other_parts_ends_too() -> None:
+    num_taken = 0
+
+    def chunks() -> Iterable[bytes]:
+        nonlocal num_taken
+        yield multipart_body([Part(b"", filename=None)], is_closed=False).removesuffix(b"\r\n")
+        while True:
+            num_taken += 1
+            yield b"x" * 1_000
+
+    with pytest.raises(UploadTooLargeError):
+        receive(chunks(), max_bytes=10_000)
+    assert num_taken <= (10_000 + ENVELOPE_BYTES) // 1_000 + 1
+
+
+def test_nothing_is_written_before_the_file_begins() -> None:
+    sink = CountingSink()
+    with pytest.raises(InvalidInputError):
+        receive_into(sink, stream([multipart_body([Part(b"x" * 50_000, filename=None)])]), max_bytes=1_000_000)
+    assert sink.num_bytes == 0
+
+
+@pytest.mark.parametrize(("num_emoji", "is_taken"), [(1_000, True), (4_000, True), (10_000, False)])
+def test_long_name_of_emoji(num_emoji: int, is_taken: bool) -> None:
+    body = multipart_body([Part(CONTENT, filename=("🦙" * num_emoji + ".csv").encode())])
+    if is_taken:
+        assert receive([body])[1].filename == "🦙" * (MAX_FILENAME_CHARS - 4) + ".csv"
+    else:
+        with pytest.raises(InvalidInputError, match="header"):
+            receive([body])
 
 
 def test_other_parts_do_not_count_towards_the_limit() -> None:

@@ -1,0 +1,116 @@
+"""The logs that Ray keeps of its jobs, through Ray's public API.
+
+Ray offers three ways to a job's log, none of which does all:
+
+- `JobSubmissionClient.get_job_logs` sends the whole log as one string, so memory would have no bound.
+- `ray.util.state.get_log` reads blocks from the end of the file, but a stream that it follows never ends. It is asked
+  by node and file name: by submission id it would go through all jobs that the cluster has had.
+- `JobSubmissionClient.tail_job_logs` ends when the job ends and can be given up at any time, but begins with the first
+  line.
+"""
+
+from __future__ import annotations
+
+from collections.abc import AsyncGenerator, Iterator
+from contextlib import aclosing
+from dataclasses import dataclass
+from typing import Any, Protocol
+
+# Where Ray keeps what a job's program prints.
+_FILE_NAME = "job-driver-{submission_id}.log"
+# Ray ends a transfer that takes longer; a slow client may have a large log.
+_TRANSFER_TIMEOUT_S = 3600
+# What Ray's server says of a file or a node that isn't there (any more).
+_WORDS_OF_ABSENCE = ("not found", "doesn't exist", "Could not find", "does not exist")
+
+
+@dataclass(frozen=True)
+class LogPlace:
+    """Where a Ray job's log is.
+
+    Args:
+        node_id: The node that the job's program runs on; None before it runs.
+        has_ended: Whether the job has ended.
+    """
+
+    node_id: str | None
+    has_ended: bool
+
+
+class RayLogs(Protocol):
+    """Reads the logs of Ray jobs. All may raise `ConnectionError` when Ray doesn't answer."""
+
+    def look(self, submission_id: str) -> LogPlace:
+        """Say where the log is; blocks. Raises `LookupError` if there is no such job."""
+        ...
+
+    def read(self, node_id: str, submission_id: str, tail: int) -> Iterator[bytes]:
+        """The last lines, at least one, in chunks; each step blocks. Raises `LookupError` if there is no such log."""
+        ...
+
+    def follow(self, submission_id: str) -> AsyncGenerator[bytes]:
+        """The log from its first line until the job has ended."""
+        ...
+
+
+class RayLogApi:
+    """`RayLogs` of the cluster that this process has joined."""
+
+    def __init__(self) -> None:
+        self._client: Any = None
+
+    def look(self, submission_id: str) -> LogPlace:
+        """See `RayLogs.look`."""
+        try:
+            details = self._connect().get_job_info(submission_id)
+        except RuntimeError as error:
+            # The job API has no exception classes: its RuntimeError carries the HTTP status in its text.
+            if "status code 404" in str(error):
+                raise LookupError(str(error)) from error
+            raise ConnectionError(str(error)) from error
+        except OSError as error:  # what `requests` raises is an OSError; the dashboard may have moved
+            self._client = None
+            raise ConnectionError(str(error)) from error
+        return LogPlace(details.driver_node_id, details.status.is_terminal())
+
+    def read(self, node_id: str, submission_id: str, tail: int) -> Iterator[bytes]:
+        """See `RayLogs.read`."""
+        import ray
+        from ray.util.state import get_log
+        from ray.util.state.exception import RayStateApiException
+
+        try:
+            yield from get_log(
+                # Not found out by itself: that could be another cluster of this machine.
+                address=ray.get_runtime_context().gcs_address,
+                node_id=node_id,
+                filename=_FILE_NAME.format(submission_id=submission_id),
+                tail=tail,
+                timeout=_TRANSFER_TIMEOUT_S,
+                encoding=None,
+            )
+        except RayStateApiException as error:
+            if any(words in str(error) for words in _WORDS_OF_ABSENCE):
+                raise LookupError(str(error)) from error
+            raise ConnectionError(str(error)) from error
+        except (OSError, ValueError) as error:
+            raise ConnectionError(str(error)) from error
+
+    async def follow(self, submission_id: str) -> AsyncGenerator[bytes]:
+        """See `RayLogs.follow`. `look` comes before it, since that connects, which blocks."""
+        import aiohttp
+
+        try:
+            async with aclosing(self._connect().tail_job_logs(submission_id)) as batches:
+                async for batch in batches:
+                    yield batch.encode(errors="replace")
+        except (aiohttp.ClientError, RuntimeError, OSError) as error:
+            raise ConnectionError(str(error)) from error
+
+    def _connect(self) -> Any:
+        if self._client is None:
+            import ray
+            from ray.job_submission import JobSubmissionClient
+
+            self._client = JobSubmissionClient(ray.get_runtime_context().gcs_address)
+        return self._client

@@ -1,0 +1,33 @@
+"""Ids as users send them: looked up as they are, and what can't be one is simply not there.
+
+A type from here goes into a route's signature or a body. What isn't of the form of an id ends as a 404 like any unknown
+id, and reaches neither database nor storage nor Ray.
+"""
+
+from __future__ import annotations
+
+from typing import Annotated
+
+from fastapi import Path
+from pydantic import AfterValidator
+
+from sienn_ray.api.schemas.common import DATASET_ID, JOB_ID
+from sienn_ray.jobs.ids import check_id
+
+
+def dataset_id(value: str) -> str:
+    """The id, if it can be one; raises `NotFoundError`."""
+    check_id("Dataset", value)
+    return value
+
+
+def job_id(value: str) -> str:
+    """The id, if it can be one; raises `NotFoundError`."""
+    check_id("Job", value)
+    return value
+
+
+DatasetId = Annotated[str, AfterValidator(dataset_id)]
+JobId = Annotated[str, AfterValidator(job_id)]
+DatasetIdPath = Annotated[DatasetId, Path(description="The dataset's UUID.", examples=[DATASET_ID])]
+JobIdPath = Annotated[JobId, Path(description="The job's UUID.", examples=[JOB_ID])]

@@ -1,0 +1,90 @@
+"""What to do next with what a response names, as OpenAPI links."""
+
+from __future__ import annotations
+
+from collections.abc import Collection
+from dataclasses import dataclass, field
+from typing import Any
+
+Json = dict[str, Any]
+
+
+@dataclass(frozen=True)
+class _Link:
+    """From a response to the operation that takes something of it.
+
+    Args:
+        source: Operation id of the response.
+        status: Its status.
+        target: Operation id of what can be done next.
+        description: One sentence.
+        parameters: The target's parameters, as runtime expressions.
+        body: The target's request body.
+    """
+
+    source: str
+    status: int
+    target: str
+    description: str
+    parameters: Json = field(default_factory=dict)
+    body: Json | None = None
+
+    def as_json(self) -> Json:
+        """The link object of the OpenAPI document."""
+        rest = {"parameters": self.parameters, "requestBody": self.body}
+        return {"operationId": self.target, "description": self.description, **{k: v for k, v in rest.items() if v}}
+
+
+_DATASET = {"dataset_id": "$response.body#/dataset_id"}
+_JOB = {"job_id": "$response.body#/job_id"}
+
+_OF_A_DATASET = {
+    "get_dataset": "Look at the dataset.",
+    "preview_dataset": "Page through its rows.",
+    "dataset_rows": "Page through its rows.",
+    "dataset_statistics": "Count its rows and tokens.",
+    "download_dataset": "Download the file as it came.",
+    "delete_dataset": "Delete the dataset.",
+}
+_OF_A_JOB = {
+    "training_status": "Watch the job.",
+    "get_job": "Watch the job.",
+    "job_events": "See what happened to the job.",
+    "job_metrics": "See the job's curves.",
+    "job_logs": "Read the job's log.",
+    "cancel_job": "End the job.",
+    "retry_job": "Put a failed or cancelled job back into the queue.",
+    "delete_job": "Delete a job that has ended.",
+    "download_model": "Download the adapter once the job is completed.",
+}
+
+
+def _all_links() -> list[_Link]:
+    uploaded, started = ("upload_dataset", 201), ("start_finetuning", 201)
+    links = [_Link(*uploaded, target, words, _DATASET) for target, words in _OF_A_DATASET.items()]
+    links.append(_Link(*uploaded, "start_finetuning", "Fine-tune a base model on the dataset.", body=dict(_DATASET)))
+    for source, status in (started, ("cancel_job", 200), ("retry_job", 200)):
+        links += [_Link(source, status, target, words, _JOB) for target, words in _OF_A_JOB.items() if target != source]
+    prompt = {**_JOB, "prompt": "What is machine learning?"}
+    links.append(_Link(*started, "test_model", "Ask the adapter once the job is completed.", body=prompt))
+    links.append(
+        _Link(*started, "delete_dataset", "Delete the dataset, once no job refers to it any more.", dict(_DATASET))
+    )
+    return links
+
+
+_LINKS = _all_links()
+
+
+def links_of(operation_id: str, known: Collection[str]) -> dict[str, Json]:
+    """The links of an operation's responses, by status and name.
+
+    Args:
+        operation_id: The operation.
+        known: Operation ids of the document.
+    """
+    found: dict[str, Json] = {}
+    for link in _LINKS:
+        if link.source == operation_id and link.target in known:
+            found.setdefault(str(link.status), {})[link.target] = link.as_json()
+    return found

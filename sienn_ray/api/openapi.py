@@ -1,0 +1,159 @@
+"""The OpenAPI document: what FastAPI derives from the routes, and what holds for all of them."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from http import HTTPStatus
+from typing import Any
+
+from fastapi import FastAPI
+from fastapi.routing import APIRoute
+
+from sienn_ray.api.links import links_of
+from sienn_ray.api.schemas.common import ErrorResponse
+
+Json = dict[str, Any]
+
+TAGS = [
+    {"name": "Health & Metrics", "description": "Whether the service and what is behind it work, and its numbers."},
+    {"name": "Datasets", "description": "Upload files of examples, look at them, and delete them."},
+    {"name": "Training Jobs", "description": "Start LoRA fine-tunes, watch them, and end or repeat them."},
+    {"name": "Inference", "description": "Ask a fine-tuned model."},
+    {"name": "Model Export", "description": "Take a fine-tuned model home."},
+    {"name": "Models", "description": "Base models that can be fine-tuned."},
+]
+DESCRIPTION = """\
+LoRA fine-tuning of language models as a service, on Ray: upload a dataset, fine-tune a base model, ask the adapter,
+take it home.
+
+Every error is `{"detail": "<what, limit, way out>", "status_code": <the HTTP status>}`, and every response has an
+`X-Request-ID`, which the server's log names beside whatever went wrong. Times are UTC, ISO 8601 with milliseconds.
+"""
+# What a status means here, with an example of its detail.
+_MEANINGS: dict[int, tuple[str, str]] = {
+    400: (
+        "What is asked can't be done.",
+        "Job status is 'running', model testing is only available for completed jobs",
+    ),
+    404: ("There is nothing with this id.", "Job a1b2c3d4-5678-40ef-8123-456789abcdef not found"),
+    409: (
+        "What is asked contradicts what there is.",
+        "Job a1b2c3d4-5678-40ef-8123-456789abcdef is 'completed' and can't be cancelled any more",
+    ),
+    413: ("The body is too large.", "the body has 2097152 bytes, and at most 1048576 bytes are taken here"),
+    415: ("The body is of another kind than this route takes.", "Content-Type 'text/plain' is not application/json"),
+    422: ("A value has the wrong type or is out of range.", "num_epochs: Input should be less than or equal to 10"),
+    429: ("Too much is asked for at once.", "10000 jobs are waiting, and SIENN_MAX_PENDING_JOBS is 10000"),
+    500: (
+        "Something failed that should not.",
+        "Internal error; the server's log has the details under request id 1a2b3c4d5e6f40718293a4b5c6d7e8f9",
+    ),
+    503: ("There is too much to do, or a part is away, at the moment.", "the job tracker is restarting"),
+}
+_EXAMPLE_FILE = """\
+instruction,response
+"What is Python?","Python is a high-level programming language..."
+"Explain LoRA","LoRA (Low-Rank Adaptation) is a technique..."
+"""
+_ERROR_SCHEMA = {"$ref": "#/components/schemas/ErrorResponse"}
+_HEADERS: Json = {
+    "RequestId": {
+        "description": "Id of this request; the server's log names it beside whatever went wrong.",
+        "required": True,
+        "schema": {"type": "string", "pattern": "^[0-9a-f]{32}$", "examples": ["1a2b3c4d5e6f40718293a4b5c6d7e8f9"]},
+    },
+    "RetryAfter": {
+        "description": "Seconds after which another try makes sense.",
+        "required": True,
+        "schema": {"type": "integer", "minimum": 0, "examples": [5]},
+    },
+}
+
+
+class DocumentedApi(FastAPI):
+    """An application whose OpenAPI document says all that a client can rely on."""
+
+    _document: Json | None = None
+
+    def openapi(self) -> Json:
+        """The document, built at the first call."""
+        if self._document is None:
+            self._document = _completed(super().openapi())
+        return self._document
+
+
+def operation_id(route: APIRoute) -> str:
+    """A route's operation id is its function's name, so that generated clients read well and stay as they are."""
+    return route.name
+
+
+def meaning_of(status: HTTPStatus) -> str:
+    """What an error's status means here."""
+    return _MEANINGS[status][0] if status in _MEANINGS else status.phrase
+
+
+def operations_of(document: Json) -> Iterator[Json]:
+    """All operations of a document."""
+    for path in document["paths"].values():
+        for method, operation in path.items():
+            if method in {"get", "put", "post", "delete", "patch"}:
+                yield operation
+
+
+def _completed(document: Json) -> Json:
+    components = document.setdefault("components", {})
+    schemas = components.setdefault("schemas", {})
+    for name in ("HTTPValidationError", "ValidationError"):  # FastAPI's own shape of a 422
+        schemas.pop(name, None)
+    schemas.setdefault("ErrorResponse", ErrorResponse.model_json_schema(mode="serialization"))
+    components["headers"] = _HEADERS
+    ids = {operation["operationId"] for operation in operations_of(document)}
+    for operation in operations_of(document):
+        _complete_operation(operation)
+        for status, links in links_of(operation["operationId"], ids).items():
+            operation["responses"][status]["links"] = links
+    return document
+
+
+def _complete_operation(operation: Json) -> None:
+    responses: Json = operation["responses"]
+    possible = {"500"}
+    taken = operation.get("requestBody", {}).get("content", {})
+    if "application/json" in taken:
+        possible |= {"413", "415", "422"}
+    if "multipart/form-data" in taken:
+        _complete_upload(taken["multipart/form-data"])
+    if not _takes_more_than_ids(operation):
+        responses.pop("422", None)
+    for status in possible:
+        responses.setdefault(status, {})
+    for status, response in responses.items():
+        if int(status) >= HTTPStatus.BAD_REQUEST:
+            _complete_error(int(status), response)
+        response.setdefault("headers", {})["X-Request-ID"] = {"$ref": "#/components/headers/RequestId"}
+    operation["responses"] = dict(sorted(responses.items()))
+
+
+def _complete_upload(content: Json) -> None:
+    """Show a file that is taken, and that its name counts."""
+    content["schema"]["properties"]["file"].setdefault("examples", [_EXAMPLE_FILE])
+    disposition = {"description": "The file's name ends with .csv, .json or .jsonl.", "schema": {"type": "string"}}
+    example = 'form-data; name="file"; filename="conversations.csv"'
+    content["encoding"] = {"file": {"headers": {"Content-Disposition": {**disposition, "example": example}}}}
+
+
+def _takes_more_than_ids(operation: Json) -> bool:
+    """Whether anything can be invalid: a path takes any text, and an id that can't be one is not found."""
+    parameters = operation.get("parameters", [])
+    return "requestBody" in operation or any(parameter["in"] != "path" for parameter in parameters)
+
+
+def _complete_error(status: int, response: Json) -> None:
+    meaning, detail = _MEANINGS[status]
+    # FastAPI's words for a 422 of its own are no more than the status' name.
+    if response.get("description", "Validation Error") == "Validation Error":
+        response["description"] = meaning
+    example = {"detail": detail, "status_code": status}
+    response["content"] = {"application/json": {"schema": _ERROR_SCHEMA, "example": example}}
+    if status in {HTTPStatus.TOO_MANY_REQUESTS, HTTPStatus.SERVICE_UNAVAILABLE}:
+        response.setdefault("headers", {})["Retry-After"] = {"$ref": "#/components/headers/RetryAfter"}

@@ -1,0 +1,97 @@
+"""Count what is in a dataset."""
+
+from __future__ import annotations
+
+from collections import Counter
+from http import HTTPStatus
+from typing import Annotated
+
+from fastapi import APIRouter, Depends, Query, Request
+
+from sienn_ray.api.base_models import check_base_model
+from sienn_ray.api.deps import BackendsDep
+from sienn_ray.api.errors import documented
+from sienn_ray.api.ids import DatasetIdPath
+from sienn_ray.api.schemas.statistics import DatasetStatisticsResponse, Duplicates, Spread, TokenCounts
+from sienn_ray.api.shared_statistics import SharedStatistics
+from sienn_ray.catalog import CATALOG
+from sienn_ray.datasets.schema import DatasetFormat
+from sienn_ray.datasets.statistics_schema import DatasetStatistics, StatisticsRequest
+from sienn_ray.jobs.schema import DatasetRecord
+
+router = APIRouter(prefix="/api", tags=["Datasets"])
+
+
+def _shared(request: Request) -> SharedStatistics:
+    shared: SharedStatistics = request.app.state.statistics
+    return shared
+
+
+@router.get(
+    "/datasets/{dataset_id}/statistics",
+    summary="Get a dataset's statistics",
+    responses=documented(
+        HTTPStatus.BAD_REQUEST,
+        HTTPStatus.NOT_FOUND,
+        HTTPStatus.UNPROCESSABLE_ENTITY,
+        HTTPStatus.SERVICE_UNAVAILABLE,
+    ),
+)
+async def dataset_statistics(
+    dataset_id: DatasetIdPath,
+    backends: BackendsDep,
+    statistics: Annotated[SharedStatistics, Depends(_shared)],
+    model_name: Annotated[
+        str, Query(description="Base model whose tokenizer and chat template count.", examples=[CATALOG[0].id])
+    ] = CATALOG[0].id,
+    max_length: Annotated[
+        int, Query(ge=128, le=2048, description="Tokens of a row in training.", examples=[512])
+    ] = 512,
+) -> DatasetStatisticsResponse:
+    """Count rows, characters, tokens, duplicates and empty fields on the cluster.
+
+    The numbers are kept, so that the next answer comes at once. A large dataset may take longer than a request waits:
+    the answer is then a 503, and a later request finds the numbers.
+    """
+    record = await backends.tracker.dataset(dataset_id)
+    request = StatisticsRequest(
+        dataset_id=record.id,
+        base_model=model_name,
+        max_length=max_length,
+        is_text=record.format == DatasetFormat.TEXT,
+        num_columns=len(record.columns),
+    )
+    found = await statistics.kept(request)
+    if found is None:
+        await check_base_model(model_name, backends.settings)
+        found = await statistics.of(request)
+    return _response(record, found)
+
+
+def _response(record: DatasetRecord, found: DatasetStatistics) -> DatasetStatisticsResponse:
+    return DatasetStatisticsResponse(
+        dataset_id=record.id,
+        model_name=found.base_model,
+        max_length=found.max_length,
+        num_rows=found.num_rows,
+        characters=Spread(**found.characters.model_dump()),
+        tokens=TokenCounts(
+            **found.tokens.model_dump(),
+            prompt=Spread(**found.prompt_tokens.model_dump()),
+            completion=Spread(**found.completion_tokens.model_dump()),
+        ),
+        num_rows_over_max_length=found.num_rows_over_max_length,
+        num_rows_dropped=found.num_dropped_rows,
+        duplicates=Duplicates(num_rows=found.num_duplicate_rows, lines=found.duplicate_lines),
+        empty_fields=_by_name(record.columns, found.num_empty),
+    )
+
+
+def _by_name(columns: list[str], num_empty: list[int] | None) -> dict[str, int] | None:
+    if num_empty is None:
+        return None
+    # Long names are cut in the record and may be equal then.
+    counts: Counter[str] = Counter()
+    for name, count in zip(columns, num_empty, strict=True):
+        counts[name] += count
+    return dict(counts)

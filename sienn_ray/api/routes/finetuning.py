@@ -1,0 +1,137 @@
+"""Start fine-tunes."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import uuid
+from http import HTTPStatus
+from typing import Annotated, Any
+
+from fastapi import APIRouter, Header, Response
+
+from sienn_ray.api.base_models import check_base_model
+from sienn_ray.api.deps import Backends, BackendsDep
+from sienn_ray.api.errors import documented
+from sienn_ray.api.schemas.finetuning import StartFinetuningRequest, StartFinetuningResponse
+from sienn_ray.errors import ConflictError, InvalidInputError
+from sienn_ray.jobs.ids import shown
+from sienn_ray.jobs.schema import JobRecord, utc_now
+
+router = APIRouter(prefix="/api", tags=["Training Jobs"])
+
+REPLAYED_HEADER = "Idempotent-Replayed"
+_CREATED: dict[int | str, dict[str, Any]] = {
+    201: {
+        "description": "The job was taken, now or by the same request before.",
+        "headers": {
+            REPLAYED_HEADER: {
+                "description": "There, and `true`, if the same request with the same `Idempotency-Key` came before.",
+                "schema": {"type": "string", "enum": ["true"]},
+                "example": "true",
+            }
+        },
+    }
+}
+
+IdempotencyKey = Annotated[
+    str | None,
+    Header(
+        alias="Idempotency-Key",
+        min_length=1,
+        max_length=255,
+        pattern=r"^[\x20-\x7e]+$",
+        description="Any text of the client's, such as a UUID: a request that is repeated with the same key makes no "
+        "second job, it is answered with the first one. The same key with another body is a 409.",
+        examples=["5f2c1c5e-7d0b-4c3a-9a57-0d4a3c0f9b1e"],
+    ),
+]
+
+
+@router.post(
+    "/start-finetuning",
+    status_code=HTTPStatus.CREATED,
+    summary="Start a fine-tuning job",
+    responses={
+        **_CREATED,
+        **documented(
+            HTTPStatus.BAD_REQUEST,
+            HTTPStatus.NOT_FOUND,
+            HTTPStatus.CONFLICT,
+            HTTPStatus.UNPROCESSABLE_ENTITY,
+            HTTPStatus.TOO_MANY_REQUESTS,
+            HTTPStatus.SERVICE_UNAVAILABLE,
+        ),
+    },
+)
+async def start_finetuning(
+    body: StartFinetuningRequest, backends: BackendsDep, response: Response, idempotency_key: IdempotencyKey = None
+) -> StartFinetuningResponse:
+    """Queue a LoRA fine-tune; it starts as soon as fewer than SIENN_MAX_RUNNING_JOBS run."""
+    record = _record(body, idempotency_key)
+    job = await _earlier_job(record, backends)
+    if job is None:
+        await _check_datasets(body, backends)
+        await check_base_model(body.model_name, backends.settings)
+        # The same request may have come a second time meanwhile; the tracker then gives the job that was first.
+        job = await backends.tracker.add_job(record)
+    if job.id != record.id:
+        response.headers[REPLAYED_HEADER] = "true"
+    return StartFinetuningResponse(
+        job_id=job.id,
+        status=job.status.value,
+        dataset_id=job.dataset_id,
+        message="Fine-tuning job submitted successfully",
+        created_at=job.created_at,
+    )
+
+
+def _record(body: StartFinetuningRequest, idempotency_key: str | None) -> JobRecord:
+    now = utc_now()
+    return JobRecord(
+        id=str(uuid.uuid4()),
+        dataset_id=body.dataset_id,
+        validation_dataset_id=body.validation_dataset_id,
+        name=body.name,
+        labels=body.labels,
+        idempotency_key=idempotency_key,
+        request_hash=_hash(body) if idempotency_key is not None else None,
+        config=body.config(),
+        created_at=now,
+        updated_at=now,
+    )
+
+
+def _hash(body: StartFinetuningRequest) -> str:
+    """SHA-256 of what was asked for. Defaults are left out, so that fields which are added later change no hash."""
+    asked = body.model_dump(mode="json", exclude_defaults=True)
+    return hashlib.sha256(json.dumps(asked, sort_keys=True, separators=(",", ":")).encode()).hexdigest()
+
+
+async def _earlier_job(record: JobRecord, backends: Backends) -> JobRecord | None:
+    """The job that this very request has made before, if any."""
+    if record.idempotency_key is None:
+        return None
+    job = await backends.tracker.job_of_key(record.idempotency_key)
+    if job is not None and job.request_hash != record.request_hash:
+        raise ConflictError(
+            f"the Idempotency-Key '{shown(record.idempotency_key)}' came with another request before, which made job "
+            f"{job.id}; take a new key for a new job"
+        )
+    return job
+
+
+async def _check_datasets(body: StartFinetuningRequest, backends: Backends) -> None:
+    dataset = await backends.tracker.dataset(body.dataset_id)
+    if body.validation_dataset_id is None:
+        return
+    if body.validation_dataset_id == body.dataset_id:
+        raise InvalidInputError(
+            "validation_dataset_id is dataset_id; name another dataset, or leave it out and set validation_split"
+        )
+    validation = await backends.tracker.dataset(body.validation_dataset_id)
+    if (dataset.format == "text") != (validation.format == "text"):
+        raise InvalidInputError(
+            f"the dataset's format is '{dataset.format}' and the validation dataset's is '{validation.format}'; plain "
+            "text and conversations can't be mixed"
+        )

@@ -1,0 +1,51 @@
+"""What a job went through: events and curves."""
+
+from __future__ import annotations
+
+from http import HTTPStatus
+from typing import Annotated
+
+from fastapi import APIRouter, Query
+
+from sienn_ray.api.deps import BackendsDep
+from sienn_ray.api.errors import documented
+from sienn_ray.api.ids import JobIdPath
+from sienn_ray.api.schemas.job_history import JobEventBody, JobEventList, JobMetrics, MetricPointBody
+
+router = APIRouter(prefix="/api", tags=["Training Jobs"])
+
+_RESPONSES = documented(HTTPStatus.NOT_FOUND, HTTPStatus.UNPROCESSABLE_ENTITY, HTTPStatus.SERVICE_UNAVAILABLE)
+# A database's BIGINT.
+_MAX_SEQ = 2**63 - 1
+
+
+@router.get("/jobs/{job_id}/events", summary="Get a training job's events", responses=_RESPONSES)
+async def job_events(
+    job_id: JobIdPath,
+    backends: BackendsDep,
+    after: Annotated[
+        int, Query(ge=0, le=_MAX_SEQ, description="Events after the one with this `seq`.", examples=[0])
+    ] = 0,
+    limit: Annotated[int, Query(ge=1, le=1000, description="Events at the most.", examples=[100])] = 100,
+) -> JobEventList:
+    """What happened to a job, the oldest first. Ask again with `next_after` for what came since."""
+    events = await backends.tracker.events(job_id, after, limit)
+    return JobEventList(
+        job_id=job_id,
+        events=[JobEventBody(**event.model_dump()) for event in events],
+        next_after=events[-1].seq if events else after,
+    )
+
+
+@router.get("/jobs/{job_id}/metrics", summary="Get a training job's curves", responses=_RESPONSES)
+async def job_metrics(
+    job_id: JobIdPath,
+    backends: BackendsDep,
+    max_points: Annotated[
+        int,
+        Query(ge=1, le=10_000, description="Points at the most; more are thinned out evenly.", examples=[1000]),
+    ] = 1000,
+) -> JobMetrics:
+    """Loss, evaluation loss, learning rate and speed over the steps, to draw curves from."""
+    points = await backends.tracker.metric_points(job_id, max_points)
+    return JobMetrics(job_id=job_id, points=[MetricPointBody(**point.model_dump()) for point in points])

@@ -1,0 +1,65 @@
+"""What a job's training program prints."""
+
+from __future__ import annotations
+
+from collections.abc import AsyncGenerator, AsyncIterator
+from contextlib import aclosing
+from http import HTTPStatus
+from typing import Annotated, Any
+
+from fastapi import APIRouter, Query
+from fastapi.responses import StreamingResponse
+
+from sienn_ray.api.attempt_logs import followed_log_of, log_of
+from sienn_ray.api.deps import BackendsDep
+from sienn_ray.api.errors import documented
+from sienn_ray.api.ids import JobIdPath
+
+router = APIRouter(prefix="/api", tags=["Training Jobs"])
+
+MAX_TAIL_LINES = 100_000
+_TEXT: dict[int | str, dict[str, Any]] = {
+    200: {
+        "description": "The log, as it was printed.",
+        "content": {"text/plain": {"schema": {"type": "string"}, "example": "12:00:01 INFO epoch 1/3: loss 0.523\n"}},
+    }
+}
+
+
+@router.get(
+    "/jobs/{job_id}/logs",
+    summary="Get a training job's log",
+    response_class=StreamingResponse,
+    responses={
+        **_TEXT,
+        **documented(HTTPStatus.NOT_FOUND, HTTPStatus.UNPROCESSABLE_ENTITY, HTTPStatus.SERVICE_UNAVAILABLE),
+    },
+)
+async def job_logs(
+    job_id: JobIdPath,
+    backends: BackendsDep,
+    tail: Annotated[
+        int, Query(ge=0, le=MAX_TAIL_LINES, description="Lines at the most, the last ones.", examples=[1000])
+    ] = 1000,
+    follow: Annotated[
+        bool,
+        Query(description="Go on with what comes, through further attempts, until the job has ended.", examples=[True]),
+    ] = False,
+    attempt: Annotated[
+        int | None,
+        Query(ge=1, le=1_000_000, description="Log of this attempt alone; of the last one without it.", examples=[1]),
+    ] = None,
+) -> StreamingResponse:
+    """The log of the last attempt, as plain text. It is Ray's, and goes when the cluster goes."""
+    job = await backends.tracker.job(job_id)
+    chunks = (followed_log_of if follow else log_of)(job, attempt, backends, tail=tail)
+    # Nothing is sent before the first item: as long as nothing is, a status can still say that there is no log.
+    first = await anext(chunks, b"")
+    return StreamingResponse(_joined(first, chunks), media_type="text/plain")
+
+
+async def _joined(first: bytes, rest: AsyncGenerator[bytes]) -> AsyncIterator[bytes]:
+    async with aclosing(rest):
+        yield first
+        async for chunk in rest:
+            yield chunk

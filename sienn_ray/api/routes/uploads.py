@@ -1,0 +1,120 @@
+"""Take dataset files in, or only look at them."""
+
+from __future__ import annotations
+
+import asyncio
+import threading
+import uuid
+from dataclasses import asdict
+from http import HTTPStatus
+from typing import Any
+
+from fastapi import APIRouter, Request
+
+from sienn_ray.api.deps import Backends, BackendsDep
+from sienn_ray.api.errors import documented
+from sienn_ray.api.schemas.datasets import RowError, UploadDatasetResponse, ValidationReport
+from sienn_ray.api.uploads import Uploads, UploadsDep
+from sienn_ray.datasets import intake
+from sienn_ray.datasets.ingest import IngestReport, Inspection
+from sienn_ray.jobs.schema import DatasetRecord
+
+router = APIRouter(prefix="/api", tags=["Datasets"])
+
+_FILE: dict[str, Any] = {
+    "type": "string",
+    "format": "binary",
+    "description": "A file whose name ends with `.csv`, `.json` (an array of objects) or `.jsonl`, in UTF-8.",
+    "examples": ["instruction,response\nWhat is Python?,A programming language.\n"],
+}
+_MULTIPART_BODY: dict[str, Any] = {
+    "requestBody": {
+        "required": True,
+        "description": "A form with one file, as `curl -F file=@dataset.csv` sends it.",
+        "content": {
+            "multipart/form-data": {
+                "schema": {"type": "object", "required": ["file"], "properties": {"file": _FILE}},
+            }
+        },
+    }
+}
+_REFUSALS = (HTTPStatus.BAD_REQUEST, HTTPStatus.REQUEST_ENTITY_TOO_LARGE, HTTPStatus.UNSUPPORTED_MEDIA_TYPE)
+
+
+@router.post(
+    "/upload-dataset",
+    status_code=HTTPStatus.CREATED,
+    summary="Upload a dataset file",
+    openapi_extra=_MULTIPART_BODY,
+    responses=documented(*_REFUSALS, HTTPStatus.SERVICE_UNAVAILABLE),
+)
+async def upload_dataset(request: Request, backends: BackendsDep, uploads: UploadsDep) -> UploadDatasetResponse:
+    """Take a CSV, JSON (array of objects) or JSONL file, UTF-8, with one of these column sets.
+
+    `instruction,response` · `instruction,input,output` · `instruction,input,response` · `prompt,completion` ·
+    `question,answer` · `messages` · `text`. Every row is checked; the first errors are reported with their lines, and a
+    file with any error is not kept.
+    """
+    dataset_id = str(uuid.uuid4())
+    async with uploads.received(request, backends.storage, dataset_id) as received:
+        filename = received.filename
+
+        def check(abandoned: threading.Event) -> IngestReport:
+            return intake.check_rows(
+                backends.storage,
+                dataset_id,
+                filename,
+                max_row_bytes=backends.settings.max_row_bytes,
+                abandoned=abandoned,
+            )
+
+        report = await uploads.check(check)
+    record = DatasetRecord.of_report(dataset_id, filename, received.size_bytes, received.sha256, report)
+    # Shielded: a record that is being written must not lose its files because the client has gone.
+    record = await asyncio.shield(_register(backends, uploads, record))
+    return UploadDatasetResponse(dataset_id=record.id, **record.model_dump(exclude={"id"}))
+
+
+async def _register(backends: Backends, uploads: Uploads, record: DatasetRecord) -> DatasetRecord:
+    try:
+        return await backends.tracker.add_dataset(record)
+    except Exception:
+        await uploads.forget(backends.storage, record.id)
+        raise
+
+
+@router.post(
+    "/validate-dataset",
+    summary="Check a dataset file without keeping it",
+    openapi_extra=_MULTIPART_BODY,
+    responses=documented(*_REFUSALS),
+)
+async def validate_dataset(request: Request, backends: BackendsDep, uploads: UploadsDep) -> ValidationReport:
+    """Check a file as an upload would, and list the first bad rows by their lines. Nothing is kept."""
+    dataset_id = str(uuid.uuid4())
+    async with uploads.received(request, backends.storage, dataset_id) as received:
+        filename = received.filename
+
+        def check(abandoned: threading.Event) -> Inspection:
+            return intake.inspect_file(
+                backends.storage,
+                dataset_id,
+                filename,
+                max_row_bytes=backends.settings.max_row_bytes,
+                abandoned=abandoned,
+            )
+
+        inspection = await uploads.check(check)
+        await uploads.forget(backends.storage, dataset_id)
+    return ValidationReport(
+        valid=not inspection.faults,
+        filename=filename,
+        size_bytes=received.size_bytes,
+        format=inspection.format,
+        columns=list(inspection.columns),
+        num_rows=inspection.num_rows,
+        num_bad_rows=inspection.num_bad_rows,
+        errors=[RowError(**asdict(fault)) for fault in inspection.faults],
+        complete=inspection.is_complete,
+        preview=inspection.preview,
+    )

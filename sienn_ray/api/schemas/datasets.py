@@ -1,0 +1,172 @@
+"""Bodies about datasets."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from pydantic import Field
+
+from sienn_ray.api.schemas.common import DATASET_ID, ResponseBody, Timestamp
+
+_EXAMPLE_ROW = {
+    "instruction": "What is Python?",
+    "response": "Python is a high-level programming language...",
+}
+_EXAMPLE_SHA256 = "9f86d081884c7d659a2feaa0c55ad015a3bf4f1b2b0b822cd15d6c15b0f00a08"
+_EXAMPLE_SUMMARY = {
+    "id": DATASET_ID,
+    "filename": "conversations.csv",
+    "size_bytes": 102400,
+    "status": "uploaded",
+    "created_at": "2025-11-12T10:30:00.000Z",
+    "format": "instruction-response",
+    "num_rows": 1319,
+    "duplicate_of": None,
+}
+_DUPLICATE_OF = "Id of the oldest dataset with the same bytes that was there when this one came; null without one."
+
+
+class DatasetSummary(ResponseBody):
+    """One dataset in a list."""
+
+    id: str = Field(description="The dataset's UUID.", examples=[DATASET_ID])
+    filename: str = Field(
+        description="The file's name without folders and control characters, at most 255 characters.",
+        examples=["conversations.csv"],
+    )
+    size_bytes: int = Field(description="Size of the file as it came.", examples=[102400])
+    status: str = Field(description="`uploaded`: the file is whole and every row is good.", examples=["uploaded"])
+    created_at: Timestamp
+    format: str = Field(description="The detected column set.", examples=["instruction-response"])
+    num_rows: int = Field(description="Rows in the file.", examples=[1319])
+    duplicate_of: str | None = Field(description=_DUPLICATE_OF, examples=[None, DATASET_ID])
+
+
+class DatasetList(ResponseBody):
+    """Datasets, the newest first."""
+
+    datasets: list[DatasetSummary] = Field(description="All of them, or one page.", examples=[[_EXAMPLE_SUMMARY]])
+    count: int = Field(description="Number of datasets, on all pages.", examples=[15])
+    next_cursor: str | None = Field(
+        description="`cursor` of the next page; null after the last one.", examples=["WyIyMDI1LTExLTEyIl0="]
+    )
+
+
+class DatasetDetail(DatasetSummary):
+    """One dataset with what is in it."""
+
+    sha256: str = Field(description="SHA-256 of the file as it came, in hex.", examples=[_EXAMPLE_SHA256])
+    columns: list[str] = Field(
+        description="Columns of the first row, at most 100.", examples=[["instruction", "response"]]
+    )
+    preview: list[dict[str, Any]] = Field(
+        description="The first rows as they are in the file; long values are cut.", examples=[[_EXAMPLE_ROW]]
+    )
+
+
+class UploadDatasetResponse(ResponseBody):
+    """A dataset that was taken."""
+
+    dataset_id: str = Field(description="The dataset's UUID.", examples=[DATASET_ID])
+    filename: str = Field(
+        description="The file's name without folders and control characters, at most 255 characters.",
+        examples=["conversations.csv"],
+    )
+    size_bytes: int = Field(description="Size of the file.", examples=[102400])
+    status: str = Field(description="`uploaded`: the file is whole and every row is good.", examples=["uploaded"])
+    preview: list[dict[str, Any]] = Field(
+        description="The first rows as they are in the file; long values are cut.", examples=[[_EXAMPLE_ROW]]
+    )
+    created_at: Timestamp
+    format: str = Field(description="The detected column set.", examples=["instruction-response"])
+    columns: list[str] = Field(
+        description="Columns of the first row, at most 100.", examples=[["instruction", "response"]]
+    )
+    num_rows: int = Field(description="Rows in the file.", examples=[1319])
+    sha256: str = Field(description="SHA-256 of the file, in hex.", examples=[_EXAMPLE_SHA256])
+    duplicate_of: str | None = Field(description=_DUPLICATE_OF, examples=[None, DATASET_ID])
+
+
+class RowError(ResponseBody):
+    """Something that keeps a file from being taken."""
+
+    line: int | None = Field(
+        description="1-based line (CSV, JSONL) or row (JSON array); null where it is the whole file's.", examples=[7]
+    )
+    message: str = Field(
+        description="What is wrong there, and the way out.",
+        examples=["line 7: the row has 3 fields, but the header has 2 columns"],
+    )
+
+
+class ValidationReport(ResponseBody):
+    """What a file holds, and what is wrong with it."""
+
+    valid: bool = Field(description="Whether an upload of this file would be taken.", examples=[False])
+    filename: str = Field(description="The file's name, cleaned as an upload's.", examples=["conversations.csv"])
+    size_bytes: int = Field(description="Size of the file.", examples=[102400])
+    format: str | None = Field(
+        description="The detected column set; null where no row could be read.", examples=["instruction-response"]
+    )
+    columns: list[str] = Field(
+        description="Columns of the first row that could be read, at most 100.", examples=[["instruction", "response"]]
+    )
+    num_rows: int = Field(description="Rows that were read, good and bad.", examples=[1319])
+    num_bad_rows: int = Field(description="Rows with an error.", examples=[1])
+    errors: list[RowError] = Field(
+        description="The first errors in the order of the file: at most 20 rows', and behind them what kept the "
+        "rest of the file from being read, if anything did.",
+        examples=[[{"line": 7, "message": "line 7: the row has 3 fields, but the header has 2 columns"}]],
+    )
+    complete: bool = Field(description="Whether the file was read to its end.", examples=[True])
+    preview: list[dict[str, Any]] = Field(
+        description="The first good rows as they are in the file; long values are cut.", examples=[[_EXAMPLE_ROW]]
+    )
+
+
+class ChatMessage(ResponseBody):
+    """One turn of a conversation."""
+
+    role: str = Field(description="`system`, `user` or `assistant`.", examples=["user"])
+    content: str = Field(description="What was said.", examples=["What is Python?"])
+
+
+class DatasetRow(ResponseBody):
+    """One row as training reads it: a conversation or a text, the other one is null."""
+
+    row: int = Field(description="0-based number.", examples=[0])
+    line: int = Field(description="1-based line (CSV, JSONL) or row (JSON array) in the file.", examples=[2])
+    messages: list[ChatMessage] | None = Field(
+        description="The conversation.",
+        examples=[
+            [
+                {"role": "user", "content": "What is Python?"},
+                {"role": "assistant", "content": "Python is a high-level programming language..."},
+            ]
+        ],
+    )
+    text: str | None = Field(description="The text.", examples=[None])
+    truncated: bool = Field(
+        description="Whether a string was cut at 2,000 characters, or a conversation at 50 messages.", examples=[False]
+    )
+
+
+class DatasetRows(ResponseBody):
+    """Some rows, in order."""
+
+    dataset_id: str = Field(description="The dataset's UUID.", examples=[DATASET_ID])
+    rows: list[DatasetRow] = Field(
+        description="This page.",
+        examples=[[{"row": 0, "line": 2, "messages": None, "text": "Once upon a time", "truncated": False}]],
+    )
+    num_rows: int = Field(description="Rows of the dataset.", examples=[1319])
+    next_offset: int | None = Field(
+        description="`offset` of the next page; null after the last one.", examples=[20, None]
+    )
+
+
+class DeletedDataset(ResponseBody):
+    """A dataset that is gone."""
+
+    dataset_id: str = Field(description="The UUID it had.", examples=[DATASET_ID])
+    deleted: bool = Field(description="Always true.", examples=[True])

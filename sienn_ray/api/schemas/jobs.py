@@ -1,0 +1,123 @@
+"""Bodies about jobs."""
+
+from __future__ import annotations
+
+from typing import Any, Literal
+
+from pydantic import ConfigDict, Field
+
+from sienn_ray.api.schemas.common import DATASET_ID, JOB_ID, ResponseBody, Timestamp
+from sienn_ray.catalog import CATALOG
+
+JobStatusName = Literal["pending", "running", "completed", "failed", "cancelled"]
+
+
+class JobSummary(ResponseBody):
+    """One job in a list."""
+
+    job_id: str = Field(description="The job's UUID.", examples=[JOB_ID])
+    dataset_id: str = Field(description="The dataset that it trains on.", examples=[DATASET_ID])
+    status: JobStatusName = Field(description="Where it stands.", examples=["running"])
+    progress: int = Field(ge=0, le=100, description="Percent.", examples=[45])
+    message: str = Field(
+        description="What it does, or how it ended, in one sentence.", examples=["Training in progress: Epoch 2/3"]
+    )
+    created_at: Timestamp
+    updated_at: Timestamp
+    name: str | None = Field(description="The name it was given.", examples=["Ferry assistant"])
+    labels: dict[str, str] = Field(description="The labels it was given.", examples=[{"team": "support"}])
+    model_name: str = Field(description="Base model.", examples=[CATALOG[0].id])
+    started_at: Timestamp | None = Field(
+        description="When it first ran; UTC, ISO 8601 with milliseconds.", examples=["2025-11-12T10:30:04.000Z"]
+    )
+    ended_at: Timestamp | None = Field(
+        description="When it was completed, failed or cancelled.", examples=["2025-11-12T10:45:00.000Z"]
+    )
+
+
+class JobList(ResponseBody):
+    """Jobs, the newest first."""
+
+    jobs: list[JobSummary] = Field(
+        description="All of them, or one page.",
+        examples=[
+            [
+                {
+                    "job_id": JOB_ID,
+                    "dataset_id": DATASET_ID,
+                    "status": "completed",
+                    "progress": 100,
+                    "message": "Training completed successfully",
+                    "created_at": "2025-11-12T10:30:00.000Z",
+                    "updated_at": "2025-11-12T10:45:00.000Z",
+                    "name": None,
+                    "labels": {},
+                    "model_name": CATALOG[0].id,
+                    "started_at": "2025-11-12T10:30:04.000Z",
+                    "ended_at": "2025-11-12T10:45:00.000Z",
+                }
+            ]
+        ],
+    )
+    count: int = Field(description="Number of jobs that fit, on all pages.", examples=[42])
+    next_cursor: str | None = Field(
+        description="`cursor` of the next page; null after the last one.", examples=["NDI="]
+    )
+
+
+class JobMeta(ResponseBody):
+    """Facts about a run; further ones (phase, tokens_per_s, time_left_s, eval_loss, ...) come as it goes on."""
+
+    model_config = ConfigDict(extra="allow", protected_namespaces=())
+
+    model_name: str = Field(description="Base model.", examples=[CATALOG[0].id])
+    current_epoch: int = Field(description="1-based; 0 before the first step.", examples=[2])
+    total_epochs: int = Field(description="Passes over the dataset.", examples=[3])
+    current_loss: float | None = Field(description="Loss of the last step; null before it.", examples=[0.523])
+    model_path: str = Field(
+        description="Where the adapter is, or will be once the job is completed.",
+        examples=["/app/data/storage/adapters/" + JOB_ID],
+    )
+    attempt: int = Field(description="Runs that were started; 0 before the first.", examples=[1])
+    ray_submission_id: str | None = Field(
+        description="The last run's Ray job, as the Ray dashboard shows it.", examples=[f"sienn-{JOB_ID}-1"]
+    )
+    failure_reason: str | None = Field(
+        description="Why it failed, for programs; `message` says it for people.", examples=["out_of_memory"]
+    )
+    validation_dataset_id: str | None = Field(
+        description="The dataset that is evaluated on, if it was asked for.", examples=[None]
+    )
+    hyperparameters: dict[str, Any] = Field(
+        description="All that was chosen, or left as it is by default, when the job was started.",
+        examples=[{"learning_rate": 0.0002, "num_epochs": 3, "lora_r": 16, "target_modules": "all-linear"}],
+    )
+
+
+class TrainingStatus(JobSummary):
+    """A job with all that is known of its run."""
+
+    meta: JobMeta = Field(
+        description="Facts about the run.",
+        examples=[
+            {
+                "model_name": CATALOG[0].id,
+                "current_epoch": 2,
+                "total_epochs": 3,
+                "current_loss": 0.523,
+                "model_path": "/app/data/storage/adapters/" + JOB_ID,
+                "attempt": 1,
+                "ray_submission_id": f"sienn-{JOB_ID}-1",
+                "failure_reason": None,
+                "validation_dataset_id": None,
+                "hyperparameters": {"learning_rate": 0.0002, "num_epochs": 3, "lora_r": 16},
+            }
+        ],
+    )
+
+
+class DeletedJob(ResponseBody):
+    """A job that is gone, with its adapter and checkpoints."""
+
+    job_id: str = Field(description="The id it had.", examples=[JOB_ID])
+    deleted: Literal[True] = Field(True, description="Nothing of it is left.", examples=[True])

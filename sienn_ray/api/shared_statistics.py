@@ -1,0 +1,78 @@
+"""Statistics of datasets: computed once, kept in storage, and shared by all who ask meanwhile."""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+
+from pydantic import ValidationError
+
+from sienn_ray.api.deps import Statistics
+from sienn_ray.datasets.statistics_schema import DatasetStatistics, StatisticsRequest
+from sienn_ray.errors import ArtifactError, CapacityError
+from sienn_ray.storage import Storage
+
+logger = logging.getLogger(__name__)
+
+# Each computation is several processes with a tokenizer in them.
+_MAX_RUNNING = 2
+_RETRY_AFTER_S = 30
+
+
+class SharedStatistics:
+    """Lets clients wait for computations, which go on when clients leave. One of these in each process.
+
+    Args:
+        statistics: Computes, and keeps what it computed under `StatisticsRequest.key`.
+        storage: Where that is.
+        timeout_s: Longest wait of one client.
+    """
+
+    def __init__(self, statistics: Statistics, storage: Storage, timeout_s: float) -> None:
+        self._statistics = statistics
+        self._storage = storage
+        self._timeout_s = timeout_s
+        self._running: dict[str, asyncio.Task[DatasetStatistics]] = {}
+        self._places = asyncio.Semaphore(_MAX_RUNNING)
+
+    async def kept(self, request: StatisticsRequest) -> DatasetStatistics | None:
+        """What was computed before, if it was."""
+        return await asyncio.to_thread(self._read, request)
+
+    def _read(self, request: StatisticsRequest) -> DatasetStatistics | None:
+        try:
+            return DatasetStatistics.model_validate_json(self._storage.read_bytes(request.key))
+        except (ArtifactError, ValidationError):  # not there, or of a version that wrote other fields
+            return None
+
+    async def of(self, request: StatisticsRequest) -> DatasetStatistics:
+        """Wait for a computation, which begins now or is under way already.
+
+        Raises:
+            SiennError: Why it couldn't be done; `CapacityError` when it takes longer than `timeout_s`.
+        """
+        task = self._running.get(request.key) or self._start(request)
+        # Neither a timeout nor a client that leaves cancels the task.
+        done, _ = await asyncio.wait({task}, timeout=self._timeout_s)
+        if not done:
+            raise CapacityError(
+                f"the statistics are still being computed after {self._timeout_s:.0f} s "
+                "(SIENN_STATISTICS_TIMEOUT_S); they will be kept, ask again later",
+                retry_after_s=_RETRY_AFTER_S,
+            )
+        return task.result()
+
+    def _start(self, request: StatisticsRequest) -> asyncio.Task[DatasetStatistics]:
+        task = asyncio.create_task(self._compute(request))
+        self._running[request.key] = task
+        task.add_done_callback(lambda ended: self._end(request, ended))
+        return task
+
+    async def _compute(self, request: StatisticsRequest) -> DatasetStatistics:
+        async with self._places:
+            return await self._statistics.compute(request)
+
+    def _end(self, request: StatisticsRequest, task: asyncio.Task[DatasetStatistics]) -> None:
+        del self._running[request.key]
+        if not task.cancelled() and (error := task.exception()):
+            logger.warning("no statistics of dataset %s: %s", request.dataset_id, error)
