@@ -37,9 +37,16 @@ class Database:
     def __init__(self, url: str) -> None:
         self._engine = _create_engine(url)
         self._writer = self._engine.execution_options(sqlite_begin="BEGIN IMMEDIATE")
+        # One moment for all statements of a transaction; SQLite has no other way.
+        one_moment = {} if self._engine.dialect.name == "sqlite" else {"isolation_level": "REPEATABLE READ"}
+        self._reader = self._engine.execution_options(**one_moment)
         # A read-check-write must not interleave with another; the tracker is the only process that writes.
         self._write_lock = threading.Lock()
-        self._migrate()
+        try:
+            self._migrate()
+        except BaseException:
+            self.close()
+            raise
 
     def _migrate(self) -> None:
         config = alembic.config.Config()
@@ -55,12 +62,12 @@ class Database:
 
     @contextlib.contextmanager
     def reading(self) -> Iterator[sa.Connection]:
-        """A transaction that changes nothing.
+        """A transaction that changes nothing, and sees one moment.
 
         Raises:
             CapacityError: The database is out of reach.
         """
-        with _out_of_reach_said(), self._engine.connect() as connection:
+        with _out_of_reach_said(), self._reader.connect() as connection:
             yield connection
 
     @contextlib.contextmanager

@@ -12,7 +12,7 @@ import sqlalchemy as sa
 
 
 class UtcDateTime(sa.TypeDecorator[datetime]):
-    """A point in time; SQLite keeps no zone, so it is put back on reading."""
+    """A point in time in UTC. SQLite keeps no zone, and PostgreSQL answers in the zone of its server."""
 
     impl = sa.DateTime(timezone=True)
     cache_ok = True
@@ -23,7 +23,9 @@ class UtcDateTime(sa.TypeDecorator[datetime]):
 
     def process_result_value(self, value: datetime | None, dialect: sa.Dialect) -> datetime | None:  # noqa: ARG002
         """What the database gave."""
-        return value.replace(tzinfo=UTC) if value and value.tzinfo is None else value
+        if value is None or value.tzinfo is UTC:
+            return value
+        return value.replace(tzinfo=UTC) if value.tzinfo is None else value.astimezone(UTC)
 
 
 def safe_text(text: str) -> str:

@@ -41,8 +41,6 @@ def test_error_undoes_the_whole_transaction(store: Store) -> None:
 
 
 def test_reading_sees_one_moment(store: Store) -> None:
-    if store.database.name != "SQLite":
-        pytest.skip("PostgreSQL reads each statement's moment")
     with store.database.reading() as connection:
         query = sa.select(sa.func.count()).select_from(metric_values).where(metric_values.c.name == "one")
         assert connection.scalar(query) == 0
