@@ -25,7 +25,7 @@ from sienn_ray.storage import Storage
 from sienn_ray.training.reporting import Phase, Progress
 from tests.fakes_api import FakeEngines, FakeJobLogs
 from tests.fakes_backends import fake_backends
-from tests.fakes_jobs import FakeRayJobs
+from tests.fakes_jobs import FakeRayJobs, no_mirror
 
 _DEADLINE_S = 20.0
 
@@ -106,7 +106,7 @@ def running_service(folder: Path, **settings: Any) -> Iterator[Service]:
     """A service with its state under a folder; `settings` change what it is set to."""
     chosen = Settings(**{"env": "test", "home": folder / "home", "job_poll_s": 0.02, **settings})
     ray_jobs, engines, job_logs, storage = FakeRayJobs(), FakeEngines(), FakeJobLogs(), Storage(chosen.storage_url)
-    tracker = JobTracker(chosen, ray_jobs, mirror=lambda _: None)
+    tracker = JobTracker(chosen, ray_jobs, mirror=no_mirror)
     backends = fake_backends(
         chosen, tracker=InProcessTracker(tracker), engines=engines, storage=storage, job_logs=job_logs
     )

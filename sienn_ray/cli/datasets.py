@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Annotated, Any
+from typing import Annotated
 
 import typer
 
@@ -29,15 +29,10 @@ def validate(file: _DatasetFile) -> None:
     with file.open("rb") as stream:
         report = call("POST", "/api/validate-dataset", files={"file": (file.name, stream)})
     for error in report["errors"]:
-        print_line(_fault(error))
+        print_line(error["message"])
     if not report["valid"]:
         end(f"{file} can't be used: {report['num_bad_rows']} bad rows of {report['num_rows']}")
     print_line(f"valid: {report['num_rows']} rows")
-
-
-def _fault(error: dict[str, Any]) -> str:
-    line = error.get("line")
-    return error["message"] if line is None else f"line {line}: {error['message']}"
 
 
 def list_datasets() -> None:

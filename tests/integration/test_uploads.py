@@ -83,7 +83,7 @@ def connection(service: Service) -> http.client.HTTPConnection:
 
 
 def begin_upload(service: Service, content_length: int) -> http.client.HTTPConnection:
-    """Send the head of an upload of `content_length` bytes of file."""
+    """Send the head of an upload of `content_length` bytes of file; the caller closes it."""
     client = connection(service)
     client.putrequest("POST", "/api/upload-dataset")
     client.putheader("Content-Type", f"multipart/form-data; boundary={BOUNDARY}")
@@ -107,8 +107,8 @@ def known_datasets(service: Service) -> set[str]:
 @pytest.mark.slow
 def test_two_gibibytes_pass_through_half_a_gibibyte(service: Service, capsys: pytest.CaptureFixture[str]) -> None:
     num_mib = 2048
-    with watching(service) as watch:
-        client = begin_upload(service, num_mib * len(MIB_OF_ROWS))
+    upload = contextlib.closing(begin_upload(service, num_mib * len(MIB_OF_ROWS)))
+    with watching(service) as watch, upload as client:
         for _ in range(num_mib):
             client.send(MIB_OF_ROWS)
         client.send(TAIL)
@@ -170,14 +170,13 @@ def test_two_hundred_uploads_at_once(service: Service) -> None:
 @pytest.mark.slow
 def test_a_slow_download_waits_where_it_comes_from(service: Service) -> None:
     num_mib = 256
-    client = begin_upload(service, num_mib * len(MIB_OF_ROWS))
-    for _ in range(num_mib):
-        client.send(MIB_OF_ROWS)
-    client.send(TAIL)
-    dataset = json.loads(client.getresponse().read())
+    with contextlib.closing(begin_upload(service, num_mib * len(MIB_OF_ROWS))) as client:
+        for _ in range(num_mib):
+            client.send(MIB_OF_ROWS)
+        client.send(TAIL)
+        dataset = json.loads(client.getresponse().read())
     path = f"/api/datasets/{dataset['dataset_id']}"
-    with watching(service) as watch:
-        slow = connection(service)
+    with watching(service) as watch, contextlib.closing(connection(service)) as slow:
         slow.request("GET", f"{path}/download")
         response = slow.getresponse()
         digest = hashlib.sha256(response.read(MIB))
@@ -193,9 +192,9 @@ def test_a_slow_download_waits_where_it_comes_from(service: Service) -> None:
 
 def test_an_upload_that_is_too_large_is_refused_before_it_is_sent(service: Service) -> None:
     before = stored_datasets(service)
-    client = begin_upload(service, 1024 * 1024 * MIB)
-    response = client.getresponse()
-    answer = json.loads(response.read())
+    with contextlib.closing(begin_upload(service, 1024 * 1024 * MIB)) as client:
+        response = client.getresponse()
+        answer = json.loads(response.read())
     assert (response.status, answer["status_code"]) == (413, 413)
     assert "SIENN_MAX_UPLOAD_BYTES" in answer["detail"]
     assert stored_datasets(service) == before
@@ -203,13 +202,13 @@ def test_an_upload_that_is_too_large_is_refused_before_it_is_sent(service: Servi
 
 def test_a_client_that_sends_on_still_reads_the_refusal(service: Service) -> None:
     """A connection that is closed at once would be reset, and the answer lost."""
-    client = connection(service)
-    client.putrequest("POST", "/api/upload-dataset")
-    client.putheader("Content-Type", "text/plain")
-    client.putheader("Content-Length", str(64 * MIB))
-    client.endheaders()
-    for _ in range(64):
-        client.send(b"x" * MIB)
-    response = client.getresponse()
-    assert response.status == 415
-    assert json.loads(response.read())["status_code"] == 415
+    with contextlib.closing(connection(service)) as client:
+        client.putrequest("POST", "/api/upload-dataset")
+        client.putheader("Content-Type", "text/plain")
+        client.putheader("Content-Length", str(64 * MIB))
+        client.endheaders()
+        for _ in range(64):
+            client.send(b"x" * MIB)
+        response = client.getresponse()
+        answer = json.loads(response.read())
+    assert (response.status, answer["status_code"]) == (415, 415)

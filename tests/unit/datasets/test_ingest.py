@@ -14,7 +14,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 
-from sienn_ray.datasets.ingest import IngestReport, ingest
+from sienn_ray.datasets.ingest import IngestReport, ingest, inspect
 from sienn_ray.datasets.row_writer import MAX_ROW_GROUP_BYTES, MAX_ROW_GROUP_ROWS
 from sienn_ray.datasets.schema import PARQUET_SCHEMA, DatasetFormat
 from sienn_ray.datasets.utf8 import CHUNK_BYTES
@@ -459,3 +459,23 @@ def test_only_columns_that_the_report_names_are_noted() -> None:
     report, rows = run(",".join(names) + "\na" + "," * 1_000 + "\n", "d.csv")
     assert rows[0]["empty_columns"] == list(range(1, 100))
     assert len(report.columns) == 100
+
+
+@pytest.mark.parametrize(
+    ("filename", "head", "row", "tail"),
+    [
+        ("d.csv", b"text" + b"".join(b",c%d" % n for n in range(20_000)) + b"\n", b"x" + b",ab" * 20_000 + b"\n", b""),
+        ("d.jsonl", b"", b'{"text": "x", "n": [' + b"[]," * 60_000 + b"[]]}\n", b""),
+        ("d.json", b"[", b'{"text": "x", "n": [' + b"[]," * 60_000 + b"[]]},", b'{"text": "x"}]'),
+    ],
+)
+def test_only_one_row_is_held_at_a_time(filename: str, head: bytes, row: bytes, tail: bytes) -> None:
+    def peak_bytes(num_rows: int) -> int:
+        tracemalloc.start()
+        try:
+            inspect(io.BytesIO(head + row * num_rows + tail), filename, preview_rows=0)
+            return tracemalloc.get_traced_memory()[1] - len(row) * num_rows
+        finally:
+            tracemalloc.stop()
+
+    assert peak_bytes(4) < 1.4 * peak_bytes(1)

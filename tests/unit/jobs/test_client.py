@@ -20,7 +20,7 @@ from sienn_ray.jobs.schema import JobQuery, JobStatus
 from sienn_ray.jobs.tracker import JobTracker
 from sienn_ray.metrics import MetricBatch, Sample
 from sienn_ray.settings import Settings
-from tests.fakes_jobs import FakeRayJobs, dataset_record, job_record
+from tests.fakes_jobs import FakeRayJobs, dataset_record, job_record, no_mirror
 from tests.unit.jobs.test_ids import STRANGE
 
 
@@ -60,7 +60,7 @@ def client(settings: Settings) -> Iterator[Tracker]:
     """A client of a tracker with one dataset and a running job, so that further ones wait."""
     ray_jobs = FakeRayJobs()
     ray_jobs.end("raysubmit_1", RayJobState.ACTIVE)
-    tracker = JobTracker(settings, ray_jobs)
+    tracker = JobTracker(settings, ray_jobs, mirror=no_mirror)
     tracker.add_dataset(dataset_record())
     tracker.add_job(job_record("by-hand", status=JobStatus.RUNNING, attempt=1, submission_id="raysubmit_1"))
     yield TrackerClient(settings, lambda _: _Handle(tracker))
@@ -94,7 +94,7 @@ def test_every_method_reaches_the_tracker(client: Tracker) -> None:
 
 def test_retry_and_delete_reach_the_tracker(settings: Settings) -> None:
     ray_jobs = FakeRayJobs()
-    tracker = JobTracker(settings, ray_jobs)
+    tracker = JobTracker(settings, ray_jobs, mirror=no_mirror)
     tracker.add_dataset(dataset_record())
     client = TrackerClient(settings, lambda _: _Handle(tracker))
 

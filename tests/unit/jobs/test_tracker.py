@@ -14,7 +14,7 @@ from sienn_ray.jobs.tracker import JobTracker
 from sienn_ray.metrics import MetricBatch, Sample
 from sienn_ray.settings import Settings
 from sienn_ray.training.reporting import Phase, Progress
-from tests.fakes_jobs import FakeRayJobs, dataset_record, job_record
+from tests.fakes_jobs import FakeRayJobs, dataset_record, job_record, no_mirror
 
 # Far more than any step takes; nothing waits for it unless a wake-up is missed.
 DEADLINE_S = 30.0
@@ -34,7 +34,7 @@ def settings(database_url: str, tmp_path: Path) -> Settings:
 @pytest.fixture
 def tracker(settings: Settings, ray_jobs: FakeRayJobs) -> Iterator[JobTracker]:
     """A tracker with one dataset, `dataset-1`."""
-    tracker = JobTracker(settings, ray_jobs)
+    tracker = JobTracker(settings, ray_jobs, mirror=no_mirror)
     tracker.add_dataset(dataset_record())
     yield tracker
     tracker.close()
@@ -182,7 +182,7 @@ def test_restart_loses_nothing(tracker: JobTracker, settings: Settings, ray_jobs
     start(tracker)
     tracker.cancel_job("job-1")
     wait_until(lambda: ray_jobs.stopped)
-    successor = JobTracker(settings, ray_jobs)
+    successor = JobTracker(settings, ray_jobs, mirror=no_mirror)
     wait_until(lambda: successor.job("job-1").ended_at)
     assert successor.job("job-1").facts["phase"] == "cancelled"
     assert [dataset.id for dataset in successor.datasets()] == ["dataset-1"]
@@ -218,7 +218,7 @@ def test_health(tracker: JobTracker, monkeypatch: pytest.MonkeyPatch, address: s
 
 def test_health_of_a_lost_database(tmp_path: Path, ray_jobs: FakeRayJobs) -> None:
     home = tmp_path / "home"
-    tracker = JobTracker(Settings(env="test", home=home, job_poll_s=3600), ray_jobs)
+    tracker = JobTracker(Settings(env="test", home=home, job_poll_s=3600), ray_jobs, mirror=no_mirror)
     tracker.close()
     for path in home.iterdir():
         path.unlink()
