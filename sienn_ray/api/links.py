@@ -40,7 +40,6 @@ _JOB = {"job_id": "$response.body#/job_id"}
 
 _OF_A_DATASET = {
     "get_dataset": "Look at the dataset.",
-    "preview_dataset": "Page through its rows.",
     "dataset_rows": "Page through its rows.",
     "dataset_statistics": "Count its rows and tokens.",
     "download_dataset": "Download the file as it came.",

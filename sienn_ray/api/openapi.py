@@ -60,7 +60,7 @@ _HEADERS: Json = {
     "RequestId": {
         "description": "Id of this request; the server's log names it beside whatever went wrong.",
         "required": True,
-        "schema": {"type": "string", "pattern": "^[0-9a-f]{32}$", "examples": ["1a2b3c4d5e6f40718293a4b5c6d7e8f9"]},
+        "schema": {"type": "string", "examples": ["1a2b3c4d5e6f40718293a4b5c6d7e8f9"]},
     },
     "RetryAfter": {
         "description": "Seconds after which another try makes sense.",

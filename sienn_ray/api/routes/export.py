@@ -12,6 +12,7 @@ from sienn_ray.api.completed import completed_job
 from sienn_ray.api.deps import BackendsDep
 from sienn_ray.api.errors import documented
 from sienn_ray.api.ids import JobIdPath
+from sienn_ray.api.schemas.common import JOB_ID
 from sienn_ray.api.schemas.exports import ExportFormat, ExportFormatList
 from sienn_ray.export.archive import check_complete, iter_zip
 
@@ -59,8 +60,15 @@ async def export_formats() -> ExportFormatList:
         200: {
             "description": "ZIP archive",
             "content": {"application/zip": {"schema": {"type": "string", "format": "binary"}}},
+            "headers": {
+                "Content-Disposition": {
+                    "description": "The file's name.",
+                    "schema": {"type": "string"},
+                    "example": f'attachment; filename="model_{JOB_ID}.zip"',
+                }
+            },
         },
-        **documented(HTTPStatus.BAD_REQUEST, HTTPStatus.NOT_FOUND, HTTPStatus.UNPROCESSABLE_ENTITY),
+        **documented(HTTPStatus.BAD_REQUEST, HTTPStatus.NOT_FOUND, HTTPStatus.SERVICE_UNAVAILABLE),
     },
 )
 async def download_model(job_id: JobIdPath, backends: BackendsDep) -> StreamingResponse:

@@ -11,8 +11,12 @@ from typing import Any
 
 import pytest
 from fastapi import FastAPI
+from starlette.testclient import TestClient
 
 from sienn_ray.api.openapi import operations_of
+from sienn_ray.api.schemas.common import DATASET_ID, JOB_ID
+from sienn_ray.errors import CapacityError
+from tests.fakes_api import FakeTracker
 from tests.openapi_changes import changes
 from tests.openapi_document import COMMAND, PAGE, document, render
 
@@ -133,6 +137,25 @@ def test_every_response_names_its_headers(openapi: Json) -> None:
         for status, response in operation["responses"].items():
             assert "X-Request-ID" in response["headers"]
             assert ("Retry-After" in response["headers"]) == (status in {"429", "503"})
+
+
+@pytest.mark.parametrize("error", [CapacityError("the job tracker is restarting"), KeyError("unforeseen")], ids=repr)
+def test_status_is_documented_when_the_tracker_fails(
+    openapi: Json, app: FastAPI, tracker: FakeTracker, cached_base_model: str, error: Exception
+) -> None:
+    tracker.error = error
+    examples = {"start_finetuning": {"dataset_id": DATASET_ID}, "test_model": {"job_id": JOB_ID, "prompt": "a"}}
+    with TestClient(app) as client:
+        for path, item in openapi["paths"].items():
+            for method, operation in item.items():
+                body: Json = {"json": examples.get(operation["operationId"])}
+                if "dataset" in path and path.startswith(("/api/upload", "/api/validate")):
+                    body = {"files": {"file": ("rows.csv", b"text\nonce upon a time\n")}}
+                url = path.replace("{dataset_id}", DATASET_ID).replace("{job_id}", JOB_ID)
+                response = client.request(method, url, **body)
+                assert str(response.status_code) in operation["responses"], f"{method} {path}: {response.text}"
+                if response.status_code >= 400:
+                    assert set(response.json()) == {"detail", "status_code"}
 
 
 def test_links_lead_from_an_upload_to_the_end_of_a_job(openapi: Json) -> None:
