@@ -85,15 +85,20 @@ class RayJobLogs:
             return
         # Ray reads no less than one line.
         lines = self._ray_logs.read(place.node_id, submission_id, max(tail, 1))
+        is_empty = True
         try:
             # Each step is one block; the next one is read when this one has been taken.
             while chunk := await self._in_thread(lambda: next(lines, b"")):
+                is_empty = False
                 if tail == 0:
                     return
                 yield chunk
         except LookupError as error:
             if place.has_ended:
                 raise _gone(submission_id) from error
+        # Ray writes lines of its own, so no log is empty; now and then it says nothing instead of that a file is gone.
+        if is_empty and place.has_ended:
+            raise _gone(submission_id)
 
     async def _followed(self, submission_id: str, tail: int) -> AsyncGenerator[bytes]:
         """The last lines of what is there, then what comes, until the Ray job has ended."""

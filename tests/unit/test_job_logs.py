@@ -128,6 +128,14 @@ class TestRead:
         with pytest.raises(NotFoundError, match="Ray has no log of job"):
             read(logs, follow=follow)
 
+    @pytest.mark.parametrize("tail", [0, 5])
+    def test_file_that_is_gone_and_of_which_ray_says_nothing(
+        self, logs: RayJobLogs, ray: FakeRayLogs, tail: int
+    ) -> None:
+        ray.place, ray.lines = LogPlace("node-1", has_ended=True), []
+        with pytest.raises(NotFoundError, match="Ray has no log of job"):
+            read(logs, tail=tail)
+
     def test_file_that_is_not_there_yet_is_empty(self, logs: RayJobLogs, ray: FakeRayLogs) -> None:
         ray.lines = None
         assert read(logs) == []
