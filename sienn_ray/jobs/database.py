@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import json
+import logging
 import math
 import threading
 import time
@@ -19,6 +20,8 @@ from sqlalchemy.pool import NullPool
 
 from sienn_ray.errors import CapacityError
 from sienn_ray.jobs.tables import safe_text
+
+logger = logging.getLogger(__name__)
 
 _MIGRATIONS = Path(__file__).parent / "migrations"
 _CONNECT_TIMEOUT_S = 10
@@ -101,8 +104,14 @@ def _out_of_reach_said() -> Iterator[None]:
     try:
         yield
     except _OUT_OF_REACH as error:
-        words = str(getattr(error, "orig", None) or error).strip().partition("\n")[0]
-        raise CapacityError(f"the job database can't be used at the moment: {words}; try again in a moment") from error
+        # A user isn't told: the driver's words name hosts and accounts.
+        logger.warning("the job database can't be used: %s", words_of(error))
+        raise CapacityError("the job database can't be used at the moment; try again in a moment") from error
+
+
+def words_of(error: BaseException | None) -> str:
+    """The driver's own words, in one line."""
+    return str(getattr(error, "orig", None) or error).strip().partition("\n")[0]
 
 
 def _create_engine(url: str) -> sa.Engine:

@@ -15,6 +15,7 @@ from typing import Any
 
 import sienn_ray
 from sienn_ray.errors import CapacityError, FailureReason, NotFoundError
+from sienn_ray.jobs.database import words_of
 from sienn_ray.jobs.ray_jobs import RayJobApi, RayJobs
 from sienn_ray.jobs.schema import (
     DatasetRecord,
@@ -241,7 +242,7 @@ class JobTracker:
         try:
             response_s = self._store.database.ping()
         except CapacityError as error:
-            error_words = error.message
+            error_words = words_of(error.__cause__)
         return TrackerHealth(
             database=self._store.database.name,
             database_response_s=response_s,

@@ -19,7 +19,7 @@ from tests.in_process import Service, running_service, served
 from tests.tiny_model import CONTRACT_ID, add_to_hub_cache
 
 ROOT = Path(__file__).parents[3]
-TIMEOUT_S = 600
+TIMEOUT_S = 900
 # At twenty looks a second, shorter than Schemathesis waits for a log that is followed.
 NUM_LOOKS = 40
 

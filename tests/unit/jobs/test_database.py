@@ -72,14 +72,15 @@ def test_ping(store: Store) -> None:
     assert store.database.name in {"SQLite", "PostgreSQL"}
 
 
-def test_database_out_of_reach_is_said(tmp_path: Path) -> None:
+def test_database_out_of_reach_is_said(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
     database = Database(f"sqlite:///{tmp_path}/sienn.db")
     database.close()
     for path in tmp_path.iterdir():
         path.unlink()
     tmp_path.rmdir()
-    with pytest.raises(CapacityError, match="job database can't be used at the moment: unable to open database file"):
+    with pytest.raises(CapacityError, match=r"^the job database can't be used at the moment; try again in a moment$"):
         database.ping()
+    assert "unable to open database file" in caplog.text
     with pytest.raises(CapacityError), database.writing():
         pass
 
