@@ -74,8 +74,10 @@ class _ProxyExchange:
         self._num_request_bytes_out = 0
         self._num_response_bytes_untold = 0
         self._is_answered = False
+        self._is_read = False
 
     async def receive(self) -> Message:
+        self._is_read = True
         while True:
             if self._num_response_bytes_untold >= _TELL_BYTES:
                 num_bytes, self._num_response_bytes_untold = self._num_response_bytes_untold, 0
@@ -121,7 +123,8 @@ class _ProxyExchange:
             self._is_answered = True
             self._changed.set()
         is_last = message["type"] == "http.response.body" and not message.get("more_body", False)
-        if is_last and not self._request_is_whole.is_set():
+        # What the proxy answers by itself, such as its own health check, it answers without reading the request.
+        if is_last and self._is_read and not self._request_is_whole.is_set():
             await self._send({**message, "more_body": True})
             await self._drain()
             message = {"type": "http.response.body"}

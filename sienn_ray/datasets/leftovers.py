@@ -4,12 +4,14 @@ from __future__ import annotations
 
 import contextlib
 import logging
+import re
 from collections.abc import Collection
 from datetime import datetime
 
 from sienn_ray.datasets import intake
 from sienn_ray.storage import Storage
 
+_ID = re.compile(r"[A-Za-z0-9_-]{1,64}")
 logger = logging.getLogger(__name__)
 
 
@@ -31,7 +33,8 @@ def sweep(storage: Storage, known_ids: Collection[str], older_than: datetime) ->
         return []
     storage.fs.invalidate_cache()
     folders = storage.fs.ls(storage.path(intake.FOLDER_KEY), detail=False)
-    ids = [str(folder).rstrip("/").rsplit("/", 1)[-1] for folder in folders]
+    names = [str(folder).rstrip("/").rsplit("/", 1)[-1] for folder in folders]
+    ids = [name for name in names if _ID.fullmatch(name)]  # what others have put there is theirs
     return [dataset_id for dataset_id in sorted(set(ids) - set(known_ids)) if _clear(storage, dataset_id, older_than)]
 
 

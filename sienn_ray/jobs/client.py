@@ -235,10 +235,10 @@ class TrainingSession:
         while True:
             try:
                 ask(method, self._job_id, self._attempt, *args)
-            except (RayActorError, GetTimeoutError, ValueError) as error:
+            except (RayActorError, GetTimeoutError, ValueError, CapacityError) as error:
                 if time.monotonic() > deadline:
                     raise
-                logger.warning("the tracker is away (%s); trying again", type(error).__name__)
+                logger.warning("the tracker or its database is away (%s); trying again", type(error).__name__)
                 time.sleep(_WRITE_RETRY_S)
             else:
                 return

@@ -260,6 +260,15 @@ def test_an_early_answer_does_not_wait_for_a_client_that_is_silent(monkeypatch: 
     assert client.messages[-1].get("more_body", False) is False
 
 
+def test_what_the_proxy_answers_by_itself_waits_for_nothing() -> None:
+    async def healthz(scope: Any, receive: Any, send: Any) -> None:
+        await answer(send, 200, b"success")
+
+    client = Client(num_chunks=0)
+    asyncio.run(asyncio.wait_for(ProxyFlowControl(healthz)(SCOPE, client.receive, client.send), 2))
+    assert [message.get("more_body", False) for message in client.messages] == [False, False]
+
+
 def test_a_replica_that_dies_in_the_middle_is_answered_for() -> None:
     async def dies(scope: Any, receive: Any, send: Any) -> None:
         for _ in range(20):

@@ -52,6 +52,15 @@ def test_unfinished_upload_without_a_record_goes(storage: Storage, folder: Path,
     assert names(folder) == set()
 
 
+def test_what_is_no_upload_stays_and_stops_nothing(storage: Storage, folder: Path) -> None:
+    make(folder / "left", ["file"], hours_ago=1_000)
+    for name in (".DS_Store", "notes.txt", "two words"):
+        (folder / name).write_bytes(b"x")
+    age(folder, hours_ago=1_000)
+    assert sweep(storage, set(), NOW - DAY) == ["left"]
+    assert names(folder) == {".DS_Store", "notes.txt", "two words"}
+
+
 def test_what_has_a_record_stays(storage: Storage, folder: Path) -> None:
     make(folder / "known", ["file"], hours_ago=1_000)
     make(folder / "left", ["file"], hours_ago=1_000)
