@@ -2,16 +2,20 @@
 
 from __future__ import annotations
 
-from typing import Annotated, Any, Literal
+from typing import Annotated, Any, Literal, Self
 
-from pydantic import AfterValidator, BaseModel, ConfigDict, Discriminator, Field, Strict, Tag
+from pydantic import AfterValidator, BaseModel, ConfigDict, Discriminator, Field, Strict, Tag, model_validator
 
 MIN_LEARNING_RATE, MAX_LEARNING_RATE = 1e-5, 1e-3
 MAX_NUM_WORKERS = 64
 # PEFT's name for every linear layer but the output head.
 ALL_LINEAR: Literal["all-linear"] = "all-linear"
 
+MAX_TRAIN_TIME_S = 30 * 24 * 3600.0
 LrScheduler = Literal["cosine", "linear", "constant"]
+Precision = Literal["auto", "float32", "bfloat16"]
+Quantization = Literal["nf4"]
+Sharding = Literal["auto", "never", "always"]
 ModuleName = Annotated[str, Field(pattern=r"^[A-Za-z0-9_.]{1,128}$")]
 
 
@@ -49,6 +53,18 @@ class LoraSettings(BaseModel):
     target_modules: TargetModules = Field(
         ALL_LINEAR, description="Ends of module names that get an adapter, or every linear one but the output head."
     )
+    use_rslora: bool = Field(
+        False, description="Scale the adapter by lora_alpha / sqrt(r) (Kalajdzievski 2023, arXiv:2312.03732)."
+    )
+    use_dora: bool = Field(
+        False, description="Learn magnitude and direction of the weights apart (Liu et al. 2024, arXiv:2402.09353)."
+    )
+    loraplus_lr_ratio: float | None = Field(
+        None,
+        ge=1.0,
+        le=64.0,
+        description="Learning rate of B over that of A (LoRA+, Hayou et al. 2024, arXiv:2402.12354); None is 1.",
+    )
 
 
 class TrainingConfig(BaseModel):
@@ -73,8 +89,56 @@ class TrainingConfig(BaseModel):
     num_workers: int | None = Field(
         None, ge=1, le=MAX_NUM_WORKERS, description="Ray Train workers; None is SIENN_TRAINING_NUM_WORKERS."
     )
+    min_workers: int | None = Field(
+        None,
+        ge=1,
+        le=MAX_NUM_WORKERS,
+        description="Workers that suffice when nodes are missing or get lost; None is as many as num_workers.",
+    )
+    eval_steps: int | None = Field(
+        None, ge=1, description="Optimizer steps between evaluations, beside those after each epoch; None is no others."
+    )
+    early_stopping_patience: int | None = Field(
+        None, ge=1, le=100, description="Evaluations without a better loss after which the run ends; None is never."
+    )
+    max_train_time_s: float | None = Field(
+        None,
+        gt=0.0,
+        le=MAX_TRAIN_TIME_S,
+        description="Seconds of training, evaluations included, after which the run ends with what it has learned.",
+    )
+    precision: Precision = Field(
+        "auto", description="Of the base model's products: bfloat16 where the hardware is fast at it, else float32."
+    )
+    quantization: Quantization | None = Field(
+        None, description="nf4 keeps the base model in 4 bits (QLoRA, Dettmers et al. 2023, arXiv:2305.14314)."
+    )
+    gradient_checkpointing: bool | None = Field(
+        None, description="Compute activations twice to save memory; None does so where memory asks for it."
+    )
+    torch_compile: bool = Field(False, description="Compile the base model's layers; pays off in long runs only.")
+    sharding: Sharding = Field(
+        "auto", description="Share the base model out among the workers (FSDP2); auto where it doesn't fit one GPU."
+    )
+    dpo_beta: float = Field(
+        0.1,
+        gt=0.0,
+        le=10.0,
+        description="How close preference training stays to the base model (DPO, Rafailov et al. 2023, arXiv:2305.18290).",
+    )
     seed: int = Field(42, ge=0, lt=2**31)
     lora: LoraSettings = LoraSettings()
+
+    @model_validator(mode="after")
+    def _fits_together(self) -> Self:
+        if self.min_workers is not None and self.min_workers > (self.num_workers or MAX_NUM_WORKERS):
+            raise ValueError(f"min_workers={self.min_workers} is more than num_workers={self.num_workers}")
+        if self.quantization is not None and self.sharding == "always":
+            raise ValueError(
+                f"a base model with quantization={self.quantization} can't be shared out; leave out sharding=always, "
+                "or quantization"
+            )
+        return self
 
     @property
     def rows_per_step(self) -> int:

@@ -71,11 +71,23 @@ class Progress:
         return cls(phase, message, PHASE_PERCENT[phase])
 
 
+class RunCommand(StrEnum):
+    """What the outside wants of a run."""
+
+    GO_ON = "go_on"
+    # Write a checkpoint and end; the run is to be resumed later.
+    PAUSE = "pause"
+
+
 class Reporter(Protocol):
     """Takes progress; must return at once and never raise, since training waits for it."""
 
     def report(self, progress: Progress) -> None:
         """Pass one look at the run on."""
+        ...
+
+    def command(self) -> RunCommand:
+        """The latest wish that is known, as the answer to an earlier report; `GO_ON` where none is."""
         ...
 
 
