@@ -1,0 +1,251 @@
+"""The README.md of an adapter: a model card that the Hugging Face hub understands.
+
+File names and the job's name are the user's. In the metadata, YAML quotes them; in the text they stand in code spans
+only, where nothing is markup, and never in a table, whose cells would end at a `|` even there.
+"""
+
+from __future__ import annotations
+
+import math
+import re
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+from huggingface_hub import EvalResult, ModelCardData
+
+from sienn_ray.training.record import FILE_NAME as RECORD_FILE
+from sienn_ray.training.record import DatasetFacts, Losses, RunRecord
+
+FILE_NAME = "README.md"
+Messages = Sequence[Mapping[str, str]]
+
+_GREETING: Messages = ({"role": "user", "content": "Hello! What can you help me with?"},)
+_LICENSE_ID = re.compile(r"[a-z0-9][a-z0-9.+-]{0,63}")
+_METHODS = {"sft": "supervised fine-tuning", "dpo": "direct preference optimization (DPO)"}
+_LOSSES = {
+    "sft": "the mean negative log-likelihood per token of what the model has to produce",
+    "dpo": "DPO's mean loss per pair of answers",
+}
+_ROLES = {"train": "training", "evaluation": "evaluation"}
+_MAX_NAME_CHARS = 255
+
+
+def model_card(record: RunRecord, *, license: str | None = None, chat_example: Messages | None = None) -> str:
+    """Write the card of a run's adapter.
+
+    Args:
+        record: The run.
+        license: The hub's id of the base model's licence, such as `apache-2.0`, where it is known. Anything that can't
+            be such an id is left out, since the hub takes no card with it.
+        chat_example: Messages for the example in the card, the last one the user's. They are published with the
+            adapter, so rows of the dataset shouldn't be among them unasked.
+    """
+    sections = (
+        _what_it_is(record),
+        _how_to_use(record, chat_example or _GREETING),
+        _training_data(record),
+        _hyperparameters(record),
+        _results(record),
+        _how_to_repeat(record),
+        _versions(record),
+    )
+    return f"---\n{_metadata(record, license).to_yaml()}\n---\n\n" + "\n\n".join(sections) + "\n"
+
+
+def _metadata(record: RunRecord, license: str | None) -> ModelCardData:
+    evaluation = _evaluation(record)
+    license_id = (license or "").strip().lower()
+    return ModelCardData(
+        base_model=record.base_model,
+        base_model_relation="adapter",
+        library_name="peft",
+        pipeline_tag="text-generation",
+        license=license_id if _LICENSE_ID.fullmatch(license_id) else None,
+        # The first is what PEFT itself puts on a card; the hub finds a base model's adapters by it.
+        tags=[f"base_model:adapter:{record.base_model}", "lora", record.resolved.method, "transformers"],
+        model_name=_title(record) if evaluation else None,
+        eval_results=[evaluation] if evaluation else None,
+    )
+
+
+def _evaluation(record: RunRecord) -> EvalResult | None:
+    """The loss on rows that were held out, or None where there were none; JSON and YAML have no word for NaN."""
+    loss = record.results.eval_loss
+    sources = _files(record, "evaluation") or _files(record, "train")
+    if loss is None or not math.isfinite(loss) or not sources:
+        return None
+    return EvalResult(
+        task_type="text-generation",
+        # The hub wants a data set's id here and refuses most file names.
+        dataset_type="custom",
+        dataset_name=_printable(sources[0].filename),
+        dataset_split="validation",
+        metric_type="loss",
+        metric_name="Evaluation loss",
+        metric_value=round(loss, 4),
+    )
+
+
+def _what_it_is(record: RunRecord) -> str:
+    return (
+        f"# {_code(_title(record))}\n\n"
+        f"A LoRA adapter for {_code(record.base_model)}, made by {_METHODS[record.resolved.method]} with sienn_ray on "
+        f"{record.created_at:%Y-%m-%d}. It is loaded on top of that base model and can do nothing without it. Apart "
+        "from its losses below it wasn't evaluated; try it on your own cases before you rely on it."
+    )
+
+
+def _how_to_use(record: RunRecord, messages: Messages) -> str:
+    is_text = any(dataset.format == "text" for dataset in _files(record, "train"))
+    revision = f", revision={record.base_model_revision!r}" if record.base_model_revision else ""
+    return "\n".join(
+        [
+            "## How to use it\n",
+            "```python",
+            "from peft import PeftModel",
+            "from transformers import AutoModelForCausalLM, AutoTokenizer",
+            "",
+            'adapter = "."  # this folder, or the id under which it is on the hub',
+            f"base_model = AutoModelForCausalLM.from_pretrained({record.base_model!r}{revision})",
+            "model = PeftModel.from_pretrained(base_model, adapter)",
+            "tokenizer = AutoTokenizer.from_pretrained(adapter)",
+            "",
+            *(_text_inputs(messages) if is_text else _chat_inputs(messages)),
+            "output = model.generate(**inputs.to(model.device), max_new_tokens=200)",
+            'print(tokenizer.decode(output[0][inputs["input_ids"].shape[1] :], skip_special_tokens=True))',
+            "```",
+        ]
+    )
+
+
+def _chat_inputs(messages: Messages) -> list[str]:
+    """Code with the messages as literals: `repr` keeps each on its line, so none can end the block."""
+    turns = [f"    {dict(message)!r}," for message in messages]
+    options = 'add_generation_prompt=True, return_dict=True, return_tensors="pt"'
+    return ["messages = [", *turns, "]", f"inputs = tokenizer.apply_chat_template(messages, {options})"]
+
+
+def _text_inputs(messages: Messages) -> list[str]:
+    text = "\n\n".join(message["content"] for message in messages)
+    return [f'inputs = tokenizer({text!r}, return_tensors="pt")']
+
+
+def _training_data(record: RunRecord) -> str:
+    results = record.results
+    used = f"Of these, {results.num_train_rows} rows were trained on and {results.num_eval_rows} evaluated on"
+    dropped = f"; {results.num_dropped_rows} were left out" if results.num_dropped_rows else ""
+    return "\n".join(["## Training data\n", *map(_dataset_line, record.datasets), "", f"{used}{dropped}."])
+
+
+def _dataset_line(dataset: DatasetFacts) -> str:
+    return (
+        f"- {_code(dataset.filename)} ({_ROLES[dataset.role]}): {dataset.num_rows} rows, "
+        f"format {_code(dataset.format)}, SHA-256 {_code(dataset.sha256)}"
+    )
+
+
+def _hyperparameters(record: RunRecord) -> str:
+    of_others = {"base_model", "lora"} if record.resolved.method == "dpo" else {"base_model", "lora", "dpo_beta"}
+    config = record.config.model_dump(mode="json", exclude=of_others)
+    lora = record.config.lora.model_dump(mode="json")
+    given = {**{f"lora.{name}": value for name, value in lora.items()}, **config}
+    resolved = record.resolved.model_dump(mode="json")
+    return "\n\n".join(
+        [
+            "## Hyperparameters",
+            _table(("Hyperparameter", "Value"), _rows(given)),
+            "What the service chose or made of them:",
+            _table(("Fact", "Value"), _rows(resolved)),
+        ]
+    )
+
+
+def _results(record: RunRecord) -> str:
+    results = record.results
+    seconds = "" if results.train_s is None else f" in {results.train_s:.0f} s"
+    rows = [
+        (
+            f"{entry.epoch}{' (best)' if _is_best(entry, record) else ''}",
+            "" if entry.step is None else str(entry.step),
+            _loss(entry.train_loss),
+            _loss(entry.eval_loss),
+        )
+        for entry in results.history
+    ]
+    rows.append(("published adapter", "", _loss(results.train_loss), _loss(results.eval_loss)))
+    return (
+        f"## Results\n\n{results.num_steps} optimizer steps over {results.num_tokens} tokens{seconds}. The loss is "
+        f"{_LOSSES[record.resolved.method]}; epoch 0 is the base model.\n\n"
+        + _table(("Epoch", "Step", "Training loss", "Evaluation loss"), rows)
+    )
+
+
+def _is_best(entry: Losses, record: RunRecord) -> bool:
+    results = record.results
+    is_step = results.best_step is None or entry.step is None or entry.step == results.best_step
+    return entry.epoch == results.best_epoch and is_step
+
+
+def _how_to_repeat(record: RunRecord) -> str:
+    commit = f"at commit {_code(record.base_model_revision)}" if record.base_model_revision else "of no known commit"
+    return "\n".join(
+        [
+            "## How to repeat it\n",
+            f"[`{RECORD_FILE}`]({RECORD_FILE}) has everything that the run depended on.\n",
+            "1. Install the versions below.",
+            "2. Check that your data files have the hashes above.",
+            f"3. Get the base model {_code(record.base_model)} {commit}. The hash over its weight files "
+            f"(`sha256sum FILES | sha256sum`, by name) is {_code(record.base_model_sha256)}.",
+            f"4. Start a fine-tune with the values of `config` (seed {record.seed}), on as many workers and threads as "
+            "`resolved` says.",
+            "",
+            "On hardware of the same kind the losses agree to rounding; on other hardware they drift apart.",
+        ]
+    )
+
+
+def _versions(record: RunRecord) -> str:
+    return "## Versions\n\n" + _table(("Package", "Version"), _rows(record.versions))
+
+
+def _files(record: RunRecord, role: str) -> list[DatasetFacts]:
+    return [dataset for dataset in record.datasets if dataset.role == role]
+
+
+def _title(record: RunRecord) -> str:
+    return _printable(record.name or record.job_id)
+
+
+def _rows(values: Mapping[str, Any]) -> list[tuple[str, str]]:
+    """Names and values of a table; what was left open says nothing and is left out."""
+    texts = {
+        name: ", ".join(map(str, value)) if isinstance(value, list) else str(value)
+        for name, value in values.items()
+        if value is not None
+    }
+    # Hardware and packages name themselves, so a name with a `|` is no attack; it must only not break the table.
+    return [(_code(name), _code(text.replace("|", "/"))) for name, text in texts.items()]
+
+
+def _table(header: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
+    lines = [header, ["---"] * len(header), *rows]
+    return "\n".join(f"| {' | '.join(cells)} |" for cells in lines)
+
+
+def _loss(value: float | None) -> str:
+    return "" if value is None else f"{value:.4f}"
+
+
+def _printable(text: str) -> str:
+    """The text on one line, without what would hide or turn around its characters."""
+    kept = "".join(character for character in text if character.isprintable())[:_MAX_NAME_CHARS]
+    return kept.strip() or "unnamed"
+
+
+def _code(text: str) -> str:
+    """A code span, whose fence is longer than any run of backticks in the text (CommonMark 0.31, 6.1)."""
+    text = _printable(text)
+    fence = "`" * (max(map(len, re.findall("`+", text)), default=0) + 1)
+    # A space is stripped from either side where both have one.
+    space = " " if text.startswith("`") or text.endswith("`") else ""
+    return f"{fence}{space}{text}{space}{fence}"
