@@ -226,18 +226,28 @@ def is_text(dataset: DatasetRecord) -> bool:
     return dataset.format == "text"
 
 
+def is_preference(dataset: DatasetRecord) -> bool:
+    """Whether its rows have two answers each, of which one is the better."""
+    return dataset.format == "preference"
+
+
 def check_same_kind(dataset: DatasetRecord, validation: DatasetRecord | None) -> None:
-    """Refuse to evaluate on plain text what learns from conversations, and the other way round.
+    """Refuse to evaluate on another kind of rows (plain text, conversations, preferences) than what is learned from.
 
     Raises:
         InvalidDatasetError: The two don't fit.
     """
-    if validation is not None and is_text(dataset) is not is_text(validation):
-        kinds = {True: "plain text", False: "prompts and answers"}
+    if validation is not None and _kind(dataset) != _kind(validation):
         raise InvalidDatasetError(
-            f"validation dataset {validation.id} holds {kinds[is_text(validation)]} and dataset {dataset.id} holds "
-            f"{kinds[is_text(dataset)]}; choose two of the same kind"
+            f"validation dataset {validation.id} holds {_kind(validation)} and dataset {dataset.id} holds "
+            f"{_kind(dataset)}; choose two of the same kind"
         )
+
+
+def _kind(dataset: DatasetRecord) -> str:
+    if is_text(dataset):
+        return "plain text"
+    return "prompts with chosen and rejected answers" if is_preference(dataset) else "prompts and answers"
 
 
 def _is_completed(job_id: str) -> bool:

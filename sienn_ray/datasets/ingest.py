@@ -10,12 +10,14 @@ from typing import Any, BinaryIO
 
 import pyarrow as pa
 
+from sienn_ray.datasets.canonical import canonical_row
+from sienn_ray.datasets.columns import detect_format, empty_columns
 from sienn_ray.datasets.faults import Fault, FaultLog
 from sienn_ray.datasets.json_array import read_json_array
 from sienn_ray.datasets.preview import MAX_ITEMS, preview_row, preview_string
 from sienn_ray.datasets.readers import RawRow, read_csv, read_jsonl
 from sienn_ray.datasets.row_writer import RowWriter
-from sienn_ray.datasets.schema import CanonicalRow, DatasetFormat, canonical_row, detect_format, empty_columns
+from sienn_ray.datasets.schema import CanonicalRow, DatasetFormat
 from sienn_ray.datasets.wording import shown
 from sienn_ray.errors import InvalidDatasetError
 

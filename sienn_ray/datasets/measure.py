@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from sienn_ray.datasets.prompt import PromptFormat, Segment
-from sienn_ray.datasets.tokenization import encode
+from sienn_ray.datasets.tokenization import encode, pair_segments
 
 HASH_BYTES = 16
 
@@ -17,8 +17,10 @@ HASH_BYTES = 16
 class RowMeasure:
     """Numbers of one row as training sees it, before it is cut.
 
+    Tokens of a preference row are those of its longer side, which tells what `max_length` it needs.
+
     Args:
-        num_chars: Characters of the row itself, without what the chat template adds.
+        num_chars: Characters of the row itself, both answers included, without what the chat template adds.
         num_prompt_tokens: Tokens that the model reads.
         num_completion_tokens: Tokens that it has to produce.
         is_dropped: Whether nothing is left to produce once the row is cut to the maximum length.
@@ -38,6 +40,7 @@ def measure_row(
     *,
     messages: Sequence[Mapping[str, str]] | None,
     text: str | None,
+    rejected: str | None = None,
     max_length: int,
 ) -> RowMeasure:
     """Measure a canonical row.
@@ -45,14 +48,42 @@ def measure_row(
     Raises:
         InvalidDatasetError: The chat template can't render it.
     """
-    strings = [text or ""] if messages is None else [message["content"] for message in messages]
+    sides = [
+        _num_tokens(tokenizer, prompt_format, segments, max_length)
+        for segments in _sides(tokenizer, prompt_format, messages, text, rejected)
+    ]
+    num_prompt, num_completion, _ = max(sides, key=lambda side: side[0] + side[1])
+    strings = _strings(messages, text, rejected)
+    return RowMeasure(
+        num_chars=sum(len(string) for _, string in strings),
+        num_prompt_tokens=num_prompt,
+        num_completion_tokens=num_completion,
+        is_dropped=any(is_dropped for _, _, is_dropped in sides),
+        hash=_hash(strings),
+    )
+
+
+def _sides(
+    tokenizer: Any,
+    prompt_format: PromptFormat,
+    messages: Sequence[Mapping[str, str]] | None,
+    text: str | None,
+    rejected: str | None,
+) -> Sequence[Sequence[Segment]]:
+    """What the model reads of a row, in pieces: one sequence, or two that are compared."""
     if messages is None:
-        segments = prompt_format.text_segments(tokenizer, text or "")
-    else:
-        segments = prompt_format.segments(tokenizer, messages)
-    num_prompt, num_completion, is_dropped = _num_tokens(tokenizer, prompt_format, segments, max_length)
-    roles = [""] if messages is None else [message["role"] for message in messages]
-    return RowMeasure(sum(map(len, strings)), num_prompt, num_completion, is_dropped, _hash(roles, strings))
+        return [prompt_format.text_segments(tokenizer, text or "")]
+    if rejected is None:
+        return [prompt_format.segments(tokenizer, messages)]
+    return pair_segments(tokenizer, prompt_format, messages, rejected)
+
+
+def _strings(
+    messages: Sequence[Mapping[str, str]] | None, text: str | None, rejected: str | None
+) -> list[tuple[str, str]]:
+    """All that a row says, each with who says it."""
+    said = [("", text or "")] if messages is None else [(message["role"], message["content"]) for message in messages]
+    return said if rejected is None else [*said, ("rejected", rejected)]
 
 
 def _num_tokens(
@@ -60,7 +91,7 @@ def _num_tokens(
 ) -> tuple[int, int, bool]:
     """Prompt tokens, completion tokens, and whether no completion token is among the first `max_length`.
 
-    Pieces are encoded as `tokenization.tokenize_row` does it.
+    Pieces are encoded as `tokenization.tokenize_row` and `tokenize_pair` do it.
     """
     num_tokens, num_completion, first_completion = 0, 0, None
     for segment in segments:
@@ -76,9 +107,9 @@ def _num_tokens(
     return num_tokens - num_completion, num_completion, is_dropped
 
 
-def _hash(roles: Sequence[str], strings: Sequence[str]) -> bytes:
+def _hash(strings: Sequence[tuple[str, str]]) -> bytes:
     digest = hashlib.blake2b(digest_size=HASH_BYTES)
-    for role, string in zip(roles, strings, strict=True):
+    for role, string in strings:
         content = string.encode()
         # With its length, so that no two rows run together into the same bytes.
         digest.update(f"{role}:{len(content)}:".encode() + content)

@@ -100,8 +100,7 @@ class PromptFormat:
         for index, message in enumerate(messages):
             if message["role"] != "assistant":
                 continue
-            prompt = self._render(tokenizer, messages[:index], add_generation_prompt=True)
-            full = self._render(tokenizer, messages[: index + 1], add_generation_prompt=False)
+            prompt, full = self._before_and_with(tokenizer, messages[: index + 1])
             if not (prompt.startswith(done) and full.startswith(prompt)):
                 raise InvalidDatasetError(
                     "the base model's chat template renders a conversation differently once it goes on, so completions "
@@ -111,9 +110,35 @@ class PromptFormat:
             done = full
         return _ending_with_eos(pieces, tokenizer)
 
+    def answer_segments(self, tokenizer: Any, messages: Sequence[Mapping[str, str]]) -> list[Segment]:
+        """A conversation in two pieces: all before its last message as the model is asked, and that message.
+
+        Answers of earlier turns belong to the prompt, so a template may render them differently once the conversation
+        goes on.
+
+        Raises:
+            InvalidDatasetError: The template doesn't begin an answer as it asks for one, so that prompt and completion
+                can't be told apart.
+        """
+        prompt, full = self._before_and_with(tokenizer, messages)
+        if not full.startswith(prompt):
+            raise InvalidDatasetError(
+                "the base model's chat template renders a prompt differently once it is answered, so the answer can't "
+                "be told from the prompt; use another base model"
+            )
+        pieces = [Segment(prompt, is_completion=False), *_completion(full[len(prompt) :], tokenizer)]
+        return _ending_with_eos(pieces, tokenizer)
+
     def text_segments(self, tokenizer: Any, text: str) -> list[Segment]:
         """A row of plain text, all of it to be produced."""
         return _ending_with_eos([Segment(text, is_completion=True)], tokenizer)
+
+    def _before_and_with(self, tokenizer: Any, messages: Sequence[Mapping[str, str]]) -> tuple[str, str]:
+        """The text that asks for the last message, and the text that has it."""
+        return (
+            self._render(tokenizer, messages[:-1], add_generation_prompt=True),
+            self._render(tokenizer, messages, add_generation_prompt=False),
+        )
 
     def _render(self, tokenizer: Any, messages: Sequence[Mapping[str, str]], *, add_generation_prompt: bool) -> str:
         try:

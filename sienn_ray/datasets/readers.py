@@ -10,7 +10,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import Any, BinaryIO, NoReturn
 
-from sienn_ray.datasets.schema import normalized_column, repeated_column
+from sienn_ray.datasets.columns import normalized_column, repeated_column
 from sienn_ray.datasets.utf8 import text_lines
 from sienn_ray.datasets.wording import kind_of, shown
 from sienn_ray.errors import InvalidDatasetError

@@ -16,7 +16,7 @@ from sienn_ray.storage import Storage
 
 MAX_STRING_CHARS = 2_000
 MAX_MESSAGES = 50
-_COLUMNS = ["row", "line", "messages", "text"]
+_COLUMNS = ["row", "line", "messages", "text", "rejected"]
 
 
 @dataclass(frozen=True)
@@ -28,6 +28,7 @@ class ShownRow:
         line: Where it begins in the file, as `schema.PARQUET_SCHEMA` has it.
         messages: Turns of a conversation, or None.
         text: Plain text, or None.
+        rejected: The answer that the last message is preferred to, or None.
         is_truncated: Whether anything was cut.
     """
 
@@ -35,6 +36,7 @@ class ShownRow:
     line: int
     messages: tuple[Message, ...] | None
     text: str | None
+    rejected: str | None
     is_truncated: bool
 
 
@@ -77,12 +79,14 @@ def _rows(parquet: Any, start: int, end: int) -> Iterator[dict[str, Any]]:
 
 def _shown(row: dict[str, Any]) -> ShownRow:
     messages, text = row["messages"], row["text"]
-    strings = [text or ""] if messages is None else [message["content"] for message in messages[:MAX_MESSAGES]]
+    rejected = row.get("rejected")  # datasets of earlier versions lack it
+    strings = [text or "", rejected or "", *(message["content"] for message in (messages or ())[:MAX_MESSAGES])]
     return ShownRow(
         row=row["row"],
         line=row["line"],
         messages=None if messages is None else tuple(_message(message) for message in messages[:MAX_MESSAGES]),
         text=None if text is None else text[:MAX_STRING_CHARS],
+        rejected=None if rejected is None else rejected[:MAX_STRING_CHARS],
         is_truncated=len(messages or ()) > MAX_MESSAGES or any(len(string) > MAX_STRING_CHARS for string in strings),
     )
 

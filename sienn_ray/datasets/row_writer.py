@@ -34,6 +34,7 @@ class RowWriter:
         self._messages: list[list[tuple[str, str]] | None] = []
         self._texts: list[str | None] = []
         self._empty_columns: list[list[int]] = []
+        self._rejected: list[str | None] = []
         self._num_bytes = 0
 
     def __enter__(self) -> RowWriter:
@@ -53,7 +54,7 @@ class RowWriter:
         Args:
             row: The row.
             line: Where it begins in the file.
-            empty_columns: See `schema.empty_columns`.
+            empty_columns: See `columns.empty_columns`.
         """
         self._lines.append(line)
         self._messages.append(
@@ -61,6 +62,7 @@ class RowWriter:
         )
         self._texts.append(row.text)
         self._empty_columns.append(empty_columns)
+        self._rejected.append(row.rejected)
         self._num_bytes += _size_bytes(row)
         if len(self._lines) >= MAX_ROW_GROUP_ROWS or self._num_bytes >= MAX_ROW_GROUP_BYTES:
             self._flush()
@@ -69,7 +71,7 @@ class RowWriter:
         if not self._lines:
             return
         rows = range(self._num_written, self._num_written + len(self._lines))
-        columns = [rows, self._lines, self._messages, self._texts, self._empty_columns]
+        columns = [rows, self._lines, self._messages, self._texts, self._empty_columns, self._rejected]
         arrays = [pa.array(column, field.type) for column, field in zip(columns, PARQUET_SCHEMA, strict=True)]
         self._num_written += len(self._lines)
         self._clear()
@@ -80,4 +82,5 @@ def _size_bytes(row: CanonicalRow) -> int:
     """About how much memory a row takes."""
     if row.messages is None:
         return _ROW_BYTES + sys.getsizeof(row.text)
-    return _ROW_BYTES + sum(_MESSAGE_BYTES + sys.getsizeof(message.content) for message in row.messages)
+    num_bytes = sum(_MESSAGE_BYTES + sys.getsizeof(message.content) for message in row.messages)
+    return _ROW_BYTES + num_bytes + (0 if row.rejected is None else sys.getsizeof(row.rejected))

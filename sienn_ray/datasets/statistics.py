@@ -26,6 +26,7 @@ MAX_DUPLICATE_LINES = 10
 
 _EMPTY_COLUMNS = "empty_columns"
 _PASSED_ON = ("row", "line", _EMPTY_COLUMNS)
+_CONTENT = ("messages", "text", "rejected")
 _BATCH_ROWS = 200
 _SLICE_ROWS = 1_000
 _MAX_TASKS = 1_000
@@ -125,9 +126,10 @@ class SliceMeasure:
                 self.prompt_format,
                 messages=row["messages"],
                 text=row["text"],
+                rejected=row.get("rejected"),
                 max_length=self.max_length,
             )
-            for row in rows.select(["messages", "text"]).to_pylist()
+            for row in rows.select([name for name in _CONTENT if name in rows.column_names]).to_pylist()
         ]
         columns = {
             "num_chars": pa.array([measure.num_chars for measure in measures], pa.int64()),

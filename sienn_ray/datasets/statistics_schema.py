@@ -17,6 +17,8 @@ _VERSION = 1
 class DatasetStatistics(BaseModel):
     """Numbers over all rows of a dataset; tokens are counted before rows are cut to `max_length`.
 
+    Tokens of a preference row are those of its prompt and of the longer of its two answers.
+
     Args:
         base_model: Whose tokenizer and chat template the tokens are counted with.
         max_length: Tokens of a row in training.

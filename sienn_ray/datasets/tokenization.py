@@ -25,6 +25,14 @@ class TokenizedRow:
         return sum(label != IGNORE_INDEX for label in self.labels[1:])
 
 
+@dataclass(frozen=True)
+class TokenizedPair:
+    """Two answers to one prompt; both rows begin with its very tokens, and only the answers have labels."""
+
+    chosen: TokenizedRow
+    rejected: TokenizedRow
+
+
 def encode(tokenizer: Any, text: str, *, is_start: bool, kind: PromptKind) -> list[int]:
     """Token ids of a piece of text.
 
@@ -61,6 +69,48 @@ def tokenize_row(
         segments = prompt_format.text_segments(tokenizer, text or "")
     row = _join(tokenizer, segments, prompt_format.kind, max_length)
     return row if row.num_completion_tokens else None
+
+
+def tokenize_pair(
+    tokenizer: Any,
+    prompt_format: PromptFormat,
+    *,
+    messages: Sequence[Mapping[str, str]],
+    rejected: str,
+    max_length: int,
+) -> TokenizedPair | None:
+    """Tokenize a preference row and cut both of its sides to `max_length` tokens.
+
+    Answers of earlier turns have no labels here: they are the same on either side, so there is nothing to prefer.
+
+    Args:
+        tokenizer: The base model's.
+        prompt_format: How messages become text.
+        messages: A conversation that ends with the chosen answer.
+        rejected: The other answer to the same messages.
+        max_length: Tokens of each side.
+
+    Returns:
+        The pair, or None when a side has no token of its answer left.
+
+    Raises:
+        InvalidDatasetError: The chat template can't render it.
+    """
+    chosen_row, rejected_row = (
+        _join(tokenizer, segments, prompt_format.kind, max_length)
+        for segments in pair_segments(tokenizer, prompt_format, messages, rejected)
+    )
+    if not (chosen_row.num_completion_tokens and rejected_row.num_completion_tokens):
+        return None
+    return TokenizedPair(chosen_row, rejected_row)
+
+
+def pair_segments(
+    tokenizer: Any, prompt_format: PromptFormat, messages: Sequence[Mapping[str, str]], rejected: str
+) -> tuple[list[Segment], list[Segment]]:
+    """Both sides of a preference row in pieces: with the chosen answer, and with the rejected one."""
+    other = [*messages[:-1], {**messages[-1], "content": rejected}]
+    return prompt_format.answer_segments(tokenizer, messages), prompt_format.answer_segments(tokenizer, other)
 
 
 def _join(tokenizer: Any, segments: Sequence[Segment], kind: PromptKind, max_length: int) -> TokenizedRow:

@@ -55,7 +55,10 @@ def test_an_attempt_that_nobody_waits_for_is_told_apart(status: JobStatus, attem
     assert is_awaited(job_of(status, attempt), attempt=2) is expected
 
 
-@pytest.mark.parametrize("formats", [("chat", "chat"), ("chat", "instruction"), ("text", "text"), ("text", None)])
+@pytest.mark.parametrize(
+    "formats",
+    [("chat", "chat"), ("chat", "instruction"), ("text", "text"), ("text", None), ("preference", "preference")],
+)
 def test_datasets_of_the_same_kind_go_together(formats: tuple[str, str | None]) -> None:
     training, validation = formats
     check_same_kind(dataset_of("a", training), dataset_of("b", validation) if validation else None)
@@ -66,9 +69,18 @@ def test_datasets_of_the_same_kind_go_together(formats: tuple[str, str | None]) 
     [
         (("text", "chat"), "validation dataset b holds prompts and answers and dataset a holds plain text"),
         (("chat", "text"), "validation dataset b holds plain text and dataset a holds prompts and answers"),
+        (
+            ("preference", "chat"),
+            "holds prompts and answers and dataset a holds prompts with chosen and rejected answers",
+        ),
+        (
+            ("chat", "preference"),
+            "holds prompts with chosen and rejected answers and dataset a holds prompts and answers",
+        ),
+        (("preference", "text"), "holds plain text and dataset a holds prompts with chosen and rejected answers"),
     ],
 )
-def test_text_and_conversations_do_not(formats: tuple[str, str], words: str) -> None:
+def test_datasets_of_different_kinds_do_not(formats: tuple[str, str], words: str) -> None:
     with pytest.raises(InvalidDatasetError, match=words):
         check_same_kind(dataset_of("a", formats[0]), dataset_of("b", formats[1]))
 

@@ -148,4 +148,11 @@ async def dataset_rows(
 
 def _row(row: ShownRow) -> DatasetRow:
     messages = row.messages and [ChatMessage(role=message.role, content=message.content) for message in row.messages]
-    return DatasetRow(row=row.row, line=row.line, messages=messages, text=row.text, truncated=row.is_truncated)
+    return DatasetRow(
+        row=row.row,
+        line=row.line,
+        messages=messages,
+        text=row.text,
+        rejected=row.rejected,
+        truncated=row.is_truncated,
+    )

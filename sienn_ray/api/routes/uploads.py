@@ -52,8 +52,8 @@ async def upload_dataset(request: Request, backends: BackendsDep, uploads: Uploa
     """Take a CSV, JSON (array of objects) or JSONL file, UTF-8, with one of these column sets.
 
     `instruction,response` · `instruction,input,output` · `instruction,input,response` · `prompt,completion` ·
-    `question,answer` · `messages` · `text`. Every row is checked; the first errors are reported with their lines, and a
-    file with any error is not kept.
+    `question,answer` · `prompt,chosen,rejected` · `messages` · `text`. Every row is checked; the first errors are
+    reported with their lines, and a file with any error is not kept.
     """
     dataset_id = str(uuid.uuid4())
     async with uploads.received(request, backends.storage, dataset_id) as received:

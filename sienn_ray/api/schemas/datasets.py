@@ -146,6 +146,10 @@ class DatasetRow(ResponseBody):
         ],
     )
     text: str | None = Field(description="The text.", examples=[None])
+    rejected: str | None = Field(
+        description="In a preference dataset, the answer that the last message is preferred to; else null.",
+        examples=[None],
+    )
     truncated: bool = Field(
         description="Whether a string was cut at 2,000 characters, or a conversation at 50 messages.", examples=[False]
     )
@@ -157,7 +161,18 @@ class DatasetRows(ResponseBody):
     dataset_id: str = Field(description="The dataset's UUID.", examples=[DATASET_ID])
     rows: list[DatasetRow] = Field(
         description="This page.",
-        examples=[[{"row": 0, "line": 2, "messages": None, "text": "Once upon a time", "truncated": False}]],
+        examples=[
+            [
+                {
+                    "row": 0,
+                    "line": 2,
+                    "messages": None,
+                    "text": "Once upon a time",
+                    "rejected": None,
+                    "truncated": False,
+                }
+            ]
+        ],
     )
     num_rows: int = Field(description="Rows of the dataset.", examples=[1319])
     next_offset: int | None = Field(

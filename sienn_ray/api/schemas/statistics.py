@@ -22,7 +22,7 @@ class Spread(ResponseBody):
 
 
 class TokenCounts(Spread):
-    """How the tokens of rows are spread, before rows are cut to `max_length`."""
+    """How the tokens of rows are spread, before rows are cut to `max_length`; of two answers, the longer one counts."""
 
     prompt: Spread = Field(description="Tokens that the model reads.", examples=[_EXAMPLE])
     completion: Spread = Field(description="Tokens that the model has to produce.", examples=[_EXAMPLE])

@@ -240,12 +240,18 @@ class TestRows:
                         {"role": "assistant", "content": "A language."},
                     ],
                     "text": None,
+                    "rejected": None,
                     "truncated": False,
                 }
             ],
             "num_rows": 2,
             "next_offset": 1,
         }
+
+    def test_preferences(self, client: TestClient) -> None:
+        row = self.rows(client, b"prompt,chosen,rejected\na,b,c\n", "rows.csv")["rows"][0]
+        assert [message["content"] for message in row["messages"]] == ["a", "b"]
+        assert (row["text"], row["rejected"]) == (None, "c")
 
     def test_texts(self, client: TestClient) -> None:
         answer = self.rows(client, b'text\n\na\n"b\nc"\n', "rows.csv")

@@ -59,6 +59,7 @@ ROWS: dict[str, dict[str, Any]] = {
     "instruction-input-response": {"instruction": "a", "input": "c", "response": "b"},
     "prompt-completion": {"prompt": "a", "completion": "b"},
     "question-answer": {"question": "a", "answer": "b"},
+    "preference": {"prompt": "a", "chosen": "b", "rejected": "c"},
     "chat": {"messages": CHAT},
     "text": {"text": "once upon a time"},
 }

@@ -42,6 +42,13 @@ def test_bad_rows_are_listed(client: TestClient, storage: Storage, tracker: Fake
     assert is_untouched(storage, tracker)
 
 
+def test_preferences_are_checked(client: TestClient) -> None:
+    report = upload(client, b"prompt,chosen,rejected\na,b,c\na,b,b\n", path=VALIDATE).json()
+    assert (report["format"], report["num_rows"], report["num_bad_rows"]) == ("preference", 2, 1)
+    assert report["errors"][0]["message"].startswith("line 3: columns 'chosen' and 'rejected' hold the same answer")
+    assert report["preview"] == [{"prompt": "a", "chosen": "b", "rejected": "c"}]
+
+
 @pytest.mark.parametrize(
     ("content", "filename", "message"),
     [

@@ -58,7 +58,7 @@ def run(content: bytes | str, filename: str, **options: Any) -> tuple[IngestRepo
 
 def turn(row: int, line: int, prompt: str, completion: str) -> dict[str, Any]:
     messages = [{"role": "user", "content": prompt}, {"role": "assistant", "content": completion}]
-    return {"row": row, "line": line, "messages": messages, "text": None, "empty_columns": []}
+    return {"row": row, "line": line, "messages": messages, "text": None, "empty_columns": [], "rejected": None}
 
 
 def fault(content: bytes | str, filename: str, **options: Any) -> InvalidDatasetError:
@@ -96,11 +96,41 @@ def test_same_rows_come_from_every_kind_of_file(
 
 def test_text_and_chat_rows() -> None:
     _, rows = run("text\nonce\n", "d.csv")
-    assert rows == [{"row": 0, "line": 2, "messages": None, "text": "once", "empty_columns": []}]
+    assert rows == [{"row": 0, "line": 2, "messages": None, "text": "once", "empty_columns": [], "rejected": None}]
     messages = [{"role": role, "content": role} for role in ("system", "user", "assistant")]
     report, rows = run(json.dumps([{"id": 1, "messages": messages}]), "d.json")
-    assert rows == [{"row": 0, "line": 1, "messages": messages, "text": None, "empty_columns": []}]
+    assert rows == [{"row": 0, "line": 1, "messages": messages, "text": None, "empty_columns": [], "rejected": None}]
     assert (report.format, report.columns) == (DatasetFormat.CHAT, ("id", "messages"))
+
+
+PREFERENCE = {"prompt": "a", "chosen": "b", "rejected": "c"}
+AS_MESSAGES = {
+    name: [{"role": "user" if name == "prompt" else "assistant", "content": content}]
+    for name, content in PREFERENCE.items()
+}
+
+
+@pytest.mark.parametrize(
+    ("filename", "content", "line"),
+    [
+        ("d.csv", "prompt,chosen,rejected\na,b,c\n", 2),
+        ("d.json", json.dumps([PREFERENCE]), 1),
+        ("d.jsonl", json.dumps(PREFERENCE), 1),
+        ("d.json", json.dumps([AS_MESSAGES]), 1),
+        ("d.jsonl", json.dumps(AS_MESSAGES), 1),
+    ],
+)
+def test_preference_rows_come_from_every_kind_of_file(filename: str, content: str, line: int) -> None:
+    report, rows = run(content, filename)
+    assert rows == [{**turn(0, line, "a", "b"), "rejected": "c"}]
+    assert (report.format, report.columns) == (DatasetFormat.PREFERENCE, ("prompt", "chosen", "rejected"))
+    assert report.preview == [AS_MESSAGES if "role" in content else PREFERENCE]
+
+
+def test_fault_of_a_preference_row_has_its_line() -> None:
+    error = fault("prompt,chosen,rejected\na,b,c\na,b,b\na,b,\n", "d.csv")
+    assert error.message.startswith("line 3: columns 'chosen' and 'rejected' hold the same answer")
+    assert "line 4: column 'rejected' must not be blank" in error.message
 
 
 def test_input_of_a_later_row_is_kept() -> None:
@@ -120,10 +150,11 @@ def test_parquet_has_the_schema_and_bounded_row_groups() -> None:
     assert pq.read_table(sink)["row"].to_pylist() == list(range(num_rows))
 
 
-def test_long_rows_end_a_row_group_early() -> None:
+@pytest.mark.parametrize(("header", "start"), [(b"text", b""), (b"prompt,chosen,rejected", b"a,b,")])
+def test_long_rows_end_a_row_group_early(header: bytes, start: bytes) -> None:
     sink = io.BytesIO()
     num_bytes = MAX_ROW_GROUP_BYTES // 4
-    ingest(io.BytesIO(b"text\n" + (b"x" * num_bytes + b"\n") * 6), "d.csv", sink)
+    ingest(io.BytesIO(header + b"\n" + (start + b"x" * num_bytes + b"\n") * 6), "d.csv", sink)
     metadata = pq.ParquetFile(sink).metadata
     assert [metadata.row_group(index).num_rows for index in range(metadata.num_row_groups)] == [4, 2]
 

@@ -10,7 +10,7 @@ import pytest
 from sienn_ray.base_model import load_tokenizer
 from sienn_ray.datasets.measure import HASH_BYTES, RowMeasure, measure_row
 from sienn_ray.datasets.prompt import PromptFormat
-from sienn_ray.datasets.tokenization import IGNORE_INDEX, tokenize_row
+from sienn_ray.datasets.tokenization import IGNORE_INDEX, tokenize_pair, tokenize_row
 
 
 @pytest.fixture(scope="module")
@@ -53,6 +53,35 @@ def test_numbers_are_those_of_training(tokenizer: Any, row: list[dict[str, str]]
     assert found.num_completion_tokens == num_completion
     assert found.num_prompt_tokens == len(whole.input_ids) - num_completion
     assert found.is_dropped is (cut is None)
+
+
+@pytest.mark.parametrize("max_length", [1, 16, 40, 64, 2_048])
+@pytest.mark.parametrize("rejected", ["x", "long answer " * 50])
+@pytest.mark.parametrize("row", CHATS)
+def test_numbers_of_a_pair_are_those_of_its_longer_side(
+    tokenizer: Any, row: list[dict[str, str]], rejected: str, max_length: int
+) -> None:
+    prompt_format = PromptFormat.for_chat(tokenizer)
+    options: dict[str, Any] = {"messages": row, "rejected": rejected}
+    found = measure_row(tokenizer, prompt_format, **options, text=None, max_length=max_length)
+    whole = tokenize_pair(tokenizer, prompt_format, **options, max_length=sys.maxsize)
+    assert whole is not None
+    longer = max(whole.chosen, whole.rejected, key=lambda side: len(side.input_ids))
+    assert found.num_completion_tokens == longer.num_completion_tokens
+    assert found.num_prompt_tokens + found.num_completion_tokens == len(longer.input_ids)
+    cut = tokenize_pair(tokenizer, prompt_format, **options, max_length=max_length)
+    assert found.is_dropped is (cut is None)
+
+
+def test_rejected_answer_belongs_to_the_row(tokenizer: Any) -> None:
+    prompt_format = PromptFormat.for_chat(tokenizer)
+
+    def measured(rejected: str | None) -> RowMeasure:
+        messages = chat("ab", "cde")
+        return measure_row(tokenizer, prompt_format, messages=messages, text=None, rejected=rejected, max_length=64)
+
+    assert [measured(rejected).num_chars for rejected in (None, "f", "gh")] == [5, 6, 7]
+    assert len({measured(rejected).hash for rejected in (None, "f", "gh", "f")}) == 3
 
 
 def test_characters_are_those_of_the_row_alone(tokenizer: Any) -> None:

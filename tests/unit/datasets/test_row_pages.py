@@ -4,10 +4,11 @@ import io
 from collections.abc import Iterator
 from pathlib import Path
 
+import pyarrow.parquet as pq
 import pytest
 
 from sienn_ray.datasets import intake
-from sienn_ray.datasets.row_pages import read_page
+from sienn_ray.datasets.row_pages import MAX_STRING_CHARS, read_page
 from sienn_ray.datasets.row_writer import MAX_ROW_GROUP_ROWS as GROUP
 from sienn_ray.errors import ArtifactError
 from sienn_ray.storage import Storage
@@ -52,6 +53,25 @@ def test_only_the_row_groups_that_are_needed_are_read(storage: Storage, tmp_path
     assert len(read_page(damaged, "d", offset=GROUP, limit=20).rows) == 20
     with pytest.raises(ArtifactError, match="can't be read"):
         read_page(damaged, "d", offset=0, limit=20)
+
+
+@pytest.mark.parametrize(("num_chars", "is_cut"), [(MAX_STRING_CHARS, False), (MAX_STRING_CHARS + 1, True)])
+def test_rejected_answers_are_shown_and_cut(tmp_path: Path, num_chars: int, is_cut: bool) -> None:
+    storage = Storage(f"file://{tmp_path}")
+    content = b"prompt,chosen,rejected\na,b," + b"x" * num_chars
+    intake.take(storage, "d", "d.csv", io.BytesIO(content), max_row_bytes=10_000)
+    (row,) = read_page(storage, "d", offset=0, limit=1).rows
+    assert [message.content for message in row.messages or ()] == ["a", "b"]
+    assert (row.rejected, row.is_truncated) == ("x" * MAX_STRING_CHARS, is_cut)
+
+
+def test_datasets_of_earlier_versions_can_be_read(tmp_path: Path) -> None:
+    storage = Storage(f"file://{tmp_path}")
+    intake.take(storage, "d", "d.csv", io.BytesIO(b"text\nx\n"), max_row_bytes=100)
+    path = storage.path(intake.rows_key("d"))
+    pq.write_table(pq.read_table(path).drop(["rejected"]), path)
+    (row,) = read_page(storage, "d", offset=0, limit=1).rows
+    assert (row.text, row.rejected) == ("x", None)
 
 
 def test_missing_rows_are_an_error(storage: Storage) -> None:

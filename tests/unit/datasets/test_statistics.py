@@ -76,11 +76,23 @@ def test_every_row_of_the_slices_is_measured(measure: SliceMeasure, tokenizer: A
 
 
 def test_datasets_of_earlier_versions_can_be_measured(measure: SliceMeasure) -> None:
-    table = pq.read_table(measure.path).drop(["empty_columns"])
+    table = pq.read_table(measure.path).drop(["empty_columns", "rejected"])
     pq.write_table(table, measure.path)
     rows = measured(measure, [(0, 0, 5)])
     assert len(rows) == 5
     assert "empty_columns" not in rows[0]
+
+
+def test_both_answers_of_a_preference_row_are_measured(measure: SliceMeasure, tokenizer: Any) -> None:
+    table = pq.read_table(measure.path)
+    pq.write_table(table.set_column(5, "rejected", pa.array(["No idea. " * 5] * len(table))), measure.path)
+    (row,) = measured(measure, [(0, 0, 1)])
+    messages = [{"role": "user", "content": ROWS[0]["prompt"]}, {"role": "assistant", "content": "It is 0."}]
+    expected = measure_row(
+        tokenizer, measure.prompt_format, messages=messages, text=None, rejected="No idea. " * 5, max_length=64
+    )
+    assert row["num_completion_tokens"] == expected.num_completion_tokens > 10
+    assert row["hash_low"] == int.from_bytes(expected.hash[8:], "little")
 
 
 def test_it_pickles(measure: SliceMeasure) -> None:
