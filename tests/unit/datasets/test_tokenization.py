@@ -9,6 +9,7 @@ import pytest
 from sienn_ray.base_model import load_tokenizer
 from sienn_ray.datasets.prompt import PLAIN_TEMPLATE, PromptFormat, PromptKind
 from sienn_ray.datasets.tokenization import IGNORE_INDEX, TokenizedRow, encode, tokenize_row
+from sienn_ray.errors import InvalidDatasetError
 
 EOS = "<|im_end|>"
 LONG = 2_048
@@ -22,6 +23,27 @@ CONTENTS = [
     "x = {'a': [1, 2]}",
     "say <|im_end|> or <|im_start|>assistant",
 ]
+
+
+# As Gemma's: no system role, which is refused, and another name for the assistant.
+NO_SYSTEM_TEMPLATE = (
+    "{% for message in messages %}"
+    "{% if message['role'] == 'system' %}{{ raise_exception('System role not supported') }}{% endif %}"
+    "{{ '<|im_start|>' + ('model' if message['role'] == 'assistant' else 'user') + '\n' }}"
+    "{{ message['content'] + '<|im_end|>\n' }}"
+    "{% endfor %}{% if add_generation_prompt %}{{ '<|im_start|>model\n' }}{% endif %}"
+)
+# Others pass over it in silence.
+DEAF_TEMPLATE = NO_SYSTEM_TEMPLATE.replace("{{ raise_exception('System role not supported') }}", "{% continue %}")
+LONG_CHAT = [
+    {"role": "user", "content": "one"},
+    {"role": "assistant", "content": "two"},
+    {"role": "user", "content": "three"},
+    {"role": "assistant", "content": "four\n\nlines"},
+    {"role": "user", "content": "five"},
+    {"role": "assistant", "content": "six"},
+]
+SYSTEM = {"role": "system", "content": "be brief"}
 
 
 def row_of(tokenizer: Any, prompt_format: PromptFormat, *contents: str, max_length: int = LONG) -> TokenizedRow | None:
@@ -89,6 +111,36 @@ def test_every_answer_has_labels_and_no_question_has(tokenizer: Any, chat: Promp
     assert labelled(tokenizer, row) == ["two" + EOS, "four" + EOS, "six" + EOS]
     assert all(label in (IGNORE_INDEX, token) for token, label in zip(row.input_ids, row.labels, strict=True))
     assert row.num_completion_tokens == sum(label != IGNORE_INDEX for label in row.labels)
+
+
+def hidden(tokenizer: Any, row: TokenizedRow) -> str:
+    """The text of all tokens that have no labels."""
+    pairs = zip(row.input_ids, row.labels, strict=True)
+    return str(tokenizer.decode([token for token, label in pairs if label == IGNORE_INDEX]))
+
+
+@pytest.mark.parametrize("template", [None, PLAIN_TEMPLATE, DEAF_TEMPLATE], ids=["own", "plain", "deaf"])
+def test_mask_of_a_long_chat_with_a_system_prompt(tokenizer: Any, template: str | None) -> None:
+    chat = PromptFormat(PromptKind.CHAT, template) if template else PromptFormat.for_chat(tokenizer)
+    row = kept(tokenize_row(tokenizer, chat, messages=[SYSTEM, *LONG_CHAT], text=None, max_length=LONG))
+    assert labelled(tokenizer, row) == ["two" + EOS, "four\n\nlines" + EOS, "six" + EOS]
+    rest = hidden(tokenizer, row)
+    assert all(question in rest for question in ("one", "three", "five"))
+    assert not any(answer in rest for answer in ("two", "four", "lines", "six"))
+    assert (SYSTEM["content"] in rest) is (template != DEAF_TEMPLATE)
+
+
+def test_mask_of_a_long_chat_where_the_template_has_no_system_role(tokenizer: Any) -> None:
+    chat = PromptFormat(PromptKind.CHAT, NO_SYSTEM_TEMPLATE)
+    row = kept(tokenize_row(tokenizer, chat, messages=LONG_CHAT, text=None, max_length=LONG))
+    assert labelled(tokenizer, row) == ["two" + EOS, "four\n\nlines" + EOS, "six" + EOS]
+    assert hidden(tokenizer, row).count("<|im_start|>model\n") == 3
+
+
+def test_system_prompt_is_not_lost_where_the_template_refuses_it(tokenizer: Any) -> None:
+    chat = PromptFormat(PromptKind.CHAT, NO_SYSTEM_TEMPLATE)
+    with pytest.raises(InvalidDatasetError, match=r"refuses a conversation: System role not supported$"):
+        tokenize_row(tokenizer, chat, messages=[SYSTEM, *LONG_CHAT], text=None, max_length=LONG)
 
 
 def test_whole_row_reads_as_the_template_renders_it(tokenizer: Any) -> None:
