@@ -24,7 +24,8 @@ def _of_config(name: str, words: str, model: type[TrainingConfig] | type[LoraSet
     # Exclusive ones are as good as inclusive ones in words that fit into a column.
     limits = {sign[0]: getattr(limit, sign) for limit in field.metadata for sign in _SIGNS if hasattr(limit, sign)}
     default = "" if field.default is None else f"; {field.default} by default"
-    return typer.Option(help=f"{words}, {limits['g']} to {limits['l']}{default}.")
+    span = f"{limits['g']} to {limits['l']}" if "l" in limits else f"{limits['g']} or more"
+    return typer.Option(help=f"{words}, {span}{default}.")
 
 
 def train(
@@ -43,12 +44,29 @@ def train(
     seed: Annotated[int | None, _of_config("seed", "Seed of weights, order and dropout")] = None,
     validation_split: Annotated[float | None, _of_config("validation_split", "Share of the rows held out")] = None,
     validation_dataset_id: Annotated[str | None, typer.Option(help="Evaluate on this dataset instead.")] = None,
+    eval_steps: Annotated[int | None, _of_config("eval_steps", "Steps between evaluations")] = None,
+    early_stopping_patience: Annotated[
+        int | None, _of_config("early_stopping_patience", "Evaluations that may bring nothing before it ends")
+    ] = None,
+    max_train_time_s: Annotated[float | None, _of_config("max_train_time_s", "Seconds after which it ends")] = None,
     num_workers: Annotated[int | None, _of_config("num_workers", "Ray Train workers")] = None,
+    min_workers: Annotated[int | None, _of_config("min_workers", "Workers that suffice")] = None,
+    precision: Annotated[str | None, typer.Option(help="auto, float32 or bfloat16.")] = None,
+    quantization: Annotated[str | None, typer.Option(help="nf4: the base model in 4 bits.")] = None,
+    gradient_checkpointing: Annotated[bool | None, typer.Option(help="Compute activations twice.")] = None,
+    torch_compile: Annotated[bool | None, typer.Option(help="Compile the base model's layers.")] = None,
+    sharding: Annotated[str | None, typer.Option(help="auto, never or always share the base model out.")] = None,
+    dpo_beta: Annotated[float | None, _of_config("dpo_beta", "How close preferences keep to the base model")] = None,
     lora_r: Annotated[int | None, _of_config("r", "Rank of the adapter", LoraSettings)] = None,
     lora_alpha: Annotated[int | None, _of_config("lora_alpha", "It counts alpha / r times", LoraSettings)] = None,
     lora_dropout: Annotated[float | None, _of_config("lora_dropout", "Dropout of its inputs", LoraSettings)] = None,
     target_modules: Annotated[
         str | None, typer.Option(help=f"Ends of module names, with commas between them, or {ALL_LINEAR}.")
+    ] = None,
+    use_rslora: Annotated[bool | None, typer.Option(help="Have it count alpha / sqrt(r) times.")] = None,
+    use_dora: Annotated[bool | None, typer.Option(help="Learn magnitude and direction apart.")] = None,
+    loraplus_lr_ratio: Annotated[
+        float | None, _of_config("loraplus_lr_ratio", "Learning rate of B over that of A", LoraSettings)
     ] = None,
     name: Annotated[str | None, typer.Option(help="A name for people.")] = None,
     label: Annotated[list[str] | None, typer.Option(help="A label, KEY=VALUE; may be given more than once.")] = None,
@@ -70,11 +88,24 @@ def train(
         "seed": seed,
         "validation_split": validation_split,
         "validation_dataset_id": validation_dataset_id,
+        "eval_steps": eval_steps,
+        "early_stopping_patience": early_stopping_patience,
+        "max_train_time_s": max_train_time_s,
         "num_workers": num_workers,
+        "min_workers": min_workers,
+        "precision": precision,
+        "quantization": quantization,
+        "gradient_checkpointing": gradient_checkpointing,
+        "torch_compile": torch_compile,
+        "sharding": sharding,
+        "dpo_beta": dpo_beta,
         "lora_r": lora_r,
         "lora_alpha": lora_alpha,
         "lora_dropout": lora_dropout,
         "target_modules": _modules(target_modules),
+        "use_rslora": use_rslora,
+        "use_dora": use_dora,
+        "loraplus_lr_ratio": loraplus_lr_ratio,
         "name": name,
         "labels": _labels(label or []),
     }

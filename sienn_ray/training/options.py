@@ -28,6 +28,16 @@ _CONFIG: dict[str, Callable[[str], Any]] = {
     "max_grad_norm": float,
     "validation_split": float,
     "num_workers": int,
+    "min_workers": int,
+    "eval_steps": int,
+    "early_stopping_patience": int,
+    "max_train_time_s": float,
+    "precision": str,
+    "quantization": str,
+    "gradient_checkpointing": bool,
+    "torch_compile": bool,
+    "sharding": str,
+    "dpo_beta": float,
     "seed": int,
 }
 # By their names on the command line, where `r` alone would say little.
@@ -36,6 +46,9 @@ _LORA: dict[str, tuple[str, Callable[[str], Any]]] = {
     "lora_alpha": ("lora_alpha", int),
     "lora_dropout": ("lora_dropout", float),
     "target_modules": ("target_modules", _module_names),
+    "use_rslora": ("use_rslora", bool),
+    "use_dora": ("use_dora", bool),
+    "loraplus_lr_ratio": ("loraplus_lr_ratio", float),
 }
 
 
@@ -50,29 +63,50 @@ def add_options(parser: argparse.ArgumentParser) -> None:
 def config_of(base_model: str, arguments: argparse.Namespace) -> TrainingConfig:
     """What the options ask for.
 
+    Args:
+        base_model: Hub id.
+        arguments: The options' values; a `validation_dataset` among them is something to evaluate on.
+
     Raises:
-        TrainingError: A value is outside its limits.
+        TrainingError: A value is outside its limits, or doesn't go with another one.
     """
     try:
         lora = LoraSettings(**{field: getattr(arguments, name) for name, (field, _) in _LORA.items()})
-        return TrainingConfig(base_model=base_model, lora=lora, **{name: getattr(arguments, name) for name in _CONFIG})
+        config = TrainingConfig(
+            base_model=base_model, lora=lora, **{name: getattr(arguments, name) for name in _CONFIG}
+        )
     except ValidationError as error:
         raise TrainingError(_in_words(error), FailureReason.INVALID_HYPERPARAMETERS) from error
+    _check_early_stopping(config, has_validation_dataset=bool(vars(arguments).get("validation_dataset")))
+    return config
+
+
+def _check_early_stopping(config: TrainingConfig, *, has_validation_dataset: bool) -> None:
+    if config.early_stopping_patience is not None and config.validation_split == 0 and not has_validation_dataset:
+        raise TrainingError(
+            f"--early-stopping-patience {config.early_stopping_patience} needs rows to evaluate on, and "
+            "--validation-split is 0; raise it, or name a --validation-dataset",
+            FailureReason.INVALID_HYPERPARAMETERS,
+        )
 
 
 def _add(parser: argparse.ArgumentParser, name: str, kind: Callable[[str], Any], field: Any) -> None:
     words = f"{field.description or ''} Default {field.default}.".strip()
-    parser.add_argument(_flag(name), type=kind, default=field.default, help=words.replace("%", "%%"))
+    how: dict[str, Any] = {"action": argparse.BooleanOptionalAction} if kind is bool else {"type": kind}
+    parser.add_argument(_flag(name), default=field.default, help=words.replace("%", "%%"), **how)
 
 
 def _in_words(error: ValidationError) -> str:
-    """Every fault with its option and value."""
+    """Every fault with its option and value; one of several options together names them itself."""
+    return "; ".join(_fault_in_words(fault) for fault in error.errors())
+
+
+def _fault_in_words(fault: Any) -> str:
+    if not fault["loc"]:
+        return str(fault["msg"]).removeprefix("Value error, ")
     names = {field: name for name, (field, _) in _LORA.items()}
-    faults = (
-        f"{_flag(names.get(str(fault['loc'][0]), str(fault['loc'][0])))} {fault['input']!r}: {fault['msg']}"
-        for fault in error.errors()
-    )
-    return "; ".join(faults)
+    field = str(fault["loc"][0])
+    return f"{_flag(names.get(field, field))} {fault['input']!r}: {fault['msg']}"
 
 
 def _flag(name: str) -> str:

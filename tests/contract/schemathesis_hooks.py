@@ -1,14 +1,19 @@
-"""What Schemathesis can't know: which bytes are a dataset file. All are sent as `conversations.csv`."""
+"""What Schemathesis can't know: which bytes are a dataset file, and which of two numbers must be the larger one.
+
+All files are sent as `conversations.csv`.
+"""
 
 from __future__ import annotations
 
 import csv
 import io
+from typing import Any
 
 import schemathesis
 from hypothesis import strategies as st
 from schemathesis.transport.serialization import Binary
 
+_MAX_WORKERS = 64
 _TEXT = st.text(st.characters(codec="utf-8", exclude_categories=["C"]), min_size=1, max_size=20).filter(str.strip)
 
 
@@ -21,3 +26,14 @@ def _csv(rows: list[tuple[str, str]]) -> bytes:
 _DATASETS = st.lists(st.tuples(_TEXT, _TEXT), min_size=1, max_size=4).map(_csv)
 
 schemathesis.openapi.format("binary", st.one_of(_DATASETS, _DATASETS, _DATASETS, st.binary(max_size=200)).map(Binary))
+
+
+@schemathesis.hook
+def before_call(context: schemathesis.HookContext, case: schemathesis.Case, kwargs: dict[str, Any]) -> None:
+    """No schema says that `min_workers` is at most `num_workers`; two that are fine each change places if need be."""
+    body = case.body
+    if not isinstance(body, dict):
+        return
+    fewest, most = body.get("min_workers"), body.get("num_workers")
+    if type(fewest) is int and type(most) is int and 1 <= most < fewest <= _MAX_WORKERS:
+        body["min_workers"], body["num_workers"] = most, fewest

@@ -157,10 +157,21 @@ class TestTrain:
         options = "--learning-rate 0.0003 --num-epochs 2 --batch-size 8 --max-length 256 "
         options += "--gradient-accumulation-steps 4 --warmup-ratio 0.1 --weight-decay 0.01 --lr-scheduler linear "
         options += "--seed 7 --num-workers 2 --lora-r 8 --lora-alpha 16 --lora-dropout 0 "
-        options += "--target-modules q_proj,v_proj --validation-dataset-id dataset-2 --label team=a=b --label env="
+        options += "--target-modules q_proj,v_proj --validation-dataset-id dataset-2 --label team=a=b --label env= "
+        options += "--eval-steps 20 --early-stopping-patience 3 --max-train-time-s 600 --min-workers 1 "
+        options += "--precision bfloat16 --quantization nf4 --no-gradient-checkpointing --torch-compile "
+        options += "--sharding never --dpo-beta 0.2 --use-rslora --use-dora --loraplus-lr-ratio 16"
         done("train", "dataset-1", "--base-model", BASE_MODEL, "--no-wait", *options.split(), "--name", "My job")
         job = tracker.last_job
-        lora = LoraSettings(r=8, lora_alpha=16, lora_dropout=0.0, target_modules=("q_proj", "v_proj"))
+        lora = LoraSettings(
+            r=8,
+            lora_alpha=16,
+            lora_dropout=0.0,
+            target_modules=("q_proj", "v_proj"),
+            use_rslora=True,
+            use_dora=True,
+            loraplus_lr_ratio=16.0,
+        )
         assert job.config == TrainingConfig(
             base_model=BASE_MODEL,
             learning_rate=3e-4,
@@ -174,6 +185,16 @@ class TestTrain:
             seed=7,
             num_workers=2,
             validation_split=0.0,
+            eval_steps=20,
+            early_stopping_patience=3,
+            max_train_time_s=600.0,
+            min_workers=1,
+            precision="bfloat16",
+            quantization="nf4",
+            gradient_checkpointing=False,
+            torch_compile=True,
+            sharding="never",
+            dpo_beta=0.2,
             lora=lora,
         )
         assert (job.name, job.labels) == ("My job", {"team": "a=b", "env": ""})
@@ -198,6 +219,7 @@ class TestTrain:
             (["dataset-1", "--label", "team"], "label 'team' is not of the form KEY=VALUE"),
             (["dataset-1", "--lr-scheduler", "step"], "lr_scheduler: Input should be 'cosine', 'linear' or 'constant'"),
             (["dataset-1", "--target-modules", ""], "target_modules"),
+            (["dataset-1", "--num-workers", "1", "--min-workers", "2"], "min_workers=2 is more than num_workers=1"),
         ],
     )
     def test_errors_are_one_sentence(self, tracker: FakeTracker, words: list[str], message: str) -> None:
@@ -207,6 +229,7 @@ class TestTrain:
     def test_help_has_limits_and_defaults(self) -> None:
         shown = " ".join(done("train", "--help").replace("│", " ").split())
         assert "Rank of the adapter, 1 to 256; 16 by default." in shown
+        assert "Steps between evaluations, 1 or more." in shown
 
 
 @pytest.mark.usefixtures("service")

@@ -14,7 +14,8 @@ from sienn_ray.api.deps import Backends, BackendsDep, Tracker
 from sienn_ray.api.errors import documented
 from sienn_ray.api.ids import JobIdPath
 from sienn_ray.api.schemas.common import DATASET_ID
-from sienn_ray.api.schemas.finetuning import LABEL_PATTERN, MAX_LABELS, PRINTABLE, JobName, hyperparameters
+from sienn_ray.api.schemas.finetuning import LABEL_PATTERN, MAX_LABELS, PRINTABLE, JobName
+from sienn_ray.api.schemas.hyperparameters import hyperparameters
 from sienn_ray.api.schemas.jobs import DeletedJob, JobList, JobMeta, JobStatusName, JobSummary, TrainingStatus
 from sienn_ray.catalog import CATALOG
 from sienn_ray.errors import ConflictError, InvalidInputError

@@ -6,9 +6,11 @@ import re
 from pathlib import Path
 from typing import Any
 
+import jsonschema_rs
 import pytest
 from starlette.testclient import TestClient
 
+from sienn_ray.api.schemas.hyperparameters import hyperparameters
 from sienn_ray.errors import CapacityError
 from sienn_ray.jobs.schema import JobRecord, JobStatus
 from sienn_ray.training.config import LoraSettings, TrainingConfig
@@ -65,17 +67,38 @@ class TestStart:
             "weight_decay": 0.01,
             "lr_scheduler": "linear",
             "validation_split": 0.2,
+            "eval_steps": 20,
+            "early_stopping_patience": 3,
+            "max_train_time_s": 600.0,
             "num_workers": 2,
+            "min_workers": 1,
+            "precision": "bfloat16",
+            "quantization": "nf4",
+            "gradient_checkpointing": True,
+            "torch_compile": True,
+            "sharding": "never",
+            "dpo_beta": 0.2,
             "seed": 7,
         }
-        lora = {"lora_r": 8, "lora_alpha": 16, "lora_dropout": 0.1, "target_modules": ["q_proj", "v_proj"]}
+        same: dict[str, Any] = {
+            "lora_alpha": 16,
+            "lora_dropout": 0.1,
+            "use_rslora": True,
+            "use_dora": True,
+            "loraplus_lr_ratio": 4.0,
+        }
+        lora: dict[str, Any] = {"lora_r": 8, "target_modules": ["q_proj", "v_proj"], **same}
         response = start(client, model_name=BASE_MODEL, name="Fähre", labels={"team": "support"}, **fields, **lora)
         job = tracker.last_job
-        settings = LoraSettings(r=8, lora_alpha=16, lora_dropout=0.1, target_modules=("q_proj", "v_proj"))
+        settings = LoraSettings(r=8, target_modules=("q_proj", "v_proj"), **same)
         assert job.config == TrainingConfig(base_model=BASE_MODEL, lora=settings, **fields)
         assert (job.name, job.labels) == ("Fähre", {"team": "support"})
         shown = client.get(f"/api/jobs/{response.json()['job_id']}").json()["meta"]["hyperparameters"]
         assert shown == {**fields, **lora}
+        # Each differs from its default, so none was left out.
+        default = hyperparameters(TrainingConfig(base_model=BASE_MODEL))
+        assert [name for name in shown if shown[name] == default[name]] == []
+        assert set(TrainingConfig.model_fields) - set(shown) == {"base_model", "lora", "max_grad_norm"}
         assert (job.dataset_id, job.status, job.progress) == ("dataset-1", JobStatus.PENDING, 0)
         assert job.created_at == job.updated_at
 
@@ -100,6 +123,19 @@ class TestStart:
             ("lr_scheduler", ["cosine", "linear", "constant"], ["", "Cosine", "step", None, 1]),
             ("validation_split", [0.0, 0.5], [-0.1, 0.6, None]),
             ("num_workers", [1, 64, None], [0, 65, 1.5, "two"]),
+            ("eval_steps", [1, 10**9, None], [0, -1, 1.5, "10", True]),
+            ("early_stopping_patience", [1, 100, None], [0, 101, 1.5]),
+            ("max_train_time_s", [0.1, 30 * 24 * 3600, None], [0, -1, 30 * 24 * 3600 + 1, "1h"]),
+            ("min_workers", [1, 64, None], [0, 65, 1.5]),
+            ("precision", ["auto", "float32", "bfloat16"], ["float16", "", None, 32]),
+            ("quantization", ["nf4", None], ["int8", "", 4]),
+            ("gradient_checkpointing", [True, False, None], ["true", 1, 0]),
+            ("torch_compile", [True, False], ["true", 1, None]),
+            ("sharding", ["auto", "never", "always"], ["fsdp", True, None]),
+            ("dpo_beta", [0.01, 1, 10], [0, 10.1, None, "0.1"]),
+            ("use_rslora", [True, False], ["yes", 0, None]),
+            ("use_dora", [True, False], ["no", 1, None]),
+            ("loraplus_lr_ratio", [1, 16.0, 64, None], [0.9, 65, "16"]),
             ("lora_r", [1, 256], [0, 257, 8.5, None]),
             ("lora_alpha", [1, 1024], [0, 1025, None]),
             ("lora_dropout", [0, 0.99], [-0.1, 1, 1.0, None]),
@@ -144,6 +180,47 @@ class TestStart:
             assert re.match(rf"{field}[:.]", response.json()["detail"])
             assert len(response.json()["detail"]) < 1500
         assert tracker.num_records == num_records
+
+    @pytest.mark.parametrize(
+        ("fields", "words"),
+        [
+            ({"min_workers": 3, "num_workers": 2}, "min_workers=3 is more than num_workers=2"),
+            ({"quantization": "nf4", "sharding": "always"}, "with quantization=nf4 can't be shared out; leave out"),
+            (
+                {"early_stopping_patience": 2, "validation_split": 0},
+                "early_stopping_patience=2 needs rows to evaluate on, and validation_split is 0; raise it, or name",
+            ),
+        ],
+    )
+    def test_values_that_do_not_go_together(
+        self, client: TestClient, tracker: FakeTracker, fields: dict[str, Any], words: str
+    ) -> None:
+        response = start(client, **fields)
+        assert (response.status_code, set(response.json())) == (422, {"detail", "status_code"})
+        assert words in response.json()["detail"]
+        assert tracker.num_records == 1
+        schema = client.get("/openapi.json").json()["components"]["schemas"]["StartFinetuningRequest"]
+        request = {"dataset_id": "dataset-1", **fields}
+        # A schema can't compare two numbers.
+        assert jsonschema_rs.is_valid(schema, request) is ("min_workers" in fields)
+
+    @pytest.mark.parametrize(
+        "fields",
+        [
+            {"min_workers": 2, "num_workers": 2},
+            {"min_workers": 2},
+            {"quantization": "nf4", "sharding": "never"},
+            {"early_stopping_patience": 2},
+            {"early_stopping_patience": None, "validation_split": 0},
+            {"early_stopping_patience": 2, "validation_dataset_id": "dataset-2"},
+        ],
+    )
+    def test_values_that_go_together(self, client: TestClient, tracker: FakeTracker, fields: dict[str, Any]) -> None:
+        tracker.put(dataset_record(id="dataset-2"))
+        response = start(client, **fields)
+        assert response.status_code == 201, response.text
+        schema = client.get("/openapi.json").json()["components"]["schemas"]["StartFinetuningRequest"]
+        jsonschema_rs.validate(schema, {"dataset_id": "dataset-1", **fields})
 
     def test_unknown_dataset_is_refused_by_name(self, client: TestClient, tracker: FakeTracker) -> None:
         response = start(client, dataset_id="other")

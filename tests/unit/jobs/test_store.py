@@ -7,8 +7,10 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+import sqlalchemy as sa
 
 from sienn_ray.errors import FailureReason, NotFoundError, TransitionError
+from sienn_ray.jobs import tables
 from sienn_ray.jobs.schema import TRANSITIONS, JobStatus
 from sienn_ray.jobs.store import Store
 from sienn_ray.training.config import LoraSettings, TrainingConfig
@@ -48,6 +50,16 @@ def test_records_come_back_as_they_were_added(store: Store) -> None:
     assert stored_job(store) == job
     assert store.jobs.get("job-1") == job
     assert store.datasets.get("dataset-1") == dataset_record()
+
+
+def test_job_of_a_version_with_fewer_hyperparameters_is_read(store: Store) -> None:
+    store.jobs.add(job_record())
+    config = {"base_model": "owner/model", "num_epochs": 2, "lora": {"r": 8, "lora_alpha": 16}}
+    with store.database.writing() as connection:
+        connection.execute(sa.update(tables.jobs).values(config=config))
+    job = store.jobs.get("job-1")
+    assert (job.config.num_epochs, job.config.lora.r, job.config.lora.use_dora) == (2, 8, False)
+    assert (job.config.min_workers, job.config.precision, job.config.sharding) == (None, "auto", "auto")
 
 
 def test_adding_again_changes_nothing(store: Store) -> None:
