@@ -56,6 +56,11 @@ class Settings(BaseSettings):
     max_attempts: int = Field(
         3, ge=1, description="Starts of one job, the first included, before it fails because its runs get lost."
     )
+    pause_timeout_s: float = Field(
+        120.0,
+        gt=0,
+        description="Seconds in which a run that is to pause may write a checkpoint and end; then it is stopped.",
+    )
     job_poll_s: float = Field(2.0, gt=0, description="Seconds between two looks at the Ray jobs of running fine-tunes.")
 
     training_num_workers: int = Field(1, ge=1, description="Ray Train workers of one fine-tune.")

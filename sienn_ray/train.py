@@ -17,21 +17,26 @@ import sys
 import uuid
 from collections.abc import Sequence
 from pathlib import PurePosixPath
+from typing import Literal
 from urllib.parse import urlsplit
 
 import fsspec
+import psutil
 import ray
 
 from sienn_ray import catalog
 from sienn_ray.datasets import intake
 from sienn_ray.errors import FailureReason, InvalidDatasetError, NotFoundError, SiennError, TrainingError
-from sienn_ray.jobs.client import NAMESPACE, TrainingSession, ask, get_or_create_tracker
+from sienn_ray.jobs.client import NAMESPACE, ask, get_or_create_tracker
 from sienn_ray.jobs.schema import DatasetRecord, JobRecord, JobStatus, utc_now
+from sienn_ray.jobs.session import TrainingSession
 from sienn_ray.settings import Settings
 from sienn_ray.storage import Storage
 from sienn_ray.training.options import add_options, config_of
+from sienn_ray.training.record import DatasetFacts
 from sienn_ray.training.resources import withdraw_request
 from sienn_ray.training.stopping import leave_on_sigterm
+from sienn_ray.training.timeline import Timeline
 
 logger = logging.getLogger("sienn_ray.train")
 
@@ -57,7 +62,20 @@ def main(argv: Sequence[str] | None = None) -> int:
     except SiennError as error:
         sys.stderr.write(f"error: {error.message}\n")
         return 2
-    return 0 if job is None else _run(job, *_datasets_of(job), settings, TrainingSession(job))
+    if job is None:
+        return 0
+    timeline = _timeline_of(job)
+    return _run(job, *_datasets_of(job), settings, TrainingSession(job), timeline)
+
+
+def _timeline_of(job: JobRecord) -> Timeline:
+    """Where the time since the submission went so far; that of a later attempt begins with its own program."""
+    program_started_at = psutil.Process().create_time()
+    is_first = job.attempt == 1
+    timeline = Timeline(job.created_at.timestamp() if is_first else program_started_at)
+    timeline.mark("wait_and_submit", at=program_started_at)
+    timeline.mark("join_cluster")
+    return timeline
 
 
 def _parser() -> argparse.ArgumentParser:
@@ -188,10 +206,13 @@ def _run(
     validation: DatasetRecord | None,
     settings: Settings,
     session: TrainingSession,
+    timeline: Timeline,
 ) -> int:
     # Imported here: they bring torch along, which the job's registration needn't wait for.
     from sienn_ray.training.failures import reason_of
     from sienn_ray.training.trainer import Run, delete_checkpoints, run_training
+
+    timeline.mark("import_program")
 
     run = Run(
         job_id=job.id,
@@ -200,6 +221,10 @@ def _run(
         is_text=is_text(dataset),
         adapter_key=job.adapter_key,
         validation_rows_key=intake.rows_key(validation.id) if validation else None,
+        is_preference=is_preference(dataset),
+        name=job.name,
+        datasets=dataset_facts(dataset, validation),
+        timeline=timeline,
     )
     try:
         check_same_kind(dataset, validation)
@@ -213,12 +238,33 @@ def _run(
         words = f"{type(error).__name__}: {error}"[:_MAX_MESSAGE_CHARS]
         session.fail(FailureReason.INTERNAL, f"{words}; see the log of Ray job {job.submission_id}")
         return 1
+    if facts is None:
+        session.pause()
+        logger.info("job %s paused; its checkpoints stay", job.id)
+        return 0
     session.complete(facts)
     # Not before: until the end is noted, another attempt may have to pick the checkpoints up.
     if _is_completed(job.id):
         delete_checkpoints(run, settings)
     logger.info("job %s completed", job.id)
     return 0
+
+
+def dataset_facts(dataset: DatasetRecord, validation: DatasetRecord | None) -> tuple[DatasetFacts, ...]:
+    """What a run's record says of its datasets."""
+    used: dict[Literal["train", "evaluation"], DatasetRecord | None] = {"train": dataset, "evaluation": validation}
+    return tuple(
+        DatasetFacts(
+            role=role,
+            id=record.id,
+            filename=record.filename,
+            sha256=record.sha256,
+            num_rows=record.num_rows,
+            format=record.format,
+        )
+        for role, record in used.items()
+        if record is not None
+    )
 
 
 def is_text(dataset: DatasetRecord) -> bool:

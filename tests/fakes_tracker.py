@@ -10,6 +10,7 @@ from typing import Any
 
 from sienn_ray.errors import ConflictError, InvalidInputError, NotFoundError, TooManyRequestsError
 from sienn_ray.jobs.schema import (
+    PAUSE_REQUESTED_AT,
     DatasetRecord,
     JobEvent,
     JobPage,
@@ -153,6 +154,27 @@ class FakeTracker:
         else:
             changes = {"facts": {**job.facts, "phase": "cancelled"}, "ended_at": utc_now()}
         return self._change(job, "cancelled", status=JobStatus.CANCELLED, message="Cancelled", **changes)
+
+    async def pause_job(self, job_id: str) -> JobRecord:
+        self._check("pause_job")
+        job = self._job(job_id)
+        if job.status is JobStatus.PENDING:
+            return self._change(job, "paused", status=JobStatus.PAUSED, message="Paused while it waited")
+        if job.status is not JobStatus.RUNNING or job.is_pausing:
+            raise ConflictError(f"Job {job_id} is '{job.status}'; only pending and running jobs can be paused")
+        facts = {**job.facts, "phase": "pausing", PAUSE_REQUESTED_AT: utc_now().isoformat()}
+        return self._change(job, "phase", message="Pausing", facts=facts)
+
+    async def resume_job(self, job_id: str) -> JobRecord:
+        self._check("resume_job")
+        job = self._job(job_id)
+        if job.is_pausing:
+            facts = {name: value for name, value in job.facts.items() if name != PAUSE_REQUESTED_AT}
+            return self._change(job, "resumed", message="Resumed", facts={**facts, "phase": "resuming"})
+        if job.status is not JobStatus.PAUSED:
+            raise ConflictError(f"Job {job_id} is '{job.status}'; only paused jobs can be resumed")
+        changes = {"submission_id": None, "attempt_base": job.attempt}
+        return self._change(job, "resumed", status=JobStatus.PENDING, message="Waiting to go on", **changes)
 
     async def retry_job(self, job_id: str) -> JobRecord:
         self._check("retry_job")

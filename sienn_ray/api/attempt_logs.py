@@ -39,7 +39,7 @@ async def log_of(job: JobRecord, attempt: int | None, backends: Backends, *, tai
 async def followed_log_of(
     job: JobRecord, attempt: int | None, backends: Backends, *, tail: int, poll_s: float = POLL_S
 ) -> AsyncGenerator[bytes]:
-    """What the last attempt has printed, then what comes, through further attempts, until the job has ended.
+    """What the last attempt has printed, then what comes, through further attempts, until the job ends or is paused.
 
     The first item comes, maybe empty, once it is known that there is a log or that there will be one.
 
@@ -51,7 +51,7 @@ async def followed_log_of(
         poll_s: Seconds between two looks at a job that waits for its next attempt.
 
     Raises:
-        NotFoundError: There was no such attempt, or the job has ended and its log is gone.
+        NotFoundError: There was no such attempt, or the job has ended, or is paused, and its log is gone.
     """
     if attempt is not None:
         async with aclosing(_stream(job, attempt, backends, tail=tail, follow=True)) as chunks:
@@ -69,9 +69,9 @@ async def followed_log_of(
                 num_shown = job.attempt
             except NotFoundError:
                 # One that hasn't ended is yet to be submitted, or was lost with its cluster, which is noticed soon.
-                if job.status.is_final and not is_begun:
+                if job.status.is_at_rest and not is_begun:
                     raise
-        if job.status.is_final:
+        if job.status.is_at_rest:
             return
         if not is_begun:
             is_begun = True

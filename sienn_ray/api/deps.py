@@ -66,11 +66,19 @@ class Tracker(Protocol):
         ...
 
     async def cancel_job(self, job_id: str) -> JobRecord:
-        """End a waiting or running job; raises `NotFoundError`, and `ConflictError` for one that has ended."""
+        """End a waiting, running or paused job; raises `NotFoundError`, and `ConflictError` for one that has ended."""
         ...
 
     async def retry_job(self, job_id: str) -> JobRecord:
         """Put a failed or cancelled job back into the queue; raises `NotFoundError` and `ConflictError`."""
+        ...
+
+    async def pause_job(self, job_id: str) -> JobRecord:
+        """Pause a waiting or running job; raises `NotFoundError`, and `ConflictError` for one that is neither."""
+        ...
+
+    async def resume_job(self, job_id: str) -> JobRecord:
+        """Have a paused job go on, or one that is being paused; raises `NotFoundError` and `ConflictError`."""
         ...
 
     async def delete_job(self, job_id: str) -> JobRecord:

@@ -52,6 +52,8 @@ _OF_A_JOB = {
     "job_metrics": "See the job's curves.",
     "job_logs": "Read the job's log.",
     "cancel_job": "End the job.",
+    "pause_job": "Pause the job.",
+    "resume_job": "Have the job go on once it is paused.",
     "retry_job": "Put a failed or cancelled job back into the queue.",
     "delete_job": "Delete a job that has ended.",
     "download_model": "Download the adapter once the job is completed.",
@@ -62,7 +64,8 @@ def _all_links() -> list[_Link]:
     uploaded, started = ("upload_dataset", 201), ("start_finetuning", 201)
     links = [_Link(*uploaded, target, words, _DATASET) for target, words in _OF_A_DATASET.items()]
     links.append(_Link(*uploaded, "start_finetuning", "Fine-tune a base model on the dataset.", body=dict(_DATASET)))
-    for source, status in (started, ("cancel_job", 200), ("retry_job", 200)):
+    changed = tuple((source, 200) for source in ("cancel_job", "pause_job", "resume_job", "retry_job"))
+    for source, status in (started, *changed):
         links += [_Link(source, status, target, words, _JOB) for target, words in _OF_A_JOB.items() if target != source]
     prompt = {**_JOB, "prompt": "What is machine learning?"}
     links.append(_Link(*started, "test_model", "Ask the adapter once the job is completed.", body=prompt))

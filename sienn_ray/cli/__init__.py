@@ -32,6 +32,8 @@ app.command()(jobs.status)
 app.command()(jobs.logs)
 app.command()(jobs.events)
 app.command()(jobs.cancel)
+app.command()(jobs.pause)
+app.command()(jobs.resume)
 app.command()(jobs.retry)
 app.command()(jobs.delete_job)
 

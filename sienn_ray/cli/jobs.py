@@ -15,7 +15,7 @@ _EVENTS_AT_ONCE = 1000
 
 def list_jobs(
     status: Annotated[
-        str | None, typer.Option(help="pending, running, completed, failed or cancelled jobs alone.")
+        str | None, typer.Option(help="pending, running, paused, completed, failed or cancelled jobs alone.")
     ] = None,
     label: Annotated[
         list[str] | None, typer.Option(help="Jobs with this label, KEY=VALUE; may be given more than once.")
@@ -36,8 +36,18 @@ def status(job_id: JobId) -> None:
 
 
 def cancel(job_id: JobId) -> None:
-    """End a job that waits or runs."""
+    """End a job that waits, runs or is paused."""
     _print_state(call("POST", f"/api/jobs/{of(job_id)}/cancel"))
+
+
+def pause(job_id: JobId) -> None:
+    """Pause a job that waits or runs; one that runs writes a checkpoint first."""
+    _print_state(call("POST", f"/api/jobs/{of(job_id)}/pause"))
+
+
+def resume(job_id: JobId) -> None:
+    """Put a paused job back into the queue; it goes on from its last checkpoint."""
+    _print_state(call("POST", f"/api/jobs/{of(job_id)}/resume"))
 
 
 def retry(job_id: JobId) -> None:
@@ -57,7 +67,7 @@ def delete_job(job_id: JobId) -> None:
 
 def logs(
     job_id: JobId,
-    follow: Annotated[bool, typer.Option("--follow", "-f", help="Go on until the job has ended.")] = False,
+    follow: Annotated[bool, typer.Option("--follow", "-f", help="Go on until the job has ended or is paused.")] = False,
     tail: Annotated[int, typer.Option(help="Lines at the most, the last ones.")] = 1000,
     attempt: Annotated[int | None, typer.Option(help="This attempt's log instead of the last one's.")] = None,
 ) -> None:

@@ -15,7 +15,7 @@ from sienn_ray.training.config import ALL_LINEAR, LoraSettings, TrainingConfig
 
 _POLL_S = 1.0
 _SIGNS = ("ge", "gt", "le", "lt")
-_ENDS = ("completed", "failed", "cancelled")
+_ENDS = ("paused", "completed", "failed", "cancelled")
 
 
 def _of_config(name: str, words: str, model: type[TrainingConfig] | type[LoraSettings] = TrainingConfig) -> Any:
@@ -131,7 +131,7 @@ def _labels(texts: list[str]) -> dict[str, str] | None:
 
 
 def watch(job_id: JobId) -> None:
-    """Follow a job until it ends: epoch, loss and time left."""
+    """Follow a job until it ends or is paused: epoch, loss and time left."""
     with Progress(
         TextColumn("{task.description}", markup=False), BarColumn(), TaskProgressColumn(),
         TextColumn("{task.fields[facts]}"), console=console,
@@ -145,6 +145,8 @@ def watch(job_id: JobId) -> None:
             time.sleep(_POLL_S)
     if job["status"] == "failed":
         end(f"the job failed ({job['meta'].get('failure_reason')}): {job['message']}")
+    if job["status"] == "paused":
+        end("the job is paused; `sienn resume` has it go on")
     if job["status"] == "cancelled":
         end("the job was cancelled; `sienn retry` puts it back into the queue")
 

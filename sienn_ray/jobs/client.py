@@ -4,16 +4,15 @@ from __future__ import annotations
 
 import asyncio
 import logging
-import time
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from typing import Any, cast
 
 import ray
-from ray.exceptions import GetTimeoutError, RayActorError, RayError, RayTaskError
+from ray.exceptions import RayError, RayTaskError
 
 import sienn_ray
-from sienn_ray.errors import CapacityError, FailureReason, SiennError
+from sienn_ray.errors import CapacityError, SiennError
 from sienn_ray.jobs.ids import check_id
 from sienn_ray.jobs.schema import (
     DatasetRecord,
@@ -28,7 +27,6 @@ from sienn_ray.jobs.schema import (
 from sienn_ray.jobs.tracker import JobTracker
 from sienn_ray.metrics import MetricBatch, Sample
 from sienn_ray.settings import Settings
-from sienn_ray.training.reporting import Progress
 
 logger = logging.getLogger(__name__)
 
@@ -36,9 +34,6 @@ NAMESPACE = "sienn"
 TRACKER_NAME = "job_tracker"
 _CALL_TIMEOUT_S = 30.0
 _CONNECT_THREADS = 8
-# A finished run is worth waiting for: the end of a job that nobody noted would be trained again.
-_WRITE_TIMEOUT_S = 600.0
-_WRITE_RETRY_S = 2.0
 # Ray gives every head node one of these.
 _HEAD_NODE_RESOURCE = "node:__internal_head__"
 
@@ -164,7 +159,7 @@ class TrackerClient:
         return cast(JobPage, await self._ask("jobs", query))
 
     async def cancel_job(self, job_id: str) -> JobRecord:
-        """End a waiting or running job; raises `NotFoundError`, and `ConflictError` for one that has ended."""
+        """End a waiting, running or paused job; raises `NotFoundError`, and `ConflictError` for one that has ended."""
         check_id("Job", job_id)
         return cast(JobRecord, await self._ask("cancel_job", job_id))
 
@@ -172,6 +167,16 @@ class TrackerClient:
         """Put a failed or cancelled job back into the queue; raises `NotFoundError` and `ConflictError`."""
         check_id("Job", job_id)
         return cast(JobRecord, await self._ask("retry_job", job_id))
+
+    async def pause_job(self, job_id: str) -> JobRecord:
+        """Pause a waiting or running job; raises `NotFoundError`, and `ConflictError` for one that is neither."""
+        check_id("Job", job_id)
+        return cast(JobRecord, await self._ask("pause_job", job_id))
+
+    async def resume_job(self, job_id: str) -> JobRecord:
+        """Have a paused job go on, or one that is being paused; raises `NotFoundError` and `ConflictError`."""
+        check_id("Job", job_id)
+        return cast(JobRecord, await self._ask("resume_job", job_id))
 
     async def delete_job(self, job_id: str) -> JobRecord:
         """Forget an ended job; raises `NotFoundError`, and `ConflictError` for one that hasn't ended."""
@@ -203,45 +208,6 @@ class TrackerClient:
     async def health(self) -> TrackerHealth:
         """How the tracker and its database are. Callers who can't wait long set a timeout of their own."""
         return cast(TrackerHealth, await self._ask("health"))
-
-
-class TrainingSession:
-    """A training program's line to the tracker, for one attempt at one job. It pickles, so workers have it too.
-
-    The tracker is looked up by name each time: a redeploy may replace it while a job runs.
-    """
-
-    def __init__(self, job: JobRecord) -> None:
-        self._job_id = job.id
-        self._attempt = job.attempt
-
-    def report(self, progress: Progress) -> None:
-        """Pass progress on without waiting for an answer."""
-        try:
-            find_tracker().report.remote(self._job_id, self._attempt, progress)
-        except Exception:  # a run must not end because nobody listens
-            logger.warning("progress couldn't be sent", exc_info=True)
-
-    def complete(self, facts: dict[str, Any]) -> None:
-        """Note that the adapter is published; waits until that is written, through restarts of the tracker."""
-        self._write("complete", facts)
-
-    def fail(self, reason: FailureReason, message: str) -> None:
-        """Note why there is no adapter; waits until that is written, through restarts of the tracker."""
-        self._write("fail", reason, message)
-
-    def _write(self, method: str, *args: Any) -> None:
-        deadline = time.monotonic() + _WRITE_TIMEOUT_S
-        while True:
-            try:
-                ask(method, self._job_id, self._attempt, *args)
-            except (RayActorError, GetTimeoutError, ValueError, CapacityError) as error:
-                if time.monotonic() > deadline:
-                    raise
-                logger.warning("the tracker or its database is away (%s); trying again", type(error).__name__)
-                time.sleep(_WRITE_RETRY_S)
-            else:
-                return
 
 
 def ask(method: str, *args: Any) -> Any:

@@ -11,10 +11,12 @@ from sienn_ray import metrics
 from sienn_ray.jobs import job_events, metric_sums
 from sienn_ray.jobs.job_events import EventKind
 from sienn_ray.jobs.records import insert_job, write_job
-from sienn_ray.jobs.schema import JobRecord, JobStatus, check_transition
+from sienn_ray.jobs.schema import PAUSE_REQUESTED_AT, JobRecord, JobStatus, check_transition
 from sienn_ray.metrics import Sample
 
-_EVENT_OF_END = {
+# The statuses that are told and counted as they are entered; those of waiting and running need more words.
+_EVENT_OF = {
+    JobStatus.PAUSED: EventKind.PAUSED,
     JobStatus.COMPLETED: EventKind.COMPLETED,
     JobStatus.FAILED: EventKind.FAILED,
     JobStatus.CANCELLED: EventKind.CANCELLED,
@@ -44,7 +46,8 @@ def change(
 ) -> JobRecord:
     """Change a job's fields, and its status if the table of transitions allows that.
 
-    `facts` are merged into those that stand, and `progress` doesn't go back unless an ended job starts anew.
+    `facts` are merged into those that stand, and `progress` doesn't go back unless an ended job starts anew. A job that
+    leaves `running` is not to be paused any more.
 
     Raises:
         TransitionError: The status change isn't allowed; nothing is written then.
@@ -59,12 +62,14 @@ def change(
     if "facts" in changes:
         _count_training(connection, job.facts, changes["facts"])
         changes["facts"] = {**job.facts, **changes["facts"]}
+    if status is not None and status is not JobStatus.RUNNING:
+        changes["facts"] = _without_wishes(changes.get("facts", job.facts))
     changed = job.model_copy(update={**changes, "updated_at": moment})
     write_job(connection, changed)
-    if status in _EVENT_OF_END:
+    if status in _EVENT_OF:
         _count_entry(connection, status)
         reason = {"failure_reason": changed.failure_reason} if changed.failure_reason else {}
-        job_events.add(connection, job.id, _EVENT_OF_END[status], changed.message, moment, **reason)
+        job_events.add(connection, job.id, _EVENT_OF[status], changed.message, moment, **reason)
     return changed
 
 
@@ -87,6 +92,25 @@ def requeue(connection: sa.Connection, job: JobRecord, reason: str, moment: date
     job_events.add(connection, job.id, EventKind.QUEUED, words, moment)
     facts = {"phase": "starting"}
     return change(connection, job, moment, status=JobStatus.PENDING, submission_id=None, message=words, facts=facts)
+
+
+def put_back(connection: sa.Connection, job: JobRecord, submission_id: str, words: str, moment: datetime) -> JobRecord:
+    """Ray didn't say whether it has taken a running job's attempt: it waits again, and this counts as no attempt."""
+    if job.is_pausing:  # a look at Ray's job decides
+        return job
+    return change(
+        connection,
+        job,
+        moment,
+        status=JobStatus.PENDING,
+        attempt=job.attempt - 1,
+        submission_id=submission_id,
+        message=f"Waiting for Ray's job API: {words}",
+    )
+
+
+def _without_wishes(facts: dict[str, Any]) -> dict[str, Any]:
+    return {name: value for name, value in facts.items() if name != PAUSE_REQUESTED_AT}
 
 
 def _tell_of_start(connection: sa.Connection, job: JobRecord, moment: datetime) -> None:

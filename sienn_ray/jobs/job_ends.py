@@ -17,22 +17,30 @@ _LASTING_FACTS = ("num_tokens", "train_seconds")
 
 
 def cancel(connection: sa.Connection, job: JobRecord, moment: datetime) -> JobRecord:
-    """End a waiting or running job. One that Ray may know has no `ended_at` until Ray says that it is over.
+    """End a waiting, running or paused job. One that Ray may know has no `ended_at` until Ray says that it is over.
 
     Raises:
         ConflictError: It has ended.
     """
     if job.status.is_final:
-        raise ConflictError(f"Job {job.id} is already '{job.status}'; only pending and running jobs can be cancelled")
-    if job.status is JobStatus.PENDING and job.submission_id is None:
+        raise ConflictError(
+            f"Job {job.id} is already '{job.status}'; only pending, running and paused jobs can be cancelled"
+        )
+    attempt = job.attempt
+    if job.status is JobStatus.PAUSED:
+        words, phase, ended_at = "Cancelled while it was paused", "cancelled", moment
+    elif job.status is JobStatus.PENDING and job.submission_id is None:
         words, phase, ended_at = "Cancelled while it waited", "cancelled", moment
     else:
         words, phase, ended_at = "Cancelled; its run is being stopped", "stopping", None
+        # What waits with a submission is an attempt that may have begun: the next one needs a Ray job of its own.
+        attempt += job.status is JobStatus.PENDING
     return job_changes.change(
         connection,
         job,
         moment,
         status=JobStatus.CANCELLED,
+        attempt=attempt,
         message=words,
         ended_at=ended_at,
         facts={"phase": phase, "time_left_s": 0.0},

@@ -28,6 +28,8 @@ class EventKind(StrEnum):
     FAILED = "failed"
     CANCELLED = "cancelled"
     RETRIED = "retried"
+    PAUSED = "paused"
+    RESUMED = "resumed"
 
 
 # They go first when a job has too many events.

@@ -11,13 +11,16 @@ from sienn_ray.jobs import job_changes, job_curves, job_events
 from sienn_ray.jobs.job_events import EventKind
 from sienn_ray.jobs.records import read_job
 from sienn_ray.jobs.schema import JobRecord
-from sienn_ray.training.reporting import Progress
+from sienn_ray.training.reporting import Progress, RunCommand
 
 logger = logging.getLogger(__name__)
 
 
-def take(connection: sa.Connection, job_id: str, attempt: int, progress: Progress, moment: datetime) -> None:
+def take(connection: sa.Connection, job_id: str, attempt: int, progress: Progress, moment: datetime) -> RunCommand:
     """Take one report; words of an earlier attempt, or after the end, are dropped.
+
+    Returns:
+        What is wanted of the run.
 
     Raises:
         NotFoundError: There is no such job.
@@ -25,15 +28,23 @@ def take(connection: sa.Connection, job_id: str, attempt: int, progress: Progres
     job = read_job(connection, job_id)
     if not job.is_running(attempt):
         logger.info("job %s is '%s': a report of its attempt %d is dropped", job.id, job.status, attempt)
-        return
+        return RunCommand.GO_ON
     is_overtaken = _add_point(connection, job, progress, moment)
     if progress.eval_loss is not None:
         _tell_of_evaluation(connection, job, progress, moment)
-    if is_overtaken:
+    if not is_overtaken:
+        _tell_of_progress(connection, job, progress, moment)
+    return RunCommand.PAUSE if job.is_pausing else RunCommand.GO_ON
+
+
+def _tell_of_progress(connection: sa.Connection, job: JobRecord, progress: Progress, moment: datetime) -> None:
+    if job.is_pausing:  # stands in its own phase and says so, whatever its run does meanwhile
+        facts = {name: value for name, value in progress.facts().items() if name != "phase"}
+        job_changes.change(connection, job, moment, progress=progress.percent, facts=facts)
         return
     if progress.phase != job.facts.get("phase"):
         phase = progress.phase.value
-        job_events.add(connection, job.id, EventKind.PHASE, progress.message, moment, phase=phase, attempt=attempt)
+        job_events.add(connection, job.id, EventKind.PHASE, progress.message, moment, phase=phase, attempt=job.attempt)
     job_changes.change(
         connection, job, moment, message=progress.message, progress=progress.percent, facts=progress.facts()
     )

@@ -8,15 +8,22 @@ from typing import Any
 
 import sqlalchemy as sa
 
-from sienn_ray.errors import ConflictError, TooManyRequestsError
-from sienn_ray.jobs import job_changes, job_curves, job_ends, job_events, job_pages, job_reports, queue
+from sienn_ray.jobs import (
+    job_changes,
+    job_curves,
+    job_ends,
+    job_entries,
+    job_events,
+    job_pages,
+    job_pauses,
+    job_reports,
+    queue,
+)
 from sienn_ray.jobs.database import Database
-from sienn_ray.jobs.records import read_dataset, read_job, to_job
+from sienn_ray.jobs.records import read_job, to_job
 from sienn_ray.jobs.schema import JobEvent, JobPage, JobQuery, JobRecord, JobStatus, MetricPoint, utc_now
 from sienn_ray.jobs.tables import jobs
-from sienn_ray.training.reporting import Progress
-
-_RETRY_AFTER_S = 60
+from sienn_ray.training.reporting import Progress, RunCommand
 
 
 class JobStore:
@@ -51,20 +58,12 @@ class JobStore:
 
     def _add(self, record: JobRecord, max_pending: int | None) -> JobRecord:
         with self._database.writing() as connection:
-            known = _known(connection, record)
-            if known is not None:
-                return known
-            read_dataset(connection, record.dataset_id)
-            if record.validation_dataset_id is not None:
-                read_dataset(connection, record.validation_dataset_id)
-            if record.status is JobStatus.PENDING and max_pending is not None:
-                _check_room(connection, max_pending)
-            return job_changes.add(connection, record, self._clock())
+            return job_entries.enter(connection, record, max_pending, self._clock())
 
     def of_key(self, idempotency_key: str) -> JobRecord | None:
         """The job that came with this idempotency key, if any."""
         with self._database.reading() as connection:
-            return _first(connection, jobs.c.idempotency_key == idempotency_key)
+            return job_entries.first(connection, jobs.c.idempotency_key == idempotency_key)
 
     def get(self, job_id: str) -> JobRecord:
         """One job; one that waits says where it stands in the queue."""
@@ -130,15 +129,27 @@ class JobStore:
             return job
 
     def requeue(self, job_id: str, attempt: int, reason: str) -> JobRecord:
-        """A running attempt is lost, and the job waits for its next one."""
+        """A running attempt is lost, and the job waits for its next one; one that is to be paused is paused then."""
         with self._database.writing() as connection:
             job = read_job(connection, job_id)
-            return job_changes.requeue(connection, job, reason, self._clock()) if job.is_running(attempt) else job
+            if not job.is_running(attempt):
+                return job
+            if job.is_pausing:
+                return job_pauses.note_pause(connection, job, self._clock(), job_pauses.WORDS_OF_LOSS)
+            return job_changes.requeue(connection, job, reason, self._clock())
 
-    def report(self, job_id: str, attempt: int, progress: Progress) -> None:
-        """Take a report of a running attempt."""
+    def put_back(self, job_id: str, attempt: int, submission_id: str, words: str) -> JobRecord:
+        """Ray didn't say whether it has taken a running attempt, and the job waits again."""
         with self._database.writing() as connection:
-            job_reports.take(connection, job_id, attempt, progress, self._clock())
+            job = read_job(connection, job_id)
+            if not job.is_running(attempt):
+                return job
+            return job_changes.put_back(connection, job, submission_id, words, self._clock())
+
+    def report(self, job_id: str, attempt: int, progress: Progress) -> RunCommand:
+        """Take a report of a running attempt; the answer is what is wanted of it."""
+        with self._database.writing() as connection:
+            return job_reports.take(connection, job_id, attempt, progress, self._clock())
 
     def cancel(self, job_id: str) -> JobRecord:
         """End a waiting or running job; a run has yet to be stopped then.
@@ -153,6 +164,40 @@ class JobStore:
         """A cancelled job's run has ended."""
         with self._database.writing() as connection:
             job_ends.note_stop(connection, read_job(connection, job_id), self._clock())
+
+    def pause(self, job_id: str) -> JobRecord:
+        """Pause a waiting job, or note the wish to pause a running one.
+
+        Raises:
+            ConflictError: It is neither, or it is being paused already.
+        """
+        with self._database.writing() as connection:
+            return job_pauses.pause(connection, read_job(connection, job_id), self._clock())
+
+    def resume(self, job_id: str) -> JobRecord:
+        """Put a paused job back into the queue, or withdraw the wish to pause a running one.
+
+        Raises:
+            ConflictError: It is neither, or its run is being stopped.
+        """
+        with self._database.writing() as connection:
+            return job_pauses.resume(connection, read_job(connection, job_id), self._clock())
+
+    def note_pause(self, job_id: str, attempt: int, facts: dict[str, Any] | None = None) -> JobRecord:
+        """A running attempt has ended at a checkpoint, to go on later."""
+        with self._database.writing() as connection:
+            job = read_job(connection, job_id)
+            if not job.is_running(attempt):
+                return job
+            return job_pauses.note_pause(connection, job, self._clock(), job_pauses.WORDS_OF_PAUSE, facts)
+
+    def note_overdue(self, job_id: str, attempt: int) -> JobRecord:
+        """A running attempt that is to be paused is about to be stopped; changes nothing if it isn't any more."""
+        with self._database.writing() as connection:
+            job = read_job(connection, job_id)
+            if not (job.is_running(attempt) and job.is_pausing):
+                return job
+            return job_pauses.note_overdue(connection, job, self._clock())
 
     def retry(self, job_id: str) -> JobRecord:
         """Put a failed or cancelled job back into the queue.
@@ -183,36 +228,3 @@ class JobStore:
         with self._database.reading() as connection:
             read_job(connection, job_id)
             return job_curves.read(connection, job_id, max_points)
-
-
-def _known(connection: sa.Connection, record: JobRecord) -> JobRecord | None:
-    """The job that has this id or idempotency key already.
-
-    Raises:
-        ConflictError: The key came with another request.
-    """
-    same_id = _first(connection, jobs.c.id == record.id)
-    if same_id is not None or record.idempotency_key is None:
-        return same_id
-    same_key = _first(connection, jobs.c.idempotency_key == record.idempotency_key)
-    if same_key is not None and same_key.request_hash != record.request_hash:
-        raise ConflictError(
-            f"Idempotency-Key '{record.idempotency_key}' came with another request before, which made job "
-            f"{same_key.id}; send a new key with a new request"
-        )
-    return same_key
-
-
-def _first(connection: sa.Connection, condition: sa.ColumnElement[bool]) -> JobRecord | None:
-    row = connection.execute(sa.select(jobs).where(condition)).mappings().first()
-    return None if row is None else to_job(row)
-
-
-def _check_room(connection: sa.Connection, max_pending: int) -> None:
-    num_waiting = queue.length(connection)
-    if num_waiting >= max_pending:
-        raise TooManyRequestsError(
-            f"{num_waiting} jobs wait already and SIENN_MAX_PENDING_JOBS is {max_pending}; "
-            "try again when some of them have started, or cancel some",
-            retry_after_s=_RETRY_AFTER_S,
-        )

@@ -82,7 +82,14 @@ class MetricStore:
         values = sa.select(metric_values).order_by(metric_values.c.name, metric_values.c.labels)
         with self._database.reading() as connection:
             kept = [to_sample(row) for query in (values, gauges) for row in connection.execute(query).mappings()]
-            return kept + _gauges_of(overview.read(connection, now))
+            return kept + _statuses_without(kept) + _gauges_of(overview.read(connection, now))
+
+
+def _statuses_without(kept: list[Sample]) -> list[Sample]:
+    """Zeros of the statuses that no job has ever entered: a first step from nothing shows as no increase."""
+    counted = {sample.labels for sample in kept if sample.name == metrics.JOBS_TOTAL.name}
+    labels = ((("status", status.value),) for status in JobStatus)
+    return [Sample(metrics.JOBS_TOTAL.name, each, 0.0) for each in labels if each not in counted]
 
 
 def _gauges_of(numbers: Overview) -> list[Sample]:

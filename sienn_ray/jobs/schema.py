@@ -19,24 +19,37 @@ class JobStatus(StrEnum):
 
     PENDING = "pending"
     RUNNING = "running"
+    PAUSED = "paused"
     COMPLETED = "completed"
     FAILED = "failed"
     CANCELLED = "cancelled"
 
     @property
     def is_final(self) -> bool:
-        """Whether nothing happens to the job any more, unless a user asks for it."""
+        """Whether the job has ended."""
         return self in {JobStatus.COMPLETED, JobStatus.FAILED, JobStatus.CANCELLED}
+
+    @property
+    def is_at_rest(self) -> bool:
+        """Whether nothing happens to the job any more, unless a user asks for it."""
+        return self.is_final or self is JobStatus.PAUSED
 
 
 # RUNNING to PENDING is a run that was lost and waits for its next attempt; FAILED and CANCELLED to PENDING is a retry.
 TRANSITIONS: dict[JobStatus, frozenset[JobStatus]] = {
-    JobStatus.PENDING: frozenset({JobStatus.RUNNING, JobStatus.FAILED, JobStatus.CANCELLED}),
-    JobStatus.RUNNING: frozenset({JobStatus.PENDING, JobStatus.COMPLETED, JobStatus.FAILED, JobStatus.CANCELLED}),
+    JobStatus.PENDING: frozenset({JobStatus.RUNNING, JobStatus.PAUSED, JobStatus.FAILED, JobStatus.CANCELLED}),
+    JobStatus.RUNNING: frozenset(
+        {JobStatus.PENDING, JobStatus.PAUSED, JobStatus.COMPLETED, JobStatus.FAILED, JobStatus.CANCELLED}
+    ),
+    JobStatus.PAUSED: frozenset({JobStatus.PENDING, JobStatus.CANCELLED}),
     JobStatus.COMPLETED: frozenset(),
     JobStatus.FAILED: frozenset({JobStatus.PENDING}),
     JobStatus.CANCELLED: frozenset({JobStatus.PENDING}),
 }
+
+
+# The fact of a running job that somebody wants it to be paused, as an ISO time.
+PAUSE_REQUESTED_AT = "pause_requested_at"
 
 
 def check_transition(job_id: str, current: JobStatus, new: JobStatus) -> None:
@@ -126,6 +139,17 @@ class JobRecord(BaseModel):
     def is_running(self, attempt: int) -> bool:
         """Whether this very attempt is the one that runs."""
         return self.status is JobStatus.RUNNING and self.attempt == attempt
+
+    @property
+    def pause_requested_at(self) -> datetime | None:
+        """Since when the job is to be paused, but its run hasn't ended yet."""
+        requested_at = self.facts.get(PAUSE_REQUESTED_AT)
+        return datetime.fromisoformat(requested_at) if requested_at and self.status is JobStatus.RUNNING else None
+
+    @property
+    def is_pausing(self) -> bool:
+        """Whether it runs, and is to be paused."""
+        return self.pause_requested_at is not None
 
     @property
     def adapter_key(self) -> str:

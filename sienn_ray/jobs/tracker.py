@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import logging
 import os
-import threading
 import time
 from collections.abc import Callable
 from typing import Any
@@ -31,11 +30,12 @@ from sienn_ray.jobs.schema import (
     utc_now,
 )
 from sienn_ray.jobs.store import Store
+from sienn_ray.jobs.supervision import Supervision
 from sienn_ray.jobs.supervisor import Supervisor
 from sienn_ray.metrics import MetricBatch, Sample
 from sienn_ray.ray_metrics import mirror_samples
 from sienn_ray.settings import Settings
-from sienn_ray.training.reporting import Progress
+from sienn_ray.training.reporting import Progress, RunCommand
 
 logger = logging.getLogger(__name__)
 
@@ -59,34 +59,16 @@ class JobTracker:
         self._settings = settings
         self._started_at = utc_now()
         self._store = Store(settings.database_url)
-        self._supervisor = Supervisor(
+        self._mirror = mirror
+        self._mirrored_at = float("-inf")
+        supervisor = Supervisor(
             self._store.jobs,
             ray_jobs or RayJobApi(),
             max_running=settings.max_running_jobs,
             max_attempts=settings.max_attempts,
+            pause_timeout_s=settings.pause_timeout_s,
         )
-        self._mirror = mirror
-        self._mirrored_at = float("-inf")
-        self._wake = threading.Event()
-        self._closed = threading.Event()
-        self._thread = threading.Thread(target=self._supervise, name="supervisor", daemon=True)
-        self._thread.start()
-
-    def _supervise(self) -> None:
-        last_error = ""
-        while not self._closed.is_set():
-            try:
-                self._supervisor.step()
-                self._mirror_metrics()
-                last_error = ""
-            except Exception as error:  # nothing may end this thread: without it no job starts or is missed
-                if str(error) != last_error:
-                    logger.exception(
-                        "looking after the jobs failed; trying again every %s s", self._settings.job_poll_s
-                    )
-                last_error = str(error)
-            self._wake.wait(self._settings.job_poll_s)
-            self._wake.clear()
+        self._supervision = Supervision(supervisor, settings.job_poll_s, self._mirror_metrics)
 
     def _mirror_metrics(self) -> None:
         if time.monotonic() - self._mirrored_at >= self._settings.metrics_flush_s:
@@ -95,9 +77,7 @@ class JobTracker:
 
     def close(self) -> None:
         """Stop looking after the jobs, and let go of the database."""
-        self._closed.set()
-        self._wake.set()
-        self._thread.join()
+        self._supervision.close()
         self._store.close()
 
     def is_like(self, version: str, settings: Settings) -> bool:
@@ -137,7 +117,7 @@ class JobTracker:
             TooManyRequestsError: The queue is full.
         """
         job = self._store.jobs.add(record, self._settings.max_pending_jobs)
-        self._wake.set()
+        self._supervision.wake()
         return job
 
     def job_of_key(self, idempotency_key: str) -> JobRecord | None:
@@ -153,15 +133,27 @@ class JobTracker:
         return self._store.jobs.page(query)
 
     def cancel_job(self, job_id: str) -> JobRecord:
-        """End a waiting or running job; raises `NotFoundError`, and `ConflictError` for one that has ended."""
+        """End a waiting, running or paused job; raises `NotFoundError`, and `ConflictError` for one that has ended."""
         job = self._store.jobs.cancel(job_id)
-        self._wake.set()
+        self._supervision.wake()
         return job
 
     def retry_job(self, job_id: str) -> JobRecord:
         """Put a failed or cancelled job back into the queue; raises `NotFoundError` and `ConflictError`."""
         job = self._store.jobs.retry(job_id)
-        self._wake.set()
+        self._supervision.wake()
+        return job
+
+    def pause_job(self, job_id: str) -> JobRecord:
+        """Pause a waiting or running job; raises `NotFoundError`, and `ConflictError` for one that is neither."""
+        job = self._store.jobs.pause(job_id)
+        self._supervision.wake()
+        return job
+
+    def resume_job(self, job_id: str) -> JobRecord:
+        """Have a paused job go on, or one that is being paused; raises `NotFoundError` and `ConflictError`."""
+        job = self._store.jobs.resume(job_id)
+        self._supervision.wake()
         return job
 
     def delete_job(self, job_id: str) -> JobRecord:
@@ -178,12 +170,27 @@ class JobTracker:
 
     # Jobs, as their training programs tell of them
 
-    def report(self, job_id: str, attempt: int, progress: Progress) -> None:
-        """Take a running job's progress; words of an earlier attempt, or after the end, are dropped."""
+    def report(self, job_id: str, attempt: int, progress: Progress) -> RunCommand:
+        """Take a running job's progress; words of an earlier attempt, or after the end, are dropped.
+
+        Returns:
+            What is wanted of the run.
+        """
         try:
-            self._store.jobs.report(job_id, attempt, progress)
+            return self._store.jobs.report(job_id, attempt, progress)
         except NotFoundError:
             logger.warning("job %s is gone: a report of its attempt %d is dropped", job_id, attempt)
+            return RunCommand.GO_ON
+
+    def pause(self, job_id: str, attempt: int, facts: dict[str, Any]) -> None:
+        """Note that a run has ended at a checkpoint, since its job was to be paused."""
+        try:
+            job = self._store.jobs.note_pause(job_id, attempt, facts)
+        except NotFoundError:
+            logger.warning("job %s is gone: the pause of its attempt %d is dropped", job_id, attempt)
+            return
+        logger.info("job %s: attempt %d has paused, and the job is '%s'", job_id, attempt, job.status)
+        self._supervision.wake()
 
     def complete(self, job_id: str, attempt: int, facts: dict[str, Any]) -> None:
         """Note that a job's adapter is published."""
@@ -220,7 +227,7 @@ class JobTracker:
                 job.status,
                 job.attempt,
             )
-        self._wake.set()
+        self._supervision.wake()
 
     # What is measured
 

@@ -243,6 +243,10 @@ class TestWatch:
         tracker.put(job_record(status=JobStatus.FAILED, failure_reason=reason, message="lower batch_size"))
         assert refused("watch", "job-1") == "the job failed (out_of_memory): lower batch_size"
 
+    def test_paused(self, tracker: FakeTracker) -> None:
+        tracker.put(job_record(status=JobStatus.PAUSED))
+        assert refused("watch", "job-1") == "the job is paused; `sienn resume` has it go on"
+
     def test_cancelled(self, tracker: FakeTracker) -> None:
         tracker.put(job_record(status=JobStatus.CANCELLED))
         assert refused("watch", "job-1") == "the job was cancelled; `sienn retry` puts it back into the queue"
@@ -281,7 +285,17 @@ class TestJobs:
         assert done("delete-job", "job-1") == "deleted: job-1\n"
         assert tracker.num_records == 0
 
-    @pytest.mark.parametrize("command", ["status", "watch", "cancel", "retry", "delete-job", "logs", "events"])
+    def test_pause_resume(self, tracker: FakeTracker) -> None:
+        tracker.put(job_record())
+        assert done("pause", "job-1").startswith("paused: ")
+        assert "only pending and running jobs can be paused" in refused("pause", "job-1")
+        assert [line.split()[0] for line in done("jobs", "--status", "paused").splitlines()] == ["job_id", "job-1"]
+        assert done("resume", "job-1").startswith("pending: ")
+        assert "only paused jobs can be resumed" in refused("resume", "job-1")
+
+    @pytest.mark.parametrize(
+        "command", ["status", "watch", "pause", "resume", "cancel", "retry", "delete-job", "logs", "events"]
+    )
     @pytest.mark.parametrize("job_id", ["nothing", "a/../../b", "?x#y", "%41"])
     def test_unknown_and_strange_ids(self, command: str, job_id: str) -> None:
         assert refused(command, job_id).endswith("not found") or "/" in job_id

@@ -45,6 +45,8 @@ def dataset_of(dataset_id: str, dataset_format: str) -> DatasetRecord:
         (JobStatus.RUNNING, 3, False),
         (JobStatus.PENDING, 2, False),  # given up, or retried by the user
         (JobStatus.PENDING, 3, False),
+        (JobStatus.PAUSED, 1, False),
+        (JobStatus.PAUSED, 2, False),
         (JobStatus.CANCELLED, 1, False),
         (JobStatus.CANCELLED, 2, False),
         (JobStatus.FAILED, 2, False),

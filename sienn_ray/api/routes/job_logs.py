@@ -43,7 +43,10 @@ async def job_logs(
     ] = 1000,
     follow: Annotated[
         bool,
-        Query(description="Go on with what comes, through further attempts, until the job has ended.", examples=[True]),
+        Query(
+            description="Go on with what comes, through further attempts, until the job has ended or is paused.",
+            examples=[True],
+        ),
     ] = False,
     attempt: Annotated[
         int | None,

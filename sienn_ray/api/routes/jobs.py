@@ -1,4 +1,4 @@
-"""List jobs, look at one, and end, repeat or delete it."""
+"""List jobs, look at one, and end, pause, repeat or delete it."""
 
 from __future__ import annotations
 
@@ -119,8 +119,29 @@ async def get_job(job_id: JobIdPath, backends: BackendsDep) -> TrainingStatus:
 
 @router.post("/jobs/{job_id}/cancel", summary="Cancel a training job", responses=_CHANGES_ONE_JOB)
 async def cancel_job(job_id: JobIdPath, backends: BackendsDep) -> TrainingStatus:
-    """End a job that waits or runs. One that runs stops shortly after; its last checkpoint stays, for a retry."""
+    """End a job that waits, runs or is paused. One that runs stops shortly after.
+
+    Its last checkpoint stays, for a retry.
+    """
     return _status(await backends.tracker.cancel_job(job_id), backends)
+
+
+@router.post("/jobs/{job_id}/pause", summary="Pause a training job", responses=_CHANGES_ONE_JOB)
+async def pause_job(job_id: JobIdPath, backends: BackendsDep) -> TrainingStatus:
+    """Pause a job. One that waits is `paused` at once; one that runs writes a checkpoint first, and others start then.
+
+    Until its run has ended, it is `running` in the phase `pausing`.
+    """
+    return _status(await backends.tracker.pause_job(job_id), backends)
+
+
+@router.post("/jobs/{job_id}/resume", summary="Resume a paused training job", responses=_CHANGES_ONE_JOB)
+async def resume_job(job_id: JobIdPath, backends: BackendsDep) -> TrainingStatus:
+    """Put a paused job back into the queue, at its old place; it goes on from its last checkpoint.
+
+    One that is still pausing goes on as if nothing had been asked.
+    """
+    return _status(await backends.tracker.resume_job(job_id), backends)
 
 
 @router.post("/jobs/{job_id}/retry", summary="Retry a training job", responses=_CHANGES_ONE_JOB)

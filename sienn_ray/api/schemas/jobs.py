@@ -9,7 +9,7 @@ from pydantic import ConfigDict, Field
 from sienn_ray.api.schemas.common import DATASET_ID, JOB_ID, ResponseBody, Timestamp
 from sienn_ray.catalog import CATALOG
 
-JobStatusName = Literal["pending", "running", "completed", "failed", "cancelled"]
+JobStatusName = Literal["pending", "running", "paused", "completed", "failed", "cancelled"]
 
 
 class JobSummary(ResponseBody):

@@ -6,7 +6,7 @@ from pydantic import Field
 
 from sienn_ray.api.schemas.common import ResponseBody, Timestamp
 
-_JOBS_BY_STATUS = {"pending": 2, "running": 1, "completed": 37, "failed": 2, "cancelled": 0}
+_JOBS_BY_STATUS = {"pending": 2, "running": 1, "paused": 0, "completed": 37, "failed": 2, "cancelled": 0}
 _SYSTEM = {
     "cpu_percent": 45.2,
     "memory_percent": 62.1,
@@ -44,6 +44,7 @@ class JobCounts(ResponseBody):
 
     pending: int = Field(description="Jobs that wait.", examples=[2])
     running: int = Field(description="Jobs that run.", examples=[1])
+    paused: int = Field(description="Jobs that a user has paused.", examples=[0])
     completed: int = Field(description="Jobs whose adapter is published.", examples=[37])
     failed: int = Field(description="Jobs that ended without an adapter.", examples=[2])
     cancelled: int = Field(description="Jobs that a user ended.", examples=[0])

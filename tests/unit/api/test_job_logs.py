@@ -191,6 +191,12 @@ class TestFollow:
 
         assert run(backends, job_record(), on_chunk=start) == [b"", b"", b"one\n"]
 
+    def test_job_that_is_paused_ends_it(self, backends: Backends, tracker: FakeTracker, job_logs: FakeJobLogs) -> None:
+        tracker.put(job_record(status=JobStatus.RUNNING, attempt=1))
+        job_logs.chunks = {"sienn-job-1-1": [b"one\n"]}
+        job_logs.on_end = lambda _: tracker.put(job_record(status=JobStatus.PAUSED, attempt=1))
+        assert run(backends, job_record(status=JobStatus.RUNNING, attempt=1)) == [b"", b"one\n"]
+
     def test_waiting_job_that_is_cancelled_ends_it(self, backends: Backends, tracker: FakeTracker) -> None:
         tracker.put(job_record())
         cancelled = job_record(status=JobStatus.CANCELLED)

@@ -90,7 +90,9 @@ class TestNumbers:
             "application": {
                 "jobs": {
                     "total": int,
-                    "by_status": dict.fromkeys(["pending", "running", "completed", "failed", "cancelled"], int),
+                    "by_status": dict.fromkeys(
+                        ["pending", "running", "paused", "completed", "failed", "cancelled"], int
+                    ),
                     "completed_last_24h": int,
                     "failed_last_24h": int,
                     "success_rate_24h": float,
@@ -103,7 +105,7 @@ class TestNumbers:
     def test_numbers_of_an_empty_service_are_zero(self, client: TestClient) -> None:
         application = client.get(ROUTE).json()["application"]
         assert application["jobs"].pop("by_status") == dict.fromkeys(
-            ["pending", "running", "completed", "failed", "cancelled"], 0
+            ["pending", "running", "paused", "completed", "failed", "cancelled"], 0
         )
         assert set(application["jobs"].values()) | set(application["datasets"].values()) == {0}
 
@@ -118,11 +120,12 @@ class TestNumbers:
             *(job_record(id=f"c{number}", status=JobStatus.COMPLETED, **ended) for number in range(2)),
             job_record(id="f", status=JobStatus.FAILED, **ended),
             job_record(id="x", status=JobStatus.CANCELLED, **ended),
+            job_record(id="y", status=JobStatus.PAUSED),
         )
         application = client.get(ROUTE).json()["application"]
         assert application["jobs"] == {
-            "total": 6,
-            "by_status": {"pending": 1, "running": 1, "completed": 2, "failed": 1, "cancelled": 1},
+            "total": 7,
+            "by_status": {"pending": 1, "running": 1, "paused": 1, "completed": 2, "failed": 1, "cancelled": 1},
             "completed_last_24h": 2,
             "failed_last_24h": 1,
             "success_rate_24h": 66.7,

@@ -59,7 +59,7 @@ def answers(tmp_path_factory: pytest.TempPathFactory, tiny_model_folder: Path) -
 
 class Runs:
     """Moves jobs whenever the tracker looks at them: one of three is completed at once, one fails at once, and one goes
-    on for some time, in which it can be watched and cancelled.
+    on for some time, in which it can be watched, paused and cancelled.
     """
 
     def __init__(self, service: Service) -> None:
@@ -70,6 +70,9 @@ class Runs:
         self._num_looks[submission_id] += 1
         num_looks, turn = self._num_looks[submission_id], list(self._num_looks).index(submission_id) % 3
         job = self._service.tracker.job(submission_id.removeprefix("sienn-").rsplit("-", 1)[0])
+        if job.is_pausing:
+            self._service.tracker.pause(job.id, job.attempt, {})
+            return
         if num_looks == 1:
             self._service.train(job)
         if turn == 1 and num_looks == 1:

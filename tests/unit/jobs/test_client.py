@@ -83,6 +83,8 @@ def test_every_method_reaches_the_tracker(client: Tracker) -> None:
         assert ([job.id for job in page.jobs], page.count, page.next_cursor) == (["job-1"], 1, None)
         assert [event.kind for event in await client.events("job-1", 0, 10)] == ["created"]
         assert await client.metric_points("job-1", 10) == []
+        assert (await client.pause_job("job-1")).status is JobStatus.PAUSED
+        assert (await client.resume_job("job-1")).status is JobStatus.PENDING
         assert (await client.cancel_job("job-1")).status is JobStatus.CANCELLED
         assert (await client.overview()).num_jobs[JobStatus.CANCELLED] == 1
         await client.add_metrics(MetricBatch("source", 1, (Sample("sienn_x_total", (), 2.0),)))
@@ -122,6 +124,7 @@ def test_retry_and_delete_reach_the_tracker(settings: Settings) -> None:
         (lambda client: client.dataset("nope"), NotFoundError),
         (lambda client: client.job("nope"), NotFoundError),
         (lambda client: client.retry_job("job-1"), ConflictError),
+        (lambda client: client.resume_job("job-1"), ConflictError),
         (lambda client: client.delete_job("job-1"), ConflictError),
         (lambda client: client.delete_dataset("dataset-1"), ConflictError),
         (lambda client: client.jobs(JobQuery(cursor="nope")), InvalidInputError),
@@ -217,6 +220,8 @@ def test_callers_deadline_is_the_callers() -> None:
         lambda client, text: client.delete_dataset(text),
         lambda client, text: client.job(text),
         lambda client, text: client.cancel_job(text),
+        lambda client, text: client.pause_job(text),
+        lambda client, text: client.resume_job(text),
         lambda client, text: client.retry_job(text),
         lambda client, text: client.delete_job(text),
         lambda client, text: client.events(text, 0, 10),

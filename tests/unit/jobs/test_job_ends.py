@@ -75,7 +75,7 @@ def test_ended_job_can_not_be_cancelled(store: Store, status: JobStatus) -> None
     store.jobs.add(job_record())
     end(store, status)
     before = stored_job(store)
-    with pytest.raises(ConflictError, match=f"^Job job-1 is already '{status}'; only pending and running"):
+    with pytest.raises(ConflictError, match=f"^Job job-1 is already '{status}'; only pending, running and paused"):
         store.jobs.cancel("job-1")
     assert stored_job(store) == before
     store.jobs.note_stop("job-1")
@@ -157,7 +157,11 @@ def test_retry_starts_anew(store: Store, clock: Clock, status: JobStatus) -> Non
 
 
 def counted_ends(status: JobStatus) -> dict[str, float]:
-    return {"failed": float(status is JobStatus.FAILED), "cancelled": float(status is JobStatus.CANCELLED)}
+    return {
+        "paused": 0.0,
+        "failed": float(status is JobStatus.FAILED),
+        "cancelled": float(status is JobStatus.CANCELLED),
+    }
 
 
 def test_retried_job_has_its_old_place(store: Store) -> None:

@@ -132,7 +132,7 @@ def test_database_of_the_first_version_is_carried_over(engine: sa.Engine, databa
     assert [jobs[f"job-{number}"].facts.get("queue_position") for number in (5, 6)] == [1, 2]
     assert store.jobs.page(JobQuery(base_model="owner/model")).count == 6
     counters = {dict(s.labels)["status"]: s.value for s in store.metrics.samples() if s.name == "sienn_jobs_total"}
-    assert counters == {"pending": 6, "running": 4, "completed": 1, "failed": 2, "cancelled": 0}
+    assert counters == {"pending": 6, "running": 4, "paused": 0, "completed": 1, "failed": 2, "cancelled": 0}
     store.close()
 
 

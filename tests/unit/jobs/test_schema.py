@@ -18,6 +18,10 @@ ALLOWED = {
     (JobStatus.RUNNING, JobStatus.FAILED),
     (JobStatus.PENDING, JobStatus.CANCELLED),
     (JobStatus.RUNNING, JobStatus.CANCELLED),
+    (JobStatus.PENDING, JobStatus.PAUSED),
+    (JobStatus.RUNNING, JobStatus.PAUSED),
+    (JobStatus.PAUSED, JobStatus.PENDING),
+    (JobStatus.PAUSED, JobStatus.CANCELLED),
     (JobStatus.FAILED, JobStatus.PENDING),
     (JobStatus.CANCELLED, JobStatus.PENDING),
 }
@@ -33,7 +37,7 @@ def test_transitions(current: JobStatus, new: JobStatus) -> None:
 
 
 def test_refusal_says_what_is_allowed() -> None:
-    with pytest.raises(TransitionError, match=r"it can become: cancelled, failed, running$"):
+    with pytest.raises(TransitionError, match=r"it can become: cancelled, failed, paused, running$"):
         check_transition("job-1", JobStatus.PENDING, JobStatus.COMPLETED)
     with pytest.raises(TransitionError, match=r"nothing, it is final$"):
         check_transition("job-1", JobStatus.COMPLETED, JobStatus.RUNNING)
@@ -46,7 +50,8 @@ def test_every_status_has_its_row() -> None:
 
 @pytest.mark.parametrize("status", JobStatus)
 def test_final_statuses(status: JobStatus) -> None:
-    assert status.is_final == (status not in {JobStatus.PENDING, JobStatus.RUNNING})
+    assert status.is_final == (status not in {JobStatus.PENDING, JobStatus.RUNNING, JobStatus.PAUSED})
+    assert status.is_at_rest == (status not in {JobStatus.PENDING, JobStatus.RUNNING})
 
 
 def test_now_is_in_utc() -> None:

@@ -20,6 +20,7 @@ from tests.fakes_jobs import MOMENT, all_jobs, dataset_record, job_record, store
 WAY_TO: dict[JobStatus, list[JobStatus]] = {
     JobStatus.PENDING: [],
     JobStatus.RUNNING: [JobStatus.RUNNING],
+    JobStatus.PAUSED: [JobStatus.PAUSED],
     JobStatus.COMPLETED: [JobStatus.RUNNING, JobStatus.COMPLETED],
     JobStatus.FAILED: [JobStatus.FAILED],
     JobStatus.CANCELLED: [JobStatus.CANCELLED],

@@ -9,11 +9,12 @@ import pytest
 
 import sienn_ray
 from sienn_ray.errors import ConflictError, FailureReason, TooManyRequestsError, TransitionError
+from sienn_ray.jobs.ray_jobs import RayJobState
 from sienn_ray.jobs.schema import JobQuery, JobStatus
 from sienn_ray.jobs.tracker import JobTracker
 from sienn_ray.metrics import MetricBatch, Sample
 from sienn_ray.settings import Settings
-from sienn_ray.training.reporting import Phase, Progress
+from sienn_ray.training.reporting import Phase, Progress, RunCommand
 from tests.fakes_jobs import FakeRayJobs, dataset_record, job_record, no_mirror
 
 # Far more than any step takes; nothing waits for it unless a wake-up is missed.
@@ -114,6 +115,53 @@ def test_queue_is_limited_by_its_setting(tracker: JobTracker) -> None:
     assert tracker.job_of_key("key-9") is None
 
 
+def test_pause_is_heard_and_obeyed(tracker: JobTracker, ray_jobs: FakeRayJobs) -> None:
+    start(tracker)
+    tracker.add_job(job_record("job-2"))
+    assert tracker.report("job-1", 1, training()) is RunCommand.GO_ON
+    assert tracker.pause_job("job-1").facts["phase"] == "pausing"
+    assert tracker.report("job-1", 1, training(6)) is RunCommand.PAUSE
+    for _ in range(2):  # it may be told twice
+        tracker.pause("job-1", 1, {"num_tokens": 60})
+    wait_until(lambda: tracker.job("job-2").started_at)
+    job = tracker.job("job-1")
+    assert (job.status, job.progress, job.facts["num_tokens"]) == (JobStatus.PAUSED, 50, 60)
+    assert tracker.report("job-1", 1, training(7)) is RunCommand.GO_ON
+    assert tracker.resume_job("job-1").status is JobStatus.PENDING
+    tracker.fail("job-2", 1, FailureReason.DIVERGED, "the loss is no number any more")
+    wait_until(lambda: ray_jobs.submitted[-1] == "sienn-job-1-2")
+    tracker.pause("job-1", 1, {})  # of the earlier attempt
+    assert tracker.job("job-1").status is JobStatus.RUNNING
+
+
+def test_restart_keeps_the_wish_to_pause(tracker: JobTracker, settings: Settings, ray_jobs: FakeRayJobs) -> None:
+    start(tracker)
+    tracker.pause_job("job-1")
+    successor = JobTracker(settings, ray_jobs, mirror=no_mirror)
+    assert successor.report("job-1", 1, training()) is RunCommand.PAUSE
+    successor.close()
+
+
+def test_run_that_does_not_pause_is_stopped(settings: Settings, ray_jobs: FakeRayJobs) -> None:
+    tracker = JobTracker(settings.model_copy(update={"pause_timeout_s": 1e-6}), ray_jobs, mirror=no_mirror)
+    tracker.add_dataset(dataset_record())
+    start(tracker)
+    tracker.pause_job("job-1")
+    wait_until(lambda: tracker.job("job-1").status is JobStatus.PAUSED)
+    assert ray_jobs.stopped == ["sienn-job-1-1"]
+    tracker.close()
+
+
+def test_end_of_a_cancelled_run_is_noticed_soon(tracker: JobTracker, ray_jobs: FakeRayJobs) -> None:
+    """However long it is to the next look at the others."""
+    ray_jobs.stops_at_once = False
+    start(tracker)
+    tracker.cancel_job("job-1")
+    wait_until(lambda: ray_jobs.stopped)
+    ray_jobs.end("sienn-job-1-1", RayJobState.STOPPED)
+    wait_until(lambda: tracker.job("job-1").ended_at)
+
+
 # Words that come too late
 
 
@@ -137,7 +185,8 @@ def test_deleted_job_takes_no_more_words(tracker: JobTracker, caplog: pytest.Log
     tracker.report("gone", 1, training())
     tracker.complete("gone", 1, {})
     tracker.fail("gone", 1, FailureReason.INTERNAL, "words")
-    assert len([record for record in caplog.records if "job gone is gone" in record.message]) == 3
+    tracker.pause("gone", 1, {})
+    assert len([record for record in caplog.records if "job gone is gone" in record.message]) == 4
 
 
 def test_end_may_be_told_twice(tracker: JobTracker, caplog: pytest.LogCaptureFixture) -> None:

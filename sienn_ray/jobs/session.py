@@ -1,0 +1,69 @@
+"""A training program's line to the tracker."""
+
+from __future__ import annotations
+
+import logging
+import time
+from typing import Any
+
+from ray.exceptions import GetTimeoutError, RayActorError
+
+from sienn_ray.errors import CapacityError, FailureReason
+from sienn_ray.jobs.client import ask, find_tracker
+from sienn_ray.jobs.commands import NewestCommand
+from sienn_ray.jobs.schema import JobRecord
+from sienn_ray.training.reporting import Progress, RunCommand
+
+logger = logging.getLogger(__name__)
+
+# A finished run is worth waiting for: the end of a job that nobody noted would be trained again.
+_WRITE_TIMEOUT_S = 600.0
+_WRITE_RETRY_S = 2.0
+
+
+class TrainingSession:
+    """A training program's line to the tracker, for one attempt at one job. It pickles, so workers have it too.
+
+    The tracker is looked up by name each time: a redeploy may replace it while a job runs.
+    """
+
+    def __init__(self, job: JobRecord) -> None:
+        self._job_id = job.id
+        self._attempt = job.attempt
+        self._commands = NewestCommand()
+
+    def report(self, progress: Progress) -> None:
+        """Pass progress on without waiting for an answer."""
+        try:
+            self._commands.expect(find_tracker().report.remote(self._job_id, self._attempt, progress))
+        except Exception:  # a run must not end because nobody listens
+            logger.warning("progress couldn't be sent", exc_info=True)
+
+    def command(self) -> RunCommand:
+        """The newest wish among the answers to reports that have arrived; `GO_ON` while none is known."""
+        return self._commands.now()
+
+    def complete(self, facts: dict[str, Any]) -> None:
+        """Note that the adapter is published; waits until that is written, through restarts of the tracker."""
+        self._write("complete", facts)
+
+    def pause(self, facts: dict[str, Any] | None = None) -> None:
+        """Note that the run has ended at a checkpoint, to go on later; waits as `complete` does."""
+        self._write("pause", facts or {})
+
+    def fail(self, reason: FailureReason, message: str) -> None:
+        """Note why there is no adapter; waits until that is written, through restarts of the tracker."""
+        self._write("fail", reason, message)
+
+    def _write(self, method: str, *args: Any) -> None:
+        deadline = time.monotonic() + _WRITE_TIMEOUT_S
+        while True:
+            try:
+                ask(method, self._job_id, self._attempt, *args)
+            except (RayActorError, GetTimeoutError, ValueError, CapacityError) as error:
+                if time.monotonic() > deadline:
+                    raise
+                logger.warning("the tracker or its database is away (%s); trying again", type(error).__name__)
+                time.sleep(_WRITE_RETRY_S)
+            else:
+                return
