@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
+import importlib.util
 import re
 import shutil
 import uuid
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from filelock import FileLock
 
@@ -100,13 +101,38 @@ def load_tokenizer(folder: Path) -> PreTrainedTokenizerBase:
     return tokenizer
 
 
-def load_causal_lm(folder: Path, device: torch.device) -> PreTrainedModel:
-    """Load a causal LM from a local folder: bfloat16 on a GPU, float32 on a CPU."""
+def load_causal_lm(
+    folder: Path, device: torch.device, dtype: torch.dtype | None = None, quantization: str | None = None
+) -> PreTrainedModel:
+    """Load a causal LM from a local folder.
+
+    Args:
+        folder: What `local_folder` gave.
+        device: Where to.
+        dtype: Of the weights; None is bfloat16 on a GPU and float32 on a CPU.
+        quantization: `nf4` keeps the weights of linear layers in 4 bits; `dtype` is that of products then.
+
+    Raises:
+        InvalidBaseModelError: It can't be quantized here.
+    """
     import torch
     from transformers import AutoModelForCausalLM
 
-    dtype = torch.bfloat16 if device.type == "cuda" else torch.float32
+    chosen = dtype or (torch.bfloat16 if device.type == "cuda" else torch.float32)
+    options: dict[str, Any] = {} if quantization is None else _quantized(chosen, device)
     model: PreTrainedModel = AutoModelForCausalLM.from_pretrained(
-        folder, dtype=dtype, use_safetensors=True, trust_remote_code=False, local_files_only=True
+        folder, dtype=chosen, use_safetensors=True, trust_remote_code=False, local_files_only=True, **options
     )
-    return model.to(device)
+    return model if options else model.to(device)
+
+
+def _quantized(dtype: torch.dtype, device: torch.device) -> dict[str, Any]:
+    """Options for weights in 4 bits, with the scales quantized too (Dettmers et al. 2023, arXiv:2305.14314)."""
+    if importlib.util.find_spec("bitsandbytes") is None:
+        raise InvalidBaseModelError("quantization=nf4 needs bitsandbytes; add it with `pip install 'sienn-ray[qlora]'`")
+    from transformers import BitsAndBytesConfig
+
+    config = BitsAndBytesConfig(
+        load_in_4bit=True, bnb_4bit_quant_type="nf4", bnb_4bit_use_double_quant=True, bnb_4bit_compute_dtype=dtype
+    )
+    return {"quantization_config": config, "device_map": {"": device}}

@@ -77,6 +77,10 @@ class Settings(BaseSettings):
     training_start_timeout_s: float = Field(
         600.0, gt=0, description="Seconds to wait until the cluster has room for the workers; then the job fails."
     )
+    checkpoint_interval_s: float = Field(
+        120.0, gt=0, description="Longest time between two checkpoints of a run; each epoch ends with one as well."
+    )
+    checkpoints_kept: int = Field(2, ge=1, description="Checkpoints that a run keeps, the newest ones.")
     report_interval_s: float = Field(1.0, gt=0, description="Shortest time between two progress reports of a run.")
 
     adapter_cache_max_count: int = Field(16, ge=1, description="Adapters that an engine keeps loaded.")

@@ -9,67 +9,70 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
-import pyarrow as pa
 import torch
 
-from sienn_ray.training.reporting import Progress
+from sienn_ray.datasets.token_stream import Share, TokenArrays
+from sienn_ray.training.reporting import Progress, RunCommand
 
 TokenRow = tuple[list[int], list[int]]
 
 
 class RecordingReporter:
-    """Keeps what it is told."""
+    """Keeps what it is told, and wants a pause after so many steps."""
 
-    def __init__(self) -> None:
+    def __init__(self, pause_after: int | None = None) -> None:
         self.reports: list[Progress] = []
+        self._pause_after = pause_after
 
     def report(self, progress: Progress) -> None:
         self.reports.append(progress)
 
+    def command(self) -> RunCommand:
+        steps = max((report.current_step or 0 for report in self.reports), default=0)
+        wants_pause = self._pause_after is not None and steps >= self._pause_after
+        return RunCommand.PAUSE if wants_pause else RunCommand.GO_ON
 
-class FakeShard:
-    """What Ray Data hands a worker: tables of tokenized rows; remembers how it was asked."""
 
-    def __init__(self, rows: list[TokenRow]) -> None:
-        self._rows = rows
-        self.options: dict[str, Any] = {}
+class FakeRows:
+    """Tokenized rows in memory, shuffled anew in each epoch; dealt out as `TokenStream` does.
 
-    def iter_batches(self, *, batch_size: int, batch_format: str, **options: Any) -> Iterator[pa.Table]:
-        assert batch_format == "pyarrow"
-        self.options = options
-        rows = list(self._rows)
-        if "local_shuffle_seed" in options:
-            random.Random(options["local_shuffle_seed"]).shuffle(rows)
-        for start in range(0, len(rows), batch_size):
-            input_ids, labels = zip(*rows[start : start + batch_size], strict=True)
-            yield pa.table({"input_ids": list(input_ids), "labels": list(labels)})
+    Args:
+        rows: They, or pairs of them.
+        rows_per_example: 2 for pairs, which stand behind each other.
+    """
+
+    def __init__(self, rows: list[TokenRow], rows_per_example: int = 1) -> None:
+        starts = range(0, len(rows), rows_per_example)
+        self._examples = [rows[start : start + rows_per_example] for start in starts]
+
+    def __len__(self) -> int:
+        return len(self._examples)
+
+    def steps(self, share: Share, *, first_step: int, num_steps: int) -> Iterator[tuple[int, list[TokenArrays]]]:
+        steps_per_epoch = share.steps_per_epoch(len(self._examples))
+        for step in range(first_step, num_steps):
+            order = list(range(len(self._examples)))
+            random.Random(step // steps_per_epoch).shuffle(order)
+            start = step % steps_per_epoch * share.rows_per_step
+            own = order[start : start + share.rows_per_step][share.rank :: share.world_size]
+            yield step, [row for number in own for row in self._examples[number]]
 
 
 class FakeWorker:
     """A worker of a group without Ray: alone, or one of several processes that have joined a process group.
 
     Args:
-        rows: Its shards by name.
         checkpoints: Where it keeps what it reports, as `1`, `2`, ...; the last one is there at the next start.
         rank: Its number.
         world_size: Workers in the group.
     """
 
-    def __init__(
-        self, rows: dict[str, list[TokenRow]], checkpoints: Path, *, rank: int = 0, world_size: int = 1
-    ) -> None:
-        self._shards = {name: FakeShard(shard) for name, shard in rows.items()}
+    def __init__(self, checkpoints: Path, *, rank: int = 0, world_size: int = 1) -> None:
         self._checkpoints = checkpoints
         self.rank = rank
         self.world_size = world_size
         self.device = torch.device("cpu")
         self.metrics: list[dict[str, Any]] = []
-
-    def prepare(self, model: torch.nn.Module) -> torch.nn.Module:
-        return model if self.world_size == 1 else torch.nn.parallel.DistributedDataParallel(model)
-
-    def shard(self, name: str) -> Any:
-        return self._shards[name]
 
     @contextmanager
     def last_checkpoint(self) -> Iterator[Path | None]:

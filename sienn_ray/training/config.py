@@ -124,7 +124,7 @@ class TrainingConfig(BaseModel):
         0.1,
         gt=0.0,
         le=10.0,
-        description="How close preference training stays to the base model (DPO, Rafailov et al. 2023, arXiv:2305.18290).",
+        description="How close preference training stays to the base model (Rafailov et al. 2023, arXiv:2305.18290).",
     )
     seed: int = Field(42, ge=0, lt=2**31)
     lora: LoraSettings = LoraSettings()

@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
+import errno
+
 import ray.exceptions
 import ray.train
-import torch
 
 from sienn_ray.errors import (
     ArtifactError,
@@ -16,12 +17,18 @@ from sienn_ray.errors import (
 )
 from sienn_ray.settings import Settings
 from sienn_ray.training.config import TrainingConfig
+from sienn_ray.training.hardware import is_out_of_memory
 
 _REASONS: dict[type[SiennError], FailureReason] = {
     InvalidDatasetError: FailureReason.INVALID_DATASET,
     InvalidBaseModelError: FailureReason.INVALID_BASE_MODEL,
     ArtifactError: FailureReason.STORAGE,
 }
+
+_TRANSIENT = {FailureReason.OUT_OF_MEMORY, FailureReason.WORKER_LOST}
+# What the others of a group say when one of them is gone.
+_PEER_WORDS = ("gloo", "NCCL", "Connection closed by peer", "Connection reset by peer")
+_MONITOR_WORDS = ("running low on memory", "memory pressure", "OutOfMemory", "(OOM)")
 
 
 def explain(error: BaseException, config: TrainingConfig, settings: Settings) -> SiennError:
@@ -30,11 +37,17 @@ def explain(error: BaseException, config: TrainingConfig, settings: Settings) ->
     for cause in chain:
         if isinstance(cause, SiennError):
             return cause
-    if any(isinstance(cause, torch.OutOfMemoryError | ray.exceptions.OutOfMemoryError) for cause in chain):
+    if any(_is_out_of_memory(cause) for cause in chain):
         return TrainingError(
             f"out of memory with batch_size={config.batch_size} and max_length={config.max_length}; lower either "
             "(gradient_accumulation_steps makes up for a smaller batch_size), or choose a smaller base model",
             FailureReason.OUT_OF_MEMORY,
+        )
+    if any(_is_disk_full(cause) for cause in chain):
+        return TrainingError(
+            f"no space left for checkpoints at {settings.storage_url} or in a worker's temporary folder; free some, or "
+            "set SIENN_STORAGE_URL to a store that has room, then retry the job: it goes on from its last checkpoint",
+            FailureReason.STORAGE,
         )
     if any(type(cause).__name__ == "WorkerGroupStartupTimeoutError" for cause in chain):
         return TrainingError(
@@ -43,7 +56,7 @@ def explain(error: BaseException, config: TrainingConfig, settings: Settings) ->
             "SIENN_ENGINE_NUM_CPUS or SIENN_ENGINE_NUM_GPUS, or add nodes",
             FailureReason.NO_RESOURCES,
         )
-    if any(isinstance(cause, ray.exceptions.RayActorError) for cause in chain):
+    if any(_is_lost_worker(cause) for cause in chain):
         return TrainingError(
             f"training workers were lost more than SIENN_TRAINING_MAX_FAILURES={settings.training_max_failures} times "
             f"(killed, or their node went away); last: {_first_line(chain[-1])}",
@@ -58,6 +71,30 @@ def reason_of(error: SiennError) -> FailureReason:
         return error.reason
     fitting = (reason for kind, reason in _REASONS.items() if isinstance(error, kind))
     return next(fitting, FailureReason.INTERNAL)
+
+
+def is_worth_another_try(error: SiennError) -> bool:
+    """Whether a run may succeed from its last checkpoint: its workers were lost, or memory ran out."""
+    return isinstance(error, TrainingError) and error.reason in _TRANSIENT
+
+
+def _is_out_of_memory(error: BaseException) -> bool:
+    """Whether an allocation failed, or Ray's memory monitor killed a worker, which it only tells in words."""
+    if isinstance(error, ray.exceptions.OutOfMemoryError) or is_out_of_memory(error):
+        return True
+    return isinstance(error, ray.exceptions.RayActorError) and any(words in str(error) for words in _MONITOR_WORDS)
+
+
+def _is_lost_worker(error: BaseException) -> bool:
+    if isinstance(error, ray.exceptions.RayActorError):
+        return True
+    return isinstance(error, RuntimeError) and any(words in str(error) for words in _PEER_WORDS)
+
+
+def _is_disk_full(error: BaseException) -> bool:
+    is_told = isinstance(error, OSError) and error.errno in {errno.ENOSPC, errno.EDQUOT}
+    # Arrow's file systems, and Ray behind them, pass the words on, but not the number.
+    return is_told or "No space left on device" in str(error)
 
 
 def causes(error: BaseException) -> list[BaseException]:

@@ -2,218 +2,376 @@
 
 from __future__ import annotations
 
+import copy
 import logging
 import math
 import tempfile
+import time
 from collections.abc import Iterator
-from dataclasses import asdict, dataclass
-from functools import partial
+from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import Any, Protocol
 
 import torch
-from peft import LoraConfig, PeftModel, get_peft_model
 from transformers import PreTrainedModel
 
 from sienn_ray.base_model import load_causal_lm, local_folder
-from sienn_ray.errors import FailureReason, TrainingError
+from sienn_ray.datasets.token_stream import Share, TokenArrays
+from sienn_ray.errors import FailureReason, InvalidDatasetError, SiennError, TrainingError
 from sienn_ray.settings import Settings
 from sienn_ray.training import checkpoint
-from sienn_ray.training.batches import Batch, Collator, iter_own_share, iter_steps
-from sienn_ray.training.checkpoint import EpochRecord, RunState
-from sienn_ray.training.config import ALL_LINEAR, TrainingConfig
-from sienn_ray.training.loss import accumulate_gradients, evaluate
-from sienn_ray.training.reporting import Phase, Progress, ProgressMeter, Reporter
+from sienn_ray.training.adapters import make_optimizer, trainable
+from sienn_ray.training.checkpoint import EvalRecord, RunState, Weights
+from sienn_ray.training.config import TrainingConfig
+from sienn_ray.training.evaluation import Evaluation
+from sienn_ray.training.hardware import allow_tf32, choose_dtype, use_all_cpus
+from sienn_ray.training.prefetch import Prefetched
+from sienn_ray.training.preparation import Learner, prepare
+from sienn_ray.training.reporting import Phase, Progress, ProgressMeter, Reporter, RunCommand
 from sienn_ray.training.schedules import Schedule
+from sienn_ray.training.sharding import load_optimizer_state, whole_optimizer_state, whole_weights
 from sienn_ray.training.steps import StepPlan
-from sienn_ray.training.target_modules import check_target_modules
-from sienn_ray.training.worker import RayTrainWorker, Worker
+from sienn_ray.training.timeline import Timeline
+from sienn_ray.training.worker import RayTrainWorker, Worker, global_sums
 
 logger = logging.getLogger(__name__)
 
-# Every worker meets these, and would meet them again.
-_NOT_WORTH_ANOTHER_TRY = {FailureReason.DIVERGED, FailureReason.INVALID_HYPERPARAMETERS}
+
+class RowSource(Protocol):
+    """Where a worker's rows come from; `TokenStream` is one."""
+
+    def steps(self, share: Share, *, first_step: int, num_steps: int) -> Iterator[tuple[int, list[TokenArrays]]]:
+        """Steps with this worker's rows of each."""
+        ...
 
 
 @dataclass(frozen=True)
 class LoopSpec:
-    """All that a worker needs to know."""
+    """All that a worker needs to know.
+
+    Args:
+        config: Hyperparameters.
+        settings: Of the service.
+        reporter: Who is told how it goes.
+        pad_token_id: The tokenizer's.
+        train: Rows to train on.
+        evaluation: Rows to evaluate on, if any.
+        num_train_rows: Rows of an epoch.
+        num_eval_rows: Rows of an evaluation.
+        is_preference: Whether rows come in pairs of a chosen and a rejected answer.
+        num_cpus: CPUs of a worker.
+        micro_batch_rows: Rows of a forward pass, where an earlier try ran out of memory with more.
+        timeline: What has been timed before the worker started.
+    """
 
     config: TrainingConfig
     settings: Settings
     reporter: Reporter
     pad_token_id: int
+    train: RowSource
+    evaluation: RowSource | None
     num_train_rows: int
     num_eval_rows: int
+    is_preference: bool = False
+    num_cpus: int = 1
+    micro_batch_rows: int | None = None
+    timeline: Timeline = field(default_factory=lambda: Timeline(time.time()))
 
 
-def train_loop(loop_config: dict[str, Any]) -> TrainingError | None:
+@dataclass(frozen=True)
+class LoopResult:
+    """How the loop ended on a worker.
+
+    Args:
+        error: Why it failed, if another try would meet the same.
+        is_paused: Whether it wrote a checkpoint and left, as it was told to.
+        facts: What was chosen for the run, see `Learner`.
+        timeline: Seconds by what they were spent on, up to the first step.
+    """
+
+    error: SiennError | None = None
+    is_paused: bool = False
+    facts: dict[str, Any] = field(default_factory=dict)
+    timeline: dict[str, float] = field(default_factory=dict)
+
+
+def train_loop(loop_config: dict[str, Any]) -> LoopResult:
     """What Ray Train runs on every worker.
 
     Args:
         loop_config: `{"spec": LoopSpec}`, the one shape that Ray Train passes on.
 
     Returns:
-        An error that every worker meets and that another try would meet again. Ray Train starts the workers anew after
-        whatever is raised, so such an error is handed back instead.
+        How it ended. An error of ours is handed back, not raised: it is the same on every worker and in every try.
 
     Raises:
         InvalidBaseModelError: The base model can't be had on this node.
     """
     spec: LoopSpec = loop_config["spec"]
+    spec.timeline.mark("start_workers")
     worker = RayTrainWorker()
-    base_model = spec.config.base_model
-    if worker.rank == 0:
-        spec.reporter.report(Progress.of_phase(Phase.LOADING_MODEL, f"Loading base model {base_model}"))
-    base = load_causal_lm(local_folder(base_model, spec.settings), worker.device)
+    config = spec.config
+    use_all_cpus(spec.num_cpus)
+    allow_tf32()
+    run = FineTune(spec, worker)
     try:
-        fine_tune(spec, worker, base)
-    except TrainingError as error:
-        if error.reason not in _NOT_WORTH_ANOTHER_TRY:
-            raise
-        return error
-    return None
+        with run:  # rows are tokenized while the base model is loaded
+            if worker.rank == 0:
+                progress = Progress.of_phase(Phase.LOADING_MODEL, f"Loading base model {config.base_model}")
+                spec.reporter.report(progress)
+            folder = local_folder(config.base_model, spec.settings)
+            dtype = choose_dtype(config.precision, worker.device)
+            base = load_causal_lm(folder, worker.device, dtype, config.quantization)
+            spec.timeline.mark("load_base_model")
+            return run.train(base)
+    except SiennError as error:
+        return LoopResult(error=error)
 
 
-def fine_tune(spec: LoopSpec, worker: Worker, base: PreTrainedModel) -> None:
-    """Fine-tune on this worker's rows; checkpoints after each epoch, and goes on from the last one if there is one.
+class FineTune:
+    """One worker's part of a fine-tune.
 
-    Raises:
-        TrainingError: The loss is no number any more, or the adapter can't sit where it should.
+    It goes on from the last checkpoint if there is one. Rows are being prepared from the moment it is entered.
+
+    Args:
+        spec: What to do.
+        worker: Its place in the group.
     """
-    config, device = spec.config, worker.device
-    reporter: Reporter = spec.reporter if worker.rank == 0 else _Silent()
 
-    torch.manual_seed(config.seed)  # the same adapter on every worker
-    adapter = add_adapter(base, config)
-    torch.manual_seed(config.seed + worker.rank)  # but dropout of its own
-    model = worker.prepare(adapter)
-    trainable = [parameter for parameter in adapter.parameters() if parameter.requires_grad]
-    optimizer = torch.optim.AdamW(trainable, lr=config.learning_rate, weight_decay=config.weight_decay)
-    plan = StepPlan.of(config, worker.world_size)
-    num_steps = plan.steps_per_epoch(spec.num_train_rows) * config.num_epochs
-    schedule = Schedule(config.lr_scheduler, config.warmup_ratio, num_steps)
-    scheduler = torch.optim.lr_scheduler.LambdaLR(optimizer, schedule)
+    def __init__(self, spec: LoopSpec, worker: Worker) -> None:
+        self._spec = spec
+        self._worker = worker
+        self._config = spec.config
+        self._reporter: Reporter = spec.reporter if worker.rank == 0 else _Silent()
+        self._plan = StepPlan.of(spec.config, worker.world_size, spec.num_train_rows)
+        with worker.last_checkpoint() as folder:
+            self._state = RunState() if folder is None else checkpoint.read_state(folder)
+        self._best_weights: Weights | None = None
 
-    state = _restore(worker, adapter, optimizer, scheduler) or RunState()
-    collate = Collator(spec.pad_token_id, device)
-    train_shard = worker.shard("train")
-    eval_shard = worker.shard("evaluation") if spec.num_eval_rows else None
-    meter = ProgressMeter(
-        reporter,
-        num_epochs=config.num_epochs,
-        num_steps=num_steps,
-        num_eval_batches=plan.eval_batches(spec.num_eval_rows),
-        first_step=state.steps_done,
-        first_tokens=state.tokens_done,
-        first_seconds=state.train_seconds,
-        interval_s=spec.settings.report_interval_s,
-    )
+    def __enter__(self) -> FineTune:
+        share = Share(self._plan.rows_per_step, self._worker.rank, self._worker.world_size)
+        source = self._spec.train.steps(share, first_step=self._state.steps_done, num_steps=self._plan.num_steps)
+        self._steps = Prefetched(source)
+        return self
 
-    def evaluated(epoch: int) -> float | None:
-        if eval_shard is None:
-            return None
-        batches = _eval_batches(eval_shard, collate, plan, worker)
-        # The adapter itself: see `evaluate`.
-        loss = evaluate(adapter, batches, worker, partial(meter.eval_batch, epoch=epoch, step=state.steps_done))
-        _check_finite("evaluation loss", loss, state.steps_done, config)
-        meter.evaluated(epoch=epoch, step=state.steps_done, eval_loss=loss)
-        return loss
+    def __exit__(self, *_: object) -> None:
+        self._steps.close()
 
-    if not state.history and eval_shard is not None:
-        state.history.append(EpochRecord(0, None, evaluated(0)))
+    def train(self, base: PreTrainedModel) -> LoopResult:
+        """Train until the last epoch, or until something else ends it.
 
-    for epoch in range(state.epochs_done + 1, config.num_epochs + 1):
-        model.train()
-        meter.begin_epoch()
-        loss_sum, num_targets = 0.0, 0
-        for micro_batches in iter_steps(
-            train_shard,
-            collate,
-            rows_per_step=plan.rows_per_worker,
-            micro_batch_rows=plan.micro_batch_rows,
-            shuffle_seed=config.seed + epoch,
-        ):
-            step_loss = accumulate_gradients(model, micro_batches, worker)
-            torch.nn.utils.clip_grad_norm_(trainable, config.max_grad_norm)
-            optimizer.step()
-            optimizer.zero_grad(set_to_none=True)
-            learning_rate = float(scheduler.get_last_lr()[0])
-            scheduler.step()
-
-            state.steps_done += 1
-            state.tokens_done += step_loss.num_tokens
-            _check_finite("loss", step_loss.mean, state.steps_done, config)
-            loss_sum += step_loss.mean * step_loss.num_targets
-            num_targets += step_loss.num_targets
-            meter.step(
-                epoch=epoch,
-                step=state.steps_done,
-                loss=step_loss.mean,
-                num_tokens=state.tokens_done,
-                learning_rate=learning_rate,
+        Raises:
+            TrainingError: The loss is no number any more, memory doesn't suffice, or a checkpoint can't be written.
+            InvalidDatasetError: No row has room for its answer.
+        """
+        spec, config, plan, state = self._spec, self._config, self._plan, self._state
+        learner = prepare(
+            base,
+            config,
+            self._worker,
+            plan,
+            pad_token_id=spec.pad_token_id,
+            is_preference=spec.is_preference,
+            micro_batch_rows=spec.micro_batch_rows,
+        )
+        parameters = trainable(learner.adapter)
+        optimizer = make_optimizer(learner.adapter, config)
+        peak_rates = [float(group["lr"]) for group in optimizer.param_groups]
+        schedule = Schedule(config.lr_scheduler, config.warmup_ratio, plan.num_steps)
+        if learner.restored is not None:
+            load_optimizer_state(
+                learner.adapter, optimizer, learner.restored.optimizer_state, sharded=learner.is_sharded
             )
-        state.train_seconds = meter.train_seconds
-        state.epochs_done = epoch
-        state.history.append(EpochRecord(epoch, loss_sum / max(num_targets, 1), evaluated(epoch)))
-        _save(worker, adapter, optimizer, scheduler, state)
+            self._best_weights = learner.restored.best_weights
+            logger.info("Resuming after step %d", state.steps_done)
+        spec.timeline.mark("prepare_adapter")
+        evaluation = Evaluation(
+            spec.evaluation, spec.num_eval_rows, learner, self._worker, micro_batch_rows=plan.micro_batch_rows
+        )
+        meter = ProgressMeter(
+            self._reporter,
+            num_epochs=config.num_epochs,
+            num_steps=plan.num_steps,
+            num_eval_batches=evaluation.num_batches,
+            first_step=state.steps_done,
+            first_tokens=state.tokens_done,
+            first_seconds=state.train_seconds,
+            interval_s=spec.settings.report_interval_s,
+        )
+        keeper = _Keeper(self._worker, learner, optimizer, spec.settings.checkpoint_interval_s)
+        began = time.monotonic() - state.elapsed_s
+
+        if not state.history and evaluation.num_rows:
+            self._evaluate(evaluation, meter, learner)
+            spec.timeline.mark("first_evaluation")
+
+        wishes = _Wishes()
+        for step, rows in self._steps:
+            if state.is_done:
+                break
+            epoch = plan.epoch_of(step)
+            learner.adapter.train()
+            meter.begin_step()
+            checkpoint.seed_step(config.seed, step, self._worker.rank)
+            examples, num_dropped = learner.gradients.examples(rows)
+            for group, peak_rate in zip(optimizer.param_groups, peak_rates, strict=True):
+                group["lr"] = peak_rate * schedule(step)
+            loss = learner.gradients.accumulate(parameters, examples)
+            if loss.weight:
+                _check_finite("loss", loss.mean, step + 1, config)
+                norm = torch.nn.utils.clip_grad_norm_(parameters, config.max_grad_norm)
+                _check_finite("gradient's norm", float(norm), step + 1, config)
+                optimizer.step()
+            optimizer.zero_grad(set_to_none=True)
+
+            state.steps_done = step + 1
+            state.tokens_done += loss.num_tokens
+            if loss.weight:
+                state.epoch_loss_sum += loss.mean * loss.weight
+                state.epoch_weight += loss.weight
+            if learner.gradients.micro_batch_rows < plan.micro_batch_rows:
+                state.micro_batch_rows = learner.gradients.micro_batch_rows
+            state.elapsed_s = time.monotonic() - began
+            if loss.weight:
+                meter.step(
+                    epoch=epoch,
+                    step=state.steps_done,
+                    loss=loss.mean,
+                    num_tokens=state.tokens_done,
+                    learning_rate=config.learning_rate * schedule(step),
+                )
+            state.train_seconds = meter.train_seconds
+            if not spec.timeline.is_complete:
+                spec.timeline.mark("first_step")
+                spec.timeline.complete()
+                meter.tell_timeline(spec.timeline.seconds(), epoch=epoch, step=state.steps_done)
+
+            wishes = self._agree(keeper, num_dropped, epoch)
+            ends_epoch = plan.ends_epoch(state.steps_done)
+            if ends_epoch:
+                self._check_room(epoch)
+            is_eval_due = config.eval_steps is not None and state.steps_done % config.eval_steps == 0
+            if ends_epoch or is_eval_due or wishes.is_time_up:
+                self._evaluate(evaluation, meter, learner)
+                state.elapsed_s = time.monotonic() - began
+            if ends_epoch:
+                state.epoch_loss_sum, state.epoch_weight = 0.0, 0
+            self._decide_end(wishes)
+            if ends_epoch or state.is_done or wishes.is_pause or wishes.is_checkpoint_due:
+                keeper.save(state, self._best_weights)
+            if wishes.is_pause and not state.is_done:
+                break
+        return LoopResult(is_paused=not state.is_done, facts=learner.facts, timeline=spec.timeline.seconds())
+
+    def _evaluate(self, evaluation: Evaluation, meter: ProgressMeter, learner: Learner) -> None:
+        """Evaluate where there is anything to evaluate on, and keep the best adapter."""
+        state = self._state
+        epoch = self._plan.epoch_of(state.steps_done - 1) if state.steps_done else 0
+        train_loss = state.epoch_loss_sum / state.epoch_weight if state.epoch_weight else None
+        eval_loss = None
+        if evaluation.num_rows:
+            eval_loss = evaluation.run(meter, epoch=epoch, step=state.steps_done)
+        if eval_loss is not None:
+            _check_finite("evaluation loss", eval_loss, state.steps_done, self._config)
+            meter.evaluated(epoch=epoch, step=state.steps_done, eval_loss=eval_loss)
+        state.history.append(EvalRecord(epoch, train_loss, eval_loss, state.steps_done))
+        if eval_loss is None or not state.steps_done:
+            return
+        if state.best_eval_loss is None or eval_loss < state.best_eval_loss:
+            state.best_eval_loss, state.best_step, state.best_epoch = eval_loss, state.steps_done, epoch
+            state.evals_without_gain = 0
+            self._best_weights = whole_weights(learner.adapter)
+        else:
+            state.evals_without_gain += 1
+
+    def _agree(self, keeper: _Keeper, num_dropped: int, epoch: int) -> _Wishes:
+        """What the first worker wants, on all of them: each must leave the loop at the same step."""
+        state, limit = self._state, self._config.max_train_time_s
+        is_first = self._worker.rank == 0
+        own = [
+            float(is_first and keeper.is_due),
+            float(is_first and self._reporter.command() is RunCommand.PAUSE),
+            float(is_first and limit is not None and state.elapsed_s >= limit),
+            float(num_dropped),
+        ]
+        due, pause, time_up, dropped = global_sums(own, self._worker.device)
+        state.num_dropped_rows += int(dropped) if epoch == 1 else 0
+        return _Wishes(bool(due), bool(pause), bool(time_up))
+
+    def _decide_end(self, wishes: _Wishes) -> None:
+        state, patience = self._state, self._config.early_stopping_patience
+        if state.steps_done >= self._plan.num_steps:
+            state.is_done = True
+        elif patience is not None and state.evals_without_gain >= patience:
+            state.is_done, state.stop_reason = True, "early_stopping"
+        elif wishes.is_time_up:
+            state.is_done, state.stop_reason = True, "max_train_time_s"
+
+    def _check_room(self, epoch: int) -> None:
+        if epoch == 1 and self._state.num_dropped_rows >= self._spec.num_train_rows:
+            raise InvalidDatasetError(
+                f"no row of the dataset has room for its answer: every prompt fills "
+                f"max_length={self._config.max_length} tokens; raise max_length (up to 2048) or shorten the prompts"
+            )
 
 
-def add_adapter(model: Any, config: TrainingConfig) -> PeftModel:
-    """Wrap a base model with a new LoRA adapter that names its base model by id, not by a local folder.
+@dataclass(frozen=True)
+class _Wishes:
+    """What is to be done after a step."""
 
-    Raises:
-        TrainingError: The base model has no such target modules.
-    """
-    targets = config.lora.target_modules
-    if targets != ALL_LINEAR:
-        check_target_modules(model, targets, config.base_model)
-    lora = LoraConfig(
-        r=config.lora.r,
-        lora_alpha=config.lora.lora_alpha,
-        lora_dropout=config.lora.lora_dropout,
-        target_modules=targets if targets == ALL_LINEAR else list(targets),
-        task_type="CAUSAL_LM",
-    )
-    adapter = get_peft_model(model, lora)
-    adapter.peft_config["default"].base_model_name_or_path = config.base_model
-    return adapter
+    is_checkpoint_due: bool = False
+    is_pause: bool = False
+    is_time_up: bool = False
 
 
-def _eval_batches(shard: Any, collate: Collator, plan: StepPlan, worker: Worker) -> Iterator[Batch]:
-    return iter_own_share(
-        shard, collate, batch_rows=plan.micro_batch_rows, rank=worker.rank, world_size=worker.world_size
-    )
+class _Keeper:
+    """Writes checkpoints, and knows when one is due."""
+
+    def __init__(self, worker: Worker, learner: Learner, optimizer: torch.optim.Optimizer, interval_s: float) -> None:
+        self._worker = worker
+        self._learner = learner
+        self._optimizer = optimizer
+        self._interval_s = interval_s
+        self._last = time.monotonic()
+
+    @property
+    def is_due(self) -> bool:
+        """Whether the last one is long enough ago."""
+        return time.monotonic() - self._last >= self._interval_s
+
+    def save(self, state: RunState, best_weights: Weights | None) -> None:
+        """Report one checkpoint; every worker has to call this, since it is a barrier.
+
+        Raises:
+            TrainingError: The disk is full.
+        """
+        learner = self._learner
+        weights = whole_weights(learner.adapter)
+        optimizer_state = whole_optimizer_state(learner.adapter, self._optimizer, sharded=learner.is_sharded)
+        metrics = {"step": state.steps_done, "eval_loss": state.history[-1].eval_loss if state.history else None}
+        if self._worker.rank != 0:
+            self._worker.report(metrics, None)
+            return
+        is_best = state.best_step == state.steps_done
+        with tempfile.TemporaryDirectory(prefix="sienn-checkpoint-") as folder:
+            checkpoint.save(
+                Path(folder),
+                learner.adapter,
+                weights,
+                None if is_best else best_weights,
+                optimizer_state,
+                copy.copy(state),
+            )
+            self._worker.report(metrics, Path(folder))
+        self._last = time.monotonic()
 
 
-def _check_finite(name: str, loss: float, step: int, config: TrainingConfig) -> None:
-    if not math.isfinite(loss):
+def _check_finite(name: str, value: float, step: int, config: TrainingConfig) -> None:
+    if not math.isfinite(value):
         raise TrainingError(
-            f"the {name} became {loss} at step {step}; lower learning_rate (now {config.learning_rate})",
+            f"the {name} became {value} at step {step}; lower learning_rate (now {config.learning_rate})",
             FailureReason.DIVERGED,
         )
-
-
-def _restore(worker: Worker, adapter: PeftModel, optimizer: torch.optim.Optimizer, scheduler: Any) -> RunState | None:
-    with worker.last_checkpoint() as folder:
-        if folder is None:
-            return None
-        state = checkpoint.restore(folder, adapter, optimizer, scheduler)
-    logger.info("Resuming after epoch %d, step %d", state.epochs_done, state.steps_done)
-    return state
-
-
-def _save(
-    worker: Worker, adapter: PeftModel, optimizer: torch.optim.Optimizer, scheduler: Any, state: RunState
-) -> None:
-    """Report one checkpoint; every worker has to call this, since it is a barrier."""
-    metrics = asdict(state.history[-1])
-    if worker.rank != 0:
-        worker.report(metrics, None)
-        return
-    with tempfile.TemporaryDirectory(prefix="sienn-checkpoint-") as folder:
-        checkpoint.save(Path(folder), adapter, optimizer, scheduler, state)
-        worker.report(metrics, Path(folder))
 
 
 class _Silent:
@@ -221,3 +379,7 @@ class _Silent:
 
     def report(self, progress: Progress) -> None:
         """Tell nobody."""
+
+    def command(self) -> RunCommand:
+        """The first worker hears of wishes."""
+        return RunCommand.GO_ON

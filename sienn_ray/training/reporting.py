@@ -56,6 +56,8 @@ class Progress:
     # Of the whole run, what was trained before a resume included.
     num_tokens: int | None = None
     train_seconds: float | None = None
+    # Seconds by what they were spent on, from the submission to the first step.
+    timeline: dict[str, float] | None = None
 
     def facts(self) -> dict[str, Any]:
         """The known fields beside phase's message and percent, by name."""
@@ -137,9 +139,15 @@ class ProgressMeter:
         """Seconds of training in the whole run so far, without evaluations."""
         return self._first_seconds + self._training_s
 
-    def begin_epoch(self) -> None:
-        """Training goes on from here; what was between two epochs is no training time."""
+    def begin_step(self) -> None:
+        """A step begins; what was between two of them (evaluations, checkpoints) is no training time."""
         self._step_began = self._clock()
+
+    def tell_timeline(self, timeline: dict[str, float], *, epoch: int, step: int) -> None:
+        """Say where the time before the first step went."""
+        message = f"Training in progress: Epoch {epoch}/{self._num_epochs}"
+        percent = self._percent(step, epoch * self._num_eval_batches)
+        self._report(self._clock(), Progress(Phase.TRAINING, message, percent, timeline=timeline))
 
     def step(self, *, epoch: int, step: int, loss: float, num_tokens: int, learning_rate: float) -> None:
         """Count one optimizer step; `step` and `num_tokens` are how many are done, `epoch` is 1-based."""

@@ -18,11 +18,24 @@ NodeResources = dict[str, float]
 
 @dataclass(frozen=True)
 class WorkerResources:
-    """Number of workers, and what each one reserves."""
+    """Number of workers, and what each one reserves; `min_workers` suffice to start and to go on."""
 
     num_workers: int
     cpus_per_worker: int
     use_gpu: bool
+    min_workers: int | None = None
+
+    @property
+    def scaling(self) -> int | tuple[int, int]:
+        """In Ray Train's words: a range lets it start with fewer workers and take more when there are more."""
+        if self.min_workers is None or self.min_workers >= self.num_workers:
+            return self.num_workers
+        return self.min_workers, self.num_workers
+
+    @property
+    def needed_workers(self) -> int:
+        """Workers that the cluster must have room for."""
+        return min(self.min_workers or self.num_workers, self.num_workers)
 
     @property
     def per_worker(self) -> dict[str, float]:
@@ -36,7 +49,11 @@ class WorkerResources:
 
 
 def choose_resources(
-    settings: Settings, num_workers: int | None, max_workers: int, nodes: list[NodeResources]
+    settings: Settings,
+    num_workers: int | None,
+    max_workers: int,
+    nodes: list[NodeResources],
+    min_workers: int | None = None,
 ) -> WorkerResources:
     """Fit the workers to the cluster as it is: a GPU each where there are any, else the CPUs shared between them.
 
@@ -45,17 +62,18 @@ def choose_resources(
         num_workers: What the job asks for.
         max_workers: More than this would have nothing to do.
         nodes: What the cluster has.
+        min_workers: What the job can do with.
     """
     num_workers = min(num_workers or settings.training_num_workers, max_workers)
     num_gpus = sum(node.get("GPU", 0) for node in nodes)
     use_gpu = settings.training_gpu == "always" or (settings.training_gpu == "auto" and num_gpus >= num_workers)
     if settings.training_cpus_per_worker:
-        return WorkerResources(num_workers, settings.training_cpus_per_worker, use_gpu)
+        return WorkerResources(num_workers, settings.training_cpus_per_worker, use_gpu, min_workers)
     if use_gpu:
-        return WorkerResources(num_workers, 1, use_gpu)
+        return WorkerResources(num_workers, 1, use_gpu, min_workers)
     cpus = [node.get("CPU", 0) for node in nodes]
     share = min(max(cpus, default=1), sum(cpus) / num_workers)
-    return WorkerResources(num_workers, max(1, int(share)), use_gpu)
+    return WorkerResources(num_workers, max(1, int(share)), use_gpu, min_workers)
 
 
 def wait_until_placeable(resources: WorkerResources, timeout_s: float) -> None:
@@ -65,12 +83,12 @@ def wait_until_placeable(resources: WorkerResources, timeout_s: float) -> None:
         TrainingError: The cluster doesn't have it within `timeout_s` seconds.
     """
     deadline = time.monotonic() + timeout_s
-    if num_placeable(resources, alive_nodes()) >= resources.num_workers:
+    if num_placeable(resources, alive_nodes()) >= resources.needed_workers:
         return
     from ray.autoscaler.sdk import request_resources
 
     try:
-        while (placeable := num_placeable(resources, alive_nodes())) < resources.num_workers:
+        while (placeable := num_placeable(resources, alive_nodes())) < resources.needed_workers:
             # Each time, since there is one request for the whole cluster, and another run may have withdrawn it.
             request_resources(bundles=[resources.per_worker] * resources.num_workers)
             if time.monotonic() > deadline:

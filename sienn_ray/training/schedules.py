@@ -42,7 +42,6 @@ class Schedule:
         num_steps: Optimizer steps of the whole run.
     """
 
-    # Checkpoints hold the attributes of an instance (LambdaLR saves them), so these stay plain numbers and words.
     def __init__(self, kind: LrScheduler, warmup_ratio: float, num_steps: int) -> None:
         self._kind = kind
         self._num_steps = num_steps

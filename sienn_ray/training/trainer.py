@@ -1,100 +1,135 @@
-"""One fine-tune from its dataset to the published adapter: the driver's side of Ray Data and Ray Train."""
+"""One fine-tune from its dataset to the published adapter: the driver's side of Ray Train."""
 
 from __future__ import annotations
 
-import json
+import logging
 import os
-import shutil
 import tempfile
 import time
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-import ray.data
 import ray.train
 from ray.train.torch import TorchTrainer
 
 from sienn_ray.base_model import load_tokenizer, local_folder
-from sienn_ray.datasets.pipeline import TokenizedDatasets, tokenize_dataset
-from sienn_ray.datasets.prompt import FILE_NAME as PROMPT_FORMAT_FILE
 from sienn_ray.datasets.prompt import PromptFormat
-from sienn_ray.errors import SiennError
+from sienn_ray.datasets.row_order import RowOrder, held_out_rows
+from sienn_ray.datasets.token_stream import StoredRows, TokenStream
+from sienn_ray.errors import FailureReason, TrainingError
 from sienn_ray.settings import Settings
 from sienn_ray.storage import Storage
 from sienn_ray.training import checkpoint
 from sienn_ray.training.config import TrainingConfig
-from sienn_ray.training.failures import explain
-from sienn_ray.training.loop import LoopSpec, train_loop
+from sienn_ray.training.failures import explain, is_worth_another_try
+from sienn_ray.training.loop import LoopResult, LoopSpec, train_loop
+from sienn_ray.training.publication import assemble
+from sienn_ray.training.record import DatasetFacts
 from sienn_ray.training.reporting import Phase, Progress, Reporter
 from sienn_ray.training.resources import WorkerResources, alive_nodes, choose_resources, wait_until_placeable
 from sienn_ray.training.steps import StepPlan
+from sienn_ray.training.timeline import Timeline
+
+logger = logging.getLogger(__name__)
 
 CHECKPOINTS_KEY = "checkpoints"
-# The last checkpoint, and the one before in case that one is being replaced when everything stops.
-_CHECKPOINTS_KEPT = 2
 # Ray Train's default is to try for ever, also when the workers can never be placed.
 _CONTROLLER_FAILURES = 2
 
 
 @dataclass(frozen=True)
 class Run:
-    """What to train, on what, and where the adapter goes."""
+    """What to train, on what, and where the adapter goes.
+
+    Args:
+        job_id: Names the run and its checkpoints.
+        config: Hyperparameters.
+        rows_key: Storage key of the rows.
+        is_text: Whether they are plain text.
+        adapter_key: Storage key of the adapter.
+        validation_rows_key: Rows to evaluate on, instead of a share of the others.
+        is_preference: Whether they are preferences.
+        name: The job's name.
+        datasets: What they are, for the record.
+        timeline: Where the time since the submission went.
+    """
 
     job_id: str
     config: TrainingConfig
     rows_key: str
     is_text: bool
     adapter_key: str
-    # Rows to evaluate on, instead of a share of the others.
     validation_rows_key: str | None = None
+    is_preference: bool = False
+    name: str | None = None
+    datasets: tuple[DatasetFacts, ...] = ()
+    timeline: Timeline = field(default_factory=lambda: Timeline(time.time()))
 
 
-def run_training(run: Run, settings: Settings, reporter: Reporter) -> dict[str, Any]:
+@dataclass(frozen=True)
+class Rows:
+    """What a run trains on and what it is evaluated on."""
+
+    train: TokenStream
+    evaluation: TokenStream | None
+
+    @property
+    def num_train(self) -> int:
+        """Rows of an epoch."""
+        return self.train.order.num_rows
+
+    @property
+    def num_eval(self) -> int:
+        """Rows of an evaluation."""
+        return 0 if self.evaluation is None else self.evaluation.order.num_rows
+
+
+def run_training(run: Run, settings: Settings, reporter: Reporter) -> dict[str, Any] | None:
     """Train and publish; resumes from the last checkpoint when an earlier attempt left one.
 
     Returns:
-        Facts about the run: losses, rows, tokens, seconds, workers.
+        Facts about the run: losses, rows, tokens, seconds, workers. None when it was paused.
 
     Raises:
         SiennError: The run failed for a reason that a person can act on.
     """
     started = time.monotonic()
     storage = Storage(settings.storage_url)
-    reporter.report(Progress.of_phase(Phase.LOADING_DATA, "Reading and tokenizing the dataset"))
-    tokenizer = load_tokenizer(local_folder(run.config.base_model, settings))
+    reporter.report(Progress.of_phase(Phase.LOADING_DATA, "Reading the dataset"))
+    folder = local_folder(run.config.base_model, settings)
+    tokenizer = load_tokenizer(folder)
     prompt_format = PromptFormat.for_text() if run.is_text else PromptFormat.for_chat(tokenizer)
-    datasets = tokenize_dataset(
-        storage,
-        run.rows_key,
-        tokenizer,
-        prompt_format,
-        max_length=run.config.max_length,
-        validation_split=run.config.validation_split,
-        seed=run.config.seed,
-        validation_rows_key=run.validation_rows_key,
-    )
-    max_workers = min(datasets.num_train_rows, run.config.rows_per_step)
-    resources = choose_resources(settings, run.config.num_workers, max_workers, alive_nodes())
+    rows = _rows(run, storage, tokenizer, prompt_format)
+    resources = _resources(run, settings, rows)
+    run.timeline.mark("read_dataset")
     reporter.report(Progress.of_phase(Phase.WAITING_FOR_RESOURCES, f"Starting {resources}"))
-    wait_until_placeable(resources, settings.training_start_timeout_s)
-    trained = _fit(run, settings, reporter, storage, datasets, tokenizer.pad_token_id, resources)
+    result, last = _fit_until_it_holds(run, settings, reporter, storage, rows, tokenizer.pad_token_id)
+    if result.is_paused:
+        return None
     reporter.report(Progress.of_phase(Phase.SAVING, "Publishing the adapter"))
-    with tempfile.TemporaryDirectory(prefix="sienn-adapter-") as folder:
-        state = _assemble(trained, tokenizer, prompt_format, Path(folder))
-        manifest = storage.publish(Path(folder), run.adapter_key)
+    with tempfile.TemporaryDirectory(prefix="sienn-adapter-") as target, last.as_directory() as source:
+        state = checkpoint.read_state(Path(source))
+        assemble(
+            run, Path(source), Path(target), folder, tokenizer, prompt_format, result, rows.num_train, rows.num_eval
+        )
+        manifest = storage.publish(Path(target), run.adapter_key)
     return {
         **_losses(state),
-        "num_train_rows": datasets.num_train_rows,
-        "num_eval_rows": datasets.num_eval_rows,
-        "num_dropped_rows": datasets.num_dropped_rows,
+        **{f"run_{name}": value for name, value in result.facts.items() if name in {"precision", "method", "packed"}},
+        "num_train_rows": rows.num_train - state.num_dropped_rows,
+        "num_eval_rows": rows.num_eval,
+        "num_dropped_rows": state.num_dropped_rows,
         "num_tokens": state.tokens_done,
         "tokens_per_s": round(state.tokens_done / max(state.train_seconds, 1e-9), 1),
         "train_seconds": round(state.train_seconds, 1),
         "total_seconds": round(time.monotonic() - started, 1),
-        "num_workers": resources.num_workers,
-        "rows_per_step": StepPlan.of(run.config, resources.num_workers).rows_per_step,
+        "num_workers": result.facts["num_workers"],
+        "rows_per_step": run.config.rows_per_step,
         "use_gpu": resources.use_gpu,
+        "stop_reason": state.stop_reason,
+        "best_epoch": state.best_epoch,
+        "best_step": state.best_step,
         "adapter_size_bytes": manifest.size_bytes,
     }
 
@@ -104,37 +139,86 @@ def delete_checkpoints(run: Run, settings: Settings) -> None:
     Storage(settings.storage_url).delete(f"{CHECKPOINTS_KEY}/{run.job_id}")
 
 
+def _rows(run: Run, storage: Storage, tokenizer: Any, prompt_format: PromptFormat) -> Rows:
+    """Divide the rows into those to train on and those to evaluate on."""
+    config = run.config
+    stored = StoredRows(storage, run.rows_key)
+
+    def stream(rows: StoredRows, order: RowOrder) -> TokenStream:
+        return TokenStream(rows, order, tokenizer, prompt_format, config.max_length)
+
+    held_out = held_out_rows(stored.num_rows, 0.0 if run.validation_rows_key else config.validation_split, config.seed)
+    train = stream(stored, RowOrder.of(stored.groups, config.seed, held_out))
+    if run.validation_rows_key is not None:
+        other = StoredRows(storage, run.validation_rows_key)
+        return Rows(train, stream(other, RowOrder.of(other.groups, None, held_out_rows(0, 0.0, 0))))
+    if not len(held_out):
+        return Rows(train, None)
+    return Rows(train, stream(stored, RowOrder.of(stored.groups, None, held_out, is_inverted=True)))
+
+
+def _resources(run: Run, settings: Settings, rows: Rows) -> WorkerResources:
+    max_workers = min(rows.num_train, run.config.rows_per_step)
+    return choose_resources(settings, run.config.num_workers, max_workers, alive_nodes(), run.config.min_workers)
+
+
+def _fit_until_it_holds(
+    run: Run, settings: Settings, reporter: Reporter, storage: Storage, rows: Rows, pad_token_id: int
+) -> tuple[LoopResult, ray.train.Checkpoint]:
+    """Run the loop on Ray Train's workers, again where that may help; each time from the last checkpoint.
+
+    Ray Train's own retries would repeat what can't succeed, and couldn't change the micro batch.
+
+    Raises:
+        SiennError: It doesn't help, or was tried often enough.
+    """
+    num_failures, micro_batch_rows = 0, None
+    while True:
+        resources = _resources(run, settings, rows)
+        wait_until_placeable(resources, settings.training_start_timeout_s)
+        spec = LoopSpec(
+            run.config,
+            settings,
+            reporter,
+            pad_token_id,
+            rows.train,
+            rows.evaluation,
+            rows.num_train,
+            rows.num_eval,
+            is_preference=run.is_preference,
+            num_cpus=resources.cpus_per_worker,
+            micro_batch_rows=micro_batch_rows,
+            timeline=run.timeline,
+        )
+        try:
+            return _fit(run, settings, storage, spec, resources)
+        except ray.train.TrainingFailedError as error:
+            cause = explain(error, run.config, settings)
+            if not is_worth_another_try(cause):
+                raise cause from error
+            if isinstance(cause, TrainingError) and cause.reason is FailureReason.OUT_OF_MEMORY:
+                before = micro_batch_rows or StepPlan.of(run.config, resources.num_workers, 1).micro_batch_rows
+                if before == 1:
+                    raise cause from error
+                micro_batch_rows = before // 2
+                words = f"Out of memory; going on with {micro_batch_rows} row(s) in a micro batch"
+            else:
+                num_failures += 1
+                if num_failures > settings.training_max_failures:
+                    raise cause from error
+                words = f"Training workers were lost ({num_failures} time(s)); going on from the last checkpoint"
+            logger.warning("%s: %s", words, cause.message)
+            reporter.report(Progress.of_phase(Phase.WAITING_FOR_RESOURCES, words))
+
+
 def _fit(
-    run: Run,
-    settings: Settings,
-    reporter: Reporter,
-    storage: Storage,
-    datasets: TokenizedDatasets,
-    pad_token_id: int,
-    resources: WorkerResources,
-) -> ray.train.Checkpoint:
-    """Run the loop on Ray Train's workers and return the last checkpoint."""
-    spec = LoopSpec(
-        run.config,
-        settings,
-        reporter,
-        pad_token_id,
-        num_train_rows=datasets.num_train_rows,
-        num_eval_rows=datasets.num_eval_rows,
-    )
-    shards = {"train": datasets.train}
-    if datasets.evaluation is not None:
-        shards["evaluation"] = datasets.evaluation
+    run: Run, settings: Settings, storage: Storage, spec: LoopSpec, resources: WorkerResources
+) -> tuple[LoopResult, ray.train.Checkpoint]:
     trainer = TorchTrainer(
         train_loop,
         train_loop_config={"spec": spec},
-        datasets=shards,
-        # Workers share the evaluation's rows out themselves, and must see them in the same order for that.
-        dataset_config=ray.train.DataConfig(
-            datasets_to_split=["train"], execution_options=ray.data.ExecutionOptions(preserve_order=True)
-        ),
         scaling_config=ray.train.ScalingConfig(
-            num_workers=resources.num_workers,
+            num_workers=resources.scaling,
             use_gpu=resources.use_gpu,
             resources_per_worker=resources.per_worker,
         ),
@@ -143,58 +227,35 @@ def _fit(
             name=run.job_id,
             storage_path=storage.path(CHECKPOINTS_KEY),
             storage_filesystem=storage.arrow_filesystem(),
-            failure_config=ray.train.FailureConfig(
-                max_failures=settings.training_max_failures, controller_failure_limit=_CONTROLLER_FAILURES
-            ),
-            checkpoint_config=ray.train.CheckpointConfig(num_to_keep=_CHECKPOINTS_KEPT),
+            failure_config=ray.train.FailureConfig(max_failures=0, controller_failure_limit=_CONTROLLER_FAILURES),
+            checkpoint_config=ray.train.CheckpointConfig(num_to_keep=settings.checkpoints_kept),
         ),
     )
     # Ray Train gives up placing the workers after this long, each time anew.
     os.environ["RAY_TRAIN_WORKER_GROUP_START_TIMEOUT_S"] = str(
         settings.training_start_timeout_s / (_CONTROLLER_FAILURES + 1)
     )
-    try:
-        result = trainer.fit()
-    except ray.train.TrainingFailedError as error:
-        raise explain(error, run.config, settings) from error
-    if isinstance(result.return_value, SiennError):
-        raise result.return_value
-    return result.checkpoint
-
-
-def _assemble(
-    trained: ray.train.Checkpoint, tokenizer: Any, prompt_format: PromptFormat, folder: Path
-) -> checkpoint.RunState:
-    """Put the adapter's files together: weights, configuration, tokenizer, prompt format."""
-    with trained.as_directory() as source:
-        for name in (checkpoint.ADAPTER_WEIGHTS, checkpoint.ADAPTER_CONFIG):
-            shutil.copyfile(Path(source) / name, folder / name)
-        state = checkpoint.read_state(Path(source))
-    if prompt_format.chat_template is not None:
-        tokenizer.chat_template = prompt_format.chat_template
-    # The template goes into tokenizer_config.json, so that the adapter is the five files which users expect.
-    tokenizer.save_pretrained(folder, save_jinja_files=False)
-    (folder / "special_tokens_map.json").write_text(json.dumps(special_tokens_map(tokenizer), indent=2))
-    (folder / PROMPT_FORMAT_FILE).write_text(prompt_format.to_json())
-    return state
-
-
-def special_tokens_map(tokenizer: Any) -> dict[str, Any]:
-    """Special tokens by name, as transformers wrote them to `special_tokens_map.json` up to its version 4."""
-    return {
-        name: [str(token) for token in value] if isinstance(value, list | tuple) else str(value)
-        for name, value in tokenizer.special_tokens_map.items()
-    }
+    result = trainer.fit()
+    outcome: LoopResult = result.return_value
+    if outcome.error is not None:
+        raise outcome.error
+    return outcome, result.checkpoint
 
 
 def _losses(state: checkpoint.RunState) -> dict[str, Any]:
-    last = state.history[-1]
+    """Those of the published adapter, and all."""
+    published = next((record for record in state.history if record.step == state.best_step), state.history[-1])
     return {
-        "train_loss": _rounded(last.train_loss),
-        "eval_loss": _rounded(last.eval_loss),
-        "current_loss": _rounded(last.train_loss),
+        "train_loss": _rounded(published.train_loss),
+        "eval_loss": _rounded(published.eval_loss),
+        "current_loss": _rounded(state.history[-1].train_loss),
         "loss_history": [
-            {"epoch": record.epoch, "train_loss": _rounded(record.train_loss), "eval_loss": _rounded(record.eval_loss)}
+            {
+                "epoch": record.epoch,
+                "step": record.step,
+                "train_loss": _rounded(record.train_loss),
+                "eval_loss": _rounded(record.eval_loss),
+            }
             for record in state.history
         ],
     }

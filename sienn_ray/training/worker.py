@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import AbstractContextManager, contextmanager
 from pathlib import Path
 from typing import Any, Protocol
@@ -31,14 +31,6 @@ class Worker(Protocol):
         """Where it computes."""
         ...
 
-    def prepare(self, model: torch.nn.Module) -> torch.nn.Module:
-        """Make a model's gradients the mean over all workers."""
-        ...
-
-    def shard(self, name: str) -> Any:
-        """Iterator over a dataset's rows: an equal share of `train`, all of `evaluation`."""
-        ...
-
     def last_checkpoint(self) -> AbstractContextManager[Path | None]:
         """Folder of the run's last checkpoint, while the context is open."""
         ...
@@ -57,15 +49,6 @@ class RayTrainWorker:
         self.world_size: int = context.get_world_size()
         self.device: torch.device = ray.train.torch.get_device()
 
-    def prepare(self, model: torch.nn.Module) -> torch.nn.Module:
-        """See `Worker.prepare`."""
-        prepared: torch.nn.Module = ray.train.torch.prepare_model(model)
-        return prepared
-
-    def shard(self, name: str) -> Any:
-        """See `Worker.shard`."""
-        return ray.train.get_dataset_shard(name)
-
     @contextmanager
     def last_checkpoint(self) -> Iterator[Path | None]:
         """See `Worker.last_checkpoint`."""
@@ -82,10 +65,26 @@ class RayTrainWorker:
         ray.train.report(metrics, checkpoint=folder)
 
 
-def global_sum(value: float, device: torch.device) -> float:
-    """Sum of a number over all workers."""
+def global_sums(values: Sequence[float], device: torch.device) -> list[float]:
+    """Sums of some numbers over all workers, in one exchange."""
     if not dist.is_initialized() or dist.get_world_size() == 1:
-        return value
-    total = torch.tensor(value, dtype=torch.float64, device=device)
+        return list(values)
+    total = torch.tensor(values, dtype=torch.float64, device=device)
     dist.all_reduce(total)
-    return float(total)
+    return [float(value) for value in total]
+
+
+def add_up_gradients(parameters: Sequence[torch.nn.Parameter]) -> None:
+    """Make every worker's gradients the sums over all workers; one without gradients counts as zeros.
+
+    One exchange of all of them. An adapter is small, so there is nothing to gain from exchanging parts while others
+    are being computed, and nothing that a worker with fewer micro batches could wait for.
+    """
+    if not dist.is_initialized() or dist.get_world_size() == 1:
+        return
+    flat = torch.cat(
+        [(torch.zeros_like(p) if p.grad is None else p.grad).flatten() for p in parameters]  # one data type
+    )
+    dist.all_reduce(flat)
+    for parameter, part in zip(parameters, torch.split(flat, [p.numel() for p in parameters]), strict=True):
+        parameter.grad = part.view_as(parameter)

@@ -1,0 +1,154 @@
+"""In which order rows are trained on: shuffled, the same whenever it is asked for, and known without reading any row.
+
+Rows are shuffled within windows of some row groups, and the windows among each other, anew in each epoch. A position in
+that order can be found again without what comes before it, which is how a run resumes, and a step has the same rows on
+however many workers they are shared out.
+"""
+
+from __future__ import annotations
+
+import random
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+
+import numpy as np
+import numpy.typing as npt
+
+# A window has as many row groups as it takes to reach either; a task holds the rows of one in memory.
+_WINDOW_ROWS = 10_000
+_WINDOW_BYTES = 32 * 1024**2
+# Rows of a part, which one task tokenizes. The first ones are small, so that training doesn't wait for a large one.
+_PART_ROWS = (64, 256, 1024, 2048)
+
+RowNumbers = npt.NDArray[np.int64]
+
+
+@dataclass(frozen=True)
+class RowGroup:
+    """A row group of the stored rows.
+
+    Args:
+        first_row: Number of its first row in the dataset.
+        num_rows: Rows.
+        num_bytes: Their size before compression.
+    """
+
+    first_row: int
+    num_rows: int
+    num_bytes: int
+
+
+@dataclass(frozen=True)
+class Part:
+    """Successive rows of an epoch's order, from one window.
+
+    Args:
+        epoch: 1-based.
+        window: Number of the window.
+        start: First row, counted within the window's own order.
+        stop: Behind the last one.
+        first_position: Position of the first row in the epoch.
+    """
+
+    epoch: int
+    window: int
+    start: int
+    stop: int
+    first_position: int
+
+
+@dataclass(frozen=True)
+class RowOrder:
+    """The order of a dataset's rows, or of some of them.
+
+    Args:
+        windows: Row groups that are shuffled together, by their numbers.
+        groups: All row groups.
+        seed: Of the shuffling; None keeps the rows in the dataset's order.
+        excluded: Numbers of rows that are left out, ascending.
+        is_inverted: Whether those are the only ones that are kept, instead.
+    """
+
+    windows: tuple[tuple[int, ...], ...]
+    groups: tuple[RowGroup, ...]
+    seed: int | None
+    excluded: RowNumbers
+    is_inverted: bool = False
+
+    @classmethod
+    def of(
+        cls, groups: Sequence[RowGroup], seed: int | None, excluded: RowNumbers, *, is_inverted: bool = False
+    ) -> RowOrder:
+        """Divide row groups into windows."""
+        return cls(tuple(_windows(groups)), tuple(groups), seed, excluded, is_inverted)
+
+    @property
+    def num_rows(self) -> int:
+        """Rows of an epoch."""
+        total = sum(group.num_rows for group in self.groups)
+        return len(self.excluded) if self.is_inverted else total - len(self.excluded)
+
+    def num_window_rows(self, window: int) -> int:
+        """Rows of a window."""
+        return sum(self._num_kept(self.groups[group]) for group in self.windows[window])
+
+    def rows(self, part: Part) -> RowNumbers:
+        """Numbers of a part's rows, in order."""
+        kept = np.concatenate([self._kept(self.groups[group]) for group in self.windows[part.window]])
+        if self.seed is not None:
+            kept = np.random.default_rng([self.seed, part.epoch, part.window]).permutation(kept)
+        return kept[part.start : part.stop]
+
+    def parts(self, epoch: int, first_position: int = 0) -> Iterator[Part]:
+        """The parts of an epoch from a position on."""
+        position = 0
+        sizes = iter(_PART_ROWS)
+        size = next(sizes)
+        for window in self._window_order(epoch):
+            num_rows = self.num_window_rows(window)
+            start = min(max(first_position - position, 0), num_rows)
+            while start < num_rows:
+                stop = min(start + size, num_rows)
+                yield Part(epoch, window, start, stop, position + start)
+                start, size = stop, next(sizes, size)
+            position += num_rows
+
+    def _window_order(self, epoch: int) -> list[int]:
+        numbers = list(range(len(self.windows)))
+        if self.seed is not None:
+            random.Random(f"{self.seed}/{epoch}").shuffle(numbers)  # noqa: S311
+        return numbers
+
+    def _num_kept(self, group: RowGroup) -> int:
+        listed = self._num_listed(group)
+        return listed if self.is_inverted else group.num_rows - listed
+
+    def _num_listed(self, group: RowGroup) -> int:
+        first, last = np.searchsorted(self.excluded, [group.first_row, group.first_row + group.num_rows])
+        return int(last - first)
+
+    def _kept(self, group: RowGroup) -> RowNumbers:
+        first, last = np.searchsorted(self.excluded, [group.first_row, group.first_row + group.num_rows])
+        listed = self.excluded[first:last]
+        if self.is_inverted:
+            return listed
+        return np.setdiff1d(np.arange(group.first_row, group.first_row + group.num_rows), listed, assume_unique=True)
+
+
+def _windows(groups: Sequence[RowGroup]) -> Iterator[tuple[int, ...]]:
+    window: list[int] = []
+    for number, group in enumerate(groups):
+        window.append(number)
+        members = [groups[member] for member in window]
+        is_full = sum(member.num_rows for member in members) >= _WINDOW_ROWS
+        if is_full or sum(member.num_bytes for member in members) >= _WINDOW_BYTES or group is groups[-1]:
+            yield tuple(window)
+            window = []
+
+
+def held_out_rows(num_rows: int, validation_split: float, seed: int) -> RowNumbers:
+    """Row numbers for evaluation, ascending: the share asked for, at least one of two rows, the same for one seed."""
+    if validation_split == 0.0 or num_rows < 2:
+        return np.empty(0, dtype=np.int64)
+    count = min(max(1, round(num_rows * validation_split)), num_rows - 1)
+    return np.sort(np.random.default_rng(seed).choice(num_rows, count, replace=False)).astype(np.int64)

@@ -1,0 +1,79 @@
+"""Loss over the rows that are held out."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from typing import TYPE_CHECKING, Protocol
+
+import torch
+
+from sienn_ray.datasets.token_stream import Share, TokenArrays
+from sienn_ray.training.objectives import Example
+from sienn_ray.training.worker import Worker, global_sums
+
+if TYPE_CHECKING:
+    from sienn_ray.training.preparation import Learner
+    from sienn_ray.training.reporting import ProgressMeter
+
+# Tokens of held-out rows that a worker keeps, rather than tokenize them for each evaluation: 64 MiB or so.
+_MAX_KEPT_TOKENS = 4 * 1024**2
+
+
+class _Rows(Protocol):
+    def steps(self, share: Share, *, first_step: int, num_steps: int) -> Iterator[tuple[int, list[TokenArrays]]]: ...
+
+
+class Evaluation:
+    """Evaluates an adapter, as often as it is asked.
+
+    Args:
+        rows: The held-out rows, if any.
+        num_rows: How many there are, on all workers.
+        learner: Computes losses.
+        worker: This worker; each takes its share of the rows.
+        micro_batch_rows: Rows of a batch on each worker.
+    """
+
+    def __init__(
+        self, rows: _Rows | None, num_rows: int, learner: Learner, worker: Worker, *, micro_batch_rows: int
+    ) -> None:
+        self._rows = rows
+        self._learner = learner
+        self._worker = worker
+        self._share = Share(micro_batch_rows * worker.world_size, worker.rank, worker.world_size)
+        self._kept: list[list[Example]] | None = None
+        self.num_rows = num_rows if rows is not None else 0
+
+    @property
+    def num_batches(self) -> int:
+        """Batches of one evaluation, on each worker."""
+        return self._share.steps_per_epoch(self.num_rows)
+
+    @torch.no_grad()
+    def run(self, meter: ProgressMeter, *, epoch: int, step: int) -> float | None:
+        """Mean loss per completion token in nats, or per pair, over all workers; None where no row has an answer."""
+        self._learner.adapter.eval()
+        loss_sum, weight = 0.0, 0
+        for number, examples in enumerate(self._batches(), start=1):
+            batch_sum, batch_weight = self._learner.gradients.loss(examples)
+            loss_sum, weight = loss_sum + batch_sum, weight + batch_weight
+            meter.eval_batch(epoch=epoch, step=step, batch=number)
+        total, total_weight = global_sums([loss_sum, weight], self._worker.device)
+        return total / total_weight if total_weight else None
+
+    def _batches(self) -> Iterator[list[Example]]:
+        if self._kept is not None:
+            yield from self._kept
+            return
+        assert self._rows is not None  # noqa: S101
+        kept: list[list[Example]] | None = []
+        num_tokens = 0
+        for _, rows in self._rows.steps(self._share, first_step=0, num_steps=self.num_batches):
+            examples, _ = self._learner.gradients.examples(rows)
+            num_tokens += sum(len(ids) for example in examples for ids, _ in example)
+            if kept is not None:
+                kept.append(examples)
+            if num_tokens > _MAX_KEPT_TOKENS:
+                kept = None
+            yield examples
+        self._kept = kept

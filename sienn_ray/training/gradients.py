@@ -1,0 +1,154 @@
+"""The gradients of one optimizer step: over micro batches, over workers, and within the memory that there is."""
+
+from __future__ import annotations
+
+import gc
+import logging
+import math
+from collections.abc import Iterator, Sequence
+from typing import NamedTuple
+
+import torch
+
+from sienn_ray.errors import FailureReason, TrainingError
+from sienn_ray.training.config import TrainingConfig
+from sienn_ray.training.hardware import is_out_of_memory
+from sienn_ray.training.objectives import Example, Objective
+from sienn_ray.training.packing import TokenRow
+from sienn_ray.training.worker import Worker, add_up_gradients, global_sums
+
+logger = logging.getLogger(__name__)
+
+# Takes part in sharded forward passes where a worker has no rows left; its loss counts nothing.
+_FILLER_ROW = ([0, 0], [-100, 0])
+
+
+class StepLoss(NamedTuple):
+    """What one optimizer step was about, over all workers.
+
+    Args:
+        mean: Loss per completion token in nats, or per preference pair; NaN of no examples.
+        weight: Completion tokens or pairs.
+        num_tokens: All tokens of the rows.
+    """
+
+    mean: float
+    weight: int
+    num_tokens: int
+
+
+class GradientStep:
+    """Computes gradients and losses of examples, in micro batches.
+
+    Args:
+        objective: The loss.
+        worker: This worker.
+        config: Hyperparameters, for messages.
+        micro_batch_rows: Examples of a forward pass; halved when memory runs out.
+        min_micro_batches: Forward passes that every worker does in a step, however few examples it has; 0 where
+            workers needn't keep step with each other.
+        is_length_grouped: Whether examples of like lengths share a micro batch, since padding costs time.
+    """
+
+    def __init__(
+        self,
+        objective: Objective,
+        worker: Worker,
+        config: TrainingConfig,
+        *,
+        micro_batch_rows: int,
+        min_micro_batches: int = 0,
+        is_length_grouped: bool = False,
+    ) -> None:
+        self._objective = objective
+        self._worker = worker
+        self._config = config
+        self._min_micro_batches = min_micro_batches
+        self._is_length_grouped = is_length_grouped
+        self.micro_batch_rows = micro_batch_rows
+
+    def examples(self, rows: Sequence[TokenRow]) -> tuple[list[Example], int]:
+        """Rows that belong together, and how many were dropped; a dropped pair is one empty row."""
+        size = self._objective.rows_per_example
+        kept = [row for row in rows if row[0]]
+        return [tuple(kept[start : start + size]) for start in range(0, len(kept), size)], len(rows) - len(kept)
+
+    def accumulate(self, parameters: Sequence[torch.nn.Parameter], examples: Sequence[Example]) -> StepLoss:
+        """Leave the gradients of the mean loss over all workers' examples in the parameters.
+
+        Raises:
+            TrainingError: Memory doesn't even suffice for one example at a time.
+        """
+        own = [self._objective.weight(examples), sum(len(ids) for example in examples for ids, _ in example)]
+        weight, num_tokens = global_sums(own, self._worker.device)
+        own_sum = self._backward_within_memory(parameters, examples, 1.0 / max(weight, 1.0))
+        if not self._min_micro_batches:  # sharded parameters add theirs up themselves
+            add_up_gradients(parameters)
+        (loss_sum,) = global_sums([own_sum], self._worker.device)
+        return StepLoss(loss_sum / weight if weight else math.nan, int(weight), int(num_tokens))
+
+    @torch.no_grad()
+    def loss(self, examples: Sequence[Example]) -> tuple[float, int]:
+        """Sum of this worker's losses, and their weight."""
+        total = 0.0
+        for micro_batch, is_filler in self._micro_batches(examples):
+            total += 0.0 if is_filler else float(self._objective.loss_sum(micro_batch))
+            if is_filler:
+                self._objective.loss_sum(micro_batch)
+        return total, self._objective.weight(examples)
+
+    def _backward_within_memory(
+        self, parameters: Sequence[torch.nn.Parameter], examples: Sequence[Example], scale: float
+    ) -> float:
+        while True:
+            try:
+                return self._backward(examples, scale)
+            except (RuntimeError, MemoryError) as error:
+                if not is_out_of_memory(error) or self._min_micro_batches:
+                    raise
+                self._halve(error)
+            # Behind the handler: until it is left, the error holds the failed pass's tensors.
+            for parameter in parameters:
+                parameter.grad = None
+            gc.collect()
+            if torch.cuda.is_available():
+                torch.cuda.empty_cache()
+
+    def _halve(self, error: BaseException) -> None:
+        if self.micro_batch_rows == 1:
+            raise out_of_memory(self._config) from error
+        self.micro_batch_rows //= 2
+        logger.warning(
+            "out of memory: a micro batch has %d rows from now on, and a step as many more of them",
+            self.micro_batch_rows,
+        )
+
+    def _backward(self, examples: Sequence[Example], scale: float) -> float:
+        total = 0.0
+        for micro_batch, is_filler in self._micro_batches(examples):
+            loss = self._objective.loss_sum(micro_batch)
+            # Sharded parameters take the mean of all workers' gradients.
+            factor = self._worker.world_size if self._min_micro_batches else 1
+            (loss * (0.0 if is_filler else scale * factor)).backward()  # type: ignore[no-untyped-call]
+            total += 0.0 if is_filler else float(loss.detach())
+        return total
+
+    def _micro_batches(self, examples: Sequence[Example]) -> Iterator[tuple[Sequence[Example], bool]]:
+        """Micro batches, and whether each is only there to keep step."""
+        if self._is_length_grouped:
+            examples = sorted(examples, key=lambda example: -max(len(ids) for ids, _ in example))
+        starts = range(0, len(examples), self.micro_batch_rows)
+        for start in starts:
+            yield examples[start : start + self.micro_batch_rows], False
+        for _ in range(self._min_micro_batches - len(starts)):
+            yield [(_FILLER_ROW,) * self._objective.rows_per_example], True
+
+
+def out_of_memory(config: TrainingConfig) -> TrainingError:
+    """What to say when nothing smaller is left to try."""
+    return TrainingError(
+        f"out of memory even with one row at a time and max_length={config.max_length}; lower max_length or lora_r, "
+        "set gradient_checkpointing=true or quantization=nf4, choose a smaller base model, or give the workers more "
+        "memory",
+        FailureReason.OUT_OF_MEMORY,
+    )

@@ -1,0 +1,88 @@
+"""How a worker computes on the hardware that it was given: precision, threads, memory."""
+
+from __future__ import annotations
+
+import os
+
+import psutil
+import torch
+
+from sienn_ray.training.config import Precision
+
+# What `torch.cpu.get_capabilities` calls instructions for products in bfloat16.
+_FAST_BFLOAT16 = ("avx512_bf16", "amx_bf16", "amx_tile", "bf16")
+
+
+def choose_dtype(precision: Precision, device: torch.device) -> torch.dtype:
+    """The base model's data type: bfloat16 where the hardware multiplies it faster than float32.
+
+    Told from what the hardware says of itself: a measurement could come out differently when the run is repeated.
+    """
+    if precision != "auto":
+        return torch.bfloat16 if precision == "bfloat16" else torch.float32
+    return torch.bfloat16 if _is_fast_at_bfloat16(device) else torch.float32
+
+
+def _is_fast_at_bfloat16(device: torch.device) -> bool:
+    if device.type == "cuda":
+        return bool(torch.cuda.is_bf16_supported(including_emulation=False))
+    if device.type == "cpu":
+        capabilities = torch.cpu.get_capabilities()
+        return any(capabilities.get(name, False) for name in _FAST_BFLOAT16)
+    return False
+
+
+def use_all_cpus(num_cpus: int) -> int:
+    """Compute with as many threads as this worker has CPUs, and return how many that is.
+
+    Ray sets OMP_NUM_THREADS from what an actor reserves, which is 1 where it reserves a share of a CPU; torch has read
+    it by now.
+    """
+    num_threads = max(1, min(num_cpus, len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else num_cpus))
+    torch.set_num_threads(num_threads)
+    return num_threads
+
+
+def allow_tf32() -> None:
+    """Let a GPU's float32 products use TensorFloat-32: what is left in float32 is small, and needn't be exact."""
+    torch.set_float32_matmul_precision("high")
+
+
+def free_memory_bytes(device: torch.device) -> int:
+    """Memory that is left for activations on a device."""
+    if device.type == "cuda":
+        return int(torch.cuda.mem_get_info(device)[0])
+    return int(psutil.virtual_memory().available)
+
+
+def activation_bytes(config: object, num_tokens: int, dtype: torch.dtype) -> int:
+    """Roughly what a forward pass keeps for its backward pass, without gradient checkpointing.
+
+    Counted for a gated decoder layer with LoRA on every linear module: 16 tensors of the hidden size (inputs of norms
+    and projections, queries, keys, values, attention) and 4 of the intermediate size (gate, up, activation, product).
+
+    Args:
+        config: The base model's transformers configuration.
+        num_tokens: Tokens in one forward pass.
+        dtype: Data type of the activations.
+    """
+    hidden = int(getattr(config, "hidden_size", 0) or 0)
+    inner = int(getattr(config, "intermediate_size", None) or getattr(config, "n_inner", None) or 4 * hidden)
+    layers = int(getattr(config, "num_hidden_layers", 0) or 0)
+    return num_tokens * layers * (16 * hidden + 4 * inner) * dtype.itemsize
+
+
+def needs_gradient_checkpointing(
+    wanted: bool | None, config: object, num_tokens: int, dtype: torch.dtype, device: torch.device
+) -> bool:
+    """Whether activations are computed twice instead of kept: as wanted, else where they would take half the memory."""
+    if wanted is not None:
+        return wanted
+    return activation_bytes(config, num_tokens, dtype) > free_memory_bytes(device) // 2
+
+
+def is_out_of_memory(error: BaseException) -> bool:
+    """Whether an allocation failed. On a CPU PyTorch has no class for that, only its allocator's words."""
+    if isinstance(error, torch.OutOfMemoryError | MemoryError):
+        return True
+    return isinstance(error, RuntimeError) and "not enough memory" in str(error)

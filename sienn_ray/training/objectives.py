@@ -1,0 +1,96 @@
+"""What a run learns from: completions, or preferences between two of them."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from contextlib import AbstractContextManager
+from typing import Any, Protocol
+
+import torch
+import torch.nn.functional as F  # noqa: N812
+
+from sienn_ray.training.packing import TokenRow, num_targets
+from sienn_ray.training.scoring import Scorer
+
+# The rows that belong together: one, or a chosen and a rejected one.
+Example = tuple[TokenRow, ...]
+
+
+class Objective(Protocol):
+    """A loss that is a sum over examples, so that it can be computed in parts."""
+
+    rows_per_example: int
+
+    def weight(self, examples: Sequence[Example]) -> int:
+        """What the sum is to be divided by for a mean."""
+        ...
+
+    def loss_sum(self, examples: Sequence[Example]) -> torch.Tensor:
+        """Scalar float32; the loss of all examples."""
+        ...
+
+
+class CompletionObjective:
+    """Cross-entropy of every completion token.
+
+    The mean is over all completion tokens of a step. A mean of the rows' means would weigh a token by how short its
+    row is.
+    """
+
+    rows_per_example = 1
+
+    def __init__(self, scorer: Scorer) -> None:
+        self._scorer = scorer
+
+    def weight(self, examples: Sequence[Example]) -> int:
+        """Completion tokens."""
+        return sum(num_targets(labels) for ((_, labels),) in examples)
+
+    def loss_sum(self, examples: Sequence[Example]) -> torch.Tensor:
+        """In nats."""
+        return -self._scorer.log_probs(self._scorer.batch([row for (row,) in examples])).sum()
+
+
+class PreferenceObjective:
+    """Direct preference optimization (Rafailov et al. 2023, arXiv:2305.18290, equation 7).
+
+    The reference is the base model itself, the same one with its adapter switched off.
+
+    Args:
+        scorer: Says how likely a model with an adapter finds a row.
+        adapter: The PEFT model.
+        beta: How much a departure from the base model costs.
+    """
+
+    rows_per_example = 2
+
+    def __init__(self, scorer: Scorer, adapter: Any, beta: float) -> None:
+        self._scorer = scorer
+        self._adapter = adapter
+        self._beta = beta
+
+    def weight(self, examples: Sequence[Example]) -> int:
+        """Pairs."""
+        return len(examples)
+
+    def loss_sum(self, examples: Sequence[Example]) -> torch.Tensor:
+        """-log sigmoid(beta (policy's log-ratio of chosen to rejected - reference's)), summed over pairs."""
+        return -F.logsigmoid(self._beta * self.margins(examples)).sum()
+
+    def margins(self, examples: Sequence[Example]) -> torch.Tensor:
+        """(pairs,); how much more than the base model the adapter prefers the chosen answers, in nats."""
+        batch = self._scorer.batch([row for example in examples for row in example], group_size=2)
+        with torch.no_grad(), self._without_adapter():
+            reference = _row_sums(self._scorer.log_probs(batch), batch.targets_per_row)
+        policy = _row_sums(self._scorer.log_probs(batch), batch.targets_per_row)
+        margins = (policy - reference).view(-1, 2)
+        return margins[:, 0] - margins[:, 1]
+
+    def _without_adapter(self) -> AbstractContextManager[None]:
+        context: AbstractContextManager[None] = self._adapter.disable_adapter()
+        return context
+
+
+def _row_sums(values: torch.Tensor, sizes: Sequence[int]) -> torch.Tensor:
+    """(rows,); sums over successive stretches of a vector."""
+    return torch.stack([part.sum() for part in torch.split(values, list(sizes))])

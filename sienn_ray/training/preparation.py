@@ -1,0 +1,149 @@
+"""A base model with its adapter, made ready for the training loop as the hardware and the options want it."""
+
+from __future__ import annotations
+
+import logging
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from peft import PeftModel
+from transformers import PreTrainedModel
+
+from sienn_ray.training import sharding
+from sienn_ray.training.adapters import add_adapter, is_fused
+from sienn_ray.training.checkpoint import Restored, restore
+from sienn_ray.training.config import TrainingConfig
+from sienn_ray.training.gradients import GradientStep
+from sienn_ray.training.hardware import needs_gradient_checkpointing
+from sienn_ray.training.objectives import CompletionObjective, Objective, PreferenceObjective
+from sienn_ray.training.scoring import Scorer, body, can_pack, has_plain_head
+from sienn_ray.training.steps import StepPlan
+from sienn_ray.training.worker import Worker
+
+logger = logging.getLogger(__name__)
+
+
+@dataclass(frozen=True)
+class Learner:
+    """What the loop works with.
+
+    Args:
+        model: The base model, adapted in place.
+        adapter: PEFT's wrapper of it.
+        gradients: Computes losses and gradients.
+        restored: What the last checkpoint holds, if there is one.
+        is_sharded: Whether the base model is shared out among the workers.
+        facts: What was chosen, for whoever wants to repeat the run.
+    """
+
+    model: PreTrainedModel
+    adapter: PeftModel
+    gradients: GradientStep
+    restored: Restored | None
+    is_sharded: bool
+    facts: dict[str, Any]
+
+
+def prepare(
+    base: PreTrainedModel,
+    config: TrainingConfig,
+    worker: Worker,
+    plan: StepPlan,
+    *,
+    pad_token_id: int,
+    is_preference: bool,
+    micro_batch_rows: int | None = None,
+) -> Learner:
+    """Adapt a base model and choose how it is computed.
+
+    Args:
+        base: The base model as it was loaded.
+        config: Hyperparameters.
+        worker: This worker.
+        plan: Rows of steps and micro batches.
+        pad_token_id: Fills rows up where they can't be packed.
+        is_preference: Whether rows come in pairs of a chosen and a rejected answer.
+        micro_batch_rows: Rows of a forward pass, where the plan's turned out to be too many.
+
+    Raises:
+        TrainingError: The adapter can't sit where it should.
+    """
+    dtype = base.dtype
+    plain_head = has_plain_head(base)
+    is_packed = can_pack(base)
+    torch.manual_seed(config.seed)  # the same adapter on every worker
+    adapter = add_adapter(base, config)
+    with worker.last_checkpoint() as folder:
+        restored = None if folder is None else restore(folder, adapter)
+    micro_batch_rows = (restored.state.micro_batch_rows if restored else None) or micro_batch_rows
+    micro_batch_rows = min(micro_batch_rows or plan.micro_batch_rows, plan.micro_batch_rows)
+
+    num_rows = micro_batch_rows * (2 if is_preference else 1)
+    num_tokens = num_rows * config.max_length
+    text_config = base.config.get_text_config()
+    recomputes = needs_gradient_checkpointing(
+        config.gradient_checkpointing, text_config, num_tokens, dtype, worker.device
+    )
+    if recomputes:
+        _recompute_activations(base)
+        base.enable_input_require_grads()
+    is_sharded = sharding.is_sharded(config.sharding, base, worker.device, worker.world_size)
+    if is_sharded:
+        sharding.shard(adapter, base)
+    if config.torch_compile:
+        compile_layers(base)
+    use_autocast = dtype is torch.bfloat16 and not is_fused(config)
+    scorer = Scorer(
+        base,
+        pad_token_id,
+        worker.device,
+        is_packed=is_packed,
+        has_plain_head=plain_head,
+        use_autocast=use_autocast,
+    )
+    objective: Objective = (
+        PreferenceObjective(scorer, adapter, config.dpo_beta) if is_preference else CompletionObjective(scorer)
+    )
+    min_micro_batches = -(-plan.max_rows_per_worker // micro_batch_rows) if is_sharded else 0
+    gradients = GradientStep(
+        objective,
+        worker,
+        config,
+        micro_batch_rows=micro_batch_rows,
+        min_micro_batches=min_micro_batches,
+        is_length_grouped=not is_packed,
+    )
+    facts = {
+        "method": "dpo" if is_preference else "sft",
+        "precision": str(dtype).removeprefix("torch."),
+        "attention": base.config._attn_implementation,
+        "quantization": config.quantization,
+        "packed": is_packed,
+        "gradient_checkpointing": recomputes,
+        "sharded": is_sharded,
+        "threads_per_worker": torch.get_num_threads(),
+        "device": _name_of(worker.device),
+        "num_workers": worker.world_size,
+    }
+    logger.info("training with %s", facts)
+    return Learner(base, adapter, gradients, restored, is_sharded, facts)
+
+
+def _recompute_activations(model: PreTrainedModel) -> None:
+    """Switch gradient checkpointing on, under its name of the day: transformers renames it in version 6."""
+    if hasattr(model, "activation_checkpointing_enable"):
+        model.activation_checkpointing_enable()
+    else:
+        model.gradient_checkpointing_enable(gradient_checkpointing_kwargs={"use_reentrant": False})
+
+
+def compile_layers(model: PreTrainedModel) -> None:
+    """Compile each decoder layer by itself: they are alike, so that one compilation serves all."""
+    for module in body(model).modules():
+        if type(module).__name__ in (model._no_split_modules or ()):
+            module.compile(dynamic=True)
+
+
+def _name_of(device: torch.device) -> str:
+    return torch.cuda.get_device_name(device) if device.type == "cuda" else device.type

@@ -1,0 +1,79 @@
+"""Share a base model out among workers when it doesn't fit one of them (FSDP2)."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import torch
+from peft import PeftModel, get_peft_model_state_dict
+from torch.distributed.checkpoint.state_dict import (
+    StateDictOptions,
+    get_optimizer_state_dict,
+    set_optimizer_state_dict,
+)
+from torch.distributed.fsdp import fully_shard
+from transformers import PreTrainedModel
+
+from sienn_ray.training.checkpoint import Weights
+from sienn_ray.training.config import Sharding
+from sienn_ray.training.scoring import body
+
+# Of a GPU's memory; the rest is for activations.
+_MAX_WEIGHT_SHARE = 0.6
+
+
+def is_sharded(wanted: Sharding, model: PreTrainedModel, device: torch.device, world_size: int) -> bool:
+    """Whether the base model is to be shared out: as wanted, else where it takes most of a GPU's memory."""
+    if world_size == 1 or wanted == "never":
+        return False
+    if wanted == "always":
+        return True
+    if device.type != "cuda":
+        return False
+    size_bytes: int = model.get_memory_footprint()
+    return size_bytes > _MAX_WEIGHT_SHARE * torch.cuda.get_device_properties(device).total_memory
+
+
+def shard(adapter: PeftModel, model: PreTrainedModel) -> None:
+    """Divide the decoder layers, each with its part of the adapter, among all workers.
+
+    Embeddings and output head, which often are one tensor, stay whole on each.
+    """
+    decoder = body(model)
+    layers = [module for module in decoder.modules() if type(module).__name__ in (model._no_split_modules or ())]
+    whole = set(model.get_input_embeddings().parameters()) | set(model.get_output_embeddings().parameters())
+    for layer in layers:
+        fully_shard(layer)
+    fully_shard(decoder, ignored_params={p for p in whole if p in set(decoder.parameters())})
+    del adapter  # its parameters are the layers'
+
+
+def whole_weights(adapter: PeftModel) -> Weights:
+    """The adapter's weights by PEFT's names, copied to the CPU; every worker has to take part where they are shared."""
+    # Without this flag PEFT asks the hub whether the base model's vocabulary has grown.
+    weights: dict[str, Any] = get_peft_model_state_dict(adapter, save_embedding_layers=False)
+    return {name: _whole(value).detach().to("cpu", copy=True).contiguous() for name, value in weights.items()}
+
+
+def whole_optimizer_state(adapter: PeftModel, optimizer: torch.optim.Optimizer, *, sharded: bool) -> dict[str, Any]:
+    """The optimizer's state with whole tensors, on however many workers it is restored."""
+    if not sharded:
+        return optimizer.state_dict()
+    options = StateDictOptions(full_state_dict=True, cpu_offload=True)
+    state: dict[str, Any] = get_optimizer_state_dict(adapter, optimizer, options=options)
+    return state
+
+
+def load_optimizer_state(
+    adapter: PeftModel, optimizer: torch.optim.Optimizer, state: dict[str, Any], *, sharded: bool
+) -> None:
+    """The reverse."""
+    if not sharded:
+        optimizer.load_state_dict(state)
+        return
+    set_optimizer_state_dict(adapter, optimizer, state, options=StateDictOptions(full_state_dict=True))
+
+
+def _whole(value: Any) -> torch.Tensor:
+    whole: torch.Tensor = value.full_tensor() if hasattr(value, "full_tensor") else value
+    return whole

@@ -1,0 +1,92 @@
+"""Small runs of the whole loop without Ray."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import torch
+from safetensors.torch import load_file
+
+from sienn_ray.base_model import load_causal_lm
+from sienn_ray.datasets.tokenization import IGNORE_INDEX
+from sienn_ray.settings import Settings
+from sienn_ray.training import checkpoint
+from sienn_ray.training.config import LoraSettings, TrainingConfig
+from sienn_ray.training.loop import FineTune, LoopResult, LoopSpec
+from tests.fakes_training import FakeRows, FakeWorker, RecordingReporter, TokenRow
+from tests.tiny_model import TINY_ID
+
+CPU = torch.device("cpu")
+EOS = 2
+
+
+def row(number: int) -> TokenRow:
+    """A prompt of three tokens and a completion whose length differs from row to row."""
+    completion = [*range(100 + number, 103 + number + 3 * (number % 3)), EOS]
+    prompt = [10, 50 + number % 2, 51]
+    return [*prompt, *completion], [*[IGNORE_INDEX] * len(prompt), *completion]
+
+
+TRAIN_ROWS = [row(number) for number in range(12)]
+EVAL_ROWS = [row(number) for number in range(20, 23)]
+SETTINGS = Settings(report_interval_s=1e-9, checkpoint_interval_s=1e9)
+
+
+def config_of(**options: Any) -> TrainingConfig:
+    lora = LoraSettings(r=4, lora_alpha=8, lora_dropout=0.0)
+    defaults = {"base_model": TINY_ID, "learning_rate": 1e-3, "num_epochs": 2, "lora": lora, "precision": "float32"}
+    return TrainingConfig(**{**defaults, **options})
+
+
+@dataclass
+class Trainee:
+    """One run: its options, and what it runs on."""
+
+    model_folder: Path
+    checkpoints: Path
+    config: TrainingConfig = field(default_factory=config_of)
+    settings: Settings = SETTINGS
+    rows: FakeRows = field(default_factory=lambda: FakeRows(TRAIN_ROWS))
+    eval_rows: FakeRows | None = field(default_factory=lambda: FakeRows(EVAL_ROWS))
+    reporter: RecordingReporter = field(default_factory=RecordingReporter)
+    is_preference: bool = False
+    micro_batch_rows: int | None = None
+
+    def spec(self) -> LoopSpec:
+        return LoopSpec(
+            self.config,
+            self.settings,
+            self.reporter,
+            EOS,
+            self.rows,
+            self.eval_rows,
+            len(self.rows),
+            0 if self.eval_rows is None else len(self.eval_rows),
+            is_preference=self.is_preference,
+            micro_batch_rows=self.micro_batch_rows,
+        )
+
+    def train(self, base: Any = None, worker: FakeWorker | None = None) -> LoopResult:
+        self.checkpoints.mkdir(exist_ok=True)
+        with FineTune(self.spec(), worker or FakeWorker(self.checkpoints)) as run:
+            return run.train(base or load_causal_lm(self.model_folder, CPU))
+
+    @property
+    def last(self) -> Path:
+        return max(self.checkpoints.glob("*"), key=lambda folder: int(folder.name))
+
+    @property
+    def state(self) -> checkpoint.RunState:
+        return checkpoint.read_state(self.last)
+
+    @property
+    def weights(self) -> dict[str, torch.Tensor]:
+        return load_file(self.last / checkpoint.ADAPTER_WEIGHTS)
+
+    @property
+    def losses(self) -> list[float]:
+        return [
+            loss for entry in self.state.history for loss in (entry.train_loss, entry.eval_loss) if loss is not None
+        ]
