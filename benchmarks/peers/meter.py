@@ -9,6 +9,15 @@ from pathlib import Path
 from typing import Any
 
 
+@dataclass(frozen=True)
+class Mark:
+    """A moment of a run; `cpu_s` adds up all threads."""
+
+    wall_s: float
+    cpu_s: float
+    num_tokens: int
+
+
 @dataclass
 class Meter:
     """Counts each batch as the trainer computes its loss.
@@ -21,7 +30,7 @@ class Meter:
     num_completion_tokens: int = 0
     num_computed_positions: int = 0
     num_steps: int = 0
-    _marks: list[tuple[float, int]] = field(default_factory=list)
+    _marks: list[Mark] = field(default_factory=list)
 
     def count(self, batch: dict[str, Any]) -> None:
         """Count a batch: without an attention mask, all of it is tokens."""
@@ -32,13 +41,13 @@ class Meter:
 
     def mark(self) -> None:
         """Note the time and the tokens up to here."""
-        self._marks.append((time.perf_counter(), self.num_tokens))
+        self._marks.append(Mark(time.perf_counter(), time.process_time(), self.num_tokens))
 
     @property
-    def timed(self) -> tuple[float, int]:
-        """Seconds and tokens after the warm-up."""
-        (start_s, start_tokens), (end_s, end_tokens) = self._marks[1 if self.num_steps > 1 else 0], self._marks[-1]
-        return end_s - start_s, end_tokens - start_tokens
+    def timed(self) -> Mark:
+        """Seconds, CPU seconds and tokens after the warm-up."""
+        start, end = self._marks[1 if self.num_steps > 1 else 0], self._marks[-1]
+        return Mark(end.wall_s - start.wall_s, end.cpu_s - start.cpu_s, end.num_tokens - start.num_tokens)
 
 
 def memory_mib(name: str) -> float:

@@ -21,13 +21,13 @@ from pathlib import Path
 from typing import Any
 
 from meter import Meter, memory_mib
-from rows import ChatRow, TokenRow, mean_loss, read_rows, tokenize
+from rows import TokenRow, mean_loss, read_rows, tokenize
 
 PEERS = ("trl", "trl-packed", "trl-bf16", "trl-packed-bf16", "padded", "padded-bf16")
 PROJECTIONS = ["q_proj", "k_proj", "v_proj", "o_proj", "gate_proj", "up_proj", "down_proj"]
 LIBRARIES = ("torch", "transformers", "peft", "accelerate", "datasets", "trl")
 
-TRL_SETTINGS: dict[str, Any] = {}
+UNPACKED_SETTINGS: dict[str, Any] = {"padding_free": True, "max_length": None}
 PACKED_SETTINGS: dict[str, Any] = {"packing": True}
 
 
@@ -41,32 +41,32 @@ def main() -> None:
     torch.set_num_threads(os.cpu_count() or 1)
     tokenizer = AutoTokenizer.from_pretrained(options.model_folder, local_files_only=True)
     tokenizer.pad_token = tokenizer.pad_token or tokenizer.eos_token
-    chat_rows = read_rows(options.train)
-    rows = tokenize(tokenizer, chat_rows, options.max_length)
+    rows = tokenize(tokenizer, read_rows(options.train), options.max_length)
     eval_rows = tokenize(tokenizer, read_rows(options.eval), options.max_length)
 
     meter = Meter()
     with tempfile.TemporaryDirectory() as scratch, contextlib.redirect_stdout(sys.stderr):
         make_trainer = padded_trainer if options.peer.startswith("padded") else trl_trainer
-        trainer = make_trainer(options, tokenizer, chat_rows, rows, meter, scratch)
+        trainer = make_trainer(options, tokenizer, rows, meter, scratch)
         rss_before_mib = memory_mib("VmRSS")
         trainer.train()
         peak_mib = memory_mib("VmHWM")
         eval_loss = evaluate(options.model_folder, trainer, eval_rows, Path(scratch) / "adapter")
-    seconds, timed_tokens = meter.timed
+    timed = meter.timed
     result = {
         "peer": options.peer,
-        "tokens_per_s": timed_tokens / seconds,
-        "timed_s": seconds,
-        "timed_tokens": timed_tokens,
+        "tokens_per_s": timed.num_tokens / timed.wall_s,
+        "timed_s": timed.wall_s,
+        "timed_tokens": timed.num_tokens,
+        # Of what all threads could have had. Clearly less than 1 says that other programs took the CPU meanwhile.
+        "cpu_share": timed.cpu_s / (timed.wall_s * torch.get_num_threads()),
         "rss_before_training_mib": rss_before_mib,
         "peak_rss_mib": peak_mib,
         "eval_loss": eval_loss,
         "num_rows": len(rows),
         "num_steps": meter.num_steps,
         "tokens_per_step": meter.num_tokens / meter.num_steps,
-        # As the trainer saw them, and by the definition of rows.py. TRL learns the newline behind the end of turn too:
-        # a token more for each row that isn't cut.
+        # As the trainer saw them, and by the definition of rows.py: the same, or it trained on something else.
         "num_tokens": meter.num_tokens,
         "num_completion_tokens": meter.num_completion_tokens,
         "num_computed_positions": meter.num_computed_positions,
@@ -112,8 +112,11 @@ def is_bf16(options: argparse.Namespace) -> bool:
 
 def common_arguments(options: argparse.Namespace, scratch: str) -> dict[str, Any]:
     """What all peers share; `TrainingArguments` clips at a norm of 1 and uses AdamW by default, here it is said."""
+    import torch
+
     return {
         "output_dir": scratch,
+        "use_cpu": not torch.accelerator.is_available(),  # bf16 on a CPU is refused without it
         "per_device_train_batch_size": options.batch_size,
         "num_train_epochs": options.epochs,
         "learning_rate": options.learning_rate,
@@ -155,15 +158,12 @@ def adapted_model(options: argparse.Namespace) -> Any:
     return get_peft_model(base, config)
 
 
-def trl_trainer(
-    options: argparse.Namespace,
-    tokenizer: Any,
-    chat_rows: list[ChatRow],
-    rows: list[TokenRow],
-    meter: Meter,
-    scratch: str,
-) -> Any:
-    """TRL's `SFTTrainer`, with prompt-completion rows, so that the loss is on completions only."""
+def trl_trainer(options: argparse.Namespace, tokenizer: Any, rows: list[TokenRow], meter: Meter, scratch: str) -> Any:
+    """TRL's `SFTTrainer`.
+
+    It gets tokens and labels, which it trains on as they are. From prompts and completions it would make the same, and
+    learn the newline behind the end of turn as well.
+    """
     from datasets import Dataset
     from trl import SFTConfig, SFTTrainer
 
@@ -172,13 +172,18 @@ def trl_trainer(
             meter.count(inputs)
             return super().compute_loss(model, inputs, *args, **kwargs)
 
-    arguments = common_arguments(options, scratch) | {"max_length": options.max_length} | TRL_SETTINGS
+    arguments = common_arguments(options, scratch)
     if options.peer.startswith("trl-packed"):
-        arguments |= PACKED_SETTINGS | {"per_device_train_batch_size": blocks_per_step(options, rows)}
+        arguments |= PACKED_SETTINGS | {
+            "max_length": options.max_length,
+            "per_device_train_batch_size": blocks_per_step(options, rows),
+        }
+    else:
+        arguments |= UNPACKED_SETTINGS
     return MeteredTrainer(
         model=adapted_model(options),
         args=SFTConfig(**arguments | overrides(options)),
-        train_dataset=Dataset.from_list([{"prompt": row.prompt, "completion": row.completion} for row in chat_rows]),
+        train_dataset=Dataset.from_list([{"input_ids": row.input_ids, "labels": row.labels} for row in rows]),
         processing_class=tokenizer,
         callbacks=[metering(meter)],
     )
@@ -191,12 +196,7 @@ def blocks_per_step(options: argparse.Namespace, rows: list[TokenRow]) -> int:
 
 
 def padded_trainer(
-    options: argparse.Namespace,
-    tokenizer: Any,
-    chat_rows: list[ChatRow],
-    rows: list[TokenRow],
-    meter: Meter,
-    scratch: str,
+    options: argparse.Namespace, tokenizer: Any, rows: list[TokenRow], meter: Meter, scratch: str
 ) -> Any:
     """The recipe of most tutorials: transformers' `Trainer`, every row padded to `max_length`."""
     from datasets import Dataset
@@ -207,7 +207,6 @@ def padded_trainer(
             meter.count(inputs)
             return super().compute_loss(model, inputs, *args, **kwargs)
 
-    del chat_rows
     return MeteredTrainer(
         model=adapted_model(options),
         args=TrainingArguments(**common_arguments(options, scratch) | overrides(options)),
