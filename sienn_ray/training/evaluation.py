@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
+from contextlib import nullcontext
 from typing import TYPE_CHECKING, Protocol
 
 import torch
@@ -50,9 +51,20 @@ class Evaluation:
         return self._share.steps_per_epoch(self.num_rows)
 
     @torch.no_grad()
-    def run(self, meter: ProgressMeter, *, epoch: int, step: int) -> float | None:
-        """Mean loss per completion token in nats, or per pair, over all workers; None where no row has an answer."""
+    def run(self, meter: ProgressMeter, *, epoch: int, step: int, is_base: bool = False) -> float | None:
+        """Mean loss per completion token in nats, or per pair, over all workers; None where no row has an answer.
+
+        Args:
+            meter: Told after each batch.
+            epoch: For the meter.
+            step: For the meter.
+            is_base: Whether to evaluate the base model, without the adapter.
+        """
         self._learner.adapter.eval()
+        with self._learner.gradients.without_adapter() if is_base else nullcontext():
+            return self._loss(meter, epoch, step)
+
+    def _loss(self, meter: ProgressMeter, epoch: int, step: int) -> float | None:
         loss_sum, weight = 0.0, 0
         for number, examples in enumerate(self._batches(), start=1):
             batch_sum, batch_weight = self._learner.gradients.loss(examples)

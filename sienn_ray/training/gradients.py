@@ -6,6 +6,7 @@ import gc
 import logging
 import math
 from collections.abc import Iterator, Sequence
+from contextlib import AbstractContextManager
 from typing import NamedTuple
 
 import torch
@@ -72,6 +73,10 @@ class GradientStep:
         size = self._objective.rows_per_example
         kept = [row for row in rows if row[0]]
         return [tuple(kept[start : start + size]) for start in range(0, len(kept), size)], len(rows) - len(kept)
+
+    def without_adapter(self) -> AbstractContextManager[None]:
+        """Compute losses of the base model meanwhile."""
+        return self._objective.without_adapter()
 
     def accumulate(self, parameters: Sequence[torch.nn.Parameter], examples: Sequence[Example]) -> StepLoss:
         """Leave the gradients of the mean loss over all workers' examples in the parameters.

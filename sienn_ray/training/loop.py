@@ -179,9 +179,7 @@ class FineTune:
         peak_rates = [float(group["lr"]) for group in optimizer.param_groups]
         schedule = Schedule(config.lr_scheduler, config.warmup_ratio, plan.num_steps)
         if learner.restored is not None:
-            load_optimizer_state(
-                learner.adapter, optimizer, learner.restored.optimizer_state, sharded=learner.is_sharded
-            )
+            load_optimizer_state(optimizer, learner.restored.optimizer_state)
             self._best_weights = learner.restored.best_weights
             logger.info("Resuming after step %d", state.steps_done)
         spec.timeline.mark("prepare_adapter")
@@ -200,10 +198,6 @@ class FineTune:
         )
         keeper = _Keeper(self._worker, learner, optimizer, spec.settings.checkpoint_interval_s)
         began = time.monotonic() - state.elapsed_s
-
-        if not state.history and evaluation.num_rows:
-            self._evaluate(evaluation, meter, learner)
-            spec.timeline.mark("first_evaluation")
 
         wishes = _Wishes()
         for step, rows in self._steps:
@@ -246,6 +240,8 @@ class FineTune:
                 spec.timeline.complete()
                 meter.tell_timeline(spec.timeline.seconds(), epoch=epoch, step=state.steps_done)
 
+            if evaluation.num_rows and not any(entry.step == 0 for entry in state.history):
+                self._evaluate_base(evaluation, meter)
             wishes = self._agree(keeper, num_dropped, epoch)
             ends_epoch = plan.ends_epoch(state.steps_done)
             if ends_epoch:
@@ -266,7 +262,7 @@ class FineTune:
     def _evaluate(self, evaluation: Evaluation, meter: ProgressMeter, learner: Learner) -> None:
         """Evaluate where there is anything to evaluate on, and keep the best adapter."""
         state = self._state
-        epoch = self._plan.epoch_of(state.steps_done - 1) if state.steps_done else 0
+        epoch = self._plan.epoch_of(state.steps_done - 1)
         train_loss = state.epoch_loss_sum / state.epoch_weight if state.epoch_weight else None
         eval_loss = None
         if evaluation.num_rows:
@@ -275,7 +271,7 @@ class FineTune:
             _check_finite("evaluation loss", eval_loss, state.steps_done, self._config)
             meter.evaluated(epoch=epoch, step=state.steps_done, eval_loss=eval_loss)
         state.history.append(EvalRecord(epoch, train_loss, eval_loss, state.steps_done))
-        if eval_loss is None or not state.steps_done:
+        if eval_loss is None:
             return
         if state.best_eval_loss is None or eval_loss < state.best_eval_loss:
             state.best_eval_loss, state.best_step, state.best_epoch = eval_loss, state.steps_done, epoch
@@ -283,6 +279,15 @@ class FineTune:
             self._best_weights = whole_weights(learner.adapter)
         else:
             state.evals_without_gain += 1
+
+    def _evaluate_base(self, evaluation: Evaluation, meter: ProgressMeter) -> None:
+        """Evaluate the base model, to compare with; after the first step, which shouldn't have to wait for that."""
+        loss = evaluation.run(meter, epoch=0, step=self._state.steps_done, is_base=True)
+        if loss is None:
+            return
+        _check_finite("evaluation loss", loss, 0, self._config)
+        meter.evaluated(epoch=0, step=0, eval_loss=loss)
+        self._state.history.insert(0, EvalRecord(0, None, loss, 0))
 
     def _agree(self, keeper: _Keeper, num_dropped: int, epoch: int) -> _Wishes:
         """What the first worker wants, on all of them: each must leave the loop at the same step."""
@@ -347,7 +352,7 @@ class _Keeper:
         """
         learner = self._learner
         weights = whole_weights(learner.adapter)
-        optimizer_state = whole_optimizer_state(learner.adapter, self._optimizer, sharded=learner.is_sharded)
+        optimizer_state = whole_optimizer_state(self._optimizer)
         metrics = {"step": state.steps_done, "eval_loss": state.history[-1].eval_loss if state.history else None}
         if self._worker.rank != 0:
             self._worker.report(metrics, None)

@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from contextlib import AbstractContextManager
+from collections.abc import Iterator, Sequence
+from contextlib import AbstractContextManager, contextmanager
 from typing import Any, Protocol
 
 import torch
@@ -20,6 +20,10 @@ class Objective(Protocol):
     """A loss that is a sum over examples, so that it can be computed in parts."""
 
     rows_per_example: int
+
+    def without_adapter(self) -> AbstractContextManager[None]:
+        """Compute losses of the base model meanwhile."""
+        ...
 
     def weight(self, examples: Sequence[Example]) -> int:
         """What the sum is to be divided by for a mean."""
@@ -39,8 +43,14 @@ class CompletionObjective:
 
     rows_per_example = 1
 
-    def __init__(self, scorer: Scorer) -> None:
+    def __init__(self, scorer: Scorer, adapter: Any) -> None:
         self._scorer = scorer
+        self._adapter = adapter
+
+    def without_adapter(self) -> AbstractContextManager[None]:
+        """See `Objective.without_adapter`."""
+        context: AbstractContextManager[None] = self._adapter.disable_adapter()
+        return context
 
     def weight(self, examples: Sequence[Example]) -> int:
         """Completion tokens."""
@@ -68,6 +78,14 @@ class PreferenceObjective:
         self._scorer = scorer
         self._adapter = adapter
         self._beta = beta
+        self._is_base = False
+
+    @contextmanager
+    def without_adapter(self) -> Iterator[None]:
+        """See `Objective.without_adapter`."""
+        self._is_base = True
+        yield
+        self._is_base = False
 
     def weight(self, examples: Sequence[Example]) -> int:
         """Pairs."""
@@ -79,16 +97,14 @@ class PreferenceObjective:
 
     def margins(self, examples: Sequence[Example]) -> torch.Tensor:
         """(pairs,); how much more than the base model the adapter prefers the chosen answers, in nats."""
+        if self._is_base:  # which differs from itself in nothing
+            return torch.zeros(len(examples))
         batch = self._scorer.batch([row for example in examples for row in example], group_size=2)
-        with torch.no_grad(), self._without_adapter():
+        with torch.no_grad(), self._adapter.disable_adapter():
             reference = _row_sums(self._scorer.log_probs(batch), batch.targets_per_row)
         policy = _row_sums(self._scorer.log_probs(batch), batch.targets_per_row)
         margins = (policy - reference).view(-1, 2)
         return margins[:, 0] - margins[:, 1]
-
-    def _without_adapter(self) -> AbstractContextManager[None]:
-        context: AbstractContextManager[None] = self._adapter.disable_adapter()
-        return context
 
 
 def _row_sums(values: torch.Tensor, sizes: Sequence[int]) -> torch.Tensor:

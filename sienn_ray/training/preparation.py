@@ -103,7 +103,7 @@ def prepare(
         use_autocast=use_autocast,
     )
     objective: Objective = (
-        PreferenceObjective(scorer, adapter, config.dpo_beta) if is_preference else CompletionObjective(scorer)
+        PreferenceObjective(scorer, adapter, config.dpo_beta) if is_preference else CompletionObjective(scorer, adapter)
     )
     min_micro_batches = -(-plan.max_rows_per_worker // micro_batch_rows) if is_sharded else 0
     gradients = GradientStep(

@@ -6,12 +6,8 @@ from typing import Any
 
 import torch
 from peft import PeftModel, get_peft_model_state_dict
-from torch.distributed.checkpoint.state_dict import (
-    StateDictOptions,
-    get_optimizer_state_dict,
-    set_optimizer_state_dict,
-)
 from torch.distributed.fsdp import fully_shard
+from torch.distributed.tensor import DTensor, distribute_tensor
 from transformers import PreTrainedModel
 
 from sienn_ray.training.checkpoint import Weights
@@ -55,25 +51,33 @@ def whole_weights(adapter: PeftModel) -> Weights:
     return {name: _whole(value).detach().to("cpu", copy=True).contiguous() for name, value in weights.items()}
 
 
-def whole_optimizer_state(adapter: PeftModel, optimizer: torch.optim.Optimizer, *, sharded: bool) -> dict[str, Any]:
-    """The optimizer's state with whole tensors, on however many workers it is restored."""
-    if not sharded:
-        return optimizer.state_dict()
-    options = StateDictOptions(full_state_dict=True, cpu_offload=True)
-    state: dict[str, Any] = get_optimizer_state_dict(adapter, optimizer, options=options)
-    return state
+def whole_optimizer_state(optimizer: torch.optim.Optimizer) -> dict[str, Any]:
+    """The optimizer's state with whole tensors, so that any number of workers can go on with it.
+
+    Every worker has to take part where they are shared out.
+    """
+    state = optimizer.state_dict()
+    whole = {
+        number: {name: _whole(value) for name, value in values.items()} for number, values in state["state"].items()
+    }
+    return {**state, "state": whole}
 
 
-def load_optimizer_state(
-    adapter: PeftModel, optimizer: torch.optim.Optimizer, state: dict[str, Any], *, sharded: bool
-) -> None:
-    """The reverse."""
-    if not sharded:
-        optimizer.load_state_dict(state)
-        return
-    set_optimizer_state_dict(adapter, optimizer, state, options=StateDictOptions(full_state_dict=True))
+def load_optimizer_state(optimizer: torch.optim.Optimizer, state: dict[str, Any]) -> None:
+    """Take whole tensors back, each worker its part of those whose parameters are shared out."""
+    parameters = [parameter for group in optimizer.param_groups for parameter in group["params"]]
+    parts = {
+        number: {name: _part(value, parameters[number]) for name, value in values.items()}
+        for number, values in state["state"].items()
+    }
+    optimizer.load_state_dict({**state, "state": parts})
 
 
-def _whole(value: Any) -> torch.Tensor:
-    whole: torch.Tensor = value.full_tensor() if hasattr(value, "full_tensor") else value
-    return whole
+def _part(value: Any, parameter: torch.Tensor) -> Any:
+    if isinstance(parameter, DTensor) and isinstance(value, torch.Tensor) and value.shape == parameter.shape:
+        return distribute_tensor(value.to(parameter.device), parameter.device_mesh, parameter.placements)
+    return value
+
+
+def _whole(value: Any) -> Any:
+    return value.full_tensor() if isinstance(value, DTensor) else value

@@ -33,9 +33,13 @@ def test_a_job_moves_through_its_phases_and_ends_with_its_facts(service: Service
         return bool(job["status"] == "completed")
 
     done = service.wait_until(job_id, look, "completion")
-    phases = {job["meta"].get("phase") for job in seen}
+    # Some are too short to be seen by looking.
+    phases = {event["data"].get("phase") for event in service.get(f"/api/jobs/{job_id}/events")["events"]}
     progress = [job["progress"] for job in seen]
-    assert {"loading_data", "training"} <= phases
+    assert {"loading_data", "waiting_for_resources", "loading_model", "training", "saving"} <= phases
+    timeline = done["meta"]["timeline"]
+    assert {"wait_and_submit", "join_cluster", "import_program", "start_workers", "first_step"} <= timeline.keys()
+    assert timeline["total"] > 0
     assert progress == sorted(progress)
     assert len(set(progress)) > 4, progress
     assert done["progress"] == 100

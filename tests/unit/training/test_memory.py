@@ -1,0 +1,92 @@
+"""What happens when memory runs out."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+
+import pytest
+import torch
+
+from sienn_ray.errors import FailureReason, TrainingError
+from sienn_ray.training import hardware
+from sienn_ray.training.objectives import CompletionObjective, Example
+from tests.unit.training.training import Trainee, config_of
+
+
+def limit_rows(monkeypatch: pytest.MonkeyPatch, max_rows: int, error: Exception) -> list[int]:
+    """Let a forward pass of more rows fail as an allocation does; the sizes that were tried."""
+    loss_sum, tried = CompletionObjective.loss_sum, []
+
+    def limited(self: CompletionObjective, examples: Sequence[Example]) -> torch.Tensor:
+        tried.append(len(examples))
+        if torch.is_grad_enabled() and len(examples) > max_rows:
+            raise error
+        return loss_sum(self, examples)
+
+    monkeypatch.setattr(CompletionObjective, "loss_sum", limited)
+    return tried
+
+
+@pytest.mark.parametrize(
+    "error",
+    [
+        torch.OutOfMemoryError("CUDA out of memory"),
+        RuntimeError("[enforce fail] DefaultCPUAllocator: not enough memory: you tried to allocate 1 bytes."),
+        MemoryError(),
+    ],
+)
+def test_the_micro_batch_is_halved_and_the_step_stays_the_same(
+    tiny_model_folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, error: Exception
+) -> None:
+    whole = Trainee(tiny_model_folder, tmp_path / "whole", config_of(batch_size=4), eval_rows=None)
+    whole.train()
+    tried = limit_rows(monkeypatch, 1, error)
+    small = Trainee(tiny_model_folder, tmp_path / "small", config_of(batch_size=4), eval_rows=None)
+    small.train()
+    assert tried[:7] == [4, 2, 1, 1, 1, 1, 1]
+    torch.testing.assert_close(small.weights, whole.weights, rtol=1e-3, atol=1e-6)
+    assert small.losses == pytest.approx(whole.losses, rel=1e-5)
+    assert small.state.steps_done == whole.state.steps_done
+    assert small.state.micro_batch_rows == 1  # where it resumes, it begins with what worked
+
+
+def test_one_row_that_does_not_fit_ends_the_run(
+    tiny_model_folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    limit_rows(monkeypatch, 0, MemoryError())
+    run = Trainee(tiny_model_folder, tmp_path / "run", eval_rows=None)
+    with pytest.raises(TrainingError, match="one row at a time and max_length=512; lower max_length") as error:
+        run.train()
+    assert error.value.reason is FailureReason.OUT_OF_MEMORY
+
+
+def test_other_errors_are_not_taken_for_it(
+    tiny_model_folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    limit_rows(monkeypatch, 0, RuntimeError("shapes don't fit"))
+    with pytest.raises(RuntimeError, match="shapes don't fit"):
+        Trainee(tiny_model_folder, tmp_path / "run", eval_rows=None).train()
+
+
+def test_a_killed_worker_begins_with_fewer_rows(tiny_model_folder: Path, tmp_path: Path) -> None:
+    run = Trainee(tiny_model_folder, tmp_path / "run", config_of(batch_size=4), micro_batch_rows=2)
+    run.train()
+    assert run.state.micro_batch_rows == 2
+    assert run.state.steps_done == 6
+
+
+class _Shape:
+    hidden_size, intermediate_size, num_hidden_layers = 4096, 11008, 32
+
+
+def test_gradient_checkpointing_where_activations_take_half_the_memory(monkeypatch: pytest.MonkeyPatch) -> None:
+    args = (_Shape(), 8192, torch.bfloat16, torch.device("cpu"))
+    needed = hardware.activation_bytes(*args[:3])
+    assert needed == 8192 * 32 * (16 * 4096 + 4 * 11008) * 2
+    monkeypatch.setattr(hardware, "free_memory_bytes", lambda device: 2 * needed - 1024)
+    assert hardware.needs_gradient_checkpointing(None, *args)
+    assert not hardware.needs_gradient_checkpointing(False, *args)
+    monkeypatch.setattr(hardware, "free_memory_bytes", lambda device: 2 * needed)
+    assert not hardware.needs_gradient_checkpointing(None, *args)
+    assert hardware.needs_gradient_checkpointing(True, *args)
