@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator
-from contextlib import AbstractContextManager
+from contextlib import AbstractContextManager, suppress
 from queue import Empty, Full, Queue
 from threading import Event, Thread
 from types import TracebackType
@@ -47,21 +47,22 @@ class Prefetched(Iterator[_Element], AbstractContextManager["Prefetched[_Element
         return False
 
     def __next__(self) -> _Element:
+        if self._is_closed.is_set():  # what the thread had in hand may still get into the queue
+            raise StopIteration
         element, error = self._queue.get()
         if error is not None:
             self._is_closed.set()
-            self._queue.put((None, StopIteration()))  # for whoever asks once more
             raise error
         return element  # type: ignore[return-value]
 
     def close(self) -> None:
         """Stop running ahead; the thread ends at its next element."""
         self._is_closed.set()
-        try:
+        with suppress(Empty):
             while True:
                 self._queue.get_nowait()
-        except Empty:
-            self._queue.put((None, StopIteration()))
+        with suppress(Full):  # then whoever waits has got something
+            self._queue.put_nowait((None, StopIteration()))
 
     def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, at: TracebackType | None) -> None:
         self.close()
