@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import resource
 
 import psutil
 import torch
@@ -11,6 +12,9 @@ from sienn_ray.training.config import Precision
 
 # What `torch.cpu.get_capabilities` calls instructions for products in bfloat16.
 _FAST_BFLOAT16 = ("avx512_bf16", "amx_bf16", "amx_tile", "bf16")
+
+# The second ones are what Linux gets.
+_CPU_ALLOCATOR_WORDS = ("not enough memory", "can't allocate memory")
 
 
 def choose_dtype(precision: Precision, device: torch.device) -> torch.dtype:
@@ -55,6 +59,13 @@ def free_memory_bytes(device: torch.device) -> int:
     return int(psutil.virtual_memory().available)
 
 
+def peak_memory_bytes(device: torch.device) -> int:
+    """Most memory that this process had on a GPU, or on a CPU resident."""
+    if device.type == "cuda":
+        return int(torch.cuda.max_memory_allocated(device))
+    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024
+
+
 def activation_bytes(config: object, num_tokens: int, dtype: torch.dtype) -> int:
     """Roughly what a forward pass keeps for its backward pass, without gradient checkpointing.
 
@@ -85,4 +96,4 @@ def is_out_of_memory(error: BaseException) -> bool:
     """Whether an allocation failed. On a CPU PyTorch has no class for that, only its allocator's words."""
     if isinstance(error, torch.OutOfMemoryError | MemoryError):
         return True
-    return isinstance(error, RuntimeError) and "not enough memory" in str(error)
+    return isinstance(error, RuntimeError) and any(words in str(error) for words in _CPU_ALLOCATOR_WORDS)

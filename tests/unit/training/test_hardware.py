@@ -1,0 +1,124 @@
+from __future__ import annotations
+
+import os
+from collections.abc import Iterator
+from typing import Any
+
+import pytest
+import torch
+
+from sienn_ray.training.hardware import (
+    activation_bytes,
+    choose_dtype,
+    free_memory_bytes,
+    is_out_of_memory,
+    needs_gradient_checkpointing,
+    use_all_cpus,
+)
+from tests.architectures import ARCHITECTURES
+
+CPU = torch.device("cpu")
+
+
+def give_cpu(monkeypatch: pytest.MonkeyPatch, capabilities: dict[str, Any]) -> None:
+    monkeypatch.setattr(torch.cpu, "get_capabilities", lambda: capabilities)
+
+
+class TestDtype:
+    @pytest.mark.parametrize("has_bfloat16", [True, False])
+    def test_what_is_asked_for_is_taken_on_any_hardware(
+        self, monkeypatch: pytest.MonkeyPatch, *, has_bfloat16: bool
+    ) -> None:
+        give_cpu(monkeypatch, {"amx_bf16": has_bfloat16})
+        assert choose_dtype("float32", CPU) is torch.float32
+        assert choose_dtype("bfloat16", CPU) is torch.bfloat16
+
+    @pytest.mark.parametrize(
+        ("capabilities", "dtype"),
+        [
+            ({"avx512_bf16": True}, torch.bfloat16),
+            ({"avx512_bf16": False, "amx_bf16": True}, torch.bfloat16),
+            ({"amx_tile": True}, torch.bfloat16),
+            ({"bf16": True, "architecture": "aarch64"}, torch.bfloat16),
+            ({"avx512_bf16": False, "amx_bf16": False}, torch.float32),
+            ({"avx2": True, "avx512_f": True, "architecture": "x86_64"}, torch.float32),
+            ({}, torch.float32),
+        ],
+    )
+    def test_a_cpu_gets_bfloat16_where_it_multiplies_that_fast(
+        self, monkeypatch: pytest.MonkeyPatch, capabilities: dict[str, Any], dtype: torch.dtype
+    ) -> None:
+        give_cpu(monkeypatch, capabilities)
+        assert choose_dtype("auto", CPU) is dtype
+
+    def test_so_it_is_asked_what_it_can_do(self) -> None:
+        assert choose_dtype("auto", CPU) in {torch.bfloat16, torch.float32}
+        assert "architecture" in torch.cpu.get_capabilities()
+
+    def test_other_devices_get_float32(self) -> None:
+        assert choose_dtype("auto", torch.device("mps")) is torch.float32
+
+
+class TestCpus:
+    @pytest.fixture(autouse=True)
+    def _threads_as_before(self) -> Iterator[None]:
+        before = torch.get_num_threads()
+        yield
+        torch.set_num_threads(before)
+
+    @pytest.mark.parametrize("num_cpus", [0, 1, 2, 10_000])
+    def test_threads_are_as_many_as_cpus_but_one_at_least(self, num_cpus: int) -> None:
+        num_usable = len(os.sched_getaffinity(0))
+        expected = max(1, min(num_cpus, num_usable))
+        assert use_all_cpus(num_cpus) == torch.get_num_threads() == expected
+
+
+class TestMemory:
+    def test_activations_grow_with_what_goes_through(self) -> None:
+        config = ARCHITECTURES["llama"]()
+        one = activation_bytes(config, 1, torch.float32)
+        assert one == 2 * (16 * 32 + 4 * 64) * 4
+        assert activation_bytes(config, 100, torch.bfloat16) == 100 * one // 2
+
+    def test_other_names_of_sizes_are_known(self) -> None:
+        assert activation_bytes(ARCHITECTURES["gpt2"](), 1, torch.float32) == 2 * (16 * 32 + 4 * 128) * 4
+
+    def test_a_configuration_without_sizes_counts_as_nothing(self) -> None:
+        assert activation_bytes(object(), 100, torch.float32) == 0
+
+    @pytest.mark.parametrize("num_tokens", [1, 10**15])
+    @pytest.mark.parametrize("wanted", [True, False])
+    def test_checkpointing_is_done_as_wanted(self, num_tokens: int, *, wanted: bool) -> None:
+        config = ARCHITECTURES["llama"]()
+        assert needs_gradient_checkpointing(wanted, config, num_tokens, torch.float32, CPU) is wanted
+
+    def test_else_where_memory_is_short(self) -> None:
+        config = ARCHITECTURES["llama"]()
+        too_many = free_memory_bytes(CPU) // activation_bytes(config, 1, torch.float32)
+        assert needs_gradient_checkpointing(None, config, too_many, torch.float32, CPU)
+        assert not needs_gradient_checkpointing(None, config, too_many // 10, torch.float32, CPU)
+
+
+class TestOutOfMemory:
+    def test_words_of_torch_s_allocator_are_known(self) -> None:
+        with pytest.raises(RuntimeError) as error:
+            torch.empty(2**46, dtype=torch.float32)
+        assert is_out_of_memory(error.value)
+
+    @pytest.mark.parametrize(
+        "error",
+        [
+            torch.OutOfMemoryError("CUDA out of memory"),
+            MemoryError(),
+            RuntimeError("DefaultCPUAllocator: not enough memory: you tried to allocate 8 bytes."),
+        ],
+    )
+    def test_so_are_others(self, error: BaseException) -> None:
+        assert is_out_of_memory(error)
+
+    @pytest.mark.parametrize(
+        "error",
+        [RuntimeError("shape mismatch"), ValueError("not enough memory"), OSError(12, "Cannot allocate memory")],
+    )
+    def test_others_are_others(self, error: BaseException) -> None:
+        assert not is_out_of_memory(error)
