@@ -28,9 +28,9 @@ def run(*, num_steps: int, interval_s: float, first_step: int = 0) -> list[Progr
         first_tokens=100 * first_step,
         interval_s=interval_s,
     )
-    meter.begin_epoch()
     for step in range(first_step + 1, num_steps + 1):
         epoch = 1 if step <= num_steps // 2 else 2
+        meter.begin_step()
         meter.step(epoch=epoch, step=step, loss=1 / 3, num_tokens=100 * step, learning_rate=2e-4)
     return reporter.reports
 
@@ -109,9 +109,9 @@ def test_time_left_counts_only_training_and_only_this_attempt() -> None:
         interval_s=0,
         clock=clock,
     )
-    clock.now = 1000.0  # an evaluation
-    meter.begin_epoch()
     for step in (51, 52):
+        clock.now += 1000.0  # an evaluation
+        meter.begin_step()
         clock.now += 4.0
         meter.step(epoch=2, step=step, loss=1.0, num_tokens=9_000 + 200 * (step - 50), learning_rate=1e-4)
     report = reporter.reports[-1]
@@ -128,8 +128,8 @@ def test_progress_moves_through_evaluations_too() -> None:
     for batch in range(1, 10):
         meter.eval_batch(epoch=0, step=0, batch=batch)
     meter.evaluated(epoch=0, step=0, eval_loss=2.00004)
-    meter.begin_epoch()
     for step in range(1, 7):
+        meter.begin_step()
         meter.step(epoch=1, step=step, loss=1.0, num_tokens=step, learning_rate=1e-4)
     for batch in range(1, 10):
         meter.eval_batch(epoch=1, step=6, batch=batch)
@@ -158,6 +158,18 @@ def test_the_end_of_an_evaluation_is_never_dropped() -> None:
         meter.eval_batch(epoch=0, step=0, batch=batch)
     meter.evaluated(epoch=0, step=0, eval_loss=0.25)
     assert [report.eval_loss for report in reporter.reports] == [None, 0.25]
+
+
+def test_the_timeline_is_told_at_once_and_moves_nothing() -> None:
+    """Also right behind another report, and without a word on the loss."""
+    reporter = RecordingReporter()
+    meter = ProgressMeter(reporter, num_epochs=3, num_steps=6, num_eval_batches=0, first_step=0, interval_s=3600)
+    meter.begin_step()
+    meter.step(epoch=1, step=1, loss=1.0, num_tokens=10, learning_rate=1e-4)
+    meter.tell_timeline({"first_step": 1.5, "total": 1.5}, epoch=1, step=1)
+    step, told = reporter.reports
+    assert told.facts() == {"phase": "training", "timeline": {"first_step": 1.5, "total": 1.5}}
+    assert (told.percent, told.message) == (step.percent, "Training in progress: Epoch 1/3")
 
 
 def test_run_without_steps_still_has_a_percent() -> None:

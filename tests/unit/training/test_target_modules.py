@@ -9,8 +9,8 @@ import torch
 from transformers import GPT2Config, GPT2LMHeadModel, LlamaConfig, LlamaForCausalLM
 
 from sienn_ray.errors import FailureReason, TrainingError
+from sienn_ray.training.adapters import add_adapter
 from sienn_ray.training.config import LoraSettings, TargetModules, TrainingConfig
-from sienn_ray.training.loop import add_adapter
 from sienn_ray.training.target_modules import check_target_modules, linear_modules
 from tests.tiny_model import TINY_ID
 
