@@ -21,6 +21,7 @@ _WINDOW_BYTES = 32 * 1024**2
 _PART_ROWS = (64, 256, 1024, 2048)
 
 RowNumbers = npt.NDArray[np.int64]
+NO_ROWS: RowNumbers = np.empty(0, dtype=np.int64)
 
 
 @dataclass(frozen=True)
@@ -149,6 +150,6 @@ def _windows(groups: Sequence[RowGroup]) -> Iterator[tuple[int, ...]]:
 def held_out_rows(num_rows: int, validation_split: float, seed: int) -> RowNumbers:
     """Row numbers for evaluation, ascending: the share asked for, at least one of two rows, the same for one seed."""
     if validation_split == 0.0 or num_rows < 2:
-        return np.empty(0, dtype=np.int64)
+        return NO_ROWS
     count = min(max(1, round(num_rows * validation_split)), num_rows - 1)
     return np.sort(np.random.default_rng(seed).choice(num_rows, count, replace=False)).astype(np.int64)

@@ -5,9 +5,8 @@ Random state and learning rate needn't be kept: both follow from the number of a
 
 from __future__ import annotations
 
-import json
 import shutil
-from dataclasses import asdict, dataclass, field
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -15,69 +14,15 @@ import torch
 from peft import PeftModel, set_peft_model_state_dict
 from safetensors.torch import load_file, save_file
 
+from sienn_ray.training.run_state import RunState, read_state, write_state
+
 ADAPTER_WEIGHTS = "adapter_model.safetensors"
 ADAPTER_CONFIG = "adapter_config.json"
 # The adapter with the lowest evaluation loss so far, where that isn't the current one.
 _BEST_WEIGHTS = "best_adapter_model.safetensors"
-_STATE = "state.json"
 _TENSORS = "trainer_state.pt"
 
 Weights = dict[str, torch.Tensor]
-
-
-@dataclass(frozen=True)
-class EvalRecord:
-    """Losses at one evaluation.
-
-    Args:
-        epoch: Epoch that it was in; 0 is the base model before the first step.
-        step: Optimizer steps that were done.
-        train_loss: Mean since the epoch began; None before the first step.
-        eval_loss: None where nothing is evaluated on.
-    """
-
-    epoch: int
-    train_loss: float | None
-    eval_loss: float | None
-    step: int = 0
-
-
-@dataclass
-class RunState:
-    """How far a run has come.
-
-    Args:
-        steps_done: Optimizer steps.
-        tokens_done: Tokens of their rows.
-        train_seconds: Seconds of training.
-        elapsed_s: The same with evaluations.
-        epoch_loss_sum: Losses since the epoch began, summed over `epoch_weight` completion tokens or pairs.
-        epoch_weight: What that sum is to be divided by.
-        num_dropped_rows: Rows of the first epoch without room for an answer, on all workers.
-        best_eval_loss: Lowest evaluation loss after the first step.
-        best_step: When that was.
-        best_epoch: Epoch of that step.
-        evals_without_gain: Evaluations since.
-        micro_batch_rows: What memory suffices for; None until it was too small.
-        stop_reason: Why the run ended before its last epoch, if it did.
-        history: One record for each evaluation and each epoch.
-    """
-
-    steps_done: int = 0
-    tokens_done: int = 0
-    train_seconds: float = 0.0
-    elapsed_s: float = 0.0
-    epoch_loss_sum: float = 0.0
-    epoch_weight: int = 0
-    num_dropped_rows: int = 0
-    best_eval_loss: float | None = None
-    best_step: int | None = None
-    best_epoch: int | None = None
-    evals_without_gain: int = 0
-    micro_batch_rows: int | None = None
-    is_done: bool = False
-    stop_reason: str | None = None
-    history: list[EvalRecord] = field(default_factory=list)
 
 
 def save(
@@ -107,7 +52,7 @@ def save(
     config.save_pretrained(str(folder))
     config.inference_mode = was_inference
     torch.save(optimizer_state, folder / _TENSORS)
-    (folder / _STATE).write_text(json.dumps(asdict(state)))
+    write_state(folder, state)
 
 
 @dataclass(frozen=True)
@@ -129,13 +74,6 @@ def restore(folder: Path, adapter: PeftModel) -> Restored:
         load_file(best) if best.is_file() else None,
         optimizer_state,
     )
-
-
-def read_state(folder: Path) -> RunState:
-    """Read only how far the run had come."""
-    fields = json.loads((folder / _STATE).read_text())
-    history = [EvalRecord(**record) for record in fields.pop("history")]
-    return RunState(**fields, history=history)
 
 
 def copy_best_adapter(folder: Path, target: Path) -> None:

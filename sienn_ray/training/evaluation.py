@@ -4,12 +4,13 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from contextlib import nullcontext
-from typing import TYPE_CHECKING, Protocol
+from typing import TYPE_CHECKING
 
 import torch
 
-from sienn_ray.datasets.token_stream import Share, TokenArrays
+from sienn_ray.datasets.token_stream import Share
 from sienn_ray.training.objectives import Example
+from sienn_ray.training.spec import RowSource
 from sienn_ray.training.worker import Worker, global_sums
 
 if TYPE_CHECKING:
@@ -18,10 +19,6 @@ if TYPE_CHECKING:
 
 # Tokens of held-out rows that a worker keeps, rather than tokenize them for each evaluation: 64 MiB or so.
 _MAX_KEPT_TOKENS = 4 * 1024**2
-
-
-class _Rows(Protocol):
-    def steps(self, share: Share, *, first_step: int, num_steps: int) -> Iterator[tuple[int, list[TokenArrays]]]: ...
 
 
 class Evaluation:
@@ -36,7 +33,7 @@ class Evaluation:
     """
 
     def __init__(
-        self, rows: _Rows | None, num_rows: int, learner: Learner, worker: Worker, *, micro_batch_rows: int
+        self, rows: RowSource | None, num_rows: int, learner: Learner, worker: Worker, *, micro_batch_rows: int
     ) -> None:
         self._rows = rows
         self._learner = learner

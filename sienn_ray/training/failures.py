@@ -17,7 +17,6 @@ from sienn_ray.errors import (
 )
 from sienn_ray.settings import Settings
 from sienn_ray.training.config import TrainingConfig
-from sienn_ray.training.hardware import is_out_of_memory
 
 _REASONS: dict[type[SiennError], FailureReason] = {
     InvalidDatasetError: FailureReason.INVALID_DATASET,
@@ -80,6 +79,8 @@ def is_worth_another_try(error: SiennError) -> bool:
 
 def _is_out_of_memory(error: BaseException) -> bool:
     """Whether an allocation failed, or Ray's memory monitor killed a worker, which it only tells in words."""
+    from sienn_ray.training.hardware import is_out_of_memory  # brings torch along, and is seldom needed
+
     if isinstance(error, ray.exceptions.OutOfMemoryError) or is_out_of_memory(error):
         return True
     return isinstance(error, ray.exceptions.RayActorError) and any(words in str(error) for words in _MONITOR_WORDS)

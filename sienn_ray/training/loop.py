@@ -1,4 +1,4 @@
-"""The LoRA training loop that runs on every Ray Train worker."""
+"""The LoRA training loop."""
 
 from __future__ import annotations
 
@@ -7,125 +7,31 @@ import logging
 import math
 import tempfile
 import time
-from collections.abc import Iterator
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Protocol
 
 import torch
 from transformers import PreTrainedModel
 
-from sienn_ray.base_model import load_causal_lm, local_folder
-from sienn_ray.datasets.token_stream import Share, TokenArrays
-from sienn_ray.errors import FailureReason, InvalidDatasetError, SiennError, TrainingError
-from sienn_ray.settings import Settings
+from sienn_ray.datasets.token_stream import Share
+from sienn_ray.errors import FailureReason, InvalidDatasetError, TrainingError
 from sienn_ray.training import checkpoint
 from sienn_ray.training.adapters import make_optimizer, trainable
-from sienn_ray.training.checkpoint import EvalRecord, RunState, Weights
+from sienn_ray.training.checkpoint import Weights
 from sienn_ray.training.config import TrainingConfig
 from sienn_ray.training.evaluation import Evaluation
-from sienn_ray.training.hardware import allow_tf32, choose_dtype, use_all_cpus
+from sienn_ray.training.hardware import peak_memory_bytes
 from sienn_ray.training.prefetch import Prefetched
 from sienn_ray.training.preparation import Learner, prepare
-from sienn_ray.training.reporting import Phase, Progress, ProgressMeter, Reporter, RunCommand
+from sienn_ray.training.reporting import Progress, ProgressMeter, Reporter, RunCommand
+from sienn_ray.training.run_state import EvalRecord, RunState, read_state
 from sienn_ray.training.schedules import Schedule
 from sienn_ray.training.sharding import load_optimizer_state, whole_optimizer_state, whole_weights
+from sienn_ray.training.spec import LoopResult, LoopSpec, RowSource
 from sienn_ray.training.steps import StepPlan
-from sienn_ray.training.timeline import Timeline
-from sienn_ray.training.worker import RayTrainWorker, Worker, global_sums
+from sienn_ray.training.worker import Worker, global_sums
 
 logger = logging.getLogger(__name__)
-
-
-class RowSource(Protocol):
-    """Where a worker's rows come from; `TokenStream` is one."""
-
-    def steps(self, share: Share, *, first_step: int, num_steps: int) -> Iterator[tuple[int, list[TokenArrays]]]:
-        """Steps with this worker's rows of each."""
-        ...
-
-
-@dataclass(frozen=True)
-class LoopSpec:
-    """All that a worker needs to know.
-
-    Args:
-        config: Hyperparameters.
-        settings: Of the service.
-        reporter: Who is told how it goes.
-        pad_token_id: The tokenizer's.
-        train: Rows to train on.
-        evaluation: Rows to evaluate on, if any.
-        num_train_rows: Rows of an epoch.
-        num_eval_rows: Rows of an evaluation.
-        is_preference: Whether rows come in pairs of a chosen and a rejected answer.
-        num_cpus: CPUs of a worker.
-        micro_batch_rows: Rows of a forward pass, where an earlier try ran out of memory with more.
-        timeline: What has been timed before the worker started.
-    """
-
-    config: TrainingConfig
-    settings: Settings
-    reporter: Reporter
-    pad_token_id: int
-    train: RowSource
-    evaluation: RowSource | None
-    num_train_rows: int
-    num_eval_rows: int
-    is_preference: bool = False
-    num_cpus: int = 1
-    micro_batch_rows: int | None = None
-    timeline: Timeline = field(default_factory=lambda: Timeline(time.time()))
-
-
-@dataclass(frozen=True)
-class LoopResult:
-    """How the loop ended on a worker.
-
-    Args:
-        error: Why it failed, if another try would meet the same.
-        is_paused: Whether it wrote a checkpoint and left, as it was told to.
-        facts: What was chosen for the run, see `Learner`.
-        timeline: Seconds by what they were spent on, up to the first step.
-    """
-
-    error: SiennError | None = None
-    is_paused: bool = False
-    facts: dict[str, Any] = field(default_factory=dict)
-    timeline: dict[str, float] = field(default_factory=dict)
-
-
-def train_loop(loop_config: dict[str, Any]) -> LoopResult:
-    """What Ray Train runs on every worker.
-
-    Args:
-        loop_config: `{"spec": LoopSpec}`, the one shape that Ray Train passes on.
-
-    Returns:
-        How it ended. An error of ours is handed back, not raised: it is the same on every worker and in every try.
-
-    Raises:
-        InvalidBaseModelError: The base model can't be had on this node.
-    """
-    spec: LoopSpec = loop_config["spec"]
-    spec.timeline.mark("start_workers")
-    worker = RayTrainWorker()
-    config = spec.config
-    use_all_cpus(spec.num_cpus)
-    allow_tf32()
-    run = FineTune(spec, worker)
-    try:
-        with run:  # rows are tokenized while the base model is loaded
-            if worker.rank == 0:
-                progress = Progress.of_phase(Phase.LOADING_MODEL, f"Loading base model {config.base_model}")
-                spec.reporter.report(progress)
-            folder = local_folder(config.base_model, spec.settings)
-            dtype = choose_dtype(config.precision, worker.device)
-            base = load_causal_lm(folder, worker.device, dtype, config.quantization)
-            spec.timeline.mark("load_base_model")
-            return run.train(base)
-    except SiennError as error:
-        return LoopResult(error=error)
 
 
 class FineTune:
@@ -136,21 +42,29 @@ class FineTune:
     Args:
         spec: What to do.
         worker: Its place in the group.
+        train: Rows to train on.
+        evaluation: Rows to evaluate on, if any.
+        pad_token_id: The tokenizer's.
     """
 
-    def __init__(self, spec: LoopSpec, worker: Worker) -> None:
+    def __init__(
+        self, spec: LoopSpec, worker: Worker, train: RowSource, evaluation: RowSource | None, pad_token_id: int
+    ) -> None:
+        self._train_rows = train
+        self._eval_rows = evaluation
+        self._pad_token_id = pad_token_id
         self._spec = spec
         self._worker = worker
         self._config = spec.config
         self._reporter: Reporter = spec.reporter if worker.rank == 0 else _Silent()
         self._plan = StepPlan.of(spec.config, worker.world_size, spec.num_train_rows)
         with worker.last_checkpoint() as folder:
-            self._state = RunState() if folder is None else checkpoint.read_state(folder)
+            self._state = RunState() if folder is None else read_state(folder)
         self._best_weights: Weights | None = None
 
     def __enter__(self) -> FineTune:
         share = Share(self._plan.rows_per_step, self._worker.rank, self._worker.world_size)
-        source = self._spec.train.steps(share, first_step=self._state.steps_done, num_steps=self._plan.num_steps)
+        source = self._train_rows.steps(share, first_step=self._state.steps_done, num_steps=self._plan.num_steps)
         self._steps = Prefetched(source)
         return self
 
@@ -170,7 +84,7 @@ class FineTune:
             config,
             self._worker,
             plan,
-            pad_token_id=spec.pad_token_id,
+            pad_token_id=self._pad_token_id,
             is_preference=spec.is_preference,
             micro_batch_rows=spec.micro_batch_rows,
         )
@@ -184,7 +98,7 @@ class FineTune:
             logger.info("Resuming after step %d", state.steps_done)
         spec.timeline.mark("prepare_adapter")
         evaluation = Evaluation(
-            spec.evaluation, spec.num_eval_rows, learner, self._worker, micro_batch_rows=plan.micro_batch_rows
+            self._eval_rows, spec.num_eval_rows, learner, self._worker, micro_batch_rows=plan.micro_batch_rows
         )
         meter = ProgressMeter(
             self._reporter,
@@ -257,7 +171,12 @@ class FineTune:
                 keeper.save(state, self._best_weights)
             if wishes.is_pause and not state.is_done:
                 break
-        return LoopResult(is_paused=not state.is_done, facts=learner.facts, timeline=spec.timeline.seconds())
+        return LoopResult(
+            is_paused=not state.is_done,
+            facts=learner.facts,
+            timeline=spec.timeline.seconds(),
+            peak_memory_bytes=peak_memory_bytes(self._worker.device),
+        )
 
     def _evaluate(self, evaluation: Evaluation, meter: ProgressMeter, learner: Learner) -> None:
         """Evaluate where there is anything to evaluate on, and keep the best adapter."""

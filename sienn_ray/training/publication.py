@@ -6,39 +6,35 @@ import json
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from sienn_ray.base_model import load_tokenizer, local_folder
 from sienn_ray.datasets.prompt import FILE_NAME as PROMPT_FORMAT_FILE
 from sienn_ray.datasets.prompt import PromptFormat
+from sienn_ray.settings import Settings
 from sienn_ray.training import checkpoint, model_card, record
-from sienn_ray.training.loop import LoopResult
+from sienn_ray.training.run_state import RunState, read_state
+from sienn_ray.training.spec import LoopResult, RunRows
 
 if TYPE_CHECKING:
     from sienn_ray.training.trainer import Run
 
 
-def assemble(
-    run: Run,
-    trained: Path,
-    folder: Path,
-    base_folder: Path,
-    tokenizer: Any,
-    prompt_format: PromptFormat,
-    result: LoopResult,
-    num_train_rows: int,
-    num_eval_rows: int,
-) -> None:
+def assemble(run: Run, settings: Settings, trained: Path, folder: Path, result: LoopResult, rows: RunRows) -> RunState:
     """Write an adapter's files.
 
     Args:
         run: The run that made it.
+        settings: Where the base model is.
         trained: Its last checkpoint.
         folder: Where the files go.
-        base_folder: Files of the base model.
-        tokenizer: The base model's.
-        prompt_format: How rows became text.
         result: How the loop ended.
-        num_train_rows: Rows of an epoch.
-        num_eval_rows: Rows of an evaluation.
+        rows: What it was trained on.
+
+    Returns:
+        How far the run had come.
     """
+    base_folder = local_folder(run.config.base_model, settings)
+    tokenizer: Any = load_tokenizer(base_folder)
+    prompt_format = PromptFormat.for_text() if run.is_text else PromptFormat.for_chat(tokenizer)
     checkpoint.copy_best_adapter(trained, folder)
     if prompt_format.chat_template is not None:
         tokenizer.chat_template = prompt_format.chat_template
@@ -46,7 +42,7 @@ def assemble(
     tokenizer.save_pretrained(folder, save_jinja_files=False)
     (folder / "special_tokens_map.json").write_text(json.dumps(special_tokens_map(tokenizer), indent=2))
     (folder / PROMPT_FORMAT_FILE).write_text(prompt_format.to_json())
-    state = checkpoint.read_state(trained)
+    state = read_state(trained)
     entry = record.RunRecord(
         job_id=run.job_id,
         name=run.name,
@@ -56,10 +52,11 @@ def assemble(
         config=run.config,
         resolved=record.ResolvedFacts(**result.facts, rows_per_step=run.config.rows_per_step),
         versions=record.versions(),
-        results=_results(state, num_train_rows, num_eval_rows),
+        results=_results(state, rows.num_train, rows.num_eval),
     )
     record.write(folder, entry)
     (folder / model_card.FILE_NAME).write_text(model_card.model_card(entry), encoding="utf-8")
+    return state
 
 
 def special_tokens_map(tokenizer: Any) -> dict[str, Any]:
@@ -70,7 +67,7 @@ def special_tokens_map(tokenizer: Any) -> dict[str, Any]:
     }
 
 
-def _results(state: checkpoint.RunState, num_train_rows: int, num_eval_rows: int) -> record.RunResults:
+def _results(state: RunState, num_train_rows: int, num_eval_rows: int) -> record.RunResults:
     published = next((entry for entry in state.history if entry.step == state.best_step), state.history[-1])
     return record.RunResults(
         train_loss=published.train_loss,

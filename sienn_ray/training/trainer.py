@@ -13,21 +13,19 @@ from typing import Any
 import ray.train
 from ray.train.torch import TorchTrainer
 
-from sienn_ray.base_model import load_tokenizer, local_folder
-from sienn_ray.datasets.prompt import PromptFormat
-from sienn_ray.datasets.row_order import RowOrder, held_out_rows
-from sienn_ray.datasets.token_stream import StoredRows, TokenStream
+from sienn_ray.datasets.row_order import NO_ROWS, RowOrder, held_out_rows
+from sienn_ray.datasets.token_stream import StoredRows
 from sienn_ray.errors import FailureReason, TrainingError
 from sienn_ray.settings import Settings
 from sienn_ray.storage import Storage
-from sienn_ray.training import checkpoint
 from sienn_ray.training.config import TrainingConfig
 from sienn_ray.training.failures import explain, is_worth_another_try
-from sienn_ray.training.loop import LoopResult, LoopSpec, train_loop
-from sienn_ray.training.publication import assemble
+from sienn_ray.training.ray_worker import train_loop
 from sienn_ray.training.record import DatasetFacts
 from sienn_ray.training.reporting import Phase, Progress, Reporter
 from sienn_ray.training.resources import WorkerResources, alive_nodes, choose_resources, wait_until_placeable
+from sienn_ray.training.run_state import RunState
+from sienn_ray.training.spec import LoopResult, LoopSpec, OrderedRows, RunRows
 from sienn_ray.training.steps import StepPlan
 from sienn_ray.training.timeline import Timeline
 
@@ -67,24 +65,6 @@ class Run:
     timeline: Timeline = field(default_factory=lambda: Timeline(time.time()))
 
 
-@dataclass(frozen=True)
-class Rows:
-    """What a run trains on and what it is evaluated on."""
-
-    train: TokenStream
-    evaluation: TokenStream | None
-
-    @property
-    def num_train(self) -> int:
-        """Rows of an epoch."""
-        return self.train.order.num_rows
-
-    @property
-    def num_eval(self) -> int:
-        """Rows of an evaluation."""
-        return 0 if self.evaluation is None else self.evaluation.order.num_rows
-
-
 def run_training(run: Run, settings: Settings, reporter: Reporter) -> dict[str, Any] | None:
     """Train and publish; resumes from the last checkpoint when an earlier attempt left one.
 
@@ -97,22 +77,19 @@ def run_training(run: Run, settings: Settings, reporter: Reporter) -> dict[str, 
     started = time.monotonic()
     storage = Storage(settings.storage_url)
     reporter.report(Progress.of_phase(Phase.LOADING_DATA, "Reading the dataset"))
-    folder = local_folder(run.config.base_model, settings)
-    tokenizer = load_tokenizer(folder)
-    prompt_format = PromptFormat.for_text() if run.is_text else PromptFormat.for_chat(tokenizer)
-    rows = _rows(run, storage, tokenizer, prompt_format)
+    rows = _rows(run, storage)
     resources = _resources(run, settings, rows)
     run.timeline.mark("read_dataset")
     reporter.report(Progress.of_phase(Phase.WAITING_FOR_RESOURCES, f"Starting {resources}"))
-    result, last = _fit_until_it_holds(run, settings, reporter, storage, rows, tokenizer.pad_token_id)
+    result, last = _fit_until_it_holds(run, settings, reporter, storage, rows)
     if result.is_paused:
         return None
     reporter.report(Progress.of_phase(Phase.SAVING, "Publishing the adapter"))
+    # Imported here: it brings transformers along, which takes seconds that the workers needn't wait for.
+    from sienn_ray.training.publication import assemble
+
     with tempfile.TemporaryDirectory(prefix="sienn-adapter-") as target, last.as_directory() as source:
-        state = checkpoint.read_state(Path(source))
-        assemble(
-            run, Path(source), Path(target), folder, tokenizer, prompt_format, result, rows.num_train, rows.num_eval
-        )
+        state = assemble(run, settings, Path(source), Path(target), result, rows)
         manifest = storage.publish(Path(target), run.adapter_key)
     return {
         **_losses(state),
@@ -125,6 +102,7 @@ def run_training(run: Run, settings: Settings, reporter: Reporter) -> dict[str, 
         "train_seconds": round(state.train_seconds, 1),
         "total_seconds": round(time.monotonic() - started, 1),
         "num_workers": result.facts["num_workers"],
+        "peak_memory_bytes": result.peak_memory_bytes,
         "rows_per_step": run.config.rows_per_step,
         "use_gpu": resources.use_gpu,
         "stop_reason": state.stop_reason,
@@ -139,31 +117,29 @@ def delete_checkpoints(run: Run, settings: Settings) -> None:
     Storage(settings.storage_url).delete(f"{CHECKPOINTS_KEY}/{run.job_id}")
 
 
-def _rows(run: Run, storage: Storage, tokenizer: Any, prompt_format: PromptFormat) -> Rows:
+def _rows(run: Run, storage: Storage) -> RunRows:
     """Divide the rows into those to train on and those to evaluate on."""
     config = run.config
     stored = StoredRows(storage, run.rows_key)
 
-    def stream(rows: StoredRows, order: RowOrder) -> TokenStream:
-        return TokenStream(rows, order, tokenizer, prompt_format, config.max_length)
-
     held_out = held_out_rows(stored.num_rows, 0.0 if run.validation_rows_key else config.validation_split, config.seed)
-    train = stream(stored, RowOrder.of(stored.groups, config.seed, held_out))
+    train = OrderedRows(stored, RowOrder.of(stored.groups, config.seed, held_out))
+    evaluation = None
     if run.validation_rows_key is not None:
         other = StoredRows(storage, run.validation_rows_key)
-        return Rows(train, stream(other, RowOrder.of(other.groups, None, held_out_rows(0, 0.0, 0))))
-    if not len(held_out):
-        return Rows(train, None)
-    return Rows(train, stream(stored, RowOrder.of(stored.groups, None, held_out, is_inverted=True)))
+        evaluation = OrderedRows(other, RowOrder.of(other.groups, None, NO_ROWS))
+    elif len(held_out):
+        evaluation = OrderedRows(stored, RowOrder.of(stored.groups, None, held_out, is_inverted=True))
+    return RunRows(train, evaluation, run.is_text, run.is_preference)
 
 
-def _resources(run: Run, settings: Settings, rows: Rows) -> WorkerResources:
+def _resources(run: Run, settings: Settings, rows: RunRows) -> WorkerResources:
     max_workers = min(rows.num_train, run.config.rows_per_step)
     return choose_resources(settings, run.config.num_workers, max_workers, alive_nodes(), run.config.min_workers)
 
 
 def _fit_until_it_holds(
-    run: Run, settings: Settings, reporter: Reporter, storage: Storage, rows: Rows, pad_token_id: int
+    run: Run, settings: Settings, reporter: Reporter, storage: Storage, rows: RunRows
 ) -> tuple[LoopResult, ray.train.Checkpoint]:
     """Run the loop on Ray Train's workers, again where that may help; each time from the last checkpoint.
 
@@ -180,9 +156,6 @@ def _fit_until_it_holds(
             run.config,
             settings,
             reporter,
-            pad_token_id,
-            rows.train,
-            rows.evaluation,
             rows.num_train,
             rows.num_eval,
             is_preference=run.is_preference,
@@ -191,7 +164,7 @@ def _fit_until_it_holds(
             timeline=run.timeline,
         )
         try:
-            return _fit(run, settings, storage, spec, resources)
+            return _fit(run, settings, storage, spec, rows, resources)
         except ray.train.TrainingFailedError as error:
             cause = explain(error, run.config, settings)
             if not is_worth_another_try(cause):
@@ -212,11 +185,11 @@ def _fit_until_it_holds(
 
 
 def _fit(
-    run: Run, settings: Settings, storage: Storage, spec: LoopSpec, resources: WorkerResources
+    run: Run, settings: Settings, storage: Storage, spec: LoopSpec, rows: RunRows, resources: WorkerResources
 ) -> tuple[LoopResult, ray.train.Checkpoint]:
     trainer = TorchTrainer(
         train_loop,
-        train_loop_config={"spec": spec},
+        train_loop_config={"spec": spec, "rows": rows},
         scaling_config=ray.train.ScalingConfig(
             num_workers=resources.scaling,
             use_gpu=resources.use_gpu,
@@ -242,7 +215,7 @@ def _fit(
     return outcome, result.checkpoint
 
 
-def _losses(state: checkpoint.RunState) -> dict[str, Any]:
+def _losses(state: RunState) -> dict[str, Any]:
     """Those of the published adapter, and all."""
     published = next((record for record in state.history if record.step == state.best_step), state.history[-1])
     return {

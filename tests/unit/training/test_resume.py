@@ -14,6 +14,7 @@ import torch
 from sienn_ray.settings import Settings
 from sienn_ray.training import checkpoint
 from sienn_ray.training.config import LoraSettings
+from sienn_ray.training.run_state import read_state
 from tests.fakes_training import FakeRows, FakeWorker, RecordingReporter
 from tests.unit.training.training import TRAIN_ROWS, Trainee, config_of
 
@@ -44,7 +45,7 @@ def test_killed_after_any_step(tiny_model_folder: Path, tmp_path: Path, whole: T
     resumed = Trainee(tiny_model_folder, tmp_path / "run", CONFIG, OFTEN)
     resumed.checkpoints.mkdir()
     shutil.copytree(whole.checkpoints / str(steps_done), resumed.checkpoints / "1")
-    assert checkpoint.read_state(resumed.checkpoints / "1").steps_done == steps_done
+    assert read_state(resumed.checkpoints / "1").steps_done == steps_done
     resumed.train()
     torch.testing.assert_close(resumed.weights, whole.weights, rtol=0, atol=0)
     assert history(resumed) == history(whole)
@@ -120,9 +121,7 @@ class TestStoppingEarly:
         checkpoint.copy_best_adapter(run.last, tmp_path / "published")
         published = checkpoint.load_file(tmp_path / "published" / checkpoint.ADAPTER_WEIGHTS)
         at_best = next(
-            folder
-            for folder in run.checkpoints.iterdir()
-            if checkpoint.read_state(folder).steps_done == state.best_step
+            folder for folder in run.checkpoints.iterdir() if read_state(folder).steps_done == state.best_step
         )
         expected = checkpoint.load_file(at_best / checkpoint.ADAPTER_WEIGHTS)
         torch.testing.assert_close(published, expected, rtol=0, atol=0)

@@ -14,7 +14,9 @@ from sienn_ray.datasets.tokenization import IGNORE_INDEX
 from sienn_ray.settings import Settings
 from sienn_ray.training import checkpoint
 from sienn_ray.training.config import LoraSettings, TrainingConfig
-from sienn_ray.training.loop import FineTune, LoopResult, LoopSpec
+from sienn_ray.training.loop import FineTune
+from sienn_ray.training.run_state import RunState, read_state
+from sienn_ray.training.spec import LoopResult, LoopSpec
 from tests.fakes_training import FakeRows, FakeWorker, RecordingReporter, TokenRow
 from tests.tiny_model import TINY_ID
 
@@ -59,9 +61,6 @@ class Trainee:
             self.config,
             self.settings,
             self.reporter,
-            EOS,
-            self.rows,
-            self.eval_rows,
             len(self.rows),
             0 if self.eval_rows is None else len(self.eval_rows),
             is_preference=self.is_preference,
@@ -70,7 +69,8 @@ class Trainee:
 
     def train(self, base: Any = None, worker: FakeWorker | None = None) -> LoopResult:
         self.checkpoints.mkdir(exist_ok=True)
-        with FineTune(self.spec(), worker or FakeWorker(self.checkpoints)) as run:
+        worker = worker or FakeWorker(self.checkpoints)
+        with FineTune(self.spec(), worker, self.rows, self.eval_rows, EOS) as run:
             return run.train(base or load_causal_lm(self.model_folder, CPU))
 
     @property
@@ -78,8 +78,8 @@ class Trainee:
         return max(self.checkpoints.glob("*"), key=lambda folder: int(folder.name))
 
     @property
-    def state(self) -> checkpoint.RunState:
-        return checkpoint.read_state(self.last)
+    def state(self) -> RunState:
+        return read_state(self.last)
 
     @property
     def weights(self) -> dict[str, torch.Tensor]:

@@ -1,0 +1,64 @@
+"""What Ray Train runs on every worker: everything from the base model to the end of the loop.
+
+The program that starts a run imports this module without torch, which takes seconds; the workers have it by then, see
+`warmup`.
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+from sienn_ray.errors import SiennError
+from sienn_ray.training.reporting import Phase, Progress
+from sienn_ray.training.spec import LoopResult, LoopSpec, OrderedRows, RunRows
+
+if TYPE_CHECKING:
+    from sienn_ray.datasets.token_stream import TokenStream
+
+
+def train_loop(loop_config: dict[str, Any]) -> LoopResult:
+    """Train on this worker.
+
+    Args:
+        loop_config: `{"spec": LoopSpec, "rows": RunRows}`, the one kind of argument that Ray Train passes on.
+
+    Returns:
+        How it ended. An error of ours is handed back, not raised: it is the same on every worker and in every try.
+    """
+    spec: LoopSpec = loop_config["spec"]
+    spec.timeline.mark("start_workers")
+    try:
+        return _train(spec, loop_config["rows"])
+    except SiennError as error:
+        return LoopResult(error=error)
+
+
+def _train(spec: LoopSpec, rows: RunRows) -> LoopResult:
+    from sienn_ray.base_model import load_causal_lm, load_tokenizer, local_folder
+    from sienn_ray.datasets.prompt import PromptFormat
+    from sienn_ray.datasets.token_stream import TokenStream
+    from sienn_ray.training.hardware import allow_tf32, choose_dtype, use_all_cpus
+    from sienn_ray.training.loop import FineTune
+    from sienn_ray.training.worker import RayTrainWorker
+
+    spec.timeline.mark("import_in_workers")
+    worker, config = RayTrainWorker(), spec.config
+    use_all_cpus(spec.num_cpus)
+    allow_tf32()
+    if worker.rank == 0:
+        progress = Progress.of_phase(Phase.LOADING_MODEL, f"Loading base model {config.base_model}")
+        spec.reporter.report(progress)
+    folder = local_folder(config.base_model, spec.settings)
+    tokenizer = load_tokenizer(folder)
+    prompt_format = PromptFormat.for_text() if rows.is_text else PromptFormat.for_chat(tokenizer)
+
+    def stream(ordered: OrderedRows) -> TokenStream:
+        return TokenStream(ordered.stored, ordered.order, tokenizer, prompt_format, config.max_length)
+
+    evaluation = None if rows.evaluation is None else stream(rows.evaluation)
+    run = FineTune(spec, worker, stream(rows.train), evaluation, tokenizer.pad_token_id)
+    with run:  # rows are tokenized while the base model is loaded
+        dtype = choose_dtype(config.precision, worker.device)
+        base = load_causal_lm(folder, worker.device, dtype, config.quantization)
+        spec.timeline.mark("load_base_model")
+        return run.train(base)

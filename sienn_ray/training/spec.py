@@ -1,0 +1,105 @@
+"""What a run's program tells its workers, and what they tell it in the end. Nothing here brings torch along."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Iterator
+from dataclasses import dataclass, field
+from typing import Any, Protocol
+
+from sienn_ray.datasets.row_order import RowOrder
+from sienn_ray.datasets.token_stream import Share, StoredRows, TokenArrays
+from sienn_ray.errors import SiennError
+from sienn_ray.settings import Settings
+from sienn_ray.training.config import TrainingConfig
+from sienn_ray.training.reporting import Reporter
+from sienn_ray.training.timeline import Timeline
+
+
+class RowSource(Protocol):
+    """Where a worker's tokenized rows come from; `TokenStream` is one."""
+
+    def steps(self, share: Share, *, first_step: int, num_steps: int) -> Iterator[tuple[int, list[TokenArrays]]]:
+        """Steps with this worker's rows of each."""
+        ...
+
+
+@dataclass(frozen=True)
+class OrderedRows:
+    """Rows in storage, some or all of them, in an order."""
+
+    stored: StoredRows
+    order: RowOrder
+
+
+@dataclass(frozen=True)
+class RunRows:
+    """What a run trains on and what it is evaluated on.
+
+    Args:
+        train: Rows to train on.
+        evaluation: Rows to evaluate on, if any.
+        is_text: Whether they are plain text rather than conversations.
+        is_preference: Whether they are pairs of a chosen and a rejected answer.
+    """
+
+    train: OrderedRows
+    evaluation: OrderedRows | None
+    is_text: bool = False
+    is_preference: bool = False
+
+    @property
+    def num_train(self) -> int:
+        """Rows of an epoch."""
+        return self.train.order.num_rows
+
+    @property
+    def num_eval(self) -> int:
+        """Rows of an evaluation."""
+        return 0 if self.evaluation is None else self.evaluation.order.num_rows
+
+
+@dataclass(frozen=True)
+class LoopSpec:
+    """All that a worker needs to know beside its rows.
+
+    Args:
+        config: Hyperparameters.
+        settings: Of the service.
+        reporter: Who is told how it goes.
+        num_train_rows: Rows of an epoch.
+        num_eval_rows: Rows of an evaluation.
+        is_preference: Whether rows come in pairs of a chosen and a rejected answer.
+        num_cpus: CPUs of a worker.
+        micro_batch_rows: Rows of a forward pass, where an earlier try ran out of memory with more.
+        timeline: What has been timed before the worker started.
+    """
+
+    config: TrainingConfig
+    settings: Settings
+    reporter: Reporter
+    num_train_rows: int
+    num_eval_rows: int
+    is_preference: bool = False
+    num_cpus: int = 1
+    micro_batch_rows: int | None = None
+    timeline: Timeline = field(default_factory=lambda: Timeline(time.time()))
+
+
+@dataclass(frozen=True)
+class LoopResult:
+    """How the loop ended on a worker.
+
+    Args:
+        error: Why it failed, if another try would meet the same.
+        is_paused: Whether it wrote a checkpoint and left, as it was told to.
+        facts: What was chosen for the run, see `preparation.Learner`.
+        timeline: Seconds by what they were spent on, up to the first step.
+        peak_memory_bytes: Most memory that the worker's process had, and on a GPU that its tensors took there.
+    """
+
+    error: SiennError | None = None
+    is_paused: bool = False
+    facts: dict[str, Any] = field(default_factory=dict)
+    timeline: dict[str, float] = field(default_factory=dict)
+    peak_memory_bytes: int = 0
