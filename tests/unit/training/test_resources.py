@@ -63,3 +63,34 @@ def test_a_worker_has_to_fit_on_one_node(nodes: list[dict[str, float]], expected
 
 def test_a_node_without_a_gpu_holds_no_worker_that_needs_one() -> None:
     assert num_placeable(WorkerResources(1, 1, use_gpu=True), [{"CPU": 8}, {"CPU": 8, "GPU": 1}]) == 1
+
+
+class TestMinWorkers:
+    @pytest.mark.parametrize(
+        ("num_workers", "min_workers", "scaling", "needed"),
+        [(4, None, 4, 4), (4, 4, 4, 4), (4, 5, 4, 4), (4, 1, (1, 4), 1), (4, 3, (3, 4), 3), (1, 1, 1, 1)],
+    )
+    def test_fewer_suffice_where_they_are_asked_for(
+        self, num_workers: int, min_workers: int | None, scaling: int | tuple[int, int], needed: int
+    ) -> None:
+        resources = WorkerResources(num_workers, 1, use_gpu=False, min_workers=min_workers)
+        assert resources.scaling == scaling
+        assert resources.needed_workers == needed
+
+    @pytest.mark.parametrize(
+        ("nodes", "settings"),
+        [
+            ([{"CPU": 8.0}], {}),
+            ([{"CPU": 8.0, "GPU": 8.0}], {}),
+            ([{"CPU": 8.0}], {"training_cpus_per_worker": 3}),
+        ],
+        ids=["cpu", "gpu", "cpus set"],
+    )
+    def test_they_are_passed_on_however_the_workers_are_chosen(
+        self, nodes: list[dict[str, float]], settings: dict[str, Any]
+    ) -> None:
+        assert choose_resources(Settings(**settings), 4, 100, nodes, 2).scaling == (2, 4)
+
+    def test_no_more_are_needed_than_have_something_to_do(self) -> None:
+        chosen = choose_resources(Settings(), 8, 2, [{"CPU": 8}], 4)
+        assert (chosen.scaling, chosen.needed_workers) == (2, 2)
