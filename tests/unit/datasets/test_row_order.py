@@ -3,9 +3,8 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from sienn_ray.datasets.row_order import Part, RowGroup, RowNumbers, RowOrder, held_out_rows
+from sienn_ray.datasets.row_order import NO_ROWS, Part, RowGroup, RowNumbers, RowOrder, held_out_rows
 
-NONE = np.empty(0, dtype=np.int64)
 WINDOW_BYTES = 32 * 1024**2
 SEEDS = [0, 1, 7, 42, 2**31]
 
@@ -26,7 +25,7 @@ SHAPES = {
 }
 
 
-def order_of(name: str, seed: int | None, excluded: RowNumbers = NONE, *, is_inverted: bool = False) -> RowOrder:
+def order_of(name: str, seed: int | None, excluded: RowNumbers = NO_ROWS, *, is_inverted: bool = False) -> RowOrder:
     return RowOrder.of(SHAPES[name], seed, excluded, is_inverted=is_inverted)
 
 
@@ -114,14 +113,14 @@ def test_rows_of_a_window_are_mixed() -> None:
 
 def test_groups_make_windows_until_one_is_full() -> None:
     by_rows = groups_of(4_000, 6_000, 9_999, 1, 20_000, 5)
-    assert RowOrder.of(by_rows, 0, NONE).windows == ((0, 1), (2, 3), (4,), (5,))
+    assert RowOrder.of(by_rows, 0, NO_ROWS).windows == ((0, 1), (2, 3), (4,), (5,))
     by_bytes = groups_of(1, 1, 1, 1, 1, num_bytes=WINDOW_BYTES // 2)
-    assert RowOrder.of(by_bytes, 0, NONE).windows == ((0, 1), (2, 3), (4,))
+    assert RowOrder.of(by_bytes, 0, NO_ROWS).windows == ((0, 1), (2, 3), (4,))
 
 
 @pytest.mark.parametrize("first_position", [0, 1_000])
 def test_parts_begin_small(first_position: int) -> None:
-    order = RowOrder.of(groups_of(10_000), 0, NONE)
+    order = RowOrder.of(groups_of(10_000), 0, NO_ROWS)
     sizes = [part.stop - part.start for part in order.parts(1, first_position)]
     assert sizes[:4] == [64, 256, 1024, 2048]
     assert set(sizes[4:-1]) == {2048}
@@ -130,7 +129,7 @@ def test_parts_begin_small(first_position: int) -> None:
 
 
 def test_a_part_ends_with_its_window() -> None:
-    order = RowOrder.of(groups_of(100, 100, num_bytes=WINDOW_BYTES), None, NONE)
+    order = RowOrder.of(groups_of(100, 100, num_bytes=WINDOW_BYTES), None, NO_ROWS)
     assert list(order.parts(3)) == [Part(3, 0, 0, 64, 0), Part(3, 0, 64, 100, 64), Part(3, 1, 0, 100, 100)]
     assert list(order.parts(3, 150)) == [Part(3, 1, 50, 100, 150)]
 
