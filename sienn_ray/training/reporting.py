@@ -133,6 +133,7 @@ class ProgressMeter:
         self._training_s = 0.0
         self._step_began: float | None = None
         self._last_report = float("-inf")
+        self._percent_told = 0
 
     @property
     def train_seconds(self) -> float:
@@ -214,4 +215,7 @@ class ProgressMeter:
         low, high = PHASE_PERCENT[Phase.TRAINING], PHASE_PERCENT[Phase.SAVING]
         work_done = steps_done + _EVAL_BATCH_COST * eval_batches_done
         work = self._num_steps + _EVAL_BATCH_COST * self._num_eval_batches * (self._num_epochs + 1)
-        return low + int((high - low) * min(work_done / max(work, 1), 1.0))
+        percent = low + int((high - low) * min(work_done / max(work, 1), 1.0))
+        # The base model's evaluation comes late, and there may be more of them than one for each epoch.
+        self._percent_told = max(self._percent_told, percent)
+        return self._percent_told
