@@ -7,6 +7,7 @@ from typing import Any
 import torch
 from peft import LoraConfig, PeftModel, get_peft_model, prepare_model_for_kbit_training
 from peft.optimizers import create_loraplus_optimizer
+from transformers.pytorch_utils import Conv1D
 
 from sienn_ray.training import fused_lora
 from sienn_ray.training.config import ALL_LINEAR, TrainingConfig
@@ -31,6 +32,7 @@ def add_adapter(model: Any, config: TrainingConfig) -> PeftModel:
         target_modules=targets if targets == ALL_LINEAR else list(targets),
         use_rslora=config.lora.use_rslora,
         use_dora=config.lora.use_dora,
+        fan_in_fan_out=any(isinstance(module, Conv1D) for module in model.modules()),
         task_type="CAUSAL_LM",
     )
     if is_fused(config):
