@@ -84,8 +84,10 @@ class PreferenceObjective:
     def without_adapter(self) -> Iterator[None]:
         """See `Objective.without_adapter`."""
         self._is_base = True
-        yield
-        self._is_base = False
+        try:
+            yield
+        finally:
+            self._is_base = False
 
     def weight(self, examples: Sequence[Example]) -> int:
         """Pairs."""

@@ -1,23 +1,24 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
 import pytest
 import torch
 import torch.nn.functional as F  # noqa: N812
+from transformers import PreTrainedModel
 
 from sienn_ray.base_model import load_causal_lm
 from sienn_ray.datasets.tokenization import IGNORE_INDEX
 from sienn_ray.training import checkpoint
 from sienn_ray.training.adapters import add_adapter, trainable
 from sienn_ray.training.config import LoraSettings, TrainingConfig
-from sienn_ray.training.objectives import CompletionObjective, Example, PreferenceObjective
-from sienn_ray.training.packing import TokenRow
+from sienn_ray.training.objectives import CompletionObjective, PreferenceObjective
 from sienn_ray.training.scoring import Scorer, can_pack, has_plain_head
 from tests.architectures import random_model
-from tests.fakes_training import FakeRows
+from tests.fakes_training import FakeRows, TokenRow
 from tests.unit.training.training import CPU, EOS, Trainee, config_of
 
 BETA = 0.3
@@ -36,49 +37,57 @@ def pair(number: int) -> tuple[TokenRow, TokenRow]:
     return row(prompt, chosen), row(prompt, rejected)
 
 
-PAIRS: list[Example] = [pair(number) for number in range(5)]
-ROWS: list[Example] = [(chosen,) for chosen, _ in PAIRS]
+PAIRS = [pair(number) for number in range(5)]
+ROWS = [(chosen,) for chosen, _ in PAIRS]
+
+
+def noisy(model: PreTrainedModel, noise: float, *, use_dora: bool) -> Any:
+    """The model with an adapter that has already learned something, always the same."""
+    lora = LoraSettings(r=4, lora_alpha=8, lora_dropout=0.0, use_dora=use_dora)
+    adapter: Any = add_adapter(model, TrainingConfig(base_model="m", lora=lora))
+    torch.manual_seed(1)
+    for name, parameter in adapter.named_parameters():
+        if "lora_" in name:
+            parameter.data.normal_(std=noise if "lora_B" in name else 0.3)
+    return adapter
 
 
 class Policy:
-    """A random Llama with an adapter that has already learned something, and objectives over it."""
+    """A random Llama with an adapter, objectives over it, and a twin for the direct computation."""
 
     def __init__(self, *, is_packed: bool = True, noise: float = 0.3, use_dora: bool = False) -> None:
         model = random_model("llama")
         assert has_plain_head(model)
         assert not is_packed or can_pack(model)
-        lora = LoraSettings(r=4, lora_alpha=8, lora_dropout=0.0, use_dora=use_dora)
-        self.adapter: Any = add_adapter(model, TrainingConfig(base_model="m", lora=lora))
-        torch.manual_seed(1)
-        for name, parameter in self.adapter.named_parameters():
-            if "lora_B" in name:
-                parameter.data.normal_(std=noise)
+        self.adapter = noisy(model, noise, use_dora=use_dora)
+        self.twin = noisy(random_model("llama"), noise, use_dora=use_dora)
         scorer = Scorer(model, 0, CPU, is_packed=is_packed, has_plain_head=True)
         self.preference = PreferenceObjective(scorer, self.adapter, BETA)
         self.completion = CompletionObjective(scorer, self.adapter)
 
-    def gradients(self, loss: torch.Tensor) -> list[torch.Tensor]:
-        return list(torch.autograd.grad(loss, trainable(self.adapter)))
-
     def row_log_prob(self, row: TokenRow) -> torch.Tensor:
-        """From whole logits of the row alone."""
+        """From whole logits of the row alone, by the twin."""
         input_ids, labels = (torch.tensor(column) for column in row)
-        logits = self.adapter(input_ids=input_ids[None]).logits[0, :-1]
+        logits = self.twin(input_ids=input_ids[None]).logits[0, :-1]
         wanted = labels[1:] != IGNORE_INDEX
         log_probs = F.log_softmax(logits, dim=-1)[torch.arange(len(logits)), input_ids[1:]]
         return log_probs[wanted].sum()
 
-    def direct_margins(self, pairs: list[Example]) -> torch.Tensor:
+    def direct_margins(self, pairs: Sequence[tuple[TokenRow, TokenRow]]) -> torch.Tensor:
         margins = []
         for chosen, rejected in pairs:
             policy = self.row_log_prob(chosen) - self.row_log_prob(rejected)
-            with torch.no_grad(), self.adapter.disable_adapter():
+            with torch.no_grad(), self.twin.disable_adapter():
                 reference = self.row_log_prob(chosen) - self.row_log_prob(rejected)
             margins.append(policy - reference)
         return torch.stack(margins)
 
-    def direct_loss(self, pairs: list[Example]) -> torch.Tensor:
+    def direct_loss(self, pairs: Sequence[tuple[TokenRow, TokenRow]]) -> torch.Tensor:
         return torch.log1p(torch.exp(-BETA * self.direct_margins(pairs))).sum()
+
+
+def gradients(adapter: Any, loss: torch.Tensor) -> list[torch.Tensor]:
+    return list(torch.autograd.grad(loss, trainable(adapter)))
 
 
 @pytest.fixture(params=["packed", "padded", "padded dora"])
@@ -89,15 +98,15 @@ def policy(request: pytest.FixtureRequest) -> Policy:
 class TestPreferences:
     def test_loss_is_equation_7_of_the_paper(self, policy: Policy) -> None:
         expected = policy.direct_margins(PAIRS)
-        assert expected.abs().min() > 0.01  # so that there is something to compare
+        assert expected.abs().max() > 0.1  # so that there is something to compare
         torch.testing.assert_close(policy.preference.margins(PAIRS), expected, rtol=1e-3, atol=1e-4)
         loss = policy.preference.loss_sum(PAIRS)
         torch.testing.assert_close(loss, policy.direct_loss(PAIRS), rtol=1e-4, atol=1e-4)
         assert abs(float(loss.detach()) - len(PAIRS) * math.log(2)) > 0.01
 
     def test_gradients_are_those_of_the_direct_way(self, policy: Policy) -> None:
-        found = policy.gradients(policy.preference.loss_sum(PAIRS))
-        expected = policy.gradients(policy.direct_loss(PAIRS))
+        found = gradients(policy.adapter, policy.preference.loss_sum(PAIRS))
+        expected = gradients(policy.twin, policy.direct_loss(PAIRS))
         assert all(float(gradient.abs().max()) > 0 for gradient in expected)
         for one, other in zip(found, expected, strict=True):
             torch.testing.assert_close(one, other, rtol=1e-3, atol=1e-4 * float(other.abs().max()))
@@ -124,7 +133,7 @@ class TestPreferences:
     def test_an_error_meanwhile_leaves_the_adapter_on(self, policy: Policy) -> None:
         with pytest.raises(KeyError), policy.preference.without_adapter():
             raise KeyError
-        assert float(policy.preference.margins(PAIRS).abs().min()) > 0.01
+        assert float(policy.preference.margins(PAIRS).detach().abs().max()) > 0.1
 
     def test_weight_is_the_number_of_pairs(self, policy: Policy) -> None:
         assert [policy.preference.weight(PAIRS[:count]) for count in (0, 1, 5)] == [0, 1, 5]
@@ -138,10 +147,10 @@ class TestCompletions:
     def test_without_the_adapter_it_is_the_base_model_s(self, policy: Policy) -> None:
         with policy.completion.without_adapter():
             without = policy.completion.loss_sum(ROWS)
-        with policy.adapter.disable_adapter():
+        with policy.twin.disable_adapter():
             expected = -torch.stack([policy.row_log_prob(row) for (row,) in ROWS]).sum()
         torch.testing.assert_close(without, expected, rtol=1e-4, atol=1e-4)
-        assert abs(float((policy.completion.loss_sum(ROWS) - without).detach())) > 0.1
+        assert abs(float((policy.completion.loss_sum(ROWS) - without).detach())) > 0.01
 
     def test_weight_is_the_number_of_completion_tokens(self, policy: Policy) -> None:
         assert policy.completion.weight([]) == 0
