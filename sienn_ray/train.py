@@ -11,6 +11,7 @@ from __future__ import annotations
 
 import argparse
 import logging
+import os
 import re
 import sys
 import uuid
@@ -36,7 +37,6 @@ from sienn_ray.training.record import DatasetFacts
 from sienn_ray.training.resources import withdraw_request
 from sienn_ray.training.stopping import leave_on_sigterm
 from sienn_ray.training.timeline import Timeline
-from sienn_ray.training.warmup import start_processes
 
 logger = logging.getLogger("sienn_ray.train")
 
@@ -51,8 +51,9 @@ def main(argv: Sequence[str] | None = None) -> int:
     """Run one fine-tune; returns the exit code."""
     arguments = _parser().parse_args(argv)
     logging.basicConfig(level=logging.INFO, format="%(asctime)s %(levelname)s %(name)s: %(message)s")
+    # Ray Train looks at its workers this often, and hands over their reports as often; its default is 2 s.
+    os.environ.setdefault("RAY_TRAIN_HEALTH_CHECK_INTERVAL_S", "0.2")
     ray.init(address="auto", namespace=NAMESPACE, ignore_reinit_error=True)
-    start_processes()
     leave_on_sigterm(withdraw_request)
     get_or_create_tracker(Settings())
     settings: Settings = ask("settings")

@@ -60,12 +60,19 @@ _OF_A_JOB = {
 }
 
 
+_AFTER_A_CHANGE = {
+    "pause_job": ("get_job", "job_events", "resume_job", "cancel_job"),
+    "resume_job": ("get_job", "job_events", "pause_job", "cancel_job"),
+}
+
+
 def _all_links() -> list[_Link]:
     uploaded, started = ("upload_dataset", 201), ("start_finetuning", 201)
     links = [_Link(*uploaded, target, words, _DATASET) for target, words in _OF_A_DATASET.items()]
     links.append(_Link(*uploaded, "start_finetuning", "Fine-tune a base model on the dataset.", body=dict(_DATASET)))
-    changed = tuple((source, 200) for source in ("cancel_job", "pause_job", "resume_job", "retry_job"))
-    for source, status in (started, *changed):
+    for source, next_steps in _AFTER_A_CHANGE.items():
+        links += [_Link(source, 200, target, _OF_A_JOB[target], _JOB) for target in next_steps]
+    for source, status in (started, ("cancel_job", 200), ("retry_job", 200)):
         links += [_Link(source, status, target, words, _JOB) for target, words in _OF_A_JOB.items() if target != source]
     prompt = {**_JOB, "prompt": "What is machine learning?"}
     links.append(_Link(*started, "test_model", "Ask the adapter once the job is completed.", body=prompt))

@@ -1,7 +1,6 @@
 """What Ray Train runs on every worker: everything from the base model to the end of the loop.
 
-The program that starts a run imports this module without torch, which takes seconds; the workers have it by then, see
-`warmup`.
+The program that starts a run imports this module without transformers and PEFT, which take seconds.
 """
 
 from __future__ import annotations

@@ -1,4 +1,4 @@
-"""What Schemathesis can't know: which bytes are a dataset file, and which of two numbers must be the larger one.
+"""What Schemathesis can't know: which bytes are a dataset file, which of two numbers is larger, how links are meant.
 
 All files are sent as `conversations.csv`.
 """
@@ -29,11 +29,25 @@ schemathesis.openapi.format("binary", st.one_of(_DATASETS, _DATASETS, _DATASETS,
 
 
 @schemathesis.hook
+def before_load_schema(context: schemathesis.HookContext, raw_schema: dict[str, Any]) -> None:
+    """A link's body is sent as it is. Filled up with made-up fields, hardly any request would start a job, and most of a
+    scenario's data would go into them.
+    """
+    for item in raw_schema["paths"].values():
+        for operation in item.values():
+            for response in operation["responses"].values():
+                for link in response.get("links", {}).values():
+                    if "requestBody" in link:
+                        link["x-schemathesis"] = {"merge_body": False}
+
+
+@schemathesis.hook
 def before_call(context: schemathesis.HookContext, case: schemathesis.Case, kwargs: dict[str, Any]) -> None:
     """No schema says that `min_workers` is at most `num_workers`; two that are fine each change places if need be."""
     body = case.body
     if not isinstance(body, dict):
         return
     fewest, most = body.get("min_workers"), body.get("num_workers")
-    if type(fewest) is int and type(most) is int and 1 <= most < fewest <= _MAX_WORKERS:
+    # 3.0 is an integer in JSON, and true is none.
+    if {type(fewest), type(most)} <= {int, float} and 1 <= most < fewest <= _MAX_WORKERS:
         body["min_workers"], body["num_workers"] = most, fewest
