@@ -99,8 +99,10 @@ class TestShuffling:
         assert epoch_rows(order_of(name, None, excluded, is_inverted=True), 4) == excluded.tolist()
 
 
-def test_windows_change_places() -> None:
-    firsts = {next(order_of("windows of one", seed).parts(1)).window for seed in range(50)}
+@pytest.mark.parametrize("is_by_epoch", [True, False])
+def test_windows_change_places_with_epoch_and_seed(*, is_by_epoch: bool) -> None:
+    places = [(0, number) if is_by_epoch else (number, 1) for number in range(1, 51)]
+    firsts = {next(order_of("windows of one", seed).parts(epoch)).window for seed, epoch in places}
     assert firsts == {0, 1, 2, 3, 4}
 
 
