@@ -123,7 +123,20 @@ def load_causal_lm(
     model: PreTrainedModel = AutoModelForCausalLM.from_pretrained(
         folder, dtype=chosen, use_safetensors=True, trust_remote_code=False, local_files_only=True, **options
     )
-    return model if options else model.to(device)
+    if not options:
+        return model.to(device)
+    _keep_differentiable(model)
+    return model
+
+
+def _keep_differentiable(model: PreTrainedModel) -> None:
+    """Keep bitsandbytes from repacking weights on a CPU, as it does at the first evaluation on some.
+
+    The repacked weights' product has no gradient of its own, and training would go on with wrong ones.
+    """
+    for module in model.modules():
+        if hasattr(module, "support_avx512bf16_for_cpu"):
+            module.support_avx512bf16_for_cpu = False
 
 
 def _quantized(dtype: torch.dtype, device: torch.device) -> dict[str, Any]:

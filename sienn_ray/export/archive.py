@@ -9,7 +9,7 @@ from collections.abc import Iterator
 from sienn_ray.errors import ArtifactError
 from sienn_ray.storage import CHUNK_BYTES, Manifest, Storage
 
-# What peft and transformers load; the contract names exactly these.
+# What peft and transformers load, as the contract names it.
 ARCHIVE_FILES = (
     "adapter_model.safetensors",
     "adapter_config.json",
@@ -17,6 +17,10 @@ ARCHIVE_FILES = (
     "tokenizer_config.json",
     "special_tokens_map.json",
 )
+
+
+# What the run was and how to repeat it; adapters of earlier versions lack them.
+OPTIONAL_FILES = ("README.md", "training_run.json")
 
 
 def check_complete(manifest: Manifest, adapter_key: str) -> None:
@@ -34,7 +38,7 @@ def iter_zip(storage: Storage, adapter_key: str) -> Iterator[bytes]:
     """The ZIP's bytes, piece by piece. Weights are stored, not deflated: they don't get smaller."""
     sink = _Pipe()
     with zipfile.ZipFile(sink, "w", zipfile.ZIP_STORED, allowZip64=True) as archive:
-        for name in ARCHIVE_FILES:
+        for name in _names(storage, adapter_key):
             compression = zipfile.ZIP_STORED if name.endswith(".safetensors") else zipfile.ZIP_DEFLATED
             entry = zipfile.ZipInfo(name)
             entry.compress_type = compression
@@ -47,6 +51,11 @@ def iter_zip(storage: Storage, adapter_key: str) -> Iterator[bytes]:
                     target.write(chunk)
                     yield sink.take()
     yield sink.take()
+
+
+def _names(storage: Storage, adapter_key: str) -> list[str]:
+    there = {entry.name for entry in storage.manifest(adapter_key).files}
+    return [*ARCHIVE_FILES, *(name for name in OPTIONAL_FILES if name in there)]
 
 
 class _Pipe(io.RawIOBase):

@@ -94,6 +94,8 @@ def prepare(
     if config.torch_compile:
         compile_layers(base)
     use_autocast = dtype is torch.bfloat16 and not is_fused(config)
+    if is_preference:
+        _switch_dropout_off(base)
     scorer = Scorer(
         base,
         pad_token_id,
@@ -128,6 +130,15 @@ def prepare(
     }
     logger.info("training with %s", facts)
     return Learner(base, adapter, gradients, restored, is_sharded, facts)
+
+
+def _switch_dropout_off(model: PreTrainedModel) -> None:
+    """Have policy and reference differ by the adapter alone; each would drop others of the base model's activations."""
+    for name, module in model.named_modules():
+        if isinstance(module, torch.nn.Dropout) and "lora_" not in name:
+            module.p = 0.0
+        if hasattr(module, "attention_dropout"):
+            module.attention_dropout = 0.0
 
 
 def _recompute_activations(model: PreTrainedModel) -> None:

@@ -15,6 +15,8 @@ from tests.integration.service import ROWS, Service
 from tests.tiny_model import STRICT_ID, TINY_ID
 
 ARCHIVE_NAMES = {
+    "README.md",
+    "training_run.json",
     "adapter_model.safetensors",
     "adapter_config.json",
     "tokenizer.json",

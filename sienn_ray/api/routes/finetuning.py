@@ -121,6 +121,10 @@ async def _earlier_job(record: JobRecord, backends: Backends) -> JobRecord | Non
     return job
 
 
+# What a run learns from, by the format of its rows; all others are conversations.
+_KINDS = {"text": "plain text", "preference": "preferences"}
+
+
 async def _check_datasets(body: StartFinetuningRequest, backends: Backends) -> None:
     dataset = await backends.tracker.dataset(body.dataset_id)
     if body.validation_dataset_id is None:
@@ -130,8 +134,9 @@ async def _check_datasets(body: StartFinetuningRequest, backends: Backends) -> N
             "validation_dataset_id is dataset_id; name another dataset, or leave it out and set validation_split"
         )
     validation = await backends.tracker.dataset(body.validation_dataset_id)
-    if (dataset.format == "text") != (validation.format == "text"):
+    kinds = [_KINDS.get(each.format, "conversations") for each in (dataset, validation)]
+    if kinds[0] != kinds[1]:
         raise InvalidInputError(
-            f"the dataset's format is '{dataset.format}' and the validation dataset's is '{validation.format}'; plain "
-            "text and conversations can't be mixed"
+            f"the dataset's format is '{dataset.format}' and the validation dataset's is '{validation.format}'; "
+            f"{kinds[0]} and {kinds[1]} can't be mixed"
         )

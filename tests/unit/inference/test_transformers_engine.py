@@ -23,9 +23,9 @@ from sienn_ray.inference.engine import GenerationRequest, GenerationResult
 from sienn_ray.inference.transformers_engine import TransformersEngine
 from sienn_ray.settings import Settings
 from sienn_ray.storage import Storage
+from sienn_ray.training.adapters import add_adapter
 from sienn_ray.training.checkpoint import ADAPTER_CONFIG, ADAPTER_WEIGHTS
 from sienn_ray.training.config import TrainingConfig
-from sienn_ray.training.loop import add_adapter
 from tests.tiny_model import TINY_ID, add_to_hub_cache
 
 CPU = torch.device("cpu")

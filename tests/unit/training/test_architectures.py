@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import math
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -102,3 +103,21 @@ def test_the_adapter_names_its_base_model_by_id(trained: Trained) -> None:
     saved = json.loads((trained.adapter_folder / checkpoint.ADAPTER_CONFIG).read_text())
     assert saved["base_model_name_or_path"] == trained.run.config.base_model
     assert saved["inference_mode"] is True
+
+
+def test_preferences_are_learned_without_the_base_models_dropout(tmp_path: Path) -> None:
+    """GPT-2's own is 0.1; policy and reference would each drop others, and the base model differ from itself."""
+    from transformers import AutoModelForCausalLM, GPT2Config
+
+    from sienn_ray.training.preparation import prepare
+    from sienn_ray.training.steps import StepPlan
+    from tests.fakes_training import FakeWorker
+
+    base = AutoModelForCausalLM.from_config(GPT2Config(vocab_size=300, n_embd=32, n_layer=2, n_head=4, n_positions=256))
+    config = config_of()
+    plan = StepPlan.of(config, 1, 4)
+    learner = prepare(base, config, FakeWorker(tmp_path), plan, pad_token_id=0, is_preference=True)
+    learner.adapter.train()
+    pairs = [([5, 6, 7, 8, 9], [-100, -100, 7, 8, 9]), ([5, 6, 10, 11], [-100, -100, 10, 11])]
+    loss = learner.gradients.accumulate([], learner.gradients.examples(pairs)[0])
+    assert loss.mean == pytest.approx(math.log(2), abs=1e-6)
