@@ -95,7 +95,8 @@ class FineTune:
         if learner.restored is not None:
             load_optimizer_state(optimizer, learner.restored.optimizer_state)
             self._best_weights = learner.restored.best_weights
-            logger.info("Resuming after step %d", state.steps_done)
+            epochs_done = state.steps_done // plan.steps_per_epoch
+            logger.info("Resuming after epoch %d, step %d", epochs_done, state.steps_done)
         spec.timeline.mark("prepare_adapter")
         evaluation = Evaluation(
             self._eval_rows, spec.num_eval_rows, learner, self._worker, micro_batch_rows=plan.micro_batch_rows
@@ -203,6 +204,8 @@ class FineTune:
         """Evaluate the base model, to compare with; after the first step, which shouldn't have to wait for that."""
         loss = evaluation.run(meter, epoch=0, step=self._state.steps_done, is_base=True)
         if loss is None:
+            if self._spec.has_validation_dataset:
+                raise self._no_room("validation dataset")
             return
         _check_finite("evaluation loss", loss, 0, self._config)
         meter.evaluated(epoch=0, step=0, eval_loss=loss)
@@ -233,10 +236,13 @@ class FineTune:
 
     def _check_room(self, epoch: int) -> None:
         if epoch == 1 and self._state.num_dropped_rows >= self._spec.num_train_rows:
-            raise InvalidDatasetError(
-                f"no row of the dataset has room for its answer: every prompt fills "
-                f"max_length={self._config.max_length} tokens; raise max_length (up to 2048) or shorten the prompts"
-            )
+            raise self._no_room("dataset")
+
+    def _no_room(self, name: str) -> InvalidDatasetError:
+        return InvalidDatasetError(
+            f"no row of the {name} has room for its answer: every prompt fills max_length={self._config.max_length} "
+            "tokens; raise max_length (up to 2048) or shorten the prompts"
+        )
 
 
 @dataclass(frozen=True)

@@ -70,6 +70,7 @@ class LoopSpec:
         num_train_rows: Rows of an epoch.
         num_eval_rows: Rows of an evaluation.
         is_preference: Whether rows come in pairs of a chosen and a rejected answer.
+        has_validation_dataset: Whether the rows to evaluate on are a dataset of their own.
         num_cpus: CPUs of a worker.
         micro_batch_rows: Rows of a forward pass, where an earlier try ran out of memory with more.
         timeline: What has been timed before the worker started.
@@ -81,6 +82,7 @@ class LoopSpec:
     num_train_rows: int
     num_eval_rows: int
     is_preference: bool = False
+    has_validation_dataset: bool = False
     num_cpus: int = 1
     micro_batch_rows: int | None = None
     timeline: Timeline = field(default_factory=lambda: Timeline(time.time()))

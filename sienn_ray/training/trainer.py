@@ -159,6 +159,7 @@ def _fit_until_it_holds(
             rows.num_train,
             rows.num_eval,
             is_preference=run.is_preference,
+            has_validation_dataset=run.validation_rows_key is not None,
             num_cpus=resources.cpus_per_worker,
             micro_batch_rows=micro_batch_rows,
             timeline=run.timeline,
