@@ -49,7 +49,7 @@ class LoraSettings(BaseModel):
 
     r: int = Field(16, ge=1, le=256)
     lora_alpha: int = Field(32, ge=1, le=1024)
-    lora_dropout: float = Field(0.05, ge=0.0, lt=1.0)
+    lora_dropout: float = Field(0.0, ge=0.0, lt=1.0)
     target_modules: TargetModules = Field(
         ALL_LINEAR, description="Ends of module names that get an adapter, or every linear one but the output head."
     )

@@ -87,7 +87,8 @@ def _is_out_of_memory(error: BaseException) -> bool:
 
 
 def _is_lost_worker(error: BaseException) -> bool:
-    if isinstance(error, ray.exceptions.RayActorError):
+    # Ray Train's own class comes without the error behind it.
+    if isinstance(error, ray.exceptions.RayActorError) or type(error).__name__ == "WorkerHealthCheckFailedError":
         return True
     return isinstance(error, RuntimeError) and any(words in str(error) for words in _PEER_WORDS)
 

@@ -168,3 +168,14 @@ def test_another_try_is_worth_it_after_what_may_not_come_again(reason: FailureRe
 @pytest.mark.parametrize("error", [InvalidDatasetError("words"), ArtifactError("words"), CapacityError("words")])
 def test_but_not_after_errors_that_are_no_training_s(error: SiennError) -> None:
     assert not is_worth_another_try(error)
+
+
+def test_a_worker_that_stopped_answering_is_a_lost_one() -> None:
+    """As Ray Train tells of a killed process: by a class of its own, with nothing behind it."""
+    silent = type("WorkerHealthCheckFailedError", (Exception,), {})("A worker health check failed.")
+    failed = ray.train.TrainingFailedError()
+    failed.__cause__ = silent
+    found = explain(failed, CONFIG, Settings())
+    assert isinstance(found, TrainingError)
+    assert found.reason is FailureReason.WORKER_LOST
+    assert is_worth_another_try(found)
