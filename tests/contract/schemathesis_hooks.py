@@ -30,8 +30,8 @@ schemathesis.openapi.format("binary", st.one_of(_DATASETS, _DATASETS, _DATASETS,
 
 @schemathesis.hook
 def before_load_schema(context: schemathesis.HookContext, raw_schema: dict[str, Any]) -> None:
-    """A link's body is sent as it is. Filled up with made-up fields, hardly any request would start a job, and most of a
-    scenario's data would go into them.
+    """A link's body is sent as it is. Filled up with made-up fields, hardly any request would start a job, and most of
+    a scenario's data would go into them.
     """
     for item in raw_schema["paths"].values():
         for operation in item.values():
