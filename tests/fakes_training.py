@@ -44,11 +44,13 @@ class FakeRows:
     def __init__(self, rows: list[TokenRow], rows_per_example: int = 1) -> None:
         starts = range(0, len(rows), rows_per_example)
         self._examples = [rows[start : start + rows_per_example] for start in starts]
+        self.num_passes = 0
 
     def __len__(self) -> int:
         return len(self._examples)
 
     def steps(self, share: Share, *, first_step: int, num_steps: int) -> Iterator[tuple[int, list[TokenArrays]]]:
+        self.num_passes += 1
         steps_per_epoch = share.steps_per_epoch(len(self._examples))
         for step in range(first_step, num_steps):
             order = list(range(len(self._examples)))

@@ -75,8 +75,9 @@ class FineTune:
         """Train until the last epoch, or until something else ends it.
 
         Raises:
-            TrainingError: The loss is no number any more, memory doesn't suffice, or a checkpoint can't be written.
+            TrainingError: The loss is no number any more, or memory doesn't suffice.
             InvalidDatasetError: No row has room for its answer.
+            OSError: A checkpoint can't be written.
         """
         spec, config, plan, state = self._spec, self._config, self._plan, self._state
         learner = prepare(
@@ -114,7 +115,6 @@ class FineTune:
         keeper = _Keeper(self._worker, learner, optimizer, spec.settings.checkpoint_interval_s)
         began = time.monotonic() - state.elapsed_s
 
-        wishes = _Wishes()
         for step, rows in self._steps:
             if state.is_done:
                 break
@@ -203,12 +203,11 @@ class FineTune:
     def _evaluate_base(self, evaluation: Evaluation, meter: ProgressMeter) -> None:
         """Evaluate the base model, to compare with; after the first step, which shouldn't have to wait for that."""
         loss = evaluation.run(meter, epoch=0, step=self._state.steps_done, is_base=True)
-        if loss is None:
-            if self._spec.has_validation_dataset:
-                raise self._no_room("validation dataset")
-            return
-        _check_finite("evaluation loss", loss, 0, self._config)
-        meter.evaluated(epoch=0, step=0, eval_loss=loss)
+        if loss is None and self._spec.has_validation_dataset:
+            raise self._no_room("validation dataset")
+        if loss is not None:
+            _check_finite("evaluation loss", loss, 0, self._config)
+            meter.evaluated(epoch=0, step=0, eval_loss=loss)
         self._state.history.insert(0, EvalRecord(0, None, loss, 0))
 
     def _agree(self, keeper: _Keeper, num_dropped: int, epoch: int) -> _Wishes:
@@ -249,9 +248,9 @@ class FineTune:
 class _Wishes:
     """What is to be done after a step."""
 
-    is_checkpoint_due: bool = False
-    is_pause: bool = False
-    is_time_up: bool = False
+    is_checkpoint_due: bool
+    is_pause: bool
+    is_time_up: bool
 
 
 class _Keeper:
@@ -273,7 +272,7 @@ class _Keeper:
         """Report one checkpoint; every worker has to call this, since it is a barrier.
 
         Raises:
-            TrainingError: The disk is full.
+            OSError: The disk is full.
         """
         learner = self._learner
         weights = whole_weights(learner.adapter)

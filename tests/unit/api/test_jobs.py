@@ -38,7 +38,7 @@ HYPERPARAMETERS = {
     "seed": 42,
     "lora_r": 16,
     "lora_alpha": 32,
-    "lora_dropout": 0.05,
+    "lora_dropout": 0.0,
     "target_modules": "all-linear",
     "use_rslora": False,
     "use_dora": False,

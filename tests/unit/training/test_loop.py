@@ -187,6 +187,14 @@ class TestFailures:
         with pytest.raises(InvalidDatasetError, match=r"no row of the dataset has room .*max_length=512"):
             run.train()
 
+    def test_held_out_rows_without_room_are_looked_at_once(self, tiny_model_folder: Path, tmp_path: Path) -> None:
+        eval_rows = FakeRows([([], [])])
+        run = Trainee(tiny_model_folder, tmp_path / "run", eval_rows=eval_rows)
+        run.train()
+        assert eval_rows.num_passes == 1
+        assert [entry.eval_loss for entry in run.state.history] == [None, None, None]
+        assert run.state.steps_done == 6
+
     def test_rows_without_labels_count_as_nothing(self, tiny_model_folder: Path, tmp_path: Path) -> None:
         unlabelled = ([1, 2, 3], [IGNORE_INDEX] * 3)
         run = Trainee(
