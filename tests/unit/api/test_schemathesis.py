@@ -15,6 +15,7 @@ from starlette.types import Message, Receive, Scope, Send
 
 from sienn_ray.api.openapi import operations_of
 from sienn_ray.errors import FailureReason
+from tests.contract.walk import Walk
 from tests.in_process import Service, running_service, served
 from tests.tiny_model import CONTRACT_ID, add_to_hub_cache
 
@@ -94,6 +95,7 @@ def test_document_and_application_agree(answers: tuple[str, Answers]) -> None:
     )
     print(run.stdout)
     assert run.returncode == 0, run.stderr
+    Walk(url).run()
     # It has got behind the 404s: every operation has done its work at least once.
     operations = {operation["operationId"] for operation in operations_of(noted.app.openapi())}
     assert {name for name in operations if not {200, 201} & noted.statuses[name]} == set()
