@@ -24,6 +24,8 @@ from sienn_ray.storage import Storage
 # Tokenized blocks in the object store before Ray Data stops to make more. A block of 2,048 rows has a few MB.
 _MAX_WAITING_BYTES = 64 * 1024**2
 _MAX_TASKS = 1
+# Parts that a worker tokenizes itself, up to 1,344 rows.
+_NUM_OWN_PARTS = 3
 _SCHEMA = pa.schema([("step", pa.int64()), ("input_ids", pa.list_(pa.int32())), ("labels", pa.list_(pa.int32()))])
 
 # `input_ids` and `labels`; both empty for a row whose prompt leaves no room for an answer.
@@ -142,12 +144,17 @@ class TokenStream:
             step, waiting = step + 1, []
 
     def _blocks(self, share: Share, first_step: int, num_steps: int) -> Iterator[pa.Table]:
+        """The first, small parts are tokenized here: a pipeline takes seconds until its first block comes out."""
+        parts = list(self._parts(share, first_step, num_steps))
+        for part in parts[:_NUM_OWN_PARTS]:
+            yield self.tokenize(part, share)
+        if len(parts) > _NUM_OWN_PARTS:
+            yield from self._piped(parts[_NUM_OWN_PARTS:], share)
+
+    def _piped(self, parts: list[Part], share: Share) -> Iterator[pa.Table]:
         import ray.data
         from ray.exceptions import RayTaskError
 
-        parts = list(self._parts(share, first_step, num_steps))
-        if not parts:
-            return
         tokenized = ray.data.from_items(
             [{"part": number} for number in range(len(parts))], override_num_blocks=len(parts)
         )
