@@ -118,15 +118,15 @@ def test_everything_to_repeat_a_run_is_with_the_adapter(careful: Service, datase
 
 def test_more_rows_than_a_worker_tokenizes_itself(service: Service) -> None:
     """They come through Ray Data, each once in an epoch, on two workers."""
-    rows = [json.dumps({"instruction": f"Number {number}?", "response": f"It is {number}."}) for number in range(3000)]
+    rows = [json.dumps({"instruction": f"Number {number}?", "response": f"It is {number}."}) for number in range(1600)]
     dataset_id = service.upload("\n".join(rows))
     options = {"batch_size": 32, "gradient_accumulation_steps": 4, "validation_split": 0.0, "precision": "float32"}
     alone, together = (
-        service.wait_for_end(service.start(dataset_id, num_epochs=2, num_workers=number, **options))["meta"]
+        service.wait_for_end(service.start(dataset_id, num_epochs=1, num_workers=number, **options))["meta"]
         for number in (1, 2)
     )
-    assert alone["num_train_rows"] == 3000
-    assert alone["total_steps"] == 2 * 24
+    assert alone["num_train_rows"] == 1600
+    assert alone["total_steps"] == 13
     assert together["num_tokens"] == alone["num_tokens"]
     for one, two in zip(alone["loss_history"], together["loss_history"], strict=True):
         assert two["train_loss"] == pytest.approx(one["train_loss"], abs=2e-4)
