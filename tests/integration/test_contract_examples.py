@@ -65,9 +65,11 @@ def test_the_curl_examples(service: Service, folder: Path, completed_job: str) -
     assert json.loads(answers["jobs/jobs"])["count"] >= 1
     assert json.loads(answers["jobs/metrics"])["points"]
     assert answers["jobs/logs"]
+    # The job that the examples name has ended.
+    assert "can be paused" in answers["jobs/pause"]
     assert '"generated_text":' in answers["test-model/test-model"]
     assert "adapter_config.json" in zipfile.ZipFile(folder / "model.zip").namelist()
-    assert len(answers) == 9
+    assert len(answers) == 10
 
 
 def test_the_typescript_example(service: Service, folder: Path) -> None:
