@@ -84,7 +84,7 @@ def watch(service: Service, dataset_id: str, seconds: float) -> None:
         f"\n{job['status']}: {job['message']}; {meta.get('num_tokens', 0):,} tokens, stopped by {meta['stop_reason']}"
     )
     print(f"{meta['tokens_per_s']:,.0f} tokens/s")
-    for name in sorted(first.keys() & last.keys()):
+    for name in sorted(name for name in first.keys() & last.keys() if first[name]):
         print(f"{name:34} {first[name]:6.0f} -> {last[name]:6.0f} MiB  ratio {last[name] / first[name]:.2f}")
 
 

@@ -1,0 +1,69 @@
+"""Leads jobs through every change, since requests that are made up get there by luck alone."""
+
+from __future__ import annotations
+
+import time
+from typing import Any
+
+import httpx2
+import schemathesis
+
+# In this order, each has its chance with some job: one that runs, was just paused, cancelled or retried, or completed.
+_OPERATIONS = (
+    ("POST", "/api/jobs/{job_id}/pause"),
+    ("POST", "/api/jobs/{job_id}/resume"),
+    ("POST", "/api/jobs/{job_id}/cancel"),
+    ("POST", "/api/jobs/{job_id}/retry"),
+    ("GET", "/api/training-status/{job_id}"),
+    ("GET", "/api/jobs/{job_id}"),
+    ("GET", "/api/jobs/{job_id}/events"),
+    ("GET", "/api/jobs/{job_id}/metrics"),
+    ("GET", "/api/jobs/{job_id}/logs"),
+    ("POST", "/api/test-model"),
+    ("GET", "/api/download-model/{job_id}"),
+    ("POST", "/api/jobs/{job_id}/cancel"),
+    ("DELETE", "/api/jobs/{job_id}"),
+)
+_DEADLINE_S = 120.0
+# The tracker looks at the runs in between.
+_PAUSE_S = 0.1
+
+
+class Walk:
+    """Calls operations of a service, and checks each response against the service's own document.
+
+    Args:
+        url: The service.
+    """
+
+    def __init__(self, url: str) -> None:
+        self._schema: Any = schemathesis.openapi.from_url(f"{url}/openapi.json")
+        self._client = httpx2.Client(base_url=url, timeout=60.0)
+
+    def run(self) -> None:
+        """Go on with new jobs until every operation has succeeded once."""
+        deadline = time.monotonic() + _DEADLINE_S
+        missing = set(_OPERATIONS)
+        file = {"file": ("conversations.csv", b"instruction,response\na,b\n")}
+        with self._client:
+            dataset_id = self._call("POST", "/api/upload-dataset", files=file).json()["dataset_id"]
+            while missing:
+                assert time.monotonic() < deadline, f"no job got through {sorted(missing)}"
+                started = self._call("POST", "/api/start-finetuning", json={"dataset_id": dataset_id})
+                missing -= self._lead(started.json()["job_id"])
+
+    def _lead(self, job_id: str) -> set[tuple[str, str]]:
+        """Try every operation on one job; returns those that succeeded."""
+        done = set()
+        for method, path in _OPERATIONS:
+            time.sleep(_PAUSE_S)
+            body = {"json": {"job_id": job_id, "prompt": "a"}} if path == "/api/test-model" else {}
+            if self._call(method, path, job_id=job_id, **body).is_success:
+                done.add((method, path))
+        return done
+
+    def _call(self, method: str, path: str, job_id: str = "", **request: Any) -> httpx2.Response:
+        response = self._client.request(method, path.replace("{job_id}", job_id), **request)
+        response.request.read()  # what is validated shows it
+        self._schema[path][method].validate_response(response)
+        return response
