@@ -66,11 +66,13 @@ class Runs:
     def __init__(self, service: Service) -> None:
         self._service = service
         self._num_looks: Counter[str] = Counter()
+        self._turns: dict[str, int] = {}
 
     def on_look(self, submission_id: str) -> None:
         self._num_looks[submission_id] += 1
-        num_looks, turn = self._num_looks[submission_id], list(self._num_looks).index(submission_id) % 3
+        num_looks = self._num_looks[submission_id]
         job = self._service.tracker.job(submission_id.removeprefix("sienn-").rsplit("-", 1)[0])
+        turn = self._turns.setdefault(job.id, len(self._turns) % 3)
         if job.is_pausing:
             self._service.tracker.pause(job.id, job.attempt, {})
             return
