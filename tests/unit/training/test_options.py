@@ -24,7 +24,7 @@ def test_every_hyperparameter_has_an_option() -> None:
     words = (
         "--learning-rate 3e-5 --num-epochs 2 --batch-size 8 --max-length 256 --gradient-accumulation-steps 4 "
         "--warmup-ratio 0.2 --weight-decay 0.01 --lr-scheduler linear --max-grad-norm 0.5 --validation-split 0 "
-        "--num-workers 2 --seed 7 --lora-r 4 --lora-alpha 8 --lora-dropout 0 --target-modules q_proj,v_proj "
+        "--num-workers 2 --seed 7 --lora-r 4 --lora-alpha 8 --lora-dropout 0.1 --target-modules q_proj,v_proj "
         "--min-workers 1 --eval-steps 20 --early-stopping-patience 3 --max-train-time-s 600 --precision bfloat16 "
         "--quantization nf4 --gradient-checkpointing --torch-compile --sharding never --dpo-beta 0.2 --use-rslora "
         "--use-dora --loraplus-lr-ratio 16 --validation-dataset b.jsonl"
@@ -56,7 +56,7 @@ def test_every_hyperparameter_has_an_option() -> None:
         lora=LoraSettings(
             r=4,
             lora_alpha=8,
-            lora_dropout=0.0,
+            lora_dropout=0.1,
             target_modules=("q_proj", "v_proj"),
             use_rslora=True,
             use_dora=True,
