@@ -29,19 +29,15 @@ class Learner:
     """What the loop works with.
 
     Args:
-        model: The base model, adapted in place.
-        adapter: PEFT's wrapper of it.
+        adapter: The base model, adapted in place, in PEFT's wrapper.
         gradients: Computes losses and gradients.
         restored: What the last checkpoint holds, if there is one.
-        is_sharded: Whether the base model is shared out among the workers.
         facts: What was chosen, for whoever wants to repeat the run.
     """
 
-    model: PreTrainedModel
     adapter: PeftModel
     gradients: GradientStep
     restored: Restored | None
-    is_sharded: bool
     facts: dict[str, Any]
 
 
@@ -90,7 +86,7 @@ def prepare(
         base.enable_input_require_grads()
     is_sharded = sharding.is_sharded(config.sharding, base, worker.device, worker.world_size)
     if is_sharded:
-        sharding.shard(adapter, base)
+        sharding.shard(base)
     if config.torch_compile:
         compile_layers(base)
     use_autocast = dtype is torch.bfloat16 and not is_fused(config)
@@ -129,7 +125,7 @@ def prepare(
         "num_workers": worker.world_size,
     }
     logger.info("training with %s", facts)
-    return Learner(base, adapter, gradients, restored, is_sharded, facts)
+    return Learner(adapter, gradients, restored, facts)
 
 
 def _switch_dropout_off(model: PreTrainedModel) -> None:

@@ -68,7 +68,7 @@ def special_tokens_map(tokenizer: Any) -> dict[str, Any]:
 
 
 def _results(state: RunState, num_train_rows: int, num_eval_rows: int) -> record.RunResults:
-    published = next((entry for entry in state.history if entry.step == state.best_step), state.history[-1])
+    published = state.published
     return record.RunResults(
         train_loss=published.train_loss,
         eval_loss=published.eval_loss,

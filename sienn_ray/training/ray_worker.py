@@ -7,7 +7,6 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
 
-from sienn_ray.errors import SiennError
 from sienn_ray.training.reporting import Phase, Progress
 from sienn_ray.training.spec import LoopResult, LoopSpec, OrderedRows, RunRows
 
@@ -22,17 +21,15 @@ def train_loop(loop_config: dict[str, Any]) -> LoopResult:
         loop_config: `{"spec": LoopSpec, "rows": RunRows}`, the one kind of argument that Ray Train passes on.
 
     Returns:
-        How it ended. An error of ours is handed back, not raised: it is the same on every worker and in every try.
+        How it ended.
+
+    Raises:
+        SiennError: It can't go on. Raised rather than returned, so that Ray Train ends the other workers as well: they
+            may have met nothing, and would wait for this one.
     """
     spec: LoopSpec = loop_config["spec"]
+    rows: RunRows = loop_config["rows"]
     spec.timeline.mark("start_workers")
-    try:
-        return _train(spec, loop_config["rows"])
-    except SiennError as error:
-        return LoopResult(error=error)
-
-
-def _train(spec: LoopSpec, rows: RunRows) -> LoopResult:
     from sienn_ray.base_model import load_causal_lm, load_tokenizer, local_folder
     from sienn_ray.datasets.prompt import PromptFormat
     from sienn_ray.datasets.token_stream import TokenStream

@@ -63,6 +63,11 @@ class RunState:
     stop_reason: str | None = None
     history: list[EvalRecord] = field(default_factory=list)
 
+    @property
+    def published(self) -> EvalRecord:
+        """Losses of the adapter that is published: the best evaluated one, or the last."""
+        return next((entry for entry in self.history if entry.step == self.best_step), self.history[-1])
+
 
 def write_state(folder: Path, state: RunState) -> None:
     """Write it into a checkpoint's folder."""

@@ -152,5 +152,7 @@ def _agree(found: torch.Tensor, expected: torch.Tensor, dtype: torch.dtype) -> b
 def _evaluating(model: PreTrainedModel) -> Iterator[None]:
     was_training = model.training
     model.eval()
-    yield
-    model.train(was_training)
+    try:
+        yield
+    finally:
+        model.train(was_training)

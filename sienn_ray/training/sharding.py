@@ -30,7 +30,7 @@ def is_sharded(wanted: Sharding, model: PreTrainedModel, device: torch.device, w
     return size_bytes > _MAX_WEIGHT_SHARE * torch.cuda.get_device_properties(device).total_memory
 
 
-def shard(adapter: PeftModel, model: PreTrainedModel) -> None:
+def shard(model: PreTrainedModel) -> None:
     """Divide the decoder layers, each with its part of the adapter, among all workers.
 
     Embeddings and output head, which often are one tensor, stay whole on each.
@@ -41,7 +41,6 @@ def shard(adapter: PeftModel, model: PreTrainedModel) -> None:
     for layer in layers:
         fully_shard(layer)
     fully_shard(decoder, ignored_params={p for p in whole if p in set(decoder.parameters())})
-    del adapter  # its parameters are the layers'
 
 
 def whole_weights(adapter: PeftModel) -> Weights:

@@ -9,7 +9,6 @@ from typing import Any, Protocol
 
 from sienn_ray.datasets.row_order import RowOrder
 from sienn_ray.datasets.token_stream import Share, StoredRows, TokenArrays
-from sienn_ray.errors import SiennError
 from sienn_ray.settings import Settings
 from sienn_ray.training.config import TrainingConfig
 from sienn_ray.training.reporting import Reporter
@@ -93,14 +92,12 @@ class LoopResult:
     """How the loop ended on a worker.
 
     Args:
-        error: Why it failed, if another try would meet the same.
         is_paused: Whether it wrote a checkpoint and left, as it was told to.
         facts: What was chosen for the run, see `preparation.Learner`.
         timeline: Seconds by what they were spent on, up to the first step.
         peak_memory_bytes: Most memory that the worker's process had, and on a GPU that its tensors took there.
     """
 
-    error: SiennError | None = None
     is_paused: bool = False
     facts: dict[str, Any] = field(default_factory=dict)
     timeline: dict[str, float] = field(default_factory=dict)

@@ -15,11 +15,11 @@ from ray.train.torch import TorchTrainer
 
 from sienn_ray.datasets.row_order import NO_ROWS, RowOrder, held_out_rows
 from sienn_ray.datasets.token_stream import StoredRows
-from sienn_ray.errors import FailureReason, TrainingError
+from sienn_ray.errors import FailureReason, SiennError, TrainingError
 from sienn_ray.settings import Settings
 from sienn_ray.storage import Storage
 from sienn_ray.training.config import TrainingConfig
-from sienn_ray.training.failures import explain, is_worth_another_try
+from sienn_ray.training.failures import causes, explain, is_worth_another_try
 from sienn_ray.training.ray_worker import train_loop
 from sienn_ray.training.record import DatasetFacts
 from sienn_ray.training.reporting import Phase, Progress, Reporter
@@ -168,7 +168,9 @@ def _fit_until_it_holds(
             return _fit(run, settings, storage, spec, rows, resources)
         except ray.train.TrainingFailedError as error:
             cause = explain(error, run.config, settings)
-            if not is_worth_another_try(cause):
+            # What a worker says in our words is its last: it has tried smaller micro batches itself.
+            is_last_word = any(isinstance(inner, SiennError) for inner in causes(error))
+            if is_last_word or not is_worth_another_try(cause):
                 raise cause from error
             if isinstance(cause, TrainingError) and cause.reason is FailureReason.OUT_OF_MEMORY:
                 before = micro_batch_rows or StepPlan.of(run.config, resources.num_workers, 1).micro_batch_rows
@@ -211,14 +213,12 @@ def _fit(
     )
     result = trainer.fit()
     outcome: LoopResult = result.return_value
-    if outcome.error is not None:
-        raise outcome.error
     return outcome, result.checkpoint
 
 
 def _losses(state: RunState) -> dict[str, Any]:
     """Those of the published adapter, and all."""
-    published = next((record for record in state.history if record.step == state.best_step), state.history[-1])
+    published = state.published
     return {
         "train_loss": _rounded(published.train_loss),
         "eval_loss": _rounded(published.eval_loss),
