@@ -108,10 +108,16 @@ def memory_mib() -> dict[str, float]:
         kind = "program" if "sienn_ray.train " in command and kind is None else kind
         if "raylet/raylet" in command:
             kind = "raylet"
+            found["object store"] = object_store_mib(process.pid)
         if kind is not None:
             found[kind] = found.get(kind, 0.0) + (memory.rss - memory.shared) / 1024**2
-    found["object store"] = sum(path.stat().st_blocks * 512 for path in Path("/dev/shm").glob("plasma*")) / 1024**2
     return found
+
+
+def object_store_mib(raylet: int) -> float:
+    """Pages taken by the object store, whose file has no name any more and is found among those that the raylet has."""
+    stores = [path for path in Path(f"/proc/{raylet}/fd").iterdir() if "plasma" in os.readlink(path)]
+    return sum({path.stat().st_ino: path.stat().st_blocks * 512 for path in stores}.values()) / 1024**2
 
 
 if __name__ == "__main__":

@@ -5,6 +5,7 @@ projections, no dropout), batch and learning rate, one after the other, in round
 measured bare, and through the whole service on the same rows.
 
     python benchmarks/training.py [--rounds 3] [--rows 24] [--data rows.jsonl] [--skip-platform]
+    python benchmarks/training.py --own ours --peers --rows 440 --data rows.jsonl    # what the service costs
 
 `--data` takes JSON lines of {"messages": [...]}, {"question", "answer"} or {"instruction", "input", "response"}, or a
 JSON array of the latter; without it, the rows of examples/ are taken.
@@ -61,7 +62,7 @@ def main() -> None:
         data = ["--model-folder", str(folder), "--train", str(train), "--eval", str(evaluation)]
         runs: dict[str, list[Measured]] = {}
         for number in range(options.rounds):
-            for name in [*OWN, *options.peers]:
+            for name in [*options.own, *options.peers]:
                 if name in OWN:
                     command = [sys.executable, str(HERE / "own" / "bare_loop.py"), "--precision", OWN[name]]
                 else:
@@ -70,7 +71,7 @@ def main() -> None:
                 runs.setdefault(name, []).append(measured)
                 print(f"round {number + 1}  {name:16} {words(measured)}", flush=True)
         report(runs)
-        if not options.skip_platform:
+        if not options.skip_platform and "ours" in runs:
             report_platform(models, train, runs)
 
 
@@ -100,12 +101,12 @@ def words(measured: Measured) -> str:
 
 def report(runs: dict[str, list[Measured]]) -> None:
     """Print medians, and ratios of the same precision and of each side's best."""
-    print(f"\nmedians of {len(runs['ours'])} rounds")
+    print(f"\nmedians of {max(map(len, runs.values()))} rounds")
     found = {name: median(each) for name, each in runs.items()}
     for name, measured in found.items():
         print(f"{name:16} {words(measured)}")
     print()
-    for own in OWN:
+    for own in (name for name in found if name in OWN):
         for peer in (name for name in found if name not in OWN):
             speed = found[own].tokens_per_s / found[peer].tokens_per_s
             memory = found[own].peak_mib / found[peer].peak_mib
@@ -158,6 +159,7 @@ def parse_options() -> argparse.Namespace:
     parser.add_argument("--eval-rows", type=int, default=24)
     parser.add_argument("--data", type=Path, default=HERE.parent / "examples" / "kestrel-ferry.jsonl")
     parser.add_argument("--models", default=str(HERE.parent / ".bench" / "models"))
+    parser.add_argument("--own", nargs="+", choices=OWN, default=list(OWN))
     parser.add_argument("--peers", nargs="*", choices=PEERS, default=list(PEERS))
     parser.add_argument("--skip-platform", action="store_true")
     return parser.parse_args()

@@ -32,6 +32,7 @@ from sienn_ray.jobs.schema import DatasetRecord, JobRecord, JobStatus, utc_now
 from sienn_ray.jobs.session import TrainingSession
 from sienn_ray.settings import Settings
 from sienn_ray.storage import Storage
+from sienn_ray.training import garbage
 from sienn_ray.training.options import add_options, config_of
 from sienn_ray.training.record import DatasetFacts
 from sienn_ray.training.resources import withdraw_request
@@ -53,7 +54,11 @@ def main(argv: Sequence[str] | None = None) -> int:
     logging.basicConfig(level=logging.INFO, format="%(asctime)s %(levelname)s %(name)s: %(message)s")
     # Ray Train looks at its workers this often, and hands over their reports as often; its default is 2 s.
     os.environ.setdefault("RAY_TRAIN_HEALTH_CHECK_INTERVAL_S", "0.2")
-    ray.init(address="auto", namespace=NAMESPACE, ignore_reinit_error=True)
+    # Its process tells the loop of nodes about to go; ours asks for no such word, and goes on from its last checkpoint.
+    os.environ.setdefault("RAY_TRAIN_ENABLE_PREEMPTION_WATCHER", "0")
+    garbage.collect_rarely()
+    runtime_env = {"worker_process_setup_hook": garbage.HOOK}
+    ray.init(address="auto", namespace=NAMESPACE, ignore_reinit_error=True, runtime_env=runtime_env)
     leave_on_sigterm(withdraw_request)
     get_or_create_tracker(Settings())
     settings: Settings = ask("settings")

@@ -6,6 +6,7 @@ import asyncio
 import logging
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import suppress
 from typing import Any, cast
 
 import ray
@@ -24,7 +25,6 @@ from sienn_ray.jobs.schema import (
     Overview,
     TrackerHealth,
 )
-from sienn_ray.jobs.tracker import JobTracker
 from sienn_ray.metrics import MetricBatch, Sample
 from sienn_ray.settings import Settings
 
@@ -63,6 +63,10 @@ def find_tracker() -> Any:
 
 def get_or_create_tracker(settings: Settings) -> Any:
     """Handle of the cluster's tracker as it is, or of a new one with these settings."""
+    with suppress(ValueError):  # there is none; the class, and its database, is imported only to start one
+        return find_tracker()
+    from sienn_ray.jobs.tracker import JobTracker
+
     actor_class = ray.remote(JobTracker)
     return actor_class.options(
         name=TRACKER_NAME,

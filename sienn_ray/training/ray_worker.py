@@ -5,6 +5,7 @@ The program that starts a run imports this module without transformers and PEFT,
 
 from __future__ import annotations
 
+import sys
 from typing import TYPE_CHECKING, Any
 
 from sienn_ray.training.reporting import Phase, Progress
@@ -30,6 +31,8 @@ def train_loop(loop_config: dict[str, Any]) -> LoopResult:
     spec: LoopSpec = loop_config["spec"]
     rows: RunRows = loop_config["rows"]
     spec.timeline.mark("start_workers")
+    if spec.config.quantization is None:
+        leave_out("bitsandbytes")
     from sienn_ray.base_model import load_causal_lm, load_tokenizer, local_folder
     from sienn_ray.datasets.prompt import PromptFormat
     from sienn_ray.datasets.token_stream import TokenStream
@@ -58,3 +61,12 @@ def train_loop(loop_config: dict[str, Any]) -> LoopResult:
         base = load_causal_lm(folder, worker.device, dtype, config.quantization)
         spec.timeline.mark("load_base_model")
         return run.train(base)
+
+
+def leave_out(package: str) -> None:
+    """Have a package pass for one that isn't installed, which PEFT would import just because it's there.
+
+    bitsandbytes brings PyTorch's compiler along, a second of a run's start.
+    """
+    # None is Python's way to say that an import is to fail; one that has happened stays.
+    sys.modules.setdefault(package, None)  # type: ignore[arg-type]

@@ -32,6 +32,9 @@ from sienn_ray.training.timeline import Timeline
 logger = logging.getLogger(__name__)
 
 CHECKPOINTS_KEY = "checkpoints"
+# Callbacks of Ray Train that start a process each and have nothing to do here: workers read their rows themselves, and
+# a placement group goes with this program, which ends when the controller does.
+UNUSED_CALLBACKS = {"DatasetsCallback", "PlacementGroupCleanerCallback"}
 # Ray Train's default is to try for ever, also when the workers can never be placed.
 _CONTROLLER_FAILURES = 2
 
@@ -63,6 +66,15 @@ class Run:
     name: str | None = None
     datasets: tuple[DatasetFacts, ...] = ()
     timeline: Timeline = field(default_factory=lambda: Timeline(time.time()))
+
+
+class LeanTrainer(TorchTrainer):  # type: ignore[misc]
+    """Ray Train's trainer with two processes less, whose start would hold up that of the workers."""
+
+    def _create_default_callbacks(self) -> list[Any]:
+        # By name: should they be called otherwise one day, they start as ever.
+        found: list[Any] = super()._create_default_callbacks()
+        return [callback for callback in found if type(callback).__name__ not in UNUSED_CALLBACKS]
 
 
 def run_training(run: Run, settings: Settings, reporter: Reporter) -> dict[str, Any] | None:
@@ -190,7 +202,7 @@ def _fit_until_it_holds(
 def _fit(
     run: Run, settings: Settings, storage: Storage, spec: LoopSpec, rows: RunRows, resources: WorkerResources
 ) -> tuple[LoopResult, ray.train.Checkpoint]:
-    trainer = TorchTrainer(
+    trainer = LeanTrainer(
         train_loop,
         train_loop_config={"spec": spec, "rows": rows},
         scaling_config=ray.train.ScalingConfig(

@@ -26,6 +26,7 @@ LAYER_OF = {unit: depth for depth, layer in enumerate(LAYERS) for unit in layer}
 # What the ingress, the tracker and the CLI run in; these must stay small and start fast.
 WITHOUT_TORCH = [
     "sienn_ray.cli",
+    "sienn_ray.train",
     "sienn_ray.jobs.client",
     "sienn_ray.jobs.tracker",
     "sienn_ray.api.app",
@@ -129,3 +130,8 @@ def test_torch_stays_out_of_ingress_tracker_and_cli() -> None:
         check=False,
     )
     assert run.returncode == 0, run.stderr
+
+
+def test_a_fine_tune_brings_no_database() -> None:
+    code = "import sys, sienn_ray.train; sys.exit('sqlalchemy' in sys.modules)"
+    assert subprocess.run([sys.executable, "-c", code], cwd=ROOT, check=False).returncode == 0
