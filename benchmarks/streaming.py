@@ -116,7 +116,7 @@ def memory_mib() -> dict[str, float]:
 
 def object_store_mib(raylet: int) -> float:
     """Pages taken by the object store, whose file has no name any more and is found among those that the raylet has."""
-    stores = [path for path in Path(f"/proc/{raylet}/fd").iterdir() if "plasma" in os.readlink(path)]
+    stores = [path for path in Path(f"/proc/{raylet}/fd").iterdir() if "plasma" in str(path.readlink())]
     return sum({path.stat().st_ino: path.stat().st_blocks * 512 for path in stores}.values()) / 1024**2
 
 
