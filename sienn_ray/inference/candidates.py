@@ -1,0 +1,84 @@
+"""The largest entries of long rows, without a sort of the whole row.
+
+A row is cut into blocks of equal length. An entry among the n largest is in one of the n blocks with the largest
+maxima, since every other block's maximum is below n entries at least. So one pass for the blocks' maxima is all that
+touches the whole row; what remains is a selection among few.
+"""
+
+from __future__ import annotations
+
+import numpy as np
+import numpy.typing as npt
+import torch
+
+BLOCK_TOKENS = 32
+
+Floats = npt.NDArray[np.float32]
+Ids = npt.NDArray[np.int64]
+
+
+def padded(logits: torch.Tensor) -> torch.Tensor:
+    """Fill rows up to whole blocks with entries that are never chosen; leaves alone what is whole already.
+
+    Args:
+        logits: (rows, vocab).
+
+    Returns:
+        (rows, vocab rounded up to BLOCK_TOKENS), contiguous.
+    """
+    missing = -logits.shape[1] % BLOCK_TOKENS
+    return torch.nn.functional.pad(logits, (0, missing), value=-torch.inf) if missing else logits.contiguous()
+
+
+def blocks(rows: torch.Tensor) -> torch.Tensor:
+    """(rows, vocab) as (rows, blocks, BLOCK_TOKENS), without a copy."""
+    return rows.view(rows.shape[0], -1, BLOCK_TOKENS)
+
+
+def take_blocks(rows: torch.Tensor, chosen: torch.Tensor) -> torch.Tensor:
+    """(rows, n, BLOCK_TOKENS): of each row the blocks whose numbers are in its row of `chosen`, (rows, n)."""
+    num_rows, vocab = rows.shape
+    num_blocks = vocab // BLOCK_TOKENS
+    starts = torch.arange(0, num_rows * num_blocks, num_blocks, device=rows.device)
+    flat = (chosen + starts[:, None]).flatten()
+    return rows.view(-1, BLOCK_TOKENS).index_select(0, flat).view(num_rows, -1, BLOCK_TOKENS)
+
+
+def largest(scores: torch.Tensor) -> list[int]:
+    """The likeliest token of each row, the first one among equals, as `argmax` has it.
+
+    Args:
+        scores: (rows, vocab), padded.
+    """
+    chosen = blocks(scores).amax(-1).argmax(-1, keepdim=True)  # (rows, 1)
+    inside = take_blocks(scores, chosen)[:, 0].argmax(-1)
+    ids: list[int] = (chosen[:, 0] * BLOCK_TOKENS + inside).tolist()
+    return ids
+
+
+def top_candidates(scores: torch.Tensor, num: int) -> tuple[Floats, Ids]:
+    """The `num` largest entries of each row.
+
+    Args:
+        scores: (rows, vocab), padded.
+        num: At the most; a shorter row gives all that it has.
+
+    Returns:
+        Values and token ids, both (rows, num), from the largest down, equal values by id. Which of several entries that
+        equal the last value are here is left open.
+    """
+    num = min(num, scores.shape[1])
+    if num * BLOCK_TOKENS >= scores.shape[1]:
+        values, ids = scores.topk(num)
+    else:
+        chosen = blocks(scores).amax(-1).topk(num, sorted=False).indices  # (rows, num)
+        values, inside = take_blocks(scores, chosen).flatten(1).topk(num)
+        ids = chosen.gather(1, inside // BLOCK_TOKENS) * BLOCK_TOKENS + inside % BLOCK_TOKENS
+    return _ties_by_id(values.cpu().numpy(), ids.cpu().numpy())
+
+
+def _ties_by_id(values: Floats, ids: Ids) -> tuple[Floats, Ids]:
+    if not (values[:, 1:] == values[:, :-1]).any():
+        return values, ids
+    order = np.lexsort((ids, -values))
+    return np.take_along_axis(values, order, 1), np.take_along_axis(ids, order, 1)
