@@ -11,7 +11,7 @@ import numpy as np
 import numpy.typing as npt
 import torch
 
-BLOCK_TOKENS = 32
+BLOCK_TOKENS = 64
 
 Floats = npt.NDArray[np.float32]
 Ids = npt.NDArray[np.int64]

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from typing import NamedTuple
 
 import torch
@@ -47,6 +48,8 @@ class Logprobs:
         own = self._logprobs.gather(1, own_ids[:, None])[:, 0].tolist()
         sampled = [Sampled(token_id) for token_id in token_ids]
         for place, (number, num) in enumerate(self._num_top.items()):
-            top = tuple(zip(self._ids[place][:num], self._values[place][:num], strict=True))
+            pairs = zip(self._ids[place][:num], self._values[place][:num], strict=True)
+            # What a short row was padded with is no token.
+            top = tuple(pair for pair in pairs if pair[1] > -math.inf)
             sampled[number] = Sampled(token_ids[number], own[place], top)
         return sampled

@@ -61,7 +61,7 @@ def sample(logits: torch.Tensor, rows: Sequence[RowSampler], *, num_candidates: 
     temperature, top-k, top-p and min-p.
 
     Args:
-        logits: (rows, vocab), float32, on any device; overwritten.
+        logits: (rows, vocab), float32, on any device; overwritten. A row of NaN gets an arbitrary token.
         rows: One a row of logits.
         num_candidates: How many of the likeliest tokens are looked at before a row is sorted; changes the speed only.
 

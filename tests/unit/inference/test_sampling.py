@@ -188,6 +188,28 @@ def test_asking_for_logprobs_changes_no_token() -> None:
 
 
 @pytest.mark.parametrize(
+    "params",
+    [
+        replace(PLAIN, do_sample=False),
+        PLAIN,
+        *(replace(PLAIN, **fields) for fields in ({"top_p": 0.9}, {"top_k": 3}, {"min_p": 0.1}, {"num_logprobs": 2})),
+    ],
+)
+def test_a_row_without_numbers_leaves_the_others_alone(params: SamplingParams) -> None:
+    whole = random_logits(9000, 0)
+    rows = [RowSampler([], params, 9000) for _ in range(2)]
+    broken, other = sample(torch.stack([torch.full_like(whole, torch.nan), whole]), rows)
+    assert 0 <= broken.token_id < 9000
+    assert other.token_id == sample_one(whole, RowSampler([], params, 9000))
+
+
+def test_logprobs_of_a_small_vocabulary_name_its_tokens_only() -> None:
+    row = RowSampler([], replace(PLAIN, num_logprobs=20), 3)
+    (sampled,) = sample(torch.tensor([[1.0, 3.0, 2.0]]), [row])
+    assert [token_id for token_id, _ in sampled.top] == [1, 2, 0]
+
+
+@pytest.mark.parametrize(
     ("logits", "message"),
     [
         (torch.zeros(2, 10), r"\(2, 10\) of torch.float32 for 1 rows"),

@@ -31,7 +31,7 @@ def both_ways(logits: torch.Tensor, params: SamplingParams) -> tuple[Found, Foun
     mass = find_total_mass(scores, limits)
     values, ids = top_candidates(scores, 64)
     quick = keep(values, mass, limits, is_complete=values.shape[1] == scores.shape[1])
-    by_sort = found(*keep_sorted(scores[0], mass, limits), len(logits))
+    by_sort = found(*keep_sorted(scores, mass, limits), len(logits))
     return by_sort, found(quick, ids[0], len(logits)) if quick.settled[0] else None
 
 
