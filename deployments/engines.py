@@ -3,18 +3,21 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import re
 import time
 from collections import defaultdict
+from collections.abc import AsyncGenerator, Iterator
+from contextlib import contextmanager
 from typing import Any
 
 from ray import serve
-from ray.exceptions import RayTaskError
+from ray.exceptions import RayActorError, RayTaskError
 from ray.serve.exceptions import BackPressureError
 
 from deployments.engine import build_engine
 from sienn_ray.errors import CapacityError, EngineError, SiennError
-from sienn_ray.inference.engine import GenerationRequest, GenerationResult
+from sienn_ray.inference.engine import GenerationDelta, GenerationRequest, GenerationResult
 from sienn_ray.settings import Settings
 
 _POLL_S = 0.2
@@ -44,16 +47,55 @@ class ServeEngines:
         self._starting: defaultdict[str, asyncio.Lock] = defaultdict(asyncio.Lock)
 
     async def generate(self, base_model: str, request: GenerationRequest) -> GenerationResult:
-        """Answer one request.
+        """Answer one request; a caller that is cancelled ends it at its replica.
 
         Raises:
-            SiennError: What the engine raised; `CapacityError` when it is too busy, or too slow to start.
+            SiennError: What the engine raised; `CapacityError` when it is too busy, too slow, or lost.
         """
-        handle = await self._engine(base_model)
+        handle = _choosing_by_adapter(await self._engine(base_model), request)
+        response = handle.generate.remote(request)
+        with self._translated(base_model):
+            try:
+                async with asyncio.timeout(self._settings.generation_timeout_s):
+                    result: GenerationResult = await response
+                    return result
+            except (TimeoutError, asyncio.CancelledError):
+                _cancel(response)
+                raise
+
+    async def stream(self, base_model: str, request: GenerationRequest) -> AsyncGenerator[GenerationDelta]:
+        """Answer one request piece by piece; closing the generator ends it at its replica.
+
+        Raises:
+            SiennError: See `generate`, before the first piece; what fails later is the last one's error.
+        """
+        handle = _choosing_by_adapter(await self._engine(base_model), request, stream=True)
+        deadline = asyncio.get_running_loop().time() + self._settings.generation_timeout_s
+        response = handle.stream.remote(request)
+        is_begun = is_whole = False
         try:
-            async with asyncio.timeout(self._settings.generation_timeout_s):
-                result: GenerationResult = await handle.generate.remote(request)
-                return result
+            while not is_whole:
+                with self._translated(base_model):
+                    async with asyncio.timeout_at(deadline):
+                        delta: GenerationDelta = await anext(response)
+                is_whole = delta.is_last
+                if delta.error is not None and not is_begun:
+                    raise delta.error
+                is_begun = True
+                yield delta
+        except SiennError as error:
+            if not is_begun:
+                raise
+            yield GenerationDelta(error=error)
+        finally:
+            if not is_whole:
+                _cancel(response)
+
+    @contextmanager
+    def _translated(self, base_model: str) -> Iterator[None]:
+        """Errors of a request to an engine as this project's own."""
+        try:
+            yield
         except TimeoutError:
             raise CapacityError(
                 f"no answer within {self._settings.generation_timeout_s:.0f} s (SIENN_GENERATION_TIMEOUT_S); "
@@ -64,6 +106,8 @@ class ServeEngines:
             raise CapacityError(
                 f"{self._settings.engine_max_queue} requests wait for {base_model} already (SIENN_ENGINE_MAX_QUEUE)"
             ) from None
+        except RayActorError as error:
+            raise CapacityError(f"the engine of {base_model} was lost while it answered; ask again") from error
         except RayTaskError as error:
             cause = getattr(error, "cause", None)
             raise cause if isinstance(cause, SiennError) else error from None
@@ -94,6 +138,17 @@ class ServeEngines:
                 raise TimeoutError
             time.sleep(_POLL_S)
         return serve.get_app_handle(name)
+
+
+def _choosing_by_adapter(handle: Any, request: GenerationRequest, **options: Any) -> Any:
+    """The handle, for a request that is best at a replica which has its adapter already."""
+    return handle.options(multiplexed_model_id=request.adapter_id or "", **options)
+
+
+def _cancel(response: Any) -> None:
+    """End a request at its replica, or take it out of the queue; one that has failed by itself tells nobody again."""
+    with contextlib.suppress(Exception):
+        response.cancel()
 
 
 def _status(name: str) -> str | None:

@@ -2,13 +2,17 @@
 
 from __future__ import annotations
 
-from collections.abc import AsyncGenerator, Callable, Sequence
+import asyncio
+import re
+from collections.abc import AsyncGenerator, Callable, Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
 from datetime import UTC, datetime
+from itertools import zip_longest
 from typing import Any
 
-from sienn_ray.errors import NotFoundError
-from sienn_ray.inference.engine import GenerationRequest, GenerationResult
+from sienn_ray.errors import NotFoundError, SiennError
+from sienn_ray.inference.engine import GenerationDelta, GenerationRequest, GenerationResult
 from sienn_ray.jobs.schema import DatasetRecord, JobRecord
 from sienn_ray.training.config import TrainingConfig
 from tests.fakes_tracker import FakeTracker as FakeTracker  # beside the other fakes for whoever imports it
@@ -19,10 +23,21 @@ BOUNDARY = b"0e1d2c3b4a"
 
 
 class FakeEngines:
-    """Answers every request with `result`, or raises `error`, and remembers what was asked."""
+    """Answers every request with `result`, or raises `error`, and remembers what was asked.
+
+    Attributes:
+        error_of: What a request fails with; `error` by default.
+        late_error: What a stream ends with in place of the result.
+        hangs: Whether answers never come to their end.
+        num_running: Answers that are being given.
+    """
 
     def __init__(self) -> None:
         self.error: Exception | None = None
+        self.error_of: Callable[[GenerationRequest], Exception | None] = lambda _: self.error
+        self.late_error: SiennError | None = None
+        self.hangs = False
+        self.num_running = 0
         self.asked: list[tuple[str, GenerationRequest]] = []
         self.result = GenerationResult(
             text="A branch of artificial intelligence.",
@@ -35,10 +50,33 @@ class FakeEngines:
         )
 
     async def generate(self, base_model: str, request: GenerationRequest) -> GenerationResult:
+        with self._taken(base_model, request):
+            await self._rest()
+            return self.result
+
+    async def stream(self, base_model: str, request: GenerationRequest) -> AsyncGenerator[GenerationDelta]:
+        with self._taken(base_model, request):
+            tokens = self.result.logprobs or ()
+            for text, token in zip_longest(re.findall(r"\S+\s*", self.result.text), tokens):
+                yield GenerationDelta(text or "", (token,) if token else ())
+            await self._rest()
+            is_whole = self.late_error is None
+            yield GenerationDelta(result=self.result if is_whole else None, error=self.late_error)
+
+    @contextmanager
+    def _taken(self, base_model: str, request: GenerationRequest) -> Iterator[None]:
         self.asked.append((base_model, request))
-        if self.error is not None:
-            raise self.error
-        return self.result
+        if error := self.error_of(request):
+            raise error
+        self.num_running += 1
+        try:
+            yield
+        finally:
+            self.num_running -= 1
+
+    async def _rest(self) -> None:
+        if self.hangs:
+            await asyncio.Event().wait()
 
 
 class FakeJobLogs:

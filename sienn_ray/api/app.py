@@ -18,6 +18,8 @@ from sienn_ray.api.openapi import DESCRIPTION, TAGS, DocumentedApi, operation_id
 from sienn_ray.api.request_id import RequestIds
 from sienn_ray.api.request_metrics import RequestMetrics
 from sienn_ray.api.routes import (
+    chat,
+    completions,
     dataset_statistics,
     datasets,
     export,
@@ -29,6 +31,7 @@ from sienn_ray.api.routes import (
     jobs,
     metrics,
     models,
+    openai_models,
     uploads,
 )
 from sienn_ray.api.shared_statistics import SharedStatistics
@@ -47,6 +50,9 @@ _ROUTES = (
     inference,
     export,
     models,
+    openai_models,
+    chat,
+    completions,
 )
 # A dataset file is taken from its multipart body while it arrives, up to SIENN_MAX_UPLOAD_BYTES.
 _UPLOADS = ("/api/upload-dataset", "/api/validate-dataset")

@@ -39,7 +39,8 @@ class BodyLimits:
             return
         declared = declared_bytes(Headers(scope=scope))
         if declared is not None and declared > self._max_bytes:
-            response = error_response(HTTPStatus.REQUEST_ENTITY_TOO_LARGE, self._detail(f"{declared} bytes"))
+            detail = self._detail(f"{declared} bytes")
+            response = error_response(HTTPStatus.REQUEST_ENTITY_TOO_LARGE, detail, scope=scope)
             await response(scope, receive, send)
             return
         num_bytes = 0

@@ -10,7 +10,7 @@ from fastapi import Depends, Request
 
 from sienn_ray.api.cluster import Cluster
 from sienn_ray.datasets.statistics_schema import DatasetStatistics, StatisticsRequest
-from sienn_ray.inference.engine import GenerationRequest, GenerationResult
+from sienn_ray.inference.engine import GenerationDelta, GenerationRequest, GenerationResult
 from sienn_ray.jobs.schema import (
     DatasetRecord,
     JobEvent,
@@ -114,7 +114,21 @@ class Engines(Protocol):
     """The engines of all base models."""
 
     async def generate(self, base_model: str, request: GenerationRequest) -> GenerationResult:
-        """Answer one request."""
+        """Answer one request; a caller that is cancelled ends it.
+
+        Raises:
+            SiennError: Why there is no answer.
+        """
+        ...
+
+    def stream(self, base_model: str, request: GenerationRequest) -> AsyncGenerator[GenerationDelta]:
+        """Answer one request piece by piece; closing the generator ends it.
+
+        What fails before the first piece is raised, what fails later is the last one's error.
+
+        Raises:
+            SiennError: Why there is no answer.
+        """
         ...
 
 

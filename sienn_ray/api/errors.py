@@ -1,9 +1,10 @@
-"""The one place where errors become HTTP: `{"detail": "...", "status_code": n}` for every one of them."""
+"""The one place where errors become HTTP, in one of the two shapes that `error_shapes.py` has."""
 
 from __future__ import annotations
 
 import logging
 from collections.abc import Mapping
+from dataclasses import replace
 from http import HTTPStatus
 from typing import Any
 
@@ -14,10 +15,11 @@ from starlette.exceptions import HTTPException
 from starlette.routing import Match, Mount
 from starlette.types import Scope
 
+from sienn_ray.api.error_shapes import Fault, is_openai
 from sienn_ray.api.openapi import meaning_of
 from sienn_ray.api.request_id import request_id_of
 from sienn_ray.api.schemas.common import ErrorResponse
-from sienn_ray.api.validation import sentences
+from sienn_ray.api.validation import field_of, sentences
 from sienn_ray.errors import (
     ArtifactError,
     CapacityError,
@@ -65,47 +67,65 @@ def add_error_handlers(app: FastAPI) -> None:
     app.add_exception_handler(HTTPException, _on_http_error)
 
 
-def error_response(status: int, detail: str, headers: Mapping[str, str] | None = None) -> JSONResponse:
-    """An error in the one shape. Half of a surrogate pair, which a request's JSON can escape, is shown escaped.
+def error_response(
+    status: int, detail: str, headers: Mapping[str, str] | None = None, *, scope: Scope | None = None
+) -> JSONResponse:
+    """An error in the shape of the part of the API that a request was to."""
+    return _response(Fault(status, detail), scope, headers)
 
-    A status that asks to come back later always says when.
-    """
-    shown_detail = detail.encode(errors="backslashreplace").decode()
-    response = JSONResponse({"detail": shown_detail, "status_code": int(status)}, int(status), headers)
-    if status in _RETRIED:
-        response.headers.setdefault("Retry-After", str(_RETRY_AFTER_S))
+
+def _response(fault: Fault, scope: Scope | None, headers: Mapping[str, str] | None = None) -> JSONResponse:
+    """A status that asks to come back later always says when."""
+    if is_openai(scope) and fault.status == HTTPStatus.UNPROCESSABLE_ENTITY:
+        fault = replace(fault, status=HTTPStatus.BAD_REQUEST)  # what the OpenAI API says of any invalid field
+    response = JSONResponse(fault.as_json(is_openai=is_openai(scope)), int(fault.status), headers)
+    if fault.status in _RETRIED:
+        retry_after_s = _RETRY_AFTER_S if fault.retry_after_s is None else fault.retry_after_s
+        response.headers.setdefault("Retry-After", str(retry_after_s))
     return response
 
 
 def internal_error(scope: Scope, error: Exception) -> JSONResponse:
     """Log an error that nobody foresaw under the request's id; the response shows the id and nothing else."""
+    return _response(_internal_fault(scope, error), scope)
+
+
+def _internal_fault(scope: Scope, error: Exception) -> Fault:
     request_id = request_id_of(scope)
     logger.error("request %s: %s %s failed", request_id, scope["method"], shown(scope["path"]), exc_info=error)
     detail = f"Internal error; the server's log has the details under request id {request_id}"
-    return error_response(HTTPStatus.INTERNAL_SERVER_ERROR, detail)
+    return Fault(HTTPStatus.INTERNAL_SERVER_ERROR, detail)
+
+
+def fault_of(scope: Scope, error: Exception) -> Fault:
+    """What a client is told of an error; one that should not happen goes into the log, under the request's id."""
+    if not isinstance(error, SiennError):
+        return _internal_fault(scope, error)
+    status = next((status for kind, status in _STATUS_OF if isinstance(error, kind)), HTTPStatus.INTERNAL_SERVER_ERROR)
+    if isinstance(error, CapacityError):
+        return Fault(status, error.message, retry_after_s=error.retry_after_s)
+    if status < HTTPStatus.INTERNAL_SERVER_ERROR:
+        # All that can be missing under /v1 is a model, and this is what its clients look at.
+        return Fault(status, error.message, code="model_not_found" if status == HTTPStatus.NOT_FOUND else None)
+    request_id = request_id_of(scope)
+    logger.error("request %s: %s %s", request_id, scope["method"], shown(scope["path"]), exc_info=error)
+    return Fault(status, f"{error.message} (request id {request_id})")
 
 
 async def _on_own_error(request: Request, error: Exception) -> JSONResponse:
-    assert isinstance(error, SiennError)  # noqa: S101  (Starlette's handlers are typed for any exception)
-    status = next((status for kind, status in _STATUS_OF if isinstance(error, kind)), HTTPStatus.INTERNAL_SERVER_ERROR)
-    if isinstance(error, CapacityError):
-        return error_response(status, error.message, {"Retry-After": str(error.retry_after_s)})
-    if status < HTTPStatus.INTERNAL_SERVER_ERROR:
-        return error_response(status, error.message)
-    request_id = request_id_of(request.scope)
-    logger.error("request %s: %s %s", request_id, request.method, shown(request.url.path), exc_info=error)
-    return error_response(status, f"{error.message} (request id {request_id})")
+    return _response(fault_of(request.scope, error), request.scope)
 
 
 async def _on_validation_error(request: Request, error: Exception) -> JSONResponse:
-    assert isinstance(error, RequestValidationError)  # noqa: S101
+    assert isinstance(error, RequestValidationError)  # noqa: S101  (Starlette's handlers are typed for any exception)
     faults = error.errors()
     if any(fault["loc"][:1] == ("body",) for fault in faults) and isinstance(error.body, bytes):
         # FastAPI leaves a body alone that isn't declared as JSON.
         sent = shown(request.headers.get("content-type", ""))
         detail = f"Content-Type '{sent}' is not application/json; send the header 'Content-Type: application/json'"
-        return error_response(HTTPStatus.UNSUPPORTED_MEDIA_TYPE, detail)
-    return error_response(HTTPStatus.UNPROCESSABLE_ENTITY, sentences(faults))
+        return error_response(HTTPStatus.UNSUPPORTED_MEDIA_TYPE, detail, scope=request.scope)
+    fault = Fault(HTTPStatus.UNPROCESSABLE_ENTITY, sentences(faults), field=field_of(faults))
+    return _response(fault, request.scope)
 
 
 async def _on_http_error(request: Request, error: Exception) -> JSONResponse:
@@ -119,8 +139,8 @@ async def _on_http_error(request: Request, error: Exception) -> JSONResponse:
         headers["Allow"] = _allowed_methods(request) or headers.get("Allow", "")
         detail = f"{request.method} is not allowed on {path}; /docs lists what is"
     elif error.detail == _UNPARSED and (fault := _fault_of_body(error.__cause__)):
-        return error_response(HTTPStatus.UNPROCESSABLE_ENTITY, fault)
-    return error_response(error.status_code, detail, headers)
+        return error_response(HTTPStatus.UNPROCESSABLE_ENTITY, fault, scope=request.scope)
+    return error_response(error.status_code, detail, headers, scope=request.scope)
 
 
 def _allowed_methods(request: Request) -> str:

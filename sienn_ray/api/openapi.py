@@ -9,11 +9,14 @@ from typing import Any
 from fastapi import FastAPI
 from fastapi.routing import APIRoute
 
+from sienn_ray.api.error_shapes import Fault
 from sienn_ray.api.links import links_of
 from sienn_ray.api.schemas.common import ErrorResponse
+from sienn_ray.api.schemas.openai_answers import OpenAiErrorResponse
 
 Json = dict[str, Any]
 
+OPENAI_TAG = "OpenAI API"
 TAGS = [
     {"name": "Health & Metrics", "description": "Whether the service and what is behind it work, and its numbers."},
     {"name": "Datasets", "description": "Upload files of examples, look at them, and delete them."},
@@ -21,13 +24,18 @@ TAGS = [
     {"name": "Inference", "description": "Ask a fine-tuned model."},
     {"name": "Model Export", "description": "Take a fine-tuned model home."},
     {"name": "Models", "description": "Base models that can be fine-tuned."},
+    {
+        "name": OPENAI_TAG,
+        "description": "Ask base models and adapters with any client of the OpenAI API. Errors have that API's shape.",
+    },
 ]
 DESCRIPTION = """\
 LoRA fine-tuning of language models as a service, on Ray: upload a dataset, fine-tune a base model, ask the adapter,
 take it home.
 
-Every error is `{"detail": "<what, limit, way out>", "status_code": <the HTTP status>}`, and every response has an
-`X-Request-ID`, which the server's log names beside whatever went wrong. Times are UTC, ISO 8601 with milliseconds.
+Every error is `{"detail": "<what, limit, way out>", "status_code": <the HTTP status>}`, or under /v1 what clients of
+the OpenAI API read. Every response has an `X-Request-ID`, which the server's log names beside whatever went wrong.
+Times are UTC, ISO 8601 with milliseconds.
 """
 # What a status means here, with an example of its detail.
 _MEANINGS: dict[int, tuple[str, str]] = {
@@ -56,6 +64,7 @@ instruction,response
 "Explain LoRA","LoRA (Low-Rank Adaptation) is a technique..."
 """
 _ERROR_SCHEMA = {"$ref": "#/components/schemas/ErrorResponse"}
+_OPENAI_ERROR_SCHEMA = {"$ref": "#/components/schemas/OpenAiErrorResponse"}
 _HEADERS: Json = {
     "RequestId": {
         "description": "Id of this request; the server's log names it beside whatever went wrong.",
@@ -105,7 +114,9 @@ def _completed(document: Json) -> Json:
     schemas = components.setdefault("schemas", {})
     for name in ("HTTPValidationError", "ValidationError"):  # FastAPI's own shape of a 422
         schemas.pop(name, None)
-    schemas.setdefault("ErrorResponse", ErrorResponse.model_json_schema(mode="serialization"))
+    for body in (ErrorResponse, OpenAiErrorResponse):
+        schema = body.model_json_schema(mode="serialization", ref_template="#/components/schemas/{model}")
+        schemas.update({**schema.pop("$defs", {}), body.__name__: schema})
     components["headers"] = _HEADERS
     ids = {operation["operationId"] for operation in operations_of(document)}
     for operation in operations_of(document):
@@ -118,18 +129,19 @@ def _completed(document: Json) -> Json:
 def _complete_operation(operation: Json) -> None:
     responses: Json = operation["responses"]
     possible = {"500"}
+    is_openai = OPENAI_TAG in operation["tags"]
     taken = operation.get("requestBody", {}).get("content", {})
     if "application/json" in taken:
-        possible |= {"413", "415", "422"}
+        possible |= {"413", "415", "400" if is_openai else "422"}
     if "multipart/form-data" in taken:
         _complete_upload(taken["multipart/form-data"])
-    if not _takes_more_than_ids(operation):
+    if is_openai or not _takes_more_than_ids(operation):
         responses.pop("422", None)
     for status in possible:
         responses.setdefault(status, {})
     for status, response in responses.items():
         if int(status) >= HTTPStatus.BAD_REQUEST:
-            _complete_error(int(status), response)
+            _complete_error(int(status), response, is_openai=is_openai)
         response.setdefault("headers", {})["X-Request-ID"] = {"$ref": "#/components/headers/RequestId"}
     operation["responses"] = dict(sorted(responses.items()))
 
@@ -148,12 +160,13 @@ def _takes_more_than_ids(operation: Json) -> bool:
     return "requestBody" in operation or any(parameter["in"] != "path" for parameter in parameters)
 
 
-def _complete_error(status: int, response: Json) -> None:
+def _complete_error(status: int, response: Json, *, is_openai: bool) -> None:
     meaning, detail = _MEANINGS[status]
     # FastAPI's words for a 422 of its own are no more than the status' name.
     if response.get("description", "Validation Error") == "Validation Error":
         response["description"] = meaning
-    example = {"detail": detail, "status_code": status}
-    response["content"] = {"application/json": {"schema": _ERROR_SCHEMA, "example": example}}
+    schema = _OPENAI_ERROR_SCHEMA if is_openai else _ERROR_SCHEMA
+    example = Fault(status, detail).as_json(is_openai=is_openai)
+    response["content"] = {"application/json": {"schema": schema, "example": example}}
     if status in {HTTPStatus.TOO_MANY_REQUESTS, HTTPStatus.SERVICE_UNAVAILABLE}:
         response.setdefault("headers", {})["Retry-After"] = {"$ref": "#/components/headers/RetryAfter"}

@@ -19,6 +19,12 @@ def sentences(faults: Sequence[Any]) -> str:
     return "; ".join([*words, f"and {num_more} more"] if num_more > 0 else words)
 
 
+def field_of(faults: Sequence[Any]) -> str | None:
+    """The field of the body that the first fault is in; None for a body that can't be read."""
+    where = faults[0]["loc"][1:2]
+    return shown(str(where[0])) if where and faults[0]["type"] != "json_invalid" else None
+
+
 def _sentence(fault: dict[str, Any]) -> str:
     where = shown(".".join(str(part) for part in fault["loc"] if part != "body")) or "body"
     if fault["type"] == "missing":

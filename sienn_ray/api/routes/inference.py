@@ -2,52 +2,96 @@
 
 from __future__ import annotations
 
+import json
+from collections.abc import AsyncGenerator, Callable
+from contextlib import aclosing
 from http import HTTPStatus
 
-from fastapi import APIRouter
+from fastapi import APIRouter, Request
 
+from sienn_ray.api.answers import answer_fields
+from sienn_ray.api.asked_models import AskedModel
+from sienn_ray.api.comparison import compared_answer, compared_models
 from sienn_ray.api.completed import completed_job
 from sienn_ray.api.deps import BackendsDep
+from sienn_ray.api.error_shapes import Fault
 from sienn_ray.api.errors import documented
-from sienn_ray.api.schemas.inference import TestModelRequest, TestModelResponse
-from sienn_ray.inference.engine import GenerationRequest
-from sienn_ray.jobs.schema import utc_now
+from sienn_ray.api.event_streams import documented_stream, event, event_stream
+from sienn_ray.api.generation import stream_all
+from sienn_ray.api.schemas.inference import (
+    CompareModelsRequest,
+    CompareModelsResponse,
+    TestModelRequest,
+    TestModelResponse,
+)
+from sienn_ray.api.streams import gathered, unless_gone
+from sienn_ray.inference.engine import ChatMessage, GenerationDelta, GenerationResult
 
 router = APIRouter(prefix="/api", tags=["Inference"])
+
+_ERRORS = documented(
+    HTTPStatus.BAD_REQUEST, HTTPStatus.NOT_FOUND, HTTPStatus.UNPROCESSABLE_ENTITY, HTTPStatus.SERVICE_UNAVAILABLE
+)
+_EVENTS = """\
+data: {"text": "Machine learning is"}
+
+data: {"text": " a branch of artificial intelligence."}
+
+event: result
+data: {"job_id": "a1b2c3d4-...", "generated_text": "Machine learning is a branch of artificial intelligence.", ...}
+"""
 
 
 @router.post(
     "/test-model",
     summary="Test a fine-tuned model with a prompt",
-    responses=documented(
-        HTTPStatus.BAD_REQUEST,
-        HTTPStatus.NOT_FOUND,
-        HTTPStatus.UNPROCESSABLE_ENTITY,
-        HTTPStatus.SERVICE_UNAVAILABLE,
-    ),
+    response_model=TestModelResponse,
+    responses={**documented_stream("The answer, or its pieces with the whole behind them.", _EVENTS), **_ERRORS},
 )
-async def test_model(body: TestModelRequest, backends: BackendsDep) -> TestModelResponse:
-    """Answer a prompt; the first request to a base model waits until its engine has loaded it."""
+async def test_model(body: TestModelRequest, request: Request, backends: BackendsDep) -> object:
+    """Answer a prompt; the first request to a base model waits until its engine has loaded it.
+
+    With `stream`, the answer comes as server-sent events: its pieces as `{"text": ...}`, then an event `result` with
+    what the answer would have been without it, or an event `error`.
+    """
     job = await completed_job(backends, body.job_id, "model testing")
-    request = GenerationRequest(
-        adapter_id=job.id if body.use_adapter else None,
-        adapter_key=job.adapter_key if body.use_adapter else None,
-        **body.model_dump(exclude={"job_id", "use_adapter"}),
-    )
-    result = await backends.engines.generate(job.config.base_model, request)
-    return TestModelResponse(
-        job_id=job.id,
-        prompt=body.prompt,
-        generated_text=result.text,
-        model_path=backends.storage.location(job.adapter_key) if body.use_adapter else job.config.base_model,
-        generation_time=round(result.generation_time_s, 3),
-        timestamp=utc_now(),
-        rendered_prompt=result.rendered_prompt,
-        prompt_tokens=result.num_prompt_tokens,
-        completion_tokens=result.num_generated_tokens,
-        finish_reason="stop" if result.finish_reason == "stop" else "length",
-        adapter_cached=result.adapter_cached,
-    )
+    asked = AskedModel.adapter_of(job) if body.use_adapter else AskedModel(job.config.base_model)
+    asking = asked.request((ChatMessage("user", body.prompt),), body.sampling_params)
+
+    def answer(result: GenerationResult) -> TestModelResponse:
+        return TestModelResponse(job_id=job.id, **answer_fields(asked, body.prompt, result, backends.storage))
+
+    if not body.stream:
+        return answer(await unless_gone(request, backends.engines.generate(asked.base_model, asking)))
+    pieces = stream_all(backends.engines, asked.base_model, [asking])
+    return await event_stream(request, _events(pieces, answer), _error_event)
 
 
 test_model.__test__ = False  # type: ignore[attr-defined]  # not a test, whatever pytest makes of its name
+
+
+async def _events(
+    pieces: AsyncGenerator[tuple[int, GenerationDelta]], answer: Callable[[GenerationResult], TestModelResponse]
+) -> AsyncGenerator[bytes]:
+    async with aclosing(pieces):
+        async for _, delta in pieces:
+            if delta.text:
+                yield event(json.dumps({"text": delta.text}))
+            if delta.result is not None:
+                yield event(answer(delta.result).model_dump_json(), "result")
+
+
+def _error_event(fault: Fault) -> bytes:
+    return event(json.dumps(fault.as_json()), "error")
+
+
+@router.post("/compare-models", summary="Ask a base model and its adapters the same", responses=_ERRORS)
+async def compare_models(body: CompareModelsRequest, request: Request, backends: BackendsDep) -> CompareModelsResponse:
+    """Ask a base model and up to four adapters of it at the same time.
+
+    One that fails has its error in its place; the others answer nevertheless.
+    """
+    asked = await compared_models(backends, body.job_ids)
+    sampling, messages = body.sampling_params, body.chat_messages
+    answers = [compared_answer(each, messages, sampling, backends, request.scope) for each in asked]
+    return CompareModelsResponse(base_model=asked[0].base_model, answers=await unless_gone(request, gathered(answers)))

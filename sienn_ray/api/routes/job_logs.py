@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import AsyncGenerator, AsyncIterator
-from contextlib import aclosing
 from http import HTTPStatus
 from typing import Annotated, Any
 
@@ -14,6 +12,7 @@ from sienn_ray.api.attempt_logs import followed_log_of, log_of
 from sienn_ray.api.deps import BackendsDep
 from sienn_ray.api.errors import documented
 from sienn_ray.api.ids import JobIdPath
+from sienn_ray.api.streams import Begun
 
 router = APIRouter(prefix="/api", tags=["Training Jobs"])
 
@@ -58,11 +57,4 @@ async def job_logs(
     chunks = (followed_log_of if follow else log_of)(job, attempt, backends, tail=tail)
     # Nothing is sent before the first item: as long as nothing is, a status can still say that there is no log.
     first = await anext(chunks, b"")
-    return StreamingResponse(_joined(first, chunks), media_type="text/plain")
-
-
-async def _joined(first: bytes, rest: AsyncGenerator[bytes]) -> AsyncIterator[bytes]:
-    async with aclosing(rest):
-        yield first
-        async for chunk in rest:
-            yield chunk
+    return StreamingResponse(Begun(first, chunks), media_type="text/plain")

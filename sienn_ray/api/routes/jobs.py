@@ -3,28 +3,26 @@
 from __future__ import annotations
 
 import asyncio
-from dataclasses import replace
 from http import HTTPStatus
 from typing import Annotated, Any
 
 from fastapi import APIRouter, Query
 from pydantic import StringConstraints
 
-from sienn_ray.api.deps import Backends, BackendsDep, Tracker
+from sienn_ray.api.deps import Backends, BackendsDep
 from sienn_ray.api.errors import documented
 from sienn_ray.api.ids import JobIdPath
+from sienn_ray.api.job_pages import MAX_LIMIT, job_page
 from sienn_ray.api.schemas.common import DATASET_ID
 from sienn_ray.api.schemas.finetuning import LABEL_PATTERN, MAX_LABELS, PRINTABLE, JobName
 from sienn_ray.api.schemas.hyperparameters import hyperparameters
 from sienn_ray.api.schemas.jobs import DeletedJob, JobList, JobMeta, JobStatusName, JobSummary, TrainingStatus
 from sienn_ray.catalog import CATALOG
 from sienn_ray.errors import ConflictError, InvalidInputError
-from sienn_ray.jobs.ids import is_id
-from sienn_ray.jobs.schema import JobPage, JobQuery, JobRecord, JobStatus
+from sienn_ray.jobs.schema import JobQuery, JobRecord, JobStatus
 
 router = APIRouter(prefix="/api", tags=["Training Jobs"])
 
-_MAX_LIMIT = 1000
 _OF_ONE_JOB = documented(HTTPStatus.NOT_FOUND, HTTPStatus.SERVICE_UNAVAILABLE)
 _CHANGES_ONE_JOB = {**_OF_ONE_JOB, **documented(HTTPStatus.CONFLICT)}
 
@@ -56,7 +54,7 @@ async def list_jobs(
         ),
     ] = None,
     limit: Annotated[
-        int | None, Query(ge=1, le=_MAX_LIMIT, description="Jobs on one page; all without it.", examples=[100])
+        int | None, Query(ge=1, le=MAX_LIMIT, description="Jobs on one page; all without it.", examples=[100])
     ] = None,
     cursor: Annotated[
         str | None,
@@ -78,7 +76,7 @@ async def list_jobs(
         limit=limit,
         cursor=cursor,
     )
-    page = await _page(query, backends.tracker)
+    page = await job_page(query, backends.tracker)
     return JobList(jobs=[_summary(job) for job in page.jobs], count=page.count, next_cursor=page.next_cursor)
 
 
@@ -88,21 +86,6 @@ def _labels(filters: list[str]) -> dict[str, str]:
         if labels.setdefault(key, value) != value:
             raise InvalidInputError(f"label '{key}' is asked for with two values, and a job has one; ask for one")
     return labels
-
-
-async def _page(query: JobQuery, tracker: Tracker) -> JobPage:
-    """One page, or everything if there is no limit."""
-    if query.dataset_id is not None and not is_id(query.dataset_id):
-        return JobPage(jobs=[], count=0, next_cursor=None)
-    if query.limit is not None:
-        return await tracker.jobs(query)
-    page = await tracker.jobs(replace(query, limit=_MAX_LIMIT))
-    jobs, count = list(page.jobs), page.count
-    while page.next_cursor is not None:
-        page = await tracker.jobs(replace(query, limit=_MAX_LIMIT, cursor=page.next_cursor))
-        jobs += page.jobs
-    # Some may have gone while the pages were read.
-    return JobPage(jobs=jobs, count=count if query.cursor else len(jobs), next_cursor=None)
 
 
 @router.get("/training-status/{job_id}", summary="Get training job status and progress", responses=_OF_ONE_JOB)

@@ -2,53 +2,45 @@
 
 from __future__ import annotations
 
-from typing import Literal
+from typing import Annotated, Literal, Self
 
-from pydantic import Field
+from pydantic import Field, model_validator
 
 from sienn_ray.api.ids import JobId
-from sienn_ray.api.schemas.common import JOB_ID, RequestBody, ResponseBody, Timestamp
+from sienn_ray.api.schemas.common import JOB_ID, ErrorResponse, ResponseBody, Timestamp
+from sienn_ray.api.schemas.messages import MAX_TEXT_CHARS, Messages
+from sienn_ray.api.schemas.sampling import Sampling
+from sienn_ray.catalog import CATALOG
+from sienn_ray.inference.engine import ChatMessage
 
+MAX_COMPARED = 4
 _PROMPT = "What is machine learning?"
+_ADAPTER = f"file:///home/me/.sienn/storage/adapters/{JOB_ID}"
 
 
-class TestModelRequest(RequestBody):
+class TestModelRequest(Sampling):
     """A prompt for a fine-tuned model."""
 
     __test__ = False  # not a test class, whatever pytest makes of its name
 
     job_id: JobId = Field(description="Job UUID with completed training.", examples=[JOB_ID])
-    prompt: str = Field(min_length=1, max_length=100_000, description="What the model is asked.", examples=[_PROMPT])
-    max_new_tokens: int = Field(200, ge=10, le=2000, description="Tokens to generate at the most.", examples=[200])
-    temperature: float = Field(0.7, ge=0.1, le=2.0, description="Sampling temperature.", examples=[0.7])
-    top_p: float = Field(0.95, gt=0.0, le=1.0, description="Nucleus sampling threshold.", examples=[0.95])
-    repetition_penalty: float = Field(
-        1.2, ge=0.5, le=5.0, description="Penalty for repeated tokens; 1.0 is none.", examples=[1.2]
-    )
-    do_sample: bool = Field(True, description="Sample, or take the likeliest token each time.", examples=[True])
-    # The largest integer that every JSON parser holds exactly.
-    seed: int | None = Field(
-        None, ge=0, le=2**53 - 1, description="Makes a sampled answer repeatable.", examples=[None, 42]
+    prompt: str = Field(
+        min_length=1, max_length=MAX_TEXT_CHARS, description="What the model is asked.", examples=[_PROMPT]
     )
     use_adapter: bool = Field(
         True, description="False asks the base model without the adapter, to compare.", examples=[True]
     )
+    stream: bool = Field(
+        False, description="Send the answer as it comes, as server-sent events.", examples=[False, True]
+    )
 
 
-class TestModelResponse(ResponseBody):
-    """One answer."""
-
-    __test__ = False
-
-    job_id: str = Field(description="The job's UUID.", examples=[JOB_ID])
-    prompt: str = Field(description="The prompt as it was sent.", examples=[_PROMPT])
+class _Answer(ResponseBody):
+    prompt: str = Field(description="The prompt as it was sent; of messages, the last one.", examples=[_PROMPT])
     generated_text: str = Field(
         description="The completion alone.", examples=["Machine learning is a branch of artificial intelligence..."]
     )
-    model_path: str = Field(
-        description="The adapter that answered, or the base model's id.",
-        examples=[f"file:///home/me/.sienn/storage/adapters/{JOB_ID}"],
-    )
+    model_path: str = Field(description="The adapter that answered, or the base model's id.", examples=[_ADAPTER])
     generation_time: float = Field(
         description="Seconds at the engine, from its turn to the last token.", examples=[2.34]
     )
@@ -60,6 +52,68 @@ class TestModelResponse(ResponseBody):
     prompt_tokens: int = Field(description="Tokens of the rendered prompt.", examples=[31])
     completion_tokens: int = Field(description="Tokens that were generated.", examples=[58])
     finish_reason: Literal["stop", "length"] = Field(
-        description="Whether the model ended by itself or was stopped at `max_new_tokens`.", examples=["stop"]
+        description="Whether the answer came to its end or was stopped at `max_new_tokens`.", examples=["stop"]
     )
     adapter_cached: bool = Field(description="Whether the adapter was loaded already.", examples=[True])
+
+
+class TestModelResponse(_Answer):
+    """One answer."""
+
+    __test__ = False
+
+    job_id: str = Field(description="The job's UUID.", examples=[JOB_ID])
+
+
+class CompareModelsRequest(Sampling):
+    """One question for a base model and adapters of it."""
+
+    job_ids: Annotated[list[JobId], Field(min_length=1, max_length=MAX_COMPARED)] = Field(
+        description="Completed jobs of one base model.", examples=[[JOB_ID]]
+    )
+    prompt: str | None = Field(
+        None, min_length=1, max_length=MAX_TEXT_CHARS, description="What the models are asked.", examples=[_PROMPT]
+    )
+    messages: Messages | None = Field(
+        None,
+        description="A conversation, in place of `prompt`.",
+        examples=[None, [{"role": "user", "content": _PROMPT}]],
+    )
+
+    @model_validator(mode="after")
+    def _asks_once(self) -> Self:
+        if (self.prompt is None) == (self.messages is None):
+            raise ValueError("give either prompt or messages")
+        if len(set(self.job_ids)) < len(self.job_ids):
+            raise ValueError("job_ids names a job twice; name each once")
+        return self
+
+    @property
+    def chat_messages(self) -> tuple[ChatMessage, ...]:
+        """The conversation, also where it is a single prompt."""
+        if self.prompt is not None:
+            return (ChatMessage("user", self.prompt),)
+        return tuple(message.chat_message for message in self.messages or [])
+
+
+class ComparedAnswer(_Answer):
+    """What one of them has answered."""
+
+    job_id: str | None = Field(description="The adapter's job; null is the base model.", examples=[JOB_ID, None])
+
+
+class ComparedFailure(ResponseBody):
+    """Why one of them hasn't."""
+
+    job_id: str | None = Field(description="The adapter's job; null is the base model.", examples=[JOB_ID, None])
+    model_path: str = Field(description="The adapter that was asked, or the base model's id.", examples=[_ADAPTER])
+    error: ErrorResponse = Field(description="What it would have been answered with alone.")
+
+
+class CompareModelsResponse(ResponseBody):
+    """What all of them have answered."""
+
+    base_model: str = Field(description="The base model of them all.", examples=[CATALOG[0].id])
+    answers: list[ComparedAnswer | ComparedFailure] = Field(
+        description="The base model's first, then the adapters' in the order of `job_ids`."
+    )

@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import json
 import re
 from dataclasses import replace
 from typing import Any
@@ -9,7 +10,7 @@ from httpx2 import Response
 from starlette.testclient import TestClient
 
 from sienn_ray.errors import ArtifactError, CapacityError, EngineError, InvalidInputError, SiennError
-from sienn_ray.inference.engine import GenerationRequest
+from sienn_ray.inference.engine import GenerationRequest, SamplingParams
 from sienn_ray.jobs.schema import JobStatus
 from sienn_ray.settings import Settings
 from tests.fakes_api import BASE_MODEL, FakeEngines, FakeTracker, job_record
@@ -19,6 +20,10 @@ PROMPT = "What is machine learning?"
 
 def ask(client: TestClient, **fields: Any) -> Response:
     return client.post("/api/test-model", json={"job_id": "job-1", "prompt": PROMPT, **fields})
+
+
+def request_to_adapter(sampling: SamplingParams) -> GenerationRequest:
+    return GenerationRequest.ask(PROMPT, adapter_id="job-1", adapter_key="adapters/job-1", sampling=sampling)
 
 
 @pytest.fixture(autouse=True)
@@ -47,18 +52,10 @@ def test_answer_has_the_fields_of_the_contract(client: TestClient, settings: Set
 
 def test_defaults_are_those_of_the_contract(client: TestClient, engines: FakeEngines) -> None:
     ask(client)
-    expected = GenerationRequest(
-        prompt=PROMPT,
-        adapter_id="job-1",
-        adapter_key="adapters/job-1",
-        max_new_tokens=200,
-        temperature=0.7,
-        top_p=0.95,
-        repetition_penalty=1.2,
-        do_sample=True,
-        seed=None,
+    sampling = SamplingParams(
+        max_new_tokens=200, temperature=0.7, top_p=0.95, repetition_penalty=1.2, do_sample=True, seed=None
     )
-    assert engines.asked == [(BASE_MODEL, expected)]
+    assert engines.asked == [(BASE_MODEL, request_to_adapter(sampling))]
 
 
 def test_every_field_reaches_the_engine(client: TestClient, engines: FakeEngines) -> None:
@@ -69,10 +66,17 @@ def test_every_field_reaches_the_engine(client: TestClient, engines: FakeEngines
         "repetition_penalty": 1.0,
         "do_sample": False,
         "seed": 7,
+        "top_k": 40,
+        "min_p": 0.05,
+        "presence_penalty": 0.5,
+        "frequency_penalty": -0.5,
     }
-    ask(client, **fields)
-    expected = GenerationRequest(prompt=PROMPT, adapter_id="job-1", adapter_key="adapters/job-1", **fields)  # type: ignore[arg-type]
-    assert engines.asked == [(BASE_MODEL, expected)]
+    ask(client, **fields, stop=["a", "b"])
+    ask(client, **fields, stop="a")
+    assert engines.asked == [
+        (BASE_MODEL, request_to_adapter(SamplingParams(**fields, stop=stop)))  # type: ignore[arg-type]
+        for stop in [("a", "b"), ("a",)]
+    ]
 
 
 def test_base_model_can_be_asked_without_the_adapter(client: TestClient, engines: FakeEngines) -> None:
@@ -99,6 +103,12 @@ def test_finish_reason_is_passed_on(client: TestClient, engines: FakeEngines, en
         ("do_sample", [True, False], ["perhaps", None, 2]),
         ("seed", [0, 2**53 - 1, None], [-1, 2**53, 0.5]),
         ("use_adapter", [True, False], ["perhaps", None]),
+        ("top_k", [0, 40, 1_000_000], [-1, 0.5, None]),
+        ("min_p", [0, 0.5, 1], [-0.1, 1.1, None]),
+        ("presence_penalty", [-2, 0, 2.0], [-2.1, 2.1, None]),
+        ("frequency_penalty", [-2, 0, 2.0], [-2.1, 2.1, None]),
+        ("stop", [None, "a", [], ["a"] * 4], ["", [""], ["a"] * 5, 7, "a" * 501]),
+        ("stream", [True, False], ["perhaps", None]),
         ("job_id", [], [None, 7]),
     ],
 )
@@ -159,3 +169,52 @@ def test_error_of_the_engine_reaches_the_user(
     request_id = f" (request id {response.headers['x-request-id']})" if status == 500 else ""
     assert (response.status_code, response.json()["detail"]) == (status, error.message + request_id)
     assert response.headers.get("retry-after") == ("30" if status == 503 else None)
+
+
+def events_of(response: Response) -> list[tuple[str, Any]]:
+    """Name and data of each event; most have no name."""
+    assert response.headers["content-type"] == "text/event-stream; charset=utf-8"
+    blocks = response.text.split("\n\n")
+    assert blocks.pop() == ""
+    lines = [dict(line.split(": ", 1) for line in block.splitlines()) for block in blocks]
+    return [(fields.get("event", ""), json.loads(fields["data"])) for fields in lines]
+
+
+def test_stream_has_the_pieces_and_then_what_comes_without_it(client: TestClient) -> None:
+    *pieces, last = events_of(ask(client, stream=True))
+    assert {name for name, _ in pieces} == {""}
+    assert "".join(piece["text"] for _, piece in pieces) == "A branch of artificial intelligence."
+    assert len(pieces) == 5
+    expected = ask(client).json()
+    assert last == ("result", {**expected, "timestamp": last[1]["timestamp"]})
+
+
+def test_stream_asks_the_same(client: TestClient, engines: FakeEngines) -> None:
+    ask(client, stream=True, use_adapter=False)
+    ask(client, use_adapter=False)
+    assert engines.asked[0] == engines.asked[1]
+
+
+@pytest.mark.parametrize("error", [InvalidInputError("prompt has 3000 tokens"), CapacityError("later", 30)])
+def test_stream_that_does_not_begin_has_the_status_of_its_error(
+    client: TestClient, engines: FakeEngines, error: SiennError
+) -> None:
+    engines.error = error
+    response, plain = ask(client, stream=True), ask(client)
+    assert (response.status_code, response.json()) == (plain.status_code, plain.json())
+    assert response.headers.get("retry-after") == plain.headers.get("retry-after")
+
+
+@pytest.mark.parametrize(
+    ("error", "status"), [(CapacityError("no answer within 300 s"), 503), (EngineError("out of memory"), 500)]
+)
+def test_stream_that_fails_on_its_way_ends_with_the_error(
+    client: TestClient, engines: FakeEngines, error: SiennError, status: int
+) -> None:
+    engines.late_error = error
+    response = ask(client, stream=True)
+    assert response.status_code == 200
+    (name, last) = events_of(response)[-1]
+    assert (name, last["status_code"]) == ("error", status)
+    assert last["detail"].startswith(error.message)
+    assert engines.num_running == 0

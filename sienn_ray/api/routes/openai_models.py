@@ -1,0 +1,55 @@
+"""What can be asked, as clients of the OpenAI API look it up."""
+
+from __future__ import annotations
+
+import asyncio
+from http import HTTPStatus
+from typing import Annotated
+
+from fastapi import APIRouter, Path
+
+from sienn_ray.api.asked_models import AskedModel, find_model
+from sienn_ray.api.deps import BackendsDep
+from sienn_ray.api.error_shapes import OPENAI_PREFIX
+from sienn_ray.api.errors import documented
+from sienn_ray.api.job_pages import job_page
+from sienn_ray.api.openapi import OPENAI_TAG
+from sienn_ray.api.schemas.common import JOB_ID
+from sienn_ray.api.schemas.openai_answers import Model, ModelList
+from sienn_ray.catalog import CATALOG, cached_size_bytes
+from sienn_ray.jobs.schema import JobQuery, JobStatus
+
+router = APIRouter(prefix=OPENAI_PREFIX, tags=[OPENAI_TAG])
+
+# Of everything that asks for one model.
+ERRORS = (HTTPStatus.BAD_REQUEST, HTTPStatus.NOT_FOUND, HTTPStatus.SERVICE_UNAVAILABLE)
+_OWNER_OF_ADAPTERS = "sienn_ray"
+
+
+@router.get("/models", summary="List what can be asked", responses=documented(HTTPStatus.SERVICE_UNAVAILABLE))
+async def list_models(backends: BackendsDep) -> ModelList:
+    """The base models of the catalog that are on this machine, and the adapters of all completed jobs."""
+    here = await asyncio.to_thread(_base_models_here)
+    page = await job_page(JobQuery(status=JobStatus.COMPLETED), backends.tracker)
+    asked = [*map(AskedModel, here), *map(AskedModel.adapter_of, page.jobs)]
+    return ModelList(data=[_model(each) for each in asked])
+
+
+@router.get("/models/{model:path}", summary="Look up what can be asked", responses=documented(*ERRORS))
+async def retrieve_model(
+    model: Annotated[str, Path(description="A hub id or a job's id.", examples=[JOB_ID])], backends: BackendsDep
+) -> Model:
+    """One base model, or the adapter of a completed job."""
+    return _model(await find_model(backends, model))
+
+
+def _base_models_here() -> list[str]:
+    return [entry.id for entry in CATALOG if cached_size_bytes(entry.id) is not None]
+
+
+def _model(asked: AskedModel) -> Model:
+    job, base_model = asked.job, asked.base_model
+    if job is None:
+        return Model(id=base_model, created=0, owned_by=base_model.partition("/")[0], root=base_model, parent=None)
+    created = int((job.ended_at or job.updated_at).timestamp())
+    return Model(id=job.id, created=created, owned_by=_OWNER_OF_ADAPTERS, root=base_model, parent=base_model)

@@ -1,0 +1,151 @@
+"""What requests of the OpenAI API have in common, with the sampling fields that vLLM adds to it."""
+
+from __future__ import annotations
+
+from typing import Annotated, Any, ClassVar, Literal
+
+from pydantic import BeforeValidator, Field, GetJsonSchemaHandler, model_validator
+from pydantic_core import CoreSchema
+
+from sienn_ray.api.schemas.common import JOB_ID, RequestBody
+from sienn_ray.api.schemas.sampling import MAX_TOP_K, Stop, stops
+from sienn_ray.catalog import CATALOG
+from sienn_ray.inference.engine import SamplingParams
+
+MAX_CHOICES = 8
+MAX_TOKENS = 100_000
+_SEED_LIMIT = 2**53 - 1
+# Below, the likeliest token is chosen anyway, and logits divided by it may overflow.
+_MIN_TEMPERATURE = 0.01
+_ABOUT_A_FIELD = ("title", "description", "default", "examples")
+
+
+def _refuse(value: Any) -> Any:
+    if value:
+        raise ValueError("is not supported here; leave it out")
+    return value
+
+
+NoObject = Annotated[dict[str, Any], Field(max_length=0), BeforeValidator(_refuse)]
+NoList = Annotated[list[Any], Field(max_length=0), BeforeValidator(_refuse)]
+NoText = Annotated[str, Field(max_length=0), BeforeValidator(_refuse)]
+NoFlag = Annotated[Literal[False], BeforeValidator(_refuse)]
+
+
+class StreamOptions(RequestBody):
+    """What a stream has beside the answer."""
+
+    include_usage: bool = Field(False, description="End with a chunk that has the usage.", examples=[True])
+    include_obfuscation: bool = Field(False, description="Taken and ignored.", examples=[False])
+
+
+class OpenAiRequest(RequestBody):
+    """Base of these requests: null stands for a default, and what would change no answer is taken and ignored."""
+
+    ignored: ClassVar[frozenset[str]] = frozenset(
+        {
+            "metadata",
+            "parallel_tool_calls",
+            "prediction",
+            "prompt_cache_key",
+            "prompt_cache_options",
+            "prompt_cache_retention",
+            "safety_identifier",
+            "service_tier",
+            "store",
+            "user",
+        }
+    )
+
+    model: str = Field(
+        min_length=1,
+        max_length=200,
+        description="A base model's hub id, or the id of a completed job.",
+        examples=[JOB_ID, CATALOG[0].id],
+    )
+    n: int = Field(1, ge=1, le=MAX_CHOICES, description="Answers to each prompt.", examples=[1])
+    temperature: float = Field(
+        1.0, ge=0.0, le=2.0, description="Sampling temperature; 0 takes the likeliest token each time.", examples=[1.0]
+    )
+    top_p: float = Field(1.0, gt=0.0, le=1.0, description="Nucleus sampling threshold.", examples=[1.0])
+    top_k: int = Field(
+        0, ge=-1, le=MAX_TOP_K, description="Samples from this many tokens; 0 and -1 are all.", examples=[0]
+    )
+    min_p: float = Field(
+        0.0, ge=0.0, le=1.0, description="Leaves out tokens below this share of the likeliest one's.", examples=[0.0]
+    )
+    repetition_penalty: float = Field(
+        1.0, ge=0.5, le=5.0, description="Penalty for repeated tokens; 1.0 is none.", examples=[1.0]
+    )
+    presence_penalty: float = Field(
+        0.0, ge=-2.0, le=2.0, description="Taken from the logits of tokens that were generated.", examples=[0.0]
+    )
+    frequency_penalty: float = Field(
+        0.0, ge=-2.0, le=2.0, description="The same for each time that they were generated.", examples=[0.0]
+    )
+    stop: Stop | None = Field(
+        None, description="Up to four strings that end the answer, which they don't belong to.", examples=[["\n\n"]]
+    )
+    seed: int | None = Field(
+        None,
+        ge=-_SEED_LIMIT,
+        le=_SEED_LIMIT,
+        description="Makes sampled answers repeatable; the i-th of `n` has the seed plus i.",
+        examples=[None, 42],
+    )
+    stream: bool = Field(False, description="Send the answer as it comes, as server-sent events.", examples=[False])
+    stream_options: StreamOptions = Field(default_factory=StreamOptions, description="What a stream has besides.")
+    logit_bias: NoObject = Field({}, description="Not supported.", examples=[{}])
+
+    @model_validator(mode="before")
+    @classmethod
+    def _without_what_says_nothing(cls, value: Any) -> Any:
+        if not isinstance(value, dict):
+            return value
+        optional = {name for name, field in cls.model_fields.items() if not field.is_required()}
+        said = {name: given for name, given in value.items() if given is not None or name not in optional}
+        return {name: given for name, given in said.items() if name not in cls.ignored}
+
+    @classmethod
+    def __get_pydantic_json_schema__(cls, core_schema: CoreSchema, handler: GetJsonSchemaHandler) -> dict[str, Any]:
+        """What the schema of the fields alone doesn't say: what may be null, and what is ignored."""
+        reference = handler(core_schema)
+        schema = handler.resolve_ref_schema(reference)
+        properties = schema["properties"]
+        for name in properties.keys() - set(schema["required"]):
+            properties[name] = _or_null(properties[name])
+        ignored = {"description": "Taken and ignored.", "examples": [None]}
+        properties.update({name: dict(ignored) for name in sorted(cls.ignored)})
+        return reference
+
+    def sampling_params(self, choice: int, *, max_tokens: int, num_logprobs: int | None) -> SamplingParams:
+        """How one of the answers to a prompt is sampled.
+
+        Args:
+            choice: Its number, from 0 to `n` - 1.
+            max_tokens: Tokens at the most.
+            num_logprobs: See `SamplingParams`.
+        """
+        is_greedy = self.temperature < _MIN_TEMPERATURE
+        return SamplingParams(
+            max_new_tokens=max_tokens,
+            temperature=1.0 if is_greedy else self.temperature,
+            top_p=self.top_p,
+            top_k=max(self.top_k, 0),
+            min_p=self.min_p,
+            repetition_penalty=self.repetition_penalty,
+            presence_penalty=self.presence_penalty,
+            frequency_penalty=self.frequency_penalty,
+            do_sample=not is_greedy,
+            seed=None if self.seed is None else (self.seed + choice) % (_SEED_LIMIT + 1),
+            stop=stops(self.stop),
+            num_logprobs=num_logprobs,
+        )
+
+
+def _or_null(schema: dict[str, Any]) -> dict[str, Any]:
+    about = {name: schema[name] for name in _ABOUT_A_FIELD if name in schema}
+    values = {name: part for name, part in schema.items() if name not in about}
+    alternatives = values.get("anyOf", [values])
+    null = {"type": "null"}
+    return {"anyOf": [*alternatives, *([] if null in alternatives else [null])], **about}

@@ -1,0 +1,61 @@
+"""How a model is to answer, as requests of this API say it."""
+
+from __future__ import annotations
+
+from typing import Annotated
+
+from pydantic import Field, StringConstraints
+
+from sienn_ray.api.schemas.common import RequestBody
+from sienn_ray.inference.engine import SamplingParams
+
+MAX_STOPS = 4
+# No vocabulary has more tokens.
+MAX_TOP_K = 1_000_000
+
+StopString = Annotated[str, StringConstraints(min_length=1, max_length=500)]
+Stop = StopString | Annotated[list[StopString], Field(max_length=MAX_STOPS)]
+
+
+def stops(value: Stop | None) -> tuple[str, ...]:
+    """The stop strings of a field that takes one or several."""
+    if value is None:
+        return ()
+    return (value,) if isinstance(value, str) else tuple(value)
+
+
+class Sampling(RequestBody):
+    """How the next token is chosen."""
+
+    max_new_tokens: int = Field(200, ge=10, le=2000, description="Tokens to generate at the most.", examples=[200])
+    temperature: float = Field(0.7, ge=0.1, le=2.0, description="Sampling temperature.", examples=[0.7])
+    top_p: float = Field(0.95, gt=0.0, le=1.0, description="Nucleus sampling threshold.", examples=[0.95])
+    repetition_penalty: float = Field(
+        1.2, ge=0.5, le=5.0, description="Penalty for repeated tokens; 1.0 is none.", examples=[1.2]
+    )
+    do_sample: bool = Field(True, description="Sample, or take the likeliest token each time.", examples=[True])
+    # The largest integer that every JSON parser holds exactly.
+    seed: int | None = Field(
+        None, ge=0, le=2**53 - 1, description="Makes a sampled answer repeatable.", examples=[None, 42]
+    )
+    top_k: int = Field(
+        0, ge=0, le=MAX_TOP_K, description="Samples from this many of the likeliest tokens; 0 is all.", examples=[0, 40]
+    )
+    min_p: float = Field(
+        0.0, ge=0.0, le=1.0, description="Leaves out tokens below this share of the likeliest one's.", examples=[0.05]
+    )
+    presence_penalty: float = Field(
+        0.0, ge=-2.0, le=2.0, description="Taken from the logits of tokens that were generated.", examples=[0.0]
+    )
+    frequency_penalty: float = Field(
+        0.0, ge=-2.0, le=2.0, description="The same for each time that they were generated.", examples=[0.0]
+    )
+    stop: Stop | None = Field(
+        None, description="Up to four strings that end the answer, which they don't belong to.", examples=[["\n\n"]]
+    )
+
+    @property
+    def sampling_params(self) -> SamplingParams:
+        """The same as the engine takes it."""
+        fields = {name: getattr(self, name) for name in Sampling.model_fields if name != "stop"}
+        return SamplingParams(**fields, stop=stops(self.stop))
