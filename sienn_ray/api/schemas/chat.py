@@ -137,4 +137,4 @@ class ChatCompletionChunk(ResponseBody):
     created: int
     model: str
     choices: list[ChatChunkChoice]
-    usage: Usage | None
+    usage: Usage | None = None
