@@ -76,6 +76,10 @@ def _all_links() -> list[_Link]:
         links += [_Link(source, status, target, words, _JOB) for target, words in _OF_A_JOB.items() if target != source]
     prompt = {**_JOB, "prompt": "What is machine learning?"}
     links.append(_Link(*started, "test_model", "Ask the adapter once the job is completed.", body=prompt))
+    compared = {"job_ids": ["$response.body#/job_id"], "prompt": prompt["prompt"]}
+    links.append(_Link(*started, "compare_models", "Ask its base model the same beside it.", body=compared))
+    chat = {"model": _JOB["job_id"], "messages": [{"role": "user", "content": prompt["prompt"]}]}
+    links.append(_Link(*started, "create_chat_completion", "Talk to it with a client of the OpenAI API.", body=chat))
     links.append(
         _Link(*started, "delete_dataset", "Delete the dataset, once no job refers to it any more.", dict(_DATASET))
     )

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import time
+from collections.abc import Callable
 from typing import Any
 
 import httpx2
@@ -20,13 +21,30 @@ _OPERATIONS = (
     ("GET", "/api/jobs/{job_id}/metrics"),
     ("GET", "/api/jobs/{job_id}/logs"),
     ("POST", "/api/test-model"),
+    ("POST", "/api/compare-models"),
+    ("GET", "/v1/models"),
+    ("GET", "/v1/models/{model}"),
+    ("POST", "/v1/chat/completions"),
+    ("POST", "/v1/completions"),
     ("GET", "/api/download-model/{job_id}"),
     ("POST", "/api/jobs/{job_id}/cancel"),
     ("DELETE", "/api/jobs/{job_id}"),
 )
+_MESSAGES = [{"role": "user", "content": "a"}]
+# What is sent about a job, each in its turn.
+_BODIES: dict[str, Callable[[str], list[dict[str, Any]]]] = {
+    "/api/test-model": lambda job_id: _with_and_without_stream({"job_id": job_id, "prompt": "a"}),
+    "/api/compare-models": lambda job_id: [{"job_ids": [job_id], "prompt": "a"}],
+    "/v1/chat/completions": lambda job_id: _with_and_without_stream({"model": job_id, "messages": _MESSAGES}),
+    "/v1/completions": lambda job_id: _with_and_without_stream({"model": job_id, "prompt": "a"}),
+}
 _DEADLINE_S = 120.0
 # The tracker looks at the runs in between.
 _PAUSE_S = 0.1
+
+
+def _with_and_without_stream(body: dict[str, Any]) -> list[dict[str, Any]]:
+    return [{**body, "stream": stream} for stream in (False, True)]
 
 
 class Walk:
@@ -58,13 +76,14 @@ class Walk:
         for method, path in _OPERATIONS:
             if not path.endswith(("/pause", "/resume")):  # at once, before the run has ended by itself
                 time.sleep(_PAUSE_S)
-            body = {"json": {"job_id": job_id, "prompt": "a"}} if path == "/api/test-model" else {}
-            if self._call(method, path, job_id=job_id, **body).is_success:
+            bodies = _BODIES.get(path, lambda _: [{}])(job_id)
+            answers = [self._call(method, path, job_id=job_id, **({"json": body} if body else {})) for body in bodies]
+            if all(answer.is_success for answer in answers):
                 done.add((method, path))
         return done
 
     def _call(self, method: str, path: str, job_id: str = "", **request: Any) -> httpx2.Response:
-        response = self._client.request(method, path.replace("{job_id}", job_id), **request)
+        response = self._client.request(method, path.replace("{job_id}", job_id).replace("{model}", job_id), **request)
         response.request.read()  # what is validated shows it
         self._schema[path][method].validate_response(response)
         return response

@@ -17,6 +17,8 @@ MAX_COMPARED = 4
 _PROMPT = "What is machine learning?"
 _ADAPTER = f"file:///home/me/.sienn/storage/adapters/{JOB_ID}"
 
+_TOO_MUCH = {"detail": "64 requests wait for it already", "status_code": 503}
+
 
 class TestModelRequest(Sampling):
     """A prompt for a fine-tuned model."""
@@ -115,5 +117,6 @@ class CompareModelsResponse(ResponseBody):
 
     base_model: str = Field(description="The base model of them all.", examples=[CATALOG[0].id])
     answers: list[ComparedAnswer | ComparedFailure] = Field(
-        description="The base model's first, then the adapters' in the order of `job_ids`."
+        description="The base model's first, then the adapters' in the order of `job_ids`.",
+        examples=[[{"job_id": JOB_ID, "model_path": _ADAPTER, "error": _TOO_MUCH}]],
     )

@@ -1,4 +1,4 @@
-"""Every error is `{"detail": "...", "status_code": n}`, with n the status of the response."""
+"""Every error is `{"detail": "...", "status_code": n}`, with n the status of the response; under /v1 it is another."""
 
 from __future__ import annotations
 
@@ -315,7 +315,8 @@ def test_error_of_a_middleware_has_the_shape(app: FastAPI, caplog: pytest.LogCap
 
 
 def test_documented_errors_have_the_shape(app: FastAPI) -> None:
-    operations = [operation for path in app.openapi()["paths"].values() for operation in path.values()]
+    paths = app.openapi()["paths"]
+    operations = [item[method] for path, item in paths.items() if not path.startswith("/v1/") for method in item]
     errors = [
         response["content"]["application/json"]["schema"]
         for operation in operations
@@ -324,3 +325,42 @@ def test_documented_errors_have_the_shape(app: FastAPI) -> None:
     ]
     assert errors
     assert [schema for schema in errors if schema != {"$ref": "#/components/schemas/ErrorResponse"}] == []
+
+
+@pytest.mark.parametrize(
+    ("method", "path", "content", "status", "error"),
+    [
+        ("GET", "/v1", b"", 404, {"type": "invalid_request_error", "param": None, "code": None}),
+        ("GET", "/v1/models/nothing", b"", 404, {"param": None, "code": "model_not_found"}),
+        ("DELETE", "/v1/models", b"", 405, {"param": None}),
+        ("POST", "/v1/completions", b"{", 400, {"param": None}),
+        ("POST", "/v1/completions", b"[" * 100_000, 400, {"param": None}),
+        ("POST", "/v1/completions", b'{"prompt": "a"}', 400, {"message": "model: Field required", "param": "model"}),
+        ("POST", "/v1/completions", b" " * 1_048_577, 413, {"param": None}),
+    ],
+)
+def test_error_of_the_openai_api(
+    client: TestClient, method: str, path: str, content: bytes, status: int, error: dict[str, Any]
+) -> None:
+    response = client.request(method, path, content=content, headers={"content-type": "application/json"})
+    assert response.status_code == status
+    assert set(response.json()) == {"error"}
+    assert set(response.json()["error"]) == {"message", "type", "param", "code"}
+    assert error.items() <= response.json()["error"].items()
+
+
+def test_body_of_another_type_is_refused_by_the_openai_api_too(client: TestClient) -> None:
+    response = client.post("/v1/completions", content=b"{}", headers={"content-type": "text/plain"})
+    assert response.status_code == 415
+    assert "is not application/json" in response.json()["error"]["message"]
+
+
+@pytest.mark.parametrize("path", ["/v1x", "/api/v1/models", "/v10/models"])
+def test_what_only_looks_like_the_openai_api_has_our_shape(client: TestClient, path: str) -> None:
+    detail_of(client.get(path), 404)
+
+
+def test_unforeseen_error_under_the_openai_api(client: TestClient, tracker: FakeTracker) -> None:
+    tracker.error = KeyError("a secret")
+    error = client.get("/v1/models").json()["error"]
+    assert (error["type"], "secret" in error["message"]) == ("server_error", False)

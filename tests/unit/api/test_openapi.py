@@ -13,7 +13,7 @@ import pytest
 from fastapi import FastAPI
 from starlette.testclient import TestClient
 
-from sienn_ray.api.openapi import operations_of
+from sienn_ray.api.openapi import OPENAI_TAG, operations_of
 from sienn_ray.api.schemas.common import DATASET_ID, JOB_ID
 from sienn_ray.errors import CapacityError
 from tests.fakes_api import FakeTracker
@@ -22,6 +22,7 @@ from tests.openapi_document import COMMAND, PAGE, document, render
 
 Json = dict[str, Any]
 ERROR = {"$ref": "#/components/schemas/ErrorResponse"}
+OPENAI_ERROR = {"$ref": "#/components/schemas/OpenAiErrorResponse"}
 
 
 @pytest.fixture(scope="module")
@@ -114,7 +115,16 @@ def test_operation_ids_are_names_of_functions(openapi: Json) -> None:
     assert [name for name in ids if not re.fullmatch(r"[a-z]+(_[a-z]+)*", name)] == []
 
 
-def test_errors_have_one_schema_and_an_example(openapi: Json) -> None:
+def is_openai(operation: Json) -> bool:
+    return operation["tags"] == [OPENAI_TAG]
+
+
+def test_part_that_is_the_openai_apis_is_under_one_prefix(openapi: Json) -> None:
+    for path, item in openapi["paths"].items():
+        assert {is_openai(operation) for operation in item.values()} == {path.startswith("/v1/")}
+
+
+def test_errors_have_the_schema_of_their_part_and_an_example(openapi: Json) -> None:
     assert not {"HTTPValidationError", "ValidationError"} & openapi["components"]["schemas"].keys()
     for operation in operations_of(openapi):
         errors = {status: response for status, response in operation["responses"].items() if int(status) >= 400}
@@ -122,14 +132,18 @@ def test_errors_have_one_schema_and_an_example(openapi: Json) -> None:
         for status, response in errors.items():
             assert list(response["content"]) == ["application/json"]
             content = response["content"]["application/json"]
-            assert content["schema"] == ERROR
-            assert content["example"]["status_code"] == int(status)
+            assert content["schema"] == (OPENAI_ERROR if is_openai(operation) else ERROR)
+            if is_openai(operation):
+                assert set(content["example"]["error"]) == {"message", "type", "param", "code"}
+            else:
+                assert content["example"]["status_code"] == int(status)
 
 
 def test_operation_with_a_json_body_can_be_refused_for_it(openapi: Json) -> None:
     for operation in operations_of(openapi):
         if "application/json" in operation.get("requestBody", {}).get("content", {}):
-            assert {"413", "415", "422"} <= operation["responses"].keys(), operation["operationId"]
+            invalid = "400" if is_openai(operation) else "422"
+            assert {"413", "415", invalid} <= operation["responses"].keys(), operation["operationId"]
 
 
 def test_every_response_names_its_headers(openapi: Json) -> None:
@@ -144,18 +158,24 @@ def test_status_is_documented_when_the_tracker_fails(
     openapi: Json, app: FastAPI, tracker: FakeTracker, cached_base_model: str, error: Exception
 ) -> None:
     tracker.error = error
-    examples = {"start_finetuning": {"dataset_id": DATASET_ID}, "test_model": {"job_id": JOB_ID, "prompt": "a"}}
+    examples = {
+        "start_finetuning": {"dataset_id": DATASET_ID},
+        "test_model": {"job_id": JOB_ID, "prompt": "a"},
+        "compare_models": {"job_ids": [JOB_ID], "prompt": "a"},
+        "create_chat_completion": {"model": JOB_ID, "messages": [{"role": "user", "content": "a"}]},
+        "create_completion": {"model": JOB_ID, "prompt": "a"},
+    }
     with TestClient(app) as client:
         for path, item in openapi["paths"].items():
             for method, operation in item.items():
                 body: Json = {"json": examples.get(operation["operationId"])}
                 if "dataset" in path and path.startswith(("/api/upload", "/api/validate")):
                     body = {"files": {"file": ("rows.csv", b"text\nonce upon a time\n")}}
-                url = path.replace("{dataset_id}", DATASET_ID).replace("{job_id}", JOB_ID)
+                url = path.replace("{dataset_id}", DATASET_ID).replace("{job_id}", JOB_ID).replace("{model}", JOB_ID)
                 response = client.request(method, url, **body)
                 assert str(response.status_code) in operation["responses"], f"{method} {path}: {response.text}"
                 if response.status_code >= 400:
-                    assert set(response.json()) == {"detail", "status_code"}
+                    assert set(response.json()) == ({"error"} if is_openai(operation) else {"detail", "status_code"})
 
 
 def test_links_lead_from_an_upload_to_the_end_of_a_job(openapi: Json) -> None:

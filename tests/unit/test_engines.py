@@ -1,0 +1,178 @@
+"""How requests reach the engines' replicas, with Serve's handles faked."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import AsyncIterator
+from typing import Any
+
+import pytest
+from ray.exceptions import ActorDiedError, RayTaskError
+from ray.serve.exceptions import BackPressureError
+
+from deployments.engines import ServeEngines
+from sienn_ray.errors import CapacityError, InvalidInputError, SiennError
+from sienn_ray.inference.engine import GenerationDelta, GenerationRequest, GenerationResult
+from sienn_ray.settings import Settings
+
+ASKED = GenerationRequest.ask("What is LoRA?", adapter_id="job-1", adapter_key="adapters/job-1")
+RESULT = GenerationResult(
+    text="ab",
+    rendered_prompt="",
+    num_prompt_tokens=1,
+    num_generated_tokens=2,
+    finish_reason="stop",
+    adapter_cached=True,
+    generation_time_s=0.1,
+)
+WHOLE = [GenerationDelta("a"), GenerationDelta("b"), GenerationDelta(result=RESULT)]
+
+
+class FakeResponse:
+    """What a handle gives: items that come one by one, errors among them; after the last one, silence."""
+
+    def __init__(self, items: list[Any]) -> None:
+        self._items = list(items)
+        self.num_cancelled = 0
+
+    def __aiter__(self) -> AsyncIterator[Any]:
+        return self
+
+    async def __anext__(self) -> Any:
+        if not self._items:
+            await asyncio.Event().wait()
+        item = self._items.pop(0)
+        if isinstance(item, Exception):
+            raise item
+        return item
+
+    def __await__(self) -> Any:
+        return self.__anext__().__await__()
+
+    def cancel(self) -> None:
+        self.num_cancelled += 1
+
+
+class FakeHandle:
+    def __init__(self, items: list[Any]) -> None:
+        self.response = FakeResponse(items)
+        self.options_given: dict[str, Any] = {}
+        self.generate = self.stream = self
+
+    def options(self, **options: Any) -> FakeHandle:
+        self.options_given = options
+        return self
+
+    def remote(self, request: GenerationRequest) -> FakeResponse:
+        assert request.prompt
+        return self.response
+
+
+class Engines(ServeEngines):
+    """Engines that have started."""
+
+    def __init__(self, handle: FakeHandle, timeout_s: float) -> None:
+        super().__init__(Settings(env="test", generation_timeout_s=timeout_s))
+        self._handle = handle
+
+    def _ensure_running(self, base_model: str) -> Any:
+        return self._handle
+
+
+def generate(handle: FakeHandle, request: GenerationRequest = ASKED, timeout_s: float = 60.0) -> GenerationResult:
+    return asyncio.run(Engines(handle, timeout_s).generate("some/base", request))
+
+
+def stream(
+    handle: FakeHandle, request: GenerationRequest = ASKED, timeout_s: float = 60.0, most: int = 100
+) -> list[GenerationDelta]:
+    async def run() -> list[GenerationDelta]:
+        found: list[GenerationDelta] = []
+        pieces = Engines(handle, timeout_s).stream("some/base", request)
+        async for delta in pieces:
+            found.append(delta)
+            if len(found) == most:
+                await pieces.aclose()
+        return found
+
+    return asyncio.run(run())
+
+
+def task_error(cause: Exception) -> Exception:
+    error: Exception = RayTaskError("stream", "a trace", cause)
+    return error
+
+
+ERRORS = [
+    (task_error(InvalidInputError("too long")), InvalidInputError, "too long"),
+    (ActorDiedError(), CapacityError, "was lost while it answered"),
+    (BackPressureError(num_queued_requests=64, max_queued_requests=64), CapacityError, "SIENN_ENGINE_MAX_QUEUE"),
+]
+
+
+def test_request_goes_where_its_adapter_is() -> None:
+    handle = FakeHandle([RESULT])
+    assert generate(handle) == RESULT
+    assert handle.options_given == {"multiplexed_model_id": "job-1"}
+    assert handle.response.num_cancelled == 0
+    handle = FakeHandle(WHOLE)
+    stream(handle, GenerationRequest.ask("Why?"))
+    assert handle.options_given == {"multiplexed_model_id": "", "stream": True}
+
+
+@pytest.mark.parametrize(("error", "kind", "words"), ERRORS, ids=repr)
+def test_errors_are_the_projects_own(error: Exception, kind: type[SiennError], words: str) -> None:
+    with pytest.raises(kind, match=words):
+        generate(FakeHandle([error]))
+    with pytest.raises(kind, match=words):
+        stream(FakeHandle([error]))
+
+
+@pytest.mark.parametrize(("error", "kind", "words"), ERRORS, ids=repr)
+def test_error_behind_a_piece_is_the_last_piece(error: Exception, kind: type[SiennError], words: str) -> None:
+    *pieces, last = stream(FakeHandle([GenerationDelta("a"), error]))
+    assert pieces == [GenerationDelta("a")]
+    assert isinstance(last.error, kind)
+    assert words in last.error.message
+
+
+def test_error_that_the_engine_tells_is_raised_if_it_comes_first() -> None:
+    failed = GenerationDelta(error=InvalidInputError("too long"))
+    with pytest.raises(InvalidInputError, match="too long"):
+        stream(FakeHandle([failed]))
+    assert stream(FakeHandle([GenerationDelta("a"), failed])) == [GenerationDelta("a"), failed]
+
+
+def test_whole_stream_cancels_nothing() -> None:
+    handle = FakeHandle(WHOLE)
+    assert stream(handle) == WHOLE
+    assert handle.response.num_cancelled == 0
+
+
+def test_closing_a_stream_cancels_the_request() -> None:
+    handle = FakeHandle(WHOLE)
+    assert stream(handle, most=1) == WHOLE[:1]
+    assert handle.response.num_cancelled == 1
+
+
+def test_answer_that_takes_too_long_is_cancelled() -> None:
+    handle = FakeHandle([])
+    with pytest.raises(CapacityError, match="no answer within 0 s"):
+        generate(handle, timeout_s=0.05)
+    assert handle.response.num_cancelled == 1
+    handle = FakeHandle(WHOLE[:1])
+    *_, last = stream(handle, timeout_s=0.05)
+    assert isinstance(last.error, CapacityError)
+    assert handle.response.num_cancelled == 1
+
+
+def test_caller_that_is_cancelled_cancels_the_request() -> None:
+    handle = FakeHandle([])
+
+    async def give_up() -> None:
+        async with asyncio.timeout(0.05):
+            await Engines(handle, 60.0).generate("some/base", ASKED)
+
+    with pytest.raises(TimeoutError):
+        asyncio.run(give_up())
+    assert handle.response.num_cancelled == 1
