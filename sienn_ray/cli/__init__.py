@@ -38,4 +38,5 @@ app.command()(jobs.retry)
 app.command()(jobs.delete_job)
 
 app.command()(models.ask)
+app.command()(models.compare)
 app.command()(models.download)

@@ -56,6 +56,19 @@ def call(method: str, path: str, **options: Any) -> Any:
         return json.loads(response.read())
 
 
+def events(path: str, body: dict[str, Any]) -> Iterator[tuple[str, Any]]:
+    """Post a request that is answered with server-sent events; gives name and data of each as they come."""
+    name = ""
+    with answer("POST", path, json=body) as response:
+        for line in response.iter_lines():
+            field, _, value = line.partition(": ")
+            if field == "event":
+                name = value
+            elif field == "data":
+                yield name, json.loads(value)
+                name = ""
+
+
 def of(user_id: str) -> str:
     """An id as part of a path, whatever a user typed."""
     return quote(user_id, safe="") or "-"

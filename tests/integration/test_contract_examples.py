@@ -56,7 +56,7 @@ def test_the_curl_examples(service: Service, folder: Path, completed_job: str) -
     for block in blocks("bash"):
         command = block.replace("http://localhost:8000", service.url)
         command = command.replace("f8e7d3b2-...", dataset_id).replace("a1b2c3d4-...", completed_job)
-        path = re.findall(r"localhost:8000/api/([^\s\"?]+)", block)[0].split("/")
+        path = re.findall(r"localhost:8000/(?:api|v1)/([^\s\"?]+)", block)[0].split("/")
         answers[f"{path[0]}/{path[-1]}"] = run(["bash", "-c", command], folder)
     assert '"status":"uploaded"' in answers["upload-dataset/upload-dataset"]
     assert json.loads(answers["validate-dataset/validate-dataset"])["valid"] is True
@@ -68,8 +68,13 @@ def test_the_curl_examples(service: Service, folder: Path, completed_job: str) -
     # The job that the examples name has ended.
     assert "can be paused" in answers["jobs/pause"]
     assert '"generated_text":' in answers["test-model/test-model"]
+    assert [each["job_id"] for each in json.loads(answers["compare-models/compare-models"])["answers"]] == [
+        None,
+        completed_job,
+    ]
+    assert json.loads(answers["chat/completions"])["choices"][0]["finish_reason"] in {"stop", "length"}
     assert "adapter_config.json" in zipfile.ZipFile(folder / "model.zip").namelist()
-    assert len(answers) == 10
+    assert len(answers) == 12
 
 
 def test_the_typescript_example(service: Service, folder: Path) -> None:

@@ -17,11 +17,12 @@ from typer.testing import CliRunner, Result
 from sienn_ray import cli
 from sienn_ray.api.app import create_app
 from sienn_ray.cli import output, training
-from sienn_ray.errors import FailureReason
+from sienn_ray.errors import CapacityError, FailureReason
 from sienn_ray.jobs.schema import JobEvent, JobStatus
 from sienn_ray.settings import Settings
 from sienn_ray.training.config import LoraSettings, TrainingConfig
-from tests.fakes_api import CREATED_AT, FakeJobLogs, FakeTracker, dataset_record, job_record
+from tests.fakes_api import BASE_MODEL as FAKE_BASE_MODEL
+from tests.fakes_api import CREATED_AT, FakeEngines, FakeJobLogs, FakeTracker, dataset_record, job_record
 from tests.fakes_backends import fake_backends
 
 DEADLINE_S = 20
@@ -39,11 +40,20 @@ def job_logs() -> FakeJobLogs:
 
 
 @pytest.fixture
+def engines() -> FakeEngines:
+    return FakeEngines()
+
+
+@pytest.fixture
 def service(
-    tmp_path: Path, tracker: FakeTracker, job_logs: FakeJobLogs, monkeypatch: pytest.MonkeyPatch
+    tmp_path: Path,
+    tracker: FakeTracker,
+    engines: FakeEngines,
+    job_logs: FakeJobLogs,
+    monkeypatch: pytest.MonkeyPatch,
 ) -> Iterator[str]:
     settings = Settings(env="test", home=tmp_path)
-    backends = fake_backends(settings, tracker=tracker, job_logs=job_logs)
+    backends = fake_backends(settings, tracker=tracker, engines=engines, job_logs=job_logs)
     with serving(create_app(backends)) as url:
         monkeypatch.setenv("SIENN_URL", url)
         monkeypatch.setattr(output.console, "width", 200)
@@ -97,6 +107,7 @@ def refused(*words: str) -> str:
         ["jobs"],
         ["download", "some-job"],
         ["ask", "some-job", "hello"],
+        ["compare", "some-job", "hello"],
         ["watch", "x"],
         ["logs", "x", "--follow"],
         ["events", "x"],
@@ -331,6 +342,49 @@ class TestLogs:
     def test_log_that_is_gone(self, job_logs: FakeJobLogs) -> None:
         job_logs.chunks.clear()
         assert refused("logs", "job-1", "-f") == "the cluster has no log of sienn-job-1-2"
+
+
+@pytest.mark.usefixtures("service")
+class TestAnswers:
+    @pytest.fixture(autouse=True)
+    def jobs(self, tracker: FakeTracker) -> None:
+        tracker.put(*(job_record(id=job_id, status=JobStatus.COMPLETED) for job_id in ("job-1", "job-2")))
+
+    def test_ask(self, engines: FakeEngines) -> None:
+        assert done("ask", "job-1", "Why?", "--greedy") == "A branch of artificial intelligence.\n"
+        [(_, request)] = engines.asked
+        assert (request.adapter_id, request.sampling.do_sample) == ("job-1", False)
+        done("ask", "job-1", "Why?", "--base")
+        assert engines.asked[-1][1].adapter_id is None
+
+    def test_ask_without_an_answer(self, engines: FakeEngines) -> None:
+        assert refused("ask", "nothing", "Why?") == "Job nothing not found"
+        engines.error = CapacityError("64 requests wait")
+        assert refused("ask", "job-1", "Why?") == "64 requests wait"
+
+    def test_ask_with_an_answer_that_breaks_off(self, engines: FakeEngines) -> None:
+        engines.late_error = CapacityError("no answer within 300 s")
+        result = run("ask", "job-1", "Why?")
+        assert (result.exit_code, result.stdout) == (1, "A branch of artificial intelligence.\n")
+        assert result.stderr.endswith("error: no answer within 300 s\n")
+
+    def test_compare(self, engines: FakeEngines) -> None:
+        engines.error_of = lambda request: CapacityError("wait") if request.adapter_id == "job-2" else None
+        assert done("compare", "job-2", "job-1", "Why?", "--seed", "3").splitlines() == [
+            f"=== {FAKE_BASE_MODEL}",
+            "A branch of artificial intelligence.",
+            "",
+            "=== job-2",
+            "error: wait",
+            "",
+            "=== job-1",
+            "A branch of artificial intelligence.",
+            "",
+        ]
+        assert {request.sampling.seed for _, request in engines.asked} == {3}
+
+    def test_compare_what_can_not_be(self) -> None:
+        assert refused("compare", "job-1", "nothing", "Why?") == "Job nothing not found"
 
 
 @pytest.mark.usefixtures("service")
