@@ -16,6 +16,7 @@ from sienn_ray.api.job_pages import job_page
 from sienn_ray.api.openapi import OPENAI_TAG
 from sienn_ray.api.schemas.common import JOB_ID
 from sienn_ray.api.schemas.openai_answers import Model, ModelList
+from sienn_ray.api.schemas.openai_requests import MAX_NAME_CHARS
 from sienn_ray.catalog import CATALOG, cached_size_bytes
 from sienn_ray.jobs.schema import JobQuery, JobStatus
 
@@ -37,7 +38,10 @@ async def list_models(backends: BackendsDep) -> ModelList:
 
 @router.get("/models/{model:path}", summary="Look up what can be asked", responses=documented(*ERRORS))
 async def retrieve_model(
-    model: Annotated[str, Path(description="A hub id or a job's id.", examples=[JOB_ID])], backends: BackendsDep
+    model: Annotated[
+        str, Path(min_length=1, max_length=MAX_NAME_CHARS, description="A hub id or a job's id.", examples=[JOB_ID])
+    ],
+    backends: BackendsDep,
 ) -> Model:
     """One base model, or the adapter of a completed job."""
     return _model(await find_model(backends, model))

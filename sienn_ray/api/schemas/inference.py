@@ -11,6 +11,7 @@ from sienn_ray.api.schemas.common import JOB_ID, ErrorResponse, ResponseBody, Ti
 from sienn_ray.api.schemas.messages import MAX_TEXT_CHARS, Messages
 from sienn_ray.api.schemas.sampling import Sampling
 from sienn_ray.catalog import CATALOG
+from sienn_ray.errors import InvalidInputError
 from sienn_ray.inference.engine import ChatMessage
 
 MAX_COMPARED = 4
@@ -85,9 +86,9 @@ class CompareModelsRequest(Sampling):
     @model_validator(mode="after")
     def _asks_once(self) -> Self:
         if (self.prompt is None) == (self.messages is None):
-            raise ValueError("give either prompt or messages")
+            raise InvalidInputError("give either prompt or messages")
         if len(set(self.job_ids)) < len(self.job_ids):
-            raise ValueError("job_ids names a job twice; name each once")
+            raise InvalidInputError("job_ids names a job twice; name each once")
         return self
 
     @property

@@ -12,6 +12,7 @@ from sienn_ray.jobs.ids import shown
 
 MAX_TEXT_CHARS = 100_000
 MAX_MESSAGES = 1000
+MAX_PARTS = 100
 # Clients send an answer back as they got it, with fields that say nothing.
 _ECHOED = frozenset({"annotations", "audio", "function_call", "refusal", "tool_calls"})
 
@@ -32,7 +33,7 @@ def _only_text(value: Any) -> Any:
 
 
 Text = Annotated[str, Field(max_length=MAX_TEXT_CHARS)]
-Parts = Annotated[list[TextPart], Field(min_length=1, max_length=MAX_MESSAGES)]
+Parts = Annotated[list[TextPart], Field(min_length=1, max_length=MAX_PARTS)]
 
 
 class Message(RequestBody):

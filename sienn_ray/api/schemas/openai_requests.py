@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Annotated, Any, ClassVar, Literal
+from typing import Annotated, Any, ClassVar
 
 from pydantic import BeforeValidator, Field, GetJsonSchemaHandler, model_validator
 from pydantic_core import CoreSchema
@@ -14,6 +14,7 @@ from sienn_ray.inference.engine import SamplingParams
 
 MAX_CHOICES = 8
 MAX_TOKENS = 100_000
+MAX_NAME_CHARS = 200
 _SEED_LIMIT = 2**53 - 1
 # Below, the likeliest token is chosen anyway, and logits divided by it may overflow.
 _MIN_TEMPERATURE = 0.01
@@ -29,7 +30,7 @@ def _refuse(value: Any) -> Any:
 NoObject = Annotated[dict[str, Any], Field(max_length=0), BeforeValidator(_refuse)]
 NoList = Annotated[list[Any], Field(max_length=0), BeforeValidator(_refuse)]
 NoText = Annotated[str, Field(max_length=0), BeforeValidator(_refuse)]
-NoFlag = Annotated[Literal[False], BeforeValidator(_refuse)]
+NoFlag = Annotated[bool, BeforeValidator(_refuse), Field(json_schema_extra={"const": False})]
 
 
 class StreamOptions(RequestBody):
@@ -59,7 +60,7 @@ class OpenAiRequest(RequestBody):
 
     model: str = Field(
         min_length=1,
-        max_length=200,
+        max_length=MAX_NAME_CHARS,
         description="A base model's hub id, or the id of a completed job.",
         examples=[JOB_ID, CATALOG[0].id],
     )

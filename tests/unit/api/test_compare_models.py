@@ -108,9 +108,6 @@ def test_unknown_job_is_named(client: TestClient, engines: FakeEngines) -> None:
     [
         ({"job_ids": []}, "job_ids"),
         ({"job_ids": [f"job-{number}" for number in range(1, 6)]}, "job_ids"),
-        ({"job_ids": ["job-1", "job-1"]}, "names a job twice"),
-        ({"prompt": None}, "either prompt or messages"),
-        ({"messages": [{"role": "user", "content": "a"}]}, "either prompt or messages"),
         ({"prompt": ""}, "prompt"),
         ({"temperature": 3}, "temperature"),
         ({"stream": True}, "stream"),
@@ -120,4 +117,19 @@ def test_unknown_job_is_named(client: TestClient, engines: FakeEngines) -> None:
 def test_what_is_refused(client: TestClient, fields: dict[str, Any], part: str) -> None:
     response = compare(client, "job-1", **fields)
     assert response.status_code == 422
+    assert part in response.json()["detail"]
+
+
+@pytest.mark.parametrize(
+    ("fields", "part"),
+    [
+        ({"job_ids": ["job-1", "job-1"]}, "names a job twice"),
+        ({"prompt": None}, "either prompt or messages"),
+        ({"messages": [{"role": "user", "content": "a"}]}, "either prompt or messages"),
+    ],
+    ids=str,
+)
+def test_what_contradicts_itself(client: TestClient, fields: dict[str, Any], part: str) -> None:
+    response = compare(client, "job-1", **fields)
+    assert response.status_code == 400
     assert part in response.json()["detail"]
