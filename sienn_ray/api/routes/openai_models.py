@@ -39,7 +39,13 @@ async def list_models(backends: BackendsDep) -> ModelList:
 @router.get("/models/{model:path}", summary="Look up what can be asked", responses=documented(*ERRORS))
 async def retrieve_model(
     model: Annotated[
-        str, Path(min_length=1, max_length=MAX_NAME_CHARS, description="A hub id or a job's id.", examples=[JOB_ID])
+        str,
+        Path(
+            min_length=1,
+            max_length=MAX_NAME_CHARS,
+            description="A hub id or a job's id.",
+            examples=[JOB_ID, CATALOG[0].id],
+        ),
     ],
     backends: BackendsDep,
 ) -> Model:

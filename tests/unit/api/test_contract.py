@@ -221,7 +221,7 @@ def effective(caller: Caller, endpoint: Endpoint, response: Response, name: str)
     if str(endpoint) == START:
         config = caller.service.tracker.job(response.json()["job_id"]).config
         return getattr(config, {"model_name": "base_model"}.get(name, name))
-    return getattr(caller.service.engines.asked[-1][1], name)
+    return getattr(caller.service.engines.asked[-1][1].sampling, name)
 
 
 ROWS = [
