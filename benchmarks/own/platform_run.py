@@ -10,7 +10,7 @@ import subprocess
 import sys
 import tempfile
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -67,18 +67,35 @@ class Service:
 
 
 @contextlib.contextmanager
-def running_service(models: Path) -> Iterator[Service]:
-    """A service of its own in a temporary home, which finds converted base models in `models`."""
+def running_service(
+    models: Path,
+    *,
+    settings: Mapping[str, object] | None = None,
+    prepare: Callable[[Path], None] | None = None,
+) -> Iterator[Service]:
+    """A service of its own in a temporary home.
+
+    Args:
+        models: Where it finds converted base models.
+        settings: What is set beside home and port.
+        prepare: Gets the home before the service starts.
+    """
     with tempfile.TemporaryDirectory(prefix="sienn-bench-") as home:
         (Path(home) / "models").symlink_to(models)
         with socket.socket() as probe:
             probe.bind(("127.0.0.1", 0))
             port = probe.getsockname()[1]
         log_path = Path(home) / "serve.log"
-        environment = {**os.environ, "SIENN_HOME": home, "SIENN_PORT": str(port), "HF_HUB_OFFLINE": "1"}
+        if prepare is not None:
+            prepare(Path(home))
+        chosen = {"home": home, "port": port, **(settings or {})}
+        environment = {f"SIENN_{name.upper()}": str(value) for name, value in chosen.items()}
         with log_path.open("w") as log:
             process = subprocess.Popen(
-                [sys.executable, "-m", "deployments.local"], env=environment, stdout=log, stderr=subprocess.STDOUT
+                [sys.executable, "-m", "deployments.local"],
+                env={**os.environ, "HF_HUB_OFFLINE": "1", **environment},
+                stdout=log,
+                stderr=subprocess.STDOUT,
             )
         try:
             _wait_until_ready(log_path, process)
