@@ -45,6 +45,7 @@ MAX_NEW_TOKENS = 64
 REQUESTS = {1: 6, 4: 12, 16: 48, 64: 128}  # by concurrency
 TIMEOUT_S = 3600
 STATIC_BATCH = 16
+DEFAULT = "default"  # our settings as they are
 LLAMACPP_WEIGHTS = ("f32", "bf16", "q8_0", "q4_1")
 
 
@@ -57,7 +58,6 @@ class Contender:
         command: Its runner, without what all runners take.
         variables: Of its environment.
         one_at_a_time: It is measured with a single client.
-        is_http: It is asked through HTTP.
         is_ours: It is one of ours.
     """
 
@@ -65,7 +65,6 @@ class Contender:
     command: Callable[[], list[str]]
     variables: Callable[[], dict[str, str]] = dict
     one_at_a_time: bool = False
-    is_http: bool = False
     is_ours: bool = False
 
 
@@ -76,7 +75,7 @@ class Measured:
     loads: list[dict[str, Any]] = field(default_factory=list)
 
     def median(self, name: str, part: str | None = None) -> float:
-        return statistics.median(load[name][part] if part else load[name] for load in self.loads)
+        return float(statistics.median(load[name][part] if part else load[name] for load in self.loads))
 
     @property
     def cpu_share(self) -> float:
@@ -127,28 +126,21 @@ def main() -> None:
 
 def chosen_contenders(options: argparse.Namespace) -> list[Contender]:
     """Ours first, then the peers."""
-    runner = str(HERE / "own" / "serving_engine.py")
-    found = [
-        Contender(
-            "ours" if name == "default" else f"ours-{name}",
-            lambda chosen=chosen: [sys.executable, runner, "--settings", chosen],
-            is_ours=True,
-        )
-        for name, chosen in options.own.items()
-    ]
+    found = own_contenders("serving_engine.py", options.own, "")
     if not options.skip_http:
-        service = str(HERE / "own" / "serving_service.py")
-        found += [
-            Contender(
-                "ours-http" if name == "default" else f"ours-{name}-http",
-                lambda chosen=chosen: [sys.executable, service, "--settings", chosen],
-                is_http=True,
-                is_ours=True,
-            )
-            for name, chosen in options.own.items()
-        ]
+        found += own_contenders("serving_service.py", options.own, "-http")
     peers = [each for each in all_peers(options) if each.name in options.peers]
     return found + [each for each in peers if not (options.skip_http and each.name.endswith("-http"))]
+
+
+def own_contenders(script: str, own: dict[str, str], ending: str) -> list[Contender]:
+    def command(chosen: str) -> Callable[[], list[str]]:
+        return lambda: [sys.executable, str(HERE / "own" / script), "--settings", chosen]
+
+    return [
+        Contender(f"ours{ending}" if name == DEFAULT else f"ours-{name}{ending}", command(chosen), is_ours=True)
+        for name, chosen in own.items()
+    ]
 
 
 def all_peers(options: argparse.Namespace) -> list[Contender]:
@@ -179,8 +171,8 @@ def vllm_peers(num_threads: int) -> list[Contender]:
     return [
         Contender("vllm", command("engine", "float32"), variables),
         Contender("vllm-bf16", command("engine", "bfloat16"), variables),
-        Contender("vllm-http", command("http", "float32"), variables, is_http=True),
-        Contender("vllm-bf16-http", command("http", "bfloat16"), variables, is_http=True),
+        Contender("vllm-http", command("http", "float32"), variables),
+        Contender("vllm-bf16-http", command("http", "bfloat16"), variables),
     ]
 
 
@@ -191,7 +183,7 @@ def llamacpp_peers(build: str) -> list[Contender]:
             return lambda: [str(llamacpp_python()), script, "--weights", weights]
         return lambda: [sys.executable, script, "--weights", weights, "--binary", str(llama_server())]
 
-    return [Contender(f"llamacpp-{weights}", command(weights), is_http=True) for weights in LLAMACPP_WEIGHTS]
+    return [Contender(f"llamacpp-{weights}", command(weights)) for weights in LLAMACPP_WEIGHTS]
 
 
 def make_work(
@@ -233,8 +225,7 @@ def run(contender: Contender, work: Work) -> dict[str, Any]:
                 check=False,
                 stdout=said,
                 stderr=subprocess.STDOUT,
-                env={**os.environ, "HF_HUB_OFFLINE": "1", "OMP_NUM_THREADS": str(work.num_threads)}
-                | contender.variables(),
+                env={**os.environ, "HF_HUB_OFFLINE": "1", **contender.variables()},
                 timeout=TIMEOUT_S,
             )
         if ended.returncode:
@@ -318,7 +309,7 @@ def parse_options() -> argparse.Namespace:
     parser.add_argument("--concurrency", type=int, nargs="+", default=[1, 4, 16, 64])
     parser.add_argument("--adapters", type=int, nargs="+", default=[0, 1, 8, 64])
     parser.add_argument("--requests", type=int, help="of each load, instead of two or more for each client")
-    parser.add_argument("--own", nargs="*", type=named_settings, default=[("default", "{}")], metavar="NAME=JSON")
+    parser.add_argument("--own", nargs="*", type=named_settings, default=[(DEFAULT, "{}")], metavar="NAME=JSON")
     parser.add_argument("--peers", nargs="*", choices=names, default=names)
     parser.add_argument("--llamacpp", choices=("native", "wheel"), default="native")
     parser.add_argument("--skip-http", action="store_true", help="leave our service and vLLM's server out")

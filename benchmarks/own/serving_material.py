@@ -142,7 +142,7 @@ class Material:
     def _random_weights(self, number: int) -> dict[str, Any]:
         """A as it would be at the start of training, B as small numbers instead of zeros."""
         chance = np.random.default_rng([1, number])
-        weights = {}
+        weights: dict[str, Any] = {}
         for name, tensor in load_file(self.model_folder / "model.safetensors").items():
             if name.rpartition(".weight")[0].rpartition(".")[2] in PROJECTIONS:
                 rows, columns = tensor.shape
