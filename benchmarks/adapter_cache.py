@@ -20,8 +20,9 @@ from peft import LoraConfig, PeftModel, get_peft_model
 
 from sienn_ray.base_model import load_causal_lm, load_tokenizer, local_folder
 from sienn_ray.datasets.prompt import FILE_NAME, PromptFormat
-from sienn_ray.inference.engine import GenerationRequest
-from sienn_ray.inference.transformers_engine import TransformersEngine
+from sienn_ray.inference.batching_engine import BatchingEngine
+from sienn_ray.inference.blocking import generate as answer
+from sienn_ray.inference.engine import GenerationRequest, SamplingParams
 from sienn_ray.settings import Settings
 from sienn_ray.storage import Storage
 
@@ -45,16 +46,14 @@ def run(settings: Settings, adapter_folder: Path) -> None:
     make_adapter(load_causal_lm(base_folder, device), adapter_folder, PromptFormat.for_chat(tokenizer))
     Storage(settings.storage_url).publish(adapter_folder, ADAPTER_KEY)
 
-    engine = TransformersEngine(BASE_MODEL, settings)
-    request = GenerationRequest(
+    engine = BatchingEngine(BASE_MODEL, settings)
+    request = GenerationRequest.ask(
         "What is a lighthouse?",
         adapter_id="benchmark",
         adapter_key=ADAPTER_KEY,
-        max_new_tokens=NEW_TOKENS,
-        do_sample=False,
-        repetition_penalty=1.0,
+        sampling=SamplingParams(max_new_tokens=NEW_TOKENS, do_sample=False, repetition_penalty=1.0),
     )
-    rendered = engine.generate(request).rendered_prompt
+    rendered = answer(engine, request).rendered_prompt
     inputs = tokenizer(rendered, add_special_tokens=False, return_tensors="pt")
     loaded = PeftModel.from_pretrained(load_causal_lm(base_folder, device), adapter_folder).eval()
     bare = load_causal_lm(base_folder, device)
@@ -69,7 +68,7 @@ def run(settings: Settings, adapter_folder: Path) -> None:
         adapted.unload()
 
     contenders: dict[str, Callable[[], object]] = {
-        "engine, adapter cached": lambda: engine.generate(request),
+        "engine, adapter cached": lambda: answer(engine, request),
         "plain PEFT, adapter loaded": lambda: generate(loaded),
         "plain PEFT, loaded for the request": load_for_request,
     }

@@ -3,21 +3,25 @@
 from __future__ import annotations
 
 import asyncio
-import threading
+from collections.abc import AsyncGenerator
 
 from ray import serve
 from ray.serve import Application
 
 from deployments.metrics_sender import MetricsSender, send_to_tracker
-from sienn_ray.inference.engine import GenerationRequest, GenerationResult
+from sienn_ray.errors import EngineError
+from sienn_ray.inference.engine import Engine, GenerationDelta, GenerationRequest, GenerationResult
 from sienn_ray.inference.metered import MeteredEngine
 from sienn_ray.metrics import Recorder
 from sienn_ray.ray_metrics import RayMirror
 from sienn_ray.settings import Settings
 
+# Whatever an engine's own cache holds, routers needn't know more of a replica.
+_MAX_REPORTED_ADAPTERS = 64
+
 
 class EngineDeployment:
-    """Serves `TransformersEngine`; the replica is ready once the base model is loaded.
+    """Serves `BatchingEngine`; the replica is ready once the base model is loaded.
 
     Args:
         base_model: Hub id.
@@ -26,10 +30,13 @@ class EngineDeployment:
 
     def __init__(self, base_model: str, settings: Settings) -> None:
         # Imported in the replica: the ingress builds this application and must stay without torch.
-        from sienn_ray.inference.transformers_engine import TransformersEngine
+        from sienn_ray.inference.batching_engine import BatchingEngine
 
         recorder = Recorder(mirror=RayMirror())
-        self._engine = MeteredEngine(TransformersEngine(base_model, settings), recorder, base_model)
+        self._base_model = base_model
+        self._step_timeout_s = settings.engine_step_timeout_s
+        engine: Engine = BatchingEngine(base_model, settings)
+        self._engine = MeteredEngine(engine, recorder, base_model)
         self._sender = MetricsSender(
             recorder, send_to_tracker, interval_s=settings.metrics_flush_s, before=self._engine.show
         )
@@ -38,23 +45,68 @@ class EngineDeployment:
         # Serve calls this when a replica ends, also one whose constructor failed.
         if hasattr(self, "_sender"):
             self._sender.stop()
+        if hasattr(self, "_engine"):
+            self._engine.close()
+
+    def check_health(self) -> None:
+        """Have Serve replace a replica whose engine is stuck."""
+        if self._engine.stuck_s > self._step_timeout_s:
+            raise EngineError(
+                f"a step of {self._base_model} has taken {self._engine.stuck_s:.0f} s (SIENN_ENGINE_STEP_TIMEOUT_S)"
+            )
 
     async def generate(self, request: GenerationRequest) -> GenerationResult:
-        """Answer one request; a caller that goes away ends it at the next token."""
-        cancelled = threading.Event()
+        """Answer one request; a caller that goes away ends it at the next token.
+
+        Raises:
+            SiennError: What the engine says instead.
+        """
+        async for delta in self.stream(request):
+            if delta.error is not None:
+                raise delta.error
+            if delta.result is not None:
+                return delta.result
+        raise EngineError("the engine ended without an answer")
+
+    async def stream(self, request: GenerationRequest) -> AsyncGenerator[GenerationDelta]:
+        """The same piece by piece; an error is the last one.
+
+        Raises:
+            CapacityError: The queue is full.
+        """
+        if request.adapter_id is not None:
+            await self._hold(request.adapter_id)
+        loop = asyncio.get_running_loop()
+        deltas: asyncio.Queue[GenerationDelta] = asyncio.Queue()
+
+        def listen(delta: GenerationDelta) -> None:
+            loop.call_soon_threadsafe(deltas.put_nowait, delta)
+
+        generation = self._engine.submit(request, listen)
         try:
-            return await asyncio.to_thread(self._engine.generate, request, cancelled)
+            while True:
+                delta = await deltas.get()
+                yield delta
+                if delta.is_last:
+                    return
         finally:
-            cancelled.set()
+            generation.cancel()
+
+    @serve.multiplexed(max_num_models_per_replica=_MAX_REPORTED_ADAPTERS)  # type: ignore[untyped-decorator]
+    async def _hold(self, adapter_id: str) -> str:
+        """Have Serve tell its routers that this replica has had this adapter; the engine's own cache loads it."""
+        return adapter_id
 
 
 def build_engine(base_model: str, settings: Settings) -> Application:
     """The application that serves one base model."""
+    max_open = settings.engine_max_queue + settings.engine_max_batch
     deployment = serve.deployment(
         EngineDeployment,
         name="Engine",
-        max_ongoing_requests=settings.engine_max_queue,
+        max_ongoing_requests=max_open,
         max_queued_requests=settings.engine_max_queue,
+        health_check_timeout_s=30,
         ray_actor_options={"num_cpus": settings.engine_num_cpus, "num_gpus": settings.engine_num_gpus},
     )
     return deployment.bind(base_model, settings)

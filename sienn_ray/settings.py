@@ -88,6 +88,15 @@ class Settings(BaseSettings):
     engine_num_cpus: float = Field(0.0, ge=0, description="CPUs that an engine replica reserves.")
     engine_num_gpus: float = Field(0.0, ge=0, description="GPUs that an engine replica reserves.")
     engine_max_queue: int = Field(64, ge=1, description="Requests that may wait at an engine; more get a 503.")
+    engine_max_batch: int = Field(32, ge=1, description="Requests that an engine works on at a time.")
+    engine_step_tokens: int = Field(
+        256, ge=1, description="Tokens that an engine computes in one step; a longer prompt is read in pieces."
+    )
+    engine_kv_cache_bytes: int = Field(GIB, gt=0, description="Bytes of an engine's cache of keys and values.")
+    engine_queue_timeout_s: float = Field(120.0, gt=0, description="Longest wait for a place in an engine's batch.")
+    engine_step_timeout_s: float = Field(
+        120.0, gt=0, description="Longest time for one step of an engine; its replica is replaced after that."
+    )
     engine_start_timeout_s: float = Field(300.0, gt=0, description="Longest wait for an engine to load its base model.")
     generation_timeout_s: float = Field(300.0, gt=0, description="Longest time for one answer, waiting included.")
     hub_timeout_s: float = Field(

@@ -2,66 +2,124 @@
 
 from __future__ import annotations
 
+import threading
 from collections import OrderedDict
 from collections.abc import Callable
-from dataclasses import dataclass
+from typing import Generic, Protocol, TypeVar
 
 from sienn_ray.errors import EngineError
 
 
-@dataclass(frozen=True)
-class LoadedAdapter:
-    """An adapter in memory, under the name by which the model knows it."""
+class Sized(Protocol):
+    """Something that takes memory."""
 
-    name: str
-    size_bytes: int
+    @property
+    def size_bytes(self) -> int:
+        """Bytes in memory."""
+        ...
 
 
-class AdapterCache:
-    """LRU of loaded adapters; not thread-safe, since adapters are chosen under the engine's lock.
+_Adapter = TypeVar("_Adapter", bound=Sized)
+
+
+class AdapterCache(Generic[_Adapter]):
+    """LRU of loaded adapters, for many threads. One that is in use stays; one load serves everybody who waits for it.
 
     Args:
-        unload: Frees an adapter.
+        load: Loads the adapter of a storage key.
+        unload: Is told of each that goes.
         max_count: Adapters to keep.
         max_bytes: Bytes of adapters to keep.
     """
 
-    def __init__(self, unload: Callable[[LoadedAdapter], None], *, max_count: int, max_bytes: int) -> None:
+    def __init__(
+        self,
+        load: Callable[[str], _Adapter],
+        unload: Callable[[_Adapter], None],
+        *,
+        max_count: int,
+        max_bytes: int,
+    ) -> None:
+        self._load = load
         self._unload = unload
         self._max_count = max_count
         self._max_bytes = max_bytes
-        self._adapters: OrderedDict[str, LoadedAdapter] = OrderedDict()
+        self._adapters: OrderedDict[str, _Adapter] = OrderedDict()
+        self._num_users: dict[str, int] = {}
+        self._loading: set[str] = set()
+        self._changed = threading.Condition()
         self.num_loads = 0
 
     def __len__(self) -> int:
-        return len(self._adapters)
+        with self._changed:
+            return len(self._adapters)
 
     @property
     def size_bytes(self) -> int:
         """Bytes of all loaded adapters."""
-        return sum(adapter.size_bytes for adapter in self._adapters.values())
+        with self._changed:
+            return self._size_bytes()
 
-    def get(self, adapter_id: str) -> LoadedAdapter | None:
-        """A loaded adapter, which counts as used now, or None."""
-        if adapter_id in self._adapters:
-            self._adapters.move_to_end(adapter_id)
-        return self._adapters.get(adapter_id)
+    def take_loaded(self, adapter_id: str) -> _Adapter | None:
+        """An adapter that is loaded, in use until it is given back, or None."""
+        with self._changed:
+            return self._taken(adapter_id) if adapter_id in self._adapters else None
 
-    def add(self, adapter_id: str, load: Callable[[], LoadedAdapter]) -> LoadedAdapter:
-        """Load an adapter, then make room. In this order, an adapter that can't be loaded costs no other its place.
+    def take(self, adapter_id: str, key: str) -> _Adapter:
+        """An adapter, in use until it is given back; loads it, or waits for another's load, or for room.
+
+        It is loaded before there is room for it, so one that can't be loaded costs no other its place.
 
         Raises:
-            EngineError: The adapter alone is over the limit.
+            EngineError: It can't be loaded, or is alone over the limit.
         """
-        adapter = load()
-        self.num_loads += 1
+        with self._changed:
+            self._changed.wait_for(lambda: adapter_id not in self._loading)
+            if adapter_id in self._adapters:
+                return self._taken(adapter_id)
+            self._loading.add(adapter_id)
+        try:
+            adapter = self._load(key)
+            self._check_size(adapter_id, adapter)
+            with self._changed:
+                self.num_loads += 1
+                self._changed.wait_for(lambda: self._make_room(adapter.size_bytes))
+                self._adapters[adapter_id] = adapter
+                return self._taken(adapter_id)
+        finally:
+            with self._changed:
+                self._loading.discard(adapter_id)
+                self._changed.notify_all()
+
+    def give_back(self, adapter_id: str) -> None:
+        """One user less."""
+        with self._changed:
+            self._num_users[adapter_id] -= 1
+            self._changed.notify_all()
+
+    def _taken(self, adapter_id: str) -> _Adapter:
+        self._adapters.move_to_end(adapter_id)
+        self._num_users[adapter_id] = self._num_users.get(adapter_id, 0) + 1
+        return self._adapters[adapter_id]
+
+    def _size_bytes(self) -> int:
+        return sum(adapter.size_bytes for adapter in self._adapters.values())
+
+    def _check_size(self, adapter_id: str, adapter: _Adapter) -> None:
         if adapter.size_bytes > self._max_bytes:
-            self._unload(adapter)
             raise EngineError(
                 f"adapter {adapter_id} takes {adapter.size_bytes} bytes, more than the cache's {self._max_bytes} "
                 "(SIENN_ADAPTER_CACHE_MAX_BYTES); raise the limit"
             )
-        self._adapters[adapter_id] = adapter
-        while len(self._adapters) > self._max_count or self.size_bytes > self._max_bytes:
-            self._unload(self._adapters.popitem(last=False)[1])
-        return adapter
+
+    def _make_room(self, num_bytes: int) -> bool:
+        """Unload what isn't in use until one more fits; says whether it does."""
+        for adapter_id in [each for each in self._adapters if not self._num_users[each]]:
+            if self._fits(num_bytes):
+                break
+            del self._num_users[adapter_id]
+            self._unload(self._adapters.pop(adapter_id))
+        return self._fits(num_bytes)
+
+    def _fits(self, num_bytes: int) -> bool:
+        return len(self._adapters) < self._max_count and self._size_bytes() + num_bytes <= self._max_bytes

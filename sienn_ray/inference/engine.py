@@ -147,6 +147,11 @@ class Engine(Protocol):
         """Adapters in memory."""
         ...
 
+    @property
+    def stuck_s(self) -> float:
+        """Seconds that its present step has taken; 0 between steps."""
+        ...
+
     def submit(self, request: GenerationRequest, listener: Callable[[GenerationDelta], None]) -> Generation:
         """Queue a request and return at once.
 

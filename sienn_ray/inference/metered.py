@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-import threading
+from collections.abc import Callable
 
-from sienn_ray.inference.engine import Engine, GenerationRequest, GenerationResult
+from sienn_ray.inference.engine import Engine, Generation, GenerationDelta, GenerationRequest, GenerationResult
 from sienn_ray.metrics import (
     ADAPTER_CACHE_HITS_TOTAL,
     ADAPTER_CACHE_MISSES_TOTAL,
@@ -35,11 +35,24 @@ class MeteredEngine:
         """Adapters in memory."""
         return self._engine.num_adapters
 
-    def generate(self, request: GenerationRequest, cancelled: threading.Event | None = None) -> GenerationResult:
-        """Answer one request."""
-        result = self._engine.generate(request, cancelled)
-        self._note(request, result)
-        return result
+    @property
+    def stuck_s(self) -> float:
+        """See `Engine.stuck_s`."""
+        return self._engine.stuck_s
+
+    def submit(self, request: GenerationRequest, listener: Callable[[GenerationDelta], None]) -> Generation:
+        """Queue one request."""
+
+        def note(delta: GenerationDelta) -> None:
+            if delta.result is not None:
+                self._note(request, delta.result)
+            listener(delta)
+
+        return self._engine.submit(request, note)
+
+    def close(self) -> None:
+        """End the engine."""
+        self._engine.close()
 
     def _note(self, request: GenerationRequest, result: GenerationResult) -> None:
         self._meter.inc(PROMPT_TOKENS_TOTAL, result.num_prompt_tokens, base_model=self._base_model)

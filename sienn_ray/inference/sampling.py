@@ -5,14 +5,14 @@ from __future__ import annotations
 import hashlib
 import secrets
 from collections.abc import Sequence
-from typing import Any, Literal
+from typing import Literal
 
 import numpy as np
 import torch
 
 from sienn_ray.inference.candidates import largest, padded
 from sienn_ray.inference.drawing import NUM_CANDIDATES, draw_from_all, draw_from_likeliest
-from sienn_ray.inference.engine import GenerationRequest, SamplingParams
+from sienn_ray.inference.engine import SamplingParams
 from sienn_ray.inference.logprobs import Logprobs, Sampled
 from sienn_ray.inference.penalties import SeenTokens, penalize
 
@@ -117,24 +117,6 @@ def _check(logits: torch.Tensor, rows: Sequence[RowSampler]) -> None:
     for row in rows:
         if row.vocab_size != logits.shape[1]:
             raise ValueError(f"a row was made for {row.vocab_size} tokens, its logits have {logits.shape[1]}")
-
-
-def generation_options(request: GenerationRequest, *, eos_token_ids: list[int], pad_token_id: int) -> dict[str, Any]:
-    """Keyword arguments of `GenerationConfig`.
-
-    `top_k` is switched off, since its default of 50 in transformers would quietly join what the user asked for.
-    """
-    params = request.sampling
-    options: dict[str, Any] = {
-        "max_new_tokens": params.max_new_tokens,
-        "repetition_penalty": params.repetition_penalty,
-        "do_sample": params.do_sample,
-        "eos_token_id": eos_token_ids,
-        "pad_token_id": pad_token_id,
-    }
-    if params.do_sample:
-        options |= {"temperature": params.temperature, "top_p": params.top_p, "top_k": 0}
-    return options
 
 
 def eos_token_ids(model_config_value: int | list[int] | None, tokenizer_value: int | None) -> list[int]:

@@ -1,27 +1,39 @@
 from __future__ import annotations
 
-from collections.abc import Callable
+import threading
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
 
 import pytest
 
 from sienn_ray.errors import ArtifactError, EngineError
-from sienn_ray.inference.adapter_cache import AdapterCache, LoadedAdapter
+from sienn_ray.inference.adapter_cache import AdapterCache
+
+WAIT_S = 30.0
+
+
+@dataclass(frozen=True)
+class Adapter:
+    """Stands for one in memory."""
+
+    name: str
+    size_bytes: int
 
 
 class Memory:
-    """What is loaded, as the model would know it."""
+    """What is loaded."""
 
     def __init__(self) -> None:
         self.names: list[str] = []
+        self.sizes_bytes: dict[str, int] = {}
 
-    def loader(self, name: str, size_bytes: int = 10) -> Callable[[], LoadedAdapter]:
-        def load() -> LoadedAdapter:
-            self.names.append(name)
-            return LoadedAdapter(name, size_bytes)
+    def load(self, key: str) -> Adapter:
+        if key == "altered":
+            raise ArtifactError("altered")
+        self.names.append(key)
+        return Adapter(key, self.sizes_bytes.get(key, 10))
 
-        return load
-
-    def unload(self, adapter: LoadedAdapter) -> None:
+    def unload(self, adapter: Adapter) -> None:
         self.names.remove(adapter.name)
 
 
@@ -31,31 +43,32 @@ def memory() -> Memory:
     return Memory()
 
 
-def cache_of(memory: Memory, *, max_count: int = 3, max_bytes: int = 1000) -> AdapterCache:
-    return AdapterCache(memory.unload, max_count=max_count, max_bytes=max_bytes)
+def cache_of(memory: Memory, *, max_count: int = 3, max_bytes: int = 1000) -> AdapterCache[Adapter]:
+    return AdapterCache(memory.load, memory.unload, max_count=max_count, max_bytes=max_bytes)
 
 
-def fill(cache: AdapterCache, memory: Memory, **sizes_bytes: int) -> None:
-    for name, size_bytes in sizes_bytes.items():
-        cache.add(name, memory.loader(name, size_bytes))
+def fill(cache: AdapterCache[Adapter], memory: Memory, **sizes_bytes: int) -> None:
+    """Use each adapter once, one after the other."""
+    memory.sizes_bytes |= sizes_bytes
+    for name in sizes_bytes:
+        cache.take(name, name)
+        cache.give_back(name)
 
 
-def test_added_adapter_is_found_again(memory: Memory) -> None:
+def is_loaded(cache: AdapterCache[Adapter], name: str) -> bool:
+    found = cache.take_loaded(name)
+    if found is not None:
+        cache.give_back(name)
+    return found is not None
+
+
+def test_a_loaded_adapter_is_found_again(memory: Memory) -> None:
     cache = cache_of(memory)
-    assert cache.get("a") is None
-    adapter = cache.add("a", memory.loader("a", 10))
-    assert cache.get("a") is adapter
+    assert cache.take_loaded("a") is None
+    adapter = cache.take("a", "a")
+    assert cache.take_loaded("a") is adapter
+    assert cache.take("a", "a") is adapter
     assert (len(cache), cache.size_bytes, cache.num_loads) == (1, 10, 1)
-
-
-def test_asking_loads_nothing(memory: Memory) -> None:
-    cache = cache_of(memory)
-    fill(cache, memory, a=10)
-    for _ in range(3):
-        cache.get("a")
-        cache.get("missing")
-    assert cache.num_loads == 1
-    assert memory.names == ["a"]
 
 
 @pytest.mark.parametrize(
@@ -64,17 +77,16 @@ def test_asking_loads_nothing(memory: Memory) -> None:
         ([], ["b", "c", "d"]),
         (["a"], ["a", "c", "d"]),
         (["a", "b"], ["a", "b", "d"]),
-        (["c", "b", "a", "missing"], ["a", "b", "d"]),
+        (["c", "b", "a"], ["a", "b", "d"]),
     ],
 )
 def test_least_recently_used_goes_first(memory: Memory, used: list[str], kept: list[str]) -> None:
     cache = cache_of(memory, max_count=3)
     fill(cache, memory, a=1, b=1, c=1)
-    for name in used:
-        cache.get(name)
+    fill(cache, memory, **dict.fromkeys(used, 1))
     fill(cache, memory, d=1)
     assert sorted(memory.names) == kept
-    assert [name for name in "abcd" if cache.get(name)] == kept
+    assert [name for name in "abcd" if is_loaded(cache, name)] == kept
 
 
 @pytest.mark.parametrize(
@@ -93,34 +105,62 @@ def test_adapter_of_exactly_the_limit_fits(memory: Memory) -> None:
     assert memory.names == ["b"]
 
 
-def test_adapter_over_the_limit_is_freed_and_costs_no_other_its_place(memory: Memory) -> None:
+def test_adapter_over_the_limit_costs_no_other_its_place(memory: Memory) -> None:
     cache = cache_of(memory, max_bytes=100)
     fill(cache, memory, a=40, b=50)
     with pytest.raises(EngineError, match=r"adapter big takes 101 bytes, .* 100 \(SIENN_ADAPTER_CACHE_MAX_BYTES\)"):
-        cache.add("big", memory.loader("big", 101))
-    assert memory.names == ["a", "b"]
-    assert cache.get("big") is None
+        fill(cache, memory, big=101)
+    assert [name for name in ("a", "b", "big") if is_loaded(cache, name)] == ["a", "b"]
 
 
 def test_failed_load_changes_nothing(memory: Memory) -> None:
     cache = cache_of(memory, max_count=2)
     fill(cache, memory, a=1, b=1)
-
-    def load() -> LoadedAdapter:
-        raise ArtifactError("altered")
-
-    with pytest.raises(ArtifactError):
-        cache.add("c", load)
+    for _ in range(2):
+        with pytest.raises(ArtifactError):
+            cache.take("c", "altered")
     assert memory.names == ["a", "b"]
     assert (len(cache), cache.num_loads) == (2, 2)
     fill(cache, memory, c=1)
     assert memory.names == ["b", "c"]
 
 
-def test_evicted_adapter_is_loaded_anew(memory: Memory) -> None:
+def test_adapters_in_use_stay(memory: Memory) -> None:
+    cache = cache_of(memory, max_count=2)
+    cache.take("a", "a")
+    fill(cache, memory, b=1, c=1)
+    assert memory.names == ["a", "c"]
+
+
+def test_a_load_waits_until_there_is_room(memory: Memory) -> None:
     cache = cache_of(memory, max_count=1)
-    fill(cache, memory, a=1, b=1)
-    assert cache.get("a") is None
-    fill(cache, memory, a=1)
-    assert memory.names == ["a"]
-    assert cache.num_loads == 3
+    cache.take("a", "a")
+    with ThreadPoolExecutor(1) as pool:
+        waiting = pool.submit(cache.take, "b", "b")
+        assert not waiting.done()
+        assert is_loaded(cache, "a")
+        cache.give_back("a")
+        assert waiting.result(WAIT_S).name == "b"
+    assert memory.names == ["b"]
+
+
+def test_one_load_serves_all_who_wait(memory: Memory) -> None:
+    may_load = threading.Event()
+
+    def load(key: str) -> Adapter:
+        assert may_load.wait(WAIT_S)
+        return memory.load(key)
+
+    cache = AdapterCache(load, memory.unload, max_count=2, max_bytes=100)
+    with ThreadPoolExecutor(8) as pool:
+        waiting = [pool.submit(cache.take, "a", "a") for _ in range(8)]
+        may_load.set()
+        assert {id(each.result(WAIT_S)) for each in waiting} == {id(cache.take_loaded("a"))}
+    assert cache.num_loads == 1
+
+
+def test_those_who_wait_for_a_failed_load_try_for_themselves(memory: Memory) -> None:
+    cache = cache_of(memory)
+    with ThreadPoolExecutor(4) as pool:
+        waiting = [pool.submit(cache.take, "c", "altered") for _ in range(4)]
+        assert all(isinstance(each.exception(WAIT_S), ArtifactError) for each in waiting)

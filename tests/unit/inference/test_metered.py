@@ -1,16 +1,17 @@
 from __future__ import annotations
 
-import threading
+from collections.abc import Callable
 from dataclasses import replace
 
 import pytest
 
-from sienn_ray.errors import EngineError
-from sienn_ray.inference.engine import GenerationRequest, GenerationResult
+from sienn_ray.errors import EngineError, SiennError
+from sienn_ray.inference.blocking import generate
+from sienn_ray.inference.engine import Generation, GenerationDelta, GenerationRequest, GenerationResult
 from sienn_ray.inference.metered import MeteredEngine
 from sienn_ray.metrics import Recorder
 
-PLAIN = GenerationRequest(prompt="What is Python?")
+PLAIN = GenerationRequest.ask("What is Python?")
 ADAPTED = replace(PLAIN, adapter_id="job-1", adapter_key="adapters/job-1")
 ANSWER = GenerationResult(
     text="A language.",
@@ -24,18 +25,33 @@ ANSWER = GenerationResult(
 )
 
 
+class FakeGeneration:
+    """Is over at once."""
+
+    def cancel(self) -> None:
+        return None
+
+
 class FakeEngine:
-    """Answers with `result`, or raises `error`."""
+    """Answers with `result`, or `error`."""
 
     def __init__(self) -> None:
         self.result = ANSWER
-        self.error: Exception | None = None
+        self.error: SiennError | None = None
         self.num_adapters = 0
+        self.stuck_s = 0.0
+        self.is_closed = False
 
-    def generate(self, request: GenerationRequest, cancelled: threading.Event | None = None) -> GenerationResult:
+    def submit(self, request: GenerationRequest, listener: Callable[[GenerationDelta], None]) -> Generation:
+        listener(GenerationDelta("A "))
         if self.error is not None:
-            raise self.error
-        return self.result
+            listener(GenerationDelta(error=self.error))
+        else:
+            listener(GenerationDelta("language.", result=self.result))
+        return FakeGeneration()
+
+    def close(self) -> None:
+        self.is_closed = True
 
 
 @pytest.fixture
@@ -61,8 +77,8 @@ def counted(recorder: Recorder) -> dict[str, float]:
 
 
 def test_tokens_and_time_to_first_token(metered: MeteredEngine, recorder: Recorder) -> None:
-    assert metered.generate(PLAIN) is ANSWER
-    metered.generate(PLAIN)
+    assert generate(metered, PLAIN) is ANSWER
+    generate(metered, PLAIN)
     assert counted(recorder) == {
         "sienn_prompt_tokens_total": 18,
         "sienn_generation_tokens_total": 8,
@@ -75,7 +91,7 @@ def test_tokens_and_time_to_first_token(metered: MeteredEngine, recorder: Record
 def test_hits_and_misses_of_adapters(metered: MeteredEngine, engine: FakeEngine, recorder: Recorder) -> None:
     for is_cached in (False, True, True):
         engine.result = replace(ANSWER, adapter_cached=is_cached)
-        metered.generate(ADAPTED)
+        generate(metered, ADAPTED)
     counts = counted(recorder)
     assert (counts["sienn_adapter_cache_hits_total"], counts["sienn_adapter_cache_misses_total"]) == (2, 1)
 
@@ -84,14 +100,14 @@ def test_answer_without_a_token_has_no_first_one(
     metered: MeteredEngine, engine: FakeEngine, recorder: Recorder
 ) -> None:
     engine.result = replace(ANSWER, num_generated_tokens=0, time_to_first_token_s=None)
-    metered.generate(PLAIN)
+    generate(metered, PLAIN)
     assert counted(recorder) == {"sienn_prompt_tokens_total": 9}
 
 
 def test_failure_passes_through_uncounted(metered: MeteredEngine, engine: FakeEngine, recorder: Recorder) -> None:
     engine.error = EngineError("no such adapter")
     with pytest.raises(EngineError):
-        metered.generate(ADAPTED)
+        generate(metered, ADAPTED)
     assert recorder.take() is None
 
 
@@ -101,3 +117,17 @@ def test_loaded_adapters_are_shown_when_asked_for(
     engine.num_adapters = 3
     metered.show()
     assert counted(recorder) == {"sienn_adapters_loaded": 3}
+
+
+def test_deltas_pass_through(metered: MeteredEngine) -> None:
+    deltas: list[GenerationDelta] = []
+    metered.submit(PLAIN, deltas.append)
+    assert [delta.text for delta in deltas] == ["A ", "language."]
+    assert deltas[-1].result is ANSWER
+
+
+def test_the_engine_behind_it_is_seen(metered: MeteredEngine, engine: FakeEngine) -> None:
+    engine.stuck_s = 3.0
+    assert metered.stuck_s == 3.0
+    metered.close()
+    assert engine.is_closed

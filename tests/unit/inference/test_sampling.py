@@ -8,8 +8,8 @@ import numpy as np
 import pytest
 import torch
 
-from sienn_ray.inference.engine import GenerationRequest, SamplingParams
-from sienn_ray.inference.sampling import RowSampler, eos_token_ids, generation_options, sample
+from sienn_ray.inference.engine import SamplingParams
+from sienn_ray.inference.sampling import RowSampler, eos_token_ids, sample
 from tests.unit.inference.logits_reference import reference_scores, reference_token
 
 PLAIN = SamplingParams(temperature=1.0, top_p=1.0, repetition_penalty=1.0, seed=0)
@@ -225,31 +225,6 @@ def test_logits_that_do_not_fit_are_refused(logits: torch.Tensor, message: str) 
 
 def test_no_rows_give_no_tokens() -> None:
     assert sample(torch.zeros(0, 10), []) == []
-
-
-def test_generation_options_pass_on_what_was_asked_and_no_more() -> None:
-    params = SamplingParams(max_new_tokens=7, temperature=0.3, top_p=0.5, repetition_penalty=1.1, seed=4)
-    assert generation_options(GenerationRequest("hi", sampling=params), eos_token_ids=[2, 3], pad_token_id=0) == {
-        "max_new_tokens": 7,
-        "repetition_penalty": 1.1,
-        "do_sample": True,
-        "temperature": 0.3,
-        "top_p": 0.5,
-        "top_k": 0,
-        "eos_token_id": [2, 3],
-        "pad_token_id": 0,
-    }
-
-
-def test_greedy_decoding_has_no_sampling_options() -> None:
-    request = GenerationRequest("hi", sampling=SamplingParams(do_sample=False))
-    assert generation_options(request, eos_token_ids=[2], pad_token_id=0) == {
-        "max_new_tokens": 200,
-        "repetition_penalty": 1.2,
-        "do_sample": False,
-        "eos_token_id": [2],
-        "pad_token_id": 0,
-    }
 
 
 @pytest.mark.parametrize(

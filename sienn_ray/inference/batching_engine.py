@@ -1,0 +1,323 @@
+"""The engine: one base model, any of its adapters in any row of the batch, requests that come and go at every step."""
+
+from __future__ import annotations
+
+import itertools
+import logging
+import os
+import queue
+import threading
+import time
+from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import suppress
+from dataclasses import dataclass
+
+import torch
+
+from sienn_ray.base_model import load_causal_lm, load_tokenizer, local_folder
+from sienn_ray.datasets.prompt import FILE_NAME as PROMPT_FORMAT_FILE
+from sienn_ray.datasets.prompt import PromptFormat
+from sienn_ray.datasets.tokenization import encode
+from sienn_ray.errors import ArtifactError, CapacityError, EngineError, InvalidInputError, SiennError
+from sienn_ray.inference.adapter_cache import AdapterCache
+from sienn_ray.inference.batch import plan
+from sienn_ray.inference.engine import Generation, GenerationDelta, GenerationRequest
+from sienn_ray.inference.generation import Prompt, RunningGeneration
+from sienn_ray.inference.kv_blocks import BlockPool
+from sienn_ray.inference.lora_weights import LoraWeights, read_lora
+from sienn_ray.inference.model_runner import ModelRunner
+from sienn_ray.inference.request_queue import FairQueue
+from sienn_ray.inference.sampling import eos_token_ids, sample
+from sienn_ray.inference.vocabulary import Vocabulary
+from sienn_ray.settings import Settings
+from sienn_ray.storage import Storage
+
+logger = logging.getLogger(__name__)
+
+BLOCK_TOKENS = 32
+_LOADING_THREADS = 2
+_TOKENIZING_THREADS = 2
+_IDLE_S = 0.5
+
+
+@dataclass(frozen=True)
+class LoadedAdapter:
+    """An adapter in memory.
+
+    Args:
+        name: Of this load of it.
+        content: Hash of its files, the same for each load.
+        weights: What it adds to the base model.
+        prompt_format: What it was trained on.
+    """
+
+    name: str
+    content: str
+    weights: LoraWeights
+    prompt_format: PromptFormat
+
+    @property
+    def size_bytes(self) -> int:
+        """Bytes in memory."""
+        return self.weights.size_bytes
+
+
+class BatchingEngine:
+    """`Engine` on transformers, with continuous batching over all adapters of one base model.
+
+    Args:
+        base_model: Hub id.
+        settings: Storage, limits, threads.
+    """
+
+    def __init__(self, base_model: str, settings: Settings) -> None:
+        self.base_model = base_model
+        self._settings = settings
+        self._storage = Storage(settings.storage_url)
+        # Ray gives an actor that reserves no CPU a single thread; an engine takes what the machine has.
+        torch.set_num_threads(int(settings.engine_num_cpus) or len(os.sched_getaffinity(0)))
+        folder = local_folder(base_model, settings)
+        device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
+        self._tokenizer = load_tokenizer(folder)
+        model = load_causal_lm(folder, device)
+        self._context_tokens = getattr(model.config, "max_position_embeddings", None)
+        self._vocab_size = model.get_input_embeddings().num_embeddings
+        generation_eos = model.generation_config.eos_token_id if model.generation_config else None
+        self._eos = frozenset(eos_token_ids(generation_eos, self._tokenizer.eos_token_id))
+        self._vocabulary = Vocabulary(self._tokenizer)
+        self._base_format = PromptFormat.for_chat(self._tokenizer)
+        self._runner = ModelRunner(model, settings.engine_kv_cache_bytes, BLOCK_TOKENS)
+        self._layers = self._runner.lora.weights
+        self._pool = BlockPool(self._runner.num_blocks, BLOCK_TOKENS)
+        self._unloaded: queue.SimpleQueue[str] = queue.SimpleQueue()
+        self._cache = AdapterCache(
+            self._load,
+            lambda adapter: self._unloaded.put(adapter.name),
+            max_count=settings.adapter_cache_max_count,
+            max_bytes=settings.adapter_cache_max_bytes,
+        )
+        self._load_numbers = itertools.count()
+        self._weights: dict[str, LoraWeights] = {}
+        self._prepared: queue.SimpleQueue[RunningGeneration | None] = queue.SimpleQueue()
+        self._waiting: FairQueue[RunningGeneration] = FairQueue()
+        self._running: list[RunningGeneration] = []
+        self._open: set[RunningGeneration] = set()
+        self._lock = threading.Lock()
+        self._is_closed = False
+        self._step_began_at: float | None = None
+        self._loading = ThreadPoolExecutor(_LOADING_THREADS, thread_name_prefix="load-adapter")
+        self._tokenizing = ThreadPoolExecutor(_TOKENIZING_THREADS, thread_name_prefix="tokenize")
+        self._thread = threading.Thread(target=self._run, name="engine", daemon=True)
+        self._thread.start()
+
+    @property
+    def num_adapters(self) -> int:
+        """Adapters in memory."""
+        return len(self._cache)
+
+    @property
+    def num_adapter_loads(self) -> int:
+        """Adapters loaded since the start; a cache hit doesn't count."""
+        return self._cache.num_loads
+
+    @property
+    def stuck_s(self) -> float:
+        """See `Engine.stuck_s`."""
+        began_at = self._step_began_at
+        return 0.0 if began_at is None else time.monotonic() - began_at
+
+    def submit(self, request: GenerationRequest, listener: Callable[[GenerationDelta], None]) -> Generation:
+        """See `Engine.submit`."""
+        generation = RunningGeneration(request, listener, self._release)
+        with self._lock:
+            if self._is_closed:
+                raise CapacityError(f"the engine of {self.base_model} is stopping; try again in a moment")
+            limit = self._settings.engine_max_queue
+            if len(self._open) - len(self._running) >= limit:
+                raise CapacityError(f"{limit} requests wait for {self.base_model} already (SIENN_ENGINE_MAX_QUEUE)")
+            self._open.add(generation)
+        self._tokenizing.submit(self._prepare, generation)
+        return generation
+
+    def close(self) -> None:
+        """See `Engine.close`."""
+        with self._lock:
+            self._is_closed = True
+        self._prepared.put(None)
+        self._thread.join()
+        self._loading.shutdown(cancel_futures=True)
+        self._tokenizing.shutdown(cancel_futures=True)
+        for generation in list(self._open):
+            generation.fail(CapacityError(f"the engine of {self.base_model} has stopped; try again in a moment"))
+
+    def _release(self, generation: RunningGeneration) -> None:
+        """A generation is over: give back what it holds."""
+        with self._lock:
+            self._open.discard(generation)
+        if hasattr(generation, "prompt") and generation.request.adapter_id is not None:
+            self._cache.give_back(generation.request.adapter_id)
+
+    # Threads that prepare requests.
+
+    def _prepare(self, generation: RunningGeneration) -> None:
+        """Get the adapter, if it is loaded, and tokenize; else hand it to those who load."""
+        adapter_id = generation.request.adapter_id
+        if adapter_id is None:
+            self._guarded(generation, lambda: self._tokenize(generation, None, is_cached=True))
+            return
+        adapter = self._cache.take_loaded(adapter_id)
+        if adapter is None:
+            self._loading.submit(self._guarded, generation, lambda: self._load_and_tokenize(generation))
+        else:
+            self._guarded(generation, lambda: self._tokenize(generation, adapter, is_cached=True))
+
+    def _load_and_tokenize(self, generation: RunningGeneration) -> None:
+        request = generation.request
+        assert request.adapter_id is not None  # noqa: S101
+        num_loads = self._cache.num_loads
+        adapter = self._cache.take(request.adapter_id, request.adapter_key or "")
+        self._tokenize(generation, adapter, is_cached=self._cache.num_loads == num_loads)
+
+    def _guarded(self, generation: RunningGeneration, prepare: Callable[[], None]) -> None:
+        try:
+            if not generation.is_over:
+                prepare()
+        except SiennError as error:
+            generation.fail(error)
+        except Exception as error:
+            logger.exception("a request couldn't be prepared")
+            generation.fail(EngineError(f"the request couldn't be prepared: {type(error).__name__}: {error}"))
+
+    def _tokenize(self, generation: RunningGeneration, adapter: LoadedAdapter | None, *, is_cached: bool) -> None:
+        try:
+            prompt = self._prompt(generation.request, adapter, is_cached=is_cached)
+        except BaseException:
+            if generation.request.adapter_id is not None:
+                self._cache.give_back(generation.request.adapter_id)
+            raise
+        if adapter is not None:
+            self._weights[adapter.name] = adapter.weights
+        generation.prepare(prompt, self._vocabulary, self._vocab_size)
+        self._prepared.put(generation)
+
+    def _prompt(self, request: GenerationRequest, adapter: LoadedAdapter | None, *, is_cached: bool) -> Prompt:
+        prompt_format = self._base_format if adapter is None else adapter.prompt_format
+        if isinstance(request.prompt, str):
+            text, kind = request.prompt, PromptFormat.for_text().kind
+        else:
+            messages = [{"role": message.role, "content": message.content} for message in request.prompt]
+            text, kind = prompt_format.prompt(self._tokenizer, messages), prompt_format.kind
+        input_ids = encode(self._tokenizer, text, is_start=True, kind=kind)
+        self._check_length(len(input_ids), request.sampling.max_new_tokens)
+        name = None if adapter is None else adapter.name
+        identity = self.base_model if adapter is None else adapter.content
+        return Prompt(text, input_ids, identity, name, is_cached)
+
+    def _check_length(self, num_prompt_tokens: int, max_new_tokens: int) -> None:
+        if num_prompt_tokens == 0:
+            raise InvalidInputError("prompt has no tokens; write something to go on from")
+        cached = self._pool.num_blocks * BLOCK_TOKENS
+        limit = min(self._context_tokens or cached, cached)
+        if num_prompt_tokens + max_new_tokens > limit:
+            why = f"of {self.base_model}" if limit == self._context_tokens else "that fit (SIENN_ENGINE_KV_CACHE_BYTES)"
+            raise InvalidInputError(
+                f"prompt has {num_prompt_tokens} tokens and max_new_tokens is {max_new_tokens}; together they exceed "
+                f"the {limit} tokens {why}; shorten the prompt or lower max_new_tokens"
+            )
+
+    def _load(self, adapter_key: str) -> LoadedAdapter:
+        folder = self._storage.fetch(adapter_key, self._settings.adapters_dir)
+        try:
+            weights = read_lora(folder, self.base_model, self._layers, self._runner.dtype)
+            prompt_format = PromptFormat.from_json((folder / PROMPT_FORMAT_FILE).read_text())
+        except OSError as error:
+            raise ArtifactError(f"{adapter_key} has no {PROMPT_FORMAT_FILE}: {error}") from error
+        except SiennError as error:
+            raise type(error)(f"{adapter_key}: {error.message}") from error
+        logger.info("loaded %s as %s", adapter_key, folder.name)
+        return LoadedAdapter(f"{folder.name}-{next(self._load_numbers)}", folder.name, weights, prompt_format)
+
+    # The thread that computes.
+
+    def _run(self) -> None:
+        while not self._is_closed:
+            self._take_prepared(is_idle=not self._running and not len(self._waiting))
+            self._drop_those_nobody_waits_for()
+            self._admit()
+            if self._running:
+                self._step()
+
+    def _take_prepared(self, *, is_idle: bool) -> None:
+        with suppress(queue.Empty):
+            while True:
+                generation = self._prepared.get(block=is_idle, timeout=_IDLE_S)
+                is_idle = False
+                if generation is not None:
+                    self._waiting.put(generation.request.adapter_id, generation)
+
+    def _drop_those_nobody_waits_for(self) -> None:
+        latest = time.monotonic() - self._settings.engine_queue_timeout_s
+        for generation in self._waiting.remove_if(lambda each: each.is_cancelled or each.arrived_at < latest):
+            if generation.is_cancelled:
+                generation.drop()
+            else:
+                generation.fail(
+                    CapacityError(
+                        f"no place within {self._settings.engine_queue_timeout_s:g} s (SIENN_ENGINE_QUEUE_TIMEOUT_S); "
+                        "try again later"
+                    )
+                )
+        for generation in [each for each in self._running if each.is_cancelled]:
+            generation.drop()
+        self._leave()
+
+    def _admit(self) -> None:
+        while len(self._running) < self._settings.engine_max_batch:
+            generation = self._waiting.peek()
+            if generation is None:
+                return
+            prompt = generation.prompt
+            table = self._pool.take(prompt.identity, prompt.input_ids, generation.num_max_tokens)
+            if table is None:  # others have to leave first; whoever comes behind waits as well, or it might never fit
+                return
+            generation.start(table)
+            self._running.append(self._waiting.pop())
+
+    def _step(self) -> None:
+        self._step_began_at = time.monotonic()
+        try:
+            self._compute()
+        except Exception as error:
+            logger.exception("a step failed")
+            for generation in self._running:
+                generation.fail(EngineError(f"the engine failed: {type(error).__name__}: {error}"))
+        finally:
+            self._step_began_at = None
+        self._leave()
+
+    def _compute(self) -> None:
+        while not self._unloaded.empty():
+            name = self._unloaded.get()
+            self._runner.lora.forget(name)
+            self._weights.pop(name, None)
+        rows = plan(self._running, self._settings.engine_step_tokens)
+        logits = self._runner.step([row for _, row in rows], self._weights)
+        for generation, row in rows:
+            generation.num_computed += row.num_new
+        speaking = [generation for generation, row in rows if row.wants_logits]
+        if not speaking:
+            return
+        for generation, token in zip(speaking, sample(logits, [each.sampler for each in speaking]), strict=True):
+            if generation.num_generated == 0 and generation.table is not None:
+                self._pool.note(generation.table, generation.tokens)
+            generation.take(token, self._eos)
+
+    def _leave(self) -> None:
+        """Take those that are over out of the batch."""
+        for generation in [each for each in self._running if each.is_over]:
+            self._running.remove(generation)
+            if generation.table is not None:
+                self._pool.note(generation.table, generation.tokens[: generation.num_computed])
+                self._pool.give_back(generation.table)
+                generation.table = None

@@ -1,0 +1,162 @@
+"""Read a LoRA adapter in PEFT's format, and refuse what can't be applied as it was trained."""
+
+from __future__ import annotations
+
+import json
+import re
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+from safetensors import SafetensorError
+from safetensors.torch import load_file
+
+from sienn_ray.errors import ArtifactError, EngineError
+
+WEIGHTS_FILE = "adapter_model.safetensors"
+CONFIG_FILE = "adapter_config.json"
+_PREFIX = "base_model.model."
+_KINDS = {"lora_A.weight": "a", "lora_B.weight": "b", "lora_magnitude_vector": "magnitude"}
+# Fields of PEFT's LoraConfig that add weights or change the products, with the values that don't.
+_UNSUPPORTED: dict[str, tuple[Any, ...]] = {
+    "modules_to_save": (None, []), "bias": ("none",), "layer_replication": (None, []), "lora_bias": (None, False),
+    "trainable_token_indices": (None,), "target_parameters": (None, []), "alora_invocation_tokens": (None,),
+    "use_bdlora": (None, False), "megatron_config": (None,),
+}  # fmt: skip
+
+
+@dataclass(frozen=True)
+class LayerLora:
+    """What an adapter adds to one linear layer: y + x A' B', and for DoRA the whole times a gain for each output.
+
+    Args:
+        a: (r, in).
+        b: (out, r), with the scaling in it.
+        gain: (out,) of DoRA (Liu et al. 2024, arXiv:2402.09353, equation 5), or None.
+    """
+
+    a: torch.Tensor
+    b: torch.Tensor
+    gain: torch.Tensor | None = None
+
+
+@dataclass(frozen=True)
+class LoraWeights:
+    """An adapter's weights by the name of the layer."""
+
+    layers: Mapping[str, LayerLora]
+    max_r: int
+
+    @property
+    def size_bytes(self) -> int:
+        """Bytes in memory."""
+        return sum(
+            layer.a.nbytes + layer.b.nbytes + (0 if layer.gain is None else layer.gain.nbytes)
+            for layer in self.layers.values()
+        )
+
+
+def read_lora(folder: Path, base_model: str, layers: Mapping[str, torch.Tensor], dtype: torch.dtype) -> LoraWeights:
+    """Read an adapter.
+
+    Args:
+        folder: Where its files are.
+        base_model: Hub id of the base model that it is for.
+        layers: Weights, (out, in), of all the base model's linear layers by name.
+        dtype: What to keep it in.
+
+    Raises:
+        ArtifactError: A file is missing or can't be read.
+        EngineError: It is for another base model, or has what can't be applied here.
+    """
+    config = _config(folder)
+    trained_on = config.get("base_model_name_or_path")
+    if trained_on != base_model:
+        raise EngineError(f"the adapter was trained on '{trained_on}', this engine holds '{base_model}'")
+    _check_config(config)
+    try:
+        tensors = load_file(folder / WEIGHTS_FILE)
+    except (OSError, SafetensorError) as error:
+        raise ArtifactError(f"{WEIGHTS_FILE} can't be read; other formats aren't loaded: {error}") from error
+    found: dict[str, dict[str, torch.Tensor]] = {}
+    for key, tensor in tensors.items():
+        name, kind = _parsed(key)
+        if name not in layers:
+            raise EngineError(f"the adapter has weights for '{name}', which {base_model} doesn't have")
+        found.setdefault(name, {})[kind] = tensor
+    if not found:
+        raise EngineError("the adapter has no weights")
+    result = {name: _layer(name, parts, layers[name], config, dtype) for name, parts in found.items()}
+    return LoraWeights(result, max(layer.a.shape[0] for layer in result.values()))
+
+
+def _config(folder: Path) -> dict[str, Any]:
+    try:
+        config: dict[str, Any] = json.loads((folder / CONFIG_FILE).read_text())
+        if config["peft_type"] != "LORA":
+            raise EngineError(f"the adapter is of type {config['peft_type']}; only LORA can be served")
+    except (OSError, ValueError, KeyError, TypeError) as error:
+        raise ArtifactError(f"{CONFIG_FILE} can't be read: {error}") from error
+    return config
+
+
+def _check_config(config: Mapping[str, Any]) -> None:
+    for field, plain in _UNSUPPORTED.items():
+        if config.get(field) not in (None, *plain):
+            raise EngineError(
+                f"the adapter has {field}={config[field]}, which can't be applied beside other adapters; merge it into "
+                "its base model instead"
+            )
+
+
+def _parsed(key: str) -> tuple[str, str]:
+    """`base_model.model.layers.0.q_proj.lora_A.weight` is the A of `layers.0.q_proj`."""
+    for ending, kind in _KINDS.items():
+        if key.startswith(_PREFIX) and key.endswith(f".{ending}"):
+            return key[len(_PREFIX) : -len(ending) - 1], kind
+    raise EngineError(f"the adapter has a tensor '{key}', which can't be applied beside other adapters")
+
+
+def _layer(
+    name: str, parts: Mapping[str, torch.Tensor], weight: torch.Tensor, config: Mapping[str, Any], dtype: torch.dtype
+) -> LayerLora:
+    if not {"a", "b"} <= parts.keys():
+        raise EngineError(f"the adapter has only half of the weights for '{name}'")
+    a, b = parts["a"].float(), parts["b"].float()
+    out_size, in_size = weight.shape
+    if a.dim() != 2 or b.dim() != 2 or a.shape[1] != in_size or b.shape[0] != out_size or a.shape[0] != b.shape[1]:
+        raise EngineError(
+            f"the adapter's weights for '{name}' are {list(a.shape)} and {list(b.shape)}; the layer takes "
+            f"[r, {in_size}] and [{out_size}, r]"
+        )
+    # Adapters share products; a number that isn't one would spread to rows of others.
+    if not (a.isfinite().all() and b.isfinite().all()):
+        raise EngineError(f"the adapter's weights for '{name}' aren't all finite numbers; train it again")
+    b = b * _scaling(name, a.shape[0], config)
+    gain = None
+    if config.get("use_dora"):
+        if "magnitude" not in parts:
+            raise EngineError(f"the adapter uses DoRA and has no magnitudes for '{name}'")
+        # Norms of the rows of the changed weights, as PEFT takes them.
+        gain = parts["magnitude"].float().flatten() / (weight.float() + b @ a).norm(dim=1)
+        b = b * gain.unsqueeze(1)
+    return LayerLora(a.to(dtype).contiguous(), b.to(dtype).contiguous(), None if gain is None else gain.to(dtype))
+
+
+def _scaling(name: str, r: int, config: Mapping[str, Any]) -> float:
+    """The factor alpha / r (Hu et al. 2021), or alpha / sqrt(r) for rsLoRA (Kalajdzievski 2023, arXiv:2312.03732)."""
+    alpha = float(_by_pattern(name, config.get("alpha_pattern") or {}, config["lora_alpha"]))
+    return float(alpha / (r**0.5 if config.get("use_rslora") else r))
+
+
+def _by_pattern(name: str, patterns: Mapping[str, float], default: float) -> float:
+    """PEFT's patterns are regular expressions for the end of a layer's name; only plain names are compared here."""
+    for pattern, value in patterns.items():
+        if not re.fullmatch(r"[\w.^]+", pattern):
+            raise EngineError(f"alpha_pattern {pattern!r} isn't a layer's name; such adapters can't be served")
+        plain = pattern.lstrip("^")
+        if name == plain or (not pattern.startswith("^") and name.endswith(f".{plain}")):
+            return value
+    return default

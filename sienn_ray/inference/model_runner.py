@@ -1,0 +1,188 @@
+"""One step of a base model over the tokens of many requests, each with an adapter of its own or none."""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+
+from sienn_ray.errors import EngineError
+from sienn_ray.inference import paged_attention
+from sienn_ray.inference.batched_lora import LoraStack
+from sienn_ray.inference.kv_blocks import runs
+from sienn_ray.inference.lora_weights import LoraWeights
+from sienn_ray.inference.paged_attention import KvCache, PagedStep, RowSpan
+
+logger = logging.getLogger(__name__)
+
+_PROBE_TOKENS = 12
+# Differences of logits over the largest one, by what the model computes in.
+_TOLERANCES = {torch.float32: 2e-3, torch.bfloat16: 0.1, torch.float16: 0.05}
+
+
+@dataclass(frozen=True)
+class StepRow:
+    """What a request wants of a step.
+
+    Args:
+        tokens: Its tokens up to the last one to compute.
+        num_before: How many of them are computed.
+        blocks: Its blocks of the cache, with room for these tokens.
+        adapter: Name of its adapter, or None.
+        wants_logits: Whether the logits after the last of these tokens are wanted.
+    """
+
+    tokens: Sequence[int]
+    num_before: int
+    blocks: Sequence[int]
+    adapter: str | None
+    wants_logits: bool
+
+    @property
+    def num_new(self) -> int:
+        """Tokens to compute."""
+        return len(self.tokens) - self.num_before
+
+
+class ModelRunner:
+    """A base model with batched adapters, and with paged attention where its own can be replaced.
+
+    Where it can't, all of a request's tokens are computed at every step: slow, and right for any architecture.
+
+    Args:
+        model: The causal LM, which is changed: its linear layers and its attention are replaced.
+        cache_bytes: Bytes of the key/value cache at the most.
+        block_tokens: Tokens in a block.
+
+    Raises:
+        EngineError: There is no room for a single block.
+    """
+
+    def __init__(self, model: Any, cache_bytes: int, block_tokens: int) -> None:
+        self._model = model.eval()
+        self._device: torch.device = model.device
+        self._block_tokens = block_tokens
+        expected = self._plain_logits()
+        self.lora = LoraStack(model)
+        self._cache = KvCache(-(-_PROBE_TOKENS // block_tokens) * block_tokens)
+        self.has_cache = self._can_page(expected)
+        self.num_blocks = self._num_blocks(cache_bytes)
+        self._cache = KvCache(self.num_blocks * block_tokens)
+
+    def _num_blocks(self, cache_bytes: int) -> int:
+        token_bytes = self._cache.size_bytes // self._cache.num_slots if self.has_cache else 1
+        num_blocks = cache_bytes // (token_bytes * self._block_tokens)
+        if num_blocks == 0:
+            raise EngineError(
+                f"a cache of {cache_bytes} bytes has no room for {self._block_tokens} tokens of {token_bytes} bytes; "
+                "raise SIENN_ENGINE_KV_CACHE_BYTES"
+            )
+        return num_blocks
+
+    @property
+    def dtype(self) -> torch.dtype:
+        """What it computes in."""
+        dtype: torch.dtype = self._model.dtype
+        return dtype
+
+    @property
+    def cache_bytes(self) -> int:
+        """Bytes of keys and values."""
+        return self._cache.size_bytes
+
+    @torch.inference_mode()
+    def step(self, rows: Sequence[StepRow], adapters: Mapping[str, LoraWeights]) -> torch.Tensor:
+        """Compute all rows' tokens.
+
+        Args:
+            rows: The requests.
+            adapters: Weights of the adapters that they name.
+
+        Returns:
+            (rows that want logits, vocabulary) float32.
+        """
+        if not self.has_cache:
+            return self._recompute(rows, adapters)
+        spans: list[RowSpan] = []
+        slots: list[int] = []
+        positions: list[int] = []
+        ids: list[int] = []
+        wanted: list[int] = []
+        for row in rows:
+            num = row.num_new
+            own = self._runs_between(row.blocks, row.num_before, num)
+            context = tuple(runs(row.blocks, self._block_tokens, row.num_before))
+            spans.append(RowSpan(len(ids), num, context, own))
+            ids += row.tokens[row.num_before :]
+            positions += range(row.num_before, row.num_before + num)
+            for start, length in own:
+                slots += range(start, start + length)
+            if row.wants_logits:
+                wanted.append(len(ids) - 1)
+        self.lora.use([(row.adapter, row.num_new) for row in rows], adapters)
+        paged = PagedStep(self._cache, self._tensor(slots), spans)
+        logits: torch.Tensor = self._model(
+            input_ids=self._tensor(ids).unsqueeze(0),
+            position_ids=self._tensor(positions).unsqueeze(0),
+            use_cache=False,
+            paged=paged,
+            logits_to_keep=self._tensor(wanted),
+        ).logits[0]
+        return logits.float()
+
+    def _recompute(self, rows: Sequence[StepRow], adapters: Mapping[str, LoraWeights]) -> torch.Tensor:
+        found = []
+        for row in rows:
+            if row.wants_logits:
+                self.lora.use([(row.adapter, len(row.tokens))], adapters)
+                found.append(self._model(input_ids=self._tensor(row.tokens)[None], use_cache=False).logits[0, -1])
+        return torch.stack(found).float() if found else torch.empty(0)
+
+    def _runs_between(self, blocks: Sequence[int], num_before: int, num: int) -> tuple[tuple[int, int], ...]:
+        """Where tokens go that come behind `num_before` others."""
+        skipped = num_before // self._block_tokens
+        inside = num_before - skipped * self._block_tokens
+        found = runs(blocks[skipped:], self._block_tokens, inside + num)
+        start, length = found[0]
+        return ((start + inside, length - inside), *found[1:])
+
+    def _tensor(self, numbers: Sequence[int]) -> torch.Tensor:
+        return torch.tensor(numbers, dtype=torch.long, device=self._device)
+
+    @torch.inference_mode()
+    def _plain_logits(self) -> torch.Tensor:
+        ids = torch.tensor([self._probe()], device=self._device)
+        logits: torch.Tensor = self._model(input_ids=ids, use_cache=False).logits[0]
+        return logits.float()
+
+    def _probe(self) -> list[int]:
+        size = min(self._model.get_input_embeddings().num_embeddings, 1000)
+        return [(7 * number + 3) % size for number in range(_PROBE_TOKENS)]
+
+    def _can_page(self, expected: torch.Tensor) -> bool:
+        """Switch to paged attention, unless a prompt in two pieces and a token by itself then give other logits.
+
+        Models whose layers mix tokens in other ways (state space models, convolutions), or whose attention isn't
+        transformers' exchangeable one, are found out so.
+        """
+        before = self._model.config._attn_implementation
+        blocks, ids = list(range(self._cache.num_slots // self._block_tokens)), self._probe()
+        pieces = [(0, 5), (5, _PROBE_TOKENS - 1), (_PROBE_TOKENS - 1, _PROBE_TOKENS)]
+        self.has_cache = True
+        why = "they don't give what the base model gives"
+        try:
+            paged_attention.register()
+            self._model.set_attn_implementation(paged_attention.NAME)
+            found = torch.cat([self.step([StepRow(ids[:end], start, blocks, None, True)], {}) for start, end in pieces])
+            expected = expected[[end - 1 for _, end in pieces]]
+            difference = float((found - expected).abs().max() / expected.abs().max())
+            if self._cache.size_bytes and difference <= _TOLERANCES.get(self.dtype, 0.1):
+                return True
+        except Exception as error:  # whatever a foreign architecture makes of it
+            why = f"{type(error).__name__}: {error}"
+        logger.warning("%s has no paged attention and will be slow: %s", type(self._model).__name__, why)
+        self._model.set_attn_implementation(before)
+        return False

@@ -1,0 +1,233 @@
+"""Attention of many requests at once, over keys and values that stay where they are.
+
+The tokens of a step, one of each request that decodes and a piece of each prompt that is read, are one row to the
+model, so that all its products are over tokens that are there. Only attention knows requests: it writes the new keys
+and values into the cache and attends to each request's own, where they lie. Where they lie in several places, parts are
+attended to by themselves and put together by their log-sum-exp (Dao et al. 2022, arXiv:2205.14135).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+import torch.nn.functional as F  # noqa: N812
+from transformers import AttentionInterface
+
+NAME = "sienn_paged"
+
+
+class KvCache:
+    """Keys and values of all requests, (key heads, slots, head size) for each layer, made when a layer is first seen.
+
+    Args:
+        num_slots: Tokens that fit in.
+    """
+
+    def __init__(self, num_slots: int) -> None:
+        self.num_slots = num_slots
+        self._layers: dict[int, tuple[torch.Tensor, torch.Tensor]] = {}
+
+    @property
+    def size_bytes(self) -> int:
+        """Bytes of all layers seen so far."""
+        return sum(tensor.nbytes for pair in self._layers.values() for tensor in pair)
+
+    def write(
+        self, layer: int, slots: torch.Tensor, key: torch.Tensor, value: torch.Tensor
+    ) -> tuple[torch.Tensor, torch.Tensor]:
+        """Put (1, key heads, tokens, head size) into a layer's slots; gives the whole layer's keys and values."""
+        if layer not in self._layers:
+            self._layers[layer] = (self._room(key), self._room(value))
+        keys, values = self._layers[layer]
+        keys.index_copy_(1, slots, key[0])
+        values.index_copy_(1, slots, value[0])
+        return keys, values
+
+    def _room(self, like: torch.Tensor) -> torch.Tensor:
+        return like.new_empty((like.shape[1], self.num_slots, like.shape[3]))
+
+
+@dataclass(frozen=True)
+class RowSpan:
+    """The tokens of one request in a step.
+
+    Args:
+        start: Where they begin among the step's tokens.
+        num_tokens: How many they are.
+        context: Where the request's tokens before these are in the cache: (first slot, slots) each.
+        own: The same of these tokens.
+    """
+
+    start: int
+    num_tokens: int
+    context: tuple[tuple[int, int], ...]
+    own: tuple[tuple[int, int], ...]
+
+    @property
+    def num_before(self) -> int:
+        """Tokens before these."""
+        return sum(length for _, length in self.context)
+
+
+@dataclass(frozen=True)
+class PagedStep:
+    """What attention has to know of a step.
+
+    Args:
+        cache: Keys and values.
+        slots: (tokens,) where each token's go.
+        rows: The requests.
+    """
+
+    cache: KvCache
+    slots: torch.Tensor
+    rows: Sequence[RowSpan]
+
+
+def register() -> None:
+    """Make `NAME` known to transformers; a repeat changes nothing. It has no mask function, so no mask is made."""
+    AttentionInterface.register(NAME, paged_attention)
+
+
+def paged_attention(
+    module: torch.nn.Module,
+    query: torch.Tensor,
+    key: torch.Tensor,
+    value: torch.Tensor,
+    attention_mask: torch.Tensor | None,  # noqa: ARG001
+    *,
+    paged: PagedStep,
+    scaling: float | None = None,
+    sliding_window: int | None = None,
+    softcap: float | None = None,
+    **_: Any,
+) -> tuple[torch.Tensor, None]:
+    """Write the step's keys and values, and attend within requests.
+
+    Args:
+        module: The attention layer; its `layer_idx` finds its part of the cache.
+        query: (1, heads, tokens, head size).
+        key: (1, key heads, tokens, head size); fewer heads are shared (grouped-query attention).
+        value: As `key`.
+        attention_mask: None; `paged` says it all.
+        paged: The step.
+        scaling: Factor of the scores; None is one over the root of the head size.
+        sliding_window: Tokens that a token sees back, itself included.
+        softcap: Bound of the scores (Gemma 2).
+
+    Returns:
+        (1, tokens, heads, head size), and no weights.
+    """
+    keys, values = paged.cache.write(int(module.layer_idx), paged.slots, key, value)  # type: ignore[arg-type]
+    num_heads, num_tokens, head_size = query.shape[1:]
+    num_key_heads = key.shape[1]
+    # Heads that share a key head become rows of one product: (key heads, heads of each, tokens, head size)
+    grouped = query.view(num_key_heads, num_heads // num_key_heads, num_tokens, head_size)
+    output = value.new_empty((num_key_heads, num_heads // num_key_heads, num_tokens, value.shape[3]))
+    scale = scaling if scaling is not None else head_size**-0.5
+    for row in paged.rows:
+        here = slice(row.start, row.start + row.num_tokens)
+        is_plain = softcap is None and (sliding_window is None or row.num_before + row.num_tokens <= sliding_window)
+        if is_plain:
+            result = _plain(grouped[:, :, here], keys, values, row, scale)
+        else:
+            result = _general(grouped[:, :, here], keys, values, row, scale, sliding_window, softcap)
+        output[:, :, here] = result
+    return output.view(1, num_heads, num_tokens, -1).transpose(1, 2), None
+
+
+def _plain(query: torch.Tensor, keys: torch.Tensor, values: torch.Tensor, row: RowSpan, scale: float) -> torch.Tensor:
+    """One request's causal attention: (key heads, group, tokens, head size), parts of the cache read where they are."""
+    if row.num_tokens == 1:
+        # All of the context and the token itself, none of it hidden.
+        queries = query.squeeze(2).unsqueeze(0)  # (1, key heads, group, size)
+        parts = _neighbours(row.context + row.own)
+        return _joined([_attend(queries, keys, values, part, scale) for part in parts])[0].unsqueeze(2)
+    found = []
+    # Each earlier part is seen by all: (1, key heads, group * tokens, size)
+    flat = query.reshape(1, query.shape[0], -1, query.shape[3])
+    for part in row.context:
+        out, weight = _attend(flat, keys, values, part, scale)
+        found.append((out.view(*query.shape[:3], -1), weight.view(query.shape[:3])))
+    key, value = (_gathered(tensor, row.own).expand(-1, query.shape[1], -1, -1) for tensor in (keys, values))
+    found.append(_kernel(query, key, value, scale, is_causal=True))
+    return _joined(found)
+
+
+def _neighbours(parts: Sequence[tuple[int, int]]) -> list[tuple[int, int]]:
+    """The same parts, with those put together that lie side by side."""
+    found: list[tuple[int, int]] = []
+    for start, length in parts:
+        if found and sum(found[-1]) == start:
+            found[-1] = (found[-1][0], found[-1][1] + length)
+        else:
+            found.append((start, length))
+    return found
+
+
+def _gathered(tensor: torch.Tensor, parts: Sequence[tuple[int, int]]) -> torch.Tensor:
+    """(key heads, 1, tokens, size): parts of the cache in a row, copied only where they lie apart."""
+    pieces = [tensor[:, start : start + length] for start, length in parts]
+    return (pieces[0] if len(pieces) == 1 else torch.cat(pieces, dim=1)).unsqueeze(1)
+
+
+def _attend(
+    query: torch.Tensor, keys: torch.Tensor, values: torch.Tensor, part: tuple[int, int], scale: float
+) -> tuple[torch.Tensor, torch.Tensor]:
+    """Attend to all of one part of the cache; `query` is (1, key heads, queries, size)."""
+    here = slice(part[0], part[0] + part[1])
+    return _kernel(query, keys[:, here].unsqueeze(0), values[:, here].unsqueeze(0), scale, is_causal=False)
+
+
+def _kernel(
+    query: torch.Tensor, key: torch.Tensor, value: torch.Tensor, scale: float, *, is_causal: bool
+) -> tuple[torch.Tensor, torch.Tensor]:
+    """Attention, and the log-sum-exp of its scores, (..., queries) float32."""
+    if query.device.type == "cpu":
+        out, weight = torch.ops.aten._scaled_dot_product_flash_attention_for_cpu(
+            query, key, value, 0.0, is_causal, scale=scale
+        )
+        return out, weight
+    scores = (query.float() @ key.float().transpose(2, 3)) * scale
+    if is_causal:
+        hidden = torch.ones(scores.shape[-2:], dtype=torch.bool, device=scores.device).triu(1)
+        scores = scores.masked_fill(hidden, float("-inf"))
+    weight = torch.logsumexp(scores, dim=-1)
+    return ((scores - weight.unsqueeze(-1)).exp() @ value.float()).to(query.dtype), weight
+
+
+def _joined(parts: Sequence[tuple[torch.Tensor, torch.Tensor]]) -> torch.Tensor:
+    """What attending to all parts at once would have given."""
+    if len(parts) == 1:
+        return parts[0][0]
+    weights = torch.stack([weight for _, weight in parts]).softmax(dim=0)
+    mixed = torch.stack([out.float() for out, _ in parts]).mul_(weights.unsqueeze(-1)).sum(dim=0)
+    return mixed.to(parts[0][0].dtype)
+
+
+def _general(
+    query: torch.Tensor,
+    keys: torch.Tensor,
+    values: torch.Tensor,
+    row: RowSpan,
+    scale: float,
+    window: int | None,
+    softcap: float | None,
+) -> torch.Tensor:
+    """The same with a window or bounded scores, on a copy of the request's keys and values."""
+    parts = _neighbours(row.context + row.own)
+    key, value = _gathered(keys, parts), _gathered(values, parts)
+    positions = torch.arange(key.shape[2], device=key.device)
+    distance = positions[row.num_before :, None] - positions[None, :]
+    is_seen = (distance >= 0) & (distance < (window if window is not None else key.shape[2]))
+    if softcap is None:
+        shape = (-1, query.shape[1], -1, -1)
+        return F.scaled_dot_product_attention(
+            query, key.expand(shape), value.expand(shape), attn_mask=is_seen, scale=scale
+        )
+    scores = torch.tanh((query @ key.transpose(2, 3)) * scale / softcap) * softcap
+    weights = scores.masked_fill(~is_seen, float("-inf")).softmax(dim=-1, dtype=torch.float32)
+    return weights.to(query.dtype) @ value

@@ -1,0 +1,100 @@
+"""Steps over many requests give what the model gives for each by itself."""
+
+from __future__ import annotations
+
+import pytest
+import torch
+from transformers import PreTrainedModel
+
+from sienn_ray.errors import EngineError
+from sienn_ray.inference.kv_blocks import BlockPool
+from sienn_ray.inference.model_runner import ModelRunner, StepRow
+from tests.architectures import ARCHITECTURES, random_model
+
+PAGED = sorted(ARCHITECTURES.keys() - {"bloom"})
+# Of logits whose largest is about one.
+TOLERANCE = 2e-5
+
+
+def prompt(number: int, length: int) -> list[int]:
+    return [(7 * index * (number + 2) + number) % 300 for index in range(length)]
+
+
+def plain(model: PreTrainedModel, tokens: list[int]) -> torch.Tensor:
+    """Logits after the last token, from the model as transformers has it."""
+    with torch.inference_mode():
+        logits: torch.Tensor = model(input_ids=torch.tensor([tokens]), use_cache=False).logits[0, -1]
+    return logits.float()
+
+
+@pytest.mark.parametrize("name", [*PAGED, "bloom"])
+def test_prompts_in_pieces_and_decoding_rows_together(name: str) -> None:
+    model = random_model(name).eval()
+    prompts = [prompt(number, length) for number, length in enumerate((3, 11, 8, 17))]
+    expected = [[plain(model, tokens + [5] * more) for more in range(3)] for tokens in prompts]
+    runner = ModelRunner(model, 1 << 22, 4)
+    assert runner.has_cache == (name != "bloom")
+    # Others' blocks lie between, so that requests are in several places.
+    blocks = [[number + 4 * index for index in range(6)] for number in range(4)]
+    for tokens, own, want in zip(prompts, blocks, expected, strict=True):
+        middle = len(tokens) // 2
+        runner.step([StepRow(tokens[:middle], 0, own, None, False)], {})
+        found = runner.step([StepRow(tokens, middle, own, None, True)], {})
+        torch.testing.assert_close(found[0], want[0], atol=TOLERANCE, rtol=1e-4)
+    for more in (1, 2):
+        rows = [
+            StepRow(tokens + [5] * more, len(tokens) + more - 1, own, None, True)
+            for tokens, own in zip(prompts, blocks, strict=True)
+        ]
+        found = runner.step(rows, {})
+        for row, want in zip(found, expected, strict=True):
+            torch.testing.assert_close(row, want[more], atol=TOLERANCE, rtol=1e-4)
+
+
+def test_a_prompt_and_decoding_rows_in_one_step() -> None:
+    model = random_model("llama").eval()
+    old, new = prompt(1, 9), prompt(2, 13)
+    expected = [plain(model, [*old, 5]), plain(model, new)]
+    runner = ModelRunner(model, 1 << 20, 4)
+    runner.step([StepRow(old, 0, [0, 1, 2], None, True)], {})
+    rows = [StepRow(new, 0, [5, 6, 7, 8], None, True), StepRow([*old, 5], 9, [0, 1, 2], None, True)]
+    found = runner.step(rows, {})
+    torch.testing.assert_close(found[1], expected[0], atol=TOLERANCE, rtol=1e-4)
+    torch.testing.assert_close(found[0], expected[1], atol=TOLERANCE, rtol=1e-4)
+
+
+def test_a_shared_beginning_gives_the_same() -> None:
+    model = random_model("llama").eval()
+    tokens = prompt(3, 18)
+    other = [*tokens[:12], 1, 2, 3]
+    expected = plain(model, other)
+    runner = ModelRunner(model, 1 << 20, 4)
+    pool = BlockPool(runner.num_blocks, 4)
+    first = pool.take("base", tokens, 20)
+    assert first is not None
+    runner.step([StepRow(tokens, 0, first.blocks, None, True)], {})
+    pool.note(first, tokens)
+    pool.take("base", [9], 3)
+    second = pool.take("base", other, 20)
+    assert second is not None
+    assert second.num_shared_tokens == 12
+    found = runner.step([StepRow(other, 12, second.blocks, None, True)], {})
+    torch.testing.assert_close(found[0], expected, atol=TOLERANCE, rtol=1e-4)
+
+
+def test_no_logits_where_none_are_wanted() -> None:
+    runner = ModelRunner(random_model("llama"), 1 << 20, 4)
+    assert runner.step([StepRow([1, 2], 0, [0], None, False)], {}).numel() == 0
+
+
+def test_cache_is_as_large_as_it_may_be() -> None:
+    runner = ModelRunner(random_model("llama"), 100_000, 4)
+    runner.step([StepRow([1, 2], 0, [0], None, True)], {})
+    block_bytes = 4 * 2 * 2 * 2 * 8 * 4  # tokens, layers, keys and values, key heads, head size, float32
+    assert runner.num_blocks == 100_000 // block_bytes
+    assert runner.cache_bytes == runner.num_blocks * block_bytes
+
+
+def test_no_room_for_a_single_block_is_refused() -> None:
+    with pytest.raises(EngineError, match="SIENN_ENGINE_KV_CACHE_BYTES"):
+        ModelRunner(random_model("llama"), 100, 4)
