@@ -27,12 +27,12 @@ class TokenAdapters:
     """Which place of the stacks each token of a step uses.
 
     Args:
-        mask: (tokens, places * r) of ones where a token's own adapter is, else zeros.
+        others: (tokens, places * r) bool, where a token's own adapter isn't.
         places: (tokens,) numbers, one behind the last for tokens without an adapter.
         num_places: Places in use, from the first one on.
     """
 
-    mask: torch.Tensor
+    others: torch.Tensor
     places: torch.Tensor
     num_places: int
 
@@ -72,12 +72,14 @@ class LoraLinear(torch.nn.Module):
         tokens = self._state.tokens
         if tokens is None or not self._used or self.a is None or self.b is None:
             return y
-        end = tokens.mask.shape[1]
+        end = tokens.others.shape[1]
         flat = y.view(-1, y.shape[-1])
         if self.gains is not None:
             gain = self.gains[tokens.places]
             flat = flat.mul_(gain) if self.bias is None else flat.sub_(self.bias).mul_(gain).add_(self.bias)
-        down = F.linear(x.view(-1, x.shape[-1]), self.a[:end]).mul_(tokens.mask)  # (tokens, places * r)
+        down = F.linear(x.view(-1, x.shape[-1]), self.a[:end])  # (tokens, places * r)
+        # Filled, not multiplied by zero: of an infinite number, as a diverged adapter gives, that wouldn't be zero.
+        down.masked_fill_(tokens.others, 0.0)
         flat.addmm_(down, self.b[:end])
         return y
 
@@ -191,9 +193,10 @@ class LoraStack:
         num_places = max(used) + 1
         places = torch.tensor([-1 if name is None else self._places[name] for name, _ in tokens], device=like.device)
         places = places.repeat_interleave(torch.tensor([num for _, num in tokens], device=like.device))
-        own = places.unsqueeze(1) == torch.arange(num_places, device=like.device)
-        mask = own.repeat_interleave(self._r, dim=1).to(like.dtype)
-        return TokenAdapters(mask, places.where(places >= 0, self._num_places), num_places)
+        others = places.unsqueeze(1) != torch.arange(num_places, device=like.device)
+        return TokenAdapters(
+            others.repeat_interleave(self._r, dim=1), places.where(places >= 0, self._num_places), num_places
+        )
 
     def forget(self, name: str) -> None:
         """An adapter has been unloaded; another of this name would be another one."""

@@ -146,10 +146,11 @@ class BatchingEngine:
             self._is_closed = True
         self._prepared.put(None)
         self._thread.join()
-        self._loading.shutdown(cancel_futures=True)
-        self._tokenizing.shutdown(cancel_futures=True)
+        # Before the threads that load, one of which may wait for an adapter that these hold.
         for generation in list(self._open):
             generation.fail(CapacityError(f"the engine of {self.base_model} has stopped; try again in a moment"))
+        self._loading.shutdown(cancel_futures=True)
+        self._tokenizing.shutdown(cancel_futures=True)
 
     def _release(self, generation: RunningGeneration) -> None:
         """A generation is over: give back what it holds."""
@@ -308,7 +309,12 @@ class BatchingEngine:
         speaking = [generation for generation, row in rows if row.wants_logits]
         if not speaking:
             return
-        for generation, token in zip(speaking, sample(logits, [each.sampler for each in speaking]), strict=True):
+        is_broken = logits.sum(dim=1).isnan().tolist()  # before sampling, which changes them
+        tokens = sample(logits, [each.sampler for each in speaking])
+        for generation, token, is_nan in zip(speaking, tokens, is_broken, strict=True):
+            if is_nan:
+                generation.fail(EngineError("the model's scores aren't numbers; the adapter may have diverged"))
+                continue
             if generation.num_generated == 0 and generation.table is not None:
                 self._pool.note(generation.table, generation.tokens)
             generation.take(token, self._eos)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import threading
 import time
 from collections.abc import Callable
@@ -14,6 +15,8 @@ from sienn_ray.inference.logprobs import Sampled
 from sienn_ray.inference.sampling import RowSampler
 from sienn_ray.inference.text_stream import TextStream
 from sienn_ray.inference.vocabulary import Vocabulary
+
+logger = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True)
@@ -120,7 +123,7 @@ class RunningGeneration:
         elif self.num_generated >= self.request.sampling.max_new_tokens:
             self._finish("length", text, logprobs)
         elif text or logprobs:
-            self._listener(GenerationDelta(text, logprobs))
+            self._tell(GenerationDelta(text, logprobs))
 
     def drop(self) -> None:
         """End it because nobody waits for it."""
@@ -156,4 +159,12 @@ class RunningGeneration:
                 return
             self._is_over = True
         self._release(self)
-        self._listener(last)
+        self._tell(last)
+
+    def _tell(self, delta: GenerationDelta) -> None:
+        """A listener that is gone, as a closed event loop is, must not end the step of all others."""
+        try:
+            self._listener(delta)
+        except Exception:
+            logger.exception("a listener failed; its request is cancelled")
+            self.cancel()

@@ -417,6 +417,31 @@ class TestLimits:
         assert other.num_cached_tokens == 0
         assert other.text != first.text
 
+    def test_a_listener_that_fails_harms_no_other(self, engine: BatchingEngine) -> None:
+        def fail(delta: GenerationDelta) -> None:
+            raise RuntimeError("Event loop is closed")
+
+        expected = generate(engine, with_adapter("plus")).text
+        engine.submit(with_adapter("plus"), fail)
+        assert generate(engine, with_adapter("plus")).text == expected
+
+    def test_scores_that_are_no_numbers_end_their_own_request_only(
+        self, start: Callable[..., BatchingEngine], storage: Storage, adapter_folders: dict[str, Path], tmp_path: Path
+    ) -> None:
+        folder = copy_of(adapter_folders["plus"], tmp_path)
+        tensors = load_file(folder / ADAPTER_WEIGHTS)
+        save_file({name: tensor * 1e30 for name, tensor in tensors.items()}, folder / ADAPTER_WEIGHTS)
+        storage.publish(folder, "adapters/huge")
+        engine = start()
+        expected = generate(engine, sampled(with_adapter("plus"), max_new_tokens=40)).text
+        listener = Listener()
+        engine.submit(sampled(with_adapter("plus"), max_new_tokens=40), listener)
+        with pytest.raises(EngineError, match="aren't numbers"):
+            generate(engine, with_adapter("huge"))
+        result = listener.wait().result
+        assert result is not None
+        assert result.text == expected
+
     def test_closed_engine_answers_nobody(self, start: Callable[..., BatchingEngine]) -> None:
         engine = start()
         listener = Listener()
