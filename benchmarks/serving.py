@@ -86,42 +86,62 @@ class Measured:
 Table = dict[str, Measured]
 
 
+@dataclass
+class Results:
+    """Everything that was measured, by adapters and concurrency; and what couldn't be."""
+
+    tables: dict[tuple[int, int], Table] = field(default_factory=dict)
+    facts: dict[str, Any] = field(default_factory=dict)
+    failures: list[str] = field(default_factory=list)
+
+    def add(self, contender: Contender, num_adapters: int, concurrency: int, load: dict[str, Any]) -> None:
+        table = self.tables.setdefault((num_adapters, concurrency), {})
+        table.setdefault(contender.name, Measured()).loads.append(load)
+        setting = f"{num_adapters:2} adapters  {concurrency:2} concurrent"
+        print(f"{setting}  {words(contender.name, Measured([load]))}", flush=True)
+
+    def write(self, path: Path) -> None:
+        measured = [
+            {"adapters": num_adapters, "concurrency": concurrency, "name": name, "rounds": measured.loads}
+            for (num_adapters, concurrency), table in self.tables.items()
+            for name, measured in table.items()
+        ]
+        content = {"facts": self.facts, "measured": measured, "failures": self.failures}
+        path.write_text(json.dumps(content, indent=2) + "\n")
+
+
 def main() -> None:
     options = parse_options()
     material = Material(HERE.parent / ".bench" / "serving", Path(options.models))
     contenders = chosen_contenders(options)
-    weights = {name.partition("-")[2] for name in (each.name for each in contenders) if name.startswith("llamacpp-")}
     print("preparing adapters and weights", flush=True)
+    weights = {weights for weights in LLAMACPP_WEIGHTS if f"llamacpp-{weights}" in options.peers}
     material.prepare(max(options.adapters), weights)
-    tables: dict[tuple[int, int], Table] = {}
-    facts: dict[str, Any] = {}
-    failures: list[str] = []
+    results = Results()
     for num_adapters in options.adapters:
         for number in range(options.rounds):
+            print(f"round {number + 1}", flush=True)
             for contender in contenders:
-                work = make_work(material, options, num_adapters, number, contender)
-                try:
-                    result = run(contender, work)
-                except (RuntimeError, subprocess.SubprocessError) as error:
-                    failures.append(f"{contender.name} with {num_adapters} adapters, round {number + 1}: {error}")
-                    print(failures[-1], flush=True)
-                    continue
-                facts[contender.name] = result["facts"]
-                for concurrency, load in spread(contender, result["loads"], options.concurrency):
-                    tables.setdefault((num_adapters, concurrency), {}).setdefault(contender.name, Measured())
-                    tables[num_adapters, concurrency][contender.name].loads.append(load)
-                    where = f"adapters {num_adapters:2}  concurrent {concurrency:2}"
-                    print(f"round {number + 1}  {where}  {words(contender.name, Measured([load]))}", flush=True)
-    report(tables, contenders, facts)
+                measure_one(contender, make_work(material, options, num_adapters, number, contender), options, results)
+    report(results, contenders)
     if options.output:
-        kept = [
-            {"adapters": where[0], "concurrency": where[1], "name": name, "rounds": measured.loads}
-            for where, table in tables.items()
-            for name, measured in table.items()
-        ]
-        options.output.write_text(json.dumps({"facts": facts, "measured": kept}, indent=2) + "\n")
-    if failures:
-        sys.exit("\n".join(["", "what failed:", *failures]))
+        results.write(options.output)
+    if results.failures:
+        sys.exit("\n".join(["", "what failed:", *results.failures]))
+
+
+def measure_one(contender: Contender, work: Work, options: argparse.Namespace, results: Results) -> None:
+    """Measure one contender, or note why that failed: the others are worth measuring nevertheless."""
+    num_adapters = len(work.adapters)
+    try:
+        result = run(contender, work)
+    except (RuntimeError, subprocess.SubprocessError) as error:
+        results.failures.append(f"{contender.name} with {num_adapters} adapters: {error}")
+        print(results.failures[-1], flush=True)
+        return
+    results.facts[contender.name] = result["facts"]
+    for concurrency, load in spread(contender, result["loads"], options.concurrency):
+        results.add(contender, num_adapters, concurrency, load)
 
 
 def chosen_contenders(options: argparse.Namespace) -> list[Contender]:
@@ -252,11 +272,11 @@ def words(name: str, measured: Measured) -> str:
     )
 
 
-def report(tables: dict[tuple[int, int], Table], contenders: Sequence[Contender], facts: dict[str, Any]) -> None:
+def report(results: Results, contenders: Sequence[Contender]) -> None:
     """Print medians for each setting, and ratios of ours to the peers."""
     alone = {each.name for each in contenders if each.one_at_a_time}
     own = [each.name for each in contenders if each.is_ours]
-    for (num_adapters, concurrency), table in sorted(tables.items()):
+    for (num_adapters, concurrency), table in sorted(results.tables.items()):
         num_rounds = max(len(measured.loads) for measured in table.values())
         print(
             f"\n{num_adapters} adapters, {concurrency} concurrent requests; medians of {num_rounds} rounds, p50 and p95"
@@ -268,7 +288,7 @@ def report(tables: dict[tuple[int, int], Table], contenders: Sequence[Contender]
             for peer in (name for name in table if name not in own):
                 print(f"{ours:18} / {peer:18} {ratios(table[ours], table[peer])}")
     print("\nwhat answered:")
-    for name, said in facts.items():
+    for name, said in results.facts.items():
         print(f"{name:18} {json.dumps(said)}")
 
 
