@@ -5,8 +5,8 @@ All have the same base model (SmolLM2-135M-Instruct), the same random adapters (
 run one after the other, in rounds; medians are printed. Clients are as many as there are concurrent requests, and each
 sends its next request when its last one is answered. Loading isn't measured: every adapter is used before.
 
-    python benchmarks/serving.py                          # all settings, three rounds: takes hours
-    python benchmarks/serving.py --quick [--rounds 1]     # 16 requests at a time over 8 adapters
+    python benchmarks/serving.py [--rounds 3]             # 16 requests at a time over 8 adapters
+    python benchmarks/serving.py --full                   # 1 to 64 requests over 0 to 64 adapters: takes hours
     python benchmarks/serving.py --concurrency 1 16 --adapters 0 64 --peers vllm vllm-bf16 --skip-http
 
 - transformers: `generate` with PEFT, one request at a time, so it is measured with one client whatever the setting is:
@@ -326,21 +326,21 @@ def parse_options() -> argparse.Namespace:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     names = [each.name for each in all_peers(argparse.Namespace(threads=2, llamacpp="native"))]
     parser.add_argument("--rounds", type=int, default=3)
-    parser.add_argument("--concurrency", type=int, nargs="+", default=[1, 4, 16, 64])
-    parser.add_argument("--adapters", type=int, nargs="+", default=[0, 1, 8, 64])
+    parser.add_argument("--concurrency", type=int, nargs="+", default=[16])
+    parser.add_argument("--adapters", type=int, nargs="+", default=[8])
     parser.add_argument("--requests", type=int, help="of each load, instead of two or more for each client")
     parser.add_argument("--own", nargs="*", type=named_settings, default=[(DEFAULT, "{}")], metavar="NAME=JSON")
     parser.add_argument("--peers", nargs="*", choices=names, default=names)
     parser.add_argument("--llamacpp", choices=("native", "wheel"), default="native")
     parser.add_argument("--skip-http", action="store_true", help="leave our service and vLLM's server out")
-    parser.add_argument("--quick", action="store_true", help="16 requests at a time over 8 adapters")
+    parser.add_argument("--full", action="store_true", help="1 to 64 requests at a time over 0 to 64 adapters")
     parser.add_argument("--threads", type=int, default=len(os.sched_getaffinity(0)))
     parser.add_argument("--models", default=str(HERE.parent / ".bench" / "models"))
     parser.add_argument("--output", type=Path, help="write every round as JSON")
     options = parser.parse_args()
     options.own = dict(options.own)
-    if options.quick:
-        options.concurrency, options.adapters = [16], [8]
+    if options.full:
+        options.concurrency, options.adapters = [1, 4, 16, 64], [0, 1, 8, 64]
     return options
 
 
