@@ -19,6 +19,8 @@ import httpx2
 
 _START_S = 180.0
 _JOB_S = 3600.0
+# Each look takes a few hundredths of a second of the same CPUs.
+_LOOK_S = 3.0
 
 
 @dataclass(frozen=True)
@@ -62,7 +64,7 @@ class Service:
                 return PlatformRun(status, Path(status["meta"]["model_path"]))
             if status["status"] == "failed":
                 raise RuntimeError(status["message"])
-            time.sleep(0.5)
+            time.sleep(_LOOK_S)
         raise RuntimeError(f"job {job_id} didn't end within {_JOB_S:.0f} s")
 
 
