@@ -14,10 +14,9 @@ def plan(running: Sequence[RunningGeneration], max_tokens: int) -> list[tuple[Ru
     Requests that decode go first, since each of their callers waits for every step; prompts share the rest, the oldest
     first, so a long one takes several steps and holds up nobody.
     """
-    is_decoding = {id(each): len(each.tokens) - each.num_computed == 1 for each in running}
     rows: list[tuple[RunningGeneration, StepRow]] = []
     left = max_tokens
-    for each in sorted(running, key=lambda each: not is_decoding[id(each)]):
+    for each in sorted(running, key=lambda each: len(each.tokens) - each.num_computed > 1):
         num = min(len(each.tokens) - each.num_computed, left)
         if num > 0:
             rows.append((each, _row(each, num)))

@@ -140,13 +140,6 @@ class LoraStack:
         """Weights, (out, in), of the layers that adapters can change."""
         return {name: layer.matrix() for name, layer in self._layers.items()}
 
-    @property
-    def size_bytes(self) -> int:
-        """Bytes of all stacks."""
-        return sum(
-            tensor.nbytes for layer in self._layers.values() for tensor in (layer.a, layer.b) if tensor is not None
-        )
-
     def use(self, tokens: Sequence[tuple[str | None, int]], adapters: Mapping[str, LoraWeights]) -> None:
         """Set what the next forward pass applies.
 

@@ -18,6 +18,8 @@ from sienn_ray.inference.paged_attention import KvCache, PagedStep, RowSpan
 
 logger = logging.getLogger(__name__)
 
+# Without a cache blocks take no memory, and only bound the tokens of all requests together.
+BLOCKS_WITHOUT_CACHE = 4096
 _PROBE_TOKENS = 12
 # Differences of logits over the largest one, by what the model computes in.
 _TOLERANCES = {torch.float32: 2e-3, torch.bfloat16: 0.1, torch.float16: 0.05}
@@ -73,7 +75,9 @@ class ModelRunner:
         self._cache = KvCache(self.num_blocks * block_tokens)
 
     def _num_blocks(self, cache_bytes: int) -> int:
-        token_bytes = self._cache.size_bytes // self._cache.num_slots if self.has_cache else 1
+        if not self.has_cache:
+            return BLOCKS_WITHOUT_CACHE
+        token_bytes = self._cache.size_bytes // self._cache.num_slots
         num_blocks = cache_bytes // (token_bytes * self._block_tokens)
         if num_blocks == 0:
             raise EngineError(

@@ -8,7 +8,7 @@ from transformers import PreTrainedModel
 
 from sienn_ray.errors import EngineError
 from sienn_ray.inference.kv_blocks import BlockPool
-from sienn_ray.inference.model_runner import ModelRunner, StepRow
+from sienn_ray.inference.model_runner import BLOCKS_WITHOUT_CACHE, ModelRunner, StepRow
 from tests.architectures import ARCHITECTURES, random_model
 
 PAGED = sorted(ARCHITECTURES.keys() - {"bloom"})
@@ -93,6 +93,12 @@ def test_cache_is_as_large_as_it_may_be() -> None:
     block_bytes = 4 * 2 * 2 * 2 * 8 * 4  # tokens, layers, keys and values, key heads, head size, float32
     assert runner.num_blocks == 100_000 // block_bytes
     assert runner.cache_bytes == runner.num_blocks * block_bytes
+
+
+def test_blocks_are_few_where_they_hold_nothing() -> None:
+    runner = ModelRunner(random_model("bloom"), 1 << 30, 4)
+    assert not runner.has_cache
+    assert runner.num_blocks == BLOCKS_WITHOUT_CACHE
 
 
 def test_no_room_for_a_single_block_is_refused() -> None:
