@@ -47,6 +47,8 @@ class Measured:
     peak_mib: float
     eval_loss: float
     cpu_share: float
+    # The first step's time included; None where only the others were measured.
+    tokens_per_s_of_all_steps: float | None = None
 
 
 def main() -> None:
@@ -61,6 +63,7 @@ def main() -> None:
         write_rows(evaluation, rows[options.rows : options.rows + options.eval_rows])
         data = ["--model-folder", str(folder), "--train", str(train), "--eval", str(evaluation)]
         runs: dict[str, list[Measured]] = {}
+        platform_facts: list[dict[str, Any]] = []
         for number in range(options.rounds):
             for name in [*options.own, *options.peers]:
                 if name in OWN:
@@ -70,9 +73,12 @@ def main() -> None:
                 measured = run([*command, *data, "--seed", str(number)], Path(scratch) / "out.json")
                 runs.setdefault(name, []).append(measured)
                 print(f"round {number + 1}  {name:16} {words(measured)}", flush=True)
+                if name == "ours" and not options.skip_platform:
+                    platform_facts.append(run_platform(models, train))
+                    print(f"round {number + 1}  through the service: {platform_facts[-1]['tokens_per_s']} tokens/s")
         report(runs)
-        if not options.skip_platform and "ours" in runs:
-            report_platform(models, train, runs)
+        if platform_facts:
+            report_platform(platform_facts, runs["ours"])
 
 
 def run(command: list[str], output: Path) -> Measured:
@@ -84,7 +90,8 @@ def run(command: list[str], output: Path) -> Measured:
         env={**os.environ, "HF_HUB_OFFLINE": "1"},
     )
     result = json.loads(output.read_text())
-    return Measured(result["tokens_per_s"], result["peak_rss_mib"], result["eval_loss"], result["cpu_share"])
+    fields = ("tokens_per_s", "peak_rss_mib", "eval_loss", "cpu_share")
+    return Measured(*(result[field] for field in fields), result.get("tokens_per_s_of_all_steps"))
 
 
 def median(runs: Sequence[Measured]) -> Measured:
@@ -114,18 +121,23 @@ def report(runs: dict[str, list[Measured]]) -> None:
             print(f"{own:16} / {peer:16} {speed:5.2f} x speed {memory:5.2f} x memory {loss:+.4f} evaluation loss")
 
 
-def report_platform(models: Path, train: Path, runs: dict[str, list[Measured]]) -> None:
-    """Print what the service adds to the loop on the same rows."""
+def run_platform(models: Path, train: Path) -> dict[str, Any]:
+    """Facts of a run on the same rows through a service that is started for it and ends with it."""
     with running_service(models) as service:
         dataset_id = service.upload(train)
-        facts = [
-            service.train(dataset_id, num_epochs=1, lora_dropout=0.0, validation_split=0.0).facts for _ in runs["ours"]
-        ]
+        return service.train(dataset_id, num_epochs=1, lora_dropout=0.0, validation_split=0.0).facts
+
+
+def report_platform(facts: Sequence[dict[str, Any]], bare: Sequence[Measured]) -> None:
+    """Print what the service adds to the loop."""
     speed = statistics.median(each["tokens_per_s"] for each in facts)
     memory_mib = statistics.median(each["peak_memory_bytes"] for each in facts) / 1024**2
-    bare = median(runs["ours"])
+    # Of the runs beside each other: the machine itself is faster at one time than at another.
+    ratio = statistics.median(
+        alone.tokens_per_s_of_all_steps / each["tokens_per_s"] for alone, each in zip(bare, facts, strict=True)
+    )
     print(f"\nthrough the service: {speed:.1f} tokens/s, {memory_mib:.0f} MiB in the worker")
-    print(f"ours / through the service: {bare.tokens_per_s / speed:.2f} x speed")
+    print(f"ours / through the service: {ratio:.3f} x speed over all steps, median of the rounds' ratios")
     print("seconds from the request to the first step:")
     for each in facts:
         print("  " + "  ".join(f"{name} {seconds:.1f}" for name, seconds in each["timeline"].items()))

@@ -29,6 +29,17 @@ _UP = "Ray runtime started."
 _PR_SET_PDEATHSIG = 1
 _START_TIMEOUT_S = 90.0
 _STOP_TIMEOUT_S = 30.0
+# How often Ray looks at a node, its logs and its own event loops. Training waits for each of these looks where CPUs are
+# few, and one node of one user needs less of them than a cluster; none of these is an answer that somebody waits for.
+_QUIET = {
+    "RAY_SERVE_CONTROL_LOOP_INTERVAL_S": "0.5",
+    "RAY_LOG_MONITOR_MANY_FILES_THRESHOLD": "0",
+    "RAY_DASHBOARD_AGENT_LOOP_MONITOR_INTERVAL_S": "5",
+    "RAY_event_stats": "0",
+    "REPORTER_UPDATE_INTERVAL_MS": "15000",
+    "METRICS_RECORD_INTERVAL_S": "60",
+    "SCAN_EVENT_DIR_INTERVAL_SECONDS": "15",
+}
 # Ray's processes inherit these.
 _ENVIRONMENT = {
     **PROXY_ENVIRONMENT,
@@ -39,6 +50,7 @@ _ENVIRONMENT = {
     "RAY_USAGE_STATS_ENABLED": "0",
     # Nothing is routed to this node any more when Ray is stopped; draining it would take half a minute.
     "RAY_GRACEFUL_SHUTDOWN_DRAIN_TIMEOUT_S": "0",
+    **_QUIET,
 }
 # Datasets are small beside a model; Ray's default would take 30% of the machine's memory.
 _OBJECT_STORE_BYTES = 256 * 1024**2

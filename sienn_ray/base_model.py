@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import importlib.util
+import os
 import re
 import shutil
 import uuid
@@ -23,6 +24,8 @@ if TYPE_CHECKING:
 # What a tokenizer is loaded from, and a causal LM; pickled weights and code are left on the hub.
 _TOKENIZER_PATTERNS = ["*.json", "*.jinja", "tokenizer.model", "merges.txt", "vocab.txt"]
 _SNAPSHOT_PATTERNS = [*_TOKENIZER_PATTERNS, "*.safetensors"]
+# More than the shapes that the layers of one step have.
+_PRIMITIVES_KEPT = "64"
 
 
 def local_folder(base_model: str, settings: Settings) -> Path:
@@ -118,6 +121,7 @@ def load_causal_lm(
     import torch
     from transformers import AutoModelForCausalLM
 
+    keep_few_primitives()
     chosen = dtype or (torch.bfloat16 if device.type == "cuda" else torch.float32)
     options: dict[str, Any] = {} if quantization is None else _quantized(chosen, device)
     model: PreTrainedModel = AutoModelForCausalLM.from_pretrained(
@@ -127,6 +131,16 @@ def load_causal_lm(
         return model.to(device)
     _keep_differentiable(model)
     return model
+
+
+def keep_few_primitives() -> None:
+    """Have oneDNN, and PyTorch in front of it, keep what they compiled for the latest shapes only.
+
+    Each keeps 1,024 by default, and every number of tokens asks for some twenty of them, 6 MiB in all: gigabytes, over a
+    run whose steps differ in length. Comes too late once a product has been computed.
+    """
+    for name in ("ONEDNN_PRIMITIVE_CACHE_CAPACITY", "LRU_CACHE_CAPACITY"):
+        os.environ.setdefault(name, _PRIMITIVES_KEPT)
 
 
 def _keep_differentiable(model: PreTrainedModel) -> None:

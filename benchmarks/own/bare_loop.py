@@ -67,10 +67,12 @@ class Clock:
 
     def __init__(self) -> None:
         self.marks: list[Mark] = []
+        self.train_seconds = 0.0
 
     def report(self, progress: Any) -> None:
         if progress.num_tokens is not None:
             self.marks.append(Mark(time.perf_counter(), time.process_time(), progress.num_tokens))
+            self.train_seconds = progress.train_seconds
 
     def command(self) -> Any:
         from sienn_ray.training.reporting import RunCommand
@@ -129,6 +131,8 @@ def main() -> None:
     result = {
         "peer": f"sienn_ray ({options.precision})",
         "tokens_per_s": (last.num_tokens - first.num_tokens) / wall_s,
+        # As a job counts it: with the first step, in which much is done for the first time.
+        "tokens_per_s_of_all_steps": last.num_tokens / clock.train_seconds,
         "cpu_share": (last.cpu_s - first.cpu_s) / (wall_s * num_threads),
         "rss_before_training_mib": rss_before_mib,
         "peak_rss_mib": peak_mib,
