@@ -136,8 +136,8 @@ def load_causal_lm(
 def keep_few_primitives() -> None:
     """Have oneDNN, and PyTorch in front of it, keep what they compiled for the latest shapes only.
 
-    Each keeps 1,024 by default, and every number of tokens asks for some twenty of them, 6 MiB in all: gigabytes, over a
-    run whose steps differ in length. Comes too late once a product has been computed.
+    Each keeps 1,024 by default, and every number of tokens asks for some twenty of them, 6 MiB in all: gigabytes, over
+    a run whose steps differ in length. Comes too late once a product has been computed.
     """
     for name in ("ONEDNN_PRIMITIVE_CACHE_CAPACITY", "LRU_CACHE_CAPACITY"):
         os.environ.setdefault(name, _PRIMITIVES_KEPT)
