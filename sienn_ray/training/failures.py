@@ -105,6 +105,7 @@ def causes(error: BaseException) -> list[BaseException]:
     inner.extend(getattr(error, "worker_failures", {}).values())
     inner.append(getattr(error, "controller_failure", None))
     inner.append(getattr(error, "_base_exc", None))
+    inner.append(getattr(error, "health_check_failure", None))
     found = [error]
     for cause in inner:
         if isinstance(cause, BaseException) and cause is not error:

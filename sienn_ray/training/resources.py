@@ -6,6 +6,8 @@ import time
 from dataclasses import dataclass
 
 import ray
+from ray import PlacementGroupID
+from ray.util.placement_group import PlacementGroup, placement_group_table, remove_placement_group
 
 from sienn_ray.errors import FailureReason, TrainingError
 from sienn_ray.settings import Settings
@@ -101,6 +103,19 @@ def wait_until_placeable(resources: WorkerResources, timeout_s: float) -> None:
             time.sleep(_POLL_S)
     finally:
         withdraw_request()
+
+
+def free_placement_groups() -> None:
+    """Give back what a run of this Ray job left reserved.
+
+    Ray removes a placement group with its creator only when that creator's job is over as well, and Ray Train's
+    controller may be gone before it gets to it: the next workers of the same job would wait for ever.
+    """
+    own = ray.get_runtime_context().get_job_id()
+    for group_id, facts in placement_group_table().items():
+        # An id ends with that of the job that it was made in.
+        if group_id.endswith(own) and facts["state"] != "REMOVED":
+            remove_placement_group(PlacementGroup(PlacementGroupID(bytes.fromhex(group_id))))
 
 
 def withdraw_request() -> None:

@@ -23,7 +23,13 @@ from sienn_ray.training.failures import causes, explain, is_worth_another_try
 from sienn_ray.training.ray_worker import train_loop
 from sienn_ray.training.record import DatasetFacts
 from sienn_ray.training.reporting import Phase, Progress, Reporter
-from sienn_ray.training.resources import WorkerResources, alive_nodes, choose_resources, wait_until_placeable
+from sienn_ray.training.resources import (
+    WorkerResources,
+    alive_nodes,
+    choose_resources,
+    free_placement_groups,
+    wait_until_placeable,
+)
 from sienn_ray.training.run_state import RunState
 from sienn_ray.training.spec import LoopResult, LoopSpec, OrderedRows, RunRows
 from sienn_ray.training.steps import StepPlan
@@ -179,6 +185,7 @@ def _fit_until_it_holds(
         try:
             return _fit(run, settings, storage, spec, rows, resources)
         except ray.train.TrainingFailedError as error:
+            free_placement_groups()
             cause = explain(error, run.config, settings)
             # What a worker says in our words is its last: it has tried smaller micro batches itself.
             is_last_word = any(isinstance(inner, SiennError) for inner in causes(error))

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import ast
 from pathlib import Path
 from typing import Any
 
@@ -108,3 +109,27 @@ def programs_of(service: Service, job_id: str) -> list[Any]:
         if job_id in words and "python" in words[0]:
             found.append(process)
     return found
+
+
+# A detached group stays when the actor that made it dies, as every group does while the actor's job goes on.
+RESERVE = """
+from ray.util.placement_group import placement_group
+group = placement_group([{"CPU": 0.001}], lifetime="detached", name=NAME)
+assert group.wait(60)
+"""
+STATES = """
+from ray.util.placement_group import placement_group_table
+print({facts["name"]: facts["state"] for facts in placement_group_table().values()})
+"""
+
+
+def test_what_a_lost_run_reserved_is_given_back_and_nothing_of_others(service: Service) -> None:
+    service.on_ray(f"NAME = 'of another job'{RESERVE}")
+    free = "from sienn_ray.training.resources import free_placement_groups\nfree_placement_groups()\n"
+    states = service.on_ray(f"NAME = 'own'{RESERVE}{free}{STATES}")
+    service.on_ray(
+        "from ray.util.placement_group import get_placement_group, remove_placement_group\n"
+        "remove_placement_group(get_placement_group('of another job'))"
+    )
+    found = ast.literal_eval(states.strip().splitlines()[-1])
+    assert (found["of another job"], found["own"]) == ("CREATED", "REMOVED")

@@ -6,6 +6,7 @@ import pyarrow as pa
 import pytest
 import ray.exceptions
 import torch
+from ray.train.v2._internal.exceptions import WorkerHealthCheckFailedError
 
 from sienn_ray.errors import (
     ArtifactError,
@@ -179,3 +180,10 @@ def test_a_worker_that_stopped_answering_is_a_lost_one() -> None:
     assert isinstance(found, TrainingError)
     assert found.reason is FailureReason.WORKER_LOST
     assert is_worth_another_try(found)
+
+
+@pytest.mark.parametrize("behind", [ray.exceptions.OutOfMemoryError("killed"), dead_actor(MONITOR_WORDS)])
+def test_what_is_behind_a_failed_health_check_is_looked_at(behind: Exception) -> None:
+    failed = ray.train.TrainingFailedError()
+    failed.__cause__ = WorkerHealthCheckFailedError("A worker health check failed.", failure=behind)
+    assert reason_of(explain(failed, CONFIG, Settings())) is FailureReason.OUT_OF_MEMORY
