@@ -10,6 +10,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+import ray.exceptions
 import ray.train
 from ray.train.torch import TorchTrainer
 
@@ -184,7 +185,7 @@ def _fit_until_it_holds(
         )
         try:
             return _fit(run, settings, storage, spec, rows, resources)
-        except ray.train.TrainingFailedError as error:
+        except (ray.train.TrainingFailedError, ray.exceptions.RayError) as error:  # the latter: of its controller
             free_placement_groups()
             cause = explain(error, run.config, settings)
             # What a worker says in our words is its last: it has tried smaller micro batches itself.

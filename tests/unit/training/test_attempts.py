@@ -1,0 +1,84 @@
+"""When a run's workers are lost, or its memory runs out, and what the next attempt does otherwise."""
+
+from __future__ import annotations
+
+from types import SimpleNamespace
+from typing import Any
+
+import pytest
+import ray.exceptions
+import ray.train
+
+from sienn_ray.errors import FailureReason, TrainingError
+from sienn_ray.settings import Settings
+from sienn_ray.training import trainer
+from sienn_ray.training.config import TrainingConfig
+from sienn_ray.training.reporting import Progress
+from sienn_ray.training.resources import WorkerResources
+
+SETTINGS = Settings(training_max_failures=1)
+RUN: Any = trainer.Run("job", TrainingConfig(base_model="m", batch_size=4), "rows", False, "adapter")
+ROWS: Any = SimpleNamespace(num_train=100, num_eval=0)
+
+
+class Attempts:
+    """Stands in for Ray Train: fails with each of some errors, then succeeds."""
+
+    def __init__(self, *errors: Exception) -> None:
+        self.errors = list(errors)
+        self.micro_batches: list[int | None] = []
+        self.messages: list[str] = []
+        self.num_freed = 0
+
+    def fit(self, _run: Any, _settings: Any, _storage: Any, spec: Any, *_: Any) -> str:
+        self.micro_batches.append(spec.micro_batch_rows)
+        if self.errors:
+            raise self.errors.pop(0)
+        return "trained"
+
+    def free(self) -> None:
+        self.num_freed += 1
+
+    def report(self, progress: Progress) -> None:
+        self.messages.append(progress.message)
+
+
+def attempt(monkeypatch: pytest.MonkeyPatch, *errors: Exception) -> tuple[Attempts, Any]:
+    attempts: Any = Attempts(*errors)
+    resources = WorkerResources(num_workers=1, cpus_per_worker=2, use_gpu=False)
+    monkeypatch.setattr(trainer, "_resources", lambda *_: resources)
+    monkeypatch.setattr(trainer, "wait_until_placeable", lambda *_: None)
+    monkeypatch.setattr(trainer, "free_placement_groups", attempts.free)
+    monkeypatch.setattr(trainer, "_fit", attempts.fit)
+    return attempts, trainer._fit_until_it_holds(RUN, SETTINGS, attempts, None, ROWS)  # type: ignore[arg-type]
+
+
+def failed(cause: Exception) -> Exception:
+    error = ray.train.TrainingFailedError()
+    error.__cause__ = cause
+    return error
+
+
+@pytest.mark.parametrize("wrap", [failed, lambda cause: cause], ids=["worker", "controller"])
+def test_each_time_memory_runs_out_the_micro_batch_is_halved(monkeypatch: pytest.MonkeyPatch, wrap: Any) -> None:
+    killed = ray.exceptions.OutOfMemoryError("killed")
+    attempts, result = attempt(monkeypatch, wrap(killed), wrap(killed))
+    assert result == "trained"
+    assert attempts.micro_batches == [None, 2, 1]
+    assert attempts.messages[0] == "Out of memory; going on with 2 row(s) in a micro batch"
+    assert attempts.num_freed == 2
+
+
+def test_a_micro_batch_of_one_row_is_the_last_to_be_tried(monkeypatch: pytest.MonkeyPatch) -> None:
+    with pytest.raises(TrainingError, match="batch_size=4 and max_length=512; lower either") as caught:
+        attempt(monkeypatch, *[ray.exceptions.OutOfMemoryError("killed")] * 3)
+    assert caught.value.reason is FailureReason.OUT_OF_MEMORY
+
+
+def test_lost_workers_are_replaced_as_often_as_set(monkeypatch: pytest.MonkeyPatch) -> None:
+    lost = failed(ray.exceptions.RayActorError(error_msg="the node is gone"))
+    attempts, result = attempt(monkeypatch, lost)
+    assert (result, attempts.micro_batches) == ("trained", [None, None])
+    with pytest.raises(TrainingError, match="more than SIENN_TRAINING_MAX_FAILURES=1 times") as caught:
+        attempt(monkeypatch, lost, lost)
+    assert caught.value.reason is FailureReason.WORKER_LOST
