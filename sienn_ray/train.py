@@ -52,7 +52,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     """Run one fine-tune; returns the exit code."""
     arguments = _parser().parse_args(argv)
     logging.basicConfig(level=logging.INFO, format="%(asctime)s %(levelname)s %(name)s: %(message)s")
-    # Ray Train looks at its workers this often, and hands over their reports as often; its default is 2 s.
+    # Ray Train looks at its workers this often, and knows of a checkpoint only then; its default is 2 s.
     os.environ.setdefault("RAY_TRAIN_HEALTH_CHECK_INTERVAL_S", "0.2")
     # Its process tells the loop of nodes about to go; ours asks for no such word, and goes on from its last checkpoint.
     os.environ.setdefault("RAY_TRAIN_ENABLE_PREEMPTION_WATCHER", "0")
