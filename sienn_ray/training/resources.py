@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import socket
 import time
 from dataclasses import dataclass
+from typing import Any
 
 import ray
 from ray import PlacementGroupID
@@ -13,6 +15,9 @@ from sienn_ray.errors import FailureReason, TrainingError
 from sienn_ray.settings import Settings
 
 _POLL_S = 1.0
+_CONNECT_TIMEOUT_S = 2.0
+# Ray takes half of this with the defaults of its health checks.
+_NODE_LOSS_TIMEOUT_S = 60.0
 
 # Amounts by Ray's names: CPU, GPU, memory and the like.
 NodeResources = dict[str, float]
@@ -116,6 +121,24 @@ def free_placement_groups() -> None:
         # An id ends with that of the job that it was made in.
         if group_id.endswith(own) and facts["state"] != "REMOVED":
             remove_placement_group(PlacementGroup(PlacementGroupID(bytes.fromhex(group_id))))
+
+
+def wait_until_losses_are_known(timeout_s: float = _NODE_LOSS_TIMEOUT_S) -> None:
+    """Wait until Ray counts no node that is gone: it learns of one by missed health checks, which takes a while.
+
+    Until then workers would be placed there as well, and waited for in vain. Whoever isn't gone takes connections.
+    """
+    deadline = time.monotonic() + timeout_s
+    while any(not _takes_connections(node) for node in ray.nodes() if node["Alive"]) and time.monotonic() < deadline:
+        time.sleep(_POLL_S)
+
+
+def _takes_connections(node: dict[str, Any]) -> bool:
+    try:
+        with socket.create_connection((node["NodeManagerAddress"], node["NodeManagerPort"]), _CONNECT_TIMEOUT_S):
+            return True
+    except OSError:
+        return False
 
 
 def withdraw_request() -> None:

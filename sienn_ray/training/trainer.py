@@ -29,6 +29,7 @@ from sienn_ray.training.resources import (
     alive_nodes,
     choose_resources,
     free_placement_groups,
+    wait_until_losses_are_known,
     wait_until_placeable,
 )
 from sienn_ray.training.run_state import RunState
@@ -205,6 +206,7 @@ def _fit_until_it_holds(
                 words = f"Training workers were lost ({num_failures} time(s)); going on from the last checkpoint"
             logger.warning("%s: %s", words, cause.message)
             reporter.report(Progress.of_phase(Phase.WAITING_FOR_RESOURCES, words))
+            wait_until_losses_are_known()
 
 
 def _fit(

@@ -28,7 +28,7 @@ class Attempts:
         self.errors = list(errors)
         self.micro_batches: list[int | None] = []
         self.messages: list[str] = []
-        self.num_freed = 0
+        self.num_freed = self.num_learned = 0
 
     def fit(self, _run: Any, _settings: Any, _storage: Any, spec: Any, *_: Any) -> str:
         self.micro_batches.append(spec.micro_batch_rows)
@@ -38,6 +38,9 @@ class Attempts:
 
     def free(self) -> None:
         self.num_freed += 1
+
+    def learn_of_losses(self) -> None:
+        self.num_learned += 1
 
     def report(self, progress: Progress) -> None:
         self.messages.append(progress.message)
@@ -49,6 +52,7 @@ def attempt(monkeypatch: pytest.MonkeyPatch, *errors: Exception) -> tuple[Attemp
     monkeypatch.setattr(trainer, "_resources", lambda *_: resources)
     monkeypatch.setattr(trainer, "wait_until_placeable", lambda *_: None)
     monkeypatch.setattr(trainer, "free_placement_groups", attempts.free)
+    monkeypatch.setattr(trainer, "wait_until_losses_are_known", attempts.learn_of_losses)
     monkeypatch.setattr(trainer, "_fit", attempts.fit)
     return attempts, trainer._fit_until_it_holds(RUN, SETTINGS, attempts, None, ROWS)  # type: ignore[arg-type]
 
@@ -79,6 +83,8 @@ def test_lost_workers_are_replaced_as_often_as_set(monkeypatch: pytest.MonkeyPat
     lost = failed(ray.exceptions.RayActorError(error_msg="the node is gone"))
     attempts, result = attempt(monkeypatch, lost)
     assert (result, attempts.micro_batches) == ("trained", [None, None])
+    # Before workers are placed anew, or some would be on a node that is gone.
+    assert attempts.num_learned == 1
     with pytest.raises(TrainingError, match="more than SIENN_TRAINING_MAX_FAILURES=1 times") as caught:
         attempt(monkeypatch, lost, lost)
     assert caught.value.reason is FailureReason.WORKER_LOST

@@ -1,11 +1,20 @@
 from __future__ import annotations
 
+import socket
+import time
+from collections.abc import Iterator
 from typing import Any
 
 import pytest
 
 from sienn_ray.settings import Settings
-from sienn_ray.training.resources import WorkerResources, choose_resources, num_placeable
+from sienn_ray.training import resources
+from sienn_ray.training.resources import (
+    WorkerResources,
+    choose_resources,
+    num_placeable,
+    wait_until_losses_are_known,
+)
 
 
 def choose(num_workers: int | None, nodes: list[dict[str, float]], max_workers: int = 100, **settings: Any) -> Any:
@@ -94,3 +103,42 @@ class TestMinWorkers:
     def test_no_more_are_needed_than_have_something_to_do(self) -> None:
         chosen = choose_resources(Settings(), 8, 2, [{"CPU": 8}], 4)
         assert (chosen.scaling, chosen.needed_workers) == (2, 2)
+
+
+class Nodes:
+    """Ray's table of nodes, of which it comes to know at the third look that the second one is gone."""
+
+    def __init__(self, here: socket.socket, gone: socket.socket) -> None:
+        self._ports = here.getsockname()[1], gone.getsockname()[1]
+        gone.close()
+        self.num_looks = 0
+
+    def nodes(self) -> list[dict[str, Any]]:
+        self.num_looks += 1
+        alive = True, self.num_looks < 3
+        return [
+            {"Alive": is_alive, "NodeManagerAddress": "127.0.0.1", "NodeManagerPort": port}
+            for is_alive, port in zip(alive, self._ports, strict=True)
+        ]
+
+
+@pytest.fixture
+def table(monkeypatch: pytest.MonkeyPatch) -> Iterator[Nodes]:
+    with socket.create_server(("127.0.0.1", 0)) as here, socket.create_server(("127.0.0.1", 0)) as gone:
+        table = Nodes(here, gone)
+        monkeypatch.setattr(resources, "ray", table)
+        monkeypatch.setattr(resources, "_POLL_S", 0.001)
+        yield table
+
+
+def test_a_node_that_takes_no_connections_is_waited_for_until_ray_knows(table: Nodes) -> None:
+    wait_until_losses_are_known()
+    assert table.num_looks == 3
+
+
+def test_a_node_that_ray_never_counts_as_lost_is_not_waited_for_for_ever(table: Nodes) -> None:
+    table.num_looks = -(10**9)
+    started = time.monotonic()
+    wait_until_losses_are_known(timeout_s=0.05)
+    assert time.monotonic() - started >= 0.05
+    assert table.num_looks < 0

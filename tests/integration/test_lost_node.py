@@ -1,0 +1,76 @@
+"""A cluster of two nodes loses one while a run trains on both: the run goes on with the other."""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import signal
+import subprocess
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import psutil
+
+from tests.integration.service import Service, running_service, wait_for
+from tests.integration.test_faults import MANY_ROWS, is_past_first_checkpoint
+
+CPUS_OF_A_NODE = 2
+# Each worker takes a node of its own, so that what is lost with a node is a worker.
+ONE_WORKER_A_NODE = {"SIENN_TRAINING_CPUS_PER_WORKER": str(CPUS_OF_A_NODE)}
+
+
+@contextlib.contextmanager
+def second_node(service: Service, log_path: Path) -> Iterator[subprocess.Popen[bytes]]:
+    """Another node of the service's cluster, in a session of its own that `kill_node` ends as a power cut would."""
+    command = [sys.executable, "-m", "ray.scripts.scripts", "start", "--block", f"--address={service.ray_address}"]
+    command += [f"--num-cpus={CPUS_OF_A_NODE}", "--min-worker-port=0", "--max-worker-port=0"]
+    command += [f"--object-store-memory={100 * 1024**2}"]
+    with log_path.open("wb") as log:
+        node = subprocess.Popen(
+            command, env=service.environment, stdout=log, stderr=subprocess.STDOUT, start_new_session=True
+        )
+    try:
+        wait_for(lambda: num_nodes(service) == 2, "the second node", 120.0)
+        yield node
+    finally:
+        kill_node(node)
+
+
+def kill_node(node: subprocess.Popen[bytes]) -> None:
+    with contextlib.suppress(ProcessLookupError):
+        os.killpg(node.pid, signal.SIGKILL)
+    node.wait()
+
+
+def num_nodes(service: Service) -> int:
+    return int(service.on_ray("print(sum(node['Alive'] for node in ray.nodes()))").strip().splitlines()[-1])
+
+
+def workers_of(pid: int) -> list[psutil.Process]:
+    """Training workers among the processes that a process has started."""
+    found = []
+    for process in psutil.Process(pid).children(recursive=True):
+        with contextlib.suppress(psutil.Error):
+            if process.cmdline()[0].startswith("ray::RayTrainWorker"):
+                found.append(process)
+    return found
+
+
+def test_a_run_goes_on_with_the_workers_that_are_left(tmp_path: Path, hub_home: Path) -> None:
+    with (
+        running_service(tmp_path / "home", hub_home, **ONE_WORKER_A_NODE) as service,
+        second_node(service, tmp_path / "node.log") as node,
+    ):
+        options: dict[str, Any] = {"num_workers": 2, "min_workers": 1, "num_epochs": 4, "batch_size": 2}
+        job_id = service.start(service.upload(MANY_ROWS), **options)
+        service.wait_until(job_id, is_past_first_checkpoint, "the second epoch")
+        assert [len(workers_of(process.pid)) for process in (service.process, node)] == [1, 1]
+        kill_node(node)
+        done = service.wait_for_end(job_id)
+        logs = service.driver_logs_of(job_id)
+    assert done["meta"]["num_workers"] == 1
+    # The epochs before the loss are there once: they weren't trained again.
+    assert [record["epoch"] for record in done["meta"]["loss_history"]] == [0, 1, 2, 3, 4]
+    assert "Resuming after epoch" in logs
