@@ -1,40 +1,63 @@
 """LoRA where each token of a batch has an adapter of its own, or none.
 
-The adapters that are in use stand side by side in one stack for each linear layer, so all tokens go through them in two
-products: x with every A, everything that isn't the token's own set to zero, and the rest with every B. That is Punica's
-and S-LoRA's gathered product (Chen et al. 2023, arXiv:2310.18547; Sheng et al. 2023, arXiv:2311.03285) for hardware on
-which a plain product over a few adapters is cheaper than many small ones.
+The adapters that are in use stand one behind the other in a stack for each linear layer. A step's tokens lie side by
+side by adapter, so two batched products, over as many rows for each adapter as the one with the most has, apply them
+all (the gathered product of Punica and S-LoRA: Chen et al. 2023, arXiv:2310.18547; Sheng et al. 2023,
+arXiv:2311.03285). An adapter with far more tokens than others, as one whose prompt is read, has products of its own.
 """
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
 import torch
-import torch.nn.functional as F  # noqa: N812
 from transformers.pytorch_utils import Conv1D
 
 from sienn_ray.inference.lora_weights import LayerLora, LoraWeights
+from sienn_ray.inference.packed_linear import PackedLinear, packed
 
 # Ranks are rounded up to this, so that adapters of different ranks seldom ask for another layout.
 _R_STEP = 8
+# Rows of batched products, empty ones included, that cost no more than reading the adapters does.
+_CHEAP_ROWS = 64
 
 
 @dataclass(frozen=True)
-class TokenAdapters:
+class Together:
+    """The first tokens of a step, whose adapters are applied in batched products.
+
+    Args:
+        num_places: Places of the stacks, from the first one on.
+        width: Rows for each of them.
+        num_tokens: The tokens.
+        sources: (places * width,) each row's token, any token for a row that is empty; None where rows and tokens are
+            the same.
+        rows: (tokens,) each token's row.
+    """
+
+    num_places: int
+    width: int
+    num_tokens: int
+    sources: torch.Tensor | None
+    rows: torch.Tensor
+
+
+@dataclass(frozen=True)
+class StepAdapters:
     """Which place of the stacks each token of a step uses.
 
     Args:
-        others: (tokens, places * r) bool, where a token's own adapter isn't.
-        places: (tokens,) numbers, one behind the last for tokens without an adapter.
-        num_places: Places in use, from the first one on.
+        together: The first tokens; None is none.
+        alone: Place, first token and end of each adapter that has products of its own.
+        places: (tokens,) each token's place, one behind the last for tokens without an adapter.
     """
 
-    others: torch.Tensor
+    together: Together | None
+    alone: Sequence[tuple[int, int, int]]
     places: torch.Tensor
-    num_places: int
 
 
 class LoraLinear(torch.nn.Module):
@@ -42,17 +65,17 @@ class LoraLinear(torch.nn.Module):
 
     def __init__(self, base: torch.nn.Module, state: LoraState) -> None:
         super().__init__()
-        self.base = base
+        self.base = packed(base) or base
         self._state = state
-        self._is_conv = isinstance(base, Conv1D)
-        self.a: torch.Tensor | None = None  # (places * r, in)
-        self.b: torch.Tensor | None = None  # (places * r, out)
+        self._is_conv = isinstance(self.base, Conv1D)
+        self.a: torch.Tensor | None = None  # (places, in, r)
+        self.b: torch.Tensor | None = None  # (places, r, out)
         self.gains: torch.Tensor | None = None  # (places + 1, out), ones where an adapter has none
         self._used: set[int] = set()
 
     @property
     def weight(self) -> torch.Tensor:
-        """The base layer's, which some architectures look at."""
+        """The base layer's, of which some architectures look at the dtype; its values may not be there."""
         weight: torch.Tensor = self.base.weight  # type: ignore[assignment]
         return weight
 
@@ -62,63 +85,83 @@ class LoraLinear(torch.nn.Module):
         bias: torch.Tensor | None = self.base.bias  # type: ignore[assignment]
         return bias
 
+    @property
+    def shape(self) -> tuple[int, int]:
+        """(out, in)."""
+        rows, columns = self.weight.shape
+        return (columns, rows) if self._is_conv else (rows, columns)
+
     def matrix(self) -> torch.Tensor:
         """The weight as (out, in)."""
+        if isinstance(self.base, PackedLinear):
+            return self.base.matrix()
         return self.weight.t() if self._is_conv else self.weight
 
     def forward(self, x: torch.Tensor) -> torch.Tensor:
         """(..., in) to (..., out)."""
         y: torch.Tensor = self.base(x)
-        tokens = self._state.tokens
-        if tokens is None or not self._used or self.a is None or self.b is None:
+        step = self._state.step
+        if step is None or not self._used or self.a is None or self.b is None:
             return y
-        end = tokens.others.shape[1]
-        flat = y.view(-1, y.shape[-1])
+        tokens, flat = x.view(-1, x.shape[-1]), y.view(-1, y.shape[-1])
         if self.gains is not None:
-            gain = self.gains[tokens.places]
+            gain = self.gains[step.places]
             flat = flat.mul_(gain) if self.bias is None else flat.sub_(self.bias).mul_(gain).add_(self.bias)
-        down = F.linear(x.view(-1, x.shape[-1]), self.a[:end])  # (tokens, places * r)
-        # Filled, not multiplied by zero: of an infinite number, as a diverged adapter gives, that wouldn't be zero.
-        down.masked_fill_(tokens.others, 0.0)
-        flat.addmm_(down, self.b[:end])
+        if step.together is not None:
+            _add_together(flat, tokens, self.a, self.b, step.together)
+        for place, start, end in step.alone:
+            if place in self._used:
+                flat[start:end].addmm_(tokens[start:end] @ self.a[place], self.b[place])
         return y
 
     def lay_out(self, num_places: int, r: int) -> None:
         """Make room, empty, for so many adapters of up to this r."""
-        weight = self.matrix()
-        self.a = weight.new_zeros((num_places * r, weight.shape[1]))
-        self.b = weight.new_zeros((num_places * r, weight.shape[0]))
+        out_size, in_size = self.shape
+        self.a = self.weight.new_zeros((num_places, in_size, r))
+        self.b = self.weight.new_zeros((num_places, r, out_size))
         self.gains = None
         self._used = set()
 
-    def put(self, place: int, r: int, lora: LayerLora | None) -> None:
+    def put(self, place: int, lora: LayerLora | None) -> None:
         """Put an adapter's weights, or none, into a place."""
         assert self.a is not None  # noqa: S101
         assert self.b is not None  # noqa: S101
-        here = slice(place * r, (place + 1) * r)
+        self.a[place].zero_()
+        self.b[place].zero_()
+        if self.gains is not None:
+            self.gains[place] = 1.0
         if lora is None:
             self._used.discard(place)
-        else:
-            self._used.add(place)
-            self.a[here].zero_()[: lora.a.shape[0]] = lora.a
-            self.b[here].zero_()[: lora.a.shape[0]] = lora.b.t()
-        if lora is None or lora.gain is None:
-            if self.gains is not None:
-                self.gains[place] = 1.0
-            if lora is None:
-                self.a[here].zero_()
-                self.b[here].zero_()
             return
-        if self.gains is None:
-            self.gains = self.a.new_ones((self.a.shape[0] // r + 1, self.b.shape[1]))
-        self.gains[place] = lora.gain
+        self._used.add(place)
+        r = lora.a.shape[0]
+        self.a[place, :, :r] = lora.a.t()
+        self.b[place, :r] = lora.b.t()
+        if lora.gain is not None:
+            if self.gains is None:
+                self.gains = self.b.new_ones((self.b.shape[0] + 1, self.b.shape[2]))
+            self.gains[place] = lora.gain
+
+
+def _add_together(y: torch.Tensor, x: torch.Tensor, a: torch.Tensor, b: torch.Tensor, step: Together) -> None:
+    """Add to (tokens, out) what adapters make of (tokens, in).
+
+    Each row has its own adapter only, so a number that isn't one, as a diverged adapter gives, stays in its rows.
+    """
+    shape = (step.num_places, step.width, -1)
+    a, b = a[: step.num_places], b[: step.num_places]
+    if step.sources is None:
+        y[: step.num_tokens].view(shape).baddbmm_(x[: step.num_tokens].view(shape).bmm(a), b)
+        return
+    found = x.index_select(0, step.sources).view(shape).bmm(a).bmm(b)
+    y[: step.num_tokens].add_(found.view(-1, y.shape[1]).index_select(0, step.rows))
 
 
 class LoraState:
     """What all layers look at in a step."""
 
     def __init__(self) -> None:
-        self.tokens: TokenAdapters | None = None
+        self.step: StepAdapters | None = None
 
 
 class LoraStack:
@@ -136,23 +179,34 @@ class LoraStack:
         self._r = 0
 
     @property
-    def weights(self) -> dict[str, torch.Tensor]:
-        """Weights, (out, in), of the layers that adapters can change."""
-        return {name: layer.matrix() for name, layer in self._layers.items()}
+    def layers(self) -> Mapping[str, LoraLinear]:
+        """The layers that adapters can change, by name."""
+        return self._layers
 
-    def use(self, tokens: Sequence[tuple[str | None, int]], adapters: Mapping[str, LoraWeights]) -> None:
+    def use(self, rows: Sequence[tuple[str | None, int]], adapters: Mapping[str, LoraWeights]) -> list[int]:
         """Set what the next forward pass applies.
 
         Args:
-            tokens: An adapter's name or None, and how many tokens of the step it is for, in the step's order.
+            rows: An adapter's name or None, and how many tokens of the step it is for.
             adapters: The weights of those that are named.
+
+        Returns:
+            The rows' numbers in the order in which their tokens have to be.
         """
-        wanted = list(dict.fromkeys(name for name, _ in tokens if name is not None))
-        if not wanted:
-            self._state.tokens = None
-            return
-        self._place(wanted, adapters)
-        self._state.tokens = self._token_adapters(tokens)
+        counts = Counter[str]()
+        for name, num in rows:
+            if name is not None:
+                counts[name] += num
+        if not counts:
+            self._state.step = None
+            return list(range(len(rows)))
+        self._place(list(counts), adapters)
+        together, alone = _divided(counts)
+        ranks = {name: (0, self._places[name]) for name in together}
+        ranks |= {name: (1, self._places[name]) for name in alone}
+        order = sorted(range(len(rows)), key=lambda number: ranks.get(rows[number][0] or "", (2, 0)))
+        self._state.step = self._step(together, alone, counts, sum(num for _, num in rows))
+        return order
 
     def _place(self, wanted: Sequence[str], adapters: Mapping[str, LoraWeights]) -> None:
         """Have every wanted adapter in a place, the places in use being the first ones."""
@@ -172,7 +226,7 @@ class LoraStack:
             del self._places[other]
         self._places[name] = place
         for layer_name, layer in self._layers.items():
-            layer.put(place, self._r, weights.layers.get(layer_name))
+            layer.put(place, weights.layers.get(layer_name))
 
     def _lay_out(self, num_places: int, r: int) -> None:
         self._num_places, self._r = 1 << (num_places - 1).bit_length(), r
@@ -180,20 +234,50 @@ class LoraStack:
         for layer in self._layers.values():
             layer.lay_out(self._num_places, r)
 
-    def _token_adapters(self, tokens: Sequence[tuple[str | None, int]]) -> TokenAdapters:
-        like = next(iter(self._layers.values())).weight
-        used = [self._places[name] for name, _ in tokens if name is not None]
-        num_places = max(used) + 1
-        places = torch.tensor([-1 if name is None else self._places[name] for name, _ in tokens], device=like.device)
-        places = places.repeat_interleave(torch.tensor([num for _, num in tokens], device=like.device))
-        others = places.unsqueeze(1) != torch.arange(num_places, device=like.device)
-        return TokenAdapters(
-            others.repeat_interleave(self._r, dim=1), places.where(places >= 0, self._num_places), num_places
-        )
+    def _step(
+        self, together: Sequence[str], alone: Sequence[str], counts: Mapping[str, int], num_tokens: int
+    ) -> StepAdapters:
+        def by_place(names: Sequence[str]) -> list[tuple[int, int]]:
+            return sorted((self._places[name], counts[name]) for name in names)
+
+        places = [place for place, num in by_place(together) for _ in range(num)]
+        end, spans = len(places), []
+        for place, num in by_place(alone):
+            spans.append((place, end, end + num))
+            places += [place] * num
+            end += num
+        places += [self._num_places] * (num_tokens - end)
+        return StepAdapters(self._together(by_place(together)), spans, self._tensor(places))
+
+    def _together(self, counts: Sequence[tuple[int, int]]) -> Together | None:
+        if not counts:
+            return None
+        width, num_places = max(num for _, num in counts), counts[-1][0] + 1
+        rows = [place * width + number for place, num in counts for number in range(num)]
+        num_tokens = len(rows)
+        sources = None
+        if num_tokens != num_places * width:
+            filled = [0] * (num_places * width)
+            for token, row in enumerate(rows):
+                filled[row] = token
+            sources = self._tensor(filled)
+        return Together(num_places, width, num_tokens, sources, self._tensor(rows))
+
+    def _tensor(self, numbers: Sequence[int]) -> torch.Tensor:
+        return torch.tensor(numbers, dtype=torch.long, device=next(iter(self._layers.values())).weight.device)
 
     def forget(self, name: str) -> None:
         """An adapter has been unloaded; another of this name would be another one."""
         self._places.pop(name, None)
+
+
+def _divided(counts: Mapping[str, int]) -> tuple[list[str], list[str]]:
+    """Those whose tokens go together, and those with so many that the others' rows would be mostly empty."""
+    names = sorted(counts, key=lambda name: counts[name])
+    alone: list[str] = []
+    while len(names) * counts[names[-1]] > max(_CHEAP_ROWS, 2 * sum(counts[name] for name in names)):
+        alone.append(names.pop())
+    return names, alone
 
 
 def _replace_linear_layers(model: Any, state: LoraState) -> Iterator[tuple[str, LoraLinear]]:

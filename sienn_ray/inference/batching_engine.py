@@ -88,7 +88,7 @@ class BatchingEngine:
         self._vocabulary = Vocabulary(self._tokenizer)
         self._base_format = PromptFormat.for_chat(self._tokenizer)
         self._runner = ModelRunner(model, settings.engine_kv_cache_bytes, BLOCK_TOKENS)
-        self._layers = self._runner.lora.weights
+        self._layers = self._runner.lora.layers
         self._pool = BlockPool(self._runner.num_blocks, BLOCK_TOKENS)
         self._unloaded: queue.SimpleQueue[str] = queue.SimpleQueue()
         self._cache = AdapterCache(

@@ -7,7 +7,7 @@ import re
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, Protocol
 
 import torch
 from safetensors import SafetensorError
@@ -25,6 +25,19 @@ _UNSUPPORTED: dict[str, tuple[Any, ...]] = {
     "trainable_token_indices": (None,), "target_parameters": (None, []), "alora_invocation_tokens": (None,),
     "use_bdlora": (None, False), "megatron_config": (None,),
 }  # fmt: skip
+
+
+class BaseLayer(Protocol):
+    """A linear layer of the base model."""
+
+    @property
+    def shape(self) -> tuple[int, int]:
+        """(out, in)."""
+        ...
+
+    def matrix(self) -> torch.Tensor:
+        """The weight, (out, in)."""
+        ...
 
 
 @dataclass(frozen=True)
@@ -58,13 +71,13 @@ class LoraWeights:
         )
 
 
-def read_lora(folder: Path, base_model: str, layers: Mapping[str, torch.Tensor], dtype: torch.dtype) -> LoraWeights:
+def read_lora(folder: Path, base_model: str, layers: Mapping[str, BaseLayer], dtype: torch.dtype) -> LoraWeights:
     """Read an adapter.
 
     Args:
         folder: Where its files are.
         base_model: Hub id of the base model that it is for.
-        layers: Weights, (out, in), of all the base model's linear layers by name.
+        layers: The base model's linear layers by name.
         dtype: What to keep it in.
 
     Raises:
@@ -120,12 +133,12 @@ def _parsed(key: str) -> tuple[str, str]:
 
 
 def _layer(
-    name: str, parts: Mapping[str, torch.Tensor], weight: torch.Tensor, config: Mapping[str, Any], dtype: torch.dtype
+    name: str, parts: Mapping[str, torch.Tensor], base: BaseLayer, config: Mapping[str, Any], dtype: torch.dtype
 ) -> LayerLora:
     if not {"a", "b"} <= parts.keys():
         raise EngineError(f"the adapter has only half of the weights for '{name}'")
     a, b = parts["a"].float(), parts["b"].float()
-    out_size, in_size = weight.shape
+    out_size, in_size = base.shape
     if a.dim() != 2 or b.dim() != 2 or a.shape[1] != in_size or b.shape[0] != out_size or a.shape[0] != b.shape[1]:
         raise EngineError(
             f"the adapter's weights for '{name}' are {list(a.shape)} and {list(b.shape)}; the layer takes "
@@ -140,7 +153,7 @@ def _layer(
         if "magnitude" not in parts:
             raise EngineError(f"the adapter uses DoRA and has no magnitudes for '{name}'")
         # Norms of the rows of the changed weights, as PEFT takes them.
-        gain = parts["magnitude"].float().flatten() / (weight.float() + b @ a).norm(dim=1)
+        gain = parts["magnitude"].float().flatten() / (base.matrix().float() + b @ a).norm(dim=1)
         b = b * gain.unsqueeze(1)
     return LayerLora(a.to(dtype).contiguous(), b.to(dtype).contiguous(), None if gain is None else gain.to(dtype))
 

@@ -14,6 +14,7 @@ from sienn_ray.inference import paged_attention
 from sienn_ray.inference.batched_lora import LoraStack
 from sienn_ray.inference.kv_blocks import runs
 from sienn_ray.inference.lora_weights import LoraWeights
+from sienn_ray.inference.packed_linear import packed
 from sienn_ray.inference.paged_attention import KvCache, PagedStep, RowSpan
 
 logger = logging.getLogger(__name__)
@@ -69,6 +70,9 @@ class ModelRunner:
         self._block_tokens = block_tokens
         expected = self._plain_logits()
         self.lora = LoraStack(model)
+        head = model.get_output_embeddings()
+        if isinstance(head, torch.nn.Linear) and (packed_head := packed(head)) is not None:
+            model.set_output_embeddings(packed_head)
         self._cache = KvCache(-(-_PROBE_TOKENS // block_tokens) * block_tokens)
         self.has_cache = self._can_page(expected)
         self.num_blocks = self._num_blocks(cache_bytes)
@@ -114,8 +118,9 @@ class ModelRunner:
         slots: list[int] = []
         positions: list[int] = []
         ids: list[int] = []
-        wanted: list[int] = []
-        for row in rows:
+        last: dict[int, int] = {}
+        for number in self.lora.use([(row.adapter, row.num_new) for row in rows], adapters):
+            row = rows[number]
             num = row.num_new
             own = self._runs_between(row.blocks, row.num_before, num)
             context = tuple(runs(row.blocks, self._block_tokens, row.num_before))
@@ -124,16 +129,14 @@ class ModelRunner:
             positions += range(row.num_before, row.num_before + num)
             for start, length in own:
                 slots += range(start, start + length)
-            if row.wants_logits:
-                wanted.append(len(ids) - 1)
-        self.lora.use([(row.adapter, row.num_new) for row in rows], adapters)
+            last[number] = len(ids) - 1
         paged = PagedStep(self._cache, self._tensor(slots), spans)
         logits: torch.Tensor = self._model(
             input_ids=self._tensor(ids).unsqueeze(0),
             position_ids=self._tensor(positions).unsqueeze(0),
             use_cache=False,
             paged=paged,
-            logits_to_keep=self._tensor(wanted),
+            logits_to_keep=self._tensor([last[number] for number, row in enumerate(rows) if row.wants_logits]),
         ).logits[0]
         return logits.float()
 

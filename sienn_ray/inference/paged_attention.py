@@ -20,7 +20,7 @@ NAME = "sienn_paged"
 
 
 class KvCache:
-    """Keys and values of all requests, (key heads, slots, head size) for each layer, made when a layer is first seen.
+    """Keys and values of all requests, (1, key heads, slots, head size) for each layer, made when it is first seen.
 
     Args:
         num_slots: Tokens that fit in.
@@ -42,12 +42,12 @@ class KvCache:
         if layer not in self._layers:
             self._layers[layer] = (self._room(key), self._room(value))
         keys, values = self._layers[layer]
-        keys.index_copy_(1, slots, key[0])
-        values.index_copy_(1, slots, value[0])
+        keys.index_copy_(2, slots, key)
+        values.index_copy_(2, slots, value)
         return keys, values
 
     def _room(self, like: torch.Tensor) -> torch.Tensor:
-        return like.new_empty((like.shape[1], self.num_slots, like.shape[3]))
+        return like.new_empty((1, like.shape[1], self.num_slots, like.shape[3]))
 
 
 @dataclass(frozen=True)
@@ -72,7 +72,6 @@ class RowSpan:
         return sum(length for _, length in self.context)
 
 
-@dataclass(frozen=True)
 class PagedStep:
     """What attention has to know of a step.
 
@@ -82,9 +81,23 @@ class PagedStep:
         rows: The requests.
     """
 
-    cache: KvCache
-    slots: torch.Tensor
-    rows: Sequence[RowSpan]
+    def __init__(self, cache: KvCache, slots: torch.Tensor, rows: Sequence[RowSpan]) -> None:
+        self.cache = cache
+        self.slots = slots
+        self.rows = rows
+        # Those that decode and whose keys lie in one piece, which most do: (token, first slot, slots), worked out once
+        # for all layers.
+        self.single: list[tuple[int, int, int]] = []
+        self.others: list[RowSpan] = []
+        for row in rows:
+            parts = _neighbours(row.context + row.own) if row.num_tokens == 1 else []
+            if len(parts) == 1:
+                self.single.append((row.start, *parts[0]))
+            else:
+                self.others.append(row)
+        self.are_all_single = [token for token, _, _ in self.single] == list(range(len(slots)))
+        self.single_tokens = torch.tensor([token for token, _, _ in self.single], device=slots.device)
+        self.longest = max((row.num_before + row.num_tokens for row in rows), default=0)
 
 
 def register() -> None:
@@ -124,19 +137,37 @@ def paged_attention(
     keys, values = paged.cache.write(int(module.layer_idx), paged.slots, key, value)  # type: ignore[arg-type]
     num_heads, num_tokens, head_size = query.shape[1:]
     num_key_heads = key.shape[1]
-    # Heads that share a key head become rows of one product: (key heads, heads of each, tokens, head size)
-    grouped = query.view(num_key_heads, num_heads // num_key_heads, num_tokens, head_size)
-    output = value.new_empty((num_key_heads, num_heads // num_key_heads, num_tokens, value.shape[3]))
+    # Heads that share a key head become rows of one product: (tokens, key heads, heads of each, head size)
+    grouped = query[0].transpose(0, 1).reshape(num_tokens, num_key_heads, -1, head_size)
     scale = scaling if scaling is not None else head_size**-0.5
-    for row in paged.rows:
-        here = slice(row.start, row.start + row.num_tokens)
-        is_plain = softcap is None and (sliding_window is None or row.num_before + row.num_tokens <= sliding_window)
-        if is_plain:
-            result = _plain(grouped[:, :, here], keys, values, row, scale)
-        else:
-            result = _general(grouped[:, :, here], keys, values, row, scale, sliding_window, softcap)
-        output[:, :, here] = result
-    return output.view(1, num_heads, num_tokens, -1).transpose(1, 2), None
+    is_plain = softcap is None and (sliding_window is None or paged.longest <= sliding_window)
+    if is_plain and paged.are_all_single:
+        output = _single(grouped, keys, values, paged, scale)
+    else:
+        output = value.new_empty((num_tokens, num_key_heads, num_heads // num_key_heads, value.shape[3]))
+        if is_plain and paged.single:
+            single = _single(grouped[paged.single_tokens], keys, values, paged, scale)
+            output.index_copy_(0, paged.single_tokens, single)
+        for row in paged.others if is_plain else paged.rows:
+            here = slice(row.start, row.start + row.num_tokens)
+            of_row = grouped[here].permute(1, 2, 0, 3)
+            if is_plain:
+                result = _plain(of_row, keys, values, row, scale)
+            else:
+                result = _general(of_row, keys[0], values[0], row, scale, sliding_window, softcap)
+            output[here] = result.permute(2, 0, 1, 3)
+    return output.view(1, num_tokens, num_heads, -1), None
+
+
+def _single(
+    queries: torch.Tensor, keys: torch.Tensor, values: torch.Tensor, paged: PagedStep, scale: float
+) -> torch.Tensor:
+    """Requests with one token each: (requests, key heads, group, size), each over all of its own keys."""
+    found = [
+        _kernel(query, keys.narrow(2, start, length), values.narrow(2, start, length), scale, is_causal=False)[0]
+        for query, (_, start, length) in zip(torch.split(queries, 1), paged.single, strict=True)
+    ]
+    return torch.cat(found)
 
 
 def _plain(query: torch.Tensor, keys: torch.Tensor, values: torch.Tensor, row: RowSpan, scale: float) -> torch.Tensor:
@@ -152,7 +183,7 @@ def _plain(query: torch.Tensor, keys: torch.Tensor, values: torch.Tensor, row: R
     for part in row.context:
         out, weight = _attend(flat, keys, values, part, scale)
         found.append((out.view(*query.shape[:3], -1), weight.view(query.shape[:3])))
-    key, value = (_gathered(tensor, row.own).expand(-1, query.shape[1], -1, -1) for tensor in (keys, values))
+    key, value = (_gathered(tensor[0], row.own).expand(-1, query.shape[1], -1, -1) for tensor in (keys, values))
     found.append(_kernel(query, key, value, scale, is_causal=True))
     return _joined(found)
 
@@ -178,8 +209,7 @@ def _attend(
     query: torch.Tensor, keys: torch.Tensor, values: torch.Tensor, part: tuple[int, int], scale: float
 ) -> tuple[torch.Tensor, torch.Tensor]:
     """Attend to all of one part of the cache; `query` is (1, key heads, queries, size)."""
-    here = slice(part[0], part[0] + part[1])
-    return _kernel(query, keys[:, here].unsqueeze(0), values[:, here].unsqueeze(0), scale, is_causal=False)
+    return _kernel(query, keys.narrow(2, *part), values.narrow(2, *part), scale, is_causal=False)
 
 
 def _kernel(

@@ -56,7 +56,7 @@ def prompts(seed: int) -> list[list[int]]:
 
 
 def read(runner: ModelRunner, folder: Path) -> LoraWeights:
-    return read_lora(folder, BASE, runner.lora.weights, torch.float32)
+    return read_lora(folder, BASE, runner.lora.layers, torch.float32)
 
 
 @pytest.mark.parametrize(("architecture", "configs"), [("llama", CONFIGS), ("qwen2", CONFIGS), ("gpt2", GPT2_CONFIGS)])

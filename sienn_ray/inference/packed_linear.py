@@ -1,0 +1,80 @@
+"""Linear layers whose weights lie as the CPU reads them in a product.
+
+A step of an engine is a product of few rows with every weight there is. Intel's MKL, which PyTorch calls, brings a
+weight into blocks for that each time anew, which takes longer than the product; here that is done once. The operators
+are those that PyTorch's own compiler uses for constant weights. A weight is packed for one number of rows and used for
+all, which isn't promised to work, so each shape is tried out first, and where it doesn't work layers stay as they are.
+"""
+
+from __future__ import annotations
+
+import logging
+from functools import cache
+
+import torch
+import torch.nn.functional as F  # noqa: N812
+from transformers.pytorch_utils import Conv1D
+
+logger = logging.getLogger(__name__)
+
+# Rows that a weight is packed for; this many are typical of a step, and others take as long or little longer.
+_PACKED_FOR = 16
+_TRIED_ROWS = (1, 2, 3, 5, 8, 13, 16, 31, 32, 64, 100, 256)
+_TOLERANCE = 1e-5
+
+
+class PackedLinear(torch.nn.Module):
+    """y = x W' + b in float32, over packed W.
+
+    Args:
+        weight: (out, in).
+        bias: (out,), or None.
+    """
+
+    def __init__(self, weight: torch.Tensor, bias: torch.Tensor | None) -> None:
+        super().__init__()
+        self.out_features, self.in_features = weight.shape
+        self.bias = bias
+        self._packed = torch.ops.mkl._mkl_reorder_linear_weight(weight.contiguous(), _PACKED_FOR)
+        # The operator wants the weight as well, for numbers of rows that it wasn't packed for, and looks at its shape.
+        self.weight = weight.new_zeros((1, 1)).expand(weight.shape)
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        """(..., in) to (..., out)."""
+        num_rows = x.numel() // self.in_features
+        y: torch.Tensor = torch.ops.mkl._mkl_linear(x.contiguous(), self._packed, self.weight, self.bias, num_rows)
+        return y
+
+    def matrix(self) -> torch.Tensor:
+        """The weight, (out, in), exactly: what the layer makes of each unit vector."""
+        rows = torch.eye(self.in_features)
+        columns: torch.Tensor = torch.ops.mkl._mkl_linear(rows, self._packed, self.weight, None, self.in_features)
+        return columns.t().contiguous()
+
+
+@torch.inference_mode()
+def packed(linear: torch.nn.Module) -> PackedLinear | None:
+    """A linear layer (also of GPT-2's kind) over packed weights, or None where that can't be had."""
+    weight = linear.weight.detach()  # type: ignore[operator]
+    weight = weight.t() if isinstance(linear, Conv1D) else weight
+    if weight.device.type != "cpu" or weight.dtype is not torch.float32 or not _holds_for(*weight.shape):
+        return None
+    bias: torch.Tensor | None = linear.bias  # type: ignore[assignment]
+    return PackedLinear(weight, None if bias is None else bias.detach())
+
+
+@cache
+def _holds_for(out_features: int, in_features: int) -> bool:
+    """Whether a weight of this shape that is packed for one number of rows gives the right product for others."""
+    if not torch._C.has_mkl or not hasattr(torch.ops.mkl, "_mkl_linear"):
+        return False
+    generator = torch.Generator().manual_seed(0)
+    weight = torch.randn((out_features, in_features), generator=generator)
+    layer = PackedLinear(weight, None)
+    for num_rows in _TRIED_ROWS:
+        x = torch.randn((num_rows, in_features), generator=generator)
+        expected = F.linear(x, weight)
+        if not torch.allclose(layer(x), expected, rtol=0.0, atol=_TOLERANCE * float(expected.abs().max())):
+            logger.warning("packed weights of %d x %d give wrong products here", out_features, in_features)
+            return False
+    return True
