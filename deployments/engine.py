@@ -5,10 +5,12 @@ from __future__ import annotations
 import asyncio
 from collections.abc import AsyncGenerator
 
+import ray
 from ray import serve
 from ray.serve import Application
 
 from deployments.metrics_sender import MetricsSender, send_to_tracker
+from sienn_ray import catalog
 from sienn_ray.errors import EngineError
 from sienn_ray.inference.engine import Engine, GenerationDelta, GenerationRequest, GenerationResult
 from sienn_ray.inference.metered import MeteredEngine
@@ -18,6 +20,8 @@ from sienn_ray.settings import Settings
 
 # Whatever an engine's own cache holds, routers needn't know more of a replica.
 _MAX_REPORTED_ADAPTERS = 64
+# A queue that is gone sooner than another replica would have loaded the base model needs none.
+_UPSCALE_DELAY_S = 10.0
 
 
 class EngineDeployment:
@@ -54,6 +58,18 @@ class EngineDeployment:
             raise EngineError(
                 f"a step of {self._base_model} has taken {self._engine.stuck_s:.0f} s (SIENN_ENGINE_STEP_TIMEOUT_S)"
             )
+
+    async def ready(self) -> None:
+        """Answer, as only a replica can that has loaded the base model."""
+
+    async def prefetch(self, adapter_id: str, adapter_key: str) -> None:
+        """Load an adapter before it is asked for.
+
+        Raises:
+            SiennError: It can't be loaded.
+        """
+        await self._hold(adapter_id)
+        await asyncio.to_thread(self._engine.load_adapter, adapter_id, adapter_key)
 
     async def generate(self, request: GenerationRequest) -> GenerationResult:
         """Answer one request; a caller that goes away ends it at the next token.
@@ -99,14 +115,32 @@ class EngineDeployment:
 
 
 def build_engine(base_model: str, settings: Settings) -> Application:
-    """The application that serves one base model."""
-    max_open = settings.engine_max_queue + settings.engine_max_batch
+    """The application that serves one base model; without requests it comes to have no replica."""
     deployment = serve.deployment(
         EngineDeployment,
         name="Engine",
-        max_ongoing_requests=max_open,
+        max_ongoing_requests=settings.engine_max_queue + settings.engine_max_batch,
         max_queued_requests=settings.engine_max_queue,
         health_check_timeout_s=30,
-        ray_actor_options={"num_cpus": settings.engine_num_cpus, "num_gpus": settings.engine_num_gpus},
+        # A replica that is replaced or no longer needed answers first what it has begun.
+        graceful_shutdown_timeout_s=settings.generation_timeout_s,
+        autoscaling_config={
+            "min_replicas": settings.engine_min_replicas,
+            "initial_replicas": max(1, settings.engine_min_replicas),
+            "max_replicas": settings.engine_max_replicas,
+            # More than a batch is a queue, which another replica would shorten.
+            "target_ongoing_requests": settings.engine_max_batch,
+            "upscale_delay_s": _UPSCALE_DELAY_S,
+            "downscale_delay_s": settings.engine_idle_timeout_s,
+        },
+        ray_actor_options={"num_cpus": settings.engine_num_cpus, "num_gpus": _num_gpus(base_model, settings)},
     )
     return deployment.bind(base_model, settings)
+
+
+def _num_gpus(base_model: str, settings: Settings) -> float:
+    """As the settings say, or else the catalog's share on a cluster that has GPUs."""
+    if settings.engine_num_gpus is not None:
+        return settings.engine_num_gpus
+    has_gpus = ray.cluster_resources().get("GPU", 0) > 0
+    return catalog.num_gpus(base_model) if has_gpus else 0.0

@@ -1,38 +1,26 @@
-"""Finds the engine of a base model, and starts it when it is first needed."""
+"""Asks the engine of a base model, and asks again where a replica is lost before it has said anything."""
 
 from __future__ import annotations
 
 import asyncio
 import contextlib
-import re
-import time
-from collections import defaultdict
-from collections.abc import AsyncGenerator, Iterator
+from collections.abc import AsyncGenerator, Awaitable, Callable, Iterator
 from contextlib import contextmanager
-from typing import Any
+from typing import Any, TypeVar
 
-from ray import serve
 from ray.exceptions import RayActorError, RayTaskError
 from ray.serve.exceptions import BackPressureError
 
-from deployments.engine import build_engine
-from sienn_ray.errors import CapacityError, EngineError, SiennError
+from deployments.engine_starts import EngineStarts
+from sienn_ray.errors import CapacityError, SiennError
 from sienn_ray.inference.engine import GenerationDelta, GenerationRequest, GenerationResult
 from sienn_ray.settings import Settings
 
+# A request that ends its replica each time must not end all the others that come after it.
+_MAX_TRIES = 3
 _POLL_S = 0.2
-_MAX_MESSAGE_CHARS = 1000
-APPLICATION_PREFIX = "engine-"
 
-
-def application_name(base_model: str) -> str:
-    """Name of the Serve application that holds a base model."""
-    return APPLICATION_PREFIX + re.sub(r"[^A-Za-z0-9._-]", "--", base_model)
-
-
-def base_model_of(name: str) -> str:
-    """The base model of such an application. A hub id has at most one slash and never two dashes side by side."""
-    return name.removeprefix(APPLICATION_PREFIX).replace("--", "/")
+_Answer = TypeVar("_Answer")
 
 
 class ServeEngines:
@@ -44,56 +32,124 @@ class ServeEngines:
 
     def __init__(self, settings: Settings) -> None:
         self._settings = settings
-        self._starting: defaultdict[str, asyncio.Lock] = defaultdict(asyncio.Lock)
+        self._starts = EngineStarts(settings)
 
-    async def generate(self, base_model: str, request: GenerationRequest) -> GenerationResult:
+    async def generate(
+        self, base_model: str, request: GenerationRequest, start_wait_s: float | None = None
+    ) -> GenerationResult:
         """Answer one request; a caller that is cancelled ends it at its replica.
 
-        Raises:
-            SiennError: What the engine raised; `CapacityError` when it is too busy, too slow, or lost.
-        """
-        handle = _choosing_by_adapter(await self._engine(base_model), request)
-        response = handle.generate.remote(request)
-        with self._translated(base_model):
-            try:
-                async with asyncio.timeout(self._settings.generation_timeout_s):
-                    result: GenerationResult = await response
-                    return result
-            except (TimeoutError, asyncio.CancelledError):
-                _cancel(response)
-                raise
+        Args:
+            base_model: Hub id.
+            request: What to generate.
+            start_wait_s: How long to wait where the engine has to be started first; None is as long as settings allow.
 
-    async def stream(self, base_model: str, request: GenerationRequest) -> AsyncGenerator[GenerationDelta]:
+        Raises:
+            SiennError: What the engine raised; `CapacityError` when it is starting, too busy, too slow, or lost.
+        """
+
+        async def ask() -> GenerationResult:
+            handle = _choosing_by_adapter(await self._starts.ready(base_model, start_wait_s), request)
+            response = handle.generate.remote(request)
+            with self._translated():
+                try:
+                    async with asyncio.timeout(self._settings.generation_timeout_s):
+                        result: GenerationResult = await response
+                except (TimeoutError, asyncio.CancelledError):
+                    _cancel(response)
+                    raise
+            self._starts.note_answer(base_model)
+            return result
+
+        return await self._until_it_holds(base_model, ask)
+
+    async def stream(
+        self, base_model: str, request: GenerationRequest, start_wait_s: float | None = None
+    ) -> AsyncGenerator[GenerationDelta]:
         """Answer one request piece by piece; closing the generator ends it at its replica.
+
+        Args:
+            base_model: Hub id.
+            request: What to generate.
+            start_wait_s: See `generate`.
 
         Raises:
             SiennError: See `generate`, before the first piece; what fails later is the last one's error.
         """
-        handle = _choosing_by_adapter(await self._engine(base_model), request, stream=True)
-        deadline = asyncio.get_running_loop().time() + self._settings.generation_timeout_s
-        response = handle.stream.remote(request)
-        is_begun = is_whole = False
+        response: Any = None
+        latest = 0.0
+        is_whole = False
+
+        async def ask() -> GenerationDelta:
+            nonlocal response, latest
+            handle = _choosing_by_adapter(await self._starts.ready(base_model, start_wait_s), request, stream=True)
+            response = handle.stream.remote(request)
+            latest = asyncio.get_running_loop().time() + self._settings.generation_timeout_s
+            delta = await self._next(base_model, response, latest)
+            if delta.error is not None:
+                raise delta.error
+            return delta
+
         try:
-            while not is_whole:
-                with self._translated(base_model):
-                    async with asyncio.timeout_at(deadline):
-                        delta: GenerationDelta = await anext(response)
+            delta = await self._until_it_holds(base_model, ask)
+            while True:
                 is_whole = delta.is_last
-                if delta.error is not None and not is_begun:
-                    raise delta.error
-                is_begun = True
                 yield delta
-        except SiennError as error:
-            if not is_begun:
-                raise
-            yield GenerationDelta(error=error)
+                if is_whole:
+                    return
+                failure: SiennError
+                try:
+                    delta = await self._next(base_model, response, latest)
+                    continue
+                except SiennError as error:
+                    failure = error
+                except (RayActorError, BackPressureError) as error:
+                    self._starts.note_loss(base_model)
+                    failure = self._refusal(base_model, error)
+                yield GenerationDelta(error=failure)
+                return
         finally:
-            if not is_whole:
+            if response is not None and not is_whole:
                 _cancel(response)
 
+    async def _next(self, base_model: str, response: Any, latest: float) -> GenerationDelta:
+        with self._translated():
+            async with asyncio.timeout_at(latest):
+                delta: GenerationDelta = await anext(response)
+        self._starts.note_answer(base_model)
+        return delta
+
+    async def _until_it_holds(self, base_model: str, ask: Callable[[], Awaitable[_Answer]]) -> _Answer:
+        """Ask again where a replica was lost; nothing of such an answer has been seen by anybody.
+
+        Raises:
+            SiennError: What was raised instead, or the last loss.
+        """
+        num_losses = 0
+        while True:
+            try:
+                return await ask()
+            except RayActorError as error:
+                self._starts.note_loss(base_model)
+                num_losses += 1
+                if num_losses == _MAX_TRIES:
+                    raise self._refusal(base_model, error) from error
+            except BackPressureError as error:
+                # Those that were lost come back all at once, more of them than a queue takes beside what is computed.
+                if not num_losses:
+                    raise self._refusal(base_model, error) from None
+                await asyncio.sleep(_POLL_S)
+
+    def _refusal(self, base_model: str, error: Exception) -> CapacityError:
+        """A lost replica, or a queue that is full, in our words."""
+        if isinstance(error, BackPressureError):
+            limit = self._settings.engine_max_queue
+            return CapacityError(f"{limit} requests wait for {base_model} already (SIENN_ENGINE_MAX_QUEUE)")
+        return CapacityError(f"the engine of {base_model} was lost while it answered; ask again")
+
     @contextmanager
-    def _translated(self, base_model: str) -> Iterator[None]:
-        """Errors of a request to an engine as this project's own."""
+    def _translated(self) -> Iterator[None]:
+        """What goes wrong with a request as this project's own errors, but for what asking again may mend."""
         try:
             yield
         except TimeoutError:
@@ -102,42 +158,9 @@ class ServeEngines:
                 "lower max_new_tokens or try again later",
                 retry_after_s=30,
             ) from None
-        except BackPressureError:
-            raise CapacityError(
-                f"{self._settings.engine_max_queue} requests wait for {base_model} already (SIENN_ENGINE_MAX_QUEUE)"
-            ) from None
-        except RayActorError as error:
-            raise CapacityError(f"the engine of {base_model} was lost while it answered; ask again") from error
         except RayTaskError as error:
             cause = getattr(error, "cause", None)
             raise cause if isinstance(cause, SiennError) else error from None
-
-    async def _engine(self, base_model: str) -> Any:
-        """Handle of the base model's engine, once it is ready."""
-        async with self._starting[base_model]:
-            try:
-                return await asyncio.to_thread(self._ensure_running, base_model)
-            except TimeoutError:
-                raise CapacityError(
-                    f"the engine of {base_model} is still loading after {self._settings.engine_start_timeout_s:.0f} s "
-                    "(SIENN_ENGINE_START_TIMEOUT_S)",
-                    retry_after_s=30,
-                ) from None
-
-    def _ensure_running(self, base_model: str) -> Any:
-        """Start the engine unless somebody has; waits until it is ready."""
-        name = application_name(base_model)
-        deadline = time.monotonic() + self._settings.engine_start_timeout_s
-        if _status(name) in {None, "DEPLOY_FAILED", "NOT_STARTED"}:
-            target = serve.RunTarget(build_engine(base_model, self._settings), name=name, route_prefix=None)
-            serve.run_many([target], wait_for_applications_running=False)
-        while (status := _status(name)) != "RUNNING":
-            if status == "DEPLOY_FAILED":
-                raise EngineError(f"the engine of {base_model} couldn't be started: {_why(name)}")
-            if time.monotonic() > deadline:
-                raise TimeoutError
-            time.sleep(_POLL_S)
-        return serve.get_app_handle(name)
 
 
 def _choosing_by_adapter(handle: Any, request: GenerationRequest, **options: Any) -> Any:
@@ -149,13 +172,3 @@ def _cancel(response: Any) -> None:
     """End a request at its replica, or take it out of the queue; one that has failed by itself tells nobody again."""
     with contextlib.suppress(Exception):
         response.cancel()
-
-
-def _status(name: str) -> str | None:
-    application = serve.status().applications.get(name)
-    return None if application is None else str(application.status.value)
-
-
-def _why(name: str) -> str:
-    application = serve.status().applications.get(name)
-    return "it is gone" if application is None else application.message[-_MAX_MESSAGE_CHARS:]

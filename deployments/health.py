@@ -9,8 +9,8 @@ import ray
 from ray import serve
 from ray.util import list_named_actors
 
-from deployments.engines import APPLICATION_PREFIX, base_model_of
 from sienn_ray.api.cluster import EngineState, EngineStateName, Nodes
+from sienn_ray.inference.applications import APPLICATION_PREFIX, base_model_of, num_running
 
 _STATES: dict[str, EngineStateName] = {
     "NOT_STARTED": "starting",
@@ -20,7 +20,6 @@ _STATES: dict[str, EngineStateName] = {
     "DEPLOY_FAILED": "failed",
     "UNHEALTHY": "failed",
 }
-_RUNNING_REPLICA = "RUNNING"
 _MAX_MESSAGE_CHARS = 300
 
 
@@ -58,12 +57,9 @@ def engine_states(applications: Mapping[str, Any]) -> list[EngineState]:
 
 def _engine_state(name: str, application: Any) -> EngineState:
     state = _STATES.get(str(application.status.value), "failed")
-    num_replicas = sum(
-        count
-        for deployment in application.deployments.values()
-        for replica_state, count in deployment.replica_states.items()
-        if str(getattr(replica_state, "value", replica_state)) == _RUNNING_REPLICA
-    )
+    num_replicas = num_running(application)
+    if state == "running" and num_replicas == 0:
+        state = "idle"
     message = _first_line(application.message) if state == "failed" else None
     return EngineState(base_model_of(name), state, num_replicas, message)
 

@@ -40,6 +40,8 @@ class CatalogEntry:
     max_length: int
     learning_rate: float
     description: str
+    # Share of a GPU that an engine takes, its cache of keys and values and its adapters included.
+    num_gpus: float = 1.0
 
 
 CATALOG: tuple[CatalogEntry, ...] = (
@@ -53,6 +55,7 @@ CATALOG: tuple[CatalogEntry, ...] = (
         max_length=1024,
         learning_rate=3e-4,
         description="Smallest Qwen 2.5. For trying a dataset out quickly and for simple tasks.",
+        num_gpus=0.25,
     ),
     CatalogEntry(
         "Qwen/Qwen2.5-1.5B-Instruct",
@@ -64,6 +67,7 @@ CATALOG: tuple[CatalogEntry, ...] = (
         max_length=1024,
         learning_rate=2e-4,
         description="A balance of quality and speed that fits most tasks.",
+        num_gpus=0.5,
     ),
     CatalogEntry(
         "Qwen/Qwen2.5-3B-Instruct",
@@ -97,6 +101,7 @@ CATALOG: tuple[CatalogEntry, ...] = (
         max_length=512,
         learning_rate=5e-4,
         description="Small enough to fine-tune on a laptop's CPU within minutes; comes as a PyPI package.",
+        num_gpus=0.25,
     ),
 )
 
@@ -274,3 +279,8 @@ def _is_native(model_type: str) -> bool:
         return False
     module = f"transformers.models.{model_type.replace('-', '_')}"
     return importlib.util.find_spec(module) is not None
+
+
+def num_gpus(base_model: str) -> float:
+    """Share of a GPU that an engine takes; a whole one for a base model that the catalog doesn't have."""
+    return next((entry.num_gpus for entry in CATALOG if entry.id == base_model), 1.0)

@@ -7,7 +7,7 @@ arguments in `serveconfig.yaml`. docs/settings.md lists them, and a test compare
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any, Literal, Self
 
 from pydantic import Field, model_validator
 from pydantic_settings import BaseSettings, SettingsConfigDict
@@ -86,7 +86,16 @@ class Settings(BaseSettings):
     adapter_cache_max_count: int = Field(16, ge=1, description="Adapters that an engine keeps loaded.")
     adapter_cache_max_bytes: int = Field(2 * GIB, gt=0, description="Bytes of adapters that an engine keeps loaded.")
     engine_num_cpus: float = Field(0.0, ge=0, description="CPUs that an engine replica reserves.")
-    engine_num_gpus: float = Field(0.0, ge=0, description="GPUs that an engine replica reserves.")
+    engine_num_gpus: float | None = Field(
+        None, ge=0, description="GPUs that an engine replica reserves; by default the catalog's, where there are any."
+    )
+    engine_min_replicas: int = Field(
+        0, ge=0, description="Replicas that an engine keeps without requests; 0 frees its memory."
+    )
+    engine_max_replicas: int = Field(1, ge=1, description="Replicas that an engine grows to while requests wait.")
+    engine_idle_timeout_s: float = Field(
+        600.0, gt=0, description="Seconds of few or no requests after which an engine's replicas become fewer."
+    )
     engine_max_queue: int = Field(64, ge=1, description="Requests that may wait at an engine; more get a 503.")
     engine_max_batch: int = Field(32, ge=1, description="Requests that an engine works on at a time.")
     engine_step_tokens: int = Field(
@@ -108,6 +117,15 @@ class Settings(BaseSettings):
     metrics_flush_s: float = Field(
         5.0, gt=0, description="Seconds between two batches of counted metrics that a process sends to the tracker."
     )
+
+    @model_validator(mode="after")
+    def _check_replicas(self) -> Self:
+        if self.engine_min_replicas > self.engine_max_replicas:
+            raise ValueError(
+                f"engine_min_replicas={self.engine_min_replicas} is more than "
+                f"engine_max_replicas={self.engine_max_replicas}"
+            )
+        return self
 
     @model_validator(mode="before")
     @classmethod

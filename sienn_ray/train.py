@@ -27,6 +27,7 @@ import ray
 from sienn_ray import catalog
 from sienn_ray.datasets import intake
 from sienn_ray.errors import FailureReason, InvalidDatasetError, NotFoundError, SiennError, TrainingError
+from sienn_ray.inference.applications import prefetch
 from sienn_ray.jobs.client import NAMESPACE, ask, get_or_create_tracker
 from sienn_ray.jobs.schema import DatasetRecord, JobRecord, JobStatus, utc_now
 from sienn_ray.jobs.session import TrainingSession
@@ -251,6 +252,7 @@ def _run(
     # Not before: until the end is noted, another attempt may have to pick the checkpoints up.
     if _is_completed(job.id):
         delete_checkpoints(run, settings)
+        prefetch(job.config.base_model, job.id, job.adapter_key)
     logger.info("job %s completed", job.id)
     return 0
 

@@ -39,6 +39,7 @@ class FakeEngines:
         self.hangs = False
         self.num_running = 0
         self.asked: list[tuple[str, GenerationRequest]] = []
+        self.start_waits: list[float | None] = []
         self.result = GenerationResult(
             text="A branch of artificial intelligence.",
             rendered_prompt="<user>What is machine learning?<assistant>",
@@ -49,12 +50,18 @@ class FakeEngines:
             generation_time_s=2.34049,
         )
 
-    async def generate(self, base_model: str, request: GenerationRequest) -> GenerationResult:
+    async def generate(
+        self, base_model: str, request: GenerationRequest, start_wait_s: float | None = None
+    ) -> GenerationResult:
+        self.start_waits.append(start_wait_s)
         with self._taken(base_model, request):
             await self._rest()
             return self.result
 
-    async def stream(self, base_model: str, request: GenerationRequest) -> AsyncGenerator[GenerationDelta]:
+    async def stream(
+        self, base_model: str, request: GenerationRequest, start_wait_s: float | None = None
+    ) -> AsyncGenerator[GenerationDelta]:
+        self.start_waits.append(start_wait_s)
         with self._taken(base_model, request):
             tokens = self.result.logprobs or ()
             for text, token in zip_longest(re.findall(r"\S+\s*", self.result.text), tokens):

@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Literal, Protocol
 
-EngineStateName = Literal["running", "starting", "stopping", "failed"]
+EngineStateName = Literal["running", "idle", "starting", "stopping", "failed"]
 
 
 @dataclass(frozen=True)

@@ -113,16 +113,25 @@ class Tracker(Protocol):
 class Engines(Protocol):
     """The engines of all base models."""
 
-    async def generate(self, base_model: str, request: GenerationRequest) -> GenerationResult:
+    async def generate(
+        self, base_model: str, request: GenerationRequest, start_wait_s: float | None = None
+    ) -> GenerationResult:
         """Answer one request; a caller that is cancelled ends it.
+
+        Args:
+            base_model: Hub id.
+            request: What to generate.
+            start_wait_s: How long to wait where the engine has to be started first; None is as long as settings allow.
 
         Raises:
             SiennError: Why there is no answer.
         """
         ...
 
-    def stream(self, base_model: str, request: GenerationRequest) -> AsyncGenerator[GenerationDelta]:
-        """Answer one request piece by piece; closing the generator ends it.
+    def stream(
+        self, base_model: str, request: GenerationRequest, start_wait_s: float | None = None
+    ) -> AsyncGenerator[GenerationDelta]:
+        """Answer one request piece by piece, as `generate`; closing the generator ends it.
 
         What fails before the first piece is raised, what fails later is the last one's error.
 

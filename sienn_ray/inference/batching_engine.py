@@ -140,6 +140,11 @@ class BatchingEngine:
         self._tokenizing.submit(self._prepare, generation)
         return generation
 
+    def load_adapter(self, adapter_id: str, adapter_key: str) -> None:
+        """See `Engine.load_adapter`."""
+        self._cache.take(adapter_id, adapter_key)
+        self._cache.give_back(adapter_id)
+
     def close(self) -> None:
         """See `Engine.close`."""
         with self._lock:

@@ -165,6 +165,14 @@ class Engine(Protocol):
         """
         ...
 
+    def load_adapter(self, adapter_id: str, adapter_key: str) -> None:
+        """Have an adapter in memory before it is asked for; waits until it is there.
+
+        Raises:
+            SiennError: It can't be loaded.
+        """
+        ...
+
     def close(self) -> None:
         """End all threads; requests that aren't answered get an error."""
         ...

@@ -50,6 +50,10 @@ class MeteredEngine:
 
         return self._engine.submit(request, note)
 
+    def load_adapter(self, adapter_id: str, adapter_key: str) -> None:
+        """See `Engine.load_adapter`; no request, so neither a hit nor a miss."""
+        self._engine.load_adapter(adapter_id, adapter_key)
+
     def close(self) -> None:
         """End the engine."""
         self._engine.close()

@@ -9,10 +9,10 @@ import yaml
 from ray.serve.schema import ApplicationStatus
 
 from deployments.app import build
-from deployments.engines import application_name, base_model_of
 from deployments.health import engine_states, nodes_of
 from deployments.local_cluster import temp_dir
 from sienn_ray.api.cluster import EngineState, Nodes
+from sienn_ray.inference.applications import application_name, base_model_of
 from sienn_ray.settings import Settings
 
 SERVE_CONFIG = Path(__file__).parents[2] / "serveconfig.yaml"

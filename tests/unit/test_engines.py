@@ -54,10 +54,17 @@ class FakeResponse:
 
 
 class FakeHandle:
-    def __init__(self, items: list[Any]) -> None:
-        self.response = FakeResponse(items)
+    """Answers the first request with some items, the second one with others."""
+
+    def __init__(self, *items: list[Any]) -> None:
+        self.responses = [FakeResponse(each) for each in items]
+        self.num_asked = 0
         self.options_given: dict[str, Any] = {}
         self.generate = self.stream = self
+
+    @property
+    def response(self) -> FakeResponse:
+        return self.responses[self.num_asked - 1]
 
     def options(self, **options: Any) -> FakeHandle:
         self.options_given = options
@@ -65,18 +72,34 @@ class FakeHandle:
 
     def remote(self, request: GenerationRequest) -> FakeResponse:
         assert request.prompt
+        self.num_asked += 1
         return self.response
 
 
-class Engines(ServeEngines):
+class FakeStarts:
     """Engines that have started."""
 
+    def __init__(self, handle: FakeHandle) -> None:
+        self._handle = handle
+        self.events: list[str] = []
+
+    async def ready(self, base_model: str, wait_s: float | None = None) -> Any:
+        assert base_model == "some/base"
+        self.events.append(f"ready within {wait_s}")
+        return self._handle
+
+    def note_answer(self, base_model: str) -> None:
+        assert base_model == "some/base"
+
+    def note_loss(self, _: str) -> None:
+        self.events.append("lost")
+
+
+class Engines(ServeEngines):
     def __init__(self, handle: FakeHandle, timeout_s: float) -> None:
         super().__init__(Settings(env="test", generation_timeout_s=timeout_s))
-        self._handle = handle
-
-    def _ensure_running(self, base_model: str) -> Any:
-        return self._handle
+        self.starts = FakeStarts(handle)
+        self._starts: Any = self.starts
 
 
 def generate(handle: FakeHandle, request: GenerationRequest = ASKED, timeout_s: float = 60.0) -> GenerationResult:
@@ -103,10 +126,10 @@ def task_error(cause: Exception) -> Exception:
     return error
 
 
+FULL = BackPressureError(num_queued_requests=64, max_queued_requests=64)
 ERRORS = [
     (task_error(InvalidInputError("too long")), InvalidInputError, "too long"),
-    (ActorDiedError(), CapacityError, "was lost while it answered"),
-    (BackPressureError(num_queued_requests=64, max_queued_requests=64), CapacityError, "SIENN_ENGINE_MAX_QUEUE"),
+    (FULL, CapacityError, "SIENN_ENGINE_MAX_QUEUE"),
 ]
 
 
@@ -128,7 +151,10 @@ def test_errors_are_the_projects_own(error: Exception, kind: type[SiennError], w
         stream(FakeHandle([error]))
 
 
-@pytest.mark.parametrize(("error", "kind", "words"), ERRORS, ids=repr)
+LATE_ERRORS = [*ERRORS, (ActorDiedError(), CapacityError, "was lost while it answered")]
+
+
+@pytest.mark.parametrize(("error", "kind", "words"), LATE_ERRORS, ids=repr)
 def test_error_behind_a_piece_is_the_last_piece(error: Exception, kind: type[SiennError], words: str) -> None:
     *pieces, last = stream(FakeHandle([GenerationDelta("a"), error]))
     assert pieces == [GenerationDelta("a")]
@@ -176,3 +202,33 @@ def test_caller_that_is_cancelled_cancels_the_request() -> None:
     with pytest.raises(TimeoutError):
         asyncio.run(give_up())
     assert handle.response.num_cancelled == 1
+
+
+def test_request_whose_replica_is_lost_is_asked_again() -> None:
+    handle = FakeHandle([ActorDiedError()], [RESULT])
+    engines = Engines(handle, 60.0)
+    assert asyncio.run(engines.generate("some/base", ASKED, 7.0)) == RESULT
+    assert engines.starts.events == ["ready within 7.0", "lost", "ready within 7.0"]
+    handle = FakeHandle([ActorDiedError()], [ActorDiedError()], WHOLE)
+    assert stream(handle) == WHOLE
+    assert handle.num_asked == 3
+
+
+def test_request_that_loses_every_replica_is_given_up() -> None:
+    handle = FakeHandle(*[[ActorDiedError()]] * 9)
+    with pytest.raises(CapacityError, match="was lost while it answered"):
+        generate(handle)
+    assert handle.num_asked == 3
+
+
+def test_stream_that_has_begun_is_not_begun_again() -> None:
+    handle = FakeHandle([GenerationDelta("a"), ActorDiedError()], WHOLE)
+    assert len(stream(handle)) == 2
+    assert handle.num_asked == 1
+
+
+def test_lost_request_waits_for_room_in_the_queue(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("deployments.engines._POLL_S", 0.0)
+    handle = FakeHandle([ActorDiedError()], [FULL], [FULL], [RESULT])
+    assert generate(handle) == RESULT
+    assert handle.num_asked == 4

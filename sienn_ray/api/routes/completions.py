@@ -6,7 +6,6 @@ from fastapi import APIRouter, Request
 
 from sienn_ray.api.asked_models import find_model
 from sienn_ray.api.completion_output import CompletionChunks, completion
-from sienn_ray.api.deps import BackendsDep
 from sienn_ray.api.error_shapes import OPENAI_PREFIX
 from sienn_ray.api.errors import documented
 from sienn_ray.api.event_streams import documented_stream, event_stream
@@ -15,6 +14,7 @@ from sienn_ray.api.openai_output import Heading, openai_error_event, openai_even
 from sienn_ray.api.openapi import OPENAI_TAG
 from sienn_ray.api.routes.openai_models import ERRORS
 from sienn_ray.api.schemas.completions import Completion, CompletionRequest
+from sienn_ray.api.start_wait import AskingBackendsDep
 from sienn_ray.api.streams import unless_gone
 
 router = APIRouter(prefix=OPENAI_PREFIX, tags=[OPENAI_TAG])
@@ -33,7 +33,7 @@ data: [DONE]
     response_model=Completion,
     responses={**documented_stream("The answers, or chunks of them.", _EVENTS), **documented(*ERRORS)},
 )
-async def create_completion(body: CompletionRequest, request: Request, backends: BackendsDep) -> object:
+async def create_completion(body: CompletionRequest, request: Request, backends: AskingBackendsDep) -> object:
     """Go on with texts as they are, without a chat template, as the OpenAI API does."""
     asked = await find_model(backends, body.model)
     requests = [asked.request(prompt, body.sampling_of(choice)) for prompt in body.prompts for choice in range(body.n)]

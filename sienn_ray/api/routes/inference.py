@@ -13,7 +13,6 @@ from sienn_ray.api.answers import answer_fields
 from sienn_ray.api.asked_models import AskedModel
 from sienn_ray.api.comparison import compared_answer, compared_models
 from sienn_ray.api.completed import completed_job
-from sienn_ray.api.deps import BackendsDep
 from sienn_ray.api.error_shapes import Fault
 from sienn_ray.api.errors import documented
 from sienn_ray.api.event_streams import documented_stream, event, event_stream
@@ -24,6 +23,7 @@ from sienn_ray.api.schemas.inference import (
     TestModelRequest,
     TestModelResponse,
 )
+from sienn_ray.api.start_wait import AskingBackendsDep
 from sienn_ray.api.streams import gathered, unless_gone
 from sienn_ray.inference.engine import ChatMessage, GenerationDelta, GenerationResult
 
@@ -48,7 +48,7 @@ data: {"job_id": "a1b2c3d4-...", "generated_text": "Machine learning is a branch
     response_model=TestModelResponse,
     responses={**documented_stream("The answer, or its pieces with the whole behind them.", _EVENTS), **_ERRORS},
 )
-async def test_model(body: TestModelRequest, request: Request, backends: BackendsDep) -> object:
+async def test_model(body: TestModelRequest, request: Request, backends: AskingBackendsDep) -> object:
     """Answer a prompt; the first request to a base model waits until its engine has loaded it.
 
     With `stream`, the answer comes as server-sent events: its pieces as `{"text": ...}`, then an event `result` with
@@ -86,7 +86,9 @@ def _error_event(fault: Fault) -> bytes:
 
 
 @router.post("/compare-models", summary="Ask a base model and its adapters the same", responses=_ERRORS)
-async def compare_models(body: CompareModelsRequest, request: Request, backends: BackendsDep) -> CompareModelsResponse:
+async def compare_models(
+    body: CompareModelsRequest, request: Request, backends: AskingBackendsDep
+) -> CompareModelsResponse:
     """Ask a base model and up to four adapters of it at the same time.
 
     One that fails has its error in its place; the others answer nevertheless.

@@ -95,8 +95,9 @@ class EngineHealth(ResponseBody):
     """The engine of one base model."""
 
     base_model: str = Field(description="Hub id of the base model.", examples=[CATALOG[0].id])
-    state: Literal["running", "starting", "stopping", "failed"] = Field(
-        description="Where the engine stands.", examples=["running"]
+    state: Literal["running", "idle", "starting", "stopping", "failed"] = Field(
+        description="Where the engine stands; one that is idle has no replica until it is asked again.",
+        examples=["running"],
     )
     num_replicas: int = Field(description="Replicas that answer.", examples=[1])
     detail: str | None = Field(None, description="What is wrong; null when nothing is.", examples=[None])

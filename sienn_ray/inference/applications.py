@@ -1,0 +1,51 @@
+"""The Serve applications that engines are: how they are called, and what is done to those that run."""
+
+from __future__ import annotations
+
+import logging
+import re
+from typing import Any
+
+logger = logging.getLogger(__name__)
+
+APPLICATION_PREFIX = "engine-"
+_READY = "RUNNING"
+_PREFETCH_TIMEOUT_S = 60.0
+
+
+def application_name(base_model: str) -> str:
+    """Name of the Serve application that holds a base model."""
+    return APPLICATION_PREFIX + re.sub(r"[^A-Za-z0-9._-]", "--", base_model)
+
+
+def base_model_of(name: str) -> str:
+    """The base model of such an application. A hub id has at most one slash and never two dashes side by side."""
+    return name.removeprefix(APPLICATION_PREFIX).replace("--", "/")
+
+
+def num_running(application: Any) -> int:
+    """Replicas that are ready, of what Serve's overview says of an application."""
+    return sum(
+        count
+        for deployment in application.deployments.values()
+        for state, count in deployment.replica_states.items()
+        if str(getattr(state, "value", state)) == _READY
+    )
+
+
+def prefetch(base_model: str, adapter_id: str, adapter_key: str) -> None:
+    """Have an engine that runs load an adapter, so that its first question needn't wait; starts no engine.
+
+    Whatever goes wrong is only logged: the first question loads the adapter as well.
+    """
+    name = application_name(base_model)
+    try:
+        from ray import serve  # takes a second, which a run's start has not
+
+        application = serve.status().applications.get(name)
+        if application is not None and num_running(application):
+            handle = serve.get_app_handle(name).options(multiplexed_model_id=adapter_id)
+            handle.prefetch.remote(adapter_id, adapter_key).result(timeout_s=_PREFETCH_TIMEOUT_S)
+            logger.info("the engine of %s has loaded adapter %s", base_model, adapter_id)
+    except Exception as error:
+        logger.warning("adapter %s wasn't loaded ahead: %s: %s", adapter_id, type(error).__name__, error)
