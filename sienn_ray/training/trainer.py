@@ -36,6 +36,7 @@ from sienn_ray.training.run_state import RunState
 from sienn_ray.training.spec import LoopResult, LoopSpec, OrderedRows, RunRows
 from sienn_ray.training.steps import StepPlan
 from sienn_ray.training.timeline import Timeline
+from sienn_ray.training.unfinished import delete_unfinished_checkpoints
 
 logger = logging.getLogger(__name__)
 
@@ -134,7 +135,12 @@ def run_training(run: Run, settings: Settings, reporter: Reporter) -> dict[str, 
 
 def delete_checkpoints(run: Run, settings: Settings) -> None:
     """Free the checkpoints of a run that needn't be resumed any more."""
-    Storage(settings.storage_url).delete(f"{CHECKPOINTS_KEY}/{run.job_id}")
+    Storage(settings.storage_url).delete(_checkpoints_key(run))
+
+
+def _checkpoints_key(run: Run) -> str:
+    # Where Ray Train puts those of a run of this name.
+    return f"{CHECKPOINTS_KEY}/{run.job_id}"
 
 
 def _rows(run: Run, storage: Storage) -> RunRows:
@@ -169,6 +175,7 @@ def _fit_until_it_holds(
         SiennError: It doesn't help, or was tried often enough.
     """
     num_failures, micro_batch_rows = 0, None
+    delete_unfinished_checkpoints(storage, _checkpoints_key(run))  # of an attempt that was killed
     while True:
         resources = _resources(run, settings, rows)
         wait_until_placeable(resources, settings.training_start_timeout_s)
@@ -188,6 +195,7 @@ def _fit_until_it_holds(
             return _fit(run, settings, storage, spec, rows, resources)
         except (ray.train.TrainingFailedError, ray.exceptions.RayError) as error:  # the latter: of its controller
             free_placement_groups()
+            delete_unfinished_checkpoints(storage, _checkpoints_key(run))
             cause = explain(error, run.config, settings)
             # What a worker says in our words is its last: it has tried smaller micro batches itself.
             is_last_word = any(isinstance(inner, SiennError) for inner in causes(error))
