@@ -127,6 +127,16 @@ class Settings(BaseSettings):
             )
         return self
 
+    @model_validator(mode="after")
+    def _check_step(self) -> Self:
+        """Each request of a batch is to go on by a token at every step."""
+        if self.engine_step_tokens < self.engine_max_batch:
+            raise ValueError(
+                f"engine_step_tokens={self.engine_step_tokens} is less than engine_max_batch={self.engine_max_batch}; "
+                "raise it or lower that"
+            )
+        return self
+
     @model_validator(mode="before")
     @classmethod
     def _derive_from_home(cls, values: dict[str, Any]) -> dict[str, Any]:

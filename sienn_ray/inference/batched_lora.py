@@ -63,9 +63,11 @@ class StepAdapters:
 class LoraLinear(torch.nn.Module):
     """A base model's linear layer with a stack of adapters on it."""
 
-    def __init__(self, base: torch.nn.Module, state: LoraState) -> None:
+    def __init__(self, base: torch.nn.Module, state: LoraState, *, is_packed: bool) -> None:
         super().__init__()
-        self.base = packed(base) or base
+        self.base = (packed(base) if is_packed else None) or base
+        # Called 200 times a step: without the detour by hooks that nobody sets.
+        self._product = self.base.forward
         self._state = state
         self._is_conv = isinstance(self.base, Conv1D)
         self.a: torch.Tensor | None = None  # (places, in, r)
@@ -99,7 +101,7 @@ class LoraLinear(torch.nn.Module):
 
     def forward(self, x: torch.Tensor) -> torch.Tensor:
         """(..., in) to (..., out)."""
-        y: torch.Tensor = self.base(x)
+        y: torch.Tensor = self._product(x)
         step = self._state.step
         if step is None or not self._used or self.a is None or self.b is None:
             return y
@@ -169,11 +171,12 @@ class LoraStack:
 
     Args:
         model: The base model; its linear layers are replaced.
+        is_packed: Pack their weights where that can be had.
     """
 
-    def __init__(self, model: torch.nn.Module) -> None:
+    def __init__(self, model: torch.nn.Module, *, is_packed: bool = True) -> None:
         self._state = LoraState()
-        self._layers = dict(_replace_linear_layers(model, self._state))
+        self._layers = dict(_replace_linear_layers(model, self._state, is_packed=is_packed))
         self._places: dict[str, int] = {}
         self._num_places = 0
         self._r = 0
@@ -280,16 +283,17 @@ def _divided(counts: Mapping[str, int]) -> tuple[list[str], list[str]]:
     return names, alone
 
 
-def _replace_linear_layers(model: Any, state: LoraState) -> Iterator[tuple[str, LoraLinear]]:
+def _replace_linear_layers(model: Any, state: LoraState, *, is_packed: bool) -> Iterator[tuple[str, LoraLinear]]:
     """Every linear layer but the output head, which PEFT's `all-linear` leaves alone as well."""
     head = model.get_output_embeddings() if hasattr(model, "get_output_embeddings") else None
-    found = [
-        (name, module)
+    names = [
+        name
         for name, module in model.named_modules()
         if isinstance(module, (torch.nn.Linear, Conv1D)) and module is not head
     ]
-    for name, module in found:
+    for name in names:
         parent, _, own = name.rpartition(".")
-        layer = LoraLinear(module, state)
+        # Nothing else may hold the module, whose weight is there twice until it goes.
+        layer = LoraLinear(model.get_submodule(name), state, is_packed=is_packed)
         setattr(model.get_submodule(parent), own, layer)
         yield name, layer

@@ -12,21 +12,23 @@ from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import suppress
 from dataclasses import dataclass
+from pathlib import Path
 
 import torch
+from transformers import PreTrainedModel
 
 from sienn_ray.base_model import load_causal_lm, load_tokenizer, local_folder
 from sienn_ray.datasets.prompt import FILE_NAME as PROMPT_FORMAT_FILE
 from sienn_ray.datasets.prompt import PromptFormat
 from sienn_ray.datasets.tokenization import encode
-from sienn_ray.errors import ArtifactError, CapacityError, EngineError, InvalidInputError, SiennError
+from sienn_ray.errors import ArtifactError, CapacityError, EngineError, InvalidInputError, QueueFullError, SiennError
 from sienn_ray.inference.adapter_cache import AdapterCache
 from sienn_ray.inference.batch import plan
 from sienn_ray.inference.engine import Generation, GenerationDelta, GenerationRequest
 from sienn_ray.inference.generation import Prompt, RunningGeneration
 from sienn_ray.inference.kv_blocks import BlockPool
 from sienn_ray.inference.lora_weights import LoraWeights, read_lora
-from sienn_ray.inference.model_runner import ModelRunner
+from sienn_ray.inference.model_runner import ModelRunner, PackingError
 from sienn_ray.inference.request_queue import FairQueue
 from sienn_ray.inference.sampling import eos_token_ids, sample
 from sienn_ray.inference.vocabulary import Vocabulary
@@ -80,14 +82,13 @@ class BatchingEngine:
         folder = local_folder(base_model, settings)
         device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
         self._tokenizer = load_tokenizer(folder)
-        model = load_causal_lm(folder, device)
+        model, self._runner = _loaded(folder, device, settings)
         self._context_tokens = getattr(model.config, "max_position_embeddings", None)
         self._vocab_size = model.get_input_embeddings().num_embeddings
         generation_eos = model.generation_config.eos_token_id if model.generation_config else None
         self._eos = frozenset(eos_token_ids(generation_eos, self._tokenizer.eos_token_id))
         self._vocabulary = Vocabulary(self._tokenizer)
         self._base_format = PromptFormat.for_chat(self._tokenizer)
-        self._runner = ModelRunner(model, settings.engine_kv_cache_bytes, BLOCK_TOKENS)
         self._layers = self._runner.lora.layers
         self._pool = BlockPool(self._runner.num_blocks, BLOCK_TOKENS)
         self._unloaded: queue.SimpleQueue[str] = queue.SimpleQueue()
@@ -135,7 +136,7 @@ class BatchingEngine:
                 raise CapacityError(f"the engine of {self.base_model} is stopping; try again in a moment")
             limit = self._settings.engine_max_queue
             if len(self._open) - len(self._running) >= limit:
-                raise CapacityError(f"{limit} requests wait for {self.base_model} already (SIENN_ENGINE_MAX_QUEUE)")
+                raise QueueFullError.of(self.base_model, limit)
             self._open.add(generation)
         self._tokenizing.submit(self._prepare, generation)
         return generation
@@ -161,7 +162,7 @@ class BatchingEngine:
         """A generation is over: give back what it holds."""
         with self._lock:
             self._open.discard(generation)
-        if hasattr(generation, "prompt") and generation.request.adapter_id is not None:
+        if generation.is_prepared and generation.request.adapter_id is not None:
             self._cache.give_back(generation.request.adapter_id)
 
     # Threads that prepare requests.
@@ -181,9 +182,9 @@ class BatchingEngine:
     def _load_and_tokenize(self, generation: RunningGeneration) -> None:
         request = generation.request
         assert request.adapter_id is not None  # noqa: S101
-        num_loads = self._cache.num_loads
         adapter = self._cache.take(request.adapter_id, request.adapter_key or "")
-        self._tokenize(generation, adapter, is_cached=self._cache.num_loads == num_loads)
+        # It wasn't there at first; whoever waits for another's load waits as well.
+        self._tokenize(generation, adapter, is_cached=False)
 
     def _guarded(self, generation: RunningGeneration, prepare: Callable[[], None]) -> None:
         try:
@@ -198,13 +199,13 @@ class BatchingEngine:
     def _tokenize(self, generation: RunningGeneration, adapter: LoadedAdapter | None, *, is_cached: bool) -> None:
         try:
             prompt = self._prompt(generation.request, adapter, is_cached=is_cached)
+            generation.prepare(prompt, self._vocabulary, self._vocab_size)
         except BaseException:
             if generation.request.adapter_id is not None:
                 self._cache.give_back(generation.request.adapter_id)
             raise
         if adapter is not None:
             self._weights[adapter.name] = adapter.weights
-        generation.prepare(prompt, self._vocabulary, self._vocab_size)
         self._prepared.put(generation)
 
     def _prompt(self, request: GenerationRequest, adapter: LoadedAdapter | None, *, is_cached: bool) -> Prompt:
@@ -332,3 +333,14 @@ class BatchingEngine:
                 self._pool.note(generation.table, generation.tokens[: generation.num_computed])
                 self._pool.give_back(generation.table)
                 generation.table = None
+
+
+def _loaded(folder: Path, device: torch.device, settings: Settings) -> tuple[PreTrainedModel, ModelRunner]:
+    """The base model, and what computes with it."""
+    model = load_causal_lm(folder, device)
+    try:
+        return model, ModelRunner(model, settings.engine_kv_cache_bytes, BLOCK_TOKENS)
+    except PackingError:
+        logger.warning("%s can't have packed weights and will be slower", type(model).__name__)
+    model = load_causal_lm(folder, device)
+    return model, ModelRunner(model, settings.engine_kv_cache_bytes, BLOCK_TOKENS, is_packed=False)

@@ -57,6 +57,7 @@ class RunningGeneration:
         self.arrived_at = time.monotonic()
         self.table: BlockTable | None = None
         self.num_computed = 0
+        self.is_prepared = False
         self._listener = listener
         self._release = release
         self._is_cancelled = threading.Event()
@@ -88,6 +89,7 @@ class RunningGeneration:
         self._vocabulary = vocabulary
         is_chat = not isinstance(self.request.prompt, str)
         self._text = TextStream(vocabulary, self.request.sampling.stop, strip=is_chat)
+        self.is_prepared = True
 
     def start(self, table: BlockTable) -> None:
         """It has a place in the batch."""

@@ -144,7 +144,6 @@ def _layer(
             f"the adapter's weights for '{name}' are {list(a.shape)} and {list(b.shape)}; the layer takes "
             f"[r, {in_size}] and [{out_size}, r]"
         )
-    # Adapters share products; a number that isn't one would spread to rows of others.
     if not (a.isfinite().all() and b.isfinite().all()):
         raise EngineError(f"the adapter's weights for '{name}' aren't all finite numbers; train it again")
     b = b * _scaling(name, a.shape[0], config)
@@ -154,6 +153,8 @@ def _layer(
             raise EngineError(f"the adapter uses DoRA and has no magnitudes for '{name}'")
         # Norms of the rows of the changed weights, as PEFT takes them.
         gain = parts["magnitude"].float().flatten() / (base.matrix().float() + b @ a).norm(dim=1)
+        if not gain.isfinite().all():
+            raise EngineError(f"the adapter's magnitudes for '{name}' aren't all finite numbers; train it again")
         b = b * gain.unsqueeze(1)
     return LayerLora(a.to(dtype).contiguous(), b.to(dtype).contiguous(), None if gain is None else gain.to(dtype))
 

@@ -50,6 +50,10 @@ class StepRow:
         return len(self.tokens) - self.num_before
 
 
+class PackingError(Exception):
+    """A model that reads its weights elsewhere than in its linear layers; they are gone once they are packed."""
+
+
 class ModelRunner:
     """A base model with batched adapters, and with paged attention where its own can be replaced.
 
@@ -59,24 +63,36 @@ class ModelRunner:
         model: The causal LM, which is changed: its linear layers and its attention are replaced.
         cache_bytes: Bytes of the key/value cache at the most.
         block_tokens: Tokens in a block.
+        is_packed: Pack weights where that can be had.
 
     Raises:
         EngineError: There is no room for a single block.
+        PackingError: The model gives other logits with packed weights; load it anew and don't pack them.
     """
 
-    def __init__(self, model: Any, cache_bytes: int, block_tokens: int) -> None:
+    def __init__(self, model: Any, cache_bytes: int, block_tokens: int, *, is_packed: bool = True) -> None:
         self._model = model.eval()
         self._device: torch.device = model.device
         self._block_tokens = block_tokens
         expected = self._plain_logits()
-        self.lora = LoraStack(model)
-        head = model.get_output_embeddings()
-        if isinstance(head, torch.nn.Linear) and (packed_head := packed(head)) is not None:
-            model.set_output_embeddings(packed_head)
+        self.lora = LoraStack(model, is_packed=is_packed)
+        if is_packed:
+            self._pack_head()
+            if not self._is_near(self._plain_logits(), expected):
+                raise PackingError
         self._cache = KvCache(-(-_PROBE_TOKENS // block_tokens) * block_tokens)
         self.has_cache = self._can_page(expected)
         self.num_blocks = self._num_blocks(cache_bytes)
         self._cache = KvCache(self.num_blocks * block_tokens)
+
+    def _pack_head(self) -> None:
+        head = self._model.get_output_embeddings()
+        if head is not None and (packed_head := packed(head)) is not None:
+            self._model.set_output_embeddings(packed_head)
+
+    def _is_near(self, found: torch.Tensor, expected: torch.Tensor) -> bool:
+        difference = float((found - expected).abs().max() / expected.abs().max())
+        return difference <= _TOLERANCES.get(self.dtype, 0.1)
 
     def _num_blocks(self, cache_bytes: int) -> int:
         if not self.has_cache:
@@ -185,8 +201,7 @@ class ModelRunner:
             self._model.set_attn_implementation(paged_attention.NAME)
             found = torch.cat([self.step([StepRow(ids[:end], start, blocks, None, True)], {}) for start, end in pieces])
             expected = expected[[end - 1 for _, end in pieces]]
-            difference = float((found - expected).abs().max() / expected.abs().max())
-            if self._cache.size_bytes and difference <= _TOLERANCES.get(self.dtype, 0.1):
+            if self._cache.size_bytes and self._is_near(found, expected):
                 return True
         except Exception as error:  # whatever a foreign architecture makes of it
             why = f"{type(error).__name__}: {error}"

@@ -19,7 +19,9 @@ logger = logging.getLogger(__name__)
 
 # Rows that a weight is packed for; this many are typical of a step, and others take as long or little longer.
 _PACKED_FOR = 16
-_TRIED_ROWS = (1, 2, 3, 5, 8, 13, 16, 31, 32, 64, 100, 256)
+# More are computed in pieces of this many.
+_MOST_ROWS = 256
+_TRIED_ROWS = (1, 2, 3, 5, 8, 13, 16, 31, 32, 64, 100, _MOST_ROWS)
 _TOLERANCE = 1e-5
 
 
@@ -41,20 +43,31 @@ class PackedLinear(torch.nn.Module):
 
     def forward(self, x: torch.Tensor) -> torch.Tensor:
         """(..., in) to (..., out)."""
+        if x.numel() // self.in_features <= _MOST_ROWS:
+            return self._product(x.contiguous(), self.bias)
+        pieces = torch.split(x.reshape(-1, self.in_features), _MOST_ROWS)
+        y = torch.cat([self._product(piece, self.bias) for piece in pieces])
+        return y.view(*x.shape[:-1], self.out_features)
+
+    def _product(self, x: torch.Tensor, bias: torch.Tensor | None) -> torch.Tensor:
         num_rows = x.numel() // self.in_features
-        y: torch.Tensor = torch.ops.mkl._mkl_linear(x.contiguous(), self._packed, self.weight, self.bias, num_rows)
+        y: torch.Tensor = torch.ops.mkl._mkl_linear(x, self._packed, self.weight, bias, num_rows)
         return y
 
     def matrix(self) -> torch.Tensor:
         """The weight, (out, in), exactly: what the layer makes of each unit vector."""
-        rows = torch.eye(self.in_features)
-        columns: torch.Tensor = torch.ops.mkl._mkl_linear(rows, self._packed, self.weight, None, self.in_features)
-        return columns.t().contiguous()
+        units = torch.split(torch.eye(self.in_features), _MOST_ROWS)
+        return torch.cat([self._product(rows, None) for rows in units]).t().contiguous()
 
 
 @torch.inference_mode()
 def packed(linear: torch.nn.Module) -> PackedLinear | None:
-    """A linear layer (also of GPT-2's kind) over packed weights, or None where that can't be had."""
+    """A linear layer (also of GPT-2's kind) over packed weights, or None where that can't be had.
+
+    A class of its own may do more than the product.
+    """
+    if type(linear) not in (torch.nn.Linear, Conv1D):
+        return None
     weight = linear.weight.detach()  # type: ignore[operator]
     weight = weight.t() if isinstance(linear, Conv1D) else weight
     if weight.device.type != "cpu" or weight.dtype is not torch.float32 or not _holds_for(*weight.shape):

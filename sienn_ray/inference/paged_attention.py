@@ -72,6 +72,23 @@ class RowSpan:
         return sum(length for _, length in self.context)
 
 
+@dataclass(frozen=True)
+class DividedRows:
+    """The requests of a step by how they are attended to.
+
+    Args:
+        single: Those with one token whose keys lie in one piece, as most do: (token, first slot, slots).
+        single_tokens: Their tokens.
+        plain: Others that see all before them.
+        windowed: Those that see less.
+    """
+
+    single: Sequence[tuple[int, int, int]]
+    single_tokens: torch.Tensor
+    plain: Sequence[RowSpan]
+    windowed: Sequence[RowSpan]
+
+
 class PagedStep:
     """What attention has to know of a step.
 
@@ -85,19 +102,28 @@ class PagedStep:
         self.cache = cache
         self.slots = slots
         self.rows = rows
-        # Those that decode and whose keys lie in one piece, which most do: (token, first slot, slots), worked out once
-        # for all layers.
-        self.single: list[tuple[int, int, int]] = []
-        self.others: list[RowSpan] = []
-        for row in rows:
+        self._divided: dict[int | None, DividedRows] = {}
+
+    def divided(self, window: int | None) -> DividedRows:
+        """The requests, for layers with such a sliding window; worked out once for all of them."""
+        if window not in self._divided:
+            self._divided[window] = self._divide(window)
+        return self._divided[window]
+
+    def _divide(self, window: int | None) -> DividedRows:
+        single: list[tuple[int, int, int]] = []
+        plain: list[RowSpan] = []
+        windowed: list[RowSpan] = []
+        for row in self.rows:
             parts = _neighbours(row.context + row.own) if row.num_tokens == 1 else []
-            if len(parts) == 1:
-                self.single.append((row.start, *parts[0]))
+            if window is not None and row.num_before + row.num_tokens > window:
+                windowed.append(row)
+            elif len(parts) == 1:
+                single.append((row.start, *parts[0]))
             else:
-                self.others.append(row)
-        self.are_all_single = [token for token, _, _ in self.single] == list(range(len(slots)))
-        self.single_tokens = torch.tensor([token for token, _, _ in self.single], device=slots.device)
-        self.longest = max((row.num_before + row.num_tokens for row in rows), default=0)
+                plain.append(row)
+        tokens = torch.tensor([token for token, _, _ in single], dtype=torch.long, device=self.slots.device)
+        return DividedRows(single, tokens, plain, windowed)
 
 
 def register() -> None:
@@ -140,32 +166,37 @@ def paged_attention(
     # Heads that share a key head become rows of one product: (tokens, key heads, heads of each, head size)
     grouped = query[0].transpose(0, 1).reshape(num_tokens, num_key_heads, -1, head_size)
     scale = scaling if scaling is not None else head_size**-0.5
-    is_plain = softcap is None and (sliding_window is None or paged.longest <= sliding_window)
-    if is_plain and paged.are_all_single:
-        output = _single(grouped, keys, values, paged, scale)
+    rows = paged.divided(sliding_window if softcap is None else 0)  # no row is plain with bounded scores
+    if [token for token, _, _ in rows.single] == list(range(num_tokens)):
+        output = _single(grouped, keys, values, rows.single, scale)
     else:
         output = value.new_empty((num_tokens, num_key_heads, num_heads // num_key_heads, value.shape[3]))
-        if is_plain and paged.single:
-            single = _single(grouped[paged.single_tokens], keys, values, paged, scale)
-            output.index_copy_(0, paged.single_tokens, single)
-        for row in paged.others if is_plain else paged.rows:
+        if rows.single:
+            single = _single(grouped[rows.single_tokens], keys, values, rows.single, scale)
+            output.index_copy_(0, rows.single_tokens, single)
+        for row in rows.plain:
+            here = slice(row.start, row.start + row.num_tokens)
+            result = _plain(grouped[here].permute(1, 2, 0, 3), keys, values, row, scale)
+            output[here] = result.permute(2, 0, 1, 3)
+        for row in rows.windowed:
             here = slice(row.start, row.start + row.num_tokens)
             of_row = grouped[here].permute(1, 2, 0, 3)
-            if is_plain:
-                result = _plain(of_row, keys, values, row, scale)
-            else:
-                result = _general(of_row, keys[0], values[0], row, scale, sliding_window, softcap)
+            result = _general(of_row, keys[0], values[0], row, scale, sliding_window, softcap)
             output[here] = result.permute(2, 0, 1, 3)
     return output.view(1, num_tokens, num_heads, -1), None
 
 
 def _single(
-    queries: torch.Tensor, keys: torch.Tensor, values: torch.Tensor, paged: PagedStep, scale: float
+    queries: torch.Tensor,
+    keys: torch.Tensor,
+    values: torch.Tensor,
+    rows: Sequence[tuple[int, int, int]],
+    scale: float,
 ) -> torch.Tensor:
     """Requests with one token each: (requests, key heads, group, size), each over all of its own keys."""
     found = [
         _kernel(query, keys.narrow(2, start, length), values.narrow(2, start, length), scale, is_causal=False)[0]
-        for query, (_, start, length) in zip(torch.split(queries, 1), paged.single, strict=True)
+        for query, (_, start, length) in zip(torch.split(queries, 1), rows, strict=True)
     ]
     return torch.cat(found)
 

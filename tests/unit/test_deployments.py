@@ -3,12 +3,16 @@ from __future__ import annotations
 import inspect
 from pathlib import Path
 from types import SimpleNamespace
+from typing import Any
 
 import pytest
+import ray
 import yaml
+from pydantic import ValidationError
 from ray.serve.schema import ApplicationStatus
 
-from deployments.app import build
+from deployments.app import EngineSettings, build, build_listed_engine
+from deployments.engine import build_engine
 from deployments.health import engine_states, nodes_of
 from deployments.local_cluster import temp_dir
 from sienn_ray.api.cluster import EngineState, Nodes
@@ -82,3 +86,53 @@ def test_two_homes_have_two_short_temp_dirs(tmp_path: Path) -> None:
     assert first != second
     # A socket's path may have 107 bytes; Ray's own part of it takes up to 75 of them.
     assert len(str(first)) < 32
+
+
+def options_of(application: Any) -> Any:
+    return application._bound_deployment
+
+
+class TestBuiltEngine:
+    @pytest.fixture(autouse=True)
+    def cluster(self, monkeypatch: pytest.MonkeyPatch) -> dict[str, float]:
+        resources: dict[str, float] = {"CPU": 8.0}
+        monkeypatch.setattr(ray, "cluster_resources", lambda: resources)
+        return resources
+
+    def test_it_comes_with_the_first_request_and_goes_when_idle(self) -> None:
+        settings = Settings(engine_max_replicas=4, engine_max_batch=16, engine_idle_timeout_s=30.0)
+        scaling = options_of(build_engine("gpt2", settings))._deployment_config.autoscaling_config
+        assert (scaling.min_replicas, scaling.initial_replicas, scaling.max_replicas) == (0, 1, 4)
+        assert (scaling.target_ongoing_requests, scaling.downscale_delay_s) == (16, 30.0)
+
+    @pytest.mark.parametrize(
+        ("base_model", "num_gpus", "chosen", "expected"),
+        [
+            ("Qwen/Qwen2.5-0.5B-Instruct", 0, None, 0.0),
+            ("Qwen/Qwen2.5-0.5B-Instruct", 2, None, 0.25),
+            ("Qwen/Qwen2.5-7B-Instruct", 2, None, 1.0),
+            ("some/other", 2, None, 1.0),
+            ("some/other", 2, 0.5, 0.5),
+            ("some/other", 0, 2.0, 2.0),
+        ],
+    )
+    def test_gpus_are_the_catalogs_where_there_are_any(
+        self, cluster: dict[str, float], base_model: str, num_gpus: int, chosen: float | None, expected: float
+    ) -> None:
+        cluster |= {"GPU": float(num_gpus)} if num_gpus else {}
+        built = build_engine(base_model, Settings(engine_num_gpus=chosen))
+        assert options_of(built).ray_actor_options["num_gpus"] == expected
+
+    def test_one_can_be_listed_in_the_config_file(self) -> None:
+        text = SERVE_CONFIG.read_text()
+        listed = yaml.safe_load(text[text.index("  # - name: engine-") :].replace("  # ", ""))[0]
+        name, path = listed["name"], listed["import_path"]
+        arguments = EngineSettings.model_validate(listed["args"])
+        assert (name, path) == (application_name(arguments.base_model), "deployments.app:build_listed_engine")
+        scaling = options_of(build_listed_engine(arguments))._deployment_config.autoscaling_config
+        assert (scaling.min_replicas, scaling.max_replicas) == (1, 4)
+
+    @pytest.mark.parametrize("base_model", ["../model", "", "a/b/c"])
+    def test_a_listed_one_has_a_hub_id(self, base_model: str) -> None:
+        with pytest.raises(ValidationError, match="base_model"):
+            EngineSettings(base_model=base_model)

@@ -123,3 +123,15 @@ def test_page_of_settings_is_up_to_date() -> None:
     assert settings_table.PAGE.read_text() == settings_table.render(), (
         f"docs/settings.md differs from sienn_ray/settings.py; run `{settings_table.COMMAND}`"
     )
+
+
+@pytest.mark.parametrize(
+    ("fields", "match"),
+    [
+        ({"engine_min_replicas": 3, "engine_max_replicas": 2}, "engine_min_replicas=3 is more than"),
+        ({"engine_step_tokens": 8, "engine_max_batch": 9}, "engine_step_tokens=8 is less than engine_max_batch=9"),
+    ],
+)
+def test_settings_that_do_not_fit_each_other_are_refused(fields: dict[str, int], match: str) -> None:
+    with pytest.raises(ValidationError, match=match):
+        Settings(**fields)  # type: ignore[arg-type]

@@ -37,6 +37,14 @@ GPT2_CONFIGS: dict[str, dict[str, Any]] = {
 
 def save_adapter(architecture: str, folder: Path, seed: int, **options: Any) -> list[torch.Tensor]:
     """Save a random adapter; gives PEFT's logits after the last token of each of two prompts."""
+    model = adapted(architecture, seed, **options)
+    model.save_pretrained(folder, save_embedding_layers=False)  # else it would ask the hub
+    with torch.inference_mode():
+        return [model(input_ids=torch.tensor([tokens])).logits[0, -1].float() for tokens in prompts(seed)]
+
+
+def adapted(architecture: str, seed: int, **options: Any) -> Any:
+    """The random model with a random adapter."""
     config = LoraConfig(**{"target_modules": "all-linear", "task_type": "CAUSAL_LM", **options})
     model = get_peft_model(random_model(architecture), config).eval()
     torch.manual_seed(seed)
@@ -46,9 +54,7 @@ def save_adapter(architecture: str, folder: Path, seed: int, **options: Any) -> 
         elif "magnitude" in name:
             parameter.data *= 1 + 0.3 * torch.rand_like(parameter)
     model.peft_config["default"].base_model_name_or_path = BASE
-    model.save_pretrained(folder, save_embedding_layers=False)  # else it would ask the hub
-    with torch.inference_mode():
-        return [model(input_ids=torch.tensor([tokens])).logits[0, -1].float() for tokens in prompts(seed)]
+    return model
 
 
 def prompts(seed: int) -> list[list[int]]:
@@ -87,6 +93,43 @@ def test_mixed_batch_equals_each_adapter_alone(
         torch.testing.assert_close(found, wanted[rows.index(row)], atol=TOLERANCE, rtol=1e-4)
     for row, want in zip(rows, wanted, strict=True):
         torch.testing.assert_close(runner.step([row], adapters)[0], want, atol=TOLERANCE, rtol=1e-4)
+
+
+@pytest.mark.parametrize("lengths", [(1, 1, 70), (70, 1, 1), (1, 70, 70), (2, 5, 3), (3, 3, 3)])
+def test_adapters_with_many_and_with_few_tokens(lengths: tuple[int, ...], tmp_path: Path) -> None:
+    kinds = [CONFIGS["plain"], CONFIGS["dora"], CONFIGS["odd r"]]
+    models = [adapted("llama", seed, **options) for seed, options in enumerate(kinds)]
+    runner = ModelRunner(random_model("llama"), 1 << 22, 4)
+    adapters, rows, wanted = {}, [], []
+    for number, (model, length) in enumerate(zip(models, lengths, strict=True)):
+        folder = tmp_path / str(number)
+        model.save_pretrained(folder, save_embedding_layers=False)
+        adapters[str(number)] = read(runner, folder)
+        tokens = [(11 * index + number) % 300 for index in range(length)]
+        rows.append(StepRow(tokens, 0, list(range(20 * number, 20 * number + 20)), str(number), True))
+        with torch.inference_mode():
+            wanted.append(model(input_ids=torch.tensor([tokens])).logits[0, -1].float())
+    for found, want in zip(runner.step(rows, adapters), wanted, strict=True):
+        torch.testing.assert_close(found, want, atol=TOLERANCE, rtol=1e-4)
+
+
+@pytest.mark.parametrize("lengths", [(1, 2, 1), (1, 1, 70)])
+def test_numbers_that_are_none_stay_with_their_adapter(lengths: tuple[int, ...], tmp_path: Path) -> None:
+    for number in range(3):
+        adapted("llama", number, r=8).save_pretrained(tmp_path / str(number), save_embedding_layers=False)
+    runner = ModelRunner(random_model("llama"), 1 << 22, 4)
+    adapters = {str(number): read(runner, tmp_path / str(number)) for number in range(3)}
+    rows = [
+        StepRow([5] * length, 0, list(range(20 * number, 20 * number + 20)), str(number), True)
+        for number, length in enumerate(lengths)
+    ]
+    whole = runner.step(rows, adapters)
+    for layer in adapters["1"].layers.values():
+        layer.b.fill_(float("inf"))
+    runner.lora.forget("1")
+    broken = runner.step(rows, adapters)
+    assert not broken[1].isfinite().all()
+    assert torch.equal(broken[[0, 2]], whole[[0, 2]])
 
 
 def test_a_name_that_was_forgotten_may_come_back_with_other_weights(tmp_path: Path) -> None:

@@ -20,9 +20,11 @@ from sienn_ray.base_model import load_causal_lm, load_tokenizer
 from sienn_ray.datasets.prompt import FILE_NAME as PROMPT_FORMAT_FILE
 from sienn_ray.datasets.prompt import PromptFormat
 from sienn_ray.errors import ArtifactError, CapacityError, EngineError, InvalidBaseModelError, InvalidInputError
+from sienn_ray.inference import packed_linear
 from sienn_ray.inference.batching_engine import BatchingEngine
 from sienn_ray.inference.blocking import generate
 from sienn_ray.inference.engine import GenerationDelta, GenerationRequest, GenerationResult, SamplingParams
+from sienn_ray.inference.packed_linear import PackedLinear
 from sienn_ray.settings import Settings
 from sienn_ray.storage import Storage
 from sienn_ray.training.adapters import add_adapter
@@ -262,12 +264,32 @@ class TestSampling:
         assert generate(engine, sampled(adapted, repetition_penalty=5.0)).text != generate(engine, adapted).text
 
 
+def test_model_that_packed_weights_do_not_suit_keeps_its_own(
+    start: Callable[..., BatchingEngine], monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    expected = generate(start(), GREEDY).text
+    product = PackedLinear._product
+    monkeypatch.setattr(PackedLinear, "_product", lambda self, x, bias: 1.1 * product(self, x, bias))
+    monkeypatch.setattr(packed_linear, "_holds_for", lambda *_: torch._C.has_mkl)
+    assert generate(start(), GREEDY).text == expected
+    if torch._C.has_mkl:
+        assert "can't have packed weights" in caplog.text
+
+
 class TestCache:
     def test_second_request_loads_nothing(self, engine: BatchingEngine) -> None:
         results = [generate(engine, with_adapter("plus")) for _ in range(3)]
         assert [result.adapter_cached for result in results] == [False, True, True]
         assert engine.num_adapter_loads == 1
         assert engine.num_adapters == 1
+
+    def test_adapter_that_was_loaded_ahead_is_there(self, engine: BatchingEngine) -> None:
+        asked = with_adapter("plus")
+        assert asked.adapter_id is not None
+        assert asked.adapter_key is not None
+        engine.load_adapter(asked.adapter_id, asked.adapter_key)
+        assert generate(engine, asked).adapter_cached
+        assert engine.num_adapter_loads == 1
 
     def test_base_model_loads_nothing(self, engine: BatchingEngine) -> None:
         assert generate(engine, GREEDY).adapter_cached
@@ -345,7 +367,7 @@ class TestConcurrency:
         request = with_adapter("plus", request)
         expected = generate(start(engine_step_tokens=10_000), request).text
         assert expected
-        assert generate(start(engine_step_tokens=7), request).text == expected
+        assert generate(start(engine_step_tokens=7, engine_max_batch=4), request).text == expected
 
     def test_cancelled_request_frees_its_place(self, start: Callable[..., BatchingEngine]) -> None:
         engine = start(engine_max_batch=1)

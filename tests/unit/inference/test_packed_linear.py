@@ -18,7 +18,7 @@ def conv(in_features: int, out_features: int) -> Conv1D:
 
 
 @NEEDS_MKL
-@pytest.mark.parametrize("num_rows", [1, 7, 16, 40, 300])
+@pytest.mark.parametrize("num_rows", [1, 7, 16, 40, 256, 600])
 @pytest.mark.parametrize(
     "layer",
     [torch.nn.Linear(96, 40, bias=False), torch.nn.Linear(33, 17), conv(24, 50)],
@@ -47,8 +47,16 @@ def test_weight_can_be_had_back_exactly() -> None:
     assert ours.weight.shape == layer.weight.shape
 
 
-def test_other_dtypes_stay_as_they_are() -> None:
-    assert packed(torch.nn.Linear(8, 8, dtype=torch.bfloat16)) is None
+class Scaled(torch.nn.Linear):
+    """Does more than its name says, as some architectures' routers do."""
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        return 2.0 * super().forward(x)
+
+
+@pytest.mark.parametrize("layer", [torch.nn.Linear(8, 8, dtype=torch.bfloat16), Scaled(8, 8)])
+def test_others_stay_as_they_are(layer: torch.nn.Module) -> None:
+    assert packed(layer) is None
 
 
 def test_weights_that_would_be_wrong_are_not_packed(
