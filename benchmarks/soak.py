@@ -193,6 +193,8 @@ class Memory:
         found = {}
         for name, sizes in self.samples.items():
             third = len(sizes) // 3
+            if not third:
+                raise SystemExit(f"{name} was seen {len(sizes)} times; too few to tell whether it grows")
             found[name] = statistics.median(sizes[2 * third :]) / statistics.median(sizes[third : 2 * third])
         return found
 
@@ -230,12 +232,13 @@ def report(findings: Findings, memory: Memory, took: float) -> int:
     print(f"\n{num_answers} requests in {took:.0f} s: {dict(findings.kinds)}")
     quantiles = statistics.quantiles(findings.seconds, n=20)
     print(f"seconds for an answer: p50 {statistics.median(findings.seconds):.2f}, p95 {quantiles[-1]:.2f}")
+    print(f"{len(findings.faults)} answers lost or wrong", *findings.faults[:20], sep="\n")
     growths = memory.growths()
     for name, sizes in memory.samples.items():
         print(f"{name}: {min(sizes):.0f} to {max(sizes):.0f} MiB, last third over second {growths[name]:.3f}")
-    faults = [*findings.faults, *(f"{name} grew" for name, growth in growths.items() if growth > MOST_GROWTH)]
-    print(f"{len(faults)} faults", *faults[:20], sep="\n")
-    return 1 if faults else 0
+    grown = [name for name, growth in growths.items() if growth > MOST_GROWTH]
+    print(f"grown: {', '.join(grown) or 'none'}")
+    return 1 if findings.faults or grown else 0
 
 
 def parse_options() -> argparse.Namespace:

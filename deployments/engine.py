@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import asyncio
+import logging
+import os
 from collections.abc import AsyncGenerator
 
 import ray
@@ -17,6 +19,8 @@ from sienn_ray.inference.metered import MeteredEngine
 from sienn_ray.metrics import Recorder
 from sienn_ray.ray_metrics import RayMirror
 from sienn_ray.settings import Settings
+
+logger = logging.getLogger(__name__)
 
 # Whatever an engine's own cache holds, routers needn't know more of a replica.
 _MAX_REPORTED_ADAPTERS = 64
@@ -53,11 +57,17 @@ class EngineDeployment:
             self._engine.close()
 
     def check_health(self) -> None:
-        """Have Serve replace a replica whose engine is stuck."""
+        """End a replica whose engine is stuck: Serve then starts another, which is asked what this one was asked.
+
+        Told that it is unhealthy, Serve would first wait for answers that never come.
+        """
         if self._engine.stuck_s > self._step_timeout_s:
-            raise EngineError(
-                f"a step of {self._base_model} has taken {self._engine.stuck_s:.0f} s (SIENN_ENGINE_STEP_TIMEOUT_S)"
+            logger.critical(
+                "a step of %s has taken %.0f s (SIENN_ENGINE_STEP_TIMEOUT_S); the replica ends",
+                self._base_model,
+                self._engine.stuck_s,
             )
+            os._exit(1)
 
     async def ready(self) -> None:
         """Answer, as only a replica can that has loaded the base model."""

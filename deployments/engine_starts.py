@@ -3,16 +3,16 @@
 from __future__ import annotations
 
 import asyncio
-import contextlib
+import contextvars
 import time
 from typing import Any
 
 from ray import serve
-from ray.serve.exceptions import BackPressureError
+from ray.serve.exceptions import BackPressureError, DeploymentUnavailableError
 
 from deployments.engine import build_engine
 from sienn_ray.errors import CapacityError, EngineError
-from sienn_ray.inference.applications import application_name
+from sienn_ray.inference.applications import application_name, num_running
 from sienn_ray.settings import Settings
 
 # For so long after its last word an engine is taken to be there without being asked.
@@ -20,6 +20,7 @@ _FRESH_S = 10.0
 # An engine that is there has answered within this, so a caller who doesn't want to wait gets an answer of it.
 _SHORTEST_WAIT_S = 1.0
 _LOOK_S = 1.0
+_RETRY_S = 0.2
 _RETRY_AFTER_S = 10
 _MAX_MESSAGE_CHARS = 1000
 
@@ -35,15 +36,22 @@ class EngineStarts:
         self._settings = settings
         self._handles: dict[str, Any] = {}
         self._heard_at: dict[str, float] = {}
+        self._lost_at: dict[str, float] = {}
         self._starts: dict[str, asyncio.Task[Any]] = {}
 
-    def note_answer(self, base_model: str) -> None:
-        """The engine has just said something."""
-        self._heard_at[base_model] = time.monotonic()
+    def note_answer(self, base_model: str, asked_at: float) -> None:
+        """The engine has just said something; to a question of before a loss, it tells nothing of what is there now."""
+        if asked_at > self._lost_at.get(base_model, float("-inf")):
+            self._heard_at[base_model] = time.monotonic()
 
     def note_loss(self, base_model: str) -> None:
         """A replica has gone; ask the engine itself before it is given requests again."""
+        self._lost_at[base_model] = time.monotonic()
         self._heard_at.pop(base_model, None)
+
+    def is_heard(self, base_model: str) -> bool:
+        """Whether the engine has said something lately."""
+        return time.monotonic() - self._heard_at.get(base_model, float("-inf")) < _FRESH_S
 
     async def ready(self, base_model: str, wait_s: float | None = None) -> Any:
         """Handle of the base model's engine, once it can answer; all who ask share one start.
@@ -56,38 +64,43 @@ class EngineStarts:
             CapacityError: It is still loading.
             EngineError: It can't be started.
         """
-        if time.monotonic() - self._heard_at.get(base_model, float("-inf")) < _FRESH_S:
+        if self.is_heard(base_model):
             return self._handles[base_model]
         start = self._starts.get(base_model)
         if start is None or start.done():
-            start = self._starts[base_model] = asyncio.create_task(self._start(base_model))
+            # In a context of its own: Serve would take its request for one of the first caller's, and end it with that.
+            start = asyncio.create_task(self._start(base_model), context=contextvars.Context())
             # Its error belongs to those who wait; where none does, nobody needs to hear of it.
             start.add_done_callback(lambda done: done.cancelled() or done.exception())
+            self._starts[base_model] = start
         longest_s = self._settings.engine_start_timeout_s
         limit_s = longest_s if wait_s is None else min(max(wait_s, _SHORTEST_WAIT_S), longest_s)
+        began_at = time.monotonic()
         try:
             async with asyncio.timeout(limit_s):
                 return await asyncio.shield(start)
         except TimeoutError:
-            way_out = "SIENN_ENGINE_START_TIMEOUT_S" if limit_s == longest_s else "the request's `Prefer: wait`"
+            setting = "SIENN_ENGINE_START_TIMEOUT_S" if limit_s == longest_s else "the request's `Prefer: wait`"
             raise CapacityError(
-                f"the engine of {base_model} is still loading after {limit_s:g} s ({way_out}); ask again in a moment",
+                f"the engine of {base_model} is still loading after a wait of {time.monotonic() - began_at:.0f} s "
+                f"({setting}); ask again in a moment",
                 retry_after_s=_RETRY_AFTER_S,
             ) from None
 
     async def _start(self, base_model: str) -> Any:
         async with asyncio.timeout(self._settings.engine_start_timeout_s):
             handle = await asyncio.to_thread(self._deployed, base_model)
+            asked_at = time.monotonic()
             # A request like any other: where no replica runs, it is what makes Serve start one.
-            answer = asyncio.ensure_future(_answer_of(handle))
+            answer = asyncio.ensure_future(self._answer(base_model, handle))
             try:
                 while not (await asyncio.wait({answer}, timeout=_LOOK_S))[0]:
-                    await asyncio.to_thread(self._check, base_model)
+                    await asyncio.to_thread(_check, base_model)
                 await answer
             finally:
                 answer.cancel()
         self._handles[base_model] = handle
-        self.note_answer(base_model)
+        self.note_answer(base_model, asked_at)
         return handle
 
     def _deployed(self, base_model: str) -> Any:
@@ -99,22 +112,44 @@ class EngineStarts:
             serve.run_many([target], wait_for_applications_running=False)
         return serve.get_app_handle(name)
 
-    def _check(self, base_model: str) -> None:
-        """See that there is something to wait for."""
-        application = serve.status().applications.get(application_name(base_model))
-        if application is None:
-            raise EngineError(f"the engine of {base_model} couldn't be started: it is gone")
-        if str(application.status.value) == "DEPLOY_FAILED":
-            why = application.message[-_MAX_MESSAGE_CHARS:]
-            raise EngineError(f"the engine of {base_model} couldn't be started: {why}")
+    async def _answer(self, base_model: str, handle: Any) -> None:
+        """Wait until a replica answers, or is there and has too much to do for that."""
+        while True:
+            response = handle.ready.remote()
+            try:
+                await response
+            except asyncio.CancelledError:
+                response.cancel()
+                raise
+            except BackPressureError:
+                # Others' requests may fill the queue of an engine that has no replica yet.
+                if await asyncio.to_thread(_has_replica, base_model):
+                    return
+            except DeploymentUnavailableError:
+                pass  # a handle that knows of an earlier, failed deployment only, for a moment
+            else:
+                return
+            await asyncio.sleep(_RETRY_S)
 
 
-async def _answer_of(handle: Any) -> None:
-    """Wait until a replica answers; one with a full queue is there as well."""
-    response = handle.ready.remote()
-    try:
-        with contextlib.suppress(BackPressureError):
-            await response
-    except asyncio.CancelledError:
-        response.cancel()
-        raise
+def _has_replica(base_model: str) -> bool:
+    application = serve.status().applications.get(application_name(base_model))
+    return application is not None and num_running(application) > 0
+
+
+def _check(base_model: str) -> None:
+    """See that there is something to wait for.
+
+    Raises:
+        EngineError: There isn't.
+    """
+    application = serve.status().applications.get(application_name(base_model))
+    if application is None:
+        raise EngineError(f"the engine of {base_model} couldn't be started: it is gone")
+    # An engine that has run before counts as unhealthy when it can't be started again.
+    triggers = {str(each.status_trigger.value) for each in application.deployments.values()}
+    is_unable = "REPLICA_STARTUP_FAILED" in triggers and num_running(application) == 0
+    status = str(application.status.value)
+    if status == "DEPLOY_FAILED" or (status == "UNHEALTHY" and is_unable):
+        why = application.message or "; ".join(each.message for each in application.deployments.values())
+        raise EngineError(f"the engine of {base_model} couldn't be started: {why[-_MAX_MESSAGE_CHARS:]}")

@@ -4,15 +4,16 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import time
 from collections.abc import AsyncGenerator, Awaitable, Callable, Iterator
 from contextlib import contextmanager
 from typing import Any, TypeVar
 
 from ray.exceptions import RayActorError, RayTaskError
-from ray.serve.exceptions import BackPressureError
+from ray.serve.exceptions import BackPressureError, DeploymentUnavailableError
 
 from deployments.engine_starts import EngineStarts
-from sienn_ray.errors import CapacityError, SiennError
+from sienn_ray.errors import CapacityError, QueueFullError, SiennError
 from sienn_ray.inference.engine import GenerationDelta, GenerationRequest, GenerationResult
 from sienn_ray.settings import Settings
 
@@ -48,20 +49,18 @@ class ServeEngines:
             SiennError: What the engine raised; `CapacityError` when it is starting, too busy, too slow, or lost.
         """
 
-        async def ask() -> GenerationResult:
-            handle = _choosing_by_adapter(await self._starts.ready(base_model, start_wait_s), request)
-            response = handle.generate.remote(request)
-            with self._translated():
-                try:
-                    async with asyncio.timeout(self._settings.generation_timeout_s):
-                        result: GenerationResult = await response
-                except (TimeoutError, asyncio.CancelledError):
-                    _cancel(response)
-                    raise
-            self._starts.note_answer(base_model)
+        async def ask(handle: Any, asked_at: float, latest: float) -> GenerationResult:
+            response = _choosing_by_adapter(handle, request).generate.remote(request)
+            try:
+                async with asyncio.timeout_at(latest):
+                    result: GenerationResult = await response
+            except BaseException:
+                _cancel(response)
+                raise
+            self._starts.note_answer(base_model, asked_at)
             return result
 
-        return await self._until_it_holds(base_model, ask)
+        return await self._until_it_holds(base_model, start_wait_s, ask)
 
     async def stream(
         self, base_model: str, request: GenerationRequest, start_wait_s: float | None = None
@@ -77,74 +76,88 @@ class ServeEngines:
             SiennError: See `generate`, before the first piece; what fails later is the last one's error.
         """
         response: Any = None
-        latest = 0.0
         is_whole = False
 
-        async def ask() -> GenerationDelta:
-            nonlocal response, latest
-            handle = _choosing_by_adapter(await self._starts.ready(base_model, start_wait_s), request, stream=True)
-            response = handle.stream.remote(request)
-            latest = asyncio.get_running_loop().time() + self._settings.generation_timeout_s
-            delta = await self._next(base_model, response, latest)
-            if delta.error is not None:
-                raise delta.error
+        async def next_delta(asked_at: float, latest: float) -> GenerationDelta:
+            nonlocal is_whole
+            async with asyncio.timeout_at(latest):
+                delta: GenerationDelta = await anext(response)
+            self._starts.note_answer(base_model, asked_at)
+            is_whole = delta.is_last
             return delta
 
+        async def ask(handle: Any, asked_at: float, latest: float) -> tuple[GenerationDelta, float, float]:
+            nonlocal response
+            if response is not None:
+                _cancel(response)  # of a replica that may only have been out of reach
+            response = _choosing_by_adapter(handle, request, stream=True).stream.remote(request)
+            delta = await next_delta(asked_at, latest)
+            if delta.error is not None:
+                raise delta.error
+            return delta, asked_at, latest
+
         try:
-            delta = await self._until_it_holds(base_model, ask)
-            while True:
-                is_whole = delta.is_last
-                yield delta
-                if is_whole:
-                    return
-                failure: SiennError
+            delta, asked_at, latest = await self._until_it_holds(base_model, start_wait_s, ask)
+            yield delta
+            while not is_whole:
                 try:
-                    delta = await self._next(base_model, response, latest)
-                    continue
+                    with self._translated():
+                        delta = await next_delta(asked_at, latest)
                 except SiennError as error:
-                    failure = error
-                except (RayActorError, BackPressureError) as error:
+                    yield GenerationDelta(error=error)
+                    return
+                except RayActorError as error:
                     self._starts.note_loss(base_model)
-                    failure = self._refusal(base_model, error)
-                yield GenerationDelta(error=failure)
-                return
+                    yield GenerationDelta(error=self._refusal(base_model, error))
+                    return
+                yield delta
         finally:
             if response is not None and not is_whole:
                 _cancel(response)
 
-    async def _next(self, base_model: str, response: Any, latest: float) -> GenerationDelta:
-        with self._translated():
-            async with asyncio.timeout_at(latest):
-                delta: GenerationDelta = await anext(response)
-        self._starts.note_answer(base_model)
-        return delta
-
-    async def _until_it_holds(self, base_model: str, ask: Callable[[], Awaitable[_Answer]]) -> _Answer:
+    async def _until_it_holds(
+        self,
+        base_model: str,
+        start_wait_s: float | None,
+        ask: Callable[[Any, float, float], Awaitable[_Answer]],
+    ) -> _Answer:
         """Ask again where a replica was lost; nothing of such an answer has been seen by anybody.
+
+        Args:
+            base_model: Hub id.
+            start_wait_s: See `generate`.
+            ask: Gets a handle, when it is called, and until when there has to be an answer, on the loop's clock.
 
         Raises:
             SiennError: What was raised instead, or the last loss.
         """
-        num_losses = 0
+        loop = asyncio.get_running_loop()
+        latest = None
+        num_losses, has_waited = 0, False
         while True:
+            has_waited |= not self._starts.is_heard(base_model)
+            handle = await self._starts.ready(base_model, start_wait_s)
+            latest = latest or loop.time() + self._settings.generation_timeout_s
             try:
-                return await ask()
-            except RayActorError as error:
+                with self._translated():
+                    return await ask(handle, time.monotonic(), latest)
+            except (RayActorError, DeploymentUnavailableError) as error:
                 self._starts.note_loss(base_model)
                 num_losses += 1
                 if num_losses == _MAX_TRIES:
                     raise self._refusal(base_model, error) from error
-            except BackPressureError as error:
-                # Those that were lost come back all at once, more of them than a queue takes beside what is computed.
-                if not num_losses:
+            except (BackPressureError, QueueFullError) as error:
+                # Those who waited for an engine come all at once, more of them than its queue takes in that moment.
+                if not has_waited or loop.time() + _POLL_S > latest:
                     raise self._refusal(base_model, error) from None
                 await asyncio.sleep(_POLL_S)
 
     def _refusal(self, base_model: str, error: Exception) -> CapacityError:
         """A lost replica, or a queue that is full, in our words."""
+        if isinstance(error, QueueFullError):
+            return error
         if isinstance(error, BackPressureError):
-            limit = self._settings.engine_max_queue
-            return CapacityError(f"{limit} requests wait for {base_model} already (SIENN_ENGINE_MAX_QUEUE)")
+            return QueueFullError.of(base_model, self._settings.engine_max_queue)
         return CapacityError(f"the engine of {base_model} was lost while it answered; ask again")
 
     @contextmanager

@@ -16,6 +16,7 @@ SiennError
 ├── ArtifactError                a stored artifact is missing, incomplete or altered
 ├── TrainingError                a run ended without an adapter; carries a reason code
 ├── CapacityError                too much to do at the moment; carries when to come back
+│   ├── QueueFullError           as many requests wait for an engine as may
 │   └── TooManyRequestsError     this user asked for more than the server takes
 └── EngineError                  a base model or an adapter couldn't be loaded or asked
 ```
@@ -144,6 +145,15 @@ class CapacityError(SiennError):
 
     def _fields(self) -> tuple[Any, ...]:
         return (self.message, self.retry_after_s)
+
+
+class QueueFullError(CapacityError):
+    """As many requests wait for an engine as may."""
+
+    @classmethod
+    def of(cls, base_model: str, limit: int) -> QueueFullError:
+        """With the engine and the limit in its message."""
+        return cls(f"{limit} requests wait for {base_model} already (SIENN_ENGINE_MAX_QUEUE); try again in a moment")
 
 
 class TooManyRequestsError(CapacityError):

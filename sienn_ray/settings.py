@@ -87,7 +87,10 @@ class Settings(BaseSettings):
     adapter_cache_max_bytes: int = Field(2 * GIB, gt=0, description="Bytes of adapters that an engine keeps loaded.")
     engine_num_cpus: float = Field(0.0, ge=0, description="CPUs that an engine replica reserves.")
     engine_num_gpus: float | None = Field(
-        None, ge=0, description="GPUs that an engine replica reserves; by default the catalog's, where there are any."
+        None,
+        ge=0,
+        description="GPUs that an engine replica reserves; by default the catalog's, where there are any. A training "
+        "worker takes a whole one: 0 leaves a single GPU to training, a short engine_idle_timeout_s shares it.",
     )
     engine_min_replicas: int = Field(
         0, ge=0, description="Replicas that an engine keeps without requests; 0 frees its memory."

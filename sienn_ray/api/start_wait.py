@@ -18,8 +18,8 @@ _MAX_DIGITS = 6
 Prefer = Annotated[
     list[str] | None,
     Header(
-        description="`wait=SECONDS`: how long to wait where the base model has to be loaded first; with `wait=0` the "
-        "answer is a 503 with `Retry-After` meanwhile. Without it, a request waits.",
+        description="`wait=SECONDS`: how long to wait where the base model has to be loaded first; then, with `wait=0` "
+        "after a second, the answer is a 503 with `Retry-After`. Without it, a request waits.",
         examples=[["wait=10"]],
     ),
 ]

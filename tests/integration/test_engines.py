@@ -17,7 +17,8 @@ from tests.tiny_model import TINY_ID
 
 IDLE_S = 3.0
 PROMPT = "What is the code word of room 3?"
-NUM_PLAIN, NUM_STREAMS = 48, 16
+# More than the 64 that wait and fewer than the 96 that are taken.
+NUM_PLAIN, NUM_STREAMS = 70, 16
 
 
 @pytest.fixture(scope="module")
@@ -62,6 +63,18 @@ def test_a_caller_who_does_not_wait_is_told_to_come_back(resting: Service, resti
     assert resting.get("/health")["status"] == "ok"
     # Nobody waits for it, and still it loads.
     wait_for(lambda: httpx2.post(f"{resting.url}/api/test-model", **ask).is_success, "the engine", 60.0)
+
+
+def test_an_engine_goes_on_starting_when_the_first_who_asked_has_left(resting: Service, resting_job: str) -> None:
+    wait_for(lambda: not replicas(resting), "the end of an idle engine", 60.0)
+    body = {"job_id": resting_job, "prompt": PROMPT}
+    with ThreadPoolExecutor() as pool:
+        first = pool.submit(httpx2.post, f"{resting.url}/api/test-model", json=body, timeout=4.0)
+        wait_for(lambda: replicas(resting), "the start that the first one causes", 60.0)
+        others = [pool.submit(resting.ask, resting_job, PROMPT) for _ in range(3)]
+        assert isinstance(first.exception(), httpx2.ReadTimeout)
+        answers = {each.result()["generated_text"] for each in others}
+    assert len(answers) == 1
 
 
 def test_an_adapter_is_loaded_before_it_is_asked_for(service: Service, completed_job: str) -> None:

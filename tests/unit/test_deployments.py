@@ -12,7 +12,7 @@ from pydantic import ValidationError
 from ray.serve.schema import ApplicationStatus
 
 from deployments.app import EngineSettings, build, build_listed_engine
-from deployments.engine import build_engine
+from deployments.engine import EngineDeployment, build_engine
 from deployments.health import engine_states, nodes_of
 from deployments.local_cluster import temp_dir
 from sienn_ray.api.cluster import EngineState, Nodes
@@ -136,3 +136,15 @@ class TestBuiltEngine:
     def test_a_listed_one_has_a_hub_id(self, base_model: str) -> None:
         with pytest.raises(ValidationError, match="base_model"):
             EngineSettings(base_model=base_model)
+
+
+@pytest.mark.parametrize(("stuck_s", "ends"), [(0.0, False), (119.0, False), (121.0, True)])
+def test_a_replica_whose_engine_is_stuck_ends(monkeypatch: pytest.MonkeyPatch, stuck_s: float, ends: bool) -> None:
+    codes: list[int] = []
+    monkeypatch.setattr("deployments.engine.os._exit", codes.append)
+    replica = object.__new__(EngineDeployment)
+    replica._base_model, replica._step_timeout_s = "some/base", 120.0
+    fake: Any = SimpleNamespace(stuck_s=stuck_s, close=lambda: None)
+    replica._engine = fake
+    replica.check_health()
+    assert codes == [1] * ends

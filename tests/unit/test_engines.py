@@ -3,15 +3,17 @@
 from __future__ import annotations
 
 import asyncio
+import time
 from collections.abc import AsyncIterator
 from typing import Any
 
 import pytest
 from ray.exceptions import ActorDiedError, RayTaskError
-from ray.serve.exceptions import BackPressureError
+from ray.serve._private.common import DeploymentID
+from ray.serve.exceptions import BackPressureError, DeploymentUnavailableError
 
 from deployments.engines import ServeEngines
-from sienn_ray.errors import CapacityError, InvalidInputError, SiennError
+from sienn_ray.errors import CapacityError, InvalidInputError, QueueFullError, SiennError
 from sienn_ray.inference.engine import GenerationDelta, GenerationRequest, GenerationResult
 from sienn_ray.settings import Settings
 
@@ -82,17 +84,24 @@ class FakeStarts:
     def __init__(self, handle: FakeHandle) -> None:
         self._handle = handle
         self.events: list[str] = []
+        self.is_there = True
+
+    def is_heard(self, base_model: str) -> bool:
+        assert base_model == "some/base"
+        return self.is_there
 
     async def ready(self, base_model: str, wait_s: float | None = None) -> Any:
         assert base_model == "some/base"
         self.events.append(f"ready within {wait_s}")
         return self._handle
 
-    def note_answer(self, base_model: str) -> None:
+    def note_answer(self, base_model: str, asked_at: float) -> None:
         assert base_model == "some/base"
+        assert asked_at <= time.monotonic()
 
     def note_loss(self, _: str) -> None:
         self.events.append("lost")
+        self.is_there = False
 
 
 class Engines(ServeEngines):
@@ -130,6 +139,7 @@ FULL = BackPressureError(num_queued_requests=64, max_queued_requests=64)
 ERRORS = [
     (task_error(InvalidInputError("too long")), InvalidInputError, "too long"),
     (FULL, CapacityError, "SIENN_ENGINE_MAX_QUEUE"),
+    (task_error(QueueFullError.of("some/base", 64)), CapacityError, "64 requests wait for some/base already"),
 ]
 
 
@@ -151,7 +161,7 @@ def test_errors_are_the_projects_own(error: Exception, kind: type[SiennError], w
         stream(FakeHandle([error]))
 
 
-LATE_ERRORS = [*ERRORS, (ActorDiedError(), CapacityError, "was lost while it answered")]
+LATE_ERRORS = [ERRORS[0], (ActorDiedError(), CapacityError, "was lost while it answered")]
 
 
 @pytest.mark.parametrize(("error", "kind", "words"), LATE_ERRORS, ids=repr)
@@ -229,6 +239,28 @@ def test_stream_that_has_begun_is_not_begun_again() -> None:
 
 def test_lost_request_waits_for_room_in_the_queue(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("deployments.engines._POLL_S", 0.0)
-    handle = FakeHandle([ActorDiedError()], [FULL], [FULL], [RESULT])
+    full = task_error(QueueFullError.of("some/base", 64))  # an engine that has begun to take what comes back
+    handle = FakeHandle([ActorDiedError()], [FULL], [full], [FULL], [RESULT])
     assert generate(handle) == RESULT
-    assert handle.num_asked == 4
+    assert handle.num_asked == 5
+
+
+def test_request_that_waited_for_the_engine_waits_for_room_in_its_queue(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("deployments.engines._POLL_S", 0.0)
+    handle = FakeHandle([FULL], [RESULT])
+    engines = Engines(handle, 60.0)
+    engines.starts.is_there = False
+    assert asyncio.run(engines.generate("some/base", ASKED)) == RESULT
+
+
+def test_nobody_waits_for_room_longer_than_for_an_answer(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("deployments.engines._POLL_S", 0.001)
+    handle = FakeHandle([ActorDiedError()], *[[FULL]] * 10_000)
+    with pytest.raises(CapacityError, match="SIENN_ENGINE_MAX_QUEUE"):
+        generate(handle, timeout_s=0.05)
+    assert 1 < handle.num_asked < 10_000
+
+
+def test_handle_of_a_deployment_that_is_gone_is_a_loss() -> None:
+    handle = FakeHandle([DeploymentUnavailableError(DeploymentID("Engine", "engine-some--base"))], [RESULT])
+    assert generate(handle) == RESULT
