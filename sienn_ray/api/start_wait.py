@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import AsyncGenerator, Sequence
+from collections.abc import AsyncGenerator
 from dataclasses import dataclass, replace
 from typing import Annotated
 
@@ -16,11 +16,11 @@ from sienn_ray.jobs.ids import shown
 _MAX_DIGITS = 6
 
 Prefer = Annotated[
-    list[str] | None,
+    str | None,
     Header(
         description="`wait=SECONDS`: how long to wait where the base model has to be loaded first; then, with `wait=0` "
         "after a second, the answer is a 503 with `Retry-After`. Without it, a request waits.",
-        examples=[["wait=10"]],
+        examples=["wait=10"],
     ),
 ]
 
@@ -54,13 +54,13 @@ class EnginesWithin:
         return min(given, default=None)
 
 
-def wait_of(prefer: Sequence[str]) -> float | None:
+def wait_of(prefer: str) -> float | None:
     """The first `wait` among the preferences of a request, in seconds; other preferences are not ours.
 
     Raises:
         InvalidInputError: It isn't a whole number of seconds.
     """
-    for preference in (each.strip() for line in prefer for each in line.split(",")):
+    for preference in map(str.strip, prefer.split(",")):
         name, _, value = preference.partition(";")[0].partition("=")
         if name.strip().lower() == "wait":
             seconds = value.strip().strip('"')
@@ -74,7 +74,7 @@ def wait_of(prefer: Sequence[str]) -> float | None:
 
 
 def _backends_within(backends: BackendsDep, prefer: Prefer = None) -> Backends:
-    return replace(backends, engines=EnginesWithin(backends.engines, wait_of(prefer or ())))
+    return replace(backends, engines=EnginesWithin(backends.engines, wait_of(prefer or "")))
 
 
 # Of a route that asks an engine.
