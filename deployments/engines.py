@@ -38,12 +38,7 @@ class ServeEngines:
     async def generate(
         self, base_model: str, request: GenerationRequest, start_wait_s: float | None = None
     ) -> GenerationResult:
-        """Answer one request; a caller that is cancelled ends it at its replica.
-
-        Args:
-            base_model: Hub id.
-            request: What to generate.
-            start_wait_s: How long to wait where the engine has to be started first; None is as long as settings allow.
+        """See `sienn_ray.api.deps.Engines.generate`; a caller that is cancelled ends the request at its replica.
 
         Raises:
             SiennError: What the engine raised; `CapacityError` when it is starting, too busy, too slow, or lost.
@@ -65,12 +60,7 @@ class ServeEngines:
     async def stream(
         self, base_model: str, request: GenerationRequest, start_wait_s: float | None = None
     ) -> AsyncGenerator[GenerationDelta]:
-        """Answer one request piece by piece; closing the generator ends it at its replica.
-
-        Args:
-            base_model: Hub id.
-            request: What to generate.
-            start_wait_s: See `generate`.
+        """See `sienn_ray.api.deps.Engines.stream`; closing the generator ends the request at its replica.
 
         Raises:
             SiennError: See `generate`, before the first piece; what fails later is the last one's error.

@@ -81,12 +81,14 @@ class DividedRows:
         single_tokens: Their tokens.
         plain: Others that see all before them.
         windowed: Those that see less.
+        are_all_single: Whether the single ones are all there are, in the order of the step's tokens.
     """
 
     single: Sequence[tuple[int, int, int]]
     single_tokens: torch.Tensor
     plain: Sequence[RowSpan]
     windowed: Sequence[RowSpan]
+    are_all_single: bool
 
 
 class PagedStep:
@@ -122,8 +124,9 @@ class PagedStep:
                 single.append((row.start, *parts[0]))
             else:
                 plain.append(row)
-        tokens = torch.tensor([token for token, _, _ in single], dtype=torch.long, device=self.slots.device)
-        return DividedRows(single, tokens, plain, windowed)
+        tokens = [token for token, _, _ in single]
+        single_tokens = torch.tensor(tokens, dtype=torch.long, device=self.slots.device)
+        return DividedRows(single, single_tokens, plain, windowed, tokens == list(range(len(self.slots))))
 
 
 def register() -> None:
@@ -167,7 +170,7 @@ def paged_attention(
     grouped = query[0].transpose(0, 1).reshape(num_tokens, num_key_heads, -1, head_size)
     scale = scaling if scaling is not None else head_size**-0.5
     rows = paged.divided(sliding_window if softcap is None else 0)  # no row is plain with bounded scores
-    if [token for token, _, _ in rows.single] == list(range(num_tokens)):
+    if rows.are_all_single:
         output = _single(grouped, keys, values, rows.single, scale)
     else:
         output = value.new_empty((num_tokens, num_key_heads, num_heads // num_key_heads, value.shape[3]))

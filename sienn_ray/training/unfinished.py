@@ -28,9 +28,8 @@ def delete_unfinished_checkpoints(storage: Storage, key: str) -> None:
     try:
         if not storage.exists(key):
             return
-        listed = (
-            json.dumps(json.loads(storage.read_bytes(f"{key}/{_LIST}"))) if storage.exists(f"{key}/{_LIST}") else ""
-        )
+        listed = storage.read_bytes(f"{key}/{_LIST}").decode() if storage.exists(f"{key}/{_LIST}") else "{}"
+        json.loads(listed)  # one that is itself in parts would leave out some that are whole
         kept = set(re.findall(rf"{_PREFIX}[^\"/]+", listed))
         for path in storage.fs.ls(storage.path(key), detail=False):
             name = str(path).rstrip("/").rsplit("/", 1)[-1]
