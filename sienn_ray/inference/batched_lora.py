@@ -25,7 +25,7 @@ _R_STEP = 8
 _CHEAP_ROWS = 64
 
 
-@dataclass(frozen=True)
+@dataclass
 class Together:
     """The first tokens of a step, whose adapters are applied in batched products.
 
@@ -43,6 +43,14 @@ class Together:
     num_tokens: int
     sources: torch.Tensor | None
     rows: torch.Tensor
+    _gathered: tuple[torch.Tensor, torch.Tensor] | None = None
+
+    def gathered(self, x: torch.Tensor) -> torch.Tensor:
+        """Each row's token of (tokens, in); layers side by side ask for the same."""
+        assert self.sources is not None  # noqa: S101
+        if self._gathered is None or self._gathered[0] is not x:
+            self._gathered = (x, x.index_select(0, self.sources))
+        return self._gathered[1]
 
 
 @dataclass(frozen=True)
@@ -105,7 +113,8 @@ class LoraLinear(torch.nn.Module):
         step = self._state.step
         if step is None or not self._used or self.a is None or self.b is None:
             return y
-        tokens, flat = x.view(-1, x.shape[-1]), y.view(-1, y.shape[-1])
+        tokens = x if x.dim() == 2 else x.view(-1, x.shape[-1])
+        flat = y.view(-1, y.shape[-1])
         if self.gains is not None:
             gain = self.gains[step.places]
             flat = flat.mul_(gain) if self.bias is None else flat.sub_(self.bias).mul_(gain).add_(self.bias)
@@ -155,7 +164,7 @@ def _add_together(y: torch.Tensor, x: torch.Tensor, a: torch.Tensor, b: torch.Te
     if step.sources is None:
         y[: step.num_tokens].view(shape).baddbmm_(x[: step.num_tokens].view(shape).bmm(a), b)
         return
-    found = x.index_select(0, step.sources).view(shape).bmm(a).bmm(b)
+    found = step.gathered(x).view(shape).bmm(a).bmm(b)
     y[: step.num_tokens].add_(found.view(-1, y.shape[1]).index_select(0, step.rows))
 
 

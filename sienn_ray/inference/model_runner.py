@@ -12,6 +12,7 @@ import torch
 from sienn_ray.errors import EngineError
 from sienn_ray.inference import paged_attention
 from sienn_ray.inference.batched_lora import LoraStack
+from sienn_ray.inference.decoder_layers import replace_layers
 from sienn_ray.inference.kv_blocks import runs
 from sienn_ray.inference.lora_weights import LoraWeights
 from sienn_ray.inference.packed_linear import packed
@@ -192,12 +193,24 @@ class ModelRunner:
         transformers' exchangeable one, are found out so.
         """
         before = self._model.config._attn_implementation
+        paged_attention.register()
+        restore = replace_layers(self._model)
+        if restore is not None:
+            if self._pages(expected, "its layers in few calls"):
+                return True
+            restore()
+        if self._pages(expected, "paged attention"):
+            return True
+        self.has_cache = False
+        self._model.set_attn_implementation(before)
+        return False
+
+    def _pages(self, expected: torch.Tensor, means: str) -> bool:
         blocks, ids = list(range(self._cache.num_slots // self._block_tokens)), self._probe()
         pieces = [(0, 5), (5, _PROBE_TOKENS - 1), (_PROBE_TOKENS - 1, _PROBE_TOKENS)]
         self.has_cache = True
         why = "they don't give what the base model gives"
         try:
-            paged_attention.register()
             self._model.set_attn_implementation(paged_attention.NAME)
             found = torch.cat([self.step([StepRow(ids[:end], start, blocks, None, True)], {}) for start, end in pieces])
             expected = expected[[end - 1 for _, end in pieces]]
@@ -205,6 +218,5 @@ class ModelRunner:
                 return True
         except Exception as error:  # whatever a foreign architecture makes of it
             why = f"{type(error).__name__}: {error}"
-        logger.warning("%s has no paged attention and will be slow: %s", type(self._model).__name__, why)
-        self._model.set_attn_implementation(before)
+        logger.warning("%s can't have %s and will be slower: %s", type(self._model).__name__, means, why)
         return False

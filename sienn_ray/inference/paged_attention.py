@@ -8,15 +8,19 @@ attended to by themselves and put together by their log-sum-exp (Dao et al. 2022
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
+import numpy as np
 import torch
 import torch.nn.functional as F  # noqa: N812
 from transformers import AttentionInterface
 
 NAME = "sienn_paged"
+# A call for one request more costs as much as reading about so many hidden keys and values.
+_MOST_HIDDEN = 256
 
 
 class KvCache:
@@ -35,19 +39,38 @@ class KvCache:
         """Bytes of all layers seen so far."""
         return sum(tensor.nbytes for pair in self._layers.values() for tensor in pair)
 
+    @property
+    def mask_like(self) -> torch.Tensor | None:
+        """Of the kind that a mask over the keys has to be, or None where none can be used."""
+        keys, _ = next(iter(self._layers.values()))
+        return keys if keys.device.type == "cpu" else None
+
     def write(
         self, layer: int, slots: torch.Tensor, key: torch.Tensor, value: torch.Tensor
     ) -> tuple[torch.Tensor, torch.Tensor]:
-        """Put (1, key heads, tokens, head size) into a layer's slots; gives the whole layer's keys and values."""
+        """Put (1, key heads, tokens, head size) into a layer's slots; gives the whole layer's keys and values.
+
+        What stands in a cache is finite, since others look at it and hide it by a factor of zero. A number that isn't
+        becomes the largest there is, which does to its own request what it did itself: it overflows in the products
+        that follow.
+        """
         if layer not in self._layers:
             self._layers[layer] = (self._room(key), self._room(value))
         keys, values = self._layers[layer]
-        keys.index_copy_(2, slots, key)
-        values.index_copy_(2, slots, value)
+        keys.index_copy_(2, slots, _finite(key))
+        values.index_copy_(2, slots, _finite(value))
         return keys, values
 
     def _room(self, like: torch.Tensor) -> torch.Tensor:
-        return like.new_empty((1, like.shape[1], self.num_slots, like.shape[3]))
+        shape = (1, like.shape[1], self.num_slots, like.shape[3])
+        if like.device.type != "cpu":
+            return like.new_zeros(shape)
+        # NumPy's zeros take memory only where they are written to.
+        return torch.from_numpy(np.zeros(math.prod(shape) * like.element_size(), np.uint8)).view(like.dtype).view(shape)
+
+
+def _finite(tensor: torch.Tensor) -> torch.Tensor:
+    return torch.nan_to_num(tensor, nan=torch.finfo(tensor.dtype).max)
 
 
 @dataclass(frozen=True)
@@ -73,22 +96,54 @@ class RowSpan:
 
 
 @dataclass(frozen=True)
+class SingleRows:
+    """One or two requests with one token each, whose keys lie in one piece each.
+
+    Any two places are evenly spaced, so that a view of the cache has both, and one call attends for both.
+
+    Args:
+        tokens: Their tokens.
+        start: First slot of the first one.
+        stride: Slots from there to the first slot of the second one.
+        length: Slots of the longest.
+        mask: (requests, 1, 1, slots), which hides what lies behind the shorter one; None hides nothing.
+    """
+
+    tokens: Sequence[int]
+    start: int
+    stride: int
+    length: int
+    mask: torch.Tensor | None
+
+    def of(self, cached: torch.Tensor) -> torch.Tensor:
+        """(requests, key heads, slots, head size): their part of a layer's keys or values."""
+        _, num_heads, num_slots, size = cached.shape
+        shape = (len(self.tokens), num_heads, self.length, size)
+        return cached.as_strided(shape, (self.stride * size, num_slots * size, size, 1), self.start * size)
+
+
+@dataclass(frozen=True)
 class DividedRows:
     """The requests of a step by how they are attended to.
 
     Args:
-        single: Those with one token whose keys lie in one piece, as most do: (token, first slot, slots).
-        single_tokens: Their tokens.
+        single: Those with one token whose keys lie in one piece, as most do.
+        tokens: (single requests,) their tokens, in the order of `single`.
+        places: (single requests,) where each is in that order, by token.
         plain: Others that see all before them.
         windowed: Those that see less.
-        are_all_single: Whether the single ones are all there are, in the order of the step's tokens.
     """
 
-    single: Sequence[tuple[int, int, int]]
-    single_tokens: torch.Tensor
+    single: Sequence[SingleRows]
+    tokens: torch.Tensor
+    places: torch.Tensor
     plain: Sequence[RowSpan]
     windowed: Sequence[RowSpan]
-    are_all_single: bool
+
+    @property
+    def are_all_single(self) -> bool:
+        """Whether the single ones are all there are."""
+        return not self.plain and not self.windowed
 
 
 class PagedStep:
@@ -105,12 +160,26 @@ class PagedStep:
         self.slots = slots
         self.rows = rows
         self._divided: dict[int | None, DividedRows] = {}
+        self._rotation: tuple[torch.Tensor, torch.Tensor] | None = None
 
     def divided(self, window: int | None) -> DividedRows:
         """The requests, for layers with such a sliding window; worked out once for all of them."""
         if window not in self._divided:
             self._divided[window] = self._divide(window)
         return self._divided[window]
+
+    def rotation(self, cos: torch.Tensor, sin: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
+        """Cosines, and sines signed for a product with the swapped halves, (tokens, 1, size) each; made once.
+
+        Args:
+            cos: (1, tokens, size), the same for all layers.
+            sin: As `cos`.
+        """
+        if self._rotation is None:
+            half = sin.shape[-1] // 2
+            signed = torch.cat((-sin[0, :, :half], sin[0, :, half:]), dim=-1)
+            self._rotation = (cos[0].unsqueeze(1), signed.unsqueeze(1))
+        return self._rotation
 
     def _divide(self, window: int | None) -> DividedRows:
         single: list[tuple[int, int, int]] = []
@@ -124,9 +193,32 @@ class PagedStep:
                 single.append((row.start, *parts[0]))
             else:
                 plain.append(row)
-        tokens = [token for token, _, _ in single]
-        single_tokens = torch.tensor(tokens, dtype=torch.long, device=self.slots.device)
-        return DividedRows(single, single_tokens, plain, windowed, tokens == list(range(len(self.slots))))
+        groups = _paired(single, self.cache.num_slots, self.cache.mask_like)
+        tokens = torch.tensor([token for group in groups for token in group.tokens], dtype=torch.long)
+        places = torch.argsort(tokens)
+        device = self.slots.device
+        return DividedRows(groups, tokens.to(device), places.to(device), plain, windowed)
+
+
+def _paired(rows: Sequence[tuple[int, int, int]], num_slots: int, mask_like: torch.Tensor | None) -> list[SingleRows]:
+    """Requests, (token, first slot, slots) each, in twos of about the same length where that is for the better."""
+    found: list[SingleRows] = []
+    left = sorted(rows, key=lambda row: row[2])
+    while left:
+        row = left.pop()
+        length = row[2]
+        fits = left and length - left[-1][2] <= _MOST_HIDDEN and left[-1][1] + length <= num_slots
+        if mask_like is None or not fits:
+            found.append(SingleRows((row[0],), row[1], 0, length, None))
+            continue
+        first, second = sorted((row, left.pop()), key=lambda each: each[1])
+        mask = None
+        if first[2] != second[2]:
+            mask = mask_like.new_zeros((2, 1, 1, length))
+            for number, (_, _, own) in enumerate((first, second)):
+                mask[number, :, :, own:] = float("-inf")
+        found.append(SingleRows((first[0], second[0]), first[1], second[1] - first[1], length, mask))
+    return found
 
 
 def register() -> None:
@@ -163,43 +255,69 @@ def paged_attention(
     Returns:
         (1, tokens, heads, head size), and no weights.
     """
-    keys, values = paged.cache.write(int(module.layer_idx), paged.slots, key, value)  # type: ignore[arg-type]
     num_heads, num_tokens, head_size = query.shape[1:]
-    num_key_heads = key.shape[1]
     # Heads that share a key head become rows of one product: (tokens, key heads, heads of each, head size)
-    grouped = query[0].transpose(0, 1).reshape(num_tokens, num_key_heads, -1, head_size)
+    grouped = query[0].transpose(0, 1).reshape(num_tokens, key.shape[1], -1, head_size)
     scale = scaling if scaling is not None else head_size**-0.5
-    rows = paged.divided(sliding_window if softcap is None else 0)  # no row is plain with bounded scores
-    if rows.are_all_single:
-        output = _single(grouped, keys, values, rows.single, scale)
-    else:
-        output = value.new_empty((num_tokens, num_key_heads, num_heads // num_key_heads, value.shape[3]))
-        if rows.single:
-            single = _single(grouped[rows.single_tokens], keys, values, rows.single, scale)
-            output.index_copy_(0, rows.single_tokens, single)
-        for row in rows.plain:
-            here = slice(row.start, row.start + row.num_tokens)
-            result = _plain(grouped[here].permute(1, 2, 0, 3), keys, values, row, scale)
-            output[here] = result.permute(2, 0, 1, 3)
-        for row in rows.windowed:
-            here = slice(row.start, row.start + row.num_tokens)
-            of_row = grouped[here].permute(1, 2, 0, 3)
-            result = _general(of_row, keys[0], values[0], row, scale, sliding_window, softcap)
-            output[here] = result.permute(2, 0, 1, 3)
+    new = (key[0].transpose(0, 1), value[0].transpose(0, 1))
+    output = attend(paged, int(module.layer_idx), grouped, *new, scale, sliding_window, softcap)  # type: ignore[arg-type]
     return output.view(1, num_tokens, num_heads, -1), None
 
 
-def _single(
-    queries: torch.Tensor,
-    keys: torch.Tensor,
-    values: torch.Tensor,
-    rows: Sequence[tuple[int, int, int]],
+def attend(
+    paged: PagedStep,
+    layer: int,
+    grouped: torch.Tensor,
+    key: torch.Tensor,
+    value: torch.Tensor,
     scale: float,
+    window: int | None = None,
+    softcap: float | None = None,
 ) -> torch.Tensor:
-    """Requests with one token each: (requests, key heads, group, size), each over all of its own keys."""
+    """`paged_attention` with the tokens in front.
+
+    Args:
+        paged: The step.
+        layer: Its part of the cache.
+        grouped: Queries, (tokens, key heads, heads that share a key head, head size).
+        key: (tokens, key heads, head size).
+        value: As `key`.
+        scale: Factor of the scores.
+        window: Tokens that a token sees back, itself included.
+        softcap: Bound of the scores.
+
+    Returns:
+        As `grouped`, with the head size of the values.
+    """
+    keys, values = paged.cache.write(layer, paged.slots, key.transpose(0, 1)[None], value.transpose(0, 1)[None])
+    grouped = _finite(grouped)  # PyTorch's kernel takes scores that aren't numbers for hidden ones
+    rows = paged.divided(window if softcap is None else 0)  # no row is plain with bounded scores
+    single = _single(grouped, keys, values, rows, scale) if rows.single else None
+    if single is not None and rows.are_all_single:
+        return single.index_select(0, rows.places)
+    output = value.new_empty((*grouped.shape[:3], value.shape[2]))
+    if single is not None:
+        output.index_copy_(0, rows.tokens, single)
+    for row in rows.plain:
+        here = slice(row.start, row.start + row.num_tokens)
+        result = _plain(grouped[here].permute(1, 2, 0, 3), keys, values, row, scale)
+        output[here] = result.permute(2, 0, 1, 3)
+    for row in rows.windowed:
+        here = slice(row.start, row.start + row.num_tokens)
+        of_row = grouped[here].permute(1, 2, 0, 3)
+        result = _general(of_row, keys[0], values[0], row, scale, window, softcap)
+        output[here] = result.permute(2, 0, 1, 3)
+    return output
+
+
+def _single(
+    grouped: torch.Tensor, keys: torch.Tensor, values: torch.Tensor, rows: DividedRows, scale: float
+) -> torch.Tensor:
+    """Requests with one token each, over all of their own keys, in the order of `rows`."""
+    queries = torch.split(grouped.index_select(0, rows.tokens), [len(group.tokens) for group in rows.single])
     found = [
-        _kernel(query, keys.narrow(2, start, length), values.narrow(2, start, length), scale, is_causal=False)[0]
-        for query, (_, start, length) in zip(torch.split(queries, 1), rows, strict=True)
+        _kernel(query, group.of(keys), group.of(values), scale, is_causal=False, mask=group.mask)[0]
+        for query, group in zip(queries, rows.single, strict=True)
     ]
     return torch.cat(found)
 
@@ -247,12 +365,18 @@ def _attend(
 
 
 def _kernel(
-    query: torch.Tensor, key: torch.Tensor, value: torch.Tensor, scale: float, *, is_causal: bool
+    query: torch.Tensor,
+    key: torch.Tensor,
+    value: torch.Tensor,
+    scale: float,
+    *,
+    is_causal: bool,
+    mask: torch.Tensor | None = None,
 ) -> tuple[torch.Tensor, torch.Tensor]:
-    """Attention, and the log-sum-exp of its scores, (..., queries) float32."""
+    """Attention, and the log-sum-exp of its scores, (..., queries) float32; `mask` is for CPUs only."""
     if query.device.type == "cpu":
         out, weight = torch.ops.aten._scaled_dot_product_flash_attention_for_cpu(
-            query, key, value, 0.0, is_causal, scale=scale
+            query, key, value, 0.0, is_causal, attn_mask=mask, scale=scale
         )
         return out, weight
     scores = (query.float() @ key.float().transpose(2, 3)) * scale

@@ -8,6 +8,7 @@ from transformers import PreTrainedModel
 
 from sienn_ray.errors import EngineError
 from sienn_ray.inference.kv_blocks import BlockPool
+from sienn_ray.inference.lora_weights import LayerLora, LoraWeights
 from sienn_ray.inference.model_runner import BLOCKS_WITHOUT_CACHE, ModelRunner, StepRow
 from tests.architectures import ARCHITECTURES, random_model
 
@@ -104,3 +105,52 @@ def test_blocks_are_few_where_they_hold_nothing() -> None:
 def test_no_room_for_a_single_block_is_refused() -> None:
     with pytest.raises(EngineError, match="SIENN_ENGINE_KV_CACHE_BYTES"):
         ModelRunner(random_model("llama"), 100, 4)
+
+
+@pytest.mark.parametrize("lengths", [(5, 5, 5), (3, 17, 9, 30), (1, 2, 40)])
+def test_decoding_rows_of_other_lengths_beside_each_other(lengths: tuple[int, ...]) -> None:
+    model = random_model("llama").eval()
+    prompts = [prompt(number, length) for number, length in enumerate(lengths)]
+    expected = [plain(model, [*tokens, 5]) for tokens in prompts]
+    runner = ModelRunner(model, 1 << 22, 4)
+    # The last one ends where the cache ends, so that nothing lies behind it.
+    blocks = [[12 * number + index for index in range(11)] for number in range(len(prompts))]
+    last = -(-(lengths[-1] + 1) // 4)
+    blocks[-1] = list(range(runner.num_blocks - last, runner.num_blocks))
+    for tokens, own in zip(prompts, blocks, strict=True):
+        runner.step([StepRow(tokens, 0, own, None, False)], {})
+    rows = [StepRow([*tokens, 5], len(tokens), own, None, True) for tokens, own in zip(prompts, blocks, strict=True)]
+    for found, want in zip(runner.step(rows, {}), expected, strict=True):
+        torch.testing.assert_close(found, want, atol=TOLERANCE, rtol=1e-4)
+
+
+@pytest.mark.parametrize("bad", [float("nan"), float("inf"), float("-inf")])
+def test_what_lies_behind_a_request_in_the_cache_does_not_reach_it(bad: float) -> None:
+    model = random_model("llama").eval()
+    tokens, longer = prompt(1, 9), prompt(2, 25)
+    expected = plain(model, [*tokens, 5])
+    runner = ModelRunner(model, 1 << 22, 4)
+    layer = next(name for name in runner.lora.layers if name.endswith("v_proj"))
+    behind = runner.lora.layers[layer]
+    ones = LayerLora(torch.ones((1, behind.shape[1])), torch.full((behind.shape[0], 1), bad))
+    diverged = {"diverged": LoraWeights({layer: ones}, 1)}
+    runner.step([StepRow(longer, 0, list(range(3, 12)), "diverged", False)], diverged)
+    runner.step([StepRow(tokens, 0, [0, 1, 2], None, False)], {})
+    runner.step([StepRow(longer, 0, list(range(20, 29)), None, False)], {})
+    rows = [
+        StepRow([*longer, 5], 25, list(range(20, 29)), None, True),
+        StepRow([*tokens, 5], 9, [0, 1, 2], None, True),
+    ]
+    torch.testing.assert_close(runner.step(rows, {})[1], expected, atol=TOLERANCE, rtol=1e-4)
+
+
+def test_a_diverged_adapters_own_logits_are_not_numbers() -> None:
+    runner = ModelRunner(random_model("llama").eval(), 1 << 22, 4)
+    for name in ("q_proj", "k_proj", "v_proj", "down_proj"):
+        layer = next(each for each in runner.lora.layers if each.endswith(name))
+        shape = runner.lora.layers[layer].shape
+        large = LayerLora(torch.full((1, shape[1]), 1e30), torch.full((shape[0], 1), 1e30))
+        rows = [StepRow([1, 2, 3], 0, [0], name, True), StepRow([1, 2, 3], 0, [1], None, True)]
+        found = runner.step(rows, {name: LoraWeights({layer: large}, 1)})
+        assert not found[0].isfinite().all(), name
+        assert found[1].isfinite().all()
