@@ -113,8 +113,9 @@ class LoraLinear(torch.nn.Module):
         step = self._state.step
         if step is None or not self._used or self.a is None or self.b is None:
             return y
-        tokens = x if x.dim() == 2 else x.view(-1, x.shape[-1])
-        flat = y.view(-1, y.shape[-1])
+        is_flat = x.dim() == 2
+        tokens = x if is_flat else x.view(-1, x.shape[-1])
+        flat = y if is_flat else y.view(-1, y.shape[-1])
         if self.gains is not None:
             gain = self.gains[step.places]
             flat = flat.mul_(gain) if self.bias is None else flat.sub_(self.bias).mul_(gain).add_(self.bias)
@@ -160,12 +161,18 @@ def _add_together(y: torch.Tensor, x: torch.Tensor, a: torch.Tensor, b: torch.Te
     Each row has its own adapter only, so a number that isn't one, as a diverged adapter gives, stays in its rows.
     """
     shape = (step.num_places, step.width, -1)
-    a, b = a[: step.num_places], b[: step.num_places]
+    a, b = _first(a, step.num_places), _first(b, step.num_places)
+    y = _first(y, step.num_tokens)
     if step.sources is None:
-        y[: step.num_tokens].view(shape).baddbmm_(x[: step.num_tokens].view(shape).bmm(a), b)
+        y.view(shape).baddbmm_(_first(x, step.num_tokens).view(shape).bmm(a), b)
         return
     found = step.gathered(x).view(shape).bmm(a).bmm(b)
-    y[: step.num_tokens].add_(found.view(-1, y.shape[1]).index_select(0, step.rows))
+    y.add_(found.view(-1, y.shape[1]).index_select(0, step.rows))
+
+
+def _first(tensor: torch.Tensor, num: int) -> torch.Tensor:
+    """Its first rows; a view of all of them would be a call for nothing."""
+    return tensor if len(tensor) == num else tensor[:num]
 
 
 class LoraState:

@@ -19,6 +19,8 @@ IDLE_S = 3.0
 PROMPT = "What is the code word of room 3?"
 # More than the 64 that wait and fewer than the 96 that are taken.
 NUM_PLAIN, NUM_STREAMS = 70, 16
+LONG_ANSWER = {"max_new_tokens": 300, "do_sample": False, "repetition_penalty": 1.0}
+NUM_UPDATED = 48
 
 
 @pytest.fixture(scope="module")
@@ -86,16 +88,15 @@ def test_an_adapter_is_loaded_before_it_is_asked_for(service: Service, completed
 
 
 def test_a_killed_replica_loses_no_request(service: Service, completed_job: str) -> None:
-    options = {"max_new_tokens": 300, "do_sample": False, "repetition_penalty": 1.0}
-    expected = service.ask(completed_job, PROMPT, **options)["generated_text"]
+    expected = service.ask(completed_job, PROMPT, **LONG_ANSWER)["generated_text"]
     begun = threading.Semaphore(0)
 
     def ask(_: int) -> str:
-        return str(service.ask(completed_job, PROMPT, **options)["generated_text"])
+        return str(service.ask(completed_job, PROMPT, **LONG_ANSWER)["generated_text"])
 
     def stream(_: int) -> tuple[str, str]:
         """The text so far, and the last event's name."""
-        body = {"job_id": completed_job, "prompt": PROMPT, "stream": True, **options}
+        body = {"job_id": completed_job, "prompt": PROMPT, "stream": True, **LONG_ANSWER}
         text, name = "", ""
         with httpx2.stream("POST", f"{service.url}/api/test-model", json=body, timeout=300.0) as response:
             assert response.status_code == 200
@@ -122,3 +123,43 @@ def test_a_killed_replica_loses_no_request(service: Service, completed_job: str)
     assert any(name == "error" for _, name in ends)  # at least the one that had begun
     (successor,) = replicas(service)
     assert successor.pid != replica.pid
+
+
+def test_an_updated_engine_loses_no_request(service: Service, completed_job: str) -> None:
+    expected = service.ask(completed_job, PROMPT, **LONG_ANSWER)["generated_text"]
+    (before,) = replicas(service)
+    with ThreadPoolExecutor(NUM_UPDATED) as pool:
+        answers = [pool.submit(service.ask, completed_job, PROMPT, **LONG_ANSWER) for _ in range(NUM_UPDATED)]
+        wait_for(lambda: any(each.done() for each in answers), "the first answer", 120.0)
+        assert not all(each.done() for each in answers)
+        service.on_ray(
+            "from ray import serve\n"
+            "from deployments.engine import build_engine\n"
+            "from sienn_ray.inference.applications import application_name\n"
+            "from sienn_ray.settings import Settings\n"
+            f"engine = build_engine({TINY_ID!r}, Settings(engine_max_batch=8))\n"
+            f"serve.run(engine, name=application_name({TINY_ID!r}), route_prefix=None)"
+        )
+        assert [each.result()["generated_text"] for each in answers] == [expected] * NUM_UPDATED
+    wait_for(lambda: not before.is_running(), "the end of the old replica", 60.0)
+    (after,) = replicas(service)
+    assert after.pid != before.pid
+    assert service.ask(completed_job, PROMPT, **LONG_ANSWER)["generated_text"] == expected
+
+
+def test_requests_go_to_the_replica_that_has_their_adapter(tmp_path: Path, hub_home: Path) -> None:
+    settings = {"SIENN_ENGINE_MIN_REPLICAS": "2", "SIENN_ENGINE_MAX_REPLICAS": "2"}
+    with running_service(tmp_path / "pair", hub_home, **settings) as pair:
+        dataset_id = pair.upload(ROWS)
+        first_job = pair.start(dataset_id, num_epochs=1, batch_size=8)
+        pair.wait_for_end(first_job)
+        pair.ask(first_job, PROMPT)
+        wait_for(lambda: engine_state(pair) == ("running", 2), "both replicas", 120.0)
+        job_id = pair.start(dataset_id, num_epochs=1, batch_size=8)
+        pair.wait_for_end(job_id)
+        wait_for(lambda: f"has loaded adapter {job_id}" in pair.driver_logs_of(job_id), "the load", 60.0)
+        # A replica without the adapter would load it, and say that it wasn't there.
+        assert all(pair.ask(job_id, PROMPT)["adapter_cached"] for _ in range(12))
+        with ThreadPoolExecutor(8) as pool:
+            together = list(pool.map(lambda _: pair.ask(job_id, PROMPT), range(24)))
+        assert all(answer["adapter_cached"] for answer in together)

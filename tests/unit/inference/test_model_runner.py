@@ -154,3 +154,17 @@ def test_a_diverged_adapters_own_logits_are_not_numbers() -> None:
         found = runner.step(rows, {name: LoraWeights({layer: large}, 1)})
         assert not found[0].isfinite().all(), name
         assert found[1].isfinite().all()
+
+
+def test_rows_of_other_lengths_in_half_precision() -> None:
+    model = random_model("llama").to(torch.bfloat16).eval()
+    prompts = [prompt(number, length) for number, length in enumerate((4, 19, 9))]
+    expected = [plain(model, [*tokens, 5]) for tokens in prompts]
+    runner = ModelRunner(model, 1 << 22, 4)
+    assert runner.has_cache
+    blocks = [list(range(8 * number, 8 * number + 8)) for number in range(3)]
+    for tokens, own in zip(prompts, blocks, strict=True):
+        runner.step([StepRow(tokens, 0, own, None, False)], {})
+    rows = [StepRow([*tokens, 5], len(tokens), own, None, True) for tokens, own in zip(prompts, blocks, strict=True)]
+    for found, want in zip(runner.step(rows, {}), expected, strict=True):
+        torch.testing.assert_close(found, want, atol=0.05, rtol=0.05)
