@@ -17,8 +17,8 @@ from transformers.pytorch_utils import Conv1D
 
 logger = logging.getLogger(__name__)
 
-# Rows that a weight is packed for: as many as a step has that reads a prompt. Few rows are as fast as with a weight that
-# is packed for few, and many are faster by a third; but a weight with few outputs is shared out badly among CPUs.
+# Rows that a weight is packed for: as many as a step has that reads a prompt. Few rows are as fast as with one that is
+# packed for few, and many are faster by a third; but a weight with few outputs is shared out badly among CPUs.
 _PACKED_FOR = 256
 _PACKED_FOR_IF_NARROW = 64
 _NARROW = 512
