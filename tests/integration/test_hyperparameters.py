@@ -69,7 +69,7 @@ def test_hyperparameters_reach_the_adapter(service: Service) -> None:
     assert {name.split(".lora_")[0].rsplit(".", 1)[-1] for name in tensors} == {"q_proj", "v_proj"}
     assert {min(tensor.shape) for tensor in tensors.values()} == {4}
     # An adapter of this shape can be served. An engine that runs fetches it by itself, so it may be there already.
-    assert service.ask(job_id, "What is the code word of room 3?")["response"].strip()
+    assert service.ask(job_id, "What is the code word of room 3?")["completion_tokens"] > 0
 
 
 def test_unknown_target_modules_fail_after_one_attempt(service: Service) -> None:
