@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import importlib.util
 import os
-import re
 import shutil
 import uuid
 from pathlib import Path
@@ -63,7 +62,7 @@ def _local_folder(base_model: str, settings: Settings, patterns: list[str]) -> P
 
 def _converted(base_model: str, packaged: PackagedWeights, models_dir: Path) -> Path:
     """The safetensors copy of a packaged GGUF, made at first use: loading the GGUF takes tens of seconds."""
-    target = models_dir / re.sub(r"[^A-Za-z0-9._-]", "--", base_model)
+    target = catalog.converted_folder(base_model, models_dir)
     if target.is_dir():
         return target
     models_dir.mkdir(parents=True, exist_ok=True)

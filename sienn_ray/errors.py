@@ -8,12 +8,15 @@ SiennError
 │   ├── InvalidDatasetError      a file's content, with the line where it is wrong
 │   ├── InvalidBaseModelError    an id that is malformed, unknown, gated or out of reach
 │   ├── JobStateError            the job isn't in a state that allows this
+│   ├── ExportError              a fine-tuned model can't be exported as asked
 │   ├── UploadTooLargeError      more bytes than the server takes
 │   └── MediaTypeError           a body of a kind that isn't taken
 ├── NotFoundError                no such dataset, job or adapter
 ├── ConflictError                what is asked contradicts what there is
 │   └── TransitionError          a status change that the table doesn't allow
+├── ForbiddenError               a signed link was altered or has expired
 ├── ArtifactError                a stored artifact is missing, incomplete or altered
+├── StorageFullError             storage has no room for what is to be written
 ├── TrainingError                a run ended without an adapter; carries a reason code
 ├── CapacityError                too much to do at the moment; carries when to come back
 │   ├── QueueFullError           as many requests wait for an engine as may
@@ -75,6 +78,10 @@ class JobStateError(InvalidInputError):
     """The job isn't in a state that allows this."""
 
 
+class ExportError(InvalidInputError):
+    """A fine-tuned model can't be exported as asked."""
+
+
 class UploadTooLargeError(InvalidInputError):
     """An upload has more bytes than the server takes."""
 
@@ -93,6 +100,14 @@ class ConflictError(SiennError):
 
 class TransitionError(ConflictError):
     """A job's status change is not in the table of allowed transitions."""
+
+
+class ForbiddenError(SiennError):
+    """A signed link was altered or has expired."""
+
+
+class StorageFullError(SiennError):
+    """Storage has no room for what is to be written."""
 
 
 class ArtifactError(SiennError):

@@ -83,6 +83,26 @@ class Settings(BaseSettings):
     checkpoints_kept: int = Field(2, ge=1, description="Checkpoints that a run keeps, the newest ones.")
     report_interval_s: float = Field(1.0, gt=0, description="Shortest time between two progress reports of a run.")
 
+    max_running_exports: int = Field(2, ge=1, description="Exports that run at once; the others wait.")
+    export_num_cpus: float = Field(
+        0.0, ge=0, description="CPUs that an export reserves; with 0 it never waits for a fine-tune that has them all."
+    )
+    export_wait_s: float = Field(
+        50.0, gt=0, description="Longest wait of a request for its export; after that it is answered with a 202."
+    )
+    export_lifetime_s: float = Field(
+        7 * 86400.0, gt=0, description="Seconds that a completed export is kept after it was last asked for."
+    )
+    download_url_lifetime_s: int = Field(
+        86400, ge=1, le=7 * 86400, description="Seconds that a link to an export works; each answer has a new one."
+    )
+    public_url: str = Field(
+        "",
+        pattern=r"^$|^https?://[^/?#\s]+(/[^?#\s]*)?$",
+        description="How clients reach the service, where a proxy changes it, as `https://host/path`; links to "
+        "downloads begin with it. By default they begin as the request did.",
+    )
+
     adapter_cache_max_count: int = Field(16, ge=1, description="Adapters that an engine keeps loaded.")
     adapter_cache_max_bytes: int = Field(2 * GIB, gt=0, description="Bytes of adapters that an engine keeps loaded.")
     engine_num_cpus: float = Field(0.0, ge=0, description="CPUs that an engine replica reserves.")

@@ -14,6 +14,7 @@ import uuid
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass
+from datetime import datetime
 from pathlib import Path
 from typing import IO, Any, cast
 
@@ -139,8 +140,10 @@ class Storage:
 
     def _discard(self, file: Any, target: str) -> None:
         if self.is_local:
-            file.close()
-            self.fs.rm_file(target)
+            try:
+                file.close()
+            finally:  # on a full disk, closing fails as well
+                self.fs.rm_file(target)
             return
         file.discard()
         file.closed = True  # else the garbage collector's close would complete the upload
@@ -170,6 +173,49 @@ class Storage:
         """Whether the object or folder is there."""
         return bool(self.fs.exists(self.path(key)))
 
+    def size_bytes(self, key: str) -> int:
+        """Bytes of an object.
+
+        Raises:
+            ArtifactError: There is no such object.
+        """
+        try:
+            return int(self.fs.size(self.path(key)))
+        except FileNotFoundError as error:
+            raise ArtifactError(f"{self.location(key)} is missing from storage") from error
+
+    def changes(self, key: str) -> list[tuple[str, datetime]]:
+        """Every object below a folder, by its key, with when it was last written."""
+        self.fs.invalidate_cache()
+        path = self.path(key)
+        if not self.fs.exists(path):
+            return []
+        paths = [str(found) for found in self.fs.find(path)]
+        return [(found.removeprefix(self.root).lstrip("/"), self.fs.modified(found)) for found in paths]
+
+    def signed_url(self, key: str, lifetime_s: int, file_name: str) -> str | None:
+        """A link to an object that works without credentials; None where the file system gives none.
+
+        Args:
+            key: The object.
+            lifetime_s: Seconds that it works.
+            file_name: What a browser saves it as.
+        """
+        disposition = f'attachment; filename="{file_name}"'
+        try:
+            if "s3" in self._protocols:
+                url = self.fs.sign(self.path(key), expiration=lifetime_s, ResponseContentDisposition=disposition)
+            else:
+                url = self.fs.sign(self.path(key), expiration=lifetime_s)
+        except NotImplementedError:
+            return None
+        return str(url)
+
+    @property
+    def _protocols(self) -> tuple[str, ...]:
+        protocol = self.fs.protocol
+        return (protocol,) if isinstance(protocol, str) else tuple(protocol)
+
     def delete(self, key: str) -> None:
         """Delete an object, or a folder with all below it; silent when it isn't there."""
         path = self.path(key)
@@ -180,8 +226,12 @@ class Storage:
         """Upload the files of a local folder, and the manifest last."""
         entries = tuple(self._upload(path, f"{key}/{path.name}") for path in sorted(folder.iterdir()) if path.is_file())
         manifest = Manifest(entries)
-        self.write_bytes(f"{key}/{MANIFEST_NAME}", manifest.to_json())
+        self.write_manifest(key, manifest)
         return manifest
+
+    def write_manifest(self, key: str, manifest: Manifest) -> None:
+        """Publish a folder of which all files are there."""
+        self.write_bytes(f"{key}/{MANIFEST_NAME}", manifest.to_json())
 
     def _upload(self, path: Path, key: str) -> FileEntry:
         with path.open("rb") as source, self.writing(key) as target:
@@ -195,6 +245,11 @@ class Storage:
             ArtifactError: Nothing was published under this key.
         """
         return Manifest.from_json(self.read_bytes(f"{key}/{MANIFEST_NAME}"))
+
+    def is_published(self, key: str) -> bool:
+        """Whether a folder is published, whatever was known of it before."""
+        self.fs.invalidate_cache()
+        return self.exists(f"{key}/{MANIFEST_NAME}")
 
     def fetch(self, key: str, parent: Path) -> Path:
         """Copy a published folder to this machine, checked against its manifest, unless that copy exists.

@@ -4,11 +4,13 @@ from __future__ import annotations
 
 import base64
 from collections import defaultdict
+from collections.abc import Callable
 from dataclasses import replace
 from datetime import UTC, datetime, timedelta
 from typing import Any
 
 from sienn_ray.errors import ConflictError, InvalidInputError, NotFoundError, TooManyRequestsError
+from sienn_ray.jobs.export_schema import ExportRecord, ExportStatus
 from sienn_ray.jobs.schema import (
     PAUSE_REQUESTED_AT,
     DatasetRecord,
@@ -34,6 +36,7 @@ class FakeTracker:
         calls: Names of the methods that were called, in order.
         max_pending_jobs: Jobs that may wait.
         tracker_health: What `health` answers.
+        on_export: Called with each export that is to be made.
     """
 
     def __init__(self) -> None:
@@ -53,6 +56,8 @@ class FakeTracker:
         self._arrivals: dict[str, int] = {}
         self._events: dict[str, list[JobEvent]] = defaultdict(list)
         self._points: dict[str, list[MetricPoint]] = defaultdict(list)
+        self._exports: dict[str, ExportRecord] = {}
+        self.on_export: Callable[[ExportRecord], None] = lambda _: None
         self._num_events = 0
         self._batches: set[tuple[str, int]] = set()
         self._sums: dict[tuple[str, Any], float] = defaultdict(float)
@@ -228,6 +233,57 @@ class FakeTracker:
         if max_points == 1:
             return points[-1:]
         return [points[place * (len(points) - 1) // (max_points - 1)] for place in range(max_points)]
+
+    # Exports
+
+    async def request_export(self, record: ExportRecord) -> ExportRecord:
+        self._check("request_export")
+        known = self._exports.get(record.id)
+        if known is None or known.status in {ExportStatus.FAILED, ExportStatus.CANCELLED}:
+            self.put_export(record)
+            self.on_export(record)
+        return self._exports[record.id]
+
+    async def redo_export(self, export_id: str, words: str) -> ExportRecord:
+        self._check("redo_export")
+        waiting = {"status": ExportStatus.PENDING, "message": words, "file_name": None}
+        self.put_export(self._export(export_id).model_copy(update=waiting))
+        self.on_export(self._export(export_id))
+        return self._export(export_id)
+
+    def put_export(self, record: ExportRecord) -> None:
+        """Set an export, as if the tracker had changed it."""
+        self._exports[record.id] = record
+
+    def _export(self, export_id: str) -> ExportRecord:
+        if export_id not in self._exports:
+            raise NotFoundError(f"Export {export_id} not found")
+        return self._exports[export_id]
+
+    async def export(self, export_id: str) -> ExportRecord:
+        self._check("export")
+        return self._export(export_id)
+
+    async def exports(self, job_id: str) -> list[ExportRecord]:
+        self._check("exports")
+        self._job(job_id)
+        return [export for export in reversed(self._exports.values()) if export.job_id == job_id]
+
+    async def cancel_export(self, export_id: str) -> ExportRecord:
+        self._check("cancel_export")
+        known = self._export(export_id)
+        if known.status.is_final:
+            raise ConflictError(f"Export {export_id} is '{known.status}' and can't be cancelled")
+        self.put_export(known.model_copy(update={"status": ExportStatus.CANCELLED, "message": "Cancelled"}))
+        return self._export(export_id)
+
+    async def delete_export(self, export_id: str) -> ExportRecord:
+        self._check("delete_export")
+        return self._exports.pop(self._export(export_id).id)
+
+    async def signing_key(self) -> bytes:
+        self._check("signing_key")
+        return b"k" * 32
 
     # Numbers
 

@@ -25,6 +25,7 @@ from sienn_ray.storage import Storage
 from sienn_ray.training.reporting import Phase, Progress
 from tests.fakes_api import FakeEngines, FakeJobLogs
 from tests.fakes_backends import fake_backends
+from tests.fakes_exports import FakeExportRuns
 from tests.fakes_jobs import FakeRayJobs, no_mirror
 
 _DEADLINE_S = 20.0
@@ -53,6 +54,7 @@ class Service:
     app: FastAPI
     tracker: JobTracker
     ray_jobs: FakeRayJobs
+    export_runs: FakeExportRuns
     engines: FakeEngines
     job_logs: FakeJobLogs
     storage: Storage
@@ -106,12 +108,13 @@ def running_service(folder: Path, **settings: Any) -> Iterator[Service]:
     """A service with its state under a folder; `settings` change what it is set to."""
     chosen = Settings(**{"env": "test", "home": folder / "home", "job_poll_s": 0.02, **settings})
     ray_jobs, engines, job_logs, storage = FakeRayJobs(), FakeEngines(), FakeJobLogs(), Storage(chosen.storage_url)
-    tracker = JobTracker(chosen, ray_jobs, mirror=no_mirror)
+    export_runs = FakeExportRuns(storage)
+    tracker = JobTracker(chosen, ray_jobs, mirror=no_mirror, export_runs=export_runs)
     backends = fake_backends(
         chosen, tracker=InProcessTracker(tracker), engines=engines, storage=storage, job_logs=job_logs
     )
     try:
-        yield Service(create_app(backends), tracker, ray_jobs, engines, job_logs, storage, folder)
+        yield Service(create_app(backends), tracker, ray_jobs, export_runs, engines, job_logs, storage, folder)
     finally:
         tracker.close()
 

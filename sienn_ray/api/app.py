@@ -13,6 +13,7 @@ from sienn_ray.api.body_limits import BodyLimits
 from sienn_ray.api.deps import Backends
 from sienn_ray.api.docs import add_docs
 from sienn_ray.api.errors import add_error_handlers, internal_error
+from sienn_ray.api.export_links import ExportLinks
 from sienn_ray.api.monitoring import Monitoring
 from sienn_ray.api.openapi import DESCRIPTION, TAGS, DocumentedApi, operation_id
 from sienn_ray.api.request_id import RequestIds
@@ -22,7 +23,9 @@ from sienn_ray.api.routes import (
     completions,
     dataset_statistics,
     datasets,
+    downloads,
     export,
+    export_formats,
     finetuning,
     health,
     inference,
@@ -48,7 +51,9 @@ _ROUTES = (
     job_history,
     job_logs,
     inference,
+    export_formats,
     export,
+    downloads,
     models,
     openai_models,
     chat,
@@ -81,6 +86,7 @@ def create_app(backends: Backends, *, numbered_by_server: bool = False) -> FastA
     app.state.backends = backends
     app.state.monitoring = Monitoring.of(backends)
     app.state.uploads = Uploads(backends.settings)
+    app.state.export_links = ExportLinks(backends)
     app.state.statistics = SharedStatistics(
         backends.statistics, backends.storage, backends.settings.statistics_timeout_s
     )

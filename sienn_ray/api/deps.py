@@ -11,6 +11,7 @@ from fastapi import Depends, Request
 from sienn_ray.api.cluster import Cluster
 from sienn_ray.datasets.statistics_schema import DatasetStatistics, StatisticsRequest
 from sienn_ray.inference.engine import GenerationDelta, GenerationRequest, GenerationResult
+from sienn_ray.jobs.export_schema import ExportRecord
 from sienn_ray.jobs.schema import (
     DatasetRecord,
     JobEvent,
@@ -91,6 +92,34 @@ class Tracker(Protocol):
 
     async def metric_points(self, job_id: str, max_points: int) -> list[MetricPoint]:
         """A job's curves in order of steps, thinned out evenly to `max_points`; raises `NotFoundError`."""
+        ...
+
+    async def request_export(self, record: ExportRecord) -> ExportRecord:
+        """Ask for an export, which may be there already; raises `NotFoundError` and `ConflictError` about its job."""
+        ...
+
+    async def redo_export(self, export_id: str, words: str) -> ExportRecord:
+        """Have a completed export made again, since its file is gone; raises `NotFoundError`."""
+        ...
+
+    async def export(self, export_id: str) -> ExportRecord:
+        """One export; raises `NotFoundError`."""
+        ...
+
+    async def exports(self, job_id: str) -> list[ExportRecord]:
+        """A job's exports, the newest first; raises `NotFoundError`."""
+        ...
+
+    async def cancel_export(self, export_id: str) -> ExportRecord:
+        """End an export that waits or runs; raises `NotFoundError`, and `ConflictError` for one that has ended."""
+        ...
+
+    async def delete_export(self, export_id: str) -> ExportRecord:
+        """Forget an export, and stop it if it runs; raises `NotFoundError`."""
+        ...
+
+    async def signing_key(self) -> bytes:
+        """What links to downloads are signed with."""
         ...
 
     async def overview(self) -> Overview:

@@ -25,10 +25,12 @@ from sienn_ray.errors import (
     CapacityError,
     ConflictError,
     EngineError,
+    ForbiddenError,
     InvalidInputError,
     MediaTypeError,
     NotFoundError,
     SiennError,
+    StorageFullError,
     TooManyRequestsError,
     UploadTooLargeError,
 )
@@ -45,6 +47,8 @@ _STATUS_OF: tuple[tuple[type[SiennError], HTTPStatus], ...] = (
     (ConflictError, HTTPStatus.CONFLICT),
     (TooManyRequestsError, HTTPStatus.TOO_MANY_REQUESTS),
     (CapacityError, HTTPStatus.SERVICE_UNAVAILABLE),
+    (ForbiddenError, HTTPStatus.FORBIDDEN),
+    (StorageFullError, HTTPStatus.INSUFFICIENT_STORAGE),
     (ArtifactError, HTTPStatus.INTERNAL_SERVER_ERROR),
     (EngineError, HTTPStatus.INTERNAL_SERVER_ERROR),
 )

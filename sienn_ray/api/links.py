@@ -38,6 +38,13 @@ class _Link:
 _DATASET = {"dataset_id": "$response.body#/dataset_id"}
 _JOB = {"job_id": "$response.body#/job_id"}
 
+_EXPORT = {**_JOB, "export_id": "$response.body#/export_id"}
+
+_OF_AN_EXPORT = {
+    "get_export": "Watch the export.",
+    "cancel_export": "End the export.",
+    "delete_export": "Delete the export and its file.",
+}
 _OF_A_DATASET = {
     "get_dataset": "Look at the dataset.",
     "dataset_rows": "Page through its rows.",
@@ -57,6 +64,7 @@ _OF_A_JOB = {
     "retry_job": "Put a failed or cancelled job back into the queue.",
     "delete_job": "Delete a job that has ended.",
     "download_model": "Download the adapter once the job is completed.",
+    "list_exports": "See what the job was exported as.",
 }
 
 
@@ -76,6 +84,10 @@ def _all_links() -> list[_Link]:
         links += [_Link(source, status, target, words, _JOB) for target, words in _OF_A_JOB.items() if target != source]
     prompt = {**_JOB, "prompt": "What is machine learning?"}
     links.append(_Link(*started, "test_model", "Ask the adapter once the job is completed.", body=prompt))
+    exported = {"format": "gguf"}
+    links.append(_Link(*started, "export_model", "Export the adapter once the job is completed.", _JOB, exported))
+    links += [_Link("export_model", 200, target, words, _EXPORT) for target, words in _OF_AN_EXPORT.items()]
+    links += [_Link("export_model", 202, target, words, _EXPORT) for target, words in _OF_AN_EXPORT.items()]
     compared = {"job_ids": ["$response.body#/job_id"], "prompt": prompt["prompt"]}
     links.append(_Link(*started, "compare_models", "Ask its base model the same beside it.", body=compared))
     chat = {"model": _JOB["job_id"], "messages": [{"role": "user", "content": prompt["prompt"]}]}

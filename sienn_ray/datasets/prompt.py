@@ -84,9 +84,19 @@ class PromptFormat:
 
     def prompt(self, tokenizer: Any, messages: Sequence[Mapping[str, str]]) -> str:
         """The text up to where the model has to go on, for messages that end with the user's."""
+        return self.render(tokenizer, messages, add_generation_prompt=True)
+
+    def render(self, tokenizer: Any, messages: Sequence[Mapping[str, str]], *, add_generation_prompt: bool) -> str:
+        """A whole conversation as the model read it in training.
+
+        Args:
+            tokenizer: The tokenizer, for its special tokens.
+            messages: The conversation.
+            add_generation_prompt: Whether to ask for an answer behind it.
+        """
         if self.kind is PromptKind.TEXT:
             return "\n\n".join(message["content"] for message in messages)
-        return self._render(tokenizer, messages, add_generation_prompt=True)
+        return self._render(tokenizer, messages, add_generation_prompt=add_generation_prompt)
 
     def segments(self, tokenizer: Any, messages: Sequence[Mapping[str, str]]) -> list[Segment]:
         """A whole conversation in pieces: every assistant message is a completion, up to and with its end of turn.

@@ -1,10 +1,10 @@
-"""An adapter as a ZIP that streams: no archive is ever held in memory or on disk."""
+"""Files of storage as one ZIP that streams: no archive is ever held in memory or on disk."""
 
 from __future__ import annotations
 
 import io
 import zipfile
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 
 from sienn_ray.errors import ArtifactError
 from sienn_ray.storage import CHUNK_BYTES, Manifest, Storage
@@ -21,6 +21,9 @@ ARCHIVE_FILES = (
 
 # What the run was and how to repeat it; adapters of earlier versions lack them.
 OPTIONAL_FILES = ("README.md", "training_run.json")
+# Weights don't get smaller.
+_STORED = (".safetensors", ".gguf")
+_EXECUTABLE = ".sh"
 
 
 def check_complete(manifest: Manifest, adapter_key: str) -> None:
@@ -34,28 +37,34 @@ def check_complete(manifest: Manifest, adapter_key: str) -> None:
         raise ArtifactError(f"{adapter_key} lacks {', '.join(sorted(missing))}; fine-tune again")
 
 
-def iter_zip(storage: Storage, adapter_key: str) -> Iterator[bytes]:
-    """The ZIP's bytes, piece by piece. Weights are stored, not deflated: they don't get smaller."""
+def adapter_files(manifest: Manifest) -> list[str]:
+    """The files of an adapter that go into its archive."""
+    there = {entry.name for entry in manifest.files}
+    return [*ARCHIVE_FILES, *(name for name in OPTIONAL_FILES if name in there)]
+
+
+def iter_zip(storage: Storage, key: str, names: Iterable[str]) -> Iterator[bytes]:
+    """The ZIP's bytes, piece by piece; the same bytes each time.
+
+    Args:
+        storage: Where the files are.
+        key: Their folder.
+        names: The files, in the order in which the archive has them.
+    """
     sink = _Pipe()
     with zipfile.ZipFile(sink, "w", zipfile.ZIP_STORED, allowZip64=True) as archive:
-        for name in _names(storage, adapter_key):
-            compression = zipfile.ZIP_STORED if name.endswith(".safetensors") else zipfile.ZIP_DEFLATED
+        for name in names:
             entry = zipfile.ZipInfo(name)
-            entry.compress_type = compression
-            entry.external_attr = 0o644 << 16
+            entry.compress_type = zipfile.ZIP_STORED if name.endswith(_STORED) else zipfile.ZIP_DEFLATED
+            entry.external_attr = (0o755 if name.endswith(_EXECUTABLE) else 0o644) << 16
             with (
-                storage.reading(f"{adapter_key}/{name}") as source,
+                storage.reading(f"{key}/{name}") as source,
                 archive.open(entry, "w", force_zip64=True) as target,
             ):
                 while chunk := source.read(CHUNK_BYTES):
                     target.write(chunk)
                     yield sink.take()
     yield sink.take()
-
-
-def _names(storage: Storage, adapter_key: str) -> list[str]:
-    there = {entry.name for entry in storage.manifest(adapter_key).files}
-    return [*ARCHIVE_FILES, *(name for name in OPTIONAL_FILES if name in there)]
 
 
 class _Pipe(io.RawIOBase):

@@ -14,6 +14,7 @@ from ray.exceptions import RayError, RayTaskError
 
 import sienn_ray
 from sienn_ray.errors import CapacityError, SiennError
+from sienn_ray.jobs.export_schema import ExportRecord
 from sienn_ray.jobs.ids import check_id
 from sienn_ray.jobs.schema import (
     DatasetRecord,
@@ -196,6 +197,38 @@ class TrackerClient:
         """A job's curves in order of steps, thinned out evenly to `max_points`; raises `NotFoundError`."""
         check_id("Job", job_id)
         return cast(list[MetricPoint], await self._ask("metric_points", job_id, max_points))
+
+    async def request_export(self, record: ExportRecord) -> ExportRecord:
+        """Ask for an export, which may be there already; raises `NotFoundError` and `ConflictError` about its job."""
+        return cast(ExportRecord, await self._ask("request_export", record))
+
+    async def redo_export(self, export_id: str, words: str) -> ExportRecord:
+        """Have a completed export made again, since its file is gone; raises `NotFoundError`."""
+        return cast(ExportRecord, await self._ask("redo_export", export_id, words))
+
+    async def export(self, export_id: str) -> ExportRecord:
+        """One export; raises `NotFoundError`."""
+        check_id("Export", export_id)
+        return cast(ExportRecord, await self._ask("export", export_id))
+
+    async def exports(self, job_id: str) -> list[ExportRecord]:
+        """A job's exports, the newest first; raises `NotFoundError`."""
+        check_id("Job", job_id)
+        return cast(list[ExportRecord], await self._ask("exports", job_id))
+
+    async def cancel_export(self, export_id: str) -> ExportRecord:
+        """End an export that waits or runs; raises `NotFoundError`, and `ConflictError` for one that has ended."""
+        check_id("Export", export_id)
+        return cast(ExportRecord, await self._ask("cancel_export", export_id))
+
+    async def delete_export(self, export_id: str) -> ExportRecord:
+        """Forget an export, and stop it if it runs; raises `NotFoundError`."""
+        check_id("Export", export_id)
+        return cast(ExportRecord, await self._ask("delete_export", export_id))
+
+    async def signing_key(self) -> bytes:
+        """What links to downloads are signed with."""
+        return cast(bytes, await self._ask("signing_key"))
 
     async def overview(self) -> Overview:
         """Numbers over all jobs and datasets."""

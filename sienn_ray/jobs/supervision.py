@@ -1,12 +1,11 @@
-"""The thread in which a supervisor takes its steps: every few seconds, and at once when it is woken."""
+"""The threads in which supervisors take their steps: every few seconds, and at once when they are woken."""
 
 from __future__ import annotations
 
 import logging
 import threading
 from collections.abc import Callable
-
-from sienn_ray.jobs.supervisor import Supervisor
+from typing import Protocol
 
 logger = logging.getLogger(__name__)
 
@@ -14,22 +13,38 @@ logger = logging.getLogger(__name__)
 _CLOSE_LOOK_S = 0.25
 
 
+class Steps(Protocol):
+    """What has to be looked after."""
+
+    def step(self) -> None:
+        """Look once."""
+        ...
+
+    def needs_close_look(self) -> bool:
+        """Whether something ends at any moment, and somebody waits for it."""
+        ...
+
+
 class Supervision:
     """Has a supervisor take its steps until it is closed.
 
     Args:
         supervisor: The supervisor.
-        poll_s: Seconds between two steps; fewer while a run is being stopped.
+        poll_s: Seconds between two steps; fewer while something is about to end.
         after_step: Called after each step.
+        what: What it looks after, for the log.
     """
 
-    def __init__(self, supervisor: Supervisor, poll_s: float, after_step: Callable[[], None]) -> None:
+    def __init__(
+        self, supervisor: Steps, poll_s: float, after_step: Callable[[], None] = lambda: None, what: str = "jobs"
+    ) -> None:
         self._supervisor = supervisor
         self._poll_s = poll_s
         self._after_step = after_step
+        self._what = what
         self._wake = threading.Event()
         self._closed = threading.Event()
-        self._thread = threading.Thread(target=self._run, name="supervisor", daemon=True)
+        self._thread = threading.Thread(target=self._run, name=f"supervisor of {what}", daemon=True)
         self._thread.start()
 
     def wake(self) -> None:
@@ -50,11 +65,11 @@ class Supervision:
                 self._supervisor.step()
                 self._after_step()
                 last_error = ""
-                if self._supervisor.is_stopping_anything():
+                if self._supervisor.needs_close_look():
                     pause_s = min(_CLOSE_LOOK_S, self._poll_s)
             except Exception as error:  # nothing may end this thread: without it no job starts or is missed
                 if str(error) != last_error:
-                    logger.exception("looking after the jobs failed; trying again every %s s", self._poll_s)
+                    logger.exception("looking after the %s failed; trying again every %s s", self._what, self._poll_s)
                 last_error = str(error)
             self._wake.wait(pause_s)
             self._wake.clear()

@@ -110,6 +110,35 @@ job_events = sa.Table(
     sa.Column("data", sa.JSON),
     sa.Column("created_at", UtcDateTime),
 )
+exports = sa.Table(
+    "exports",
+    metadata,
+    sa.Column("seq", sa.BigInteger, primary_key=True),
+    sa.Column("id", SafeText),
+    sa.Column("job_id", SafeText),
+    sa.Column("base_model", SafeText),
+    sa.Column("job_name", SafeText),
+    sa.Column("options", sa.JSON),
+    sa.Column("status", SafeText),
+    sa.Column("progress", sa.Integer),
+    sa.Column("message", SafeText),
+    sa.Column("failure_reason", SafeText),
+    sa.Column("attempt", sa.Integer),
+    sa.Column("file_name", SafeText),
+    sa.Column("size_bytes", sa.BigInteger),
+    sa.Column("sha256", SafeText),
+    sa.Column("created_at", UtcDateTime),
+    sa.Column("updated_at", UtcDateTime),
+    sa.Column("ended_at", UtcDateTime),
+    sa.Column("expires_at", UtcDateTime),
+)
+# Keys that all replicas of the ingress sign links with, as hex.
+signing_keys = sa.Table(
+    "signing_keys",
+    metadata,
+    sa.Column("purpose", SafeText, primary_key=True),
+    sa.Column("value", SafeText),
+)
 job_metric_points = sa.Table(
     "job_metric_points",
     metadata,

@@ -15,6 +15,10 @@ from typing import Any
 import sienn_ray
 from sienn_ray.errors import CapacityError, FailureReason, NotFoundError
 from sienn_ray.jobs.database import words_of
+from sienn_ray.jobs.export_memory import memory_need_bytes
+from sienn_ray.jobs.export_runs import ExportRuns, RayExportRuns
+from sienn_ray.jobs.export_schema import ExportRecord
+from sienn_ray.jobs.export_supervisor import ExportSupervisor
 from sienn_ray.jobs.ray_jobs import RayJobApi, RayJobs
 from sienn_ray.jobs.schema import (
     DatasetRecord,
@@ -35,18 +39,20 @@ from sienn_ray.jobs.supervisor import Supervisor
 from sienn_ray.metrics import MetricBatch, Sample
 from sienn_ray.ray_metrics import mirror_samples
 from sienn_ray.settings import Settings
+from sienn_ray.storage import Storage
 from sienn_ray.training.reporting import Progress, RunCommand
 
 logger = logging.getLogger(__name__)
 
 
 class JobTracker:
-    """State of datasets and jobs. Runs as a threaded actor; every method may be repeated without harm.
+    """State of datasets, jobs and exports. Runs as a threaded actor; every method may be repeated without harm.
 
     Args:
         settings: Where the database is and how many jobs may run.
         ray_jobs: Ray's job API; by default that of the cluster this process has joined.
         mirror: Takes all metrics every few seconds; by default they go to Ray's own endpoint.
+        export_runs: Runs of exports; by default tasks of that cluster.
     """
 
     def __init__(
@@ -54,11 +60,12 @@ class JobTracker:
         settings: Settings,
         ray_jobs: RayJobs | None = None,
         mirror: Callable[[list[Sample]], None] = mirror_samples,
+        export_runs: ExportRuns | None = None,
     ) -> None:
         logging.basicConfig(level=logging.INFO, format="%(asctime)s %(levelname)s %(name)s: %(message)s")
         self._settings = settings
         self._started_at = utc_now()
-        self._store = Store(settings.database_url)
+        self._store = Store(settings.database_url, export_lifetime_s=settings.export_lifetime_s)
         self._mirror = mirror
         self._mirrored_at = float("-inf")
         supervisor = Supervisor(
@@ -69,15 +76,29 @@ class JobTracker:
             pause_timeout_s=settings.pause_timeout_s,
         )
         self._supervision = Supervision(supervisor, settings.job_poll_s, self._mirror_metrics)
+        exporter = ExportSupervisor(
+            self._store.exports,
+            export_runs or RayExportRuns(settings),
+            Storage(settings.storage_url),
+            need_bytes=self._export_need_bytes,
+            max_running=settings.max_running_exports,
+            max_attempts=settings.max_attempts,
+        )
+        self._export_supervision = Supervision(exporter, settings.job_poll_s, what="exports")
 
     def _mirror_metrics(self) -> None:
         if time.monotonic() - self._mirrored_at >= self._settings.metrics_flush_s:
             self._mirror(self._store.metrics.samples())
             self._mirrored_at = time.monotonic()
 
+    def _export_need_bytes(self, record: ExportRecord) -> int:
+        is_whole_model = record.options.is_whole_model
+        return memory_need_bytes(record.base_model, self._settings, is_whole_model=is_whole_model)
+
     def close(self) -> None:
-        """Stop looking after the jobs, and let go of the database."""
+        """Stop looking after jobs and exports, and let go of the database."""
         self._supervision.close()
+        self._export_supervision.close()
         self._store.close()
 
     def is_like(self, version: str, settings: Settings) -> bool:
@@ -167,6 +188,48 @@ class JobTracker:
     def metric_points(self, job_id: str, max_points: int) -> list[MetricPoint]:
         """A job's curves in order of steps, thinned out evenly to `max_points`; raises `NotFoundError`."""
         return self._store.jobs.metric_points(job_id, max_points)
+
+    # Exports
+
+    def request_export(self, record: ExportRecord) -> ExportRecord:
+        """Ask for an export, which may be there already; raises `NotFoundError` and `ConflictError` about its job."""
+        export = self._store.exports.request(record)
+        self._export_supervision.wake()
+        return export
+
+    def redo_export(self, export_id: str, words: str) -> ExportRecord:
+        """Have a completed export made again, since its file is gone; raises `NotFoundError`."""
+        export = self._store.exports.redo(export_id, words)
+        self._export_supervision.wake()
+        return export
+
+    def export(self, export_id: str) -> ExportRecord:
+        """One export; raises `NotFoundError`."""
+        return self._store.exports.get(export_id)
+
+    def exports(self, job_id: str) -> list[ExportRecord]:
+        """A job's exports, the newest first; raises `NotFoundError`."""
+        return self._store.exports.of_job(job_id)
+
+    def cancel_export(self, export_id: str) -> ExportRecord:
+        """End an export that waits or runs; raises `NotFoundError`, and `ConflictError` for one that has ended."""
+        export = self._store.exports.cancel(export_id)
+        self._export_supervision.wake()
+        return export
+
+    def delete_export(self, export_id: str) -> ExportRecord:
+        """Forget an export, and stop it if it runs; raises `NotFoundError`."""
+        export = self._store.exports.delete(export_id)
+        self._export_supervision.wake()
+        return export
+
+    def report_export(self, export_id: str, attempt: int, progress: int, message: str) -> bool:
+        """Take the progress of a running export; returns whether it is to go on."""
+        return self._store.exports.report(export_id, attempt, progress, message)
+
+    def signing_key(self) -> bytes:
+        """What links to downloads are signed with."""
+        return self._store.signing_key()
 
     # Jobs, as their training programs tell of them
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import time
 from collections.abc import Callable
 from typing import Any
+from urllib.parse import parse_qsl, urlsplit
 
 import httpx2
 import schemathesis
@@ -80,10 +81,36 @@ class Walk:
             answers = [self._call(method, path, job_id=job_id, **({"json": body} if body else {})) for body in bodies]
             if all(answer.is_success for answer in answers):
                 done.add((method, path))
+            if path == "/api/download-model/{job_id}" and answers[0].is_success:
+                self._export(job_id)
         return done
 
-    def _call(self, method: str, path: str, job_id: str = "", **request: Any) -> httpx2.Response:
-        response = self._client.request(method, path.replace("{job_id}", job_id).replace("{model}", job_id), **request)
+    def _export(self, job_id: str) -> None:
+        """Export a completed job, download it, cancel another export, and delete one."""
+        made = self._call("POST", "/api/export-model/{job_id}", job_id=job_id, json={"format": "gguf"}).json()
+        ids = {"job_id": job_id, "export_id": made["export_id"]}
+        assert self._call("GET", "/api/exports/{job_id}", job_id=job_id).json()["count"] == 1
+        self._call("GET", "/api/exports/{job_id}/{export_id}", **ids)
+        link = urlsplit(made["download_url"])
+        file = self._call(
+            "GET",
+            "/api/export-files/{job_id}/{export_id}/{file_name}",
+            **ids,
+            file_name=made["file_name"],
+            params=dict(parse_qsl(link.query)),
+        )
+        assert len(file.content) == made["file_size_bytes"]
+        body, query = {"format": "ollama"}, {"wait": "false"}
+        begun = self._call("POST", "/api/export-model/{job_id}", job_id=job_id, json=body, params=query).json()
+        cancelled = {**ids, "export_id": begun["export_id"]}
+        assert self._call("POST", "/api/exports/{job_id}/{export_id}/cancel", **cancelled).is_success
+        assert self._call("DELETE", "/api/exports/{job_id}/{export_id}", **ids).is_success
+
+    def _call(
+        self, method: str, path: str, job_id: str = "", export_id: str = "", file_name: str = "", **request: Any
+    ) -> httpx2.Response:
+        ids = {"job_id": job_id, "model": job_id, "export_id": export_id, "file_name": file_name}
+        response = self._client.request(method, path.format(**ids), **request)
         response.request.read()  # what is validated shows it
         self._schema[path][method].validate_response(response)
         return response

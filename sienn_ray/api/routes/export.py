@@ -1,83 +1,219 @@
-"""Take a fine-tuned model home."""
+"""Export a fine-tuned model: ask for it, watch it, end it, delete it."""
 
 from __future__ import annotations
 
 import asyncio
+import time
 from http import HTTPStatus
+from typing import Annotated, Any
 
-from fastapi import APIRouter
-from fastapi.responses import StreamingResponse
+from fastapi import APIRouter, Path, Query, Request, Response
+from pydantic import AfterValidator
 
 from sienn_ray.api.completed import completed_job
-from sienn_ray.api.deps import BackendsDep
+from sienn_ray.api.deps import Backends, BackendsDep
 from sienn_ray.api.errors import documented
+from sienn_ray.api.export_links import ExportLinks
 from sienn_ray.api.ids import JobIdPath
-from sienn_ray.api.schemas.common import JOB_ID
-from sienn_ray.api.schemas.exports import ExportFormat, ExportFormatList
-from sienn_ray.export.archive import check_complete, iter_zip
+from sienn_ray.api.schemas.exports import (
+    EXPORT_ID,
+    DeletedExport,
+    ExportList,
+    ExportModelRequest,
+    ExportModelResponse,
+)
+from sienn_ray.api.streams import unless_gone
+from sienn_ray.errors import CapacityError, ConflictError, ExportError, NotFoundError, SiennError, StorageFullError
+from sienn_ray.export import llama_cpp_package
+from sienn_ray.export.archive import check_complete
+from sienn_ray.export.options import PLAIN_QUANTIZATIONS
+from sienn_ray.jobs.export_schema import ExportFailure, ExportRecord, ExportStatus
+from sienn_ray.jobs.ids import check_id, not_found
+from sienn_ray.jobs.schema import utc_now
+from sienn_ray.storage import MANIFEST_NAME
 
 router = APIRouter(prefix="/api", tags=["Model Export"])
 
-_FORMATS = ExportFormatList(
-    formats=[
-        ExportFormat(
-            name="ollama",
-            description="Ollama Modelfile format for local deployment",
-            supported=False,
-            parameters=["model_name", "temperature", "top_p", "top_k"],
-            note="Not made by this version; GET /api/download-model/{job_id} gives the adapter to convert",
-        ),
-        ExportFormat(
-            name="huggingface",
-            description="HuggingFace format (adapter + tokenizer)",
-            supported=True,
-            parameters=[],
-            note="GET /api/download-model/{job_id} gives it as a ZIP archive",
-        ),
-        ExportFormat(
-            name="gguf",
-            description="GGUF quantized format for llama.cpp",
-            supported=False,
-            parameters=["quantization"],
-            note="Not made by this version; llama.cpp's convert_lora_to_gguf.py converts the adapter of "
-            "GET /api/download-model/{job_id}",
-        ),
-    ]
-)
+_OF_ONE_JOB = documented(HTTPStatus.NOT_FOUND, HTTPStatus.SERVICE_UNAVAILABLE)
+_FIRST_LOOK_S, _LATER_LOOK_S = 0.05, 0.5
+_MEMORY_RETRY_S = 60
 
 
-@router.get("/export-formats", summary="Get list of supported export formats", response_model_exclude_none=True)
-async def export_formats() -> ExportFormatList:
-    """Every format that a fine-tuned model can be taken home in, and whether this server makes it."""
-    return _FORMATS
+def _export_id(value: str) -> str:
+    check_id("Export", value)
+    return value
 
 
-@router.get(
-    "/download-model/{job_id}",
-    summary="Download fine-tuned model as ZIP archive",
-    response_class=StreamingResponse,
+ExportIdPath = Annotated[str, AfterValidator(_export_id), Path(description="The export's id.", examples=[EXPORT_ID])]
+
+
+@router.post(
+    "/export-model/{job_id}",
+    summary="Export model to a specific format",
     responses={
-        200: {
-            "description": "ZIP archive",
-            "content": {"application/zip": {"schema": {"type": "string", "format": "binary"}}},
-            "headers": {
-                "Content-Disposition": {
-                    "description": "The file's name.",
-                    "schema": {"type": "string"},
-                    "example": f'attachment; filename="model_{JOB_ID}.zip"',
-                }
-            },
+        202: {
+            "model": ExportModelResponse,
+            "description": "The export is being made; `GET /api/exports/{job_id}` says how far it is.",
         },
-        **documented(HTTPStatus.BAD_REQUEST, HTTPStatus.NOT_FOUND, HTTPStatus.SERVICE_UNAVAILABLE),
+        **_OF_ONE_JOB,
+        **documented(HTTPStatus.BAD_REQUEST, HTTPStatus.CONFLICT, HTTPStatus.INSUFFICIENT_STORAGE),
     },
 )
-async def download_model(job_id: JobIdPath, backends: BackendsDep) -> StreamingResponse:
-    """The adapter with its configuration and tokenizer, as `peft` and `transformers` load them."""
-    job = await completed_job(backends, job_id, "model download")
+async def export_model(
+    job_id: JobIdPath,
+    body: ExportModelRequest,
+    backends: BackendsDep,
+    request: Request,
+    response: Response,
+    wait: Annotated[
+        bool, Query(description="Wait for the export for a while (SIENN_EXPORT_WAIT_S).", examples=[True])
+    ] = True,
+) -> ExportModelResponse:
+    """Export a fine-tuned model, or give the export that is there already: the same choices are the same export.
+
+    One that takes longer than a request waits is answered with a 202, and so is any with `wait=false`.
+    """
+    job = await completed_job(backends, job_id, "model export")
+    options = body.options(job.id)
+    await asyncio.to_thread(_check_quantization, options.quantization)
     manifest = await asyncio.to_thread(backends.storage.manifest, job.adapter_key)
     check_complete(manifest, job.adapter_key)
-    return StreamingResponse(
-        iter_zip(backends.storage, job.adapter_key),
-        media_type="application/zip",
-        headers={"Content-Disposition": f'attachment; filename="model_{job.id}.zip"'},
+    now = utc_now()
+    export = await backends.tracker.request_export(
+        ExportRecord(
+            id=options.export_id(job.id),
+            job_id=job.id,
+            base_model=job.config.base_model,
+            job_name=job.name,
+            options=options,
+            created_at=now,
+            updated_at=now,
+        )
+    )
+    export = await _made_again_if_gone(export, backends)
+    if wait and not export.status.is_final:
+        export = await unless_gone(request, _ended(export, backends))
+        _raise_failure(export)
+    if not export.status.is_final:
+        response.status_code = HTTPStatus.ACCEPTED
+    return await _shown(export, _links(request), request)
+
+
+@router.get("/exports/{job_id}", summary="List the exports of a job", responses=_OF_ONE_JOB)
+async def list_exports(job_id: JobIdPath, backends: BackendsDep, request: Request) -> ExportList:
+    """A job's exports, the newest first, each with a new link if it is complete."""
+    exports = await backends.tracker.exports(job_id)
+    shown = [await _shown(export, _links(request), request) for export in exports]
+    return ExportList(exports=shown, count=len(shown))
+
+
+@router.get("/exports/{job_id}/{export_id}", summary="Get an export", responses=_OF_ONE_JOB)
+async def get_export(
+    job_id: JobIdPath, export_id: ExportIdPath, backends: BackendsDep, request: Request
+) -> ExportModelResponse:
+    """One export, with a new link if it is complete."""
+    return await _shown(await _of_job(job_id, export_id, backends), _links(request), request)
+
+
+@router.post(
+    "/exports/{job_id}/{export_id}/cancel",
+    summary="Cancel an export",
+    responses={**_OF_ONE_JOB, **documented(HTTPStatus.CONFLICT)},
+)
+async def cancel_export(
+    job_id: JobIdPath, export_id: ExportIdPath, backends: BackendsDep, request: Request
+) -> ExportModelResponse:
+    """End an export that waits or runs; what it has written is deleted."""
+    await _of_job(job_id, export_id, backends)
+    return await _shown(await backends.tracker.cancel_export(export_id), _links(request), request)
+
+
+@router.delete("/exports/{job_id}/{export_id}", summary="Delete an export", responses=_OF_ONE_JOB)
+async def delete_export(job_id: JobIdPath, export_id: ExportIdPath, backends: BackendsDep) -> DeletedExport:
+    """Delete an export and its file; one that runs is stopped."""
+    export = await _of_job(job_id, export_id, backends)
+    await backends.tracker.delete_export(export.id)
+    await asyncio.to_thread(backends.storage.delete, export.key)
+    return DeletedExport(export_id=export.id)
+
+
+def _check_quantization(quantization: str | None) -> None:
+    if quantization in (None, *PLAIN_QUANTIZATIONS) or llama_cpp_package.is_installed():
+        return
+    raise ExportError(
+        f"quantization {quantization} needs llama.cpp's code, which isn't installed; add it with "
+        f"`{llama_cpp_package.INSTALL_COMMAND}`, or choose one of {', '.join(PLAIN_QUANTIZATIONS)}"
+    )
+
+
+async def _of_job(job_id: str, export_id: str, backends: Backends) -> ExportRecord:
+    export = await backends.tracker.export(export_id)
+    if export.job_id != job_id:
+        raise not_found("Export", export_id)
+    return export
+
+
+async def _made_again_if_gone(export: ExportRecord, backends: Backends) -> ExportRecord:
+    if export.status is not ExportStatus.COMPLETED:
+        return export
+    if await asyncio.to_thread(backends.storage.is_published, export.key):
+        return export
+    return await backends.tracker.redo_export(export.id, f"{MANIFEST_NAME} was gone; the export is made again")
+
+
+async def _ended(export: ExportRecord, backends: Backends) -> ExportRecord:
+    """The export once it has ended, or as it is when the wait is over."""
+    deadline = time.monotonic() + backends.settings.export_wait_s
+    look_s = _FIRST_LOOK_S
+    while not export.status.is_final and time.monotonic() < deadline:
+        await asyncio.sleep(look_s)
+        look_s = min(2 * look_s, _LATER_LOOK_S)
+        try:
+            export = await backends.tracker.export(export.id)
+        except NotFoundError:
+            raise ConflictError(f"export {export.id} was deleted meanwhile; ask for it again") from None
+    return export
+
+
+def _raise_failure(export: ExportRecord) -> None:
+    """Tell who waited why there is nothing."""
+    if export.status is ExportStatus.CANCELLED:
+        raise ConflictError(f"export {export.id} was cancelled meanwhile; ask for it again")
+    if export.status is not ExportStatus.FAILED:
+        return
+    if export.failure_reason is ExportFailure.INVALID:
+        raise ExportError(export.message)
+    if export.failure_reason is ExportFailure.STORAGE_FULL:
+        raise StorageFullError(export.message)
+    if export.failure_reason is ExportFailure.OUT_OF_MEMORY:
+        raise CapacityError(export.message, retry_after_s=_MEMORY_RETRY_S)
+    raise SiennError(export.message)
+
+
+def _links(request: Request) -> ExportLinks:
+    links: ExportLinks = request.app.state.export_links
+    return links
+
+
+async def _shown(export: ExportRecord, links: ExportLinks, request: Request) -> ExportModelResponse:
+    options = export.options
+    is_complete = export.status is ExportStatus.COMPLETED
+    message = f"Model exported successfully to {options.format} format" if is_complete else export.message
+    choices: dict[str, Any] = options.model_dump(include={"quantization", "merged", "adapter_only", "model_name"})
+    return ExportModelResponse(
+        job_id=export.job_id,
+        format=options.format.value,
+        status=export.status.value,
+        message=message,
+        download_url=await links.link(export, request) if is_complete else None,
+        file_size_bytes=export.size_bytes if is_complete else None,
+        timestamp=utc_now(),
+        export_id=export.id,
+        progress=export.progress,
+        file_name=export.file_name if is_complete else None,
+        sha256=export.sha256 if is_complete else None,
+        failure_reason=export.failure_reason.value if export.failure_reason else None,
+        created_at=export.created_at,
+        expires_at=export.expires_at,
+        **choices,
     )

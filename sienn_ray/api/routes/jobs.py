@@ -19,6 +19,7 @@ from sienn_ray.api.schemas.hyperparameters import hyperparameters
 from sienn_ray.api.schemas.jobs import DeletedJob, JobList, JobMeta, JobStatusName, JobSummary, TrainingStatus
 from sienn_ray.catalog import CATALOG
 from sienn_ray.errors import ConflictError, InvalidInputError
+from sienn_ray.export.options import job_key as exports_key
 from sienn_ray.jobs.schema import JobQuery, JobRecord, JobStatus
 
 router = APIRouter(prefix="/api", tags=["Training Jobs"])
@@ -135,7 +136,7 @@ async def retry_job(job_id: JobIdPath, backends: BackendsDep) -> TrainingStatus:
 
 @router.delete("/jobs/{job_id}", summary="Delete a training job", responses=_CHANGES_ONE_JOB)
 async def delete_job(job_id: JobIdPath, backends: BackendsDep) -> DeletedJob:
-    """Delete a job that has ended, with its adapter, checkpoints, events and curves."""
+    """Delete a job that has ended, with its adapter, exports, checkpoints, events and curves."""
     job = await backends.tracker.job(job_id)
     if not job.status.is_final:
         raise ConflictError(
@@ -145,7 +146,9 @@ async def delete_job(job_id: JobIdPath, backends: BackendsDep) -> DeletedJob:
     if job.facts.get("phase") == "stopping":
         raise ConflictError(f"Job {job.id} is still stopping, and would write what is deleted; delete it in a moment")
     # The record goes last: a deletion that was interrupted can be repeated.
-    for key in (job.adapter_key, job.checkpoints_key):
+    for export in await backends.tracker.exports(job.id):
+        await backends.tracker.delete_export(export.id)
+    for key in (exports_key(job.id), job.adapter_key, job.checkpoints_key):
         await asyncio.to_thread(backends.storage.delete, key)
     await backends.tracker.delete_job(job.id)
     return DeletedJob(job_id=job.id)

@@ -95,7 +95,7 @@ def test_large_file_streams_in_bounded_memory(storage: Storage, tmp_path: Path, 
     sizes, target = [], tmp_path / "model.zip"
     with target.open("wb") as file:
         tracemalloc.start()
-        for piece in iter_zip(storage, "adapters/job-1"):
+        for piece in iter_zip(storage, "adapters/job-1", ARCHIVE_FILES):
             sizes.append(len(piece))
             file.write(piece)
         peak_bytes = tracemalloc.get_traced_memory()[1]
@@ -109,7 +109,7 @@ def test_large_file_streams_in_bounded_memory(storage: Storage, tmp_path: Path, 
 
 def test_weights_are_stored_and_text_is_deflated(storage: Storage, tmp_path: Path) -> None:
     publish(storage, CONTENTS, tmp_path / "adapter")
-    content = b"".join(iter_zip(storage, "adapters/job-1"))
+    content = b"".join(iter_zip(storage, "adapters/job-1", ARCHIVE_FILES))
     with zipfile.ZipFile(io.BytesIO(content)) as archive:
         kinds = {entry.filename: entry.compress_type for entry in archive.infolist()}
     assert kinds.pop("adapter_model.safetensors") == zipfile.ZIP_STORED

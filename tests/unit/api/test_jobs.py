@@ -379,7 +379,7 @@ class TestDelete:
         tracker.put(job_record(status=JobStatus.COMPLETED))
         storage.write_bytes("adapters/job-1/manifest.json", b"{}")
         client.delete("/api/jobs/job-1")
-        assert tracker.calls == ["job", "delete_job"]
+        assert tracker.calls == ["job", "exports", "delete_job"]
         tracker.put(job_record(status=JobStatus.COMPLETED))  # the record's deletion failed
         assert client.delete("/api/jobs/job-1").status_code == 200
 

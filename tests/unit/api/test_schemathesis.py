@@ -15,6 +15,7 @@ from starlette.types import Message, Receive, Scope, Send
 
 from sienn_ray.api.openapi import operations_of
 from sienn_ray.errors import FailureReason
+from sienn_ray.export.options import ExportFormat
 from tests.contract.walk import Walk
 from tests.in_process import Service, running_service, served
 from tests.tiny_model import CONTRACT_ID, add_to_hub_cache
@@ -48,11 +49,15 @@ def answers(tmp_path_factory: pytest.TempPathFactory, tiny_model_folder: Path) -
     add_to_hub_cache(tiny_model_folder, folder, CONTRACT_ID)
     with (
         pytest.MonkeyPatch.context() as patch,
-        running_service(folder, max_running_jobs=1_000, job_poll_s=0.05) as service,
+        running_service(
+            folder, max_running_jobs=1_000, max_running_exports=1_000, job_poll_s=0.05, export_wait_s=0.5
+        ) as service,
     ):
         patch.setattr(huggingface_hub.constants, "HF_HUB_CACHE", str(folder / "hub"))
         patch.setattr(huggingface_hub.constants, "HF_HUB_OFFLINE", True)
         service.ray_jobs.on_look = Runs(service).on_look
+        # Those go on until they are cancelled.
+        service.export_runs.held_formats = {ExportFormat.OLLAMA}
         answers = Answers(service.app)
         with served(answers) as url:
             yield url, answers

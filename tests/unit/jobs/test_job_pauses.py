@@ -213,10 +213,10 @@ def test_run_that_does_not_pause_in_time_is_stopped(
     store.jobs.pause(running)
     clock.advance(TIMEOUT_S - 1)
     keeper.step()
-    assert (ray_jobs.stopped, keeper.is_stopping_anything()) == ([], False)
+    assert (ray_jobs.stopped, keeper.needs_close_look()) == ([], False)
     clock.advance(1)
     keeper.step()
-    assert (ray_jobs.stopped, keeper.is_stopping_anything()) == (["sienn-job-1-1"], True)
+    assert (ray_jobs.stopped, keeper.needs_close_look()) == (["sienn-job-1-1"], True)
     job = store.jobs.get(running)
     assert (job.status, job.facts["phase"]) == (JobStatus.RUNNING, "stopping")
     assert store.jobs.get("job-2").status is JobStatus.PENDING
@@ -224,7 +224,7 @@ def test_run_that_does_not_pause_in_time_is_stopped(
         store.jobs.resume(running)
     clock.advance(60)
     keeper.step()
-    assert not keeper.is_stopping_anything(), "a run that can't be stopped isn't looked at ever so often"
+    assert not keeper.needs_close_look(), "a run that can't be stopped isn't looked at ever so often"
     ray_jobs.end("sienn-job-1-1", RayJobState.STOPPED)
     keeper.step()
     job = store.jobs.get(running)

@@ -1,0 +1,68 @@
+"""What the tracker keeps of exports."""
+
+from __future__ import annotations
+
+from datetime import datetime
+from enum import StrEnum
+
+from pydantic import BaseModel, ConfigDict
+
+from sienn_ray.export.options import ExportOptions, folder_key
+
+
+class ExportStatus(StrEnum):
+    """Where an export stands."""
+
+    PENDING = "pending"
+    RUNNING = "running"
+    COMPLETED = "completed"
+    FAILED = "failed"
+    CANCELLED = "cancelled"
+
+    @property
+    def is_final(self) -> bool:
+        """Whether nothing happens to it any more, unless a user asks for it again."""
+        return self in {ExportStatus.COMPLETED, ExportStatus.FAILED, ExportStatus.CANCELLED}
+
+
+class ExportFailure(StrEnum):
+    """Why an export failed, for programs to switch on."""
+
+    INVALID = "invalid"
+    STORAGE_FULL = "storage_full"
+    OUT_OF_MEMORY = "out_of_memory"
+    INTERRUPTED = "interrupted"
+    INTERNAL = "internal"
+
+
+class ExportRecord(BaseModel):
+    """One export of a job; the same job, format and choices are the same export."""
+
+    model_config = ConfigDict(frozen=True)
+
+    id: str
+    job_id: str
+    base_model: str
+    job_name: str | None = None
+    options: ExportOptions
+    status: ExportStatus = ExportStatus.PENDING
+    progress: int = 0
+    message: str = "The export waits for its turn"
+    failure_reason: ExportFailure | None = None
+    attempt: int = 0
+    file_name: str | None = None
+    size_bytes: int | None = None
+    sha256: str | None = None
+    created_at: datetime
+    updated_at: datetime
+    ended_at: datetime | None = None
+    expires_at: datetime | None = None
+
+    @property
+    def key(self) -> str:
+        """Storage key of its folder."""
+        return folder_key(self.job_id, self.id)
+
+    def is_running(self, attempt: int) -> bool:
+        """Whether this very attempt is the one that runs."""
+        return self.status is ExportStatus.RUNNING and self.attempt == attempt
