@@ -299,7 +299,11 @@ WRONG: dict[str, list[Any]] = {
 
 @pytest.mark.parametrize(("endpoint", "parameter"), ROWS)
 def test_type_is_the_documented_one(caller: Caller, endpoint: Endpoint, parameter: Parameter) -> None:
+    # What an export can do without may be null as well, as clients write it that have nothing to say.
+    may_be_null = str(endpoint) == EXPORT and parameter.name in {"model_name", "quantization"}
     for value in WRONG[parameter.type]:
+        if value is None and may_be_null:
+            continue
         response = send(caller, endpoint, **{parameter.name: value})
         assert response.status_code == 422, f"{parameter.name}={value!r} gave {response.status_code}"
 
