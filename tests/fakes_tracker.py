@@ -37,6 +37,7 @@ class FakeTracker:
         max_pending_jobs: Jobs that may wait.
         tracker_health: What `health` answers.
         on_export: Called with each export that is to be made.
+        on_export_look: Called with an export that is looked at, before it is given.
     """
 
     def __init__(self) -> None:
@@ -58,6 +59,7 @@ class FakeTracker:
         self._points: dict[str, list[MetricPoint]] = defaultdict(list)
         self._exports: dict[str, ExportRecord] = {}
         self.on_export: Callable[[ExportRecord], None] = lambda _: None
+        self.on_export_look: Callable[[ExportRecord], None] = lambda _: None
         self._num_events = 0
         self._batches: set[tuple[str, int]] = set()
         self._sums: dict[tuple[str, Any], float] = defaultdict(float)
@@ -262,6 +264,7 @@ class FakeTracker:
 
     async def export(self, export_id: str) -> ExportRecord:
         self._check("export")
+        self.on_export_look(self._export(export_id))
         return self._export(export_id)
 
     async def exports(self, job_id: str) -> list[ExportRecord]:

@@ -131,7 +131,8 @@ class GgufModel:
             writer.announce(tensor.name, tensor.shape, tensor.kind)
         writer.begin()
         for values in extra.values():
-            yield from writer.write_tensor([values])
+            for _ in writer.write_tensor([values]):
+                pass
         for tensor in self.tensors:
             values = self._values(tensor)
             for _ in writer.write_tensor(quantized(values, tensor.kind)):

@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
+import re
 from typing import Annotated, Any, Literal, Self
 
-from pydantic import BeforeValidator, Field, StringConstraints, model_validator
+from pydantic import AfterValidator, BeforeValidator, Field, StringConstraints, WithJsonSchema, model_validator
 
 from sienn_ray.api.schemas.common import JOB_ID, RequestBody, ResponseBody, Timestamp
 from sienn_ray.api.schemas.sampling import MAX_TOP_K
@@ -21,6 +22,7 @@ from sienn_ray.export.options import (
 EXPORT_ID = "9f86d081884c7d659a2feaa0c55ad015"
 _MAX_SYSTEM_CHARS = 20_000
 _NAME = r"[A-Za-z0-9_][A-Za-z0-9._-]{0,79}"
+_OLLAMA_NAME = rf"^(?:{_NAME}/)?{_NAME}(?::{_NAME})?$"
 _URL = (
     f"http://127.0.0.1:8000/api/export-files/{JOB_ID}/{EXPORT_ID}/model-Q4_K_M.gguf?expires=1762945200&signature=mP3x"
 )
@@ -40,11 +42,23 @@ def _in_capitals(value: Any) -> Any:
 Quantization = Annotated[QuantizationName, BeforeValidator(_in_capitals)]
 
 
+def _ollama_name(value: str) -> str:
+    if re.fullmatch(_OLLAMA_NAME, value) is None:
+        raise ValueError(
+            "that is no name for Ollama: it takes name, owner/name or name:tag, each of letters, digits, '.', '_' and "
+            "'-', at most 80 characters"
+        )
+    return value
+
+
+OllamaName = Annotated[str, AfterValidator(_ollama_name), WithJsonSchema({"type": "string", "pattern": _OLLAMA_NAME})]
+
+
 class ExportModelRequest(RequestBody):
     """What a fine-tuned model is to be exported as."""
 
     format: FormatName = Field(description="What it is to run in.", examples=["ollama"])
-    model_name: Annotated[str, StringConstraints(pattern=rf"^(?:{_NAME}/)?{_NAME}(?::{_NAME})?$")] | None = Field(
+    model_name: OllamaName | None = Field(
         None,
         description="ollama: what Ollama calls the model, `name`, `owner/name` or `name:tag`; made of the job's id "
         "without it.",

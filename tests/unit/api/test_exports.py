@@ -1,0 +1,246 @@
+from __future__ import annotations
+
+import shutil
+from pathlib import Path
+from typing import Any
+from urllib.parse import urlsplit
+
+import pytest
+from starlette.testclient import TestClient
+
+from sienn_ray.export import llama_cpp_package
+from sienn_ray.jobs.export_schema import ExportFailure, ExportRecord, ExportStatus
+from sienn_ray.jobs.schema import JobStatus
+from sienn_ray.settings import Settings
+from sienn_ray.storage import Storage
+from tests.fakes_api import FakeTracker, job_record
+from tests.fakes_exports import CONTENT
+from tests.fakes_exports import publish as publish_export
+from tests.unit.api.test_export import CONTENTS, publish
+
+JOB = "job-1"
+
+
+@pytest.fixture
+def settings(tmp_path: Path) -> Settings:
+    return Settings(env="test", home=tmp_path / "home", export_wait_s=0.2)
+
+
+@pytest.fixture(autouse=True)
+def _completed(tracker: FakeTracker, storage: Storage, tmp_path: Path) -> None:
+    tracker.put(job_record(status=JobStatus.COMPLETED))
+    publish(storage, CONTENTS, tmp_path / "adapter")
+
+
+@pytest.fixture
+def making(tracker: FakeTracker, storage: Storage) -> None:
+    """Exports are made at once."""
+
+    def make(record: ExportRecord) -> None:
+        file = publish_export(storage, record)
+        done = {
+            "status": ExportStatus.COMPLETED,
+            "progress": 100,
+            "file_name": file.name,
+            "size_bytes": file.size_bytes,
+        }
+        tracker.put_export(record.model_copy(update={**done, "sha256": file.sha256}))
+
+    tracker.on_export = make
+
+
+def export(client: TestClient, query: str = "", **body: Any) -> Any:
+    return client.post(f"/api/export-model/{JOB}{query}", json={"format": "gguf", **body})
+
+
+@pytest.mark.usefixtures("making")
+def test_a_quick_export_is_answered_with_its_file(client: TestClient) -> None:
+    response = export(client, quantization="q8_0")
+    assert response.status_code == 200
+    body = response.json()
+    assert (body["status"], body["message"]) == ("completed", "Model exported successfully to gguf format")
+    assert (body["file_name"], body["file_size_bytes"]) == ("model-Q8_0.gguf", len(CONTENT))
+    file = client.get(body["download_url"])
+    assert (file.status_code, file.content) == (200, CONTENT)
+    assert file.headers["etag"] == f'"{body["sha256"]}"'
+    assert file.headers["content-length"] == str(len(CONTENT))
+    assert file.headers["content-disposition"] == f'attachment; filename="{JOB}-model-Q8_0.gguf"'
+    assert client.head(body["download_url"]).headers["accept-ranges"] == "bytes"
+
+
+@pytest.mark.usefixtures("making")
+def test_parts_of_a_file(client: TestClient) -> None:
+    body = export(client).json()
+    url, tag = body["download_url"], f'"{body["sha256"]}"'
+    part = client.get(url, headers={"Range": "bytes=4-9", "If-Range": tag})
+    assert (part.status_code, part.content) == (206, CONTENT[4:10])
+    assert part.headers["content-range"] == f"bytes 4-9/{len(CONTENT)}"
+    assert client.get(url, headers={"Range": "bytes=-5"}).content == CONTENT[-5:]
+    # Another file than the one that was begun is sent whole.
+    assert client.get(url, headers={"Range": "bytes=4-9", "If-Range": '"other"'}).status_code == 200
+    beyond = client.get(url, headers={"Range": f"bytes={len(CONTENT)}-"})
+    assert (beyond.status_code, beyond.headers["content-range"]) == (416, f"bytes */{len(CONTENT)}")
+    assert beyond.json()["detail"].endswith(f"asks for what the file doesn't have; it has {len(CONTENT)} bytes")
+    assert client.get(url, headers={"Range": "bytes=x"}).status_code == 400
+
+
+def test_a_long_export_is_answered_before_it_is_there(client: TestClient, tracker: FakeTracker) -> None:
+    for query in ("", "?wait=false"):
+        response = export(client, query)
+        assert (response.status_code, response.json()["status"]) == (202, "pending")
+        assert response.json()["download_url"] is None
+    export_id = response.json()["export_id"]
+    assert client.get(f"/api/exports/{JOB}").json()["count"] == 1
+    assert client.get(f"/api/exports/{JOB}/{export_id}").json()["progress"] == 0
+    assert client.post(f"/api/exports/{JOB}/{export_id}/cancel").json()["status"] == "cancelled"
+    assert client.post(f"/api/exports/{JOB}/{export_id}/cancel").status_code == 409
+    assert client.delete(f"/api/exports/{JOB}/{export_id}").json()["export_id"] == export_id
+    assert client.delete(f"/api/exports/{JOB}/{export_id}").status_code == 404
+
+
+@pytest.mark.usefixtures("making")
+def test_the_same_choices_are_one_export(client: TestClient) -> None:
+    same = [export(client, quantization=name, temperature=0.1).json() for name in ("Q4_K_M", "q4_k_m")]
+    same.append(export(client).json())
+    assert len({body["export_id"] for body in same}) == 1
+    assert export(client, quantization="Q6_K").json()["export_id"] != same[0]["export_id"]
+
+
+@pytest.mark.usefixtures("making")
+def test_export_whose_file_is_gone_is_made_again(client: TestClient, storage: Storage) -> None:
+    first = export(client).json()
+    shutil.rmtree(storage.path(f"exports/{JOB}/{first['export_id']}"))
+    assert client.get(first["download_url"]).status_code == 500
+    assert client.get(export(client).json()["download_url"]).content == CONTENT
+
+
+@pytest.mark.usefixtures("making")
+def test_deleted_export_takes_its_file_along(client: TestClient, storage: Storage) -> None:
+    body = export(client).json()
+    client.delete(f"/api/exports/{JOB}/{body['export_id']}")
+    assert not storage.exists(f"exports/{JOB}/{body['export_id']}")
+    assert client.get(body["download_url"]).status_code == 404
+
+
+@pytest.mark.usefixtures("making")
+def test_deleted_job_takes_its_exports_along(client: TestClient, storage: Storage) -> None:
+    export(client)
+    assert client.delete(f"/api/jobs/{JOB}").status_code == 200
+    assert not storage.exists(f"exports/{JOB}")
+
+
+@pytest.mark.usefixtures("making")
+def test_altered_links_are_refused(client: TestClient) -> None:
+    url = export(client).json()["download_url"]
+    query = urlsplit(url).query
+    assert client.get(url[:-1]).status_code == 403
+    assert client.get(url.replace("expires=1", "expires=2")).status_code == 403
+    assert client.get(url.replace("model-Q4_K_M.gguf", "manifest.json")).status_code == 403
+    assert client.get(url.partition("?")[0]).status_code == 403
+    assert client.get(f"/api/export-files/{JOB}/other/model-Q4_K_M.gguf?{query}").status_code == 403
+    assert client.get(f"/api/export-files/{JOB}/%2e%2e%2f%2e%2e/sienn.db?{query}").status_code == 404
+
+
+@pytest.mark.usefixtures("making")
+def test_links_begin_as_the_settings_say(client: TestClient, settings: Settings) -> None:
+    assert export(client).json()["download_url"].startswith("http://testserver/api/export-files/")
+    behind = settings.model_copy(update={"public_url": "https://models.example/sienn/"})
+    client.app.state.export_links._backends = _with(client, settings=behind)  # type: ignore[attr-defined]
+    assert export(client).json()["download_url"].startswith("https://models.example/sienn/api/export-files/")
+
+
+def _with(client: TestClient, **changes: Any) -> Any:
+    from dataclasses import replace
+
+    return replace(client.app.state.backends, **changes)  # type: ignore[attr-defined]
+
+
+@pytest.mark.parametrize(
+    ("reason", "status"),
+    [
+        (ExportFailure.INVALID, 400),
+        (ExportFailure.STORAGE_FULL, 507),
+        (ExportFailure.OUT_OF_MEMORY, 503),
+        (ExportFailure.INTERNAL, 500),
+        (ExportFailure.INTERRUPTED, 500),
+    ],
+)
+def test_failure_is_told_who_waits(
+    client: TestClient, tracker: FakeTracker, reason: ExportFailure, status: int
+) -> None:
+    failed = {"status": ExportStatus.FAILED, "failure_reason": reason, "message": "why it failed"}
+    tracker.on_export_look = lambda record: tracker.put_export(record.model_copy(update=failed))
+    response = export(client)
+    assert response.status_code == status
+    assert response.json()["detail"].startswith("why it failed")
+    [listed] = client.get(f"/api/exports/{JOB}").json()["exports"]
+    assert (listed["status"], listed["failure_reason"], listed["message"]) == ("failed", reason.value, "why it failed")
+
+
+def test_who_waits_is_told_of_a_cancel(client: TestClient, tracker: FakeTracker) -> None:
+    cancelled = {"status": ExportStatus.CANCELLED}
+    tracker.on_export_look = lambda record: tracker.put_export(record.model_copy(update=cancelled))
+    response = export(client)
+    assert response.status_code == 409
+    assert "was cancelled meanwhile" in response.json()["detail"]
+
+
+@pytest.mark.parametrize(
+    ("body", "words"),
+    [
+        ({"format": "onnx"}, "format: Input should be 'ollama', 'huggingface' or 'gguf'"),
+        ({"quantization": "Q9_K"}, "'Q2_K' (got 'Q9_K')"),
+        ({"format": "ollama", "model_name": "../../etc/passwd"}, "is no name for Ollama"),
+        ({"format": "ollama", "model_name": "a b"}, "is no name for Ollama"),
+        ({"format": "ollama", "system": 'a """ b'}, "three quotes in a row"),
+        ({"format": "ollama", "temperature": 2.1}, "temperature"),
+        ({"format": "huggingface", "quantization": "Q8_0"}, "quantization is of the formats gguf and ollama"),
+        ({"format": "ollama", "adapter_only": True}, "adapter_only is of the format gguf"),
+        ({"adapter_only": True, "quantization": "Q4_K_M"}, "which takes F32, F16, BF16, Q8_0"),
+        ({"adapter_only": True, "merged": True}, "exclude each other"),
+        ({"temprature": 1}, "temprature"),
+    ],
+)
+def test_bad_input_is_named(client: TestClient, tracker: FakeTracker, body: dict[str, Any], words: str) -> None:
+    response = export(client, **body)
+    assert response.status_code == 422
+    assert words in response.json()["detail"]
+    assert "request_export" not in tracker.calls
+
+
+@pytest.mark.parametrize("status", [JobStatus.PENDING, JobStatus.RUNNING, JobStatus.FAILED])
+def test_only_a_completed_job_is_exported(client: TestClient, tracker: FakeTracker, status: JobStatus) -> None:
+    tracker.put(job_record(status=status))
+    response = export(client)
+    assert (response.status_code, response.json()["detail"]) == (
+        400,
+        f"Job status is '{status.value}', model export is only available for completed jobs",
+    )
+
+
+def test_deleted_adapter_is_an_error_at_once(client: TestClient, tracker: FakeTracker, storage: Storage) -> None:
+    storage.delete(f"adapters/{JOB}")
+    response = export(client)
+    assert response.status_code == 500
+    assert "adapters/job-1/manifest.json is missing from storage" in response.json()["detail"]
+    assert "request_export" not in tracker.calls
+
+
+@pytest.mark.usefixtures("making")
+def test_without_llama_cpp_k_quants_are_refused_with_the_way_out(
+    client: TestClient, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(llama_cpp_package, "MODULE", "no_such_module")
+    assert client.get("/api/export-formats").json()["formats"][2]["quantizations"] == ["F32", "F16", "BF16", "Q8_0"]
+    response = export(client, quantization="Q4_K_M")
+    assert response.status_code == 400
+    assert response.json()["detail"] == (
+        "quantization Q4_K_M needs llama.cpp's code, which isn't installed; add it with "
+        "`pip install 'sienn-ray[gguf]'`, or choose one of F32, F16, BF16, Q8_0"
+    )
+    assert export(client, quantization="Q8_0").status_code == 200
+
+
+def test_unknown_exports_are_not_found(client: TestClient) -> None:
+    for path in (f"/api/exports/{JOB}/nothing", "/api/exports/nothing", f"/api/exports/{JOB}/a%20b"):
+        assert client.get(path).status_code == 404

@@ -1,0 +1,96 @@
+from __future__ import annotations
+
+import hashlib
+import subprocess
+import sys
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+import pytest
+
+from sienn_ray.errors import StorageFullError
+from sienn_ray.export.publication import Publication
+from sienn_ray.export.sink import Sink
+from sienn_ray.storage import Storage
+from tests.fakes_object_store import fake_object_store_url
+
+KEY = "exports/job-1/export-1"
+
+
+@pytest.fixture(params=["local", "object store"])
+def storage(request: pytest.FixtureRequest, tmp_path: Path) -> Storage:
+    return Storage(f"file://{tmp_path}" if request.param == "local" else fake_object_store_url())
+
+
+def writer(*texts: bytes, fails: bool = False) -> Callable[[Sink], Iterator[int]]:
+    def write(file: Sink) -> Iterator[int]:
+        for text in texts:
+            yield file.write(text)
+        if fails:
+            raise RuntimeError("the process was killed here")
+
+    return write
+
+
+def test_file_is_published_with_its_hash(storage: Storage) -> None:
+    assert list(Publication(storage, KEY).publish("model.gguf", writer(b"ab", b"cde"))) == [2, 3]
+    [entry] = storage.manifest(KEY).files
+    assert (entry.name, entry.size_bytes) == ("model.gguf", 5)
+    assert entry.sha256 == hashlib.sha256(b"abcde").hexdigest()
+    assert storage.read_bytes(f"{KEY}/model.gguf") == b"abcde"
+
+
+def test_a_lost_run_leaves_nothing_visible_and_goes_on_behind_its_parts(storage: Storage) -> None:
+    publication = Publication(storage, KEY)
+    assert list(publication.part("first", writer(b"1"))) == [1]
+    with pytest.raises(RuntimeError):
+        list(publication.part("second", writer(b"2", fails=True)))
+    assert not storage.exists(f"{publication.work_key}/second")
+    with pytest.raises(RuntimeError):
+        list(publication.publish("all.zip", writer(b"12", fails=True)))
+    assert not storage.exists(f"{KEY}/all.zip")
+    assert not storage.is_published(KEY)
+    again = Publication(storage, KEY)
+    assert list(again.part("first", writer(b"changed"))) == []
+    assert storage.read_bytes(f"{again.work_key}/first") == b"1"
+
+
+def test_parts_are_gone_once_the_export_is_there(storage: Storage) -> None:
+    publication = Publication(storage, KEY)
+    list(publication.part("first", writer(b"1")))
+    list(publication.publish("all.zip", writer(b"1")))
+    assert not storage.exists(publication.work_key)
+    assert storage.is_published(KEY)
+
+
+def test_too_little_room_is_said_before_anything_is_written(tmp_path: Path) -> None:
+    storage = Storage(f"file://{tmp_path}")
+    with pytest.raises(StorageFullError, match=r"takes 1000000000\.00 GB and storage has .* smaller quantization"):
+        Publication(storage, KEY).check_room(10**18)
+    assert list(tmp_path.iterdir()) == []
+
+
+_FILL = """
+import resource, signal, sys
+from sienn_ray.export.publication import Publication
+from sienn_ray.storage import Storage
+from sienn_ray.errors import StorageFullError
+signal.signal(signal.SIGXFSZ, signal.SIG_IGN)
+resource.setrlimit(resource.RLIMIT_FSIZE, (100_000, 100_000))
+def write(file):
+    for _ in range(100):
+        yield file.write(bytes(10_000))
+try:
+    list(Publication(Storage(sys.argv[1]), "exports/job-1/export-1").publish("model.gguf", write))
+except StorageFullError as error:
+    print(error.message)
+"""
+
+
+def test_full_storage_is_said_and_leaves_nothing(tmp_path: Path) -> None:
+    """A limit on the size of files fails where a full disk does."""
+    run = subprocess.run(
+        [sys.executable, "-c", _FILL, f"file://{tmp_path}"], capture_output=True, text=True, check=True, timeout=120
+    )
+    assert run.stdout.startswith("storage is full (File too large); nothing was kept. Delete exports or jobs")
+    assert [path for path in tmp_path.rglob("*") if path.is_file()] == []
