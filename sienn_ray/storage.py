@@ -83,6 +83,12 @@ def _check_key(key: str) -> None:
         raise ArtifactError(f"{key!r} is no storage key: parts of letters, digits, '.', '_' and '-' joined by '/'")
 
 
+def _options(url: str) -> dict[str, Any]:
+    """S3 signs links as it did before 2014 unless told otherwise, which newer regions refuse."""
+    is_s3 = url.partition("://")[0] in {"s3", "s3a"}
+    return {"config_kwargs": {"signature_version": "s3v4"}} if is_s3 else {}
+
+
 class Storage:
     """Reads and writes artifacts below one URL.
 
@@ -92,7 +98,7 @@ class Storage:
 
     def __init__(self, url: str) -> None:
         self.url = url.rstrip("/")
-        fs, root = fsspec.core.url_to_fs(self.url)
+        fs, root = fsspec.core.url_to_fs(self.url, **_options(self.url))
         self.fs = fs
         self.root = str(root).rstrip("/")
 

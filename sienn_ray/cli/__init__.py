@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import typer
 
-from sienn_ray.cli import datasets, jobs, models, training
+from sienn_ray.cli import datasets, exports, jobs, models, training
 from sienn_ray.cli.serve import serve
 
 app = typer.Typer(
@@ -40,3 +40,8 @@ app.command()(jobs.delete_job)
 app.command()(models.ask)
 app.command()(models.compare)
 app.command()(models.download)
+
+app.command()(exports.export)
+app.command("exports")(exports.list_exports)
+app.command()(exports.cancel_export)
+app.command()(exports.delete_export)

@@ -70,12 +70,7 @@ def go_program(tmp_path_factory: pytest.TempPathFactory) -> Path:
     folder = tmp_path_factory.mktemp("go")
     (folder / "main.go").write_text(_PROGRAM)
     (folder / "go.mod").write_text("module render\n\ngo 1.21\n")
-    settings = {
-        "GOCACHE": str(folder / "cache"),
-        "GOPATH": str(folder / "path"),
-        "GOFLAGS": "-mod=mod",
-        "GOPROXY": "off",
-    }
+    folders = {"GOCACHE": str(folder / "cache"), "GOPATH": str(folder / "path")}
     build = subprocess.run(
         [go, "build", "-o", "render", "."],
         cwd=folder,

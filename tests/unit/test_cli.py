@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import json
 import threading
 import time
@@ -18,12 +19,16 @@ from sienn_ray import cli
 from sienn_ray.api.app import create_app
 from sienn_ray.cli import output, training
 from sienn_ray.errors import CapacityError, FailureReason
+from sienn_ray.export.archive import ARCHIVE_FILES
+from sienn_ray.jobs.export_schema import ExportRecord, ExportStatus
 from sienn_ray.jobs.schema import JobEvent, JobStatus
 from sienn_ray.settings import Settings
+from sienn_ray.storage import Storage
 from sienn_ray.training.config import LoraSettings, TrainingConfig
 from tests.fakes_api import BASE_MODEL as FAKE_BASE_MODEL
 from tests.fakes_api import CREATED_AT, FakeEngines, FakeJobLogs, FakeTracker, dataset_record, job_record
 from tests.fakes_backends import fake_backends
+from tests.fakes_exports import CONTENT, publish
 
 DEADLINE_S = 20
 BASE_MODEL = "HuggingFaceTB/SmolLM2-135M-Instruct"  # comes as a package, so no hub is asked
@@ -431,3 +436,66 @@ class TestDatasets:
 
     def test_statistics_of_nothing(self) -> None:
         assert refused("statistics", "nothing", "--max-length", "128") == "Dataset nothing not found"
+
+
+@pytest.fixture
+def exported(tracker: FakeTracker, tmp_path: Path, service: str) -> bytes:
+    """A completed job whose exports are made while they are watched; gives what they contain."""
+    storage = Storage(Settings(env="test", home=tmp_path).storage_url)
+    tracker.put(job_record(status=JobStatus.COMPLETED))
+    adapter = tmp_path / "adapter"
+    adapter.mkdir()
+    for name in ARCHIVE_FILES:
+        (adapter / name).touch()
+    storage.publish(adapter, "adapters/job-1")
+
+    def make(record: ExportRecord) -> None:
+        file = publish(storage, record)
+        facts = {"file_name": file.name, "size_bytes": file.size_bytes, "sha256": file.sha256}
+        tracker.put_export(record.model_copy(update={"status": ExportStatus.COMPLETED, "progress": 100, **facts}))
+
+    tracker.on_export_look = make
+    return CONTENT
+
+
+def test_an_export_is_followed_and_downloaded(exported: bytes, tmp_path: Path) -> None:
+    target = tmp_path / "model.gguf"
+    said = done("export", "job-1", "--quantization", "q8_0", "--output", str(target))
+    assert "0%  The export waits for its turn" in said
+    assert f"{target} ({len(exported)} bytes, SHA-256 " in said
+    assert target.read_bytes() == exported
+    listed = done("exports", "job-1")
+    assert all(word in listed for word in ("gguf", "Q8_0", "completed", "100"))
+    export_id = listed.split("\n")[1].split()[0]
+    assert "is 'completed' and can't be cancelled" in refused("cancel-export", "job-1", export_id)
+    assert done("delete-export", "job-1", export_id) == f"deleted: {export_id}\n"
+
+
+def test_a_broken_download_goes_on(exported: bytes, tmp_path: Path) -> None:
+    target = tmp_path / "model.gguf"
+    partial = tmp_path / f"model.gguf.{hashlib.sha256(exported).hexdigest()[:12]}.partial"
+    partial.write_bytes(exported[:1000])
+    done("export", "job-1", "--output", str(target))
+    assert target.read_bytes() == exported
+    assert not partial.exists()
+
+
+def test_a_download_that_is_not_what_was_exported_is_deleted(exported: bytes, tmp_path: Path) -> None:
+    target = tmp_path / "model.gguf"
+    partial = tmp_path / f"model.gguf.{hashlib.sha256(exported).hexdigest()[:12]}.partial"
+    partial.write_bytes(b"x" * 1000)
+    assert "isn't what was exported and was deleted" in refused("export", "job-1", "--output", str(target))
+    assert not partial.exists()
+    assert not target.exists()
+
+
+def test_choices_of_an_export_reach_the_service(exported: bytes, tracker: FakeTracker, tmp_path: Path) -> None:
+    choices = ["--format", "ollama", "--model-name", "ferry", "--system", "Be brief.", "--top-k", "5"]
+    done("export", "job-1", *choices, "--output", str(tmp_path / "o.zip"))
+    [export] = tracker._exports.values()
+    assert (export.options.model_name, export.options.system, export.options.sampling.top_k) == (
+        "ferry",
+        "Be brief.",
+        5,
+    )
+    assert "adapter_only is of the format gguf" in refused("export", "job-1", "--format", "ollama", "--adapter-only")
