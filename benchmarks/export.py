@@ -29,7 +29,7 @@ import gguf
 REPOSITORY = Path(__file__).resolve().parents[1]
 sys.path.insert(0, str(REPOSITORY))
 
-from benchmarks.peers.export_llamacpp import LlamaCppTools, llamacpp_tools
+from benchmarks.peers.export_llamacpp import FOLDER, LlamaCppTools, llamacpp_tools
 
 HERE = Path(__file__).parent
 QUANTIZATION = "Q4_K_M"
@@ -115,7 +115,12 @@ def say_types(folder: Path) -> None:
 def run(script: Path, *arguments: object) -> Cost:
     """Run a Python program to its end."""
     command = [sys.executable, str(script), *map(str, arguments)]
-    environment = {**os.environ, "PYTHONPATH": str(REPOSITORY), "HF_HUB_OFFLINE": "1", "PYTHONWARNINGS": "ignore"}
+    environment = {
+        **os.environ,
+        "PYTHONPATH": f"{REPOSITORY}:{FOLDER / 'site'}",
+        "HF_HUB_OFFLINE": "1",
+        "PYTHONWARNINGS": "ignore",
+    }
     started = time.perf_counter()
     with subprocess.Popen(command, env=environment, stdout=subprocess.DEVNULL, stderr=subprocess.PIPE) as process:
         assert process.stderr is not None

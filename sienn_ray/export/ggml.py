@@ -11,7 +11,7 @@ import os
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from functools import cache
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import numpy.typing as npt
@@ -19,6 +19,9 @@ from gguf import GGML_QUANT_SIZES, GGMLQuantizationType, quants
 
 from sienn_ray.errors import ExportError
 from sienn_ray.export.llama_cpp_package import INSTALL_COMMAND, MODULE, shared_object
+
+if TYPE_CHECKING:
+    import torch
 
 _MAX_THREADS = 8
 # Rows are quantized in pieces of about this many values: 16 MiB in float32.
@@ -58,26 +61,29 @@ def row_bytes(kind: GGMLQuantizationType, row_size: int) -> int:
     return int(row_size // block * block_bytes)
 
 
-def quantized(values: Array, kind: GGMLQuantizationType) -> Iterator[Array]:
+def quantized(tensor: torch.Tensor, kind: GGMLQuantizationType) -> Iterator[Array]:
     """The bytes of a tensor, in pieces.
 
     Args:
-        values: Float32, (rows, columns) or (columns,).
+        tensor: (rows, columns) or (columns,), in any floating-point type; a few rows at a time are made float32.
         kind: The type to give it.
 
     Raises:
         ExportError: llama.cpp's code is needed and missing, or a value doesn't fit the type.
     """
-    rows = values.reshape(-1, values.shape[-1])
+    rows = tensor.reshape(-1, tensor.shape[-1])
     step = max(1, _CHUNK_VALUES // rows.shape[1])
-    pieces = [rows[start : start + step] for start in range(0, len(rows), step)]
+    starts = range(0, len(rows), step)
     quantize = _plain if kind in PLAIN else _by_llama_cpp
     if quantize is _by_llama_cpp:
         _library().ggml_quantize_init(int(kind))  # its tables, before threads share them
     num_threads = min(_MAX_THREADS, os.cpu_count() or 1)
     with ThreadPoolExecutor(num_threads, thread_name_prefix="quantize") as threads:
-        for start in range(0, len(pieces), num_threads):
-            yield from threads.map(lambda piece: quantize(piece, kind), pieces[start : start + num_threads])
+        for turn in range(0, len(starts), num_threads):
+            yield from threads.map(
+                lambda start: quantize(rows[start : start + step].float().numpy(), kind),
+                starts[turn : turn + num_threads],
+            )
 
 
 def _plain(rows: Array, kind: GGMLQuantizationType) -> Array:

@@ -10,11 +10,10 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import gguf
-import numpy as np
 
 from sienn_ray.errors import ExportError
 from sienn_ray.export.adapter_reader import Adapter
-from sienn_ray.export.ggml import PLAIN, Array, quantized, row_bytes
+from sienn_ray.export.ggml import PLAIN, quantized, row_bytes
 from sienn_ray.export.gguf_architecture import GgufArchitecture
 from sienn_ray.export.gguf_tokenizer import add_tokenizer
 from sienn_ray.export.gguf_writing import GgufStream
@@ -134,14 +133,10 @@ class GgufModel:
             for _ in writer.write_tensor([values]):
                 pass
         for tensor in self.tensors:
-            values = self._values(tensor)
-            for _ in writer.write_tensor(quantized(values, tensor.kind)):
+            weight = self.architecture.rows_in_order(tensor.source, self._weights.read(tensor.source))
+            for _ in writer.write_tensor(quantized(weight, tensor.kind)):
                 pass
-            yield values.size
-
-    def _values(self, tensor: PlannedTensor) -> Array:
-        weight = self.architecture.rows_in_order(tensor.source, self._weights.read(tensor.source))
-        return _float32(weight)
+            yield weight.numel()
 
     def _add_texts(self, writer: GgufStream, texts: ModelTexts) -> None:
         writer.add_type(gguf.GGUFType.MODEL)
@@ -182,15 +177,15 @@ def write_lora(file: Sink, base_folder: Path, adapter: Adapter, quantization: st
     tensors = dict(_lora_tensors(architecture, adapter, alpha))
     kinds = {name: _of_rows(kind, values) for name, values in tensors.items()}
     for name, values in tensors.items():
-        writer.announce(name, values.shape, kinds[name])
+        writer.announce(name, tuple(values.shape), kinds[name])
     writer.begin()
     for name, values in tensors.items():
         for _ in writer.write_tensor(quantized(values, kinds[name])):
             pass
-        yield values.size
+        yield values.numel()
 
 
-def _lora_tensors(architecture: GgufArchitecture, adapter: Adapter, alpha: float) -> Iterator[tuple[str, Array]]:
+def _lora_tensors(architecture: GgufArchitecture, adapter: Adapter, alpha: float) -> Iterator[tuple[str, torch.Tensor]]:
     """llama.cpp adds B A alpha / r, so what else there is to the scaling goes into B."""
     for layer, parts in sorted(adapter.layers.items(), key=lambda item: _place(item[0])):
         name = architecture.tensor_name(f"{layer}.weight")
@@ -198,11 +193,11 @@ def _lora_tensors(architecture: GgufArchitecture, adapter: Adapter, alpha: float
         own_alpha = adapter.alpha(layer)
         scaling = own_alpha / math.sqrt(r) if adapter.config.use_rslora else own_alpha / r
         b = architecture.rows_in_order(layer, parts["b"].float()) * (scaling * r / alpha)
-        yield f"{name}.lora_a", _float32(parts["a"])
-        yield f"{name}.lora_b", _float32(b)
+        yield f"{name}.lora_a", parts["a"]
+        yield f"{name}.lora_b", b
 
 
-def _of_rows(kind: gguf.GGMLQuantizationType, values: Array) -> gguf.GGMLQuantizationType:
+def _of_rows(kind: gguf.GGMLQuantizationType, values: torch.Tensor) -> gguf.GGMLQuantizationType:
     """The type, unless rows don't come in its whole blocks."""
     return gguf.GGMLQuantizationType.F32 if values.shape[-1] % gguf.GGML_QUANT_SIZES[kind][0] else kind
 
@@ -216,8 +211,3 @@ def _place(name: str) -> tuple[int, str]:
 def _file_type(quantization: str) -> int:
     prefix = "ALL" if quantization == "F32" else "MOSTLY"
     return int(gguf.LlamaFileType[f"{prefix}_{quantization}"])
-
-
-def _float32(tensor: torch.Tensor) -> Array:
-    values: Array = np.ascontiguousarray(tensor.float().numpy())
-    return values

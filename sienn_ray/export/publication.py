@@ -9,7 +9,8 @@ import errno
 import hashlib
 import shutil
 from collections.abc import Callable, Iterable, Iterator
-from contextlib import contextmanager
+from concurrent.futures import Future, ThreadPoolExecutor
+from contextlib import closing, contextmanager
 
 from typing_extensions import Buffer
 
@@ -69,40 +70,58 @@ class Publication:
 
     def publish(self, name: str, write: Callable[[Sink], Iterable[int]]) -> Iterator[int]:
         """Write the export's one file, its manifest behind it, and clear away the parts; gives what `write` gives."""
-        with room_said(), self._storage.writing(f"{self._key}/{name}") as file:
-            hashed = HashingFile(file)
+        with (
+            room_said(),
+            self._storage.writing(f"{self._key}/{name}") as file,
+            closing(HashingFile(file)) as hashed,
+        ):
             yield from write(hashed)
-        entry = FileEntry(name, hashed.tell(), hashed.sha256)
+            entry = FileEntry(name, hashed.tell(), hashed.sha256)
         self._storage.write_manifest(self._key, Manifest((entry,)))
         self._storage.delete(self.work_key)
 
 
 class HashingFile:
-    """A file for writing that knows the SHA-256 of what was written."""
+    """A file for writing that knows the SHA-256 of what was written, which another thread computes meanwhile.
+
+    What is written must not be changed afterwards.
+    """
 
     def __init__(self, file: Sink) -> None:
         self._file = file
         self._digest = hashlib.sha256()
         self._size_bytes = 0
+        self._thread = ThreadPoolExecutor(1, thread_name_prefix="sha256")
+        self._hashing: Future[None] | None = None
 
     def write(self, data: Buffer, /) -> int:
         """Write, and hash."""
         view = memoryview(data)
+        self._wait()
+        self._hashing = self._thread.submit(self._digest.update, view)
         self._file.write(view)
-        self._digest.update(view)
         self._size_bytes += view.nbytes
         return view.nbytes
+
+    def _wait(self) -> None:
+        if self._hashing is not None:
+            self._hashing.result()
+
+    def close(self) -> None:
+        """End the thread; the file is closed by whoever opened it."""
+        self._thread.shutdown()
 
     def tell(self) -> int:
         """Bytes so far."""
         return self._size_bytes
 
     def flush(self) -> None:
-        """Nothing: the file is closed by whoever opened it."""
+        """Nothing: the file flushes when it is closed."""
 
     @property
     def sha256(self) -> str:
         """Of all bytes so far, as hex."""
+        self._wait()
         return self._digest.hexdigest()
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+import time
 from dataclasses import dataclass
 from typing import Any, Protocol
 
@@ -28,6 +29,7 @@ logger = logging.getLogger(__name__)
 
 _LOST = (WorkerCrashedError, NodeDiedError, ObjectLostError, RaySystemError)
 _MAX_MESSAGE_CHARS = 500
+_PATIENCE_S = 30.0
 
 
 @dataclass(frozen=True)
@@ -83,6 +85,8 @@ class RayExportRuns:
     def __init__(self, settings: Settings) -> None:
         self._settings = settings.without_secrets()
         self._runs: dict[str, tuple[ExportRecord, Any]] = {}
+        # When runs were told to end.
+        self._told_at: dict[Any, float] = {}
 
     def start(self, record: ExportRecord, memory_bytes: int) -> None:
         """Begin a run. A process of its own gives all its memory back at the end."""
@@ -93,9 +97,18 @@ class RayExportRuns:
         self._runs[record.id] = (record, named.remote(record, self._settings))
 
     def stop(self, export_id: str) -> None:
-        """Raise KeyboardInterrupt in the run, which clears away what it has begun to write."""
-        if export_id in self._runs:
-            ray.cancel(self._runs[export_id][1])
+        """Raise KeyboardInterrupt in the run, which clears away what it has begun to write; kill it if it goes on.
+
+        It is interrupted once, so that nothing interrupts the clearing away.
+        """
+        if export_id not in self._runs:
+            return
+        reference = self._runs[export_id][1]
+        if reference not in self._told_at:
+            self._told_at[reference] = time.monotonic()
+            ray.cancel(reference)
+        elif time.monotonic() - self._told_at[reference] > _PATIENCE_S:
+            ray.cancel(reference, force=True)
 
     def active(self) -> set[str]:
         """Ids of the exports that have a run."""
@@ -108,8 +121,9 @@ class RayExportRuns:
         references = [reference for _, reference in self._runs.values()]
         done, _ = ray.wait(references, num_returns=len(references), timeout=0)
         ended = [run for run in self._runs.values() if run[1] in done]
-        for record, _ in ended:
+        for record, reference in ended:
             del self._runs[record.id]
+            self._told_at.pop(reference, None)
         return [_end_of(record, reference) for record, reference in ended]
 
     def largest_node_bytes(self) -> int | None:

@@ -74,7 +74,9 @@ def test_the_curl_examples(service: Service, folder: Path, completed_job: str) -
     ]
     assert json.loads(answers["chat/completions"])["choices"][0]["finish_reason"] in {"stop", "length"}
     assert "adapter_config.json" in zipfile.ZipFile(folder / "model.zip").namelist()
-    assert len(answers) == 12
+    export = json.loads(answers["export-model/a1b2c3d4-..."])
+    assert (export["status"], export["file_name"], export["model_name"]) == ("completed", "ollama.zip", "my-chatbot")
+    assert len(answers) == 13
 
 
 def test_the_typescript_example(service: Service, folder: Path) -> None:

@@ -11,6 +11,7 @@ from fastapi import APIRouter, Path, Query, Request, Response
 from pydantic import AfterValidator
 
 from sienn_ray.api.completed import completed_job
+from sienn_ray.api.deleted_exports import delete_with_file
 from sienn_ray.api.deps import Backends, BackendsDep
 from sienn_ray.api.errors import documented
 from sienn_ray.api.export_links import ExportLinks
@@ -132,8 +133,7 @@ async def cancel_export(
 async def delete_export(job_id: JobIdPath, export_id: ExportIdPath, backends: BackendsDep) -> DeletedExport:
     """Delete an export and its file; one that runs is stopped."""
     export = await _of_job(job_id, export_id, backends)
-    await backends.tracker.delete_export(export.id)
-    await asyncio.to_thread(backends.storage.delete, export.key)
+    await delete_with_file(export, backends)
     return DeletedExport(export_id=export.id)
 
 

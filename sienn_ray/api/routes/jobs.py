@@ -9,6 +9,7 @@ from typing import Annotated, Any
 from fastapi import APIRouter, Query
 from pydantic import StringConstraints
 
+from sienn_ray.api.deleted_exports import delete_all_of
 from sienn_ray.api.deps import Backends, BackendsDep
 from sienn_ray.api.errors import documented
 from sienn_ray.api.ids import JobIdPath
@@ -19,7 +20,6 @@ from sienn_ray.api.schemas.hyperparameters import hyperparameters
 from sienn_ray.api.schemas.jobs import DeletedJob, JobList, JobMeta, JobStatusName, JobSummary, TrainingStatus
 from sienn_ray.catalog import CATALOG
 from sienn_ray.errors import ConflictError, InvalidInputError
-from sienn_ray.export.options import job_key as exports_key
 from sienn_ray.jobs.schema import JobQuery, JobRecord, JobStatus
 
 router = APIRouter(prefix="/api", tags=["Training Jobs"])
@@ -146,9 +146,8 @@ async def delete_job(job_id: JobIdPath, backends: BackendsDep) -> DeletedJob:
     if job.facts.get("phase") == "stopping":
         raise ConflictError(f"Job {job.id} is still stopping, and would write what is deleted; delete it in a moment")
     # The record goes last: a deletion that was interrupted can be repeated.
-    for export in await backends.tracker.exports(job.id):
-        await backends.tracker.delete_export(export.id)
-    for key in (exports_key(job.id), job.adapter_key, job.checkpoints_key):
+    await delete_all_of(job.id, backends)
+    for key in (job.adapter_key, job.checkpoints_key):
         await asyncio.to_thread(backends.storage.delete, key)
     await backends.tracker.delete_job(job.id)
     return DeletedJob(job_id=job.id)
