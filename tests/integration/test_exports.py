@@ -28,6 +28,12 @@ def export(service: Service, job_id: str, query: str = "", **body: Any) -> Any:
     return service.post(f"/api/export-model/{job_id}{query}", json=body)
 
 
+def exported(service: Service, job_id: str, **body: Any) -> Any:
+    """An export that is complete, however slow the machine."""
+    made = export(service, job_id, **body)
+    return made if made["status"] == "completed" else finished(service, job_id, made["export_id"])
+
+
 def finished(service: Service, job_id: str, export_id: str) -> Any:
     def look() -> Any:
         found = state(service, job_id, export_id)
@@ -63,7 +69,7 @@ def test_adapter_and_merged_model_load_in_peft_and_transformers(
     service: Service, completed_job: str, tmp_path: Path
 ) -> None:
     for name, options in (("adapter", {}), ("merged", {"merged": True})):
-        content = download(export(service, completed_job, format="huggingface", **options))
+        content = download(exported(service, completed_job, format="huggingface", **options))
         with zipfile.ZipFile(io.BytesIO(content)) as archive:
             assert archive.testzip() is None
             archive.extractall(tmp_path / name)
@@ -76,7 +82,7 @@ def test_adapter_and_merged_model_load_in_peft_and_transformers(
 
 
 def test_gguf_answers_as_the_engine_does(service: Service, completed_job: str, tmp_path: Path) -> None:
-    (tmp_path / "model.gguf").write_bytes(download(export(service, completed_job, format="gguf", quantization="F32")))
+    (tmp_path / "model.gguf").write_bytes(download(exported(service, completed_job, format="gguf", quantization="F32")))
     prompts = [f"What is the code word of room {number}?" for number in range(6)]
     answers = [service.ask(completed_job, prompt, repetition_penalty=1.0) for prompt in prompts]
     tokenizer = AutoTokenizer.from_pretrained(base_folder(service))
@@ -89,7 +95,7 @@ def test_gguf_answers_as_the_engine_does(service: Service, completed_job: str, t
 
 
 def test_ollama_archive_has_a_modelfile_and_its_model(service: Service, completed_job: str, tmp_path: Path) -> None:
-    made = export(
+    made = exported(
         service, completed_job, format="ollama", model_name="rooms:v1", temperature=0.1, system="Know the rooms."
     )
     with zipfile.ZipFile(io.BytesIO(download(made))) as archive:
@@ -105,7 +111,7 @@ def test_ollama_archive_has_a_modelfile_and_its_model(service: Service, complete
 
 
 def test_an_interrupted_download_goes_on(service: Service, completed_job: str) -> None:
-    made = export(service, completed_job, format="gguf", quantization="F16")
+    made = exported(service, completed_job, format="gguf", quantization="F16")
     whole = download(made)
     url = made["download_url"]
     rest = httpx2.get(url, headers={"Range": "bytes=1000000-", "If-Range": f'"{made["sha256"]}"'}, timeout=120.0)
@@ -152,7 +158,7 @@ def test_a_cancelled_export_leaves_nothing_and_can_be_made_later(service: Servic
     assert service.post(f"/api/exports/{completed_job}/{export_id}/cancel")["status"] == "cancelled"
     wait_for(lambda: not runs_of(service, export_id), "the end of the run", 30.0)
     wait_for(lambda: not folder.exists(), "the end of its files", 30.0)
-    made = export(service, completed_job, format="gguf", quantization="Q3_K_M")
+    made = exported(service, completed_job, format="gguf", quantization="Q3_K_M")
     assert (made["export_id"], made["status"]) == (export_id, "completed")
 
 
@@ -177,7 +183,7 @@ def test_s3_gives_presigned_links(
         with running_service(home, hub_home, SIENN_STORAGE_URL="s3://artifacts/sienn") as service:
             job_id = service.start(service.upload(ROWS), num_epochs=1, batch_size=8)
             service.wait_for_end(job_id)
-            made = export(service, job_id, format="gguf", quantization="Q4_K_M")
+            made = exported(service, job_id, format="gguf", quantization="Q4_K_M")
             link = urlsplit(made["download_url"])
             assert (link.port, link.path.rpartition("/")[2]) == (port, "model-Q4_K_M.gguf")
             assert "X-Amz-Signature=" in link.query
@@ -185,7 +191,7 @@ def test_s3_gives_presigned_links(
             part = httpx2.get(made["download_url"], headers={"Range": "bytes=4-99"})
             assert (part.status_code, part.content) == (206, whole[4:100])
             assert job_id in part.headers["content-disposition"]
-            merged = export(service, job_id, format="huggingface", merged=True)
+            merged = exported(service, job_id, format="huggingface", merged=True)
             assert zipfile.ZipFile(io.BytesIO(download(merged))).testzip() is None
             deleted = httpx2.delete(f"{service.url}/api/exports/{job_id}/{made['export_id']}", timeout=60.0)
             assert deleted.status_code == 200
