@@ -9,6 +9,7 @@ from pydantic import AfterValidator, BeforeValidator, Field, StringConstraints, 
 
 from sienn_ray.api.schemas.common import JOB_ID, RequestBody, ResponseBody, Timestamp
 from sienn_ray.api.schemas.sampling import MAX_TOP_K
+from sienn_ray.errors import InvalidInputError
 from sienn_ray.export.options import (
     DEFAULT_LORA_QUANTIZATION,
     DEFAULT_QUANTIZATION,
@@ -90,18 +91,18 @@ class ExportModelRequest(RequestBody):
     @model_validator(mode="after")
     def _fits_the_format(self) -> Self:
         if self.merged and self.adapter_only:
-            raise ValueError("merged and adapter_only exclude each other; leave out one of them")
+            raise InvalidInputError("merged and adapter_only exclude each other; leave out one of them")
         if self.adapter_only and self.format != "gguf":
-            raise ValueError(f"adapter_only is of the format gguf, not {self.format}; leave it out")
+            raise InvalidInputError(f"adapter_only is of the format gguf, not {self.format}; leave it out")
         if self.quantization is not None and self.format == "huggingface":
-            raise ValueError("quantization is of the formats gguf and ollama, not huggingface; leave it out")
+            raise InvalidInputError("quantization is of the formats gguf and ollama, not huggingface; leave it out")
         if self.adapter_only and self.quantization not in (None, *PLAIN_QUANTIZATIONS):
-            raise ValueError(
+            raise InvalidInputError(
                 f"quantization {self.quantization} isn't for an adapter alone, which takes "
                 f"{', '.join(PLAIN_QUANTIZATIONS)}"
             )
         if self.system is not None and not _can_be_quoted(self.system):
-            raise ValueError(
+            raise InvalidInputError(
                 "system has three quotes in a row or a character that can't be printed, which a Modelfile can't say"
             )
         return self
