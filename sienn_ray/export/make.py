@@ -125,7 +125,7 @@ class _Maker:
                 done_bytes += written
                 self._report(0.7 * done_bytes / total_bytes, "Merging the adapter into the base model")
             done_bytes = start_bytes + size_bytes
-        self._archive(self._publication.work_key, list(files), 0.7)
+        self._archive(self._publication.parts_key, list(files), 0.7)
 
     def _gguf(self) -> None:
         model = self._gguf_model()
@@ -154,7 +154,7 @@ class _Maker:
         for name, text in texts.items():
             for _ in self._publication.part(name, _bytes_writer(text.encode())):
                 pass
-        self._archive(self._publication.work_key, [*texts, _GGUF_FILE], 0.8)
+        self._archive(self._publication.parts_key, [*texts, _GGUF_FILE], 0.8)
 
     def _modelfile(self, model: GgufModel) -> str:
         options = self._options

@@ -18,7 +18,7 @@ from sienn_ray.errors import StorageFullError
 from sienn_ray.export.sink import Sink
 from sienn_ray.storage import FileEntry, Manifest, Storage
 
-_WORK = "work"
+_PARTS = "parts"
 # Where a disk is full, by what the operating system says.
 _FULL = {errno.ENOSPC, errno.EDQUOT, errno.EFBIG}
 
@@ -36,9 +36,9 @@ class Publication:
         self._key = key
 
     @property
-    def work_key(self) -> str:
+    def parts_key(self) -> str:
         """Key of the folder with the finished files that will be put into the archive."""
-        return f"{self._key}/{_WORK}"
+        return f"{self._key}/{_PARTS}"
 
     def check_room(self, size_bytes: int) -> None:
         """Refuse early what a local disk has no room for.
@@ -62,7 +62,7 @@ class Publication:
             name: Its name.
             write: Writes it, and tells of its progress.
         """
-        key = f"{self.work_key}/{name}"
+        key = f"{self.parts_key}/{name}"
         if self._storage.exists(key):
             return
         with room_said(), self._storage.writing(key) as file:
@@ -78,7 +78,7 @@ class Publication:
             yield from write(hashed)
             entry = FileEntry(name, hashed.tell(), hashed.sha256)
         self._storage.write_manifest(self._key, Manifest((entry,)))
-        self._storage.delete(self.work_key)
+        self._storage.delete(self.parts_key)
 
 
 class HashingFile:

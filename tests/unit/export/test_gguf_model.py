@@ -128,7 +128,7 @@ def test_rows_that_are_no_whole_blocks_get_another_type(tmp_path: Path) -> None:
     assert (types["blk.0.attn_q.weight"], types["blk.1.ffn_down.weight"]) == ("Q5_0", "Q4_K")
     assert types["output.weight"] == "Q8_0"
     with opened(path) as model:
-        assert len(model.continuation(model.tokenize(TEXTS[0]), 4)) >= 0
+        assert bool(np.isfinite(model.logits(model.tokenize(TEXTS[0]))).all())
 
 
 def test_llama_3s_positions_reach_llama_cpp(tmp_path: Path) -> None:

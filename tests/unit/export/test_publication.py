@@ -45,21 +45,21 @@ def test_a_lost_run_leaves_nothing_visible_and_goes_on_behind_its_parts(storage:
     assert list(publication.part("first", writer(b"1"))) == [1]
     with pytest.raises(RuntimeError):
         list(publication.part("second", writer(b"2", fails=True)))
-    assert not storage.exists(f"{publication.work_key}/second")
+    assert not storage.exists(f"{publication.parts_key}/second")
     with pytest.raises(RuntimeError):
         list(publication.publish("all.zip", writer(b"12", fails=True)))
     assert not storage.exists(f"{KEY}/all.zip")
     assert not storage.is_published(KEY)
     again = Publication(storage, KEY)
     assert list(again.part("first", writer(b"changed"))) == []
-    assert storage.read_bytes(f"{again.work_key}/first") == b"1"
+    assert storage.read_bytes(f"{again.parts_key}/first") == b"1"
 
 
 def test_parts_are_gone_once_the_export_is_there(storage: Storage) -> None:
     publication = Publication(storage, KEY)
     list(publication.part("first", writer(b"1")))
     list(publication.publish("all.zip", writer(b"1")))
-    assert not storage.exists(publication.work_key)
+    assert not storage.exists(publication.parts_key)
     assert storage.is_published(KEY)
 
 

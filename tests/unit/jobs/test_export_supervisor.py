@@ -94,7 +94,7 @@ def test_a_lost_run_goes_on_until_it_was_lost_too_often(
         supervisor.step()
         record = runs.started[-1][0]
         assert (len(runs.started), record.attempt) == (attempt, attempt)
-        storage.write_bytes(f"{record.key}/work/part", b"1")
+        storage.write_bytes(f"{record.key}/parts/first", b"1")
         runs.end(ExportEnd(record, words="WorkerCrashedError: it was killed"))
     supervisor.step()
     failed = store.exports.get(export_id)
@@ -110,10 +110,10 @@ def test_what_a_lost_run_has_finished_is_kept(
     export_id = request(store)
     supervisor.step()
     record = runs.started[0][0]
-    storage.write_bytes(f"{record.key}/work/part", b"1")
+    storage.write_bytes(f"{record.key}/parts/first", b"1")
     runs.end(ExportEnd(record, words="WorkerCrashedError"))
     supervisor.step()
-    assert storage.exists(f"{record.key}/work/part")
+    assert storage.exists(f"{record.key}/parts/first")
     assert status(store, export_id) is ExportStatus.RUNNING
 
 
@@ -139,7 +139,7 @@ def test_unwanted_run_is_stopped_and_leaves_nothing(
     export_id = request(store)
     supervisor.step()
     key = runs.started[0][0].key
-    storage.write_bytes(f"{key}/work/part", b"1")
+    storage.write_bytes(f"{key}/parts/first", b"1")
     getattr(store.exports, how)(export_id)
     supervisor.step()
     assert runs.stopped == [export_id]
@@ -183,7 +183,7 @@ def test_failure_is_noted_and_leaves_nothing(
     export_id = request(store)
     supervisor.step()
     record = runs.started[0][0]
-    storage.write_bytes(f"{record.key}/work/part", b"1")
+    storage.write_bytes(f"{record.key}/parts/first", b"1")
     runs.end(ExportEnd(record, failure=ExportFailure.STORAGE_FULL, words="storage is full"))
     supervisor.step()
     failed = store.exports.get(export_id)
@@ -210,7 +210,7 @@ def test_sweep_takes_what_was_never_finished_and_nothing_else(
 ) -> None:
     old, finished, young = "exports/job-8/old", "exports/job-8/finished", "exports/job-9/young"
     for key in (old, finished, young):
-        storage.write_bytes(f"{key}/work/part", b"1")
+        storage.write_bytes(f"{key}/parts/first", b"1")
     storage.write_bytes(f"{finished}/manifest.json", b"{}")
     for key in (old, finished):
         for path in Path(storage.path(key)).rglob("*"):
