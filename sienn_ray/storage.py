@@ -85,8 +85,11 @@ def _check_key(key: str) -> None:
 
 def _options(url: str) -> dict[str, Any]:
     """S3 signs links as it did before 2014 unless told otherwise, which newer regions refuse."""
-    is_s3 = url.partition("://")[0] in {"s3", "s3a"}
-    return {"config_kwargs": {"signature_version": "s3v4"}} if is_s3 else {}
+    return {"config_kwargs": {"signature_version": "s3v4"}} if _is_s3(url) else {}
+
+
+def _is_s3(url: str) -> bool:
+    return url.partition("://")[0] in {"s3", "s3a"}
 
 
 class Storage:
@@ -209,18 +212,11 @@ class Storage:
         """
         disposition = f'attachment; filename="{file_name}"'
         try:
-            if "s3" in self._protocols:
-                url = self.fs.sign(self.path(key), expiration=lifetime_s, ResponseContentDisposition=disposition)
-            else:
-                url = self.fs.sign(self.path(key), expiration=lifetime_s)
+            # Others have no such option, and name the file after the object.
+            more = {"ResponseContentDisposition": disposition} if _is_s3(self.url) else {}
+            return str(self.fs.sign(self.path(key), expiration=lifetime_s, **more))
         except NotImplementedError:
             return None
-        return str(url)
-
-    @property
-    def _protocols(self) -> tuple[str, ...]:
-        protocol = self.fs.protocol
-        return (protocol,) if isinstance(protocol, str) else tuple(protocol)
 
     def delete(self, key: str) -> None:
         """Delete an object, or a folder with all below it; silent when it isn't there."""
