@@ -18,6 +18,7 @@ SiennError
 ├── ArtifactError                a stored artifact is missing, incomplete or altered
 ├── StorageFullError             storage has no room for what is to be written
 ├── TrainingError                a run ended without an adapter; carries a reason code
+├── ExportStoppedError           an export isn't wanted any more, so its run ends
 ├── CapacityError                too much to do at the moment; carries when to come back
 │   ├── QueueFullError           as many requests wait for an engine as may
 │   └── TooManyRequestsError     this user asked for more than the server takes
@@ -144,6 +145,10 @@ class TrainingError(SiennError):
 
     def _fields(self) -> tuple[Any, ...]:
         return (self.message, self.reason)
+
+
+class ExportStoppedError(SiennError):
+    """An export was cancelled or deleted, or another run makes it, so this run of it ends."""
 
 
 class CapacityError(SiennError):

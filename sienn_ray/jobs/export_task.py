@@ -5,7 +5,7 @@ from __future__ import annotations
 import logging
 import time
 
-from sienn_ray.errors import SiennError
+from sienn_ray.errors import ExportStoppedError
 from sienn_ray.jobs.client import ask
 from sienn_ray.jobs.export_schema import ExportRecord
 from sienn_ray.settings import Settings
@@ -14,10 +14,6 @@ from sienn_ray.storage import FileEntry, Storage
 logger = logging.getLogger(__name__)
 
 _REPORT_INTERVAL_S = 0.5
-
-
-class ExportStoppedError(SiennError):
-    """The export isn't wanted any more."""
 
 
 def run_export(record: ExportRecord, settings: Settings) -> FileEntry:
