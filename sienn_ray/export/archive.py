@@ -1,12 +1,16 @@
-"""Files of storage as one ZIP that streams: no archive is ever held in memory or on disk."""
+"""ZIP archives that stream, of files in storage or of such as are only made: none is ever held in memory."""
 
 from __future__ import annotations
 
 import io
 import zipfile
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Mapping
+from typing import IO, cast
+
+from typing_extensions import Buffer
 
 from sienn_ray.errors import ArtifactError
+from sienn_ray.export.sink import Sink, Write
 from sienn_ray.storage import CHUNK_BYTES, Manifest, Storage
 
 # What peft and transformers load, as the contract names it.
@@ -54,17 +58,55 @@ def iter_zip(storage: Storage, key: str, names: Iterable[str]) -> Iterator[bytes
     sink = _Pipe()
     with zipfile.ZipFile(sink, "w", zipfile.ZIP_STORED, allowZip64=True) as archive:
         for name in names:
-            entry = zipfile.ZipInfo(name)
-            entry.compress_type = zipfile.ZIP_STORED if name.endswith(_STORED) else zipfile.ZIP_DEFLATED
-            entry.external_attr = (0o755 if name.endswith(_EXECUTABLE) else 0o644) << 16
             with (
                 storage.reading(f"{key}/{name}") as source,
-                archive.open(entry, "w", force_zip64=True) as target,
+                archive.open(_entry(name), "w", force_zip64=True) as target,
             ):
                 while chunk := source.read(CHUNK_BYTES):
                     target.write(chunk)
                     yield sink.take()
     yield sink.take()
+
+
+def write_zip(file: Sink, files: Mapping[str, Write]) -> Iterator[int]:
+    """Write an archive of files while they are made; gives what their writers give.
+
+    Args:
+        file: Where to; it can't be gone back in.
+        files: What writes each file, by name, in the order in which the archive has them.
+    """
+    # It is told, written and flushed, and no more.
+    with zipfile.ZipFile(cast(IO[bytes], file), "w", zipfile.ZIP_STORED, allowZip64=True) as archive:
+        for name, write in files.items():
+            with archive.open(_entry(name), "w", force_zip64=True) as target:
+                yield from write(_Member(target))
+
+
+def _entry(name: str) -> zipfile.ZipInfo:
+    entry = zipfile.ZipInfo(name)
+    entry.compress_type = zipfile.ZIP_STORED if name.endswith(_STORED) else zipfile.ZIP_DEFLATED
+    entry.external_attr = (0o755 if name.endswith(_EXECUTABLE) else 0o644) << 16
+    return entry
+
+
+class _Member:
+    """A file within an archive, that knows how long it is."""
+
+    def __init__(self, target: IO[bytes]) -> None:
+        self._target = target
+        self._size_bytes = 0
+
+    def write(self, data: Buffer, /) -> int:
+        view = memoryview(data).cast("B")
+        self._target.write(view)
+        self._size_bytes += view.nbytes
+        return view.nbytes
+
+    def tell(self) -> int:
+        return self._size_bytes
+
+    def flush(self) -> None:
+        """Nothing: it is written through."""
 
 
 class _Pipe(io.RawIOBase):

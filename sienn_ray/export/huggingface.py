@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -11,17 +10,15 @@ from huggingface_hub import ModelCardData
 from sienn_ray import catalog
 from sienn_ray.export.merged_weights import MergedWeights
 from sienn_ray.export.safetensors_writer import Shard, shard_index, write_shard
-from sienn_ray.export.sink import Sink
+from sienn_ray.export.sink import Write
 
-# A run that was lost goes on behind its last finished shard.
+# A run that was lost copies the shards that another has finished.
 MAX_SHARD_BYTES = 2 * 10**9
 INDEX_FILE = "model.safetensors.index.json"
 CARD_FILE = "README.md"
 # Of the base model, and of the adapter: its tokenizer has the chat template that the model was trained with.
 _BASE_FILES = ("config.json", "generation_config.json", "LICENSE")
 _ADAPTER_FILES = ("tokenizer.json", "tokenizer_config.json", "special_tokens_map.json", "training_run.json")
-
-Write = Callable[[Sink], Iterator[int]]
 
 
 @dataclass(frozen=True)
@@ -76,37 +73,27 @@ def model_texts(base_model: str, name: str, job_id: str) -> CardTexts:
     return CardTexts(name, base_model, job_id, entry.license if entry else None)
 
 
-def merged_files(
-    weights: MergedWeights, shards: list[Shard], base_folder: Path, adapter_folder: Path, texts: CardTexts
-) -> Mapping[str, tuple[int, Write]]:
-    """All files of the merged model, with the bytes that count as their share of the work.
+def text_files(shards: list[Shard], base_folder: Path, adapter_folder: Path, texts: CardTexts) -> dict[str, bytes]:
+    """All files of the merged model but its weights.
 
     Args:
-        weights: The tensors.
-        shards: How they are divided into files.
+        shards: How the weights are divided into files.
         base_folder: The base model's files.
         adapter_folder: The adapter's files.
         texts: See `CardTexts`.
     """
-    files: dict[str, tuple[int, Write]] = {CARD_FILE: (0, _of_bytes(texts.card().encode()))}
+    files = {CARD_FILE: texts.card().encode()}
     for folder, names in ((base_folder, _BASE_FILES), (adapter_folder, _ADAPTER_FILES)):
-        for name in names:
-            if (folder / name).is_file():
-                files[name] = (0, _of_bytes((folder / name).read_bytes()))
+        files.update({name: (folder / name).read_bytes() for name in names if (folder / name).is_file()})
     if len(shards) > 1:
-        files[INDEX_FILE] = (0, _of_bytes(shard_index(shards)))
-    for shard in shards:
-        files[shard.file_name] = (shard.size_bytes, _of_shard(shard, weights))
+        files[INDEX_FILE] = shard_index(shards)
     return files
+
+
+def weight_files(weights: MergedWeights, shards: list[Shard]) -> dict[str, Write]:
+    """What writes each file of weights; it is counted in bytes of tensors."""
+    return {shard.file_name: _of_shard(shard, weights) for shard in shards}
 
 
 def _of_shard(shard: Shard, weights: MergedWeights) -> Write:
     return lambda file: write_shard(file, shard, weights)
-
-
-def _of_bytes(content: bytes) -> Write:
-    def write(file: Sink) -> Iterator[int]:
-        file.write(content)
-        yield 0
-
-    return write

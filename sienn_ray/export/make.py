@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -19,7 +19,7 @@ from sienn_ray.export.merged_weights import MergedWeights
 from sienn_ray.export.options import ExportFormat, ExportOptions, folder_key, printable_name
 from sienn_ray.export.publication import Publication
 from sienn_ray.export.safetensors_writer import plan_shards
-from sienn_ray.export.sink import Sink
+from sienn_ray.export.sink import Sink, Write
 from sienn_ray.settings import Settings
 from sienn_ray.storage import FileEntry, Storage
 
@@ -107,32 +107,34 @@ class _Maker:
             self._gguf_lora() if options.adapter_only else self._gguf()
 
     def _adapter_archive(self) -> None:
-        self._archive(self._request.adapter_key, self._archived, 0.0)
+        key = self._request.adapter_key
+        total_bytes = sum(self._storage.size_bytes(f"{key}/{name}") for name in self._archived)
+        self._archive(
+            {name: self._publication.copy(f"{key}/{name}") for name in self._archived},
+            total_bytes,
+            "Packing the archive",
+        )
 
     def _merged_archive(self) -> None:
         base_folder, adapter = self._base_folder(), Adapter(self._adapter_folder)
         weights = MergedWeights(base_folder, adapter)
         shards = plan_shards(weights.specs, huggingface.MAX_SHARD_BYTES)
         total_bytes = sum(shard.size_bytes for shard in shards)
-        # The files, and the archive of them.
-        self._publication.check_room(2 * total_bytes)
+        # The archive is whole soon after its last shard, so that one needn't be kept.
+        kept_bytes = total_bytes - shards[-1].size_bytes
+        self._publication.check_room(total_bytes + kept_bytes)
         texts = huggingface.model_texts(self._request.base_model, self._request.model_name, self._request.job_id)
-        files = huggingface.merged_files(weights, shards, base_folder, self._adapter_folder, texts)
-        done_bytes = 0
-        for name, (size_bytes, write) in files.items():
-            start_bytes = done_bytes
-            for written in self._publication.part(name, write):
-                done_bytes += written
-                self._report(0.7 * done_bytes / total_bytes, "Merging the adapter into the base model")
-            done_bytes = start_bytes + size_bytes
-        self._archive(self._publication.parts_key, list(files), 0.7)
+        contents = huggingface.text_files(shards, base_folder, self._adapter_folder, texts)
+        writes = huggingface.weight_files(weights, shards)
+        for shard in shards[:-1]:
+            writes[shard.file_name] = self._publication.kept(shard.file_name, writes[shard.file_name])
+        files = {name: _bytes_writer(content) for name, content in contents.items()} | writes
+        self._archive(files, total_bytes, "Merging the adapter into the base model")
 
     def _gguf(self) -> None:
         model = self._gguf_model()
         self._publication.check_room(model.size_bytes)
-        self._follow(
-            self._publication.publish(self._options.file_name, self._gguf_writer(model)), model.num_values, 1.0
-        )
+        self._publish(self._gguf_writer(model), model.num_values, self._gguf_message)
 
     def _gguf_lora(self) -> None:
         adapter, base_folder = Adapter(self._adapter_folder), self._base_folder()
@@ -142,19 +144,19 @@ class _Maker:
         def write(file: Sink) -> Iterator[int]:
             return write_lora(file, base_folder, adapter, quantization, self._request.model_name)
 
-        self._follow(self._publication.publish(self._options.file_name, write), total, 1.0)
+        self._publish(write, total, self._gguf_message)
 
     def _ollama_archive(self) -> None:
         model = self._gguf_model()
         modelfile = self._modelfile(model)
-        self._publication.check_room(2 * model.size_bytes)
-        self._follow(self._publication.part(_GGUF_FILE, self._gguf_writer(model)), model.num_values, 0.8)
+        self._publication.check_room(model.size_bytes)
         script = ollama.install_script(str(self._options.model_name), [ollama.MODELFILE, _GGUF_FILE])
-        texts = {ollama.MODELFILE: modelfile, "install.sh": script}
-        for name, text in texts.items():
-            for _ in self._publication.part(name, _bytes_writer(text.encode())):
-                pass
-        self._archive(self._publication.parts_key, [*texts, _GGUF_FILE], 0.8)
+        files = {
+            ollama.MODELFILE: _bytes_writer(modelfile.encode()),
+            "install.sh": _bytes_writer(script.encode()),
+            _GGUF_FILE: self._gguf_writer(model),
+        }
+        self._archive(files, model.num_values, self._gguf_message)
 
     def _modelfile(self, model: GgufModel) -> str:
         options = self._options
@@ -172,7 +174,7 @@ class _Maker:
     def _gguf_model(self) -> GgufModel:
         return GgufModel(self._base_folder(), Adapter(self._adapter_folder), str(self._options.quantization))
 
-    def _gguf_writer(self, model: GgufModel) -> Callable[[Sink], Iterator[int]]:
+    def _gguf_writer(self, model: GgufModel) -> Write:
         texts = ModelTexts(self._request.model_name, self._request.base_model, self._prompt_format().chat_template)
         return lambda file: model.write(file, texts, self._adapter_folder, self._tokenizer())
 
@@ -185,25 +187,18 @@ class _Maker:
     def _prompt_format(self) -> PromptFormat:
         return PromptFormat.from_json((self._adapter_folder / PROMPT_FORMAT_FILE).read_text())
 
-    def _archive(self, key: str, names: list[str], share_done: float) -> None:
-        total_bytes = sum(self._storage.size_bytes(f"{key}/{name}") for name in names)
+    @property
+    def _gguf_message(self) -> str:
+        return f"Writing the GGUF file ({self._options.quantization})"
 
-        def write(file: Sink) -> Iterator[int]:
-            for piece in archive.iter_zip(self._storage, key, names):
-                file.write(piece)
-                yield len(piece)
+    def _archive(self, files: Mapping[str, Write], total: int, message: str) -> None:
+        self._publish(lambda file: archive.write_zip(file, files), total, message)
 
-        done_bytes = 0
-        for written in self._publication.publish(self._options.file_name, write):
-            done_bytes += written
-            share = share_done + (1 - share_done) * min(1.0, done_bytes / max(1, total_bytes))
-            self._report(share, "Packing the archive")
-
-    def _follow(self, steps: Iterable[int], total: int, share: float) -> None:
+    def _publish(self, write: Write, total: int, message: str) -> None:
         done = 0
-        for count in steps:
+        for count in self._publication.publish(self._options.file_name, write):
             done += count
-            self._report(share * done / max(1, total), f"Writing the GGUF file ({self._options.quantization})")
+            self._report(min(1.0, done / max(1, total)), message)
 
 
 def _turns(prompt_format: PromptFormat, tokenizer: Any) -> Turns | None:
@@ -222,9 +217,11 @@ def license_text(base_model: str) -> str:
     )
 
 
-def _bytes_writer(content: bytes) -> Callable[[Sink], Iterator[int]]:
+def _bytes_writer(content: bytes) -> Write:
+    """Counts as nothing beside weights."""
+
     def write(file: Sink) -> Iterator[int]:
         file.write(content)
-        yield len(content)
+        yield 0
 
     return write

@@ -1,6 +1,7 @@
-"""Where the files of an export are put together, and how it becomes visible: whole, or not at all.
+"""Where an export is put together, and how it becomes visible: whole, or not at all.
 
-What is finished stays in a folder of its own until the export is there, so that a run which is lost goes on from there.
+Files which took long are kept in a folder of their own until the export is there, so that a run which is lost doesn't
+make them again.
 """
 
 from __future__ import annotations
@@ -8,15 +9,15 @@ from __future__ import annotations
 import errno
 import hashlib
 import shutil
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import closing, contextmanager
 
 from typing_extensions import Buffer
 
 from sienn_ray.errors import StorageFullError
-from sienn_ray.export.sink import Sink
-from sienn_ray.storage import FileEntry, Manifest, Storage
+from sienn_ray.export.sink import Sink, Write
+from sienn_ray.storage import CHUNK_BYTES, FileEntry, Manifest, Storage
 
 _PARTS = "parts"
 # Where a disk is full, by what the operating system says.
@@ -37,7 +38,7 @@ class Publication:
 
     @property
     def parts_key(self) -> str:
-        """Key of the folder with the finished files that will be put into the archive."""
+        """Key of the folder with the files that are kept."""
         return f"{self._key}/{_PARTS}"
 
     def check_room(self, size_bytes: int) -> None:
@@ -55,21 +56,40 @@ class Publication:
                 "exports or jobs (GET /api/exports/{job_id} lists exports), or choose a smaller quantization"
             )
 
-    def part(self, name: str, write: Callable[[Sink], Iterable[int]]) -> Iterator[int]:
-        """Write a file for the archive, unless an earlier run has; gives what `write` gives.
+    def kept(self, name: str, write: Write) -> Write:
+        """A writer that keeps what it writes, or copies what an earlier run has kept; both count in bytes.
 
         Args:
-            name: Its name.
-            write: Writes it, and tells of its progress.
+            name: The file's name.
+            write: Writes it.
         """
         key = f"{self.parts_key}/{name}"
-        if self._storage.exists(key):
-            return
-        with room_said(), self._storage.writing(key) as file:
-            yield from write(file)
 
-    def publish(self, name: str, write: Callable[[Sink], Iterable[int]]) -> Iterator[int]:
-        """Write the export's one file, its manifest behind it, and clear away the parts; gives what `write` gives."""
+        def write_or_copy(file: Sink) -> Iterator[int]:
+            if self._storage.exists(key):
+                yield from self.copy(key)(file)
+                return
+            with self._storage.writing(key) as part:
+                yield from write(_Both(part, file))
+
+        return write_or_copy
+
+    def copy(self, key: str) -> Write:
+        """A writer that copies a stored file."""
+
+        def write(file: Sink) -> Iterator[int]:
+            with self._storage.reading(key) as source:
+                while chunk := source.read(CHUNK_BYTES):
+                    yield file.write(chunk)
+
+        return write
+
+    def publish(self, name: str, write: Write) -> Iterator[int]:
+        """Write the export's one file, its manifest behind it, and clear away what was kept; gives what `write` gives.
+
+        Raises:
+            StorageFullError: There is no room left.
+        """
         with (
             room_said(),
             self._storage.writing(f"{self._key}/{name}") as file,
@@ -79,6 +99,24 @@ class Publication:
             entry = FileEntry(name, hashed.tell(), hashed.sha256)
         self._storage.write_manifest(self._key, Manifest((entry,)))
         self._storage.delete(self.parts_key)
+
+
+class _Both:
+    """Two files that get the same."""
+
+    def __init__(self, first: Sink, second: Sink) -> None:
+        self._first = first
+        self._second = second
+
+    def write(self, data: Buffer, /) -> int:
+        self._first.write(data)
+        return self._second.write(data)
+
+    def tell(self) -> int:
+        return self._second.tell()
+
+    def flush(self) -> None:
+        """Nothing: files flush when they are closed."""
 
 
 class HashingFile:

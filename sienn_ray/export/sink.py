@@ -1,7 +1,8 @@
-"""What the files of an export are written to."""
+"""What the files of an export are written to, and what writes them."""
 
 from __future__ import annotations
 
+from collections.abc import Callable, Iterator
 from typing import Protocol
 
 from typing_extensions import Buffer
@@ -21,3 +22,7 @@ class Sink(Protocol):
     def flush(self) -> None:
         """Hand on what is held back."""
         ...
+
+
+# Writes a file, and tells of its progress: in bytes, or whatever else the work is counted in.
+Write = Callable[[Sink], Iterator[int]]

@@ -1,7 +1,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
@@ -11,7 +11,7 @@ from transformers import AutoModelForCausalLM, AutoTokenizer
 
 from sienn_ray.export.adapter_reader import Adapter
 from sienn_ray.export.checkpoint_reader import TensorSpec
-from sienn_ray.export.huggingface import merged_files, model_texts
+from sienn_ray.export.huggingface import model_texts, text_files, weight_files
 from sienn_ray.export.merged_weights import MergedWeights
 from sienn_ray.export.safetensors_writer import plan_shards
 from tests.unit.export.conftest import merged_by_peft
@@ -21,10 +21,13 @@ def written(folder: Path, base: Path, adapter: Path, max_shard_bytes: int) -> Pa
     weights = MergedWeights(base, Adapter(adapter))
     shards = plan_shards(weights.specs, max_shard_bytes)
     texts = model_texts("HuggingFaceTB/SmolLM2-135M-Instruct", "ferry", "job-1")
-    for name, (size_bytes, write) in merged_files(weights, shards, base, adapter, texts).items():
+    for name, content in text_files(shards, base, adapter, texts).items():
+        (folder / name).write_bytes(content)
+    sizes = {shard.file_name: shard.size_bytes for shard in shards}
+    for name, write in weight_files(weights, shards).items():
         with (folder / name).open("wb") as file:
-            steps: Iterator[int] = write(file)
-            assert sum(steps) == size_bytes
+            assert sum(write(file)) == sizes.pop(name)
+    assert not sizes
     return folder
 
 

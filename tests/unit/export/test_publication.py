@@ -3,14 +3,14 @@ from __future__ import annotations
 import hashlib
 import subprocess
 import sys
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
 
 from sienn_ray.errors import StorageFullError
 from sienn_ray.export.publication import Publication
-from sienn_ray.export.sink import Sink
+from sienn_ray.export.sink import Sink, Write
 from sienn_ray.storage import Storage
 from tests.fakes_object_store import fake_object_store_url
 
@@ -22,7 +22,7 @@ def storage(request: pytest.FixtureRequest, tmp_path: Path) -> Storage:
     return Storage(f"file://{tmp_path}" if request.param == "local" else fake_object_store_url())
 
 
-def writer(*texts: bytes, fails: bool = False) -> Callable[[Sink], Iterator[int]]:
+def writer(*texts: bytes, fails: bool = False) -> Write:
     def write(file: Sink) -> Iterator[int]:
         for text in texts:
             yield file.write(text)
@@ -40,25 +40,33 @@ def test_file_is_published_with_its_hash(storage: Storage) -> None:
     assert storage.read_bytes(f"{KEY}/model.gguf") == b"abcde"
 
 
-def test_a_lost_run_leaves_nothing_visible_and_goes_on_behind_its_parts(storage: Storage) -> None:
+def both(*writes: Write) -> Write:
+    def write(file: Sink) -> Iterator[int]:
+        for each in writes:
+            yield from each(file)
+
+    return write
+
+
+def test_a_lost_run_leaves_nothing_visible_and_its_files_are_not_made_again(storage: Storage) -> None:
     publication = Publication(storage, KEY)
-    assert list(publication.part("first", writer(b"1"))) == [1]
+    first = publication.kept("first", writer(b"1"))
+    second = publication.kept("second", writer(b"2", fails=True))
     with pytest.raises(RuntimeError):
-        list(publication.part("second", writer(b"2", fails=True)))
+        list(publication.publish("all.zip", both(first, second)))
+    assert storage.exists(f"{publication.parts_key}/first")
     assert not storage.exists(f"{publication.parts_key}/second")
-    with pytest.raises(RuntimeError):
-        list(publication.publish("all.zip", writer(b"12", fails=True)))
     assert not storage.exists(f"{KEY}/all.zip")
     assert not storage.is_published(KEY)
     again = Publication(storage, KEY)
-    assert list(again.part("first", writer(b"changed"))) == []
-    assert storage.read_bytes(f"{again.parts_key}/first") == b"1"
+    first = again.kept("first", writer(b"not written again", fails=True))
+    assert list(again.publish("all.zip", both(first, writer(b"23")))) == [1, 2]
+    assert storage.read_bytes(f"{KEY}/all.zip") == b"123"
 
 
-def test_parts_are_gone_once_the_export_is_there(storage: Storage) -> None:
+def test_what_was_kept_is_gone_once_the_export_is_there(storage: Storage) -> None:
     publication = Publication(storage, KEY)
-    list(publication.part("first", writer(b"1")))
-    list(publication.publish("all.zip", writer(b"1")))
+    list(publication.publish("all.zip", publication.kept("first", writer(b"1"))))
     assert not storage.exists(publication.parts_key)
     assert storage.is_published(KEY)
 
