@@ -42,7 +42,7 @@ from serving_load import Load, Work
 from serving_material import Material
 
 MAX_NEW_TOKENS = 64
-REQUESTS = {1: 6, 4: 12, 16: 48, 64: 128}  # by concurrency
+REQUESTS = {1: 4, 4: 12, 16: 48, 64: 96}  # by concurrency
 TIMEOUT_S = 3600
 STATIC_BATCH = 16
 DEFAULT = "default"  # our settings as they are

@@ -24,7 +24,9 @@ _START_S = 900.0
 
 
 class Clients:
-    """As many clients as a load has concurrent requests, each with a thread and a connection of its own.
+    """As many clients as a load has concurrent requests, each with a thread of its own.
+
+    Each request has a connection of its own: llama.cpp's server now and then closes one that it said it would keep.
 
     Args:
         port: Of the server, on this machine.
@@ -44,19 +46,15 @@ class Clients:
         failures: list[Exception] = []
 
         def go_on() -> None:
-            connection = http.client.HTTPConnection("127.0.0.1", self._port, timeout=_TIMEOUT_S)
-            connection.connect()
             try:
                 while not failures:
                     with lock:
                         number, request = next(waiting, (None, None))
                     if number is None or request is None:
                         return
-                    answers[number] = self._ask(connection, request)
+                    answers[number] = self._ask(request)
             except Exception as error:
                 failures.append(error)
-            finally:
-                connection.close()
 
         threads = [threading.Thread(target=go_on) for _ in range(load.concurrency)]
         for thread in threads:
@@ -67,7 +65,13 @@ class Clients:
             raise failures[0]
         return [answers[number] for number in sorted(answers)]
 
-    def _ask(self, connection: http.client.HTTPConnection, request: Request) -> Answer:
+    def _ask(self, request: Request) -> Answer:
+        connection = http.client.HTTPConnection("127.0.0.1", self._port, timeout=_TIMEOUT_S)
+        with contextlib.closing(connection):
+            connection.connect()
+            return self._answer(connection, request)
+
+    def _answer(self, connection: http.client.HTTPConnection, request: Request) -> Answer:
         body = {
             "prompt": request.prompt,
             "max_tokens": request.max_new_tokens,
@@ -89,7 +93,7 @@ class Clients:
 
 
 def _events(response: http.client.HTTPResponse) -> Iterator[dict[str, Any]]:
-    """Server-sent events with JSON in them, until the last one; the connection can be used again then."""
+    """Server-sent events with JSON in them, until the last one."""
     for line in response:
         if line.startswith(b"data:") and (data := line[5:].strip()) != b"[DONE]":
             event = json.loads(data)
@@ -124,6 +128,11 @@ def server(command: Sequence[str | Path], log: Path, environment: dict[str, str]
         )
     try:
         yield
+    except Exception as error:
+        if process.poll() is not None:
+            said = log.read_text(errors="replace")[-2000:]
+            raise RuntimeError(f"the server ended with {process.returncode}: {said}") from error
+        raise
     finally:
         process.send_signal(signal.SIGTERM)
         try:
