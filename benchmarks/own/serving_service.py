@@ -2,7 +2,8 @@
 
     python benchmarks/own/serving_service.py --work work.json --output out.json --settings '{"engine_max_batch": 16}'
 
-The service finds the adapters as those of completed jobs, which are written into its database before it starts.
+With `--whole yes`, answers come in one piece. The service finds the adapters as those of completed jobs, which are
+written into its database before it starts.
 """
 
 from __future__ import annotations
@@ -43,8 +44,9 @@ def service(work: Work, options: argparse.Namespace) -> Iterator[Clients]:
             port,
             lambda request: {"model": BASE_MODEL if request.adapter is None else job_id(request.adapter)},
             {"settings": chosen},
+            is_streaming=not options.whole,
         )
 
 
 if __name__ == "__main__":
-    main(__doc__, service, "settings")
+    main(__doc__, service, "settings", "whole")

@@ -32,11 +32,20 @@ class Clients:
         port: Of the server, on this machine.
         body: What a request has beside its prompt, length, greedy choice and streaming.
         facts: What is to be told of the server.
+        is_streaming: Answers come token by token; else whole, and nothing is known of their first token.
     """
 
-    def __init__(self, port: int, body: Callable[[Request], dict[str, Any]], facts: dict[str, Any]) -> None:
+    def __init__(
+        self,
+        port: int,
+        body: Callable[[Request], dict[str, Any]],
+        facts: dict[str, Any],
+        *,
+        is_streaming: bool = True,
+    ) -> None:
         self._port = port
         self._body = body
+        self._is_streaming = is_streaming
         self.facts = facts
 
     def __call__(self, load: Load) -> Sequence[Answer]:
@@ -76,8 +85,7 @@ class Clients:
             "prompt": request.prompt,
             "max_tokens": request.max_new_tokens,
             "temperature": 0,
-            "stream": True,
-            "stream_options": {"include_usage": True},
+            **({"stream": True, "stream_options": {"include_usage": True}} if self._is_streaming else {}),
             **self._body(request),
         }
         answer = Answer(time.perf_counter())
@@ -87,7 +95,7 @@ class Clients:
         response = connection.getresponse()
         if response.status != http.HTTPStatus.OK:
             raise RuntimeError(f"{response.status}: {response.read().decode(errors='replace')[:2000]}")
-        for event in _events(response):
+        for event in _events(response) if self._is_streaming else [json.load(response)]:
             _take(answer, event)
         return answer
 
