@@ -1,8 +1,10 @@
 """How good each quantization of an export is, as llama.cpp runs it.
 
 For small trained models of each architecture, and for a fine-tune of SmolLM2, in each quantization: the size of the
-file, the perplexity on a text that the model has never seen, and how many of twenty prompts get the very answer of this
-project's engine, to the last token. The GGUF LoRA over a GGUF of the base model comes last.
+file; the perplexity on a text that the model has never seen; the mean divergence (Kullback and Leibler, in nats) of its
+next tokens' probabilities from those of F32, which doesn't fall by chance as a perplexity may; and how many of twenty
+prompts get the very answer of this project's engine, to the last token. The GGUF LoRA over a GGUF of the base model
+comes last.
 
     python benchmarks/export_quality.py                        # the small models: ten minutes on two CPUs
     python benchmarks/export_quality.py --adapter FOLDER       # SmolLM2, half an hour
@@ -30,6 +32,7 @@ SCRATCH = tempfile.TemporaryDirectory()
 # The hub's library reads it when it is imported.
 os.environ.update(HF_HOME=SCRATCH.name, HF_HUB_OFFLINE="1")
 
+import numpy as np
 import torch
 
 from benchmarks.own import quality_material
@@ -129,10 +132,13 @@ def measure(subject: Subject, folder: Path, quantizations: Sequence[str]) -> Non
     tokens = tokenizer(subject.text, add_special_tokens=False)["input_ids"]
     pieces = [tokens[start : start + PIECE_TOKENS] for start in range(0, NUM_PIECES * PIECE_TOKENS, PIECE_TOKENS)]
     path, lora = folder / "model.gguf", folder / "lora.gguf"
+    write_model(subject, Adapter(subject.adapter), "F32", path)
+    with opened(path) as model:
+        table = Table([log_probs(model, piece) for piece in pieces], pieces, expected, tokenizer)
     for quantization in quantizations:
         write_model(subject, Adapter(subject.adapter), quantization, path)
         with opened(path) as model:
-            say(quantization, path.stat().st_size, model, pieces, expected, tokenizer)
+            table.add(quantization, path.stat().st_size, model)
     adapter = Adapter(subject.adapter)
     with lora.open("wb") as file:
         for _ in write_lora(file, subject.base, adapter, "F32", "x"):
@@ -141,7 +147,49 @@ def measure(subject: Subject, folder: Path, quantizations: Sequence[str]) -> Non
         parts["b"].zero_()
     write_model(subject, adapter, "F16", path)
     with opened(path, lora) as model:
-        say("F16 and GGUF LoRA", path.stat().st_size + lora.stat().st_size, model, pieces, expected, tokenizer)
+        table.add("F16 and GGUF LoRA", path.stat().st_size + lora.stat().st_size, model)
+
+
+@dataclass(frozen=True)
+class Table:
+    """What each file is compared with.
+
+    Args:
+        unquantized: Logarithms of probabilities in F32, for each piece (tokens, vocabulary).
+        pieces: Tokens of the text.
+        expected: What the engine read and answered.
+        tokenizer: The model's.
+    """
+
+    unquantized: Sequence[np.ndarray]
+    pieces: Sequence[list[int]]
+    expected: Sequence[tuple[str, str]]
+    tokenizer: Any
+
+    def add(self, name: str, size: int, model: LlamaCpp) -> None:
+        """Measure, and print a line."""
+        losses, divergences = [], []
+        for piece, exact in zip(self.pieces, self.unquantized, strict=True):
+            found = log_probs(model, piece)
+            losses.append(-found[np.arange(len(piece) - 1), piece[1:]].mean())
+            divergences.append((np.exp(exact) * (exact - found)).sum(axis=1).mean())
+        same = sum(self._is_same(model, *each) for each in self.expected)
+        print(
+            f"| {name} | {size / 1e6:.1f} | {math.exp(np.mean(losses)):.2f} | {np.mean(divergences):.5f} "
+            f"| {same} of {len(self.expected)} |",
+            flush=True,
+        )
+
+    def _is_same(self, model: LlamaCpp, prompt: str, answer: str) -> bool:
+        given = self.tokenizer.decode(model.continuation(model.tokenize(prompt), NEW_TOKENS), skip_special_tokens=True)
+        return bool(given.strip() == answer.strip())
+
+
+def log_probs(model: LlamaCpp, tokens: Sequence[int]) -> np.ndarray:
+    """(tokens, vocabulary): logarithms of the probabilities of what follows each token."""
+    logits = model.logits(tokens)
+    logits -= logits.max(axis=1, keepdims=True)
+    return logits - np.log(np.exp(logits).sum(axis=1, keepdims=True))
 
 
 def write_model(subject: Subject, adapter: Adapter, quantization: str, path: Path) -> None:
@@ -168,15 +216,6 @@ def answers_of_engine(subject: Subject, folder: Path) -> list[tuple[str, str]]:
     finally:
         engine.close()
     return [(result.rendered_prompt, result.text) for result in results]
-
-
-def say(name: str, size: int, model: LlamaCpp, pieces: list[list[int]], expected: Any, tokenizer: Any) -> None:
-    perplexity = math.exp(sum(math.log(model.perplexity(piece)) for piece in pieces) / len(pieces))
-    same = 0
-    for prompt, answer in expected:
-        given = tokenizer.decode(model.continuation(model.tokenize(prompt), NEW_TOKENS), skip_special_tokens=True)
-        same += given.strip() == answer.strip()
-    print(f"| {name} | {size / 1e6:.1f} | {perplexity:.3f} | {same} of {len(expected)} |", flush=True)
 
 
 if __name__ == "__main__":

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import ctypes
-import math
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from functools import cache
@@ -190,10 +189,3 @@ class LlamaCpp:
             answer.append(token)
             logits = self._decode([token], len(tokens) + len(answer) - 1)[-1]
         return answer
-
-    def perplexity(self, tokens: Sequence[int]) -> float:
-        """exp of the mean loss over all tokens but the first."""
-        logits = self.logits(tokens)[:-1].astype(np.float64)
-        logits -= logits.max(axis=1, keepdims=True)
-        losses = np.log(np.exp(logits).sum(axis=1)) - logits[np.arange(len(tokens) - 1), list(tokens[1:])]
-        return math.exp(float(losses.mean()))

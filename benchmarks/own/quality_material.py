@@ -41,7 +41,7 @@ ARCHITECTURES: dict[str, tuple[Any, Any]] = {
 }
 VOCABULARY = 2048
 ROW_TOKENS, BATCH = 256, 8
-STEPS, ADAPTER_STEPS = 500, 60
+STEPS, ADAPTER_STEPS = 800, 60
 LEARNING_RATE = 2e-3
 _END = "<|end|>"
 _BLOCK = 32  # values of Q4_1
