@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+import logging
 import re
 import shutil
 import uuid
@@ -24,6 +25,8 @@ import pyarrow.fs
 from fsspec.implementations.local import LocalFileSystem
 
 from sienn_ray.errors import ArtifactError
+
+logger = logging.getLogger(__name__)
 
 CHUNK_BYTES = 1024 * 1024
 MANIFEST_NAME = "manifest.json"
@@ -203,7 +206,7 @@ class Storage:
         return [(found.removeprefix(self.root).lstrip("/"), self.fs.modified(found)) for found in paths]
 
     def signed_url(self, key: str, lifetime_s: int, file_name: str) -> str | None:
-        """A link to an object that works without credentials; None where the file system gives none.
+        """A link to an object that works without credentials; None where the store, or who asks, can sign none.
 
         Args:
             key: The object.
@@ -216,6 +219,9 @@ class Storage:
             more = {"ResponseContentDisposition": disposition} if _is_s3(self.url) else {}
             return str(self.fs.sign(self.path(key), expiration=lifetime_s, **more))
         except NotImplementedError:
+            return None
+        except Exception as error:  # each store's library has its own, as for credentials without a private key
+            logger.warning("no link to %s can be signed: %s", self.url, error)
             return None
 
     def delete(self, key: str) -> None:

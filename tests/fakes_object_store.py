@@ -22,6 +22,16 @@ class FakeObjectStore(MemoryFileSystem):
     def _strip_protocol(cls, path: str) -> str:
         return str(super()._strip_protocol(path.removeprefix("fake-objects://")))
 
+    # What signing a link gives, or raises; None is a store that has no such links.
+    signing: ClassVar[str | Exception | None] = None
+
+    def sign(self, path: str, expiration: int = 100, **options: Any) -> str:
+        if self.signing is None:
+            raise NotImplementedError
+        if isinstance(self.signing, Exception):
+            raise self.signing
+        return f"{self.signing}/{path}?expires={expiration}"
+
     def _open(self, path: str, mode: str = "rb", **options: Any) -> Any:
         if mode == "wb":
             return _Upload(self, path, mode)

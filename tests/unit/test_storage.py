@@ -16,7 +16,7 @@ import pytest
 
 from sienn_ray.errors import ArtifactError
 from sienn_ray.storage import CHUNK_BYTES, MANIFEST_NAME, FileEntry, Manifest, Storage, copy_hashed
-from tests.fakes_object_store import fake_object_store_url
+from tests.fakes_object_store import FakeObjectStore, fake_object_store_url
 
 FILES = {"adapter_config.json": b'{"r": 16}', "adapter_model.safetensors": bytes(range(256)) * 9000, "empty.txt": b""}
 
@@ -181,6 +181,23 @@ def test_missing_object_is_an_artifact_error_with_its_location(storage: Storage)
     with pytest.raises(ArtifactError) as error:
         storage.read_bytes("a/b")
     assert error.value.message.startswith(storage.location("a/b"))
+
+
+@pytest.mark.parametrize(
+    ("signing", "link"),
+    [
+        ("https://store", "https://store/{path}?expires=60"),
+        (None, None),
+        (AttributeError("you need a private key to sign credentials"), None),
+    ],
+)
+def test_link_to_an_object_where_the_store_can_sign_one(
+    monkeypatch: pytest.MonkeyPatch, signing: str | Exception | None, link: str | None
+) -> None:
+    storage = Storage(fake_object_store_url())
+    monkeypatch.setattr(FakeObjectStore, "signing", signing)
+    expected = link and link.format(path=storage.path("a/model.gguf"))
+    assert storage.signed_url("a/model.gguf", 60, "model.gguf") == expected
 
 
 def test_delete_removes_an_object_or_a_folder_and_is_silent_otherwise(storage: Storage) -> None:
