@@ -94,9 +94,7 @@ def main() -> None:
         folder = Path(SCRATCH.name) / name
         folder.mkdir()
         subject = smollm2(folder, options.adapter) if options.adapter else small(folder, name)
-        print(
-            f"\n{name}\n\n| Quantization | MB | Perplexity | Answers like the engine's |\n|---|---|---|---|", flush=True
-        )
+        print(f"\n{name}\n\n| Quantization | MB | Perplexity | Divergence | Answers like the engine's |\n{'|---' * 5}|")
         measure(subject, folder, options.quantizations)
 
 
