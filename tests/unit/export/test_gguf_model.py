@@ -20,7 +20,28 @@ from sienn_ray.export.options import QUANTIZATIONS
 from tests.llama_cpp import opened
 from tests.unit.export.conftest import ARCHITECTURES, BASE_MODEL, merged_by_peft, save_adapter, save_base
 
-TEXTS = ["Hello, world!", "It's 5 o'clock.", "日本語 and a\n\ttab", "Hello <|end|> again", "0123456789"]
+TEXTS = [
+    "Hello, world!",
+    "It's 5 o'clock.",
+    "日本語 and a\n\ttab",
+    "Hello <|end|> again",
+    "0123456789",
+    "What is machine learning?",
+    "Write a haiku about rain.",
+    "Explain TCP in 3 lines.",
+    "你好",
+    "def f(x):\n    return",
+    "1234567 + 89 = ?",
+    "naïve Straße",
+    "  two spaces, then\n\n  more",
+    "👨‍👩‍👧‍👦 skin 👍🏽",
+    "SELECT * FROM ferries WHERE berth = 'C';",
+    "https://example.org/a?b=c&d=e#f",
+    "CAPITALS and lower, mixed CaSe",
+    "a",
+    "עברית हिन्दी",
+    '{"role": "user", "content": "Hello"}',
+]
 # An embedding or two of the small models are larger than what their answers tell apart.
 NUM_NEW_TOKENS = 12
 
