@@ -12,6 +12,7 @@ from ray import serve
 from ray.serve import Application
 
 from deployments.metrics_sender import MetricsSender, send_to_tracker
+from deployments.pieces import Pieces
 from sienn_ray import catalog
 from sienn_ray.errors import EngineError
 from sienn_ray.inference.engine import Engine, GenerationDelta, GenerationRequest, GenerationResult
@@ -43,6 +44,7 @@ class EngineDeployment:
         recorder = Recorder(mirror=RayMirror())
         self._base_model = base_model
         self._step_timeout_s = settings.engine_step_timeout_s
+        self._stream_interval_s = settings.stream_interval_s
         engine: Engine = BatchingEngine(base_model, settings)
         self._engine = MeteredEngine(engine, recorder, base_model)
         self._sender = MetricsSender(
@@ -103,15 +105,15 @@ class EngineDeployment:
         if request.adapter_id is not None:
             await self._hold(request.adapter_id)
         loop = asyncio.get_running_loop()
-        deltas: asyncio.Queue[GenerationDelta] = asyncio.Queue()
+        pieces = Pieces(self._stream_interval_s)
 
         def listen(delta: GenerationDelta) -> None:
-            loop.call_soon_threadsafe(deltas.put_nowait, delta)
+            loop.call_soon_threadsafe(pieces.put, delta)
 
         generation = self._engine.submit(request, listen)
         try:
             while True:
-                delta = await deltas.get()
+                delta = await pieces.next()
                 yield delta
                 if delta.is_last:
                     return

@@ -1,0 +1,58 @@
+"""The pieces of one answer between the engine that makes them and the stream that sends them."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Sequence
+from contextlib import suppress
+
+from sienn_ray.inference.engine import GenerationDelta
+
+
+class Pieces:
+    """What has come and isn't fetched yet; fetched as one piece.
+
+    A piece costs three processes a millisecond each, whatever its length, so a stream that is behind its engine catches
+    up at once, and one that isn't may have pieces held back to become fewer.
+
+    Args:
+        interval_s: Seconds between two pieces at the least; neither the first nor the end of the answer waits.
+    """
+
+    def __init__(self, interval_s: float) -> None:
+        self._interval_s = interval_s
+        self._waiting: list[GenerationDelta] = []
+        self._has_come = asyncio.Event()
+        self._has_ended = asyncio.Event()
+        self._due_at = 0.0
+
+    def put(self, delta: GenerationDelta) -> None:
+        """Add what the engine says."""
+        self._waiting.append(delta)
+        self._has_come.set()
+        if delta.is_last:
+            self._has_ended.set()
+
+    async def next(self) -> GenerationDelta:
+        """All that has come since the last one."""
+        await self._has_come.wait()
+        loop = asyncio.get_running_loop()
+        early_s = self._due_at - loop.time()
+        if early_s > 0:
+            with suppress(TimeoutError):
+                await asyncio.wait_for(self._has_ended.wait(), early_s)
+        self._due_at = loop.time() + self._interval_s
+        come, self._waiting = self._waiting, []
+        self._has_come.clear()
+        return _joined(come)
+
+
+def _joined(deltas: Sequence[GenerationDelta]) -> GenerationDelta:
+    if len(deltas) == 1:
+        return deltas[0]
+    return GenerationDelta(
+        text="".join(delta.text for delta in deltas),
+        logprobs=tuple(each for delta in deltas for each in delta.logprobs),
+        result=deltas[-1].result,
+        error=deltas[-1].error,
+    )
