@@ -9,7 +9,7 @@ comes last.
     python benchmarks/export_quality.py                        # the small models: ten minutes on two CPUs
     python benchmarks/export_quality.py --adapter FOLDER       # SmolLM2, half an hour
 
-FOLDER is the unpacked adapter of a SmolLM2 fine-tune, such as `make demo` leaves in `.demo/storage/adapters`.
+FOLDER is that of a SmolLM2 fine-tune's adapter in storage, such as `make demo` leaves in `.demo/storage/adapters`.
 """
 
 from __future__ import annotations
@@ -44,7 +44,7 @@ from sienn_ray.inference.batching_engine import BatchingEngine
 from sienn_ray.inference.blocking import generate
 from sienn_ray.inference.engine import GenerationRequest, SamplingParams
 from sienn_ray.settings import Settings
-from sienn_ray.storage import Storage
+from sienn_ray.storage import MANIFEST_NAME, Storage
 from tests.llama_cpp import LlamaCpp, opened
 from tests.tiny_model import add_to_hub_cache
 
@@ -100,6 +100,7 @@ def main() -> None:
 
 def small(folder: Path, architecture: str) -> Subject:
     base_model = f"benchmarks/{architecture}"
+    torch.set_num_threads(len(os.sched_getaffinity(0)))
     quality_material.save_trained(architecture, folder / "base", folder / "adapter")
     prompts = quality_material.python_prompts(NUM_PROMPTS)
     subject = Subject(base_model, folder / "base", folder / "adapter", prompts, quality_material.python_never_seen())
@@ -108,7 +109,7 @@ def small(folder: Path, architecture: str) -> Subject:
 
 def smollm2(folder: Path, adapter: Path) -> Subject:
     quality_material.save_off_grid(local_folder(SMOLLM2, Settings()), folder / "base")
-    shutil.copytree(adapter, folder / "adapter")
+    shutil.copytree(adapter, folder / "adapter", ignore=shutil.ignore_patterns(MANIFEST_NAME))
     rows = [json.loads(line)["instruction"] for line in ROWS.read_text().splitlines()]
     prompts = [*rows[: NUM_PROMPTS - len(OTHER_PROMPTS)], *OTHER_PROMPTS]
     return ready(Subject("benchmarks/SmolLM2", folder / "base", folder / "adapter", prompts, TEXT.read_text()))

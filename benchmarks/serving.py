@@ -17,7 +17,7 @@ sends its next request when its last one is answered. Loading isn't measured: ev
   batches of one adapter each. `--llamacpp wheel` takes the server of a ready wheel, built for any CPU with AVX2,
   instead of building one for this CPU.
 - ours: the engine in its process, and (http) the whole service, which streams; with `--whole-answers` (http-whole) also
-  asked for answers in one piece, of which only the tokens a second say something.
+  asked for answers in one piece, of which only the tokens a second say something: their first token is their last.
 """
 
 from __future__ import annotations
@@ -150,7 +150,7 @@ def chosen_contenders(options: argparse.Namespace) -> list[Contender]:
     found = own_contenders("serving_engine.py", options.own, "")
     if not options.skip_http:
         found += own_contenders("serving_service.py", options.own, "-http")
-    if options.whole_answers:
+    if options.whole_answers and not options.skip_http:
         found += own_contenders("serving_service.py", options.own, "-http-whole", "--whole", "yes")
     peers = [each for each in all_peers(options) if each.name in options.peers]
     return found + [each for each in peers if not (options.skip_http and each.name.endswith("-http"))]

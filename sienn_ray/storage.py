@@ -30,6 +30,7 @@ logger = logging.getLogger(__name__)
 
 CHUNK_BYTES = 1024 * 1024
 MANIFEST_NAME = "manifest.json"
+_PARTIAL = ".partial"
 _KEY_PART = re.compile(r"[A-Za-z0-9_][A-Za-z0-9._-]{0,254}")
 
 
@@ -138,7 +139,7 @@ class Storage:
         path = self.path(key)
         # Object stores show an object only when its upload is completed; a local file needs the rename for that.
         parent = path.rsplit("/", 1)[0]
-        target = f"{parent}/.{uuid.uuid4().hex}.partial" if self.is_local else path
+        target = f"{parent}/.{uuid.uuid4().hex}{_PARTIAL}" if self.is_local else path
         self.fs.makedirs(parent, exist_ok=True)
         file = self.fs.open(target, "wb")
         try:
@@ -213,11 +214,11 @@ class Storage:
             lifetime_s: Seconds that it works.
             file_name: What a browser saves it as.
         """
-        disposition = f'attachment; filename="{file_name}"'
+        path, disposition = self.path(key), f'attachment; filename="{file_name}"'
+        # Others have no such option, and name the file after the object.
+        more = {"ResponseContentDisposition": disposition} if _is_s3(self.url) else {}
         try:
-            # Others have no such option, and name the file after the object.
-            more = {"ResponseContentDisposition": disposition} if _is_s3(self.url) else {}
-            return str(self.fs.sign(self.path(key), expiration=lifetime_s, **more))
+            return str(self.fs.sign(path, expiration=lifetime_s, **more))
         except NotImplementedError:
             return None
         except Exception as error:  # each store's library has its own, as for credentials without a private key
@@ -229,6 +230,12 @@ class Storage:
         path = self.path(key)
         if self.fs.exists(path):
             self.fs.rm(path, recursive=True)
+
+    def delete_partials(self, key: str) -> None:
+        """Delete what killed writers have left below a local folder; object stores show nothing of the kind."""
+        if self.is_local:
+            for path in Path(self.path(key)).rglob(f"*{_PARTIAL}"):
+                path.unlink(missing_ok=True)
 
     def publish(self, folder: Path, key: str) -> Manifest:
         """Upload the files of a local folder, and the manifest last."""

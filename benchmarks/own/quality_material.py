@@ -3,10 +3,10 @@
 A random model can't get worse by quantizing, so the small ones learn Python from the standard library's source, with
 their tokens; their adapters learn from other modules than they do. Their rows are whole blocks of a K-quant.
 
-The weights of SmolLM2's package come from a file in Q4_1. They lie on that file's grid, 16 values a block, and what
-rounds them to another grid errs in one direction everywhere: with Q5_1, which has two values for each of theirs and one
-over, all differences grow by 2.1%. Weights of a model as it was trained don't; each is moved by a random part of the
-distance to its neighbours, as far as that file's own rounding may have moved it.
+The weights of SmolLM2's package come from a file in Q4_1. They lie on that file's grid, 15 steps a block, and what
+rounds them to another grid errs in one direction everywhere: Q5_1 has 31 steps, two for each of theirs and one over,
+with which weights come to lie 2.1% further apart. Those of a model as it was trained don't. So each is moved by a random
+part of a step, as far as that file's own rounding may have moved it.
 """
 
 from __future__ import annotations

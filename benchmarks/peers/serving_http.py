@@ -32,7 +32,7 @@ class Clients:
         port: Of the server, on this machine.
         body: What a request has beside its prompt, length, greedy choice and streaming.
         facts: What is to be told of the server.
-        is_streaming: Answers come token by token; else whole, and nothing is known of their first token.
+        is_streaming: Answers come token by token; else whole, and their first token counts as there with the last.
     """
 
     def __init__(

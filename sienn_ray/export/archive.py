@@ -75,7 +75,7 @@ def write_zip(file: Sink, files: Mapping[str, Write]) -> Iterator[int]:
         file: Where to; it can't be gone back in.
         files: What writes each file, by name, in the order in which the archive has them.
     """
-    # It is told, written and flushed, and no more.
+    # A file without `seek` is enough for zipfile: sizes and checksums then stand behind each member.
     with zipfile.ZipFile(cast(IO[bytes], file), "w", zipfile.ZIP_STORED, allowZip64=True) as archive:
         for name, write in files.items():
             with archive.open(_entry(name), "w", force_zip64=True) as target:

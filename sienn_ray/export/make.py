@@ -99,6 +99,7 @@ class _Maker:
 
     def make(self) -> None:
         options = self._options
+        self._publication.clear()
         if options.format is ExportFormat.HUGGINGFACE:
             self._merged_archive() if options.merged else self._adapter_archive()
         elif options.format is ExportFormat.OLLAMA:
@@ -121,13 +122,14 @@ class _Maker:
         shards = plan_shards(weights.specs, huggingface.MAX_SHARD_BYTES)
         total_bytes = sum(shard.size_bytes for shard in shards)
         # The archive is whole soon after its last shard, so that one needn't be kept.
-        kept_bytes = total_bytes - shards[-1].size_bytes
-        self._publication.check_room(total_bytes + kept_bytes)
+        to_keep_bytes = total_bytes - shards[-1].size_bytes - self._publication.kept_bytes
+        self._publication.check_room(total_bytes + to_keep_bytes)
         texts = huggingface.model_texts(self._request.base_model, self._request.model_name, self._request.job_id)
         contents = huggingface.text_files(shards, base_folder, self._adapter_folder, texts)
         writes = huggingface.weight_files(weights, shards)
         for shard in shards[:-1]:
-            writes[shard.file_name] = self._publication.kept(shard.file_name, writes[shard.file_name])
+            name = shard.file_name
+            writes[name] = self._publication.kept(name, shard.file_bytes, writes[name])
         files = {name: _bytes_writer(content) for name, content in contents.items()} | writes
         self._archive(files, total_bytes, "Merging the adapter into the base model")
 
@@ -218,7 +220,7 @@ def license_text(base_model: str) -> str:
 
 
 def _bytes_writer(content: bytes) -> Write:
-    """Counts as nothing beside weights."""
+    """A writer of bytes, which count as nothing beside weights."""
 
     def write(file: Sink) -> Iterator[int]:
         file.write(content)

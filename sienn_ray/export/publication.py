@@ -41,6 +41,15 @@ class Publication:
         """Key of the folder with the files that are kept."""
         return f"{self._key}/{_PARTS}"
 
+    @property
+    def kept_bytes(self) -> int:
+        """Bytes of the files that are kept."""
+        return sum(self._storage.size_bytes(key) for key, _ in self._storage.changes(self.parts_key))
+
+    def clear(self) -> None:
+        """Clear away what a run that was killed had begun to write."""
+        self._storage.delete_partials(self._key)
+
     def check_room(self, size_bytes: int) -> None:
         """Refuse early what a local disk has no room for.
 
@@ -56,17 +65,18 @@ class Publication:
                 "exports or jobs (GET /api/exports/{job_id} lists exports), or choose a smaller quantization"
             )
 
-    def kept(self, name: str, write: Write) -> Write:
+    def kept(self, name: str, size_bytes: int, write: Write) -> Write:
         """A writer that keeps what it writes, or copies what an earlier run has kept; both count in bytes.
 
         Args:
             name: The file's name.
+            size_bytes: Its size; one of another size, as a machine's sudden end may leave, is written anew.
             write: Writes it.
         """
         key = f"{self.parts_key}/{name}"
 
         def write_or_copy(file: Sink) -> Iterator[int]:
-            if self._storage.exists(key):
+            if self._storage.exists(key) and self._storage.size_bytes(key) == size_bytes:
                 yield from self.copy(key)(file)
                 return
             with self._storage.writing(key) as part:

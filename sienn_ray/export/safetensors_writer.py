@@ -52,6 +52,11 @@ class Shard:
         """Bytes of the tensors."""
         return sum(spec.size_bytes for spec in self.tensors.values())
 
+    @property
+    def file_bytes(self) -> int:
+        """Bytes of the file."""
+        return len(_header(self)) + self.size_bytes
+
 
 def plan_shards(specs: Mapping[str, TensorSpec], max_bytes: int) -> list[Shard]:
     """Divide tensors into files of at most `max_bytes`, or one tensor, in their order; names as transformers has them.

@@ -143,6 +143,8 @@ def test_a_killed_run_is_begun_again(service: Service, completed_job: str) -> No
         run.kill()
     made = finished(service, completed_job, export_id)
     assert "model.gguf" in zipfile.ZipFile(io.BytesIO(download(made))).namelist()
+    folder = storage_of(service) / "exports" / completed_job / export_id
+    assert {path.name for path in folder.rglob("*")} == {"manifest.json", made["file_name"]}
 
 
 def test_exports_outlive_the_tracker(service: Service, completed_job: str) -> None:

@@ -39,16 +39,21 @@ def writer(*texts: bytes) -> Write:
 
 def test_files_are_archived_while_they_are_made() -> None:
     file = OneWay()
-    files = {"Modelfile": writer(b"FROM ", b"model"), "model.gguf": writer(b"a" * 1000), "install.sh": writer(b"echo")}
+    files = {
+        "model.gguf": writer(b"a" * 1000, b"b"),
+        "Modelfile": writer(b"FROM ", b"model"),
+        "install.sh": writer(b""),
+    }
     steps = write_zip(file, files)
-    assert next(steps) == 5
-    assert list(steps) == [5, 1000, 4]
+    assert next(steps) == 1000
+    assert file.content.endswith(b"a" * 1000)
+    assert list(steps) == [1, 5, 5, 0]
     with zipfile.ZipFile(io.BytesIO(file.content)) as archive:
         assert archive.testzip() is None
         assert archive.namelist() == list(files)
         assert archive.read("Modelfile") == b"FROM model"
         stored = archive.getinfo("model.gguf")
-        assert (stored.compress_type, stored.file_size, stored.compress_size) == (zipfile.ZIP_STORED, 1000, 1000)
+        assert (stored.compress_type, stored.file_size, stored.compress_size) == (zipfile.ZIP_STORED, 1001, 1001)
         assert [archive.getinfo(name).external_attr >> 16 for name in files] == [0o644, 0o644, 0o755]
 
 

@@ -50,8 +50,8 @@ def both(*writes: Write) -> Write:
 
 def test_a_lost_run_leaves_nothing_visible_and_its_files_are_not_made_again(storage: Storage) -> None:
     publication = Publication(storage, KEY)
-    first = publication.kept("first", writer(b"1"))
-    second = publication.kept("second", writer(b"2", fails=True))
+    first = publication.kept("first", 1, writer(b"1"))
+    second = publication.kept("second", 1, writer(b"2", fails=True))
     with pytest.raises(RuntimeError):
         list(publication.publish("all.zip", both(first, second)))
     assert storage.exists(f"{publication.parts_key}/first")
@@ -59,15 +59,35 @@ def test_a_lost_run_leaves_nothing_visible_and_its_files_are_not_made_again(stor
     assert not storage.exists(f"{KEY}/all.zip")
     assert not storage.is_published(KEY)
     again = Publication(storage, KEY)
-    first = again.kept("first", writer(b"not written again", fails=True))
+    assert again.kept_bytes == 1
+    first = again.kept("first", 1, writer(b"not written again", fails=True))
     assert list(again.publish("all.zip", both(first, writer(b"23")))) == [1, 2]
     assert storage.read_bytes(f"{KEY}/all.zip") == b"123"
 
 
+def test_kept_file_of_another_size_is_written_anew(storage: Storage) -> None:
+    publication = Publication(storage, KEY)
+    storage.write_bytes(f"{publication.parts_key}/first", b"12")
+    list(publication.publish("all.zip", publication.kept("first", 3, writer(b"123"))))
+    assert storage.read_bytes(f"{KEY}/all.zip") == b"123"
+
+
+def test_what_a_killed_run_had_begun_is_cleared_away(tmp_path: Path) -> None:
+    storage = Storage(f"file://{tmp_path}")
+    publication = Publication(storage, KEY)
+    publication.clear()
+    subprocess.run([sys.executable, "-c", _KILLED, storage.url], check=True, timeout=120)
+    assert len([path for path in tmp_path.rglob("*") if path.is_file()]) == 2
+    publication.clear()
+    list(publication.publish("model.gguf", writer(b"whole")))
+    assert sorted(path.name for path in tmp_path.rglob("*") if path.is_file()) == ["manifest.json", "model.gguf"]
+
+
 def test_what_was_kept_is_gone_once_the_export_is_there(storage: Storage) -> None:
     publication = Publication(storage, KEY)
-    list(publication.publish("all.zip", publication.kept("first", writer(b"1"))))
+    list(publication.publish("all.zip", publication.kept("first", 1, writer(b"1"))))
     assert not storage.exists(publication.parts_key)
+    assert publication.kept_bytes == 0
     assert storage.is_published(KEY)
 
 
@@ -78,6 +98,16 @@ def test_too_little_room_is_said_before_anything_is_written(tmp_path: Path) -> N
     assert list(tmp_path.iterdir()) == []
 
 
+_KILLED = """
+import os, sys
+from sienn_ray.export.publication import Publication
+from sienn_ray.storage import Storage
+publication = Publication(Storage(sys.argv[1]), "exports/job-1/export-1")
+def write(file):
+    yield file.write(b"half")
+    os._exit(0)
+list(publication.publish("model.gguf", publication.kept("first", 8, write)))
+"""
 _FILL = """
 import resource, signal, sys
 from sienn_ray.export.publication import Publication
