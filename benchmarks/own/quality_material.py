@@ -5,8 +5,8 @@ their tokens; their adapters learn from other modules than they do. Their rows a
 
 The weights of SmolLM2's package come from a file in Q4_1. They lie on that file's grid, 15 steps a block, and what
 rounds them to another grid errs in one direction everywhere: Q5_1 has 31 steps, two for each of theirs and one over,
-with which weights come to lie 2.1% further apart. Those of a model as it was trained don't. So each is moved by a random
-part of a step, as far as that file's own rounding may have moved it.
+with which weights come to lie 2.1% further apart. Those of a model as it was trained don't. So each is moved by a part
+of a step at random, as far as that file's own rounding may have moved it.
 """
 
 from __future__ import annotations
