@@ -55,17 +55,21 @@ def iter_zip(storage: Storage, key: str, names: Iterable[str]) -> Iterator[bytes
         key: Their folder.
         names: The files, in the order in which the archive has them.
     """
-    sink = _Pipe()
-    with zipfile.ZipFile(sink, "w", zipfile.ZIP_STORED, allowZip64=True) as archive:
-        for name in names:
-            with (
-                storage.reading(f"{key}/{name}") as source,
-                archive.open(_entry(name), "w", force_zip64=True) as target,
-            ):
-                while chunk := source.read(CHUNK_BYTES):
-                    target.write(chunk)
-                    yield sink.take()
-    yield sink.take()
+    pipe = _Pipe()
+    for _ in write_zip(pipe, {name: copied(storage, f"{key}/{name}") for name in names}):
+        yield pipe.take()
+    yield pipe.take()
+
+
+def copied(storage: Storage, key: str) -> Write:
+    """A writer that copies a stored file; it is counted in bytes."""
+
+    def write(file: Sink) -> Iterator[int]:
+        with storage.reading(key) as source:
+            while chunk := source.read(CHUNK_BYTES):
+                yield file.write(chunk)
+
+    return write
 
 
 def write_zip(file: Sink, files: Mapping[str, Write]) -> Iterator[int]:
@@ -118,9 +122,10 @@ class _Pipe(io.RawIOBase):
     def writable(self) -> bool:
         return True
 
-    def write(self, data: bytes | bytearray | memoryview) -> int:  # type: ignore[override]
-        self._pieces.append(bytes(data))
-        return len(data)
+    def write(self, data: Buffer, /) -> int:
+        piece = bytes(data)
+        self._pieces.append(piece)
+        return len(piece)
 
     def take(self) -> bytes:
         taken = b"".join(self._pieces)

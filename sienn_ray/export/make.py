@@ -111,7 +111,7 @@ class _Maker:
         key = self._request.adapter_key
         total_bytes = sum(self._storage.size_bytes(f"{key}/{name}") for name in self._archived)
         self._archive(
-            {name: self._publication.copy(f"{key}/{name}") for name in self._archived},
+            {name: archive.copied(self._storage, f"{key}/{name}") for name in self._archived},
             total_bytes,
             "Packing the archive",
         )

@@ -16,8 +16,9 @@ from contextlib import closing, contextmanager
 from typing_extensions import Buffer
 
 from sienn_ray.errors import StorageFullError
+from sienn_ray.export.archive import copied
 from sienn_ray.export.sink import Sink, Write
-from sienn_ray.storage import CHUNK_BYTES, FileEntry, Manifest, Storage
+from sienn_ray.storage import FileEntry, Manifest, Storage
 
 _PARTS = "parts"
 # Where a disk is full, by what the operating system says.
@@ -77,22 +78,12 @@ class Publication:
 
         def write_or_copy(file: Sink) -> Iterator[int]:
             if self._storage.exists(key) and self._storage.size_bytes(key) == size_bytes:
-                yield from self.copy(key)(file)
+                yield from copied(self._storage, key)(file)
                 return
             with self._storage.writing(key) as part:
                 yield from write(_Both(part, file))
 
         return write_or_copy
-
-    def copy(self, key: str) -> Write:
-        """A writer that copies a stored file."""
-
-        def write(file: Sink) -> Iterator[int]:
-            with self._storage.reading(key) as source:
-                while chunk := source.read(CHUNK_BYTES):
-                    yield file.write(chunk)
-
-        return write
 
     def publish(self, name: str, write: Write) -> Iterator[int]:
         """Write the export's one file, its manifest behind it, and clear away what was kept; gives what `write` gives.
