@@ -16,6 +16,7 @@ from typing import Any
 import torch
 from transformers.pytorch_utils import Conv1D
 
+from sienn_ray.inference.linear_choice import LinearChoices
 from sienn_ray.inference.lora_weights import LayerLora, LoraWeights
 from sienn_ray.inference.packed_linear import PackedLinear, packed
 
@@ -61,19 +62,21 @@ class StepAdapters:
         together: The first tokens; None is none.
         alone: Place, first token and end of each adapter that has products of its own.
         places: (tokens,) each token's place, one behind the last for tokens without an adapter.
+        only: The place that all tokens use, where they all use one.
     """
 
     together: Together | None
     alone: Sequence[tuple[int, int, int]]
     places: torch.Tensor
+    only: int | None = None
 
 
 class LoraLinear(torch.nn.Module):
     """A base model's linear layer with a stack of adapters on it."""
 
-    def __init__(self, base: torch.nn.Module, state: LoraState, *, is_packed: bool) -> None:
+    def __init__(self, base: torch.nn.Module, state: LoraState, choices: LinearChoices | None) -> None:
         super().__init__()
-        self.base = (packed(base) if is_packed else None) or base
+        self.base = (None if choices is None else packed(base, choices)) or base
         # Called 200 times a step: without the detour by hooks that nobody sets.
         self._product = self.base.forward
         self._state = state
@@ -119,6 +122,10 @@ class LoraLinear(torch.nn.Module):
         if self.gains is not None:
             gain = self.gains[step.places]
             flat = flat.mul_(gain) if self.bias is None else flat.sub_(self.bias).mul_(gain).add_(self.bias)
+        if step.only is not None:
+            if step.only in self._used:
+                flat.addmm_(tokens.mm(self.a[step.only]), self.b[step.only])
+            return y
         if step.together is not None:
             _add_together(flat, tokens, self.a, self.b, step.together)
         for place, start, end in step.alone:
@@ -187,12 +194,12 @@ class LoraStack:
 
     Args:
         model: The base model; its linear layers are replaced.
-        is_packed: Pack their weights where that can be had.
+        choices: How linear layers are computed fastest; None leaves them as they are.
     """
 
-    def __init__(self, model: torch.nn.Module, *, is_packed: bool = True) -> None:
+    def __init__(self, model: torch.nn.Module, choices: LinearChoices | None = None) -> None:
         self._state = LoraState()
-        self._layers = dict(_replace_linear_layers(model, self._state, is_packed=is_packed))
+        self._layers = dict(_replace_linear_layers(model, self._state, choices))
         self._places: dict[str, int] = {}
         self._num_places = 0
         self._r = 0
@@ -265,8 +272,9 @@ class LoraStack:
             spans.append((place, end, end + num))
             places += [place] * num
             end += num
+        only = places[0] if end == num_tokens and len(counts) == 1 else None
         places += [self._num_places] * (num_tokens - end)
-        return StepAdapters(self._together(by_place(together)), spans, self._tensor(places))
+        return StepAdapters(self._together(by_place(together)), spans, self._tensor(places), only)
 
     def _together(self, counts: Sequence[tuple[int, int]]) -> Together | None:
         if not counts:
@@ -299,7 +307,9 @@ def _divided(counts: Mapping[str, int]) -> tuple[list[str], list[str]]:
     return names, alone
 
 
-def _replace_linear_layers(model: Any, state: LoraState, *, is_packed: bool) -> Iterator[tuple[str, LoraLinear]]:
+def _replace_linear_layers(
+    model: Any, state: LoraState, choices: LinearChoices | None
+) -> Iterator[tuple[str, LoraLinear]]:
     """Every linear layer but the output head, which PEFT's `all-linear` leaves alone as well."""
     head = model.get_output_embeddings() if hasattr(model, "get_output_embeddings") else None
     names = [
@@ -310,6 +320,6 @@ def _replace_linear_layers(model: Any, state: LoraState, *, is_packed: bool) -> 
     for name in names:
         parent, _, own = name.rpartition(".")
         # Nothing else may hold the module, whose weight is there twice until it goes.
-        layer = LoraLinear(model.get_submodule(name), state, is_packed=is_packed)
+        layer = LoraLinear(model.get_submodule(name), state, choices)
         setattr(model.get_submodule(parent), own, layer)
         yield name, layer

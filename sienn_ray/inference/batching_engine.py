@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import itertools
 import logging
-import os
 import queue
 import threading
 import time
@@ -18,6 +17,7 @@ import torch
 from transformers import PreTrainedModel
 
 from sienn_ray.base_model import load_causal_lm, load_tokenizer, local_folder
+from sienn_ray.compute_threads import ComputeThread, compute_alone, observe, usable_cpus
 from sienn_ray.datasets.prompt import FILE_NAME as PROMPT_FORMAT_FILE
 from sienn_ray.datasets.prompt import PromptFormat
 from sienn_ray.datasets.tokenization import encode
@@ -27,6 +27,7 @@ from sienn_ray.inference.batch import plan
 from sienn_ray.inference.engine import Generation, GenerationDelta, GenerationRequest
 from sienn_ray.inference.generation import Prompt, RunningGeneration
 from sienn_ray.inference.kv_blocks import BlockPool
+from sienn_ray.inference.linear_choice import LinearChoices
 from sienn_ray.inference.lora_weights import LoraWeights, read_lora
 from sienn_ray.inference.model_runner import ModelRunner, PackingError
 from sienn_ray.inference.request_queue import FairQueue
@@ -77,12 +78,16 @@ class BatchingEngine:
         self.base_model = base_model
         self._settings = settings
         self._storage = Storage(settings.storage_url)
-        # Ray gives an actor that reserves no CPU a single thread; an engine takes what the machine has.
-        torch.set_num_threads(int(settings.engine_num_cpus) or len(os.sched_getaffinity(0)))
         folder = local_folder(base_model, settings)
         device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
         self._tokenizer = load_tokenizer(folder)
-        model, self._runner = _loaded(folder, device, settings)
+        # It loads the model as well: a second thread with OpenMP workers would have all of them sleep between products.
+        self._thread = ComputeThread("engine", int(settings.engine_num_cpus) or usable_cpus())
+        try:
+            model, self._runner = self._thread.run(lambda: _loaded(folder, device, settings))
+        except BaseException:
+            self._thread.end()
+            raise
         self._context_tokens = getattr(model.config, "max_position_embeddings", None)
         self._vocab_size = model.get_input_embeddings().num_embeddings
         generation_eos = model.generation_config.eos_token_id if model.generation_config else None
@@ -107,10 +112,12 @@ class BatchingEngine:
         self._lock = threading.Lock()
         self._is_closed = False
         self._step_began_at: float | None = None
-        self._loading = ThreadPoolExecutor(_LOADING_THREADS, thread_name_prefix="load-adapter")
-        self._tokenizing = ThreadPoolExecutor(_TOKENIZING_THREADS, thread_name_prefix="tokenize")
-        self._thread = threading.Thread(target=self._run, name="engine", daemon=True)
-        self._thread.start()
+        self._loading = ThreadPoolExecutor(_LOADING_THREADS, "load-adapter", compute_alone)
+        self._tokenizing = ThreadPoolExecutor(_TOKENIZING_THREADS, "tokenize", compute_alone)
+        #: How the thread that computes does so.
+        self.compute_setup = self._thread.run(observe)
+        logger.info("the engine of %s computes with %s", base_model, self.compute_setup)
+        self._thread.start(self._run)
 
     @property
     def num_adapters(self) -> int:
@@ -151,7 +158,7 @@ class BatchingEngine:
         with self._lock:
             self._is_closed = True
         self._prepared.put(None)
-        self._thread.join()
+        self._thread.end()
         # Before the threads that load, one of which may wait for an adapter that these hold.
         for generation in list(self._open):
             generation.fail(CapacityError(f"the engine of {self.base_model} has stopped; try again in a moment"))
@@ -338,9 +345,10 @@ class BatchingEngine:
 def _loaded(folder: Path, device: torch.device, settings: Settings) -> tuple[PreTrainedModel, ModelRunner]:
     """The base model, and what computes with it."""
     model = load_causal_lm(folder, device)
+    choices = LinearChoices(settings.home / "cache" / "linear-layers.json")
     try:
-        return model, ModelRunner(model, settings.engine_kv_cache_bytes, BLOCK_TOKENS)
+        return model, ModelRunner(model, settings.engine_kv_cache_bytes, BLOCK_TOKENS, choices)
     except PackingError:
         logger.warning("%s can't have packed weights and will be slower", type(model).__name__)
     model = load_causal_lm(folder, device)
-    return model, ModelRunner(model, settings.engine_kv_cache_bytes, BLOCK_TOKENS, is_packed=False)
+    return model, ModelRunner(model, settings.engine_kv_cache_bytes, BLOCK_TOKENS)

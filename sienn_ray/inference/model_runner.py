@@ -14,6 +14,7 @@ from sienn_ray.inference import paged_attention
 from sienn_ray.inference.batched_lora import LoraStack
 from sienn_ray.inference.decoder_layers import replace_layers
 from sienn_ray.inference.kv_blocks import runs
+from sienn_ray.inference.linear_choice import LinearChoices
 from sienn_ray.inference.lora_weights import LoraWeights
 from sienn_ray.inference.packed_linear import packed
 from sienn_ray.inference.paged_attention import KvCache, PagedStep, RowSpan
@@ -64,21 +65,21 @@ class ModelRunner:
         model: The causal LM, which is changed: its linear layers and its attention are replaced.
         cache_bytes: Bytes of the key/value cache at the most.
         block_tokens: Tokens in a block.
-        is_packed: Pack weights where that can be had.
+        choices: How linear layers are computed fastest; None leaves them as they are.
 
     Raises:
         EngineError: There is no room for a single block.
-        PackingError: The model gives other logits with packed weights; load it anew and don't pack them.
+        PackingError: The model gives other logits with packed weights; load it anew, without choices.
     """
 
-    def __init__(self, model: Any, cache_bytes: int, block_tokens: int, *, is_packed: bool = True) -> None:
+    def __init__(self, model: Any, cache_bytes: int, block_tokens: int, choices: LinearChoices | None = None) -> None:
         self._model = model.eval()
         self._device: torch.device = model.device
         self._block_tokens = block_tokens
         expected = self._plain_logits()
-        self.lora = LoraStack(model, is_packed=is_packed)
-        if is_packed:
-            self._pack_head()
+        self.lora = LoraStack(model, choices)
+        if choices is not None:
+            self._pack_head(choices)
             if not self._is_near(self._plain_logits(), expected):
                 raise PackingError
         self._cache = KvCache(-(-_PROBE_TOKENS // block_tokens) * block_tokens)
@@ -86,9 +87,9 @@ class ModelRunner:
         self.num_blocks = self._num_blocks(cache_bytes)
         self._cache = KvCache(self.num_blocks * block_tokens)
 
-    def _pack_head(self) -> None:
+    def _pack_head(self, choices: LinearChoices) -> None:
         head = self._model.get_output_embeddings()
-        if head is not None and (packed_head := packed(head)) is not None:
+        if head is not None and (packed_head := packed(head, choices)) is not None:
             self._model.set_output_embeddings(packed_head)
 
     def _is_near(self, found: torch.Tensor, expected: torch.Tensor) -> bool:

@@ -22,6 +22,9 @@ NAME = "sienn_paged"
 # A call for one request more costs as much as reading about so many hidden keys and values.
 _MOST_HIDDEN = 256
 
+# Far above all that a trained model has. Times a query's size of that kind, no score overflows.
+_LARGEST_KEY = 1e15
+
 
 class KvCache:
     """Keys and values of all requests, (1, key heads, slots, head size) for each layer, made when it is first seen.
@@ -50,15 +53,17 @@ class KvCache:
     ) -> tuple[torch.Tensor, torch.Tensor]:
         """Put (1, key heads, tokens, head size) into a layer's slots; gives the whole layer's keys and values.
 
-        What stands in a cache is finite, since others look at it and hide it by a factor of zero. A number that isn't
+        What stands in a cache is finite, since others look at it and hide it by a factor of zero; and keys are small
+        enough for finite scores, since not every CPU's kernel hides a score that isn't a number. A value that isn't one
         becomes the largest there is, which does to its own request what it did itself: it overflows in the products
-        that follow.
+        that follow. So do the values of a key that isn't one.
         """
         if layer not in self._layers:
             self._layers[layer] = (self._room(key), self._room(value))
         keys, values = self._layers[layer]
-        keys.index_copy_(2, slots, _finite(key))
-        values.index_copy_(2, slots, _finite(value))
+        limit = min(_LARGEST_KEY, torch.finfo(key.dtype).max)
+        keys.index_copy_(2, slots, torch.nan_to_num(key, nan=limit).clamp_(-limit, limit))
+        values.index_copy_(2, slots, _finite(value + key.sum(dim=-1, keepdim=True).mul_(0.0)))
         return keys, values
 
     def _room(self, like: torch.Tensor) -> torch.Tensor:

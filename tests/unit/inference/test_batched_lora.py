@@ -12,6 +12,7 @@ from peft import LoraConfig, get_peft_model
 from safetensors.torch import load_file, save_file
 
 from sienn_ray.errors import ArtifactError, EngineError
+from sienn_ray.inference.linear_choice import LinearChoices
 from sienn_ray.inference.lora_weights import CONFIG_FILE, WEIGHTS_FILE, LoraWeights, read_lora
 from sienn_ray.inference.model_runner import ModelRunner, StepRow
 from tests.architectures import random_model
@@ -76,7 +77,7 @@ def test_mixed_batch_equals_each_adapter_alone(
     base = random_model(architecture).eval()
     with torch.inference_mode():
         plain = [base(input_ids=torch.tensor([tokens])).logits[0, -1].float() for tokens in prompts(0)]
-    runner = ModelRunner(base, 1 << 22, 4)
+    runner = ModelRunner(base, 1 << 22, 4, LinearChoices())
     adapters = {name: read(runner, tmp_path / name) for name in configs}
     rows, wanted = [], []
     for number in range(2):
@@ -99,7 +100,7 @@ def test_mixed_batch_equals_each_adapter_alone(
 def test_adapters_with_many_and_with_few_tokens(lengths: tuple[int, ...], tmp_path: Path) -> None:
     kinds = [CONFIGS["plain"], CONFIGS["dora"], CONFIGS["odd r"]]
     models = [adapted("llama", seed, **options) for seed, options in enumerate(kinds)]
-    runner = ModelRunner(random_model("llama"), 1 << 22, 4)
+    runner = ModelRunner(random_model("llama"), 1 << 22, 4, LinearChoices())
     adapters, rows, wanted = {}, [], []
     for number, (model, length) in enumerate(zip(models, lengths, strict=True)):
         folder = tmp_path / str(number)
@@ -117,7 +118,7 @@ def test_adapters_with_many_and_with_few_tokens(lengths: tuple[int, ...], tmp_pa
 def test_numbers_that_are_none_stay_with_their_adapter(lengths: tuple[int, ...], tmp_path: Path) -> None:
     for number in range(3):
         adapted("llama", number, r=8).save_pretrained(tmp_path / str(number), save_embedding_layers=False)
-    runner = ModelRunner(random_model("llama"), 1 << 22, 4)
+    runner = ModelRunner(random_model("llama"), 1 << 22, 4, LinearChoices())
     adapters = {str(number): read(runner, tmp_path / str(number)) for number in range(3)}
     rows = [
         StepRow([5] * length, 0, list(range(20 * number, 20 * number + 20)), str(number), True)
@@ -135,7 +136,7 @@ def test_numbers_that_are_none_stay_with_their_adapter(lengths: tuple[int, ...],
 def test_a_name_that_was_forgotten_may_come_back_with_other_weights(tmp_path: Path) -> None:
     first = save_adapter("llama", tmp_path / "first", 0, r=8)
     second = save_adapter("llama", tmp_path / "second", 1, r=8)
-    runner = ModelRunner(random_model("llama"), 1 << 20, 4)
+    runner = ModelRunner(random_model("llama"), 1 << 20, 4, LinearChoices())
     row = StepRow(prompts(0)[0], 0, [0, 1], "name", True)
     found = runner.step([row], {"name": read(runner, tmp_path / "first")})[0]
     torch.testing.assert_close(found, first[0], atol=TOLERANCE, rtol=1e-4)
@@ -148,7 +149,7 @@ def test_a_name_that_was_forgotten_may_come_back_with_other_weights(tmp_path: Pa
 @pytest.fixture(scope="module")
 def runner() -> ModelRunner:
     """Without adapters."""
-    return ModelRunner(random_model("llama"), 1 << 20, 4)
+    return ModelRunner(random_model("llama"), 1 << 20, 4, LinearChoices())
 
 
 class TestRefused:

@@ -9,6 +9,7 @@ import torch
 from transformers.models.llama.modeling_llama import LlamaRMSNorm
 
 from sienn_ray.inference.decoder_layers import PagedDecoderLayer, replace_layers, rms_norm
+from sienn_ray.inference.linear_choice import LinearChoices
 from sienn_ray.inference.model_runner import ModelRunner, StepRow
 from tests.architectures import ARCHITECTURES, random_model
 
@@ -50,7 +51,7 @@ def test_layers_that_only_look_known_keep_their_own_attention(
         expected = model(input_ids=torch.tensor([tokens]), use_cache=False).logits[0, -1]
     monkeypatch.setattr("sienn_ray.inference.decoder_layers.rms_norm", lambda _: lambda x: x * 0.5)
     with caplog.at_level(logging.WARNING):
-        runner = ModelRunner(model, 1 << 20, 4)
+        runner = ModelRunner(model, 1 << 20, 4, LinearChoices())
     assert "its layers in few calls" in caplog.text
     assert runner.has_cache
     found = runner.step([StepRow(tokens, 0, [0, 1, 2], None, True)], {})[0]

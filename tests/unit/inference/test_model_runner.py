@@ -8,6 +8,7 @@ from transformers import PreTrainedModel
 
 from sienn_ray.errors import EngineError
 from sienn_ray.inference.kv_blocks import BlockPool
+from sienn_ray.inference.linear_choice import LinearChoices
 from sienn_ray.inference.lora_weights import LayerLora, LoraWeights
 from sienn_ray.inference.model_runner import BLOCKS_WITHOUT_CACHE, ModelRunner, StepRow
 from tests.architectures import ARCHITECTURES, random_model
@@ -33,7 +34,7 @@ def test_prompts_in_pieces_and_decoding_rows_together(name: str) -> None:
     model = random_model(name).eval()
     prompts = [prompt(number, length) for number, length in enumerate((3, 11, 8, 17))]
     expected = [[plain(model, tokens + [5] * more) for more in range(3)] for tokens in prompts]
-    runner = ModelRunner(model, 1 << 22, 4)
+    runner = ModelRunner(model, 1 << 22, 4, LinearChoices())
     assert runner.has_cache == (name != "bloom")
     # Others' blocks lie between, so that requests are in several places.
     blocks = [[number + 4 * index for index in range(6)] for number in range(4)]
@@ -56,7 +57,7 @@ def test_a_prompt_and_decoding_rows_in_one_step() -> None:
     model = random_model("llama").eval()
     old, new = prompt(1, 9), prompt(2, 13)
     expected = [plain(model, [*old, 5]), plain(model, new)]
-    runner = ModelRunner(model, 1 << 20, 4)
+    runner = ModelRunner(model, 1 << 20, 4, LinearChoices())
     runner.step([StepRow(old, 0, [0, 1, 2], None, True)], {})
     rows = [StepRow(new, 0, [5, 6, 7, 8], None, True), StepRow([*old, 5], 9, [0, 1, 2], None, True)]
     found = runner.step(rows, {})
@@ -69,7 +70,7 @@ def test_a_shared_beginning_gives_the_same() -> None:
     tokens = prompt(3, 18)
     other = [*tokens[:12], 1, 2, 3]
     expected = plain(model, other)
-    runner = ModelRunner(model, 1 << 20, 4)
+    runner = ModelRunner(model, 1 << 20, 4, LinearChoices())
     pool = BlockPool(runner.num_blocks, 4)
     first = pool.take("base", tokens, 20)
     assert first is not None
@@ -84,12 +85,12 @@ def test_a_shared_beginning_gives_the_same() -> None:
 
 
 def test_no_logits_where_none_are_wanted() -> None:
-    runner = ModelRunner(random_model("llama"), 1 << 20, 4)
+    runner = ModelRunner(random_model("llama"), 1 << 20, 4, LinearChoices())
     assert runner.step([StepRow([1, 2], 0, [0], None, False)], {}).numel() == 0
 
 
 def test_cache_is_as_large_as_it_may_be() -> None:
-    runner = ModelRunner(random_model("llama"), 100_000, 4)
+    runner = ModelRunner(random_model("llama"), 100_000, 4, LinearChoices())
     runner.step([StepRow([1, 2], 0, [0], None, True)], {})
     block_bytes = 4 * 2 * 2 * 2 * 8 * 4  # tokens, layers, keys and values, key heads, head size, float32
     assert runner.num_blocks == 100_000 // block_bytes
@@ -97,14 +98,14 @@ def test_cache_is_as_large_as_it_may_be() -> None:
 
 
 def test_blocks_are_few_where_they_hold_nothing() -> None:
-    runner = ModelRunner(random_model("bloom"), 1 << 30, 4)
+    runner = ModelRunner(random_model("bloom"), 1 << 30, 4, LinearChoices())
     assert not runner.has_cache
     assert runner.num_blocks == BLOCKS_WITHOUT_CACHE
 
 
 def test_no_room_for_a_single_block_is_refused() -> None:
     with pytest.raises(EngineError, match="SIENN_ENGINE_KV_CACHE_BYTES"):
-        ModelRunner(random_model("llama"), 100, 4)
+        ModelRunner(random_model("llama"), 100, 4, LinearChoices())
 
 
 @pytest.mark.parametrize("lengths", [(5, 5, 5), (3, 17, 9, 30), (1, 2, 40)])
@@ -112,7 +113,7 @@ def test_decoding_rows_of_other_lengths_beside_each_other(lengths: tuple[int, ..
     model = random_model("llama").eval()
     prompts = [prompt(number, length) for number, length in enumerate(lengths)]
     expected = [plain(model, [*tokens, 5]) for tokens in prompts]
-    runner = ModelRunner(model, 1 << 22, 4)
+    runner = ModelRunner(model, 1 << 22, 4, LinearChoices())
     # The last one ends where the cache ends, so that nothing lies behind it.
     blocks = [[12 * number + index for index in range(11)] for number in range(len(prompts))]
     last = -(-(lengths[-1] + 1) // 4)
@@ -129,7 +130,7 @@ def test_what_lies_behind_a_request_in_the_cache_does_not_reach_it(bad: float) -
     model = random_model("llama").eval()
     tokens, longer = prompt(1, 9), prompt(2, 25)
     expected = plain(model, [*tokens, 5])
-    runner = ModelRunner(model, 1 << 22, 4)
+    runner = ModelRunner(model, 1 << 22, 4, LinearChoices())
     layer = next(name for name in runner.lora.layers if name.endswith("v_proj"))
     behind = runner.lora.layers[layer]
     ones = LayerLora(torch.ones((1, behind.shape[1])), torch.full((behind.shape[0], 1), bad))
@@ -145,7 +146,7 @@ def test_what_lies_behind_a_request_in_the_cache_does_not_reach_it(bad: float) -
 
 
 def test_a_diverged_adapters_own_logits_are_not_numbers() -> None:
-    runner = ModelRunner(random_model("llama").eval(), 1 << 22, 4)
+    runner = ModelRunner(random_model("llama").eval(), 1 << 22, 4, LinearChoices())
     for name in ("q_proj", "k_proj", "v_proj", "down_proj"):
         layer = next(each for each in runner.lora.layers if each.endswith(name))
         shape = runner.lora.layers[layer].shape
@@ -160,7 +161,7 @@ def test_rows_of_other_lengths_in_half_precision() -> None:
     model = random_model("llama").to(torch.bfloat16).eval()
     prompts = [prompt(number, length) for number, length in enumerate((4, 19, 9))]
     expected = [plain(model, [*tokens, 5]) for tokens in prompts]
-    runner = ModelRunner(model, 1 << 22, 4)
+    runner = ModelRunner(model, 1 << 22, 4, LinearChoices())
     assert runner.has_cache
     blocks = [list(range(8 * number, 8 * number + 8)) for number in range(3)]
     for tokens, own in zip(prompts, blocks, strict=True):

@@ -4,10 +4,12 @@ import pytest
 import torch
 from transformers.pytorch_utils import Conv1D
 
-from sienn_ray.inference import packed_linear
+from sienn_ray.inference.linear_choice import MEASURED_ROWS, Choice, LinearChoices
+from sienn_ray.inference.linear_layouts import available_layouts
 from sienn_ray.inference.packed_linear import PackedLinear, packed
 
 NEEDS_MKL = pytest.mark.skipif(not torch._C.has_mkl, reason="this build of PyTorch comes without MKL")
+NUM_THREADS = 2
 
 
 def conv(in_features: int, out_features: int) -> Conv1D:
@@ -17,34 +19,63 @@ def conv(in_features: int, out_features: int) -> Conv1D:
     return layer
 
 
-@NEEDS_MKL
+def every_choice() -> list[Choice]:
+    """Each layout with each of its products."""
+    weight = torch.zeros(2, 2)
+    return [
+        Choice(name, (product,) * len(MEASURED_ROWS))
+        for name, layout in available_layouts().items()
+        for product in layout(weight, NUM_THREADS).products
+    ]
+
+
+@pytest.fixture
+def threads() -> None:
+    """Products that are cut are there with several threads only."""
+    torch.set_num_threads(NUM_THREADS)
+
+
+@pytest.mark.usefixtures("threads")
 @pytest.mark.parametrize("num_rows", [1, 7, 16, 40, 256, 600])
+@pytest.mark.parametrize("choice", every_choice(), ids=str)
 @pytest.mark.parametrize(
     "layer",
-    [torch.nn.Linear(96, 40, bias=False), torch.nn.Linear(33, 17), conv(24, 50)],
+    [torch.nn.Linear(96, 40, bias=False), torch.nn.Linear(33, 18), conv(24, 50)],
     ids=["without bias", "odd sizes", "Conv1D"],
 )
-def test_products_are_those_of_the_layer(layer: torch.nn.Module, num_rows: int) -> None:
-    ours = packed(layer)
-    assert isinstance(ours, PackedLinear)
-    x = torch.randn(1, num_rows, ours.in_features)
+def test_products_are_those_of_the_layer(layer: torch.nn.Module, choice: Choice, num_rows: int) -> None:
+    weight = layer.weight.t() if isinstance(layer, Conv1D) else layer.weight
     with torch.inference_mode():
+        ours = PackedLinear(weight, layer.bias, choice)
+        x = torch.randn(1, num_rows, ours.in_features)
         torch.testing.assert_close(ours(x), layer(x), rtol=1e-5, atol=1e-5)
+        torch.testing.assert_close(ours(x[0]), layer(x[0]), rtol=1e-5, atol=1e-5)
         # Also of rows that don't lie side by side.
         apart = x.expand(2, -1, -1)
         torch.testing.assert_close(ours(apart), layer(apart.contiguous()), rtol=1e-5, atol=1e-5)
+        # What comes out may be added to: it is nobody else's.
+        assert ours(x[0]).is_contiguous()
 
 
-@NEEDS_MKL
-def test_weight_can_be_had_back_exactly() -> None:
-    layer, other = torch.nn.Linear(33, 17), conv(24, 50)
+@pytest.mark.usefixtures("threads")
+@pytest.mark.parametrize("choice", every_choice(), ids=str)
+def test_weight_can_be_had_back_exactly(choice: Choice) -> None:
+    layer, other = torch.nn.Linear(33, 18), conv(24, 50)
     with torch.inference_mode():
-        ours, of_other = packed(layer), packed(other)
-        assert ours is not None
-        assert of_other is not None
+        ours = PackedLinear(layer.weight, layer.bias, choice)
+        of_other = PackedLinear(other.weight.t(), other.bias, choice)
         assert torch.equal(ours.matrix(), layer.weight)
         assert torch.equal(of_other.matrix(), other.weight.t())
     assert ours.weight.shape == layer.weight.shape
+
+
+@NEEDS_MKL
+@pytest.mark.parametrize("layer", [torch.nn.Linear(33, 17), conv(24, 50)], ids=["Linear", "Conv1D"])
+def test_layers_of_float32_are_packed(layer: torch.nn.Module) -> None:
+    ours = packed(layer, LinearChoices())
+    assert isinstance(ours, PackedLinear)
+    x = torch.randn(3, ours.in_features)
+    torch.testing.assert_close(ours(x), layer(x), rtol=1e-5, atol=1e-5)
 
 
 class Scaled(torch.nn.Linear):
@@ -56,20 +87,4 @@ class Scaled(torch.nn.Linear):
 
 @pytest.mark.parametrize("layer", [torch.nn.Linear(8, 8, dtype=torch.bfloat16), Scaled(8, 8)])
 def test_others_stay_as_they_are(layer: torch.nn.Module) -> None:
-    assert packed(layer) is None
-
-
-def test_weights_that_would_be_wrong_are_not_packed(
-    monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
-) -> None:
-    forward = PackedLinear.forward
-
-    def wrong_for_five_rows(self: PackedLinear, x: torch.Tensor) -> torch.Tensor:
-        return forward(self, x) * (1.001 if len(x) == 5 else 1.0)
-
-    packed_linear._holds_for.cache_clear()
-    monkeypatch.setattr(PackedLinear, "forward", wrong_for_five_rows)
-    assert packed(torch.nn.Linear(8, 8)) is None
-    if torch._C.has_mkl:
-        assert "packed weights of 8 x 8 give wrong products here" in caplog.text
-    packed_linear._holds_for.cache_clear()
+    assert packed(layer, LinearChoices()) is None

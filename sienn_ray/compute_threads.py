@@ -1,0 +1,169 @@
+"""The one thread of a process that computes, so that OpenMP's workers spin between parallel regions.
+
+PyTorch's CPU builds bring GNU's OpenMP (libgomp), which keeps a team of workers for each thread that opens parallel
+regions. While all teams together have no more threads than there are CPUs, a worker that is done with a region spins
+for the next one; with one thread more every worker goes to sleep at once, and each region begins with waking it
+(libgomp's manual on GOMP_SPINCOUNT). A decoding step has some 600 regions. So one thread of a process computes,
+whichever that is, and all others that touch tensors compute with a single OpenMP thread, which opens no team.
+"""
+
+from __future__ import annotations
+
+import os
+import queue
+import resource
+import threading
+from collections.abc import Callable
+from concurrent.futures import Future
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, TypeVar
+
+import torch
+
+_Result = TypeVar("_Result")
+
+# By a part of the file's name. Where several are loaded, the first one loaded has PyTorch's calls.
+_RUNTIMES = {"libgomp": "libgomp", "libiomp5": "libiomp5", "libomp": "libomp"}
+# Parallel regions of a look at how workers wait, and values in each: enough that PyTorch shares them out.
+_LOOK_REGIONS = 200
+_LOOK_VALUES = 1 << 17
+# Workers that sleep do so in every region, those that spin in next to none.
+_MANY_SLEEPS_PER_REGION = 0.5
+
+
+@dataclass(frozen=True)
+class ComputeSetup:
+    """How a process computes, as its computing thread sees it.
+
+    Args:
+        openmp: OpenMP runtimes that are loaded, the one that PyTorch uses first; empty where that can't be told.
+        num_threads: OpenMP threads of the calling thread.
+        is_compute_thread: Whether the calling thread is the one that claimed to compute.
+        wait_policy: `OMP_WAIT_POLICY`, or None for the runtime's own.
+        spin_count: `GOMP_SPINCOUNT`, or None for the runtime's own.
+        sleeps_per_region: Times that a thread of this process went to sleep, over the parallel regions of a short
+            look: about 0 where workers spin, 1 and more where they sleep; None where it can't be told.
+    """
+
+    openmp: tuple[str, ...]
+    num_threads: int
+    is_compute_thread: bool
+    wait_policy: str | None
+    spin_count: str | None
+    sleeps_per_region: float | None
+
+    @property
+    def is_waking_workers(self) -> bool:
+        """Whether every parallel region has to wake its workers."""
+        return self.sleeps_per_region is not None and self.sleeps_per_region >= _MANY_SLEEPS_PER_REGION
+
+    def __str__(self) -> str:
+        runtime = self.openmp[0] if self.openmp else "an unknown OpenMP runtime"
+        waiting = "wake up for each parallel region" if self.is_waking_workers else "spin between parallel regions"
+        return f"{self.num_threads} thread(s) of {runtime}" + (f", which {waiting}" if self.num_threads > 1 else "")
+
+
+_compute_thread_id: int | None = None
+
+
+def usable_cpus() -> int:
+    """CPUs that this process may run on."""
+    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+
+
+def compute_here(num_threads: int) -> None:
+    """Make the calling thread the one that computes in this process.
+
+    Args:
+        num_threads: OpenMP threads, itself included. Ray sets OMP_NUM_THREADS from what an actor reserves, which is 1
+            where it reserves no whole CPU.
+    """
+    global _compute_thread_id
+    _set_threads(num_threads)
+    _compute_thread_id = threading.get_native_id()
+
+
+def compute_alone() -> None:
+    """Have the calling thread compute without workers; for every thread but the computing one."""
+    _set_threads(1)
+
+
+def _set_threads(num_threads: int) -> None:
+    # A thread takes over what was set last, by any thread, at its first look; so look first.
+    torch.get_num_threads()
+    torch.set_num_threads(num_threads)
+
+
+def observe() -> ComputeSetup:
+    """Return how the calling thread computes; takes some milliseconds for a look at how workers wait."""
+    return ComputeSetup(
+        openmp=_openmp_runtimes(),
+        num_threads=torch.get_num_threads(),
+        is_compute_thread=threading.get_native_id() == _compute_thread_id,
+        wait_policy=os.environ.get("OMP_WAIT_POLICY"),
+        spin_count=os.environ.get("GOMP_SPINCOUNT"),
+        sleeps_per_region=_sleeps_per_region(),
+    )
+
+
+def _openmp_runtimes() -> tuple[str, ...]:
+    """Names of the OpenMP libraries in this process, in the order in which the dynamic linker would find them."""
+    try:
+        mapped = [line.split()[-1] for line in Path("/proc/self/maps").read_text().splitlines()]
+    except OSError:
+        return ()
+    names = dict.fromkeys(Path(path).name for path in mapped if path.startswith("/"))
+    found = [kind for name in names for part, kind in _RUNTIMES.items() if name.startswith(part)]
+    # One that isn't PyTorch's own is there to take its place.
+    return tuple(sorted(dict.fromkeys(found), key=lambda kind: kind == "libgomp"))
+
+
+def _sleeps_per_region() -> float | None:
+    if not hasattr(resource, "RUSAGE_SELF"):
+        return None
+    x = torch.ones(_LOOK_VALUES)
+    x.mul_(1.0)  # makes the team
+    before = resource.getrusage(resource.RUSAGE_SELF).ru_nvcsw
+    for _ in range(_LOOK_REGIONS):
+        x.mul_(1.0)
+    return (resource.getrusage(resource.RUSAGE_SELF).ru_nvcsw - before) / _LOOK_REGIONS
+
+
+class ComputeThread:
+    """A daemon thread that is the one that computes in this process, and runs what it is given, one after the other.
+
+    Args:
+        name: Of the thread.
+        num_threads: OpenMP threads, itself included.
+    """
+
+    def __init__(self, name: str, num_threads: int) -> None:
+        self._calls: queue.SimpleQueue[tuple[Future[Any], Callable[[], Any]] | None] = queue.SimpleQueue()
+        self._thread = threading.Thread(target=self._run, args=(num_threads,), name=name, daemon=True)
+        self._thread.start()
+
+    def start(self, call: Callable[[], _Result]) -> Future[_Result]:
+        """Queue a call."""
+        future: Future[_Result] = Future()
+        self._calls.put((future, call))
+        return future
+
+    def run(self, call: Callable[[], _Result]) -> _Result:
+        """Wait for a call's result; what it raises is raised here."""
+        return self.start(call).result()
+
+    def end(self) -> None:
+        """Wait until everything that was queued is done, and end the thread."""
+        self._calls.put(None)
+        self._thread.join()
+
+    def _run(self, num_threads: int) -> None:
+        compute_here(num_threads)
+        while (entry := self._calls.get()) is not None:
+            future, call = entry
+            try:
+                future.set_result(call())
+            except BaseException as error:
+                future.set_exception(error)
+            del entry, future, call  # or their results would stay until the next call

@@ -1,0 +1,110 @@
+"""Each case is a process of its own: what OpenMP runs in is settled for a process once and for all."""
+
+from __future__ import annotations
+
+import json
+import subprocess
+import sys
+from typing import Any
+
+import pytest
+
+from sienn_ray.compute_threads import ComputeThread, compute_alone, observe
+
+NUM_THREADS = 2
+NEEDS_CPUS = pytest.mark.skipif("len(os.sched_getaffinity(0)) < 2", reason="one CPU computes in one thread anyway")
+_PREAMBLE = """
+import dataclasses, json, threading, torch
+from concurrent.futures import ThreadPoolExecutor
+from sienn_ray.compute_threads import ComputeThread, compute_alone, observe
+
+def show(setup):
+    print(json.dumps({**dataclasses.asdict(setup), "is_waking_workers": setup.is_waking_workers}))
+
+def compute():
+    torch.ones(1 << 20).exp()
+
+def in_thread(call):
+    thread = threading.Thread(target=call)
+    thread.start()
+    thread.join()
+"""
+
+
+def seen(program: str) -> dict[str, Any]:
+    """What a program of its own shows."""
+    ended = subprocess.run(
+        [sys.executable, "-c", _PREAMBLE + program], check=True, capture_output=True, text=True, timeout=120
+    )
+    found: dict[str, Any] = json.loads(ended.stdout.splitlines()[-1])
+    return found
+
+
+@NEEDS_CPUS
+def test_workers_spin_for_the_thread_that_computes() -> None:
+    setup = seen(f"""
+engine = ComputeThread("engine", {NUM_THREADS})
+loading = ThreadPoolExecutor(2, initializer=compute_alone)
+for _ in range(8):
+    loading.submit(compute).result()
+    engine.run(compute)
+show(engine.run(observe))
+""")
+    assert setup["openmp"] == ["libgomp"]
+    assert setup["num_threads"] == NUM_THREADS
+    assert setup["is_compute_thread"]
+    assert setup["wait_policy"] is None
+    assert setup["spin_count"] is None
+    assert not setup["is_waking_workers"]
+
+
+@NEEDS_CPUS
+def test_second_thread_with_workers_is_seen_as_the_trouble_it_is() -> None:
+    setup = seen(f"""
+torch.set_num_threads({NUM_THREADS})
+compute()
+engine = ComputeThread("engine", {NUM_THREADS})
+show(engine.run(observe))
+""")
+    assert setup["is_waking_workers"]
+
+
+def test_other_threads_compute_without_workers() -> None:
+    setup = seen(f"""
+engine = ComputeThread("engine", {NUM_THREADS})
+in_thread(lambda: (compute_alone(), show(observe())))
+""")
+    assert setup["num_threads"] == 1
+    assert not setup["is_compute_thread"]
+
+
+def test_computing_thread_keeps_its_number_of_threads_whatever_others_set() -> None:
+    setup = seen(f"""
+engine = ComputeThread("engine", {NUM_THREADS})
+engine.run(lambda: None)
+in_thread(compute_alone)
+torch.set_num_threads(1)
+show(engine.run(observe))
+""")
+    assert setup["num_threads"] == NUM_THREADS
+
+
+class TestComputeThread:
+    def test_calls_run_one_after_the_other_in_one_thread(self) -> None:
+        thread = ComputeThread("compute", 1)
+        setups = [thread.start(observe) for _ in range(2)]
+        assert all(setup.result().is_compute_thread for setup in setups)
+        thread.end()
+        assert not observe().is_compute_thread
+
+    def test_what_a_call_raises_is_raised_where_it_is_waited_for(self) -> None:
+        thread = ComputeThread("compute", 1)
+        with pytest.raises(ZeroDivisionError):
+            thread.run(lambda: 1 // 0)
+        assert thread.run(lambda: 2) == 2
+        thread.end()
+
+
+def test_setup_says_what_it_is() -> None:
+    compute_alone()
+    assert str(observe()).startswith("1 thread(s) of ")
