@@ -26,10 +26,10 @@ _Result = TypeVar("_Result")
 # By a part of the file's name. Where several are loaded, the first one loaded has PyTorch's calls.
 _RUNTIMES = {"libgomp": "libgomp", "libiomp5": "libiomp5", "libomp": "libomp"}
 # Parallel regions of a look at how workers wait, and values in each: enough that PyTorch shares them out.
-_LOOK_REGIONS = 200
+_LOOK_REGIONS = 100
 _LOOK_VALUES = 1 << 17
-# Workers that sleep do so in every region, those that spin in next to none.
-_MANY_SLEEPS_PER_REGION = 0.5
+# While workers spin there is none; with workers to be woken, at least every seventh, however busy the machine is.
+_MANY_SLEEPS_PER_REGION = 0.05
 
 
 @dataclass(frozen=True)
@@ -42,8 +42,9 @@ class ComputeSetup:
         is_compute_thread: Whether the calling thread is the one that claimed to compute.
         wait_policy: `OMP_WAIT_POLICY`, or None for the runtime's own.
         spin_count: `GOMP_SPINCOUNT`, or None for the runtime's own.
-        sleeps_per_region: Times that a thread of this process went to sleep, over the parallel regions of a short
-            look: about 0 where workers spin, 1 and more where they sleep; None where it can't be told.
+        sleeps_per_region: Times that the calling thread went to sleep to wait for its workers, over the parallel
+            regions of a short look: 0 where workers spin, more than a tenth where they sleep; None where it can't be
+            told.
     """
 
     openmp: tuple[str, ...]
@@ -120,14 +121,14 @@ def _openmp_runtimes() -> tuple[str, ...]:
 
 
 def _sleeps_per_region() -> float | None:
-    if not hasattr(resource, "RUSAGE_SELF"):
+    if not hasattr(resource, "RUSAGE_THREAD"):
         return None
     x = torch.ones(_LOOK_VALUES)
     x.mul_(1.0)  # makes the team
-    before = resource.getrusage(resource.RUSAGE_SELF).ru_nvcsw
+    before = resource.getrusage(resource.RUSAGE_THREAD).ru_nvcsw
     for _ in range(_LOOK_REGIONS):
         x.mul_(1.0)
-    return (resource.getrusage(resource.RUSAGE_SELF).ru_nvcsw - before) / _LOOK_REGIONS
+    return (resource.getrusage(resource.RUSAGE_THREAD).ru_nvcsw - before) / _LOOK_REGIONS
 
 
 class ComputeThread:

@@ -71,6 +71,8 @@ def quantized(tensor: torch.Tensor, kind: GGMLQuantizationType) -> Iterator[Arra
     Raises:
         ExportError: llama.cpp's code is needed and missing, or a value doesn't fit the type.
     """
+    from sienn_ray.compute_threads import compute_alone  # brings torch along, which types alone don't need
+
     rows = tensor.reshape(-1, tensor.shape[-1])
     step = max(1, _CHUNK_VALUES // rows.shape[1])
     starts = range(0, len(rows), step)
@@ -78,7 +80,7 @@ def quantized(tensor: torch.Tensor, kind: GGMLQuantizationType) -> Iterator[Arra
     if quantize is _by_llama_cpp:
         _library().ggml_quantize_init(int(kind))  # its tables, before threads share them
     num_threads = min(_MAX_THREADS, os.cpu_count() or 1)
-    with ThreadPoolExecutor(num_threads, thread_name_prefix="quantize") as threads:
+    with ThreadPoolExecutor(num_threads, "quantize", compute_alone) as threads:
         for turn in range(0, len(starts), num_threads):
             yield from threads.map(
                 lambda start: quantize(rows[start : start + step].float().numpy(), kind),

@@ -22,8 +22,10 @@ def run_export(record: ExportRecord, settings: Settings) -> FileEntry:
     Raises:
         SiennError: Why it couldn't be made.
     """
+    from sienn_ray.compute_threads import compute_here, usable_cpus
     from sienn_ray.export.make import ExportRequest, make_export
 
+    compute_here(usable_cpus())
     request = ExportRequest(
         export_id=record.id,
         job_id=record.job_id,

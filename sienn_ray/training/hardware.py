@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-import os
 import resource
 
 import psutil
 import torch
 
+from sienn_ray.compute_threads import compute_here, usable_cpus
 from sienn_ray.training.config import Precision
 
 # What `torch.cpu.get_capabilities` calls instructions for products in bfloat16.
@@ -37,13 +37,9 @@ def _is_fast_at_bfloat16(device: torch.device) -> bool:
 
 
 def use_all_cpus(num_cpus: int) -> int:
-    """Compute with as many threads as this worker has CPUs, and return how many that is.
-
-    Ray sets OMP_NUM_THREADS from what an actor reserves, which is 1 where it reserves a share of a CPU; torch has read
-    it by now.
-    """
-    num_threads = max(1, min(num_cpus, len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else num_cpus))
-    torch.set_num_threads(num_threads)
+    """Have the calling thread compute, with as many threads as this worker has CPUs; returns how many that is."""
+    num_threads = max(1, min(num_cpus, usable_cpus()))
+    compute_here(num_threads)
     return num_threads
 
 

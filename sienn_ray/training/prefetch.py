@@ -9,6 +9,8 @@ from threading import Event, Thread
 from types import TracebackType
 from typing import Generic, TypeVar
 
+from sienn_ray.compute_threads import compute_alone
+
 _Element = TypeVar("_Element")
 _LOOK_S = 0.2
 
@@ -28,6 +30,7 @@ class Prefetched(Iterator[_Element], AbstractContextManager["Prefetched[_Element
         self._thread.start()
 
     def _run(self, source: Iterable[_Element]) -> None:
+        compute_alone()  # its taker is the thread that computes
         try:
             for element in source:
                 if not self._put((element, None)):

@@ -10,6 +10,7 @@ import torch
 from peft import PeftModel
 from transformers import PreTrainedModel
 
+from sienn_ray.compute_threads import observe
 from sienn_ray.training import sharding
 from sienn_ray.training.adapters import add_adapter, is_fused
 from sienn_ray.training.checkpoint import Restored, restore
@@ -112,6 +113,7 @@ def prepare(
         min_micro_batches=min_micro_batches,
         is_length_grouped=not is_packed,
     )
+    setup = observe()
     facts = {
         "method": "dpo" if is_preference else "sft",
         "precision": str(dtype).removeprefix("torch."),
@@ -120,7 +122,9 @@ def prepare(
         "packed": is_packed,
         "gradient_checkpointing": recomputes,
         "sharded": is_sharded,
-        "threads_per_worker": torch.get_num_threads(),
+        "threads_per_worker": setup.num_threads,
+        "openmp_runtime": setup.openmp[0] if setup.openmp else None,
+        "openmp_workers_spin": not setup.is_waking_workers,
         "device": _name_of(worker.device),
         "num_workers": worker.world_size,
     }

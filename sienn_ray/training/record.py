@@ -70,6 +70,8 @@ class ResolvedFacts(_Fields):
     device: str
     gradient_checkpointing: bool = False
     sharded: bool = False
+    openmp_runtime: str | None = None
+    openmp_workers_spin: bool | None = None
 
 
 class Losses(_Fields):

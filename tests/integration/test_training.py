@@ -10,6 +10,8 @@ from typing import Any
 
 import pytest
 
+from sienn_ray.compute_threads import usable_cpus
+from tests.computing import NEEDS_CPUS
 from tests.integration.service import JOB_TIMEOUT_S, ROWS, Service, running_service, wait_for
 
 OPTIONS: dict[str, Any] = {
@@ -114,6 +116,14 @@ def test_everything_to_repeat_a_run_is_with_the_adapter(careful: Service, datase
     assert record["results"]["num_steps"] == NUM_STEPS
     assert {"torch", "transformers", "peft", "ray"} <= record["versions"].keys()
     assert (folder / "README.md").read_text().startswith("---\n")
+
+
+@NEEDS_CPUS
+def test_loop_computes_in_the_one_thread_with_workers_which_spin(undisturbed: Any) -> None:
+    record = json.loads((Path(undisturbed["meta"]["model_path"]) / "training_run.json").read_text())
+    assert record["resolved"]["threads_per_worker"] == usable_cpus()
+    assert record["resolved"]["openmp_runtime"] == "libgomp"
+    assert record["resolved"]["openmp_workers_spin"] is True
 
 
 def test_more_rows_than_a_worker_tokenizes_itself(service: Service) -> None:

@@ -2,47 +2,15 @@
 
 from __future__ import annotations
 
-import json
-import subprocess
-import sys
-from typing import Any
-
 import pytest
 
 from sienn_ray.compute_threads import ComputeThread, compute_alone, observe
-
-NUM_THREADS = 2
-NEEDS_CPUS = pytest.mark.skipif("len(os.sched_getaffinity(0)) < 2", reason="one CPU computes in one thread anyway")
-_PREAMBLE = """
-import dataclasses, json, threading, torch
-from concurrent.futures import ThreadPoolExecutor
-from sienn_ray.compute_threads import ComputeThread, compute_alone, observe
-
-def show(setup):
-    print(json.dumps({**dataclasses.asdict(setup), "is_waking_workers": setup.is_waking_workers}))
-
-def compute():
-    torch.ones(1 << 20).exp()
-
-def in_thread(call):
-    thread = threading.Thread(target=call)
-    thread.start()
-    thread.join()
-"""
-
-
-def seen(program: str) -> dict[str, Any]:
-    """What a program of its own shows."""
-    ended = subprocess.run(
-        [sys.executable, "-c", _PREAMBLE + program], check=True, capture_output=True, text=True, timeout=120
-    )
-    found: dict[str, Any] = json.loads(ended.stdout.splitlines()[-1])
-    return found
+from tests.computing import NEEDS_CPUS, NUM_THREADS, seen
 
 
 @NEEDS_CPUS
 def test_workers_spin_for_the_thread_that_computes() -> None:
-    setup = seen(f"""
+    (setup,) = seen(f"""
 engine = ComputeThread("engine", {NUM_THREADS})
 loading = ThreadPoolExecutor(2, initializer=compute_alone)
 for _ in range(8):
@@ -60,7 +28,7 @@ show(engine.run(observe))
 
 @NEEDS_CPUS
 def test_second_thread_with_workers_is_seen_as_the_trouble_it_is() -> None:
-    setup = seen(f"""
+    (setup,) = seen(f"""
 torch.set_num_threads({NUM_THREADS})
 compute()
 engine = ComputeThread("engine", {NUM_THREADS})
@@ -70,7 +38,7 @@ show(engine.run(observe))
 
 
 def test_other_threads_compute_without_workers() -> None:
-    setup = seen(f"""
+    (setup,) = seen(f"""
 engine = ComputeThread("engine", {NUM_THREADS})
 in_thread(lambda: (compute_alone(), show(observe())))
 """)
@@ -79,7 +47,7 @@ in_thread(lambda: (compute_alone(), show(observe())))
 
 
 def test_computing_thread_keeps_its_number_of_threads_whatever_others_set() -> None:
-    setup = seen(f"""
+    (setup,) = seen(f"""
 engine = ComputeThread("engine", {NUM_THREADS})
 engine.run(lambda: None)
 in_thread(compute_alone)
