@@ -5,14 +5,15 @@ from __future__ import annotations
 import asyncio
 import logging
 import os
-from collections.abc import AsyncGenerator
+from collections.abc import AsyncGenerator, Callable
+from contextlib import aclosing
 
 import ray
 from ray import serve
 from ray.serve import Application
 
 from deployments.metrics_sender import MetricsSender, send_to_tracker
-from deployments.pieces import Pieces
+from deployments.pieces import Pace, Pieces, at_the_end
 from sienn_ray import catalog
 from sienn_ray.errors import EngineError
 from sienn_ray.inference.engine import Engine, GenerationDelta, GenerationRequest, GenerationResult
@@ -44,9 +45,9 @@ class EngineDeployment:
         recorder = Recorder(mirror=RayMirror())
         self._base_model = base_model
         self._step_timeout_s = settings.engine_step_timeout_s
-        self._stream_interval_s = settings.stream_interval_s
-        engine: Engine = BatchingEngine(base_model, settings)
-        self._engine = MeteredEngine(engine, recorder, base_model)
+        engine = BatchingEngine(base_model, settings)
+        self._pace = Pace(settings.stream_interval_s, engine.num_cpus)
+        self._engine: Engine = MeteredEngine(engine, recorder, base_model)
         self._sender = MetricsSender(
             recorder, send_to_tracker, interval_s=settings.metrics_flush_s, before=self._engine.show
         )
@@ -89,11 +90,12 @@ class EngineDeployment:
         Raises:
             SiennError: What the engine says instead.
         """
-        async for delta in self.stream(request):
-            if delta.error is not None:
-                raise delta.error
-            if delta.result is not None:
-                return delta.result
+        async with aclosing(self._deltas(request, at_the_end)) as deltas:
+            async for delta in deltas:
+                if delta.error is not None:
+                    raise delta.error
+                if delta.result is not None:
+                    return delta.result
         raise EngineError("the engine ended without an answer")
 
     async def stream(self, request: GenerationRequest) -> AsyncGenerator[GenerationDelta]:
@@ -102,10 +104,18 @@ class EngineDeployment:
         Raises:
             CapacityError: The queue is full.
         """
+        with self._pace.stream() as interval_s:
+            async with aclosing(self._deltas(request, interval_s)) as deltas:
+                async for delta in deltas:
+                    yield delta
+
+    async def _deltas(
+        self, request: GenerationRequest, interval_s: Callable[[], float]
+    ) -> AsyncGenerator[GenerationDelta]:
         if request.adapter_id is not None:
             await self._hold(request.adapter_id)
         loop = asyncio.get_running_loop()
-        pieces = Pieces(self._stream_interval_s)
+        pieces = Pieces(interval_s)
 
         def listen(delta: GenerationDelta) -> None:
             loop.call_soon_threadsafe(pieces.put, delta)

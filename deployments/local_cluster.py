@@ -33,6 +33,7 @@ _STOP_TIMEOUT_S = 30.0
 # few, and one node of one user needs less of them than a cluster; none of these is an answer that somebody waits for.
 _QUIET = {
     "RAY_SERVE_CONTROL_LOOP_INTERVAL_S": "0.5",
+    "RAY_SERVE_METRICS_EXPORT_INTERVAL_MS": "1000",
     "RAY_LOG_MONITOR_MANY_FILES_THRESHOLD": "0",
     "RAY_DASHBOARD_AGENT_LOOP_MONITOR_INTERVAL_S": "5",
     "RAY_event_stats": "0",

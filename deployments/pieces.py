@@ -3,10 +3,47 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Sequence
-from contextlib import suppress
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager, suppress
 
 from sienn_ray.inference.engine import GenerationDelta
+
+# Pieces a second for each CPU that an engine computes with, of all its streams together. A piece takes some 7 ms of an
+# engine on two CPUs: what other processes take of one CPU, the other one waits for.
+_PIECES_PER_CPU_S = 6.0
+
+
+class Pace:
+    """How often the streams of an engine have a piece: together so seldom that computing goes on.
+
+    Args:
+        interval_s: Seconds between two pieces of each stream at the least; None has the CPUs decide.
+        num_cpus: CPUs that the engine computes with; None where others compute.
+    """
+
+    def __init__(self, interval_s: float | None, num_cpus: int | None) -> None:
+        self._interval_s = interval_s
+        self._num_cpus = num_cpus
+        self._num_streams = 0
+
+    @contextmanager
+    def stream(self) -> Iterator[Callable[[], float]]:
+        """Count a stream while it is open; gives what tells its interval of the moment, in seconds."""
+        self._num_streams += 1
+        try:
+            yield self._now_s
+        finally:
+            self._num_streams -= 1
+
+    def _now_s(self) -> float:
+        if self._interval_s is not None:
+            return self._interval_s
+        return 0.0 if self._num_cpus is None else self._num_streams / (_PIECES_PER_CPU_S * self._num_cpus)
+
+
+def at_the_end() -> float:
+    """The interval of an answer that is wanted whole."""
+    return float("inf")
 
 
 class Pieces:
@@ -16,10 +53,11 @@ class Pieces:
     up at once, and one that isn't may have pieces held back to become fewer.
 
     Args:
-        interval_s: Seconds between two pieces at the least; neither the first nor the end of the answer waits.
+        interval_s: Tells the seconds between two pieces at the least; neither the first nor the end of the answer
+            waits.
     """
 
-    def __init__(self, interval_s: float) -> None:
+    def __init__(self, interval_s: Callable[[], float]) -> None:
         self._interval_s = interval_s
         self._waiting: list[GenerationDelta] = []
         self._has_come = asyncio.Event()
@@ -40,8 +78,8 @@ class Pieces:
         early_s = self._due_at - loop.time()
         if early_s > 0:
             with suppress(TimeoutError):
-                await asyncio.wait_for(self._has_ended.wait(), early_s)
-        self._due_at = loop.time() + self._interval_s
+                await asyncio.wait_for(self._has_ended.wait(), None if early_s == float("inf") else early_s)
+        self._due_at = loop.time() + self._interval_s()
         come, self._waiting = self._waiting, []
         self._has_come.clear()
         return _joined(come)

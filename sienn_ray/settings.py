@@ -131,11 +131,11 @@ class Settings(BaseSettings):
     )
     engine_start_timeout_s: float = Field(300.0, gt=0, description="Longest wait for an engine to load its base model.")
     generation_timeout_s: float = Field(300.0, gt=0, description="Longest time for one answer, waiting included.")
-    stream_interval_s: float = Field(
-        0.0,
+    stream_interval_s: float | None = Field(
+        None,
         ge=0,
-        description="Seconds between two pieces of a streamed answer at the least; 0 sends each token as it comes, "
-        "which takes CPU.",
+        description="Seconds between two pieces of a streamed answer at the least; 0 sends each token as it comes. By "
+        "default that is so on a GPU, while an engine on CPUs has at most six pieces a second for each of them.",
     )
     hub_timeout_s: float = Field(
         5.0, gt=0, description="Longest wait for an answer of the model hub when a job is submitted."

@@ -79,12 +79,12 @@ class BatchingEngine:
         self._settings = settings
         self._storage = Storage(settings.storage_url)
         folder = local_folder(base_model, settings)
-        device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
+        self._device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
         self._tokenizer = load_tokenizer(folder)
         # It loads the model as well: a second thread with OpenMP workers would have all of them sleep between products.
         self._thread = ComputeThread("engine", int(settings.engine_num_cpus) or usable_cpus())
         try:
-            model, self._runner = self._thread.run(lambda: _loaded(folder, device, settings))
+            model, self._runner = self._thread.run(lambda: _loaded(folder, self._device, settings))
         except BaseException:
             self._thread.end()
             raise
@@ -118,6 +118,11 @@ class BatchingEngine:
         self.compute_setup = self._thread.run(observe)
         logger.info("the engine of %s computes with %s", base_model, self.compute_setup)
         self._thread.start(self._run)
+
+    @property
+    def num_cpus(self) -> int | None:
+        """CPUs that it computes with; None on a GPU."""
+        return self.compute_setup.num_threads if self._device.type == "cpu" else None
 
     @property
     def num_adapters(self) -> int:

@@ -1,8 +1,12 @@
 from __future__ import annotations
 
 import asyncio
+from collections.abc import Callable
+from contextlib import ExitStack
 
-from deployments.pieces import Pieces
+import pytest
+
+from deployments.pieces import Pace, Pieces, at_the_end
 from sienn_ray.errors import EngineError
 from sienn_ray.inference.engine import GenerationDelta, TokenLogprob
 
@@ -19,7 +23,7 @@ def texts(*deltas: GenerationDelta) -> list[str]:
 
 def test_each_piece_is_given_as_it_comes() -> None:
     async def scenario() -> None:
-        pieces = Pieces(0.0)
+        pieces = Pieces(lambda: 0.0)
         pieces.put(delta("a"))
         assert await pieces.next() == delta("a")
         waiting = asyncio.ensure_future(pieces.next())
@@ -33,7 +37,7 @@ def test_each_piece_is_given_as_it_comes() -> None:
 
 def test_what_came_in_the_meantime_is_one_piece() -> None:
     async def scenario() -> None:
-        pieces = Pieces(0.0)
+        pieces = Pieces(lambda: 0.0)
         for text in ("a", "b", "c"):
             pieces.put(delta(text))
         piece = await pieces.next()
@@ -44,9 +48,12 @@ def test_what_came_in_the_meantime_is_one_piece() -> None:
     asyncio.run(scenario())
 
 
-def test_pieces_within_the_interval_are_held_back_and_its_end_is_not_waited_for_at_the_last() -> None:
+@pytest.mark.parametrize("interval_s", [lambda: LONG_S, at_the_end])
+def test_pieces_within_the_interval_are_held_back_and_its_end_is_not_waited_for_at_the_last(
+    interval_s: Callable[[], float],
+) -> None:
     async def scenario() -> None:
-        pieces = Pieces(LONG_S)
+        pieces = Pieces(interval_s)
         pieces.put(delta("a"))
         assert texts(await pieces.next()) == ["a"]  # the first one doesn't wait
         pieces.put(delta("b"))
@@ -64,10 +71,35 @@ def test_pieces_within_the_interval_are_held_back_and_its_end_is_not_waited_for_
 
 def test_a_piece_comes_when_the_interval_is_over() -> None:
     async def scenario() -> None:
-        pieces = Pieces(0.01)
+        pieces = Pieces(lambda: 0.01)
         pieces.put(delta("a"))
         await pieces.next()
         pieces.put(delta("b"))
         assert texts(await asyncio.wait_for(pieces.next(), 60.0)) == ["b"]
 
     asyncio.run(scenario())
+
+
+class TestPace:
+    @pytest.mark.parametrize(("num_streams", "interval_s"), [(1, 1 / 12), (12, 1.0), (24, 2.0)])
+    def test_streams_on_cpus_share_what_pieces_there_are(self, num_streams: int, interval_s: float) -> None:
+        pace = Pace(None, num_cpus=2)
+        with ExitStack() as stack:
+            intervals = [stack.enter_context(pace.stream()) for _ in range(num_streams)]
+            assert [each() for each in intervals] == [pytest.approx(interval_s)] * num_streams
+
+    def test_those_that_have_ended_take_none(self) -> None:
+        pace = Pace(None, num_cpus=1)
+        with pace.stream() as interval_s:
+            with pace.stream():
+                assert interval_s() == pytest.approx(2 / 6)
+            assert interval_s() == pytest.approx(1 / 6)
+
+    @pytest.mark.parametrize("num_cpus", [None, 2])
+    def test_an_interval_that_was_chosen_holds(self, num_cpus: int | None) -> None:
+        with Pace(0.5, num_cpus).stream() as interval_s:
+            assert interval_s() == 0.5
+
+    def test_each_token_comes_at_once_where_no_cpu_computes(self) -> None:
+        with Pace(None, num_cpus=None).stream() as interval_s:
+            assert interval_s() == 0.0
