@@ -9,22 +9,22 @@ whichever that is, and all others that touch tensors compute with a single OpenM
 
 from __future__ import annotations
 
+import ctypes
 import os
 import queue
+import re
 import resource
 import threading
 from collections.abc import Callable
 from concurrent.futures import Future
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import Any, ClassVar, TypeVar
 
 import torch
 
 _Result = TypeVar("_Result")
 
-# By a part of the file's name. Where several are loaded, the first one loaded has PyTorch's calls.
-_RUNTIMES = {"libgomp": "libgomp", "libiomp5": "libiomp5", "libomp": "libomp"}
 # Parallel regions of a look at how workers wait, and values in each: enough that PyTorch shares them out.
 _LOOK_REGIONS = 100
 _LOOK_VALUES = 1 << 17
@@ -37,7 +37,7 @@ class ComputeSetup:
     """How a process computes, as its computing thread sees it.
 
     Args:
-        openmp: OpenMP runtimes that are loaded, the one that PyTorch uses first; empty where that can't be told.
+        openmp: OpenMP runtime that PyTorch uses, such as `libgomp`; None where that can't be told.
         num_threads: OpenMP threads of the calling thread.
         is_compute_thread: Whether the calling thread is the one that claimed to compute.
         wait_policy: `OMP_WAIT_POLICY`, or None for the runtime's own.
@@ -47,7 +47,7 @@ class ComputeSetup:
             told.
     """
 
-    openmp: tuple[str, ...]
+    openmp: str | None
     num_threads: int
     is_compute_thread: bool
     wait_policy: str | None
@@ -60,7 +60,7 @@ class ComputeSetup:
         return self.sleeps_per_region is not None and self.sleeps_per_region >= _MANY_SLEEPS_PER_REGION
 
     def __str__(self) -> str:
-        runtime = self.openmp[0] if self.openmp else "an unknown OpenMP runtime"
+        runtime = self.openmp or "an unknown OpenMP runtime"
         waiting = "wake up for each parallel region" if self.is_waking_workers else "spin between parallel regions"
         return f"{self.num_threads} thread(s) of {runtime}" + (f", which {waiting}" if self.num_threads > 1 else "")
 
@@ -99,7 +99,7 @@ def _set_threads(num_threads: int) -> None:
 def observe() -> ComputeSetup:
     """Return how the calling thread computes; takes some milliseconds for a look at how workers wait."""
     return ComputeSetup(
-        openmp=_openmp_runtimes(),
+        openmp=_openmp_runtime(),
         num_threads=torch.get_num_threads(),
         is_compute_thread=threading.get_native_id() == _compute_thread_id,
         wait_policy=os.environ.get("OMP_WAIT_POLICY"),
@@ -108,16 +108,26 @@ def observe() -> ComputeSetup:
     )
 
 
-def _openmp_runtimes() -> tuple[str, ...]:
-    """Names of the OpenMP libraries in this process, in the order in which the dynamic linker would find them."""
+class _SymbolInfo(ctypes.Structure):
+    """`Dl_info` of dladdr(3)."""
+
+    _fields_: ClassVar = [
+        ("file", ctypes.c_char_p),
+        ("base", ctypes.c_void_p),
+        ("symbol", ctypes.c_char_p),
+        ("address", ctypes.c_void_p),
+    ]
+
+
+def _openmp_runtime() -> str | None:
+    """Name of the library that answers PyTorch's calls of OpenMP, up to the first dot or dash."""
     try:
-        mapped = [line.split()[-1] for line in Path("/proc/self/maps").read_text().splitlines()]
-    except OSError:
-        return ()
-    names = dict.fromkeys(Path(path).name for path in mapped if path.startswith("/"))
-    found = [kind for name in names for part, kind in _RUNTIMES.items() if name.startswith(part)]
-    # One that isn't PyTorch's own is there to take its place.
-    return tuple(sorted(dict.fromkeys(found), key=lambda kind: kind == "libgomp"))
+        process = ctypes.CDLL(None)
+        info = _SymbolInfo()
+        process.dladdr(ctypes.cast(process.omp_get_max_threads, ctypes.c_void_p), ctypes.byref(info))
+    except (AttributeError, OSError, TypeError):
+        return None
+    return re.split(r"[.-]", Path(info.file.decode()).name)[0] if info.file else None
 
 
 def _sleeps_per_region() -> float | None:

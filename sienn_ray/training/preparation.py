@@ -123,7 +123,7 @@ def prepare(
         "gradient_checkpointing": recomputes,
         "sharded": is_sharded,
         "threads_per_worker": setup.num_threads,
-        "openmp_runtime": setup.openmp[0] if setup.openmp else None,
+        "openmp_runtime": setup.openmp,
         "openmp_workers_spin": not setup.is_waking_workers,
         "device": _name_of(worker.device),
         "num_workers": worker.world_size,

@@ -2,7 +2,11 @@
 
 from __future__ import annotations
 
+import shutil
+from pathlib import Path
+
 import pytest
+import torch
 
 from sienn_ray.compute_threads import ComputeThread, compute_alone, observe
 from tests.computing import NEEDS_CPUS, NUM_THREADS, seen
@@ -18,7 +22,7 @@ for _ in range(8):
     engine.run(compute)
 show(engine.run(observe))
 """)
-    assert setup["openmp"] == ["libgomp"]
+    assert setup["openmp"] == "libgomp"
     assert setup["num_threads"] == NUM_THREADS
     assert setup["is_compute_thread"]
     assert setup["wait_policy"] is None
@@ -35,6 +39,15 @@ engine = ComputeThread("engine", {NUM_THREADS})
 show(engine.run(observe))
 """)
     assert setup["is_waking_workers"]
+
+
+def test_runtime_that_takes_the_place_of_pytorchs_is_named(tmp_path: Path) -> None:
+    """A copy of PyTorch's own under another name, loaded first, as another vendor's is."""
+    own = next((Path(torch.__file__).parents[1]).glob("torch*/**/libgomp*"))
+    other = tmp_path / "libother.so.1"
+    shutil.copy(own, other)
+    (setup,) = seen("show(observe())", LD_PRELOAD=str(other))
+    assert setup["openmp"] == "libother"
 
 
 def test_other_threads_compute_without_workers() -> None:

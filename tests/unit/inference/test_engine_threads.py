@@ -61,6 +61,6 @@ def test_engine_computes_in_the_one_thread_with_workers_which_spin(tiny_model_fo
     assert len(setups) == 4
     for setup in setups:
         assert setup["is_compute_thread"]
-        assert setup["openmp"] == ["libgomp"]
+        assert setup["openmp"] == "libgomp"
         assert setup["num_threads"] == usable_cpus()
         assert not setup["is_waking_workers"]
