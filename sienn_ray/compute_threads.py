@@ -15,6 +15,7 @@ import queue
 import re
 import resource
 import threading
+import time
 from collections.abc import Callable
 from concurrent.futures import Future
 from dataclasses import dataclass
@@ -30,6 +31,12 @@ _LOOK_REGIONS = 100
 _LOOK_VALUES = 1 << 17
 # While workers spin there is none; with workers to be woken, at least every seventh, however busy the machine is.
 _MANY_SLEEPS_PER_REGION = 0.05
+
+# Of the time between two looks that the computing thread waited for a CPU. Another process that computes takes half of
+# it, the processes around an engine that answers through HTTP a tenth.
+_WAIT_SHARE_TO_SLEEP = 0.25
+_WAIT_SHARE_TO_SPIN = 0.1
+_LOOK_INTERVAL_S = 1.0
 
 
 @dataclass(frozen=True)
@@ -139,6 +146,87 @@ def _sleeps_per_region() -> float | None:
     for _ in range(_LOOK_REGIONS):
         x.mul_(1.0)
     return (resource.getrusage(resource.RUSAGE_THREAD).ru_nvcsw - before) / _LOOK_REGIONS
+
+
+class SpinControl:
+    """Has the workers of the computing thread sleep, rather than spin, while other processes want the same CPUs.
+
+    A worker that spins takes a CPU's time from whoever else could use it, another process in the same state included:
+    on two CPUs, serving beside training took more than twice as long for it. How long the computing thread had to wait
+    for a CPU is what the kernel counts (`schedstat`). What libgomp does is settled by how many threads it counts, so a
+    parked thread with a team of its own has workers sleep, and its end has them spin again.
+
+    Args:
+        wait_s: Gives the seconds that the calling thread has waited for a CPU so far, or None where nobody counts.
+        clock: Gives seconds.
+    """
+
+    def __init__(
+        self, wait_s: Callable[[], float | None] | None = None, clock: Callable[[], float] = time.monotonic
+    ) -> None:
+        self._wait_s = wait_s or cpu_wait_s
+        self._clock = clock
+        self._since: tuple[float, float] | None = None
+        self._parked: _ParkedTeam | None = None
+
+    @property
+    def is_sleeping(self) -> bool:
+        """Whether workers sleep."""
+        return self._parked is not None
+
+    def look(self) -> None:
+        """Look how it stands, now and then; to be called by the computing thread between two steps."""
+        now_s = self._clock()
+        if self._since is not None and now_s - self._since[0] < _LOOK_INTERVAL_S:
+            return
+        wait_s = self._wait_s()
+        if wait_s is None:
+            return
+        before, self._since = self._since, (now_s, wait_s)
+        if before is None:
+            return
+        share = (wait_s - before[1]) / (now_s - before[0])
+        if share > _WAIT_SHARE_TO_SLEEP and self._parked is None:
+            self._parked = _ParkedTeam()
+        elif share < _WAIT_SHARE_TO_SPIN and self._parked is not None:
+            self.end()
+
+    def end(self) -> None:
+        """Have workers spin again."""
+        if self._parked is not None:
+            self._parked.end()
+            self._parked = None
+
+
+class _ParkedTeam:
+    """A thread that has a team, and does nothing."""
+
+    def __init__(self) -> None:
+        # One thread more, in all, than there are CPUs.
+        num_threads = usable_cpus() - torch.get_num_threads() + 2
+        self._is_over = threading.Event()
+        is_there = threading.Event()
+        self._thread = threading.Thread(target=self._run, args=(num_threads, is_there), name="parked", daemon=True)
+        self._thread.start()
+        is_there.wait()
+
+    def end(self) -> None:
+        self._is_over.set()
+        self._thread.join()
+
+    def _run(self, num_threads: int, is_there: threading.Event) -> None:
+        _set_threads(num_threads)
+        torch.ones(_LOOK_VALUES).mul_(1.0)
+        is_there.set()
+        self._is_over.wait()
+
+
+def cpu_wait_s() -> float | None:
+    """Seconds that the calling thread was ready to run and had no CPU; None where the kernel doesn't say."""
+    try:
+        return int(Path("/proc/thread-self/schedstat").read_text().split()[1]) / 1e9
+    except (OSError, ValueError, IndexError):
+        return None
 
 
 class ComputeThread:

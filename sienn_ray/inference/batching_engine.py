@@ -17,7 +17,7 @@ import torch
 from transformers import PreTrainedModel
 
 from sienn_ray.base_model import load_causal_lm, load_tokenizer, local_folder
-from sienn_ray.compute_threads import ComputeThread, compute_alone, observe, usable_cpus
+from sienn_ray.compute_threads import ComputeThread, SpinControl, compute_alone, observe, usable_cpus
 from sienn_ray.datasets.prompt import FILE_NAME as PROMPT_FORMAT_FILE
 from sienn_ray.datasets.prompt import PromptFormat
 from sienn_ray.datasets.tokenization import encode
@@ -260,12 +260,15 @@ class BatchingEngine:
     # The thread that computes.
 
     def _run(self) -> None:
+        spin = SpinControl()
         while not self._is_closed:
             self._take_prepared(is_idle=not self._running and not len(self._waiting))
             self._drop_those_nobody_waits_for()
             self._admit()
             if self._running:
                 self._step()
+                spin.look()
+        spin.end()
 
     def _take_prepared(self, *, is_idle: bool) -> None:
         with suppress(queue.Empty):

@@ -13,6 +13,7 @@ from pathlib import Path
 import torch
 from transformers import PreTrainedModel
 
+from sienn_ray.compute_threads import SpinControl
 from sienn_ray.datasets.token_stream import Share
 from sienn_ray.errors import FailureReason, InvalidDatasetError, TrainingError
 from sienn_ray.training import checkpoint
@@ -112,6 +113,7 @@ class FineTune:
             first_seconds=state.train_seconds,
             interval_s=spec.settings.report_interval_s,
         )
+        spin = SpinControl()
         keeper = _Keeper(self._worker, learner, optimizer, spec.settings.checkpoint_interval_s)
         began = time.monotonic() - state.elapsed_s
 
@@ -132,6 +134,7 @@ class FineTune:
                 _check_finite("gradient's norm", float(norm), step + 1, config)
                 optimizer.step()
             optimizer.zero_grad(set_to_none=True)
+            spin.look()
 
             state.steps_done = step + 1
             state.tokens_done += loss.num_tokens
@@ -172,6 +175,7 @@ class FineTune:
                 keeper.save(state, self._best_weights)
             if wishes.is_pause and not state.is_done:
                 break
+        spin.end()
         return LoopResult(
             is_paused=not state.is_done,
             facts=learner.facts,

@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import shutil
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
 import torch
 
-from sienn_ray.compute_threads import ComputeThread, compute_alone, observe
+from sienn_ray.compute_threads import ComputeThread, SpinControl, compute_alone, cpu_wait_s, observe
 from tests.computing import NEEDS_CPUS, NUM_THREADS, seen
 
 
@@ -89,3 +90,69 @@ class TestComputeThread:
 def test_setup_says_what_it_is() -> None:
     compute_alone()
     assert str(observe()).startswith("1 thread(s) of ")
+
+
+class Machine:
+    """A clock, and how long the thread has waited for a CPU."""
+
+    def __init__(self) -> None:
+        self.now_s = 100.0
+        self.waited_s: float | None = 5.0
+        self.control = SpinControl(lambda: self.waited_s, lambda: self.now_s)
+        self.control.look()
+
+    def go_on(self, seconds: float, waited_s: float) -> bool:
+        """Let some time pass, of which the thread waits a part; gives whether workers sleep then."""
+        self.now_s += seconds
+        if self.waited_s is not None:
+            self.waited_s += waited_s
+        self.control.look()
+        return self.control.is_sleeping
+
+
+@pytest.fixture
+def machine() -> Iterator[Machine]:
+    before = torch.get_num_threads()
+    machine = Machine()
+    yield machine
+    machine.control.end()
+    torch.set_num_threads(before)
+
+
+class TestSpinControl:
+    def test_workers_sleep_while_others_want_the_cpus(self, machine: Machine) -> None:
+        assert not machine.go_on(2.0, 0.1)
+        assert machine.go_on(2.0, 1.0)
+        assert machine.go_on(2.0, 0.3)  # between the two limits it stays as it is
+        assert not machine.go_on(2.0, 0.1)
+        assert not machine.go_on(2.0, 0.3)
+
+    def test_a_moment_says_nothing(self, machine: Machine) -> None:
+        assert not machine.go_on(0.2, 0.2)
+        assert not machine.go_on(1.8, 0.0)
+
+    def test_nothing_is_done_where_the_kernel_does_not_count(self, machine: Machine) -> None:
+        machine.waited_s = None
+        assert not machine.go_on(2.0, 2.0)
+
+    def test_the_kernel_counts_here(self) -> None:
+        waited_s = cpu_wait_s()
+        assert waited_s is not None
+        assert waited_s >= 0.0
+
+    @NEEDS_CPUS
+    def test_workers_really_sleep_and_spin_again(self) -> None:
+        setups = seen("""
+import os
+from sienn_ray.compute_threads import SpinControl, compute_here
+
+compute_here(len(os.sched_getaffinity(0)))
+moments = iter([(0.0, 0.0), (2.0, 1.0), (4.0, 1.0)])
+now = None
+control = SpinControl(lambda: now[1], lambda: now[0])
+for now in moments:
+    control.look()
+    show(observe())
+""")
+        assert [setup["is_waking_workers"] for setup in setups] == [False, True, False]
+        assert len({setup["num_threads"] for setup in setups}) == 1
