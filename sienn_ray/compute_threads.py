@@ -26,8 +26,10 @@ import torch
 
 _Result = TypeVar("_Result")
 
-# Parallel regions of a look at how workers wait, and values in each: enough that PyTorch shares them out.
-_LOOK_REGIONS = 100
+# Looks at how workers wait, of which the calmest counts: a CPU that another process has lets a worker fall asleep.
+_LOOKS = 3
+# Parallel regions of a look, and values in each: enough that PyTorch shares them out.
+_LOOK_REGIONS = 50
 _LOOK_VALUES = 1 << 17
 # While workers spin there is none; with workers to be woken, at least every seventh, however busy the machine is.
 _MANY_SLEEPS_PER_REGION = 0.05
@@ -142,10 +144,13 @@ def _sleeps_per_region() -> float | None:
         return None
     x = torch.ones(_LOOK_VALUES)
     x.mul_(1.0)  # makes the team
-    before = resource.getrusage(resource.RUSAGE_THREAD).ru_nvcsw
-    for _ in range(_LOOK_REGIONS):
-        x.mul_(1.0)
-    return (resource.getrusage(resource.RUSAGE_THREAD).ru_nvcsw - before) / _LOOK_REGIONS
+    found = []
+    for _ in range(_LOOKS):
+        before = resource.getrusage(resource.RUSAGE_THREAD).ru_nvcsw
+        for _ in range(_LOOK_REGIONS):
+            x.mul_(1.0)
+        found.append((resource.getrusage(resource.RUSAGE_THREAD).ru_nvcsw - before) / _LOOK_REGIONS)
+    return min(found)
 
 
 class SpinControl:
