@@ -261,6 +261,15 @@ class BatchingEngine:
 
     def _run(self) -> None:
         spin = SpinControl()
+        try:
+            self._run_until_closed(spin)
+        except Exception:
+            logger.critical("the engine of %s has ended", self.base_model, exc_info=True)  # nobody waits for this call
+            raise
+        finally:
+            spin.end()
+
+    def _run_until_closed(self, spin: SpinControl) -> None:
         while not self._is_closed:
             self._take_prepared(is_idle=not self._running and not len(self._waiting))
             self._drop_those_nobody_waits_for()
@@ -268,7 +277,6 @@ class BatchingEngine:
             if self._running:
                 self._step()
                 spin.look()
-        spin.end()
 
     def _take_prepared(self, *, is_idle: bool) -> None:
         with suppress(queue.Empty):

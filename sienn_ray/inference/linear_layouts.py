@@ -54,11 +54,11 @@ class PlainLayout:
 
 
 class MklLayout:
-    """Packed by MKL for one number of rows and used for all, which isn't promised to give the right products."""
+    """Packed by MKL for one number of rows and used for all, which isn't promised to give right products."""
 
     def __init__(self, weight: torch.Tensor, num_threads: int) -> None:  # noqa: ARG002
         rows = _MKL_ROWS_IF_NARROW if weight.shape[0] < _NARROW else _MKL_ROWS
-        self._packed = torch.ops.mkl._mkl_reorder_linear_weight(weight.contiguous(), rows)
+        self._packed = torch.ops.mkl._mkl_reorder_linear_weight(weight, rows)
         # The operator wants the weight as well, for numbers of rows that it wasn't packed for, and looks at its shape.
         self.weight = weight.new_zeros((1, 1)).expand(weight.shape)
         self.products: Mapping[str, Product] = {"packed": self._product}
@@ -72,7 +72,7 @@ class OneDnnLayout:
     """Packed by oneDNN."""
 
     def __init__(self, weight: torch.Tensor, num_threads: int) -> None:  # noqa: ARG002
-        self._packed = torch.ops.mkldnn._reorder_linear_weight(weight.contiguous(), _ONEDNN_ROWS)
+        self._packed = torch.ops.mkldnn._reorder_linear_weight(weight, _ONEDNN_ROWS)
         self.weight = weight.new_zeros((1, 1)).expand(weight.shape)
         self.products: Mapping[str, Product] = {"packed": self._product}
 

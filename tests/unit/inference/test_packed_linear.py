@@ -1,5 +1,7 @@
 from __future__ import annotations
 
+from collections.abc import Iterator
+
 import pytest
 import torch
 from transformers.pytorch_utils import Conv1D
@@ -30,9 +32,12 @@ def every_choice() -> list[Choice]:
 
 
 @pytest.fixture
-def threads() -> None:
+def threads() -> Iterator[None]:
     """Products that are cut are there with several threads only."""
+    before = torch.get_num_threads()
     torch.set_num_threads(NUM_THREADS)
+    yield
+    torch.set_num_threads(before)
 
 
 @pytest.mark.usefixtures("threads")
