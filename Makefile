@@ -5,6 +5,9 @@ VENV ?= .venv
 CONSTRAINTS ?= -c constraints.txt
 BIN := $(VENV)/bin
 INSTALLED := $(VENV)/.installed
+# Side by side, and with one computing thread each: the models are small, and threads of several processes would only wait
+# for each other.
+SIDE_BY_SIDE := OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n logical --dist loadfile
 
 .PHONY: install demo serve test unit check format bench clean
 
@@ -24,10 +27,12 @@ serve: install
 	@exec $(BIN)/python -m deployments.local
 
 test: check
-	$(BIN)/python -m pytest -m 'integration or not integration'
+	$(SIDE_BY_SIDE) -m 'not integration and not alone'
+	$(BIN)/python -m pytest -m 'integration or alone'
 
 unit: install
-	$(BIN)/python -m pytest tests/unit
+	$(SIDE_BY_SIDE) -m 'not integration and not alone'
+	$(BIN)/python -m pytest -m alone
 
 check: install
 	$(BIN)/ruff check .

@@ -12,6 +12,8 @@ import torch
 from sienn_ray.compute_threads import ComputeThread, SpinControl, compute_alone, cpu_wait_s, observe
 from tests.computing import NEEDS_CPUS, NUM_THREADS, seen
 
+pytestmark = pytest.mark.alone
+
 
 @NEEDS_CPUS
 def test_workers_spin_for_the_thread_that_computes() -> None:

@@ -112,7 +112,7 @@ REFUSED: dict[str, tuple[bytes, str, str]] = {
     "half a surrogate pair": (b'{"text": "\\ud83e"}', "jsonl", "line 1: column 'text' has half of a surrogate pair"),
     "ZIP": (zipped(), "csv", "line 1: the content is a ZIP archive (or an Excel workbook); save the data as CSV"),
     "Parquet": (parquet(), "csv", "line 1: the content is a Parquet file; save the data as CSV, JSON or JSONL text"),
-    "gzip": (gzip.compress(TEXT.encode()), "jsonl", "line 1: the content is a gzip file"),
+    "gzip": (gzip.compress(TEXT.encode(), mtime=0), "jsonl", "line 1: the content is a gzip file"),
     "Excel": (b"\xd0\xcf\x11\xe0\xa1\xb1\x1a\xe1" + bytes(512), "csv", "line 1: the content is an old Excel workbook"),
     "other extension": (TEXT.encode(), "exe", "the extension '.exe' is not accepted; use one of .csv, .json, .jsonl"),
     "a line of 50 MB": (b"text\na\n" + b"x" * 50_000_000, "csv", "line 3: the line is longer than 4,194,304 bytes"),

@@ -219,7 +219,7 @@ GOOD_ROW = {".csv": b"text\nx\n", ".json": b'[{"text": "x"},\n', ".jsonl": b'{"t
         (b"\xfe\xff\0t", "line 1: the content is UTF-16 text"),
         ("text".encode("utf-16-le"), "line 1: byte 0x00 at offset 1 is not text, perhaps UTF-16; save the file as"),
         (b"PK\x03\x04rest", "line 1: the content is a ZIP archive (or an Excel workbook); save the data as CSV"),
-        (gzip.compress(b"text\nx\n"), "line 1: the content is a gzip file"),
+        (gzip.compress(b"text\nx\n", mtime=0), "line 1: the content is a gzip file"),
         (b"PAR1\x15\x04", "line 1: the content is a Parquet file"),
         (b"", "the file is empty"),
     ],

@@ -84,7 +84,7 @@ class TestEachEpoch:
             assert position == order.num_rows
 
 
-@pytest.mark.parametrize("name", SHAPES.keys() - {"none"})
+@pytest.mark.parametrize("name", [name for name in SHAPES if name != "none"])
 class TestShuffling:
     def test_same_seed_same_order(self, name: str) -> None:
         assert epoch_rows(order_of(name, 5), 2) == epoch_rows(order_of(name, 5), 2)

@@ -1,6 +1,10 @@
 from __future__ import annotations
 
+import pytest
+
 from tests.computing import NEEDS_CPUS, NUM_THREADS, seen
+
+pytestmark = pytest.mark.alone
 
 
 @NEEDS_CPUS

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from pathlib import Path
 
+import pytest
 import torch
 
 from sienn_ray.base_model import load_causal_lm, load_tokenizer
@@ -16,6 +17,8 @@ from sienn_ray.training.adapters import add_adapter
 from sienn_ray.training.config import TrainingConfig
 from tests.computing import NEEDS_CPUS, seen
 from tests.tiny_model import TINY_ID, add_to_hub_cache
+
+pytestmark = pytest.mark.alone
 
 # Its listener is called by the thread that computes, between two steps.
 _PROGRAM = f"""
