@@ -3,7 +3,10 @@
 SmolLM2-135M-Instruct in float32, random adapters (r 16, all seven projections), each request behind 128 tokens; every
 way in a process of its own, in rounds; medians, and the share of the CPUs that was used.
 
-    python benchmarks/decoding_steps.py [--rounds 3] [--requests 1 4 16 64] [--adapters 0 1 8]
+    python benchmarks/decoding_steps.py [--rounds 3] [--requests 1 4 16 64] [--adapters 0 1 8] [--wakers 5]
+
+With `--wakers`, so many other processes wake up a hundred times a second for some microseconds, as each of Ray's actors
+does when it is idle: what a service costs its engine where all CPUs compute.
 
 - now: loaded and computed in the one thread with OpenMP workers, each shape of linear layer as measured fastest.
 - one thread: the same, but all linear layers packed by MKL.
@@ -13,13 +16,14 @@ way in a process of its own, in rounds; medians, and the share of the CPUs that 
 from __future__ import annotations
 
 import argparse
+import contextlib
 import json
 import statistics
 import subprocess
 import sys
 import threading
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -31,6 +35,15 @@ from serving_material import BASE_MODEL, Material
 WAYS = ("before", "one thread", "now")
 CONTEXT_TOKENS, STEPS, BLOCK_TOKENS = 128, 15, 32
 CACHE_BYTES = 2 << 30
+# As Ray's workers look for signals.
+WAKER = """
+import time
+while True:
+    time.sleep(0.0099)
+    until = time.perf_counter() + 60e-6
+    while time.perf_counter() < until:
+        pass
+"""
 
 
 def main() -> None:
@@ -43,7 +56,8 @@ def main() -> None:
     rounds: dict[str, list[dict[str, Any]]] = {}
     for _ in range(options.rounds):
         for way in WAYS:
-            rounds.setdefault(way, []).append(run(way, options))
+            with waking(options.wakers):
+                rounds.setdefault(way, []).append(run(way, options))
     print(f"ms a step and share of the CPUs, medians of {options.rounds} rounds")
     print(f"{'requests / adapters':24}" + "".join(f"{way:>20}" for way in WAYS) + f"{'before / now':>16}")
     for setting in rounds["now"][0]:
@@ -52,6 +66,17 @@ def main() -> None:
         shares = {way: statistics.median(each["cpu_share"] for each in cells[way]) for way in WAYS}
         words = "".join(f"{ms[way]:14.1f} {shares[way]:4.0%} " for way in WAYS)
         print(f"{setting:24}{words}{ms['before'] / ms['now']:16.2f}")
+
+
+@contextlib.contextmanager
+def waking(num_processes: int) -> Iterator[None]:
+    processes = [subprocess.Popen([sys.executable, "-c", WAKER]) for _ in range(num_processes)]
+    try:
+        yield
+    finally:
+        for process in processes:
+            process.kill()
+            process.wait()
 
 
 def run(way: str, options: argparse.Namespace) -> dict[str, Any]:
@@ -147,6 +172,7 @@ def parse_options() -> argparse.Namespace:
     parser.add_argument("--requests", type=int, nargs="+", default=[1, 4, 16, 64])
     parser.add_argument("--adapters", type=int, nargs="+", default=[0, 1, 8])
     parser.add_argument("--threads", type=int, default=2)
+    parser.add_argument("--wakers", type=int, default=0, help="processes beside that wake up often")
     parser.add_argument("--way", choices=WAYS, help="measure this one alone, and print JSON")
     return parser.parse_args()
 
