@@ -2,7 +2,8 @@
 
 Three phases on one service with SmolLM2-135M-Instruct: an engine that has nothing to do (share of a core, by process),
 clients that ask for streams all the time, and the same beside a fine-tune. In the last two, /health and the status of
-a job are asked for four times a second; milliseconds until they are answered, and the streams' tokens a second.
+a job are asked for four times a second; milliseconds until they are answered, and a second's tokens of the
+streams that have ended meanwhile, which short phases count badly.
 
     python benchmarks/under_load.py [--seconds 30] [--clients 16] [--rows 64]
 """
