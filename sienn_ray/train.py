@@ -12,7 +12,6 @@ from __future__ import annotations
 import argparse
 import logging
 import os
-import re
 import sys
 import uuid
 from collections.abc import Sequence
@@ -26,9 +25,24 @@ import ray
 
 from sienn_ray import catalog
 from sienn_ray.datasets import intake
-from sienn_ray.errors import FailureReason, InvalidDatasetError, NotFoundError, SiennError, TrainingError
+from sienn_ray.errors import (
+    FailureReason,
+    InvalidDatasetError,
+    InvalidInputError,
+    NotFoundError,
+    SiennError,
+    TrainingError,
+)
 from sienn_ray.inference.applications import prefetch
 from sienn_ray.jobs.client import NAMESPACE, ask, get_or_create_tracker
+from sienn_ray.jobs.naming import (
+    MAX_LABEL_KEY_CHARS,
+    MAX_LABEL_VALUE_CHARS,
+    MAX_LABELS,
+    MAX_NAME_CHARS,
+    is_label,
+    is_name,
+)
 from sienn_ray.jobs.schema import DatasetRecord, JobRecord, JobStatus, utc_now
 from sienn_ray.jobs.session import TrainingSession
 from sienn_ray.settings import Settings
@@ -42,11 +56,8 @@ from sienn_ray.training.timeline import Timeline
 
 logger = logging.getLogger("sienn_ray.train")
 
-_MAX_MESSAGE_CHARS = 1000
-# The API has the same limits.
-_MAX_NAME_CHARS = 200
-_LABEL_KEY = re.compile(r"[A-Za-z0-9][A-Za-z0-9_.-]{0,62}")
-_MAX_LABEL_CHARS = 255
+# The whole message of an error that nobody foresaw, since it is all that the job says of it.
+_MAX_ERROR_CHARS = 1000
 
 
 def main(argv: Sequence[str] | None = None) -> int:
@@ -101,19 +112,26 @@ def _parser() -> argparse.ArgumentParser:
 
 
 def _name(text: str) -> str:
-    if not (text and text.isprintable() and len(text) <= _MAX_NAME_CHARS):
-        raise argparse.ArgumentTypeError(f"must have 1 to {_MAX_NAME_CHARS} characters, all of them printable")
+    if not is_name(text):
+        raise argparse.ArgumentTypeError(f"must have 1 to {MAX_NAME_CHARS} characters, all of them printable")
     return text
 
 
 def _label(text: str) -> tuple[str, str]:
-    key, equals, value = text.partition("=")
-    if not (equals and _LABEL_KEY.fullmatch(key) and value.isprintable() and len(value) <= _MAX_LABEL_CHARS):
+    if not is_label(text):
         raise argparse.ArgumentTypeError(
-            f"must be KEY=VALUE, the key of up to 63 letters, digits, '_', '.' and '-', the value of up to "
-            f"{_MAX_LABEL_CHARS} printable characters"
+            f"must be KEY=VALUE, the key of up to {MAX_LABEL_KEY_CHARS} letters, digits, '_', '.' and '-', the value "
+            f"of up to {MAX_LABEL_VALUE_CHARS} printable characters"
         )
+    key, _, value = text.partition("=")
     return key, value
+
+
+def _labels_of(pairs: Sequence[tuple[str, str]]) -> dict[str, str]:
+    labels = dict(pairs)
+    if len(labels) > MAX_LABELS:
+        raise InvalidInputError(f"{len(labels)} labels are more than the {MAX_LABELS} that a job can have; drop some")
+    return labels
 
 
 def _known(arguments: argparse.Namespace) -> JobRecord | None:
@@ -154,7 +172,7 @@ def _register(settings: Settings, arguments: argparse.Namespace) -> JobRecord:
         dataset_id=dataset.id,
         validation_dataset_id=validation.id if validation else None,
         name=arguments.name,
-        labels=dict(arguments.label),
+        labels=_labels_of(arguments.label),
         config=config,
         status=JobStatus.RUNNING,
         attempt=1,
@@ -241,7 +259,7 @@ def _run(
         return 1
     except Exception as error:
         logger.exception("job %s failed", job.id)
-        words = f"{type(error).__name__}: {error}"[:_MAX_MESSAGE_CHARS]
+        words = f"{type(error).__name__}: {error}"[:_MAX_ERROR_CHARS]
         session.fail(FailureReason.INTERNAL, f"{words}; see the log of Ray job {job.submission_id}")
         return 1
     if facts is None:

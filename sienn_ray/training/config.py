@@ -8,6 +8,8 @@ from pydantic import AfterValidator, BaseModel, ConfigDict, Discriminator, Field
 
 MIN_LEARNING_RATE, MAX_LEARNING_RATE = 1e-5, 1e-3
 MAX_NUM_WORKERS = 64
+# Tokens in one row: limits of `max_length`.
+MIN_ROW_TOKENS, MAX_ROW_TOKENS, DEFAULT_ROW_TOKENS = 128, 2048, 512
 # PEFT's name for every linear layer but the output head.
 ALL_LINEAR: Literal["all-linear"] = "all-linear"
 
@@ -79,7 +81,12 @@ class TrainingConfig(BaseModel):
     learning_rate: float = Field(2e-4, ge=MIN_LEARNING_RATE, le=MAX_LEARNING_RATE)
     num_epochs: int = Field(3, ge=1, le=10)
     batch_size: int = Field(4, ge=1, le=32, description="Rows in one forward pass, over all workers.")
-    max_length: int = Field(512, ge=128, le=2048, description="Tokens in one row, prompt and completion.")
+    max_length: int = Field(
+        DEFAULT_ROW_TOKENS,
+        ge=MIN_ROW_TOKENS,
+        le=MAX_ROW_TOKENS,
+        description="Tokens in one row, prompt and completion.",
+    )
     gradient_accumulation_steps: int = Field(1, ge=1, le=64, description="Forward passes in one optimizer step.")
     warmup_ratio: float = Field(0.06, ge=0.0, le=0.5, description="Share of the steps with a rising learning rate.")
     weight_decay: float = Field(0.0, ge=0.0, le=1.0)

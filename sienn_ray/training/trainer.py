@@ -19,6 +19,7 @@ from sienn_ray.datasets.token_stream import StoredRows
 from sienn_ray.errors import FailureReason, SiennError, TrainingError
 from sienn_ray.settings import Settings
 from sienn_ray.storage import Storage
+from sienn_ray.storage_keys import CHECKPOINTS_KEY, checkpoints_key
 from sienn_ray.training.config import TrainingConfig
 from sienn_ray.training.failures import causes, explain, is_worth_another_try
 from sienn_ray.training.ray_worker import train_loop
@@ -40,7 +41,6 @@ from sienn_ray.training.unfinished import delete_unfinished_checkpoints
 
 logger = logging.getLogger(__name__)
 
-CHECKPOINTS_KEY = "checkpoints"
 # Callbacks of Ray Train that start a process each and have nothing to do here: workers read their rows themselves, and
 # a placement group goes with this program, which ends when the controller does.
 UNUSED_CALLBACKS = {"DatasetsCallback", "PlacementGroupCleanerCallback"}
@@ -135,12 +135,7 @@ def run_training(run: Run, settings: Settings, reporter: Reporter) -> dict[str, 
 
 def delete_checkpoints(run: Run, settings: Settings) -> None:
     """Free the checkpoints of a run that needn't be resumed any more."""
-    Storage(settings.storage_url).delete(_checkpoints_key(run))
-
-
-def _checkpoints_key(run: Run) -> str:
-    # Where Ray Train puts those of a run of this name.
-    return f"{CHECKPOINTS_KEY}/{run.job_id}"
+    Storage(settings.storage_url).delete(checkpoints_key(run.job_id))
 
 
 def _rows(run: Run, storage: Storage) -> RunRows:
@@ -175,7 +170,7 @@ def _fit_until_it_holds(
         SiennError: It doesn't help, or was tried often enough.
     """
     num_failures, micro_batch_rows = 0, None
-    delete_unfinished_checkpoints(storage, _checkpoints_key(run))  # of an attempt that was killed
+    delete_unfinished_checkpoints(storage, checkpoints_key(run.job_id))  # of an attempt that was killed
     while True:
         resources = _resources(run, settings, rows)
         wait_until_placeable(resources, settings.training_start_timeout_s)
@@ -195,7 +190,7 @@ def _fit_until_it_holds(
             return _fit(run, settings, storage, spec, rows, resources)
         except (ray.train.TrainingFailedError, ray.exceptions.RayError) as error:  # the latter: of its controller
             free_placement_groups()
-            delete_unfinished_checkpoints(storage, _checkpoints_key(run))
+            delete_unfinished_checkpoints(storage, checkpoints_key(run.job_id))
             cause = explain(error, run.config, settings)
             # What a worker says in our words is its last: it has tried smaller micro batches itself.
             is_last_word = any(isinstance(inner, SiennError) for inner in causes(error))

@@ -4,9 +4,10 @@ from typing import Any
 
 import pytest
 
-from sienn_ray.errors import InvalidDatasetError
+from sienn_ray.errors import InvalidDatasetError, InvalidInputError
+from sienn_ray.jobs.naming import MAX_LABELS
 from sienn_ray.jobs.schema import DatasetRecord, JobRecord, JobStatus, utc_now
-from sienn_ray.train import _parser, check_same_kind, is_awaited
+from sienn_ray.train import _labels_of, _parser, check_same_kind, is_awaited
 from sienn_ray.training.config import TrainingConfig
 
 
@@ -102,7 +103,16 @@ class TestCommandLine:
         [
             *(
                 (["--dataset", "a", "--label", label], "argument --label: must be KEY=VALUE, the key of up to 63")
-                for label in ("team", "=ships", "a b=c", f"{'k' * 64}=v", f"k={'v' * 256}", "k=a\x00", "k=\u202e")
+                for label in (
+                    "team",
+                    "=ships",
+                    "a b=c",
+                    f"{'k' * 64}=v",
+                    f"k={'v' * 256}",
+                    "k=a\x00",
+                    "k=\u202e",
+                    "k=v\n",
+                )
             ),
             *(
                 (["--dataset", "a", "--name", name], "argument --name: must have 1 to 200 characters")
@@ -123,3 +133,9 @@ class TestCommandLine:
     def test_a_job_of_the_service_needs_no_more_than_its_id(self) -> None:
         arguments: Any = _parser().parse_args(["--job-id", "j", "--attempt", "2"])
         assert (arguments.job_id, arguments.attempt, arguments.label) == ("j", 2, [])
+
+    def test_no_more_labels_than_the_api_takes(self) -> None:
+        pairs = [(f"key-{number}", "value") for number in range(MAX_LABELS)]
+        assert len(_labels_of(pairs)) == MAX_LABELS
+        with pytest.raises(InvalidInputError, match="33 labels are more than the 32 that a job can have"):
+            _labels_of([*pairs, ("one-more", "value")])

@@ -18,6 +18,7 @@ from sienn_ray.catalog import CATALOG
 from sienn_ray.datasets.schema import DatasetFormat
 from sienn_ray.datasets.statistics_schema import DatasetStatistics, StatisticsRequest
 from sienn_ray.jobs.schema import DatasetRecord
+from sienn_ray.training.config import DEFAULT_ROW_TOKENS, MAX_ROW_TOKENS, MIN_ROW_TOKENS
 
 router = APIRouter(prefix="/api", tags=["Datasets"])
 
@@ -45,8 +46,14 @@ async def dataset_statistics(
         str, Query(description="Base model whose tokenizer and chat template count.", examples=[CATALOG[0].id])
     ] = CATALOG[0].id,
     max_length: Annotated[
-        int, Query(ge=128, le=2048, description="Tokens of a row in training.", examples=[512])
-    ] = 512,
+        int,
+        Query(
+            ge=MIN_ROW_TOKENS,
+            le=MAX_ROW_TOKENS,
+            description="Tokens of a row in training.",
+            examples=[DEFAULT_ROW_TOKENS],
+        ),
+    ] = DEFAULT_ROW_TOKENS,
 ) -> DatasetStatisticsResponse:
     """Count rows, characters, tokens, duplicates and empty fields on the cluster.
 
