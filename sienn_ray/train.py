@@ -25,6 +25,7 @@ import ray
 
 from sienn_ray import catalog
 from sienn_ray.datasets import intake
+from sienn_ray.datasets.schema import check_same_kind
 from sienn_ray.errors import (
     FailureReason,
     InvalidDatasetError,
@@ -51,6 +52,7 @@ from sienn_ray.training import garbage
 from sienn_ray.training.options import add_options, config_of
 from sienn_ray.training.record import DatasetFacts
 from sienn_ray.training.resources import withdraw_request
+from sienn_ray.training.spec import Run
 from sienn_ray.training.stopping import leave_on_sigterm
 from sienn_ray.training.timeline import Timeline
 
@@ -234,24 +236,12 @@ def _run(
 ) -> int:
     # Imported here: they bring torch along, which the job's registration needn't wait for.
     from sienn_ray.training.failures import reason_of
-    from sienn_ray.training.trainer import Run, delete_checkpoints, run_training
+    from sienn_ray.training.trainer import delete_checkpoints, run_training
 
     timeline.mark("import_program")
 
-    run = Run(
-        job_id=job.id,
-        config=job.config,
-        rows_key=intake.rows_key(dataset.id),
-        is_text=is_text(dataset),
-        adapter_key=job.adapter_key,
-        validation_rows_key=intake.rows_key(validation.id) if validation else None,
-        is_preference=is_preference(dataset),
-        name=job.name,
-        datasets=dataset_facts(dataset, validation),
-        timeline=timeline,
-    )
     try:
-        check_same_kind(dataset, validation)
+        run = _run_of(job, dataset, validation, timeline)
         facts = run_training(run, settings, session)
     except SiennError as error:
         logger.exception("job %s failed", job.id)
@@ -275,6 +265,25 @@ def _run(
     return 0
 
 
+def _run_of(job: JobRecord, dataset: DatasetRecord, validation: DatasetRecord | None, timeline: Timeline) -> Run:
+    """What the job's run trains on.
+
+    Raises:
+        InvalidDatasetError: The datasets hold different kinds of rows.
+    """
+    return Run(
+        job_id=job.id,
+        config=job.config,
+        row_kind=check_same_kind(dataset.format, validation.format if validation else dataset.format),
+        rows_key=intake.rows_key(dataset.id),
+        adapter_key=job.adapter_key,
+        validation_rows_key=intake.rows_key(validation.id) if validation else None,
+        name=job.name,
+        datasets=dataset_facts(dataset, validation),
+        timeline=timeline,
+    )
+
+
 def dataset_facts(dataset: DatasetRecord, validation: DatasetRecord | None) -> tuple[DatasetFacts, ...]:
     """What a run's record says of its datasets."""
     used: dict[Literal["train", "evaluation"], DatasetRecord | None] = {"train": dataset, "evaluation": validation}
@@ -290,35 +299,6 @@ def dataset_facts(dataset: DatasetRecord, validation: DatasetRecord | None) -> t
         for role, record in used.items()
         if record is not None
     )
-
-
-def is_text(dataset: DatasetRecord) -> bool:
-    """Whether its rows are plain text, not conversations."""
-    return dataset.format == "text"
-
-
-def is_preference(dataset: DatasetRecord) -> bool:
-    """Whether its rows have two answers each, of which one is the better."""
-    return dataset.format == "preference"
-
-
-def check_same_kind(dataset: DatasetRecord, validation: DatasetRecord | None) -> None:
-    """Refuse to evaluate on another kind of rows (plain text, conversations, preferences) than what is learned from.
-
-    Raises:
-        InvalidDatasetError: The two don't fit.
-    """
-    if validation is not None and _kind(dataset) != _kind(validation):
-        raise InvalidDatasetError(
-            f"validation dataset {validation.id} holds {_kind(validation)} and dataset {dataset.id} holds "
-            f"{_kind(dataset)}; choose two of the same kind"
-        )
-
-
-def _kind(dataset: DatasetRecord) -> str:
-    if is_text(dataset):
-        return "plain text"
-    return "prompts with chosen and rejected answers" if is_preference(dataset) else "prompts and answers"
 
 
 def _is_completed(job_id: str) -> bool:

@@ -87,7 +87,7 @@ class FineTune:
             self._worker,
             plan,
             pad_token_id=self._pad_token_id,
-            is_preference=spec.is_preference,
+            row_kind=spec.row_kind,
             micro_batch_rows=spec.micro_batch_rows,
         )
         parameters = trainable(learner.adapter)

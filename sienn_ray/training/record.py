@@ -30,6 +30,7 @@ from pydantic import AfterValidator, AwareDatetime, BaseModel, ConfigDict, Field
 from sienn_ray import __version__
 from sienn_ray.errors import ArtifactError
 from sienn_ray.training.config import TrainingConfig
+from sienn_ray.training.methods import Method
 
 FILE_NAME = "training_run.json"
 _COMMIT = re.compile(r"[0-9a-f]{40}")
@@ -59,7 +60,7 @@ class DatasetFacts(_Fields):
 class ResolvedFacts(_Fields):
     """What became of the choices that a configuration leaves to the service."""
 
-    method: Literal["sft", "dpo"]
+    method: Method
     precision: str
     attention: str
     quantization: str | None

@@ -4,10 +4,10 @@ from typing import Any
 
 import pytest
 
-from sienn_ray.errors import InvalidDatasetError, InvalidInputError
+from sienn_ray.errors import InvalidInputError
 from sienn_ray.jobs.naming import MAX_LABELS
-from sienn_ray.jobs.schema import DatasetRecord, JobRecord, JobStatus, utc_now
-from sienn_ray.train import _labels_of, _parser, check_same_kind, is_awaited
+from sienn_ray.jobs.schema import JobRecord, JobStatus, utc_now
+from sienn_ray.train import _labels_of, _parser, is_awaited
 from sienn_ray.training.config import TrainingConfig
 
 
@@ -20,20 +20,6 @@ def job_of(status: JobStatus, attempt: int) -> JobRecord:
         attempt=attempt,
         created_at=utc_now(),
         updated_at=utc_now(),
-    )
-
-
-def dataset_of(dataset_id: str, dataset_format: str) -> DatasetRecord:
-    return DatasetRecord(
-        id=dataset_id,
-        filename="rows.jsonl",
-        size_bytes=1,
-        sha256="0" * 64,
-        format=dataset_format,
-        num_rows=1,
-        columns=[],
-        preview=[],
-        created_at=utc_now(),
     )
 
 
@@ -56,36 +42,6 @@ def dataset_of(dataset_id: str, dataset_format: str) -> DatasetRecord:
 )
 def test_an_attempt_that_nobody_waits_for_is_told_apart(status: JobStatus, attempt: int, expected: bool) -> None:
     assert is_awaited(job_of(status, attempt), attempt=2) is expected
-
-
-@pytest.mark.parametrize(
-    "formats",
-    [("chat", "chat"), ("chat", "instruction"), ("text", "text"), ("text", None), ("preference", "preference")],
-)
-def test_datasets_of_the_same_kind_go_together(formats: tuple[str, str | None]) -> None:
-    training, validation = formats
-    check_same_kind(dataset_of("a", training), dataset_of("b", validation) if validation else None)
-
-
-@pytest.mark.parametrize(
-    ("formats", "words"),
-    [
-        (("text", "chat"), "validation dataset b holds prompts and answers and dataset a holds plain text"),
-        (("chat", "text"), "validation dataset b holds plain text and dataset a holds prompts and answers"),
-        (
-            ("preference", "chat"),
-            "holds prompts and answers and dataset a holds prompts with chosen and rejected answers",
-        ),
-        (
-            ("chat", "preference"),
-            "holds prompts with chosen and rejected answers and dataset a holds prompts and answers",
-        ),
-        (("preference", "text"), "holds plain text and dataset a holds prompts with chosen and rejected answers"),
-    ],
-)
-def test_datasets_of_different_kinds_do_not(formats: tuple[str, str], words: str) -> None:
-    with pytest.raises(InvalidDatasetError, match=words):
-        check_same_kind(dataset_of("a", formats[0]), dataset_of("b", formats[1]))
 
 
 class TestCommandLine:

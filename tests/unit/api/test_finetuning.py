@@ -286,7 +286,7 @@ class TestValidationDataset:
         assert response.status_code == 400
         assert response.json()["detail"].startswith("validation_dataset_id is dataset_id; name another dataset")
 
-    @pytest.mark.parametrize(("validation_format", "status"), [("text", 400), ("messages", 201)])
+    @pytest.mark.parametrize(("validation_format", "status"), [("text", 400), ("chat", 201)])
     def test_is_of_the_same_kind(
         self, client: TestClient, tracker: FakeTracker, validation_format: str, status: int
     ) -> None:
