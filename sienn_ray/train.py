@@ -16,7 +16,6 @@ import sys
 import uuid
 from collections.abc import Sequence
 from pathlib import PurePosixPath
-from typing import Literal
 from urllib.parse import urlsplit
 
 import fsspec
@@ -50,7 +49,7 @@ from sienn_ray.settings import Settings
 from sienn_ray.storage import Storage
 from sienn_ray.training import garbage
 from sienn_ray.training.options import add_options, config_of
-from sienn_ray.training.record import DatasetFacts
+from sienn_ray.training.record import DatasetFacts, DatasetRole
 from sienn_ray.training.resources import withdraw_request
 from sienn_ray.training.spec import Run
 from sienn_ray.training.stopping import leave_on_sigterm
@@ -286,7 +285,7 @@ def _run_of(job: JobRecord, dataset: DatasetRecord, validation: DatasetRecord | 
 
 def dataset_facts(dataset: DatasetRecord, validation: DatasetRecord | None) -> tuple[DatasetFacts, ...]:
     """What a run's record says of its datasets."""
-    used: dict[Literal["train", "evaluation"], DatasetRecord | None] = {"train": dataset, "evaluation": validation}
+    used: dict[DatasetRole, DatasetRecord | None] = {"train": dataset, "evaluation": validation}
     return tuple(
         DatasetFacts(
             role=role,

@@ -17,14 +17,13 @@ from sienn_ray.datasets.schema import RowKind, row_kind
 from sienn_ray.training.config import TrainingConfig
 from sienn_ray.training.methods import Method, words_of
 from sienn_ray.training.record import FILE_NAME as RECORD_FILE
-from sienn_ray.training.record import DatasetFacts, Losses, RunRecord
+from sienn_ray.training.record import DatasetFacts, DatasetRole, Losses, RunRecord
 
 FILE_NAME = "README.md"
 Messages = Sequence[Mapping[str, str]]
 
 _GREETING: Messages = ({"role": "user", "content": "Hello! What can you help me with?"},)
 _LICENSE_ID = re.compile(r"[a-z0-9][a-z0-9.+-]{0,63}")
-_ROLES = {"train": "training", "evaluation": "evaluation"}
 _MAX_NAME_CHARS = 255
 
 
@@ -137,7 +136,7 @@ def _training_data(record: RunRecord) -> str:
 
 def _dataset_line(dataset: DatasetFacts) -> str:
     return (
-        f"- {_code(dataset.filename)} ({_ROLES[dataset.role]}): {dataset.num_rows} rows, "
+        f"- {_code(dataset.filename)} ({dataset.purpose}): {dataset.num_rows} rows, "
         f"format {_code(dataset.format)}, SHA-256 {_code(dataset.sha256)}"
     )
 
@@ -207,7 +206,7 @@ def _versions(record: RunRecord) -> str:
     return "## Versions\n\n" + _table(("Package", "Version"), _rows(record.versions))
 
 
-def _files(record: RunRecord, role: str) -> list[DatasetFacts]:
+def _files(record: RunRecord, role: DatasetRole) -> list[DatasetFacts]:
     return [dataset for dataset in record.datasets if dataset.role == role]
 
 

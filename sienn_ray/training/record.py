@@ -23,7 +23,7 @@ import platform
 import re
 from datetime import UTC, datetime
 from pathlib import Path
-from typing import Annotated, Literal
+from typing import Annotated, Literal, assert_never
 
 from pydantic import AfterValidator, AwareDatetime, BaseModel, ConfigDict, Field, ValidationError, computed_field
 
@@ -46,15 +46,29 @@ class _Fields(BaseModel):
     model_config = ConfigDict(frozen=True, extra="ignore")
 
 
+DatasetRole = Literal["train", "evaluation"]
+
+
 class DatasetFacts(_Fields):
     """A file that a run read, as it was uploaded."""
 
-    role: Literal["train", "evaluation"]
+    role: DatasetRole
     id: str | None
     filename: str
     sha256: str
     num_rows: int
     format: str
+
+    @property
+    def purpose(self) -> str:
+        """What the run did with it."""
+        match self.role:
+            case "train":
+                return "training"
+            case "evaluation":
+                return "evaluation"
+            case _:
+                assert_never(self.role)
 
 
 class ResolvedFacts(_Fields):
