@@ -10,13 +10,12 @@ from ray.exceptions import RayError, RayTaskError
 
 from sienn_ray.datasets import intake
 from sienn_ray.datasets.statistics_schema import DatasetStatistics, StatisticsRequest
-from sienn_ray.errors import CapacityError, SiennError
+from sienn_ray.errors import CapacityError, SiennError, first_line
 from sienn_ray.settings import Settings
 from sienn_ray.storage import Storage
 
 # A dataset of gigabytes takes this long on one core; what takes longer never ends.
 _MAX_RUN_S = 3 * 3600.0
-_MAX_MESSAGE_CHARS = 500
 
 
 class RayStatistics:
@@ -51,7 +50,7 @@ class RayStatistics:
             raise _as_own(error, request) from None
         except RayError as error:
             raise CapacityError(
-                f"the computation of the statistics was lost ({type(error).__name__}: {_first_line(error)}); try again"
+                f"the computation of the statistics was lost ({type(error).__name__}: {first_line(error)}); try again"
             ) from error
 
 
@@ -61,12 +60,8 @@ def _as_own(error: RayTaskError, request: StatisticsRequest) -> SiennError:
         return cause
     return SiennError(
         f"the statistics of dataset {request.dataset_id} couldn't be computed: "
-        f"{type(cause or error).__name__}: {_first_line(cause or error)}"
+        f"{type(cause or error).__name__}: {first_line(cause or error)}"
     )
-
-
-def _first_line(error: BaseException) -> str:
-    return next(iter(str(error).splitlines()), "")[:_MAX_MESSAGE_CHARS]
 
 
 def compute(request: StatisticsRequest, settings: Settings) -> DatasetStatistics:

@@ -21,8 +21,10 @@ _FRESH_S = 10.0
 _SHORTEST_WAIT_S = 1.0
 _LOOK_S = 1.0
 _RETRY_S = 0.2
-_RETRY_AFTER_S = 10
-_MAX_MESSAGE_CHARS = 1000
+# Loading a base model takes at least this long.
+_LOADING_RETRY_AFTER_S = 10
+# The end of Serve's message, which is where a traceback says what was wrong.
+_MAX_TRACEBACK_CHARS = 1000
 
 
 class EngineStarts:
@@ -84,7 +86,7 @@ class EngineStarts:
             raise CapacityError(
                 f"the engine of {base_model} is still loading after a wait of {time.monotonic() - began_at:.0f} s "
                 f"({setting}); ask again in a moment",
-                retry_after_s=_RETRY_AFTER_S,
+                retry_after_s=_LOADING_RETRY_AFTER_S,
             ) from None
 
     async def _start(self, base_model: str) -> Any:
@@ -152,4 +154,4 @@ def _check(base_model: str) -> None:
     status = str(application.status.value)
     if status == "DEPLOY_FAILED" or (status == "UNHEALTHY" and is_unable):
         why = application.message or "; ".join(each.message for each in application.deployments.values())
-        raise EngineError(f"the engine of {base_model} couldn't be started: {why[-_MAX_MESSAGE_CHARS:]}")
+        raise EngineError(f"the engine of {base_model} couldn't be started: {why[-_MAX_TRACEBACK_CHARS:]}")

@@ -20,7 +20,8 @@ _STATES: dict[str, EngineStateName] = {
     "DEPLOY_FAILED": "failed",
     "UNHEALTHY": "failed",
 }
-_MAX_MESSAGE_CHARS = 300
+# There may be many engines in one answer.
+_MAX_STATE_CHARS = 300
 
 
 class RayCluster:
@@ -66,4 +67,4 @@ def _engine_state(name: str, application: Any) -> EngineState:
 
 def _first_line(text: str) -> str:
     """The rest is a stack trace, if there is more."""
-    return next((line.strip() for line in text.splitlines() if line.strip()), "no reason given")[:_MAX_MESSAGE_CHARS]
+    return next((line.strip() for line in text.splitlines() if line.strip()), "no reason given")[:_MAX_STATE_CHARS]

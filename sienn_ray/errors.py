@@ -33,6 +33,10 @@ from __future__ import annotations
 from enum import StrEnum
 from typing import Any
 
+# Where nothing more is known of when another try makes sense.
+DEFAULT_RETRY_AFTER_S = 5
+MAX_FIRST_LINE_CHARS = 500
+
 
 class SiennError(Exception):
     """Base of all errors raised on purpose."""
@@ -159,7 +163,7 @@ class CapacityError(SiennError):
         retry_after_s: Seconds after which another try makes sense.
     """
 
-    def __init__(self, message: str, retry_after_s: int = 5) -> None:
+    def __init__(self, message: str, retry_after_s: int = DEFAULT_RETRY_AFTER_S) -> None:
         super().__init__(message)
         self.retry_after_s = retry_after_s
 
@@ -182,3 +186,8 @@ class TooManyRequestsError(CapacityError):
 
 class EngineError(SiennError):
     """A base model or an adapter couldn't be loaded or asked."""
+
+
+def first_line(error: BaseException) -> str:
+    """Return the first line of an error's message, cut to what fits into another message; Ray's have a traceback."""
+    return next(iter(str(error).splitlines()), "")[:MAX_FIRST_LINE_CHARS]

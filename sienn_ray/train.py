@@ -12,12 +12,10 @@ from __future__ import annotations
 import argparse
 import logging
 import os
-import re
 import sys
 import uuid
 from collections.abc import Sequence
 from pathlib import PurePosixPath
-from typing import Literal
 from urllib.parse import urlsplit
 
 import fsspec
@@ -26,27 +24,41 @@ import ray
 
 from sienn_ray import catalog
 from sienn_ray.datasets import intake
-from sienn_ray.errors import FailureReason, InvalidDatasetError, NotFoundError, SiennError, TrainingError
+from sienn_ray.datasets.schema import check_same_kind
+from sienn_ray.errors import (
+    FailureReason,
+    InvalidDatasetError,
+    InvalidInputError,
+    NotFoundError,
+    SiennError,
+    TrainingError,
+)
 from sienn_ray.inference.applications import prefetch
 from sienn_ray.jobs.client import NAMESPACE, ask, get_or_create_tracker
+from sienn_ray.jobs.naming import (
+    MAX_LABEL_KEY_CHARS,
+    MAX_LABEL_VALUE_CHARS,
+    MAX_LABELS,
+    MAX_NAME_CHARS,
+    is_label,
+    is_name,
+)
 from sienn_ray.jobs.schema import DatasetRecord, JobRecord, JobStatus, utc_now
 from sienn_ray.jobs.session import TrainingSession
 from sienn_ray.settings import Settings
 from sienn_ray.storage import Storage
 from sienn_ray.training import garbage
 from sienn_ray.training.options import add_options, config_of
-from sienn_ray.training.record import DatasetFacts
+from sienn_ray.training.record import DatasetFacts, DatasetRole
 from sienn_ray.training.resources import withdraw_request
+from sienn_ray.training.spec import Run
 from sienn_ray.training.stopping import leave_on_sigterm
 from sienn_ray.training.timeline import Timeline
 
 logger = logging.getLogger("sienn_ray.train")
 
-_MAX_MESSAGE_CHARS = 1000
-# The API has the same limits.
-_MAX_NAME_CHARS = 200
-_LABEL_KEY = re.compile(r"[A-Za-z0-9][A-Za-z0-9_.-]{0,62}")
-_MAX_LABEL_CHARS = 255
+# The whole message of an error that nobody foresaw, since it is all that the job says of it.
+_MAX_ERROR_CHARS = 1000
 
 
 def main(argv: Sequence[str] | None = None) -> int:
@@ -101,19 +113,26 @@ def _parser() -> argparse.ArgumentParser:
 
 
 def _name(text: str) -> str:
-    if not (text and text.isprintable() and len(text) <= _MAX_NAME_CHARS):
-        raise argparse.ArgumentTypeError(f"must have 1 to {_MAX_NAME_CHARS} characters, all of them printable")
+    if not is_name(text):
+        raise argparse.ArgumentTypeError(f"must have 1 to {MAX_NAME_CHARS} characters, all of them printable")
     return text
 
 
 def _label(text: str) -> tuple[str, str]:
-    key, equals, value = text.partition("=")
-    if not (equals and _LABEL_KEY.fullmatch(key) and value.isprintable() and len(value) <= _MAX_LABEL_CHARS):
+    if not is_label(text):
         raise argparse.ArgumentTypeError(
-            f"must be KEY=VALUE, the key of up to 63 letters, digits, '_', '.' and '-', the value of up to "
-            f"{_MAX_LABEL_CHARS} printable characters"
+            f"must be KEY=VALUE, the key of up to {MAX_LABEL_KEY_CHARS} letters, digits, '_', '.' and '-', the value "
+            f"of up to {MAX_LABEL_VALUE_CHARS} printable characters"
         )
+    key, _, value = text.partition("=")
     return key, value
+
+
+def _labels_of(pairs: Sequence[tuple[str, str]]) -> dict[str, str]:
+    labels = dict(pairs)
+    if len(labels) > MAX_LABELS:
+        raise InvalidInputError(f"{len(labels)} labels are more than the {MAX_LABELS} that a job can have; drop some")
+    return labels
 
 
 def _known(arguments: argparse.Namespace) -> JobRecord | None:
@@ -154,7 +173,7 @@ def _register(settings: Settings, arguments: argparse.Namespace) -> JobRecord:
         dataset_id=dataset.id,
         validation_dataset_id=validation.id if validation else None,
         name=arguments.name,
-        labels=dict(arguments.label),
+        labels=_labels_of(arguments.label),
         config=config,
         status=JobStatus.RUNNING,
         attempt=1,
@@ -216,24 +235,12 @@ def _run(
 ) -> int:
     # Imported here: they bring torch along, which the job's registration needn't wait for.
     from sienn_ray.training.failures import reason_of
-    from sienn_ray.training.trainer import Run, delete_checkpoints, run_training
+    from sienn_ray.training.trainer import delete_checkpoints, run_training
 
     timeline.mark("import_program")
 
-    run = Run(
-        job_id=job.id,
-        config=job.config,
-        rows_key=intake.rows_key(dataset.id),
-        is_text=is_text(dataset),
-        adapter_key=job.adapter_key,
-        validation_rows_key=intake.rows_key(validation.id) if validation else None,
-        is_preference=is_preference(dataset),
-        name=job.name,
-        datasets=dataset_facts(dataset, validation),
-        timeline=timeline,
-    )
     try:
-        check_same_kind(dataset, validation)
+        run = _run_of(job, dataset, validation, timeline)
         facts = run_training(run, settings, session)
     except SiennError as error:
         logger.exception("job %s failed", job.id)
@@ -241,7 +248,7 @@ def _run(
         return 1
     except Exception as error:
         logger.exception("job %s failed", job.id)
-        words = f"{type(error).__name__}: {error}"[:_MAX_MESSAGE_CHARS]
+        words = f"{type(error).__name__}: {error}"[:_MAX_ERROR_CHARS]
         session.fail(FailureReason.INTERNAL, f"{words}; see the log of Ray job {job.submission_id}")
         return 1
     if facts is None:
@@ -257,9 +264,28 @@ def _run(
     return 0
 
 
+def _run_of(job: JobRecord, dataset: DatasetRecord, validation: DatasetRecord | None, timeline: Timeline) -> Run:
+    """What the job's run trains on.
+
+    Raises:
+        InvalidDatasetError: The datasets hold different kinds of rows.
+    """
+    return Run(
+        job_id=job.id,
+        config=job.config,
+        row_kind=check_same_kind(dataset.format, validation.format if validation else dataset.format),
+        rows_key=intake.rows_key(dataset.id),
+        adapter_key=job.adapter_key,
+        validation_rows_key=intake.rows_key(validation.id) if validation else None,
+        name=job.name,
+        datasets=dataset_facts(dataset, validation),
+        timeline=timeline,
+    )
+
+
 def dataset_facts(dataset: DatasetRecord, validation: DatasetRecord | None) -> tuple[DatasetFacts, ...]:
     """What a run's record says of its datasets."""
-    used: dict[Literal["train", "evaluation"], DatasetRecord | None] = {"train": dataset, "evaluation": validation}
+    used: dict[DatasetRole, DatasetRecord | None] = {"train": dataset, "evaluation": validation}
     return tuple(
         DatasetFacts(
             role=role,
@@ -272,35 +298,6 @@ def dataset_facts(dataset: DatasetRecord, validation: DatasetRecord | None) -> t
         for role, record in used.items()
         if record is not None
     )
-
-
-def is_text(dataset: DatasetRecord) -> bool:
-    """Whether its rows are plain text, not conversations."""
-    return dataset.format == "text"
-
-
-def is_preference(dataset: DatasetRecord) -> bool:
-    """Whether its rows have two answers each, of which one is the better."""
-    return dataset.format == "preference"
-
-
-def check_same_kind(dataset: DatasetRecord, validation: DatasetRecord | None) -> None:
-    """Refuse to evaluate on another kind of rows (plain text, conversations, preferences) than what is learned from.
-
-    Raises:
-        InvalidDatasetError: The two don't fit.
-    """
-    if validation is not None and _kind(dataset) != _kind(validation):
-        raise InvalidDatasetError(
-            f"validation dataset {validation.id} holds {_kind(validation)} and dataset {dataset.id} holds "
-            f"{_kind(dataset)}; choose two of the same kind"
-        )
-
-
-def _kind(dataset: DatasetRecord) -> str:
-    if is_text(dataset):
-        return "plain text"
-    return "prompts with chosen and rejected answers" if is_preference(dataset) else "prompts and answers"
 
 
 def _is_completed(job_id: str) -> bool:

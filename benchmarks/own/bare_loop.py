@@ -139,7 +139,7 @@ def main() -> None:
         "eval_loss": eval_loss,
         "num_steps": len(clock.marks),
         "num_tokens": last.num_tokens,
-        "facts": outcome.facts,
+        "facts": outcome.facts.model_dump(mode="json"),
     }
     options.output.write_text(json.dumps(result, indent=2) + "\n")
 

@@ -21,6 +21,7 @@ from sienn_ray.api.request_id import request_id_of
 from sienn_ray.api.schemas.common import ErrorResponse
 from sienn_ray.api.validation import field_of, sentences
 from sienn_ray.errors import (
+    DEFAULT_RETRY_AFTER_S,
     ArtifactError,
     CapacityError,
     ConflictError,
@@ -55,7 +56,6 @@ _STATUS_OF: tuple[tuple[type[SiennError], HTTPStatus], ...] = (
 # What FastAPI says of whatever goes wrong while it reads a JSON body.
 _UNPARSED = "There was an error parsing the body"
 _METHODS = ("GET", "HEAD", "POST", "PUT", "PATCH", "DELETE", "OPTIONS")
-_RETRY_AFTER_S = 5
 _RETRIED = (HTTPStatus.TOO_MANY_REQUESTS, HTTPStatus.SERVICE_UNAVAILABLE)
 
 
@@ -84,7 +84,7 @@ def _response(fault: Fault, scope: Scope | None, headers: Mapping[str, str] | No
         fault = replace(fault, status=HTTPStatus.BAD_REQUEST)  # what the OpenAI API says of any invalid field
     response = JSONResponse(fault.as_json(is_openai=is_openai(scope)), int(fault.status), headers)
     if fault.status in _RETRIED:
-        retry_after_s = _RETRY_AFTER_S if fault.retry_after_s is None else fault.retry_after_s
+        retry_after_s = DEFAULT_RETRY_AFTER_S if fault.retry_after_s is None else fault.retry_after_s
         response.headers.setdefault("Retry-After", str(retry_after_s))
     return response
 

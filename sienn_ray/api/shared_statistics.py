@@ -16,7 +16,8 @@ logger = logging.getLogger(__name__)
 
 # Each computation is several processes with a tokenizer in them.
 _MAX_RUNNING = 2
-_RETRY_AFTER_S = 30
+# What has taken longer than a request waits is not done a moment later.
+_UNFINISHED_RETRY_AFTER_S = 30
 
 
 class SharedStatistics:
@@ -58,7 +59,7 @@ class SharedStatistics:
             raise CapacityError(
                 f"the statistics are still being computed after {self._timeout_s:.0f} s "
                 "(SIENN_STATISTICS_TIMEOUT_S); they will be kept, ask again later",
-                retry_after_s=_RETRY_AFTER_S,
+                retry_after_s=_UNFINISHED_RETRY_AFTER_S,
             )
         return task.result()
 

@@ -10,6 +10,7 @@ import typer
 from sienn_ray.catalog import CATALOG
 from sienn_ray.cli.client import DatasetId, call, end, of
 from sienn_ray.cli.output import print_json, print_line, print_table
+from sienn_ray.training.config import DEFAULT_ROW_TOKENS
 
 _DatasetFile = Annotated[Path, typer.Argument(exists=True, dir_okay=False, help="CSV, JSON or JSONL.")]
 
@@ -49,7 +50,7 @@ def dataset(dataset_id: DatasetId) -> None:
 def statistics(
     dataset_id: DatasetId,
     base_model: Annotated[str, typer.Option(help="Base model whose tokens are counted.")] = CATALOG[0].id,
-    max_length: Annotated[int, typer.Option(help="Tokens in one row, to see how many have more.")] = 512,
+    max_length: Annotated[int, typer.Option(help="Tokens in one row, to see how many have more.")] = DEFAULT_ROW_TOKENS,
 ) -> None:
     """Count a dataset's rows, tokens, duplicates and empty fields."""
     query = {"model_name": base_model, "max_length": max_length}

@@ -3,23 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from typing import Any
+from typing import Any, assert_never
 
 from sienn_ray.datasets.columns import by_normalized_column
 from sienn_ray.datasets.messages import conversation
 from sienn_ray.datasets.preference import preference_row
 from sienn_ray.datasets.schema import CanonicalRow, DatasetFormat, Message, Role
 from sienn_ray.datasets.values import column_value, filled_string, optional_string
-
-# (prompt, completion, input). Rows of a JSON file may differ in their keys, so `input` is read wherever there is an
-# instruction: if only the first row lacks it, the others must not lose theirs.
-_TURN_COLUMNS: dict[DatasetFormat, tuple[str, str, str | None]] = {
-    DatasetFormat.INSTRUCTION_RESPONSE: ("instruction", "response", "input"),
-    DatasetFormat.ALPACA: ("instruction", "output", "input"),
-    DatasetFormat.INSTRUCTION_INPUT_RESPONSE: ("instruction", "response", "input"),
-    DatasetFormat.PROMPT_COMPLETION: ("prompt", "completion", None),
-    DatasetFormat.QUESTION_ANSWER: ("question", "answer", None),
-}
 
 
 def canonical_row(dataset_format: DatasetFormat, raw_row: Mapping[str, Any]) -> CanonicalRow:
@@ -33,16 +23,30 @@ def canonical_row(dataset_format: DatasetFormat, raw_row: Mapping[str, Any]) -> 
         InvalidDatasetError: The row is not what its format asks for. The error bears no line; the caller knows it.
     """
     row = by_normalized_column(raw_row)
-    if dataset_format is DatasetFormat.TEXT:
-        return CanonicalRow(text=filled_string(row, "text"))
-    if dataset_format is DatasetFormat.CHAT:
-        return CanonicalRow(messages=conversation(column_value(row, "messages")))
-    if dataset_format is DatasetFormat.PREFERENCE:
-        return preference_row(row)
-    return _turn(row, *_TURN_COLUMNS[dataset_format])
+    match dataset_format:
+        case DatasetFormat.TEXT:
+            return CanonicalRow(text=filled_string(row, "text"))
+        case DatasetFormat.CHAT:
+            return CanonicalRow(messages=conversation(column_value(row, "messages")))
+        case DatasetFormat.PREFERENCE:
+            return preference_row(row)
+        # Rows of a JSON file may differ in their keys, so `input` is read wherever there is an instruction: if only the
+        # first row lacks it, the others must not lose theirs.
+        case DatasetFormat.INSTRUCTION_RESPONSE | DatasetFormat.INSTRUCTION_INPUT_RESPONSE:
+            return _turn(row, "instruction", "response", "input")
+        case DatasetFormat.ALPACA:
+            return _turn(row, "instruction", "output", "input")
+        case DatasetFormat.PROMPT_COMPLETION:
+            return _turn(row, "prompt", "completion")
+        case DatasetFormat.QUESTION_ANSWER:
+            return _turn(row, "question", "answer")
+        case _:
+            assert_never(dataset_format)
 
 
-def _turn(row: Mapping[str, Any], prompt_column: str, completion_column: str, input_column: str | None) -> CanonicalRow:
+def _turn(
+    row: Mapping[str, Any], prompt_column: str, completion_column: str, input_column: str | None = None
+) -> CanonicalRow:
     prompt = filled_string(row, prompt_column)
     context = optional_string(row, input_column) if input_column else ""
     if context.strip():

@@ -3,22 +3,11 @@
 from __future__ import annotations
 
 from collections.abc import Collection, Mapping, Sequence
-from typing import Any
+from typing import Any, assert_never
 
 from sienn_ray.datasets.schema import DatasetFormat
 from sienn_ray.datasets.wording import listed, shown
 from sienn_ray.errors import InvalidDatasetError
-
-_REQUIRED_COLUMNS: dict[DatasetFormat, tuple[str, ...]] = {
-    DatasetFormat.INSTRUCTION_RESPONSE: ("instruction", "response"),
-    DatasetFormat.ALPACA: ("instruction", "output"),
-    DatasetFormat.INSTRUCTION_INPUT_RESPONSE: ("instruction", "input", "response"),
-    DatasetFormat.PROMPT_COMPLETION: ("prompt", "completion"),
-    DatasetFormat.QUESTION_ANSWER: ("question", "answer"),
-    DatasetFormat.PREFERENCE: ("prompt", "chosen", "rejected"),
-    DatasetFormat.CHAT: ("messages",),
-    DatasetFormat.TEXT: ("text",),
-}
 
 _ACCEPTED = (
     "instruction,response; instruction,input,response; instruction,input,output (input is optional); "
@@ -36,7 +25,7 @@ def detect_format(columns: Collection[str]) -> DatasetFormat:
         InvalidDatasetError: The columns fit no format, or more than one.
     """
     names = {normalized_column(column) for column in columns}
-    fits = [fmt for fmt, required in _REQUIRED_COLUMNS.items() if names.issuperset(required)]
+    fits = [fmt for fmt in DatasetFormat if names.issuperset(required_columns(fmt))]
     if DatasetFormat.INSTRUCTION_INPUT_RESPONSE in fits:
         fits.remove(DatasetFormat.INSTRUCTION_RESPONSE)
     if len(fits) > 1 and DatasetFormat.TEXT in fits:
@@ -49,6 +38,29 @@ def detect_format(columns: Collection[str]) -> DatasetFormat:
             f"keep the columns of one; accepted column sets: {_ACCEPTED}"
         )
     return fits[0]
+
+
+def required_columns(dataset_format: DatasetFormat) -> tuple[str, ...]:
+    """Return the columns that make a format."""
+    match dataset_format:
+        case DatasetFormat.INSTRUCTION_RESPONSE:
+            return ("instruction", "response")
+        case DatasetFormat.ALPACA:
+            return ("instruction", "output")
+        case DatasetFormat.INSTRUCTION_INPUT_RESPONSE:
+            return ("instruction", "input", "response")
+        case DatasetFormat.PROMPT_COMPLETION:
+            return ("prompt", "completion")
+        case DatasetFormat.QUESTION_ANSWER:
+            return ("question", "answer")
+        case DatasetFormat.PREFERENCE:
+            return ("prompt", "chosen", "rejected")
+        case DatasetFormat.CHAT:
+            return ("messages",)
+        case DatasetFormat.TEXT:
+            return ("text",)
+        case _:
+            assert_never(dataset_format)
 
 
 def normalized_column(name: str) -> str:

@@ -10,10 +10,11 @@ import json
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
 from enum import StrEnum
-from typing import Any
+from typing import Any, assert_never
 
 import jinja2
 
+from sienn_ray.datasets.schema import RowKind
 from sienn_ray.errors import ArtifactError, InvalidDatasetError
 
 FILE_NAME = "prompt_format.json"
@@ -61,6 +62,17 @@ class PromptFormat:
         return cls(PromptKind.CHAT, tokenizer.chat_template or PLAIN_TEMPLATE)
 
     @classmethod
+    def for_rows(cls, kind: RowKind, tokenizer: Any) -> PromptFormat:
+        """Choose the format of a kind of rows."""
+        match kind:
+            case RowKind.TEXT:
+                return cls.for_text()
+            case RowKind.CONVERSATION | RowKind.PREFERENCE:
+                return cls.for_chat(tokenizer)
+            case _:
+                assert_never(kind)
+
+    @classmethod
     def for_text(cls) -> PromptFormat:
         """Text as it is."""
         return cls(PromptKind.TEXT)
@@ -94,9 +106,13 @@ class PromptFormat:
             messages: The conversation.
             add_generation_prompt: Whether to ask for an answer behind it.
         """
-        if self.kind is PromptKind.TEXT:
-            return "\n\n".join(message["content"] for message in messages)
-        return self._render(tokenizer, messages, add_generation_prompt=add_generation_prompt)
+        match self.kind:
+            case PromptKind.TEXT:
+                return "\n\n".join(message["content"] for message in messages)
+            case PromptKind.CHAT:
+                return self._render(tokenizer, messages, add_generation_prompt=add_generation_prompt)
+            case _:
+                assert_never(self.kind)
 
     def segments(self, tokenizer: Any, messages: Sequence[Mapping[str, str]]) -> list[Segment]:
         """A whole conversation in pieces: every assistant message is a completion, up to and with its end of turn.

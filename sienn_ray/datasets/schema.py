@@ -8,8 +8,11 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from enum import StrEnum
+from typing import assert_never
 
 import pyarrow as pa
+
+from sienn_ray.errors import InvalidDatasetError
 
 PARQUET_SCHEMA: pa.Schema = pa.schema(
     [
@@ -36,6 +39,86 @@ class DatasetFormat(StrEnum):
     PREFERENCE = "preference"
     CHAT = "chat"
     TEXT = "text"
+
+
+class RowKind(StrEnum):
+    """What the rows of a dataset are once they are checked, whatever its column set is."""
+
+    CONVERSATION = "conversation"
+    TEXT = "text"
+    PREFERENCE = "preference"
+
+    @property
+    def plural(self) -> str:
+        """Such rows, in an error message."""
+        match self:
+            case RowKind.CONVERSATION:
+                return "conversations"
+            case RowKind.TEXT:
+                return "plain text"
+            case RowKind.PREFERENCE:
+                return "preferences"
+            case _:
+                assert_never(self)
+
+    @property
+    def num_sequences(self) -> int:
+        """Token sequences of a row: two where a chosen and a rejected answer are compared."""
+        match self:
+            case RowKind.CONVERSATION | RowKind.TEXT:
+                return 1
+            case RowKind.PREFERENCE:
+                return 2
+            case _:
+                assert_never(self)
+
+
+def row_kind(dataset_format: str) -> RowKind:
+    """Return the kind of rows that a format makes.
+
+    Args:
+        dataset_format: A `DatasetFormat`, or its value in a record.
+
+    Raises:
+        InvalidDatasetError: It is no format of this version.
+    """
+    try:
+        known = DatasetFormat(dataset_format)
+    except ValueError:
+        raise InvalidDatasetError(
+            f"the dataset's format is '{dataset_format}', which is none of {', '.join(DatasetFormat)}; upload it again"
+        ) from None
+    match known:
+        case DatasetFormat.TEXT:
+            return RowKind.TEXT
+        case DatasetFormat.PREFERENCE:
+            return RowKind.PREFERENCE
+        case (
+            DatasetFormat.INSTRUCTION_RESPONSE
+            | DatasetFormat.ALPACA
+            | DatasetFormat.INSTRUCTION_INPUT_RESPONSE
+            | DatasetFormat.PROMPT_COMPLETION
+            | DatasetFormat.QUESTION_ANSWER
+            | DatasetFormat.CHAT
+        ):
+            return RowKind.CONVERSATION
+        case _:
+            assert_never(known)
+
+
+def check_same_kind(dataset_format: str, validation_format: str) -> RowKind:
+    """Refuse to evaluate on another kind of rows than what is trained on; return the kind that both have.
+
+    Raises:
+        InvalidDatasetError: The kinds differ.
+    """
+    kind, validation_kind = row_kind(dataset_format), row_kind(validation_format)
+    if kind is not validation_kind:
+        raise InvalidDatasetError(
+            f"the dataset's format is '{dataset_format}' and the validation dataset's is '{validation_format}'; "
+            f"{kind.plural} and {validation_kind.plural} can't be mixed, choose two datasets of the same kind"
+        )
+    return kind
 
 
 class Role(StrEnum):

@@ -9,6 +9,7 @@ from pydantic import BaseModel, ConfigDict
 
 from sienn_ray.datasets import intake
 from sienn_ray.datasets.histogram import Distribution
+from sienn_ray.datasets.schema import RowKind
 
 # Raised when the same dataset would get other numbers, so that kept ones are computed anew.
 _VERSION = 1
@@ -59,14 +60,14 @@ class StatisticsRequest:
         dataset_id: Of which dataset.
         base_model: Hub id of the base model that counts the tokens.
         max_length: Tokens of a row in training.
-        is_text: Whether rows are plain text, not conversations.
+        row_kind: What the rows are.
         num_columns: Columns that the dataset's record names.
     """
 
     dataset_id: str
     base_model: str
     max_length: int
-    is_text: bool
+    row_kind: RowKind
     num_columns: int
 
     @property

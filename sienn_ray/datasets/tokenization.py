@@ -39,7 +39,7 @@ def encode(tokenizer: Any, text: str, *, is_start: bool, kind: PromptKind) -> li
     A chat template writes its special tokens out; plain text begins with what the tokenizer puts first (a BOS, if any).
     """
     ids: list[int] = tokenizer(text, add_special_tokens=False)["input_ids"]
-    if not is_start or kind is not PromptKind.TEXT:
+    if not is_start or kind is PromptKind.CHAT:
         return ids
     framed: list[int] = tokenizer(text, add_special_tokens=True)["input_ids"]
     # An EOS that the tokenizer puts behind the text is left out: the text goes on, or has its own.

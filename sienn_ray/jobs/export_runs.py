@@ -19,7 +19,7 @@ from ray.exceptions import (
     WorkerCrashedError,
 )
 
-from sienn_ray.errors import ArtifactError, InvalidInputError, SiennError, StorageFullError
+from sienn_ray.errors import ArtifactError, InvalidInputError, SiennError, StorageFullError, first_line
 from sienn_ray.jobs.export_schema import ExportFailure, ExportRecord
 from sienn_ray.jobs.export_task import run_export
 from sienn_ray.settings import Settings
@@ -28,7 +28,6 @@ from sienn_ray.storage import FileEntry
 logger = logging.getLogger(__name__)
 
 _LOST = (WorkerCrashedError, NodeDiedError, ObjectLostError, RaySystemError)
-_MAX_MESSAGE_CHARS = 500
 _PATIENCE_S = 30.0
 
 
@@ -147,11 +146,11 @@ def _end_of(record: ExportRecord, reference: Any) -> ExportEnd:
             "the node ran out of memory; end other work on it, or export on a larger one",
         )
     except _LOST as error:
-        return ExportEnd(record, words=f"{type(error).__name__}: {_first_line(error)}")
+        return ExportEnd(record, words=f"{type(error).__name__}: {first_line(error)}")
     except RayTaskError as error:
         return failed(*_reason_of(error))
     except RayError as error:
-        return ExportEnd(record, words=f"{type(error).__name__}: {_first_line(error)}")
+        return ExportEnd(record, words=f"{type(error).__name__}: {first_line(error)}")
 
 
 _REASON_OF: tuple[tuple[type[BaseException], ExportFailure], ...] = (
@@ -167,10 +166,6 @@ def _reason_of(error: RayTaskError) -> tuple[ExportFailure, str]:
     cause: Any = getattr(error, "cause", None) or error
     for kind, reason in _REASON_OF:
         if isinstance(cause, kind):
-            return reason, cause.message if isinstance(cause, SiennError) else _first_line(cause)
+            return reason, cause.message if isinstance(cause, SiennError) else first_line(cause)
     logger.error("an export failed", exc_info=error)
-    return ExportFailure.INTERNAL, f"{type(cause).__name__}: {_first_line(cause)}"
-
-
-def _first_line(error: BaseException) -> str:
-    return next(iter(str(error).splitlines()), "")[:_MAX_MESSAGE_CHARS]
+    return ExportFailure.INTERNAL, f"{type(cause).__name__}: {first_line(cause)}"

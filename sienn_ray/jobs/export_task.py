@@ -10,6 +10,7 @@ from sienn_ray.jobs.client import ask
 from sienn_ray.jobs.export_schema import ExportRecord
 from sienn_ray.settings import Settings
 from sienn_ray.storage import FileEntry, Storage
+from sienn_ray.storage_keys import adapter_key
 
 logger = logging.getLogger(__name__)
 
@@ -29,7 +30,7 @@ def run_export(record: ExportRecord, settings: Settings) -> FileEntry:
     request = ExportRequest(
         export_id=record.id,
         job_id=record.job_id,
-        adapter_key=f"adapters/{record.job_id}",
+        adapter_key=adapter_key(record.job_id),
         base_model=record.base_model,
         name=record.job_name,
         options=record.options,

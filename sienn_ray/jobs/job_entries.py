@@ -12,7 +12,8 @@ from sienn_ray.jobs.records import read_dataset, to_job
 from sienn_ray.jobs.schema import JobRecord, JobStatus
 from sienn_ray.jobs.tables import jobs
 
-_RETRY_AFTER_S = 60
+# A place in the queue comes free when a fine-tune starts.
+_QUEUE_RETRY_AFTER_S = 60
 
 
 def enter(connection: sa.Connection, record: JobRecord, max_pending: int | None, moment: datetime) -> JobRecord:
@@ -64,5 +65,5 @@ def _check_room(connection: sa.Connection, max_pending: int) -> None:
         raise TooManyRequestsError(
             f"{num_waiting} jobs wait already and SIENN_MAX_PENDING_JOBS is {max_pending}; "
             "try again when some of them have started, or cancel some",
-            retry_after_s=_RETRY_AFTER_S,
+            retry_after_s=_QUEUE_RETRY_AFTER_S,
         )

@@ -9,6 +9,7 @@ from typing import Any
 
 from pydantic import BaseModel, ConfigDict
 
+from sienn_ray import storage_keys
 from sienn_ray.datasets.ingest import IngestReport
 from sienn_ray.errors import FailureReason, TransitionError
 from sienn_ray.training.config import TrainingConfig
@@ -154,12 +155,12 @@ class JobRecord(BaseModel):
     @property
     def adapter_key(self) -> str:
         """Storage key of the published adapter."""
-        return f"adapters/{self.id}"
+        return storage_keys.adapter_key(self.id)
 
     @property
     def checkpoints_key(self) -> str:
         """Storage key of what a run resumes from."""
-        return f"checkpoints/{self.id}"
+        return storage_keys.checkpoints_key(self.id)
 
 
 @dataclass(frozen=True)

@@ -8,6 +8,8 @@ from pydantic import AfterValidator, BaseModel, ConfigDict, Discriminator, Field
 
 MIN_LEARNING_RATE, MAX_LEARNING_RATE = 1e-5, 1e-3
 MAX_NUM_WORKERS = 64
+# Tokens in one row: limits of `max_length`.
+MIN_ROW_TOKENS, MAX_ROW_TOKENS, DEFAULT_ROW_TOKENS = 128, 2048, 512
 # PEFT's name for every linear layer but the output head.
 ALL_LINEAR: Literal["all-linear"] = "all-linear"
 
@@ -28,7 +30,10 @@ def _without_duplicates(names: tuple[str, ...]) -> tuple[str, ...]:
 
 # A list will do where types are strict: JSON has no tuples.
 ModuleNames = Annotated[
-    tuple[ModuleName, ...], Strict(False), Field(min_length=1, max_length=64), AfterValidator(_without_duplicates)
+    tuple[ModuleName, ...],
+    Strict(False),
+    Field(min_length=1, max_length=64, json_schema_extra={"uniqueItems": True}),
+    AfterValidator(_without_duplicates),
 ]
 
 
@@ -37,37 +42,184 @@ def _kind_of(value: Any) -> str:
     return "word" if isinstance(value, str) else "names"
 
 
+DEFAULT_RANK = 16
+Rank = Annotated[int, Field(ge=1, le=256, description="Rank of the adapter's matrices.", examples=[16])]
 TargetModules = Annotated[
     Annotated[Literal["all-linear"], Tag("word")] | Annotated[ModuleNames, Tag("names")], Discriminator(_kind_of)
 ]
 
 
-class LoraSettings(BaseModel):
-    """Shape of the adapter (Hu et al. 2021, arXiv:2106.09685)."""
+class _Rank(BaseModel):
+    r: Rank = Field(DEFAULT_RANK)
 
-    model_config = ConfigDict(frozen=True, extra="forbid")
 
-    r: int = Field(16, ge=1, le=256)
-    lora_alpha: int = Field(32, ge=1, le=1024)
-    lora_dropout: float = Field(0.0, ge=0.0, lt=1.0)
+class AdapterHyperparameters(BaseModel):
+    """Shape and training of the adapter, but for its rank, which has another name in flat lists: `lora_r`."""
+
+    lora_alpha: int = Field(
+        32, ge=1, le=1024, description="The adapter counts `lora_alpha / lora_r` times.", examples=[32]
+    )
+    lora_dropout: float = Field(
+        0.0,
+        ge=0.0,
+        lt=1.0,
+        description="Share of the adapter's inputs that are dropped in training; 0 is fastest.",
+        examples=[0.05],
+    )
     target_modules: TargetModules = Field(
-        ALL_LINEAR, description="Ends of module names that get an adapter, or every linear one but the output head."
+        ALL_LINEAR,
+        description="Ends of module names that get an adapter, or `all-linear`: every linear one but the output head.",
+        examples=["all-linear", ["q_proj", "v_proj"]],
     )
+    # Kalajdzievski 2023, arXiv:2312.03732.
     use_rslora: bool = Field(
-        False, description="Scale the adapter by lora_alpha / sqrt(r) (Kalajdzievski 2023, arXiv:2312.03732)."
+        False, description="Have the adapter count `lora_alpha / sqrt(lora_r)` times (rsLoRA).", examples=[False]
     )
+    # Liu et al. 2024, arXiv:2402.09353.
     use_dora: bool = Field(
-        False, description="Learn magnitude and direction of the weights apart (Liu et al. 2024, arXiv:2402.09353)."
+        False, description="Learn magnitude and direction of the weights apart (DoRA).", examples=[False]
     )
+    # Hayou et al. 2024, arXiv:2402.12354.
     loraplus_lr_ratio: float | None = Field(
         None,
         ge=1.0,
         le=64.0,
-        description="Learning rate of B over that of A (LoRA+, Hayou et al. 2024, arXiv:2402.12354); None is 1.",
+        description="Learning rate of the adapter's B over that of its A (LoRA+); by default they are the same.",
+        examples=[16.0],
     )
 
 
-class TrainingConfig(BaseModel):
+# The fields of the last base are the first.
+class LoraSettings(AdapterHyperparameters, _Rank):
+    """Shape of the adapter (Hu et al. 2021, arXiv:2106.09685)."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+
+class RunHyperparameters(BaseModel):
+    """How a run goes: its steps, its rows, its workers, its loss.
+
+    The one place for a hyperparameter's type, default, limits and words: the API's request is made of these fields, and
+    the options of both command lines are made from them. Descriptions are for all of these, so they say "by default"
+    rather than "null" or "None".
+    """
+
+    learning_rate: float = Field(
+        2e-4, ge=MIN_LEARNING_RATE, le=MAX_LEARNING_RATE, description="Peak learning rate.", examples=[2e-4]
+    )
+    num_epochs: int = Field(3, ge=1, le=10, description="Passes over the dataset.", examples=[3])
+    batch_size: int = Field(4, ge=1, le=32, description="Rows in one forward pass, over all workers.", examples=[4])
+    max_length: int = Field(
+        DEFAULT_ROW_TOKENS,
+        ge=MIN_ROW_TOKENS,
+        le=MAX_ROW_TOKENS,
+        description="Tokens in one row, prompt and completion; longer ones are cut.",
+        examples=[DEFAULT_ROW_TOKENS],
+    )
+    gradient_accumulation_steps: int = Field(
+        1,
+        ge=1,
+        le=64,
+        description="Forward passes whose gradients make one optimizer step of `batch_size` times as many rows.",
+        examples=[1],
+    )
+    warmup_ratio: float = Field(
+        0.06,
+        ge=0.0,
+        le=0.5,
+        description="Share of the steps in which the learning rate rises to its peak.",
+        examples=[0.06],
+    )
+    weight_decay: float = Field(
+        0.0, ge=0.0, le=1.0, description="Decay of the adapter's weights (AdamW).", examples=[0.0]
+    )
+    lr_scheduler: LrScheduler = Field(
+        "cosine", description="How the learning rate goes on after its rise.", examples=["cosine"]
+    )
+    max_grad_norm: float = Field(
+        1.0, gt=0.0, description="Norm that the gradient of a step is cut to where it is longer.", examples=[1.0]
+    )
+    validation_split: float = Field(
+        0.1,
+        ge=0.0,
+        le=0.5,
+        description="Share of the rows held out for evaluation; not together with a validation dataset.",
+        examples=[0.1],
+    )
+    eval_steps: int | None = Field(
+        None,
+        ge=1,
+        description="Optimizer steps between evaluations, beside those after each epoch; by default no others.",
+        examples=[50],
+    )
+    early_stopping_patience: int | None = Field(
+        None,
+        ge=1,
+        le=100,
+        description="Evaluations without a better loss after which the run ends; by default never. Needs rows to "
+        "evaluate on.",
+        examples=[3],
+    )
+    max_train_time_s: float | None = Field(
+        None,
+        gt=0.0,
+        le=MAX_TRAIN_TIME_S,
+        description="Seconds of training, evaluations included, after which the run ends with what it has learned; by "
+        "default never.",
+        examples=[3600.0],
+    )
+    num_workers: int | None = Field(
+        None,
+        ge=1,
+        le=MAX_NUM_WORKERS,
+        description="Ray Train workers; by default what the server is set to (SIENN_TRAINING_NUM_WORKERS).",
+        examples=[None],
+    )
+    min_workers: int | None = Field(
+        None,
+        ge=1,
+        le=MAX_NUM_WORKERS,
+        description="Workers that suffice when nodes are missing or get lost, `num_workers` at the most; by default as "
+        "many as those.",
+        examples=[1],
+    )
+    precision: Precision = Field(
+        "auto",
+        description="Of the base model's products: `auto` is bfloat16 where the hardware is fast at it.",
+        examples=["auto"],
+    )
+    # Dettmers et al. 2023, arXiv:2305.14314.
+    quantization: Quantization | None = Field(
+        None,
+        description="`nf4` keeps the base model in 4 bits (QLoRA); not together with `sharding: always`.",
+        examples=[None],
+    )
+    gradient_checkpointing: bool | None = Field(
+        None,
+        description="Compute activations twice to save memory; by default where memory asks for it.",
+        examples=[None],
+    )
+    torch_compile: bool = Field(
+        False, description="Compile the base model's layers; pays off in long runs only.", examples=[False]
+    )
+    # FSDP2.
+    sharding: Sharding = Field(
+        "auto",
+        description="Share the base model out among the workers; `auto` does where it doesn't fit one GPU.",
+        examples=["auto"],
+    )
+    # Rafailov et al. 2023, arXiv:2305.18290.
+    dpo_beta: float = Field(
+        0.1,
+        gt=0.0,
+        le=10.0,
+        description="How close training on preferences stays to the base model (DPO); others ignore it.",
+        examples=[0.1],
+    )
+    seed: int = Field(42, ge=0, lt=2**31, description="Seed of initial weights, order and dropout.", examples=[42])
+
+
+class TrainingConfig(RunHyperparameters):
     """Hyperparameters of one fine-tune; frozen, so that a resumed run is the run that was started.
 
     Every field but the base model has a default, so that records of earlier versions can be read.
@@ -76,57 +228,6 @@ class TrainingConfig(BaseModel):
     model_config = ConfigDict(frozen=True, extra="forbid")
 
     base_model: str
-    learning_rate: float = Field(2e-4, ge=MIN_LEARNING_RATE, le=MAX_LEARNING_RATE)
-    num_epochs: int = Field(3, ge=1, le=10)
-    batch_size: int = Field(4, ge=1, le=32, description="Rows in one forward pass, over all workers.")
-    max_length: int = Field(512, ge=128, le=2048, description="Tokens in one row, prompt and completion.")
-    gradient_accumulation_steps: int = Field(1, ge=1, le=64, description="Forward passes in one optimizer step.")
-    warmup_ratio: float = Field(0.06, ge=0.0, le=0.5, description="Share of the steps with a rising learning rate.")
-    weight_decay: float = Field(0.0, ge=0.0, le=1.0)
-    lr_scheduler: LrScheduler = Field("cosine", description="How the learning rate goes on after its rise.")
-    max_grad_norm: float = Field(1.0, gt=0.0)
-    validation_split: float = Field(0.1, ge=0.0, le=0.5, description="Share of the rows held out for evaluation.")
-    num_workers: int | None = Field(
-        None, ge=1, le=MAX_NUM_WORKERS, description="Ray Train workers; None is SIENN_TRAINING_NUM_WORKERS."
-    )
-    min_workers: int | None = Field(
-        None,
-        ge=1,
-        le=MAX_NUM_WORKERS,
-        description="Workers that suffice when nodes are missing or get lost; None is as many as num_workers.",
-    )
-    eval_steps: int | None = Field(
-        None, ge=1, description="Optimizer steps between evaluations, beside those after each epoch; None is no others."
-    )
-    early_stopping_patience: int | None = Field(
-        None, ge=1, le=100, description="Evaluations without a better loss after which the run ends; None is never."
-    )
-    max_train_time_s: float | None = Field(
-        None,
-        gt=0.0,
-        le=MAX_TRAIN_TIME_S,
-        description="Seconds of training, evaluations included, after which the run ends with what it has learned.",
-    )
-    precision: Precision = Field(
-        "auto", description="Of the base model's products: bfloat16 where the hardware is fast at it, else float32."
-    )
-    quantization: Quantization | None = Field(
-        None, description="nf4 keeps the base model in 4 bits (QLoRA, Dettmers et al. 2023, arXiv:2305.14314)."
-    )
-    gradient_checkpointing: bool | None = Field(
-        None, description="Compute activations twice to save memory; None does so where memory asks for it."
-    )
-    torch_compile: bool = Field(False, description="Compile the base model's layers; pays off in long runs only.")
-    sharding: Sharding = Field(
-        "auto", description="Share the base model out among the workers (FSDP2); auto where it doesn't fit one GPU."
-    )
-    dpo_beta: float = Field(
-        0.1,
-        gt=0.0,
-        le=10.0,
-        description="How close preference training stays to the base model (Rafailov et al. 2023, arXiv:2305.18290).",
-    )
-    seed: int = Field(42, ge=0, lt=2**31)
     lora: LoraSettings = LoraSettings()
 
     @model_validator(mode="after")

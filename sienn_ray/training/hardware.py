@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import resource
+from typing import assert_never
 
 import psutil
 import torch
@@ -22,9 +23,15 @@ def choose_dtype(precision: Precision, device: torch.device) -> torch.dtype:
 
     Told from what the hardware says of itself: a measurement could come out differently when the run is repeated.
     """
-    if precision != "auto":
-        return torch.bfloat16 if precision == "bfloat16" else torch.float32
-    return torch.bfloat16 if _is_fast_at_bfloat16(device) else torch.float32
+    match precision:
+        case "auto":
+            return torch.bfloat16 if _is_fast_at_bfloat16(device) else torch.float32
+        case "bfloat16":
+            return torch.bfloat16
+        case "float32":
+            return torch.float32
+        case _:
+            assert_never(precision)
 
 
 def _is_fast_at_bfloat16(device: torch.device) -> bool:

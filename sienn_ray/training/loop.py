@@ -19,7 +19,7 @@ from sienn_ray.errors import FailureReason, InvalidDatasetError, TrainingError
 from sienn_ray.training import checkpoint
 from sienn_ray.training.adapters import make_optimizer, trainable
 from sienn_ray.training.checkpoint import Weights
-from sienn_ray.training.config import TrainingConfig
+from sienn_ray.training.config import MAX_ROW_TOKENS, TrainingConfig
 from sienn_ray.training.evaluation import Evaluation
 from sienn_ray.training.hardware import peak_memory_bytes
 from sienn_ray.training.prefetch import Prefetched
@@ -87,7 +87,7 @@ class FineTune:
             self._worker,
             plan,
             pad_token_id=self._pad_token_id,
-            is_preference=spec.is_preference,
+            row_kind=spec.row_kind,
             micro_batch_rows=spec.micro_batch_rows,
         )
         parameters = trainable(learner.adapter)
@@ -244,7 +244,7 @@ class FineTune:
     def _no_room(self, name: str) -> InvalidDatasetError:
         return InvalidDatasetError(
             f"no row of the {name} has room for its answer: every prompt fills max_length={self._config.max_length} "
-            "tokens; raise max_length (up to 2048) or shorten the prompts"
+            f"tokens; raise max_length (up to {MAX_ROW_TOKENS}) or shorten the prompts"
         )
 
 

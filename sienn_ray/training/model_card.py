@@ -13,20 +13,17 @@ from typing import Any
 
 from huggingface_hub import EvalResult, ModelCardData
 
+from sienn_ray.datasets.schema import RowKind, row_kind
+from sienn_ray.training.config import TrainingConfig
+from sienn_ray.training.methods import Method, words_of
 from sienn_ray.training.record import FILE_NAME as RECORD_FILE
-from sienn_ray.training.record import DatasetFacts, Losses, RunRecord
+from sienn_ray.training.record import DatasetFacts, DatasetRole, Losses, RunRecord
 
 FILE_NAME = "README.md"
 Messages = Sequence[Mapping[str, str]]
 
 _GREETING: Messages = ({"role": "user", "content": "Hello! What can you help me with?"},)
 _LICENSE_ID = re.compile(r"[a-z0-9][a-z0-9.+-]{0,63}")
-_METHODS = {"sft": "supervised fine-tuning", "dpo": "direct preference optimization (DPO)"}
-_LOSSES = {
-    "sft": "the mean negative log-likelihood per token of what the model has to produce",
-    "dpo": "DPO's mean loss per pair of answers",
-}
-_ROLES = {"train": "training", "evaluation": "evaluation"}
 _MAX_NAME_CHARS = 255
 
 
@@ -62,7 +59,7 @@ def _metadata(record: RunRecord, license: str | None) -> ModelCardData:
         pipeline_tag="text-generation",
         license=license_id if _LICENSE_ID.fullmatch(license_id) else None,
         # The first is what PEFT itself puts on a card; the hub finds a base model's adapters by it.
-        tags=[f"base_model:adapter:{record.base_model}", "lora", record.resolved.method, "transformers"],
+        tags=[f"base_model:adapter:{record.base_model}", "lora", str(record.resolved.method), "transformers"],
         model_name=_title(record) if evaluation else None,
         eval_results=[evaluation] if evaluation else None,
     )
@@ -89,14 +86,14 @@ def _evaluation(record: RunRecord) -> EvalResult | None:
 def _what_it_is(record: RunRecord) -> str:
     return (
         f"# {_code(_title(record))}\n\n"
-        f"A LoRA adapter for {_code(record.base_model)}, made by {_METHODS[record.resolved.method]} with sienn_ray on "
-        f"{record.created_at:%Y-%m-%d}. It is loaded on top of that base model and can do nothing without it. Apart "
-        "from its losses below it wasn't evaluated; try it on your own cases before you rely on it."
+        f"A LoRA adapter for {_code(record.base_model)}, made by {words_of(record.resolved.method).name} with "
+        f"sienn_ray on {record.created_at:%Y-%m-%d}. It is loaded on top of that base model and can do nothing "
+        "without it. Apart from its losses below it wasn't evaluated; try it on your own cases before you rely on it."
     )
 
 
 def _how_to_use(record: RunRecord, messages: Messages) -> str:
-    is_text = any(dataset.format == "text" for dataset in _files(record, "train"))
+    is_text = any(row_kind(dataset.format) is RowKind.TEXT for dataset in _files(record, "train"))
     revision = f", revision={record.base_model_revision!r}" if record.base_model_revision else ""
     return "\n".join(
         [
@@ -139,14 +136,15 @@ def _training_data(record: RunRecord) -> str:
 
 def _dataset_line(dataset: DatasetFacts) -> str:
     return (
-        f"- {_code(dataset.filename)} ({_ROLES[dataset.role]}): {dataset.num_rows} rows, "
+        f"- {_code(dataset.filename)} ({dataset.purpose}): {dataset.num_rows} rows, "
         f"format {_code(dataset.format)}, SHA-256 {_code(dataset.sha256)}"
     )
 
 
 def _hyperparameters(record: RunRecord) -> str:
-    of_others = {"base_model", "lora"} if record.resolved.method == "dpo" else {"base_model", "lora", "dpo_beta"}
-    config = record.config.model_dump(mode="json", exclude=of_others)
+    others = [method for method in Method if method != record.resolved.method]
+    of_others = {name for name in TrainingConfig.model_fields if any(method.owns(name) for method in others)}
+    config = record.config.model_dump(mode="json", exclude={"base_model", "lora", *of_others})
     lora = record.config.lora.model_dump(mode="json")
     given = {**{f"lora.{name}": value for name, value in lora.items()}, **config}
     resolved = record.resolved.model_dump(mode="json")
@@ -175,7 +173,7 @@ def _results(record: RunRecord) -> str:
     rows.append(("published adapter", "", _loss(results.train_loss), _loss(results.eval_loss)))
     return (
         f"## Results\n\n{results.num_steps} optimizer steps over {results.num_tokens} tokens{seconds}. The loss is "
-        f"{_LOSSES[record.resolved.method]}; epoch 0 is the base model.\n\n"
+        f"{words_of(record.resolved.method).loss}; epoch 0 is the base model.\n\n"
         + _table(("Epoch", "Step", "Training loss", "Evaluation loss"), rows)
     )
 
@@ -208,7 +206,7 @@ def _versions(record: RunRecord) -> str:
     return "## Versions\n\n" + _table(("Package", "Version"), _rows(record.versions))
 
 
-def _files(record: RunRecord, role: str) -> list[DatasetFacts]:
+def _files(record: RunRecord, role: DatasetRole) -> list[DatasetFacts]:
     return [dataset for dataset in record.datasets if dataset.role == role]
 
 

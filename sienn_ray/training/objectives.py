@@ -4,11 +4,14 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 from contextlib import AbstractContextManager, contextmanager
-from typing import Any, Protocol
+from typing import Any, Protocol, assert_never
 
 import torch
 import torch.nn.functional as F  # noqa: N812
 
+from sienn_ray.datasets.schema import RowKind
+from sienn_ray.training.config import TrainingConfig
+from sienn_ray.training.methods import Method
 from sienn_ray.training.packing import TokenRow, num_targets
 from sienn_ray.training.scoring import Scorer
 
@@ -17,9 +20,18 @@ Example = tuple[TokenRow, ...]
 
 
 class Objective(Protocol):
-    """A loss that is a sum over examples, so that it can be computed in parts."""
+    """A loss that is a sum over examples, so that it can be computed in parts.
 
+    Attributes:
+        name: The method that it is the loss of.
+        rows_per_example: Token sequences of an example.
+        has_reference: Whether the adapter is compared with the base model, both of which then go without the base
+            model's own dropout: each would drop other activations.
+    """
+
+    name: Method
     rows_per_example: int
+    has_reference: bool
 
     def without_adapter(self) -> AbstractContextManager[None]:
         """Compute losses of the base model meanwhile."""
@@ -41,7 +53,9 @@ class CompletionObjective:
     row is.
     """
 
-    rows_per_example = 1
+    name = Method.SFT
+    rows_per_example = RowKind.CONVERSATION.num_sequences
+    has_reference = False
 
     def __init__(self, scorer: Scorer, adapter: Any) -> None:
         self._scorer = scorer
@@ -72,7 +86,9 @@ class PreferenceObjective:
         beta: How much a departure from the base model costs.
     """
 
-    rows_per_example = 2
+    name = Method.DPO
+    rows_per_example = RowKind.PREFERENCE.num_sequences
+    has_reference = True
 
     def __init__(self, scorer: Scorer, adapter: Any, beta: float) -> None:
         self._scorer = scorer
@@ -107,6 +123,24 @@ class PreferenceObjective:
         policy = _row_sums(self._scorer.log_probs(batch), batch.targets_per_row)
         margins = (policy - reference).view(-1, 2)
         return margins[:, 0] - margins[:, 1]
+
+
+def make_objective(method: Method, scorer: Scorer, adapter: Any, config: TrainingConfig) -> Objective:
+    """Make the loss of a method.
+
+    Args:
+        method: What is learned by.
+        scorer: Says how likely the model with its adapter finds a row.
+        adapter: The PEFT model.
+        config: Hyperparameters, the loss's own among them.
+    """
+    match method:
+        case Method.SFT:
+            return CompletionObjective(scorer, adapter)
+        case Method.DPO:
+            return PreferenceObjective(scorer, adapter, config.dpo_beta)
+        case _:
+            assert_never(method)
 
 
 def _row_sums(values: torch.Tensor, sizes: Sequence[int]) -> torch.Tensor:

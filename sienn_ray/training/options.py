@@ -3,61 +3,25 @@
 from __future__ import annotations
 
 import argparse
-from collections.abc import Callable
+import math
 from typing import Any
 
 from pydantic import ValidationError
 
 from sienn_ray.errors import FailureReason, TrainingError
-from sienn_ray.training.config import ALL_LINEAR, LoraSettings, TrainingConfig
-
-
-def _module_names(text: str) -> str | tuple[str, ...]:
-    return text if text == ALL_LINEAR else tuple(text.split(","))
-
-
-_CONFIG: dict[str, Callable[[str], Any]] = {
-    "learning_rate": float,
-    "num_epochs": int,
-    "batch_size": int,
-    "max_length": int,
-    "gradient_accumulation_steps": int,
-    "warmup_ratio": float,
-    "weight_decay": float,
-    "lr_scheduler": str,
-    "max_grad_norm": float,
-    "validation_split": float,
-    "num_workers": int,
-    "min_workers": int,
-    "eval_steps": int,
-    "early_stopping_patience": int,
-    "max_train_time_s": float,
-    "precision": str,
-    "quantization": str,
-    "gradient_checkpointing": bool,
-    "torch_compile": bool,
-    "sharding": str,
-    "dpo_beta": float,
-    "seed": int,
-}
-# By their names on the command line, where `r` alone would say little.
-_LORA: dict[str, tuple[str, Callable[[str], Any]]] = {
-    "lora_r": ("r", int),
-    "lora_alpha": ("lora_alpha", int),
-    "lora_dropout": ("lora_dropout", float),
-    "target_modules": ("target_modules", _module_names),
-    "use_rslora": ("use_rslora", bool),
-    "use_dora": ("use_dora", bool),
-    "loraplus_lr_ratio": ("loraplus_lr_ratio", float),
-}
+from sienn_ray.training import hyperparameters
+from sienn_ray.training.config import TrainingConfig
+from sienn_ray.training.hyperparameters import HYPERPARAMETERS, Hyperparameter, flat_name
 
 
 def add_options(parser: argparse.ArgumentParser) -> None:
     """Add one option for each hyperparameter; the limits stay with `TrainingConfig`."""
-    for name, kind in _CONFIG.items():
-        _add(parser, name, kind, TrainingConfig.model_fields[name])
-    for name, (field, kind) in _LORA.items():
-        _add(parser, name, kind, LoraSettings.model_fields[field])
+    for hyperparameter in HYPERPARAMETERS:
+        how: dict[str, Any] = {"type": hyperparameter.option_type, "metavar": _metavar(hyperparameter)}
+        if hyperparameter.option_type is bool:
+            how = {"action": argparse.BooleanOptionalAction}
+        words = hyperparameter.help.replace("%", "%%")
+        parser.add_argument(hyperparameter.option, default=hyperparameter.field.default, help=words, **how)
 
 
 def config_of(base_model: str, arguments: argparse.Namespace) -> TrainingConfig:
@@ -70,30 +34,37 @@ def config_of(base_model: str, arguments: argparse.Namespace) -> TrainingConfig:
     Raises:
         TrainingError: A value is outside its limits, or doesn't go with another one.
     """
+    values = vars(arguments)
     try:
-        lora = LoraSettings(**{field: getattr(arguments, name) for name, (field, _) in _LORA.items()})
-        config = TrainingConfig(
-            base_model=base_model, lora=lora, **{name: getattr(arguments, name) for name in _CONFIG}
-        )
+        config = hyperparameters.config_of(base_model, hyperparameters.parsed(values))
     except ValidationError as error:
-        raise TrainingError(_in_words(error), FailureReason.INVALID_HYPERPARAMETERS) from error
-    _check_early_stopping(config, has_validation_dataset=bool(vars(arguments).get("validation_dataset")))
+        raise _refusal(_in_words(error)) from error
+    _check_finite(config)
+    _check_early_stopping(config, has_validation_dataset=bool(values.get("validation_dataset")))
     return config
+
+
+def _check_finite(config: TrainingConfig) -> None:
+    """Refuse an infinite number: JSON has none, so the job's record couldn't be read."""
+    for name, value in config.model_dump().items():
+        if isinstance(value, float) and not math.isfinite(value):
+            raise _refusal(f"{_flag(name)} {value}: Input should be a finite number")
 
 
 def _check_early_stopping(config: TrainingConfig, *, has_validation_dataset: bool) -> None:
     if config.early_stopping_patience is not None and config.validation_split == 0 and not has_validation_dataset:
-        raise TrainingError(
+        raise _refusal(
             f"--early-stopping-patience {config.early_stopping_patience} needs rows to evaluate on, and "
-            "--validation-split is 0; raise it, or name a --validation-dataset",
-            FailureReason.INVALID_HYPERPARAMETERS,
+            "--validation-split is 0; raise it, or name a --validation-dataset"
         )
 
 
-def _add(parser: argparse.ArgumentParser, name: str, kind: Callable[[str], Any], field: Any) -> None:
-    words = f"{field.description or ''} Default {field.default}.".strip()
-    how: dict[str, Any] = {"action": argparse.BooleanOptionalAction} if kind is bool else {"type": kind}
-    parser.add_argument(_flag(name), default=field.default, help=words.replace("%", "%%"), **how)
+def _refusal(message: str) -> TrainingError:
+    return TrainingError(message, FailureReason.INVALID_HYPERPARAMETERS)
+
+
+def _metavar(hyperparameter: Hyperparameter) -> str:
+    return {int: "N", float: "X"}.get(hyperparameter.option_type, "WORD")
 
 
 def _in_words(error: ValidationError) -> str:
@@ -104,10 +75,8 @@ def _in_words(error: ValidationError) -> str:
 def _fault_in_words(fault: Any) -> str:
     if not fault["loc"]:
         return str(fault["msg"]).removeprefix("Value error, ")
-    names = {field: name for name, (field, _) in _LORA.items()}
-    field = str(fault["loc"][0])
-    return f"{_flag(names.get(field, field))} {fault['input']!r}: {fault['msg']}"
+    return f"{_flag(str(fault['loc'][0]))} {fault['input']!r}: {fault['msg']}"
 
 
-def _flag(name: str) -> str:
-    return f"--{name.replace('_', '-')}"
+def _flag(field: str) -> str:
+    return f"--{flat_name(field).replace('_', '-')}"

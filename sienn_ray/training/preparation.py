@@ -4,20 +4,22 @@ from __future__ import annotations
 
 import logging
 from dataclasses import dataclass
-from typing import Any
 
 import torch
 from peft import PeftModel
 from transformers import PreTrainedModel
 
 from sienn_ray.compute_threads import observe
+from sienn_ray.datasets.schema import RowKind
 from sienn_ray.training import sharding
 from sienn_ray.training.adapters import add_adapter, is_fused
 from sienn_ray.training.checkpoint import Restored, restore
 from sienn_ray.training.config import TrainingConfig
 from sienn_ray.training.gradients import GradientStep
 from sienn_ray.training.hardware import needs_gradient_checkpointing
-from sienn_ray.training.objectives import CompletionObjective, Objective, PreferenceObjective
+from sienn_ray.training.methods import method_of
+from sienn_ray.training.objectives import make_objective
+from sienn_ray.training.record import ResolvedFacts
 from sienn_ray.training.scoring import Scorer, body, can_pack, has_plain_head
 from sienn_ray.training.steps import StepPlan
 from sienn_ray.training.worker import Worker
@@ -33,13 +35,13 @@ class Learner:
         adapter: The base model, adapted in place, in PEFT's wrapper.
         gradients: Computes losses and gradients.
         restored: What the last checkpoint holds, if there is one.
-        facts: What was chosen, for whoever wants to repeat the run.
+        facts: What was chosen, for the run's record.
     """
 
     adapter: PeftModel
     gradients: GradientStep
     restored: Restored | None
-    facts: dict[str, Any]
+    facts: ResolvedFacts
 
 
 def prepare(
@@ -49,7 +51,7 @@ def prepare(
     plan: StepPlan,
     *,
     pad_token_id: int,
-    is_preference: bool,
+    row_kind: RowKind,
     micro_batch_rows: int | None = None,
 ) -> Learner:
     """Adapt a base model and choose how it is computed.
@@ -60,7 +62,7 @@ def prepare(
         worker: This worker.
         plan: Rows of steps and micro batches.
         pad_token_id: Fills rows up where they can't be packed.
-        is_preference: Whether rows come in pairs of a chosen and a rejected answer.
+        row_kind: What the rows are.
         micro_batch_rows: Rows of a forward pass, where the plan's turned out to be too many.
 
     Raises:
@@ -76,8 +78,7 @@ def prepare(
     micro_batch_rows = (restored.state.micro_batch_rows if restored else None) or micro_batch_rows
     micro_batch_rows = min(micro_batch_rows or plan.micro_batch_rows, plan.micro_batch_rows)
 
-    num_rows = micro_batch_rows * (2 if is_preference else 1)
-    num_tokens = num_rows * config.max_length
+    num_tokens = micro_batch_rows * row_kind.num_sequences * config.max_length
     text_config = base.config.get_text_config()
     recomputes = needs_gradient_checkpointing(
         config.gradient_checkpointing, text_config, num_tokens, dtype, worker.device
@@ -91,8 +92,6 @@ def prepare(
     if config.torch_compile:
         compile_layers(base)
     use_autocast = dtype is torch.bfloat16 and not is_fused(config)
-    if is_preference:
-        _switch_dropout_off(base)
     scorer = Scorer(
         base,
         pad_token_id,
@@ -101,9 +100,9 @@ def prepare(
         has_plain_head=plain_head,
         use_autocast=use_autocast,
     )
-    objective: Objective = (
-        PreferenceObjective(scorer, adapter, config.dpo_beta) if is_preference else CompletionObjective(scorer, adapter)
-    )
+    objective = make_objective(method_of(row_kind), scorer, adapter, config)
+    if objective.has_reference:
+        _switch_dropout_off(base)
     min_micro_batches = -(-plan.max_rows_per_worker // micro_batch_rows) if is_sharded else 0
     gradients = GradientStep(
         objective,
@@ -114,21 +113,22 @@ def prepare(
         is_length_grouped=not is_packed,
     )
     setup = observe()
-    facts = {
-        "method": "dpo" if is_preference else "sft",
-        "precision": str(dtype).removeprefix("torch."),
-        "attention": base.config._attn_implementation,
-        "quantization": config.quantization,
-        "packed": is_packed,
-        "gradient_checkpointing": recomputes,
-        "sharded": is_sharded,
-        "threads_per_worker": setup.num_threads,
-        "openmp_runtime": setup.openmp,
-        "openmp_workers_spin": not setup.is_waking_workers,
-        "device": _name_of(worker.device),
-        "num_workers": worker.world_size,
-    }
-    logger.info("training with %s", facts)
+    facts = ResolvedFacts(
+        method=objective.name,
+        precision=str(dtype).removeprefix("torch."),
+        attention=base.config._attn_implementation,
+        quantization=config.quantization,
+        num_workers=worker.world_size,
+        threads_per_worker=setup.num_threads,
+        rows_per_step=config.rows_per_step,
+        packed=is_packed,
+        device=_name_of(worker.device),
+        gradient_checkpointing=recomputes,
+        sharded=is_sharded,
+        openmp_runtime=setup.openmp,
+        openmp_workers_spin=not setup.is_waking_workers,
+    )
+    logger.info("training with %s", facts.model_dump(mode="json"))
     return Learner(adapter, gradients, restored, facts)
 
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from sienn_ray.base_model import load_tokenizer, local_folder
 from sienn_ray.datasets.prompt import FILE_NAME as PROMPT_FORMAT_FILE
@@ -12,10 +12,7 @@ from sienn_ray.datasets.prompt import PromptFormat
 from sienn_ray.settings import Settings
 from sienn_ray.training import checkpoint, model_card, record
 from sienn_ray.training.run_state import RunState, read_state
-from sienn_ray.training.spec import LoopResult, RunRows
-
-if TYPE_CHECKING:
-    from sienn_ray.training.trainer import Run
+from sienn_ray.training.spec import LoopResult, Run, RunRows
 
 
 def assemble(run: Run, settings: Settings, trained: Path, folder: Path, result: LoopResult, rows: RunRows) -> RunState:
@@ -34,7 +31,7 @@ def assemble(run: Run, settings: Settings, trained: Path, folder: Path, result: 
     """
     base_folder = local_folder(run.config.base_model, settings)
     tokenizer: Any = load_tokenizer(base_folder)
-    prompt_format = PromptFormat.for_text() if run.is_text else PromptFormat.for_chat(tokenizer)
+    prompt_format = PromptFormat.for_rows(run.row_kind, tokenizer)
     checkpoint.copy_best_adapter(trained, folder)
     if prompt_format.chat_template is not None:
         tokenizer.chat_template = prompt_format.chat_template
@@ -50,7 +47,7 @@ def assemble(run: Run, settings: Settings, trained: Path, folder: Path, result: 
         base_model_sha256=record.weights_sha256(base_folder),
         datasets=run.datasets,
         config=run.config,
-        resolved=record.ResolvedFacts(**result.facts, rows_per_step=run.config.rows_per_step),
+        resolved=result.facts,
         versions=record.versions(),
         results=_results(state, rows.num_train, rows.num_eval),
     )

@@ -49,7 +49,7 @@ def train_loop(loop_config: dict[str, Any]) -> LoopResult:
         spec.reporter.report(progress)
     folder = local_folder(config.base_model, spec.settings)
     tokenizer = load_tokenizer(folder)
-    prompt_format = PromptFormat.for_text() if rows.is_text else PromptFormat.for_chat(tokenizer)
+    prompt_format = PromptFormat.for_rows(spec.row_kind, tokenizer)
 
     def stream(ordered: OrderedRows) -> TokenStream:
         return TokenStream(ordered.stored, ordered.order, tokenizer, prompt_format, config.max_length)

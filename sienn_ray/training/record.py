@@ -23,13 +23,14 @@ import platform
 import re
 from datetime import UTC, datetime
 from pathlib import Path
-from typing import Annotated, Literal
+from typing import Annotated, Literal, assert_never
 
 from pydantic import AfterValidator, AwareDatetime, BaseModel, ConfigDict, Field, ValidationError, computed_field
 
 from sienn_ray import __version__
 from sienn_ray.errors import ArtifactError
 from sienn_ray.training.config import TrainingConfig
+from sienn_ray.training.methods import Method
 
 FILE_NAME = "training_run.json"
 _COMMIT = re.compile(r"[0-9a-f]{40}")
@@ -45,21 +46,35 @@ class _Fields(BaseModel):
     model_config = ConfigDict(frozen=True, extra="ignore")
 
 
+DatasetRole = Literal["train", "evaluation"]
+
+
 class DatasetFacts(_Fields):
     """A file that a run read, as it was uploaded."""
 
-    role: Literal["train", "evaluation"]
+    role: DatasetRole
     id: str | None
     filename: str
     sha256: str
     num_rows: int
     format: str
 
+    @property
+    def purpose(self) -> str:
+        """What the run did with it."""
+        match self.role:
+            case "train":
+                return "training"
+            case "evaluation":
+                return "evaluation"
+            case _:
+                assert_never(self.role)
+
 
 class ResolvedFacts(_Fields):
     """What became of the choices that a configuration leaves to the service."""
 
-    method: Literal["sft", "dpo"]
+    method: Method
     precision: str
     attention: str
     quantization: str | None

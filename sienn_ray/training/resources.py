@@ -5,7 +5,7 @@ from __future__ import annotations
 import socket
 import time
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, assert_never
 
 import ray
 from ray import PlacementGroupID
@@ -73,7 +73,7 @@ def choose_resources(
     """
     num_workers = min(num_workers or settings.training_num_workers, max_workers)
     num_gpus = sum(node.get("GPU", 0) for node in nodes)
-    use_gpu = settings.training_gpu == "always" or (settings.training_gpu == "auto" and num_gpus >= num_workers)
+    use_gpu = _uses_gpu(settings, num_gpus, num_workers)
     if settings.training_cpus_per_worker:
         return WorkerResources(num_workers, settings.training_cpus_per_worker, use_gpu, min_workers)
     if use_gpu:
@@ -81,6 +81,18 @@ def choose_resources(
     cpus = [node.get("CPU", 0) for node in nodes]
     share = min(max(cpus, default=1), sum(cpus) / num_workers)
     return WorkerResources(num_workers, max(1, int(share)), use_gpu, min_workers)
+
+
+def _uses_gpu(settings: Settings, num_gpus: float, num_workers: int) -> bool:
+    match settings.training_gpu:
+        case "always":
+            return True
+        case "auto":
+            return num_gpus >= num_workers
+        case "never":
+            return False
+        case _:
+            assert_never(settings.training_gpu)
 
 
 def wait_until_placeable(resources: WorkerResources, timeout_s: float) -> None:

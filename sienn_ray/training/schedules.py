@@ -3,31 +3,22 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable
+from typing import assert_never
 
 from sienn_ray.training.config import LrScheduler
 
 
-def _cosine(share_done: float) -> float:
-    """Half a cosine to zero (Loshchilov & Hutter 2017, arXiv:1608.03983)."""
-    return 0.5 * (1.0 + math.cos(math.pi * share_done))
-
-
-def _linear(share_done: float) -> float:
-    """A straight line to zero."""
-    return 1.0 - share_done
-
-
-def _constant(share_done: float) -> float:  # noqa: ARG001
-    """No change."""
-    return 1.0
-
-
-_AFTER_WARMUP: dict[LrScheduler, Callable[[float], float]] = {
-    "cosine": _cosine,
-    "linear": _linear,
-    "constant": _constant,
-}
+def _after_warmup(kind: LrScheduler, share_done: float) -> float:
+    """Factor of the learning rate once it has risen, by the share of the later steps that are done."""
+    match kind:
+        case "cosine":  # half a cosine to zero (Loshchilov & Hutter 2017, arXiv:1608.03983)
+            return 0.5 * (1.0 + math.cos(math.pi * share_done))
+        case "linear":
+            return 1.0 - share_done
+        case "constant":
+            return 1.0
+        case _:
+            assert_never(kind)
 
 
 class Schedule:
@@ -57,4 +48,4 @@ class Schedule:
         if step < self._num_warmup:
             return (step + 1) / (self._num_warmup + 1)
         share_done = (step - self._num_warmup) / max(1, self._num_steps - self._num_warmup)
-        return _AFTER_WARMUP[self._kind](min(share_done, 1.0))
+        return _after_warmup(self._kind, min(share_done, 1.0))

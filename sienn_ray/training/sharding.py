@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Any
+from typing import Any, assert_never
 
 import torch
 from peft import PeftModel, get_peft_model_state_dict
@@ -20,12 +20,21 @@ _MAX_WEIGHT_SHARE = 0.6
 
 def is_sharded(wanted: Sharding, model: PreTrainedModel, device: torch.device, world_size: int) -> bool:
     """Whether the base model is to be shared out: as wanted, else where it takes most of a GPU's memory."""
-    if world_size == 1 or wanted == "never":
+    if world_size == 1:
         return False
-    if wanted == "always":
-        return True
-    if device.type != "cuda":
-        return False
+    match wanted:
+        case "never":
+            return False
+        case "always":
+            return True
+        case "auto":
+            return device.type == "cuda" and _fills(device, model)
+        case _:
+            assert_never(wanted)
+
+
+def _fills(device: torch.device, model: PreTrainedModel) -> bool:
+    """Return whether a model's weights leave too little of a GPU's memory."""
     size_bytes: int = model.get_memory_footprint()
     return size_bytes > _MAX_WEIGHT_SHARE * torch.cuda.get_device_properties(device).total_memory
 

@@ -5,12 +5,14 @@ from __future__ import annotations
 import time
 from collections.abc import Iterator
 from dataclasses import dataclass, field
-from typing import Any, Protocol
+from typing import Protocol
 
 from sienn_ray.datasets.row_order import RowOrder
+from sienn_ray.datasets.schema import RowKind
 from sienn_ray.datasets.token_stream import Share, StoredRows, TokenArrays
 from sienn_ray.settings import Settings
 from sienn_ray.training.config import TrainingConfig
+from sienn_ray.training.record import DatasetFacts, ResolvedFacts
 from sienn_ray.training.reporting import Reporter
 from sienn_ray.training.timeline import Timeline
 
@@ -21,6 +23,33 @@ class RowSource(Protocol):
     def steps(self, share: Share, *, first_step: int, num_steps: int) -> Iterator[tuple[int, list[TokenArrays]]]:
         """Steps with this worker's rows of each."""
         ...
+
+
+@dataclass(frozen=True)
+class Run:
+    """What to train, on what, and where the adapter goes.
+
+    Args:
+        job_id: Names the run and its checkpoints.
+        config: Hyperparameters.
+        row_kind: What the rows are.
+        rows_key: Storage key of the rows.
+        adapter_key: Storage key of the adapter.
+        validation_rows_key: Rows to evaluate on, instead of a share of the others.
+        name: The job's name.
+        datasets: What they are, for the record.
+        timeline: Where the time since the submission went.
+    """
+
+    job_id: str
+    config: TrainingConfig
+    row_kind: RowKind
+    rows_key: str
+    adapter_key: str
+    validation_rows_key: str | None = None
+    name: str | None = None
+    datasets: tuple[DatasetFacts, ...] = ()
+    timeline: Timeline = field(default_factory=lambda: Timeline(time.time()))
 
 
 @dataclass(frozen=True)
@@ -38,14 +67,10 @@ class RunRows:
     Args:
         train: Rows to train on.
         evaluation: Rows to evaluate on, if any.
-        is_text: Whether they are plain text rather than conversations.
-        is_preference: Whether they are pairs of a chosen and a rejected answer.
     """
 
     train: OrderedRows
     evaluation: OrderedRows | None
-    is_text: bool = False
-    is_preference: bool = False
 
     @property
     def num_train(self) -> int:
@@ -68,7 +93,7 @@ class LoopSpec:
         reporter: Who is told how it goes.
         num_train_rows: Rows of an epoch.
         num_eval_rows: Rows of an evaluation.
-        is_preference: Whether rows come in pairs of a chosen and a rejected answer.
+        row_kind: What the rows are.
         has_validation_dataset: Whether the rows to evaluate on are a dataset of their own.
         num_cpus: CPUs of a worker.
         micro_batch_rows: Rows of a forward pass, where an earlier try ran out of memory with more.
@@ -80,7 +105,7 @@ class LoopSpec:
     reporter: Reporter
     num_train_rows: int
     num_eval_rows: int
-    is_preference: bool = False
+    row_kind: RowKind = RowKind.CONVERSATION
     has_validation_dataset: bool = False
     num_cpus: int = 1
     micro_batch_rows: int | None = None
@@ -92,13 +117,13 @@ class LoopResult:
     """How the loop ended on a worker.
 
     Args:
+        facts: What was chosen for the run, for its record.
         is_paused: Whether it wrote a checkpoint and left, as it was told to.
-        facts: What was chosen for the run, see `preparation.Learner`.
         timeline: Seconds by what they were spent on, up to the first step.
         peak_memory_bytes: Most memory that the worker's process had, and on a GPU that its tensors took there.
     """
 
+    facts: ResolvedFacts
     is_paused: bool = False
-    facts: dict[str, Any] = field(default_factory=dict)
     timeline: dict[str, float] = field(default_factory=dict)
     peak_memory_bytes: int = 0

@@ -6,7 +6,6 @@ import logging
 import os
 import tempfile
 import time
-from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -19,10 +18,9 @@ from sienn_ray.datasets.token_stream import StoredRows
 from sienn_ray.errors import FailureReason, SiennError, TrainingError
 from sienn_ray.settings import Settings
 from sienn_ray.storage import Storage
-from sienn_ray.training.config import TrainingConfig
+from sienn_ray.storage_keys import CHECKPOINTS_KEY, checkpoints_key
 from sienn_ray.training.failures import causes, explain, is_worth_another_try
 from sienn_ray.training.ray_worker import train_loop
-from sienn_ray.training.record import DatasetFacts
 from sienn_ray.training.reporting import Phase, Progress, Reporter
 from sienn_ray.training.resources import (
     WorkerResources,
@@ -33,48 +31,17 @@ from sienn_ray.training.resources import (
     wait_until_placeable,
 )
 from sienn_ray.training.run_state import RunState
-from sienn_ray.training.spec import LoopResult, LoopSpec, OrderedRows, RunRows
+from sienn_ray.training.spec import LoopResult, LoopSpec, OrderedRows, Run, RunRows
 from sienn_ray.training.steps import StepPlan
-from sienn_ray.training.timeline import Timeline
 from sienn_ray.training.unfinished import delete_unfinished_checkpoints
 
 logger = logging.getLogger(__name__)
 
-CHECKPOINTS_KEY = "checkpoints"
 # Callbacks of Ray Train that start a process each and have nothing to do here: workers read their rows themselves, and
 # a placement group goes with this program, which ends when the controller does.
 UNUSED_CALLBACKS = {"DatasetsCallback", "PlacementGroupCleanerCallback"}
 # Ray Train's default is to try for ever, also when the workers can never be placed.
 _CONTROLLER_FAILURES = 2
-
-
-@dataclass(frozen=True)
-class Run:
-    """What to train, on what, and where the adapter goes.
-
-    Args:
-        job_id: Names the run and its checkpoints.
-        config: Hyperparameters.
-        rows_key: Storage key of the rows.
-        is_text: Whether they are plain text.
-        adapter_key: Storage key of the adapter.
-        validation_rows_key: Rows to evaluate on, instead of a share of the others.
-        is_preference: Whether they are preferences.
-        name: The job's name.
-        datasets: What they are, for the record.
-        timeline: Where the time since the submission went.
-    """
-
-    job_id: str
-    config: TrainingConfig
-    rows_key: str
-    is_text: bool
-    adapter_key: str
-    validation_rows_key: str | None = None
-    is_preference: bool = False
-    name: str | None = None
-    datasets: tuple[DatasetFacts, ...] = ()
-    timeline: Timeline = field(default_factory=lambda: Timeline(time.time()))
 
 
 class LeanTrainer(TorchTrainer):  # type: ignore[misc]
@@ -114,7 +81,9 @@ def run_training(run: Run, settings: Settings, reporter: Reporter) -> dict[str, 
         manifest = storage.publish(Path(target), run.adapter_key)
     return {
         **_losses(state),
-        **{f"run_{name}": value for name, value in result.facts.items() if name in {"precision", "method", "packed"}},
+        "run_method": result.facts.method.value,
+        "run_precision": result.facts.precision,
+        "run_packed": result.facts.packed,
         "num_train_rows": rows.num_train - state.num_dropped_rows,
         "num_eval_rows": rows.num_eval,
         "num_dropped_rows": state.num_dropped_rows,
@@ -122,7 +91,7 @@ def run_training(run: Run, settings: Settings, reporter: Reporter) -> dict[str, 
         "tokens_per_s": round(state.tokens_done / max(state.train_seconds, 1e-9), 1),
         "train_seconds": round(state.train_seconds, 1),
         "total_seconds": round(time.monotonic() - started, 1),
-        "num_workers": result.facts["num_workers"],
+        "num_workers": result.facts.num_workers,
         "peak_memory_bytes": result.peak_memory_bytes,
         "rows_per_step": run.config.rows_per_step,
         "use_gpu": resources.use_gpu,
@@ -135,12 +104,7 @@ def run_training(run: Run, settings: Settings, reporter: Reporter) -> dict[str, 
 
 def delete_checkpoints(run: Run, settings: Settings) -> None:
     """Free the checkpoints of a run that needn't be resumed any more."""
-    Storage(settings.storage_url).delete(_checkpoints_key(run))
-
-
-def _checkpoints_key(run: Run) -> str:
-    # Where Ray Train puts those of a run of this name.
-    return f"{CHECKPOINTS_KEY}/{run.job_id}"
+    Storage(settings.storage_url).delete(checkpoints_key(run.job_id))
 
 
 def _rows(run: Run, storage: Storage) -> RunRows:
@@ -156,7 +120,7 @@ def _rows(run: Run, storage: Storage) -> RunRows:
         evaluation = OrderedRows(other, RowOrder.of(other.groups, None, NO_ROWS))
     elif len(held_out):
         evaluation = OrderedRows(stored, RowOrder.of(stored.groups, None, held_out, is_inverted=True))
-    return RunRows(train, evaluation, run.is_text, run.is_preference)
+    return RunRows(train, evaluation)
 
 
 def _resources(run: Run, settings: Settings, rows: RunRows) -> WorkerResources:
@@ -175,7 +139,7 @@ def _fit_until_it_holds(
         SiennError: It doesn't help, or was tried often enough.
     """
     num_failures, micro_batch_rows = 0, None
-    delete_unfinished_checkpoints(storage, _checkpoints_key(run))  # of an attempt that was killed
+    delete_unfinished_checkpoints(storage, checkpoints_key(run.job_id))  # of an attempt that was killed
     while True:
         resources = _resources(run, settings, rows)
         wait_until_placeable(resources, settings.training_start_timeout_s)
@@ -185,7 +149,7 @@ def _fit_until_it_holds(
             reporter,
             rows.num_train,
             rows.num_eval,
-            is_preference=run.is_preference,
+            row_kind=run.row_kind,
             has_validation_dataset=run.validation_rows_key is not None,
             num_cpus=resources.cpus_per_worker,
             micro_batch_rows=micro_batch_rows,
@@ -195,7 +159,7 @@ def _fit_until_it_holds(
             return _fit(run, settings, storage, spec, rows, resources)
         except (ray.train.TrainingFailedError, ray.exceptions.RayError) as error:  # the latter: of its controller
             free_placement_groups()
-            delete_unfinished_checkpoints(storage, _checkpoints_key(run))
+            delete_unfinished_checkpoints(storage, checkpoints_key(run.job_id))
             cause = explain(error, run.config, settings)
             # What a worker says in our words is its last: it has tried smaller micro batches itself.
             is_last_word = any(isinstance(inner, SiennError) for inner in causes(error))

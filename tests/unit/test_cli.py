@@ -24,11 +24,13 @@ from sienn_ray.jobs.export_schema import ExportRecord, ExportStatus
 from sienn_ray.jobs.schema import JobEvent, JobStatus
 from sienn_ray.settings import Settings
 from sienn_ray.storage import Storage
-from sienn_ray.training.config import LoraSettings, TrainingConfig
+from sienn_ray.training.config import TrainingConfig
+from sienn_ray.training.hyperparameters import config_of
 from tests.fakes_api import BASE_MODEL as FAKE_BASE_MODEL
 from tests.fakes_api import CREATED_AT, FakeEngines, FakeJobLogs, FakeTracker, dataset_record, job_record
 from tests.fakes_backends import fake_backends
 from tests.fakes_exports import CONTENT, publish
+from tests.hyperparameter_values import as_options, other_values
 
 DEADLINE_S = 20
 BASE_MODEL = "HuggingFaceTB/SmolLM2-135M-Instruct"  # comes as a package, so no hub is asked
@@ -169,52 +171,18 @@ class TestTrain:
         assert shown == f"job_id: {tracker.last_job.id}\n"
         assert tracker.last_job.config == TrainingConfig(base_model=BASE_MODEL)
 
-    def test_every_option_reaches_the_job(self, tracker: FakeTracker) -> None:
-        options = "--learning-rate 0.0003 --num-epochs 2 --batch-size 8 --max-length 256 "
-        options += "--gradient-accumulation-steps 4 --warmup-ratio 0.1 --weight-decay 0.01 --lr-scheduler linear "
-        options += "--seed 7 --num-workers 2 --lora-r 8 --lora-alpha 16 --lora-dropout 0 "
-        options += "--target-modules q_proj,v_proj --validation-dataset-id dataset-2 --label team=a=b --label env= "
-        options += "--eval-steps 20 --early-stopping-patience 3 --max-train-time-s 600 --min-workers 1 "
-        options += "--precision bfloat16 --quantization nf4 --no-gradient-checkpointing --torch-compile "
-        options += "--sharding never --dpo-beta 0.2 --use-rslora --use-dora --loraplus-lr-ratio 16"
+    def test_every_hyperparameter_reaches_the_job(self, tracker: FakeTracker) -> None:
+        values = other_values()
+        done("train", "dataset-1", "--base-model", BASE_MODEL, "--no-wait", *as_options(values))
+        assert tracker.last_job.config == config_of(BASE_MODEL, values)
+
+    def test_every_other_option_reaches_the_job(self, tracker: FakeTracker) -> None:
+        options = "--validation-dataset-id dataset-2 --label team=a=b --label env= --no-gradient-checkpointing"
         done("train", "dataset-1", "--base-model", BASE_MODEL, "--no-wait", *options.split(), "--name", "My job")
         job = tracker.last_job
-        lora = LoraSettings(
-            r=8,
-            lora_alpha=16,
-            lora_dropout=0.0,
-            target_modules=("q_proj", "v_proj"),
-            use_rslora=True,
-            use_dora=True,
-            loraplus_lr_ratio=16.0,
-        )
-        assert job.config == TrainingConfig(
-            base_model=BASE_MODEL,
-            learning_rate=3e-4,
-            num_epochs=2,
-            batch_size=8,
-            max_length=256,
-            gradient_accumulation_steps=4,
-            warmup_ratio=0.1,
-            weight_decay=0.01,
-            lr_scheduler="linear",
-            seed=7,
-            num_workers=2,
-            validation_split=0.0,
-            eval_steps=20,
-            early_stopping_patience=3,
-            max_train_time_s=600.0,
-            min_workers=1,
-            precision="bfloat16",
-            quantization="nf4",
-            gradient_checkpointing=False,
-            torch_compile=True,
-            sharding="never",
-            dpo_beta=0.2,
-            lora=lora,
-        )
         assert (job.name, job.labels) == ("My job", {"team": "a=b", "env": ""})
         assert job.validation_dataset_id == "dataset-2"
+        assert (job.config.validation_split, job.config.gradient_checkpointing) == (0.0, False)
 
     def test_validation_split(self, tracker: FakeTracker) -> None:
         words = ("--validation-split", "0.25", "--target-modules", "all-linear")
@@ -244,8 +212,8 @@ class TestTrain:
 
     def test_help_has_limits_and_defaults(self) -> None:
         shown = " ".join(done("train", "--help").replace("│", " ").split())
-        assert "Rank of the adapter, 1 to 256; 16 by default." in shown
-        assert "Steps between evaluations, 1 or more." in shown
+        assert "Rank of the adapter's matrices. (1 to 256; default 16)" in shown
+        assert "Evaluations without a better loss after which the run ends; by default never." in shown
 
 
 @pytest.mark.usefixtures("service")

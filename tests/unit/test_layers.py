@@ -19,7 +19,7 @@ LAYERS: list[set[str]] = [
     {"jobs"},
     {"training", "inference", "export"},
     {"datasets", "base_model"},
-    {"storage", "catalog", "settings", "ray_metrics", "compute_threads"},
+    {"storage", "storage_keys", "catalog", "settings", "ray_metrics", "compute_threads"},
     {"metrics", "errors"},
 ]
 LAYER_OF = {unit: depth for depth, layer in enumerate(LAYERS) for unit in layer}

@@ -4,9 +4,10 @@ from typing import Any
 
 import pytest
 
-from sienn_ray.errors import InvalidDatasetError
-from sienn_ray.jobs.schema import DatasetRecord, JobRecord, JobStatus, utc_now
-from sienn_ray.train import _parser, check_same_kind, is_awaited
+from sienn_ray.errors import InvalidInputError
+from sienn_ray.jobs.naming import MAX_LABELS
+from sienn_ray.jobs.schema import JobRecord, JobStatus, utc_now
+from sienn_ray.train import _labels_of, _parser, is_awaited
 from sienn_ray.training.config import TrainingConfig
 
 
@@ -19,20 +20,6 @@ def job_of(status: JobStatus, attempt: int) -> JobRecord:
         attempt=attempt,
         created_at=utc_now(),
         updated_at=utc_now(),
-    )
-
-
-def dataset_of(dataset_id: str, dataset_format: str) -> DatasetRecord:
-    return DatasetRecord(
-        id=dataset_id,
-        filename="rows.jsonl",
-        size_bytes=1,
-        sha256="0" * 64,
-        format=dataset_format,
-        num_rows=1,
-        columns=[],
-        preview=[],
-        created_at=utc_now(),
     )
 
 
@@ -57,36 +44,6 @@ def test_an_attempt_that_nobody_waits_for_is_told_apart(status: JobStatus, attem
     assert is_awaited(job_of(status, attempt), attempt=2) is expected
 
 
-@pytest.mark.parametrize(
-    "formats",
-    [("chat", "chat"), ("chat", "instruction"), ("text", "text"), ("text", None), ("preference", "preference")],
-)
-def test_datasets_of_the_same_kind_go_together(formats: tuple[str, str | None]) -> None:
-    training, validation = formats
-    check_same_kind(dataset_of("a", training), dataset_of("b", validation) if validation else None)
-
-
-@pytest.mark.parametrize(
-    ("formats", "words"),
-    [
-        (("text", "chat"), "validation dataset b holds prompts and answers and dataset a holds plain text"),
-        (("chat", "text"), "validation dataset b holds plain text and dataset a holds prompts and answers"),
-        (
-            ("preference", "chat"),
-            "holds prompts and answers and dataset a holds prompts with chosen and rejected answers",
-        ),
-        (
-            ("chat", "preference"),
-            "holds prompts with chosen and rejected answers and dataset a holds prompts and answers",
-        ),
-        (("preference", "text"), "holds plain text and dataset a holds prompts with chosen and rejected answers"),
-    ],
-)
-def test_datasets_of_different_kinds_do_not(formats: tuple[str, str], words: str) -> None:
-    with pytest.raises(InvalidDatasetError, match=words):
-        check_same_kind(dataset_of("a", formats[0]), dataset_of("b", formats[1]))
-
-
 class TestCommandLine:
     def test_everything_about_a_job_can_be_said(self) -> None:
         arguments = _parser().parse_args(
@@ -102,7 +59,16 @@ class TestCommandLine:
         [
             *(
                 (["--dataset", "a", "--label", label], "argument --label: must be KEY=VALUE, the key of up to 63")
-                for label in ("team", "=ships", "a b=c", f"{'k' * 64}=v", f"k={'v' * 256}", "k=a\x00", "k=\u202e")
+                for label in (
+                    "team",
+                    "=ships",
+                    "a b=c",
+                    f"{'k' * 64}=v",
+                    f"k={'v' * 256}",
+                    "k=a\x00",
+                    "k=\u202e",
+                    "k=v\n",
+                )
             ),
             *(
                 (["--dataset", "a", "--name", name], "argument --name: must have 1 to 200 characters")
@@ -123,3 +89,9 @@ class TestCommandLine:
     def test_a_job_of_the_service_needs_no_more_than_its_id(self) -> None:
         arguments: Any = _parser().parse_args(["--job-id", "j", "--attempt", "2"])
         assert (arguments.job_id, arguments.attempt, arguments.label) == ("j", 2, [])
+
+    def test_no_more_labels_than_the_api_takes(self) -> None:
+        pairs = [(f"key-{number}", "value") for number in range(MAX_LABELS)]
+        assert len(_labels_of(pairs)) == MAX_LABELS
+        with pytest.raises(InvalidInputError, match="33 labels are more than the 32 that a job can have"):
+            _labels_of([*pairs, ("one-more", "value")])

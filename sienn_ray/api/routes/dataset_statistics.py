@@ -15,9 +15,10 @@ from sienn_ray.api.ids import DatasetIdPath
 from sienn_ray.api.schemas.statistics import DatasetStatisticsResponse, Duplicates, Spread, TokenCounts
 from sienn_ray.api.shared_statistics import SharedStatistics
 from sienn_ray.catalog import CATALOG
-from sienn_ray.datasets.schema import DatasetFormat
+from sienn_ray.datasets.schema import row_kind
 from sienn_ray.datasets.statistics_schema import DatasetStatistics, StatisticsRequest
 from sienn_ray.jobs.schema import DatasetRecord
+from sienn_ray.training.config import DEFAULT_ROW_TOKENS, MAX_ROW_TOKENS, MIN_ROW_TOKENS
 
 router = APIRouter(prefix="/api", tags=["Datasets"])
 
@@ -45,8 +46,14 @@ async def dataset_statistics(
         str, Query(description="Base model whose tokenizer and chat template count.", examples=[CATALOG[0].id])
     ] = CATALOG[0].id,
     max_length: Annotated[
-        int, Query(ge=128, le=2048, description="Tokens of a row in training.", examples=[512])
-    ] = 512,
+        int,
+        Query(
+            ge=MIN_ROW_TOKENS,
+            le=MAX_ROW_TOKENS,
+            description="Tokens of a row in training.",
+            examples=[DEFAULT_ROW_TOKENS],
+        ),
+    ] = DEFAULT_ROW_TOKENS,
 ) -> DatasetStatisticsResponse:
     """Count rows, characters, tokens, duplicates and empty fields on the cluster.
 
@@ -58,7 +65,7 @@ async def dataset_statistics(
         dataset_id=record.id,
         base_model=model_name,
         max_length=max_length,
-        is_text=record.format == DatasetFormat.TEXT,
+        row_kind=row_kind(record.format),
         num_columns=len(record.columns),
     )
     found = await statistics.kept(request)

@@ -14,6 +14,7 @@ from sienn_ray.api.base_models import check_base_model
 from sienn_ray.api.deps import Backends, BackendsDep
 from sienn_ray.api.errors import documented
 from sienn_ray.api.schemas.finetuning import StartFinetuningRequest, StartFinetuningResponse
+from sienn_ray.datasets.schema import check_same_kind
 from sienn_ray.errors import ConflictError, InvalidInputError
 from sienn_ray.jobs.ids import shown
 from sienn_ray.jobs.schema import JobRecord, utc_now
@@ -121,10 +122,6 @@ async def _earlier_job(record: JobRecord, backends: Backends) -> JobRecord | Non
     return job
 
 
-# What a run learns from, by the format of its rows; all others are conversations.
-_KINDS = {"text": "plain text", "preference": "preferences"}
-
-
 async def _check_datasets(body: StartFinetuningRequest, backends: Backends) -> None:
     dataset = await backends.tracker.dataset(body.dataset_id)
     if body.validation_dataset_id is None:
@@ -134,9 +131,4 @@ async def _check_datasets(body: StartFinetuningRequest, backends: Backends) -> N
             "validation_dataset_id is dataset_id; name another dataset, or leave it out and set validation_split"
         )
     validation = await backends.tracker.dataset(body.validation_dataset_id)
-    kinds = [_KINDS.get(each.format, "conversations") for each in (dataset, validation)]
-    if kinds[0] != kinds[1]:
-        raise InvalidInputError(
-            f"the dataset's format is '{dataset.format}' and the validation dataset's is '{validation.format}'; "
-            f"{kinds[0]} and {kinds[1]} can't be mixed"
-        )
+    check_same_kind(dataset.format, validation.format)

@@ -15,11 +15,12 @@ from sienn_ray.api.errors import documented
 from sienn_ray.api.ids import JobIdPath
 from sienn_ray.api.job_pages import MAX_LIMIT, job_page
 from sienn_ray.api.schemas.common import DATASET_ID
-from sienn_ray.api.schemas.finetuning import LABEL_PATTERN, MAX_LABELS, PRINTABLE, JobName
+from sienn_ray.api.schemas.finetuning import JobName
 from sienn_ray.api.schemas.hyperparameters import hyperparameters
 from sienn_ray.api.schemas.jobs import DeletedJob, JobList, JobMeta, JobStatusName, JobSummary, TrainingStatus
 from sienn_ray.catalog import CATALOG
 from sienn_ray.errors import ConflictError, InvalidInputError
+from sienn_ray.jobs.naming import LABEL_PATTERN, MAX_LABELS, PRINTABLE_PATTERN
 from sienn_ray.jobs.schema import JobQuery, JobRecord, JobStatus
 
 router = APIRouter(prefix="/api", tags=["Training Jobs"])
@@ -43,7 +44,9 @@ async def list_jobs(
     ] = None,
     model_name: Annotated[
         str | None,
-        Query(max_length=200, pattern=PRINTABLE, description="Jobs of this base model.", examples=[CATALOG[0].id]),
+        Query(
+            max_length=200, pattern=PRINTABLE_PATTERN, description="Jobs of this base model.", examples=[CATALOG[0].id]
+        ),
     ] = None,
     name: Annotated[JobName | None, Query(description="Jobs of this name.", examples=["Ferry assistant"])] = None,
     label: Annotated[

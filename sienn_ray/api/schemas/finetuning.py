@@ -11,19 +11,18 @@ from sienn_ray.api.schemas.common import DATASET_ID, JOB_ID, RequestBody, Respon
 from sienn_ray.api.schemas.hyperparameters import Hyperparameters
 from sienn_ray.api.schemas.jobs import JobStatusName
 from sienn_ray.catalog import CATALOG
+from sienn_ray.jobs.naming import (
+    LABEL_KEY_PATTERN,
+    MAX_LABEL_VALUE_CHARS,
+    MAX_LABELS,
+    MAX_NAME_CHARS,
+    PRINTABLE_PATTERN,
+)
 from sienn_ray.training.config import TrainingConfig
 
-MAX_LABELS = 32
-# No control characters, no line ends, none that turn the direction of writing or can't be seen; joined emoji may stay.
-_PRINTABLE = r"[^\x00-\x1f\x7f-\x9f\xad\u200b\u200e\u200f\u2028-\u202e\u2060-\u2069\ufeff]"
-PRINTABLE = rf"^{_PRINTABLE}*$"
-_LABEL_KEY = "[A-Za-z0-9][A-Za-z0-9_.-]{0,62}"
-# A label as a filter has it: `key=value`.
-LABEL_PATTERN = f"^{_LABEL_KEY}={_PRINTABLE}{{0,255}}$"
-
-JobName = Annotated[str, StringConstraints(min_length=1, max_length=200, pattern=PRINTABLE)]
-_LabelKey = Annotated[str, StringConstraints(pattern=f"^{_LABEL_KEY}$")]
-_LabelValue = Annotated[str, StringConstraints(max_length=255, pattern=PRINTABLE)]
+JobName = Annotated[str, StringConstraints(min_length=1, max_length=MAX_NAME_CHARS, pattern=PRINTABLE_PATTERN)]
+_LabelKey = Annotated[str, StringConstraints(pattern=LABEL_KEY_PATTERN)]
+_LabelValue = Annotated[str, StringConstraints(max_length=MAX_LABEL_VALUE_CHARS, pattern=PRINTABLE_PATTERN)]
 Labels = dict[_LabelKey, _LabelValue]
 
 

@@ -8,6 +8,7 @@ from fastapi import FastAPI
 from starlette.testclient import TestClient
 
 from sienn_ray.api.shared_statistics import SharedStatistics
+from sienn_ray.datasets.schema import RowKind
 from sienn_ray.datasets.statistics_schema import DatasetStatistics, StatisticsRequest
 from sienn_ray.errors import CapacityError, InvalidDatasetError, SiennError
 from sienn_ray.storage import Storage
@@ -42,7 +43,9 @@ def test_fields_and_defaults(client: TestClient, cached_base_model: str, statist
         "duplicates": {"num_rows": 3, "lines": [11, 12, 13]},
         "empty_fields": {"instruction": 0, "response": 1},
     }
-    assert statistics.asked == [StatisticsRequest("dataset-1", CONTRACT_ID, 512, is_text=False, num_columns=2)]
+    assert statistics.asked == [
+        StatisticsRequest("dataset-1", CONTRACT_ID, 512, row_kind=RowKind.CONVERSATION, num_columns=2)
+    ]
 
 
 def test_second_answer_is_the_kept_one(client: TestClient, cached_base_model: str, statistics: FakeStatistics) -> None:
@@ -54,7 +57,7 @@ def test_second_answer_is_the_kept_one(client: TestClient, cached_base_model: st
 
 
 def test_kept_answer_needs_no_hub(client: TestClient, hub_cache: Path, storage: Storage) -> None:
-    request = StatisticsRequest("dataset-1", "gone/model", 512, is_text=False, num_columns=2)
+    request = StatisticsRequest("dataset-1", "gone/model", 512, row_kind=RowKind.CONVERSATION, num_columns=2)
     storage.write_bytes(request.key, statistics_of(request).model_dump_json().encode())
     assert client.get(ROUTE, params={"model_name": "gone/model"}).status_code == 200
 
@@ -64,11 +67,11 @@ def test_text_is_measured_as_text(
 ) -> None:
     tracker.put(dataset_record(format="text", columns=["text"]))
     client.get(ROUTE)
-    assert statistics.asked[0].is_text
+    assert statistics.asked[0].row_kind is RowKind.TEXT
 
 
 def test_empty_fields_of_datasets_of_earlier_versions_are_unknown(client: TestClient, storage: Storage) -> None:
-    request = StatisticsRequest("dataset-1", CONTRACT_ID, 512, is_text=False, num_columns=2)
+    request = StatisticsRequest("dataset-1", CONTRACT_ID, 512, row_kind=RowKind.CONVERSATION, num_columns=2)
     kept = statistics_of(request).model_copy(update={"num_empty": None})
     storage.write_bytes(request.key, kept.model_dump_json().encode())
     assert client.get(ROUTE).json()["empty_fields"] is None

@@ -14,7 +14,9 @@ from sienn_ray.api.schemas.hyperparameters import hyperparameters
 from sienn_ray.errors import CapacityError
 from sienn_ray.jobs.schema import JobRecord, JobStatus
 from sienn_ray.training.config import LoraSettings, TrainingConfig
+from sienn_ray.training.hyperparameters import config_of
 from tests.fakes_api import BASE_MODEL, FakeTracker, dataset_record
+from tests.hyperparameter_values import other_values
 
 START = "/api/start-finetuning"
 KEY = {"Idempotency-Key": "order 66/a"}
@@ -57,48 +59,17 @@ class TestStart:
         )
 
     def test_every_field_reaches_the_job(self, client: TestClient, tracker: FakeTracker) -> None:
-        fields = {
-            "learning_rate": 3e-4,
-            "num_epochs": 2,
-            "batch_size": 8,
-            "max_length": 1024,
-            "gradient_accumulation_steps": 4,
-            "warmup_ratio": 0.1,
-            "weight_decay": 0.01,
-            "lr_scheduler": "linear",
-            "validation_split": 0.2,
-            "eval_steps": 20,
-            "early_stopping_patience": 3,
-            "max_train_time_s": 600.0,
-            "num_workers": 2,
-            "min_workers": 1,
-            "precision": "bfloat16",
-            "quantization": "nf4",
-            "gradient_checkpointing": True,
-            "torch_compile": True,
-            "sharding": "never",
-            "dpo_beta": 0.2,
-            "seed": 7,
-        }
-        same: dict[str, Any] = {
-            "lora_alpha": 16,
-            "lora_dropout": 0.1,
-            "use_rslora": True,
-            "use_dora": True,
-            "loraplus_lr_ratio": 4.0,
-        }
-        lora: dict[str, Any] = {"lora_r": 8, "target_modules": ["q_proj", "v_proj"], **same}
-        response = start(client, model_name=BASE_MODEL, name="Fähre", labels={"team": "support"}, **fields, **lora)
+        values = other_values()
+        response = start(client, model_name=BASE_MODEL, name="Fähre", labels={"team": "support"}, **values)
         job = tracker.last_job
-        settings = LoraSettings(r=8, target_modules=("q_proj", "v_proj"), **same)
-        assert job.config == TrainingConfig(base_model=BASE_MODEL, lora=settings, **fields)
+        assert job.config == config_of(BASE_MODEL, values)
         assert (job.name, job.labels) == ("Fähre", {"team": "support"})
         shown = client.get(f"/api/jobs/{response.json()['job_id']}").json()["meta"]["hyperparameters"]
-        assert shown == {**fields, **lora}
+        assert shown == json.loads(json.dumps(values))
         # Each differs from its default, so none was left out.
         default = hyperparameters(TrainingConfig(base_model=BASE_MODEL))
         assert [name for name in shown if shown[name] == default[name]] == []
-        assert set(TrainingConfig.model_fields) - set(shown) == {"base_model", "lora", "max_grad_norm"}
+        assert len(shown) == len(TrainingConfig.model_fields) - 2 + len(LoraSettings.model_fields)
         assert (job.dataset_id, job.status, job.progress) == ("dataset-1", JobStatus.PENDING, 0)
         assert job.created_at == job.updated_at
 
@@ -121,6 +92,7 @@ class TestStart:
             ("warmup_ratio", [0, 0.5], [-0.1, 0.51, None]),
             ("weight_decay", [0.0, 1], [-0.01, 1.01, None]),
             ("lr_scheduler", ["cosine", "linear", "constant"], ["", "Cosine", "step", None, 1]),
+            ("max_grad_norm", [1e-9, 1, 1e300], [0, -1, None, "1", 10**400]),
             ("validation_split", [0.0, 0.5], [-0.1, 0.6, None]),
             ("num_workers", [1, 64, None], [0, 65, 1.5, "two"]),
             ("eval_steps", [1, 10**9, None], [0, -1, 1.5, "10", True]),
@@ -286,7 +258,7 @@ class TestValidationDataset:
         assert response.status_code == 400
         assert response.json()["detail"].startswith("validation_dataset_id is dataset_id; name another dataset")
 
-    @pytest.mark.parametrize(("validation_format", "status"), [("text", 400), ("messages", 201)])
+    @pytest.mark.parametrize(("validation_format", "status"), [("text", 400), ("chat", 201)])
     def test_is_of_the_same_kind(
         self, client: TestClient, tracker: FakeTracker, validation_format: str, status: int
     ) -> None:

@@ -11,39 +11,8 @@ from sienn_ray.jobs.schema import JobStatus
 from sienn_ray.settings import Settings
 from sienn_ray.storage import Storage
 from sienn_ray.training.config import TrainingConfig
+from sienn_ray.training.hyperparameters import HYPERPARAMETERS
 from tests.fakes_api import BASE_MODEL, CREATED_AT, FakeTracker, job_record
-
-# Under the names that the request has.
-HYPERPARAMETERS = {
-    "learning_rate": 0.0002,
-    "num_epochs": 3,
-    "batch_size": 4,
-    "max_length": 512,
-    "gradient_accumulation_steps": 1,
-    "warmup_ratio": 0.06,
-    "weight_decay": 0.0,
-    "lr_scheduler": "cosine",
-    "validation_split": 0.1,
-    "eval_steps": None,
-    "early_stopping_patience": None,
-    "max_train_time_s": None,
-    "num_workers": None,
-    "min_workers": None,
-    "precision": "auto",
-    "quantization": None,
-    "gradient_checkpointing": None,
-    "torch_compile": False,
-    "sharding": "auto",
-    "dpo_beta": 0.1,
-    "seed": 42,
-    "lora_r": 16,
-    "lora_alpha": 32,
-    "lora_dropout": 0.0,
-    "target_modules": "all-linear",
-    "use_rslora": False,
-    "use_dora": False,
-    "loraplus_lr_ratio": None,
-}
 
 
 class TestStatus:
@@ -83,7 +52,7 @@ class TestStatus:
             "started_at": "2025-11-12T10:30:04.007Z",
             "ended_at": None,
         }
-        assert meta.pop("hyperparameters") == HYPERPARAMETERS
+        assert meta.pop("hyperparameters") == {each.name: each.field.default for each in HYPERPARAMETERS}
         assert meta == {
             "model_name": BASE_MODEL,
             "model_path": f"{settings.home}/storage/adapters/job-1",

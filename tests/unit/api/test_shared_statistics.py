@@ -10,12 +10,13 @@ from typing import Any
 import pytest
 
 from sienn_ray.api.shared_statistics import SharedStatistics
+from sienn_ray.datasets.schema import RowKind
 from sienn_ray.datasets.statistics_schema import StatisticsRequest
 from sienn_ray.errors import CapacityError, InvalidDatasetError
 from sienn_ray.storage import Storage
 from tests.fakes_statistics import FakeStatistics, statistics_of
 
-REQUEST = StatisticsRequest("dataset-1", "owner/model", max_length=512, is_text=False, num_columns=2)
+REQUEST = StatisticsRequest("dataset-1", "owner/model", max_length=512, row_kind=RowKind.CONVERSATION, num_columns=2)
 
 
 @pytest.fixture

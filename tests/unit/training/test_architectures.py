@@ -13,6 +13,7 @@ from peft import PeftModel
 from peft.tuners.lora import LoraLayer
 from transformers import PreTrainedModel
 
+from sienn_ray.datasets.schema import RowKind
 from sienn_ray.training import checkpoint
 from sienn_ray.training.fused_lora import FusedLoraLinear
 from tests.architectures import random_model
@@ -116,7 +117,7 @@ def test_preferences_are_learned_without_the_base_models_dropout(tmp_path: Path)
     base = AutoModelForCausalLM.from_config(GPT2Config(vocab_size=300, n_embd=32, n_layer=2, n_head=4, n_positions=256))
     config = config_of()
     plan = StepPlan.of(config, 1, 4)
-    learner = prepare(base, config, FakeWorker(tmp_path), plan, pad_token_id=0, is_preference=True)
+    learner = prepare(base, config, FakeWorker(tmp_path), plan, pad_token_id=0, row_kind=RowKind.PREFERENCE)
     learner.adapter.train()
     pairs = [([5, 6, 7, 8, 9], [-100, -100, 7, 8, 9]), ([5, 6, 10, 11], [-100, -100, 10, 11])]
     loss = learner.gradients.accumulate([], learner.gradients.examples(pairs)[0])

@@ -9,15 +9,17 @@ import pytest
 import ray.exceptions
 import ray.train
 
+from sienn_ray.datasets.schema import RowKind
 from sienn_ray.errors import FailureReason, TrainingError
 from sienn_ray.settings import Settings
 from sienn_ray.training import trainer
 from sienn_ray.training.config import TrainingConfig
 from sienn_ray.training.reporting import Progress
 from sienn_ray.training.resources import WorkerResources
+from sienn_ray.training.spec import Run
 
 SETTINGS = Settings(training_max_failures=1)
-RUN: Any = trainer.Run("job", TrainingConfig(base_model="m", batch_size=4), "rows", False, "adapter")
+RUN = Run("job", TrainingConfig(base_model="m", batch_size=4), RowKind.CONVERSATION, "rows", "adapter")
 ROWS: Any = SimpleNamespace(num_train=100, num_eval=0)
 
 

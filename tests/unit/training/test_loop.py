@@ -33,7 +33,7 @@ class TestOneRun:
         percents = [report.percent for report in run.reporter.reports]
         assert percents == sorted(percents)
         assert not result.is_paused
-        assert result.facts["packed"] is True
+        assert result.facts.packed is True
 
     def test_reports_carry_a_loss_curve(self, tiny_model_folder: Path, tmp_path: Path) -> None:
         run = Trainee(tiny_model_folder, tmp_path / "run")
@@ -144,7 +144,7 @@ def test_gradient_checkpointing_changes_nothing(tiny_model_folder: Path, tmp_pat
     twice = Trainee(tiny_model_folder, tmp_path / "twice", config_of(gradient_checkpointing=True))
     kept.train()
     result = twice.train()
-    assert result.facts["gradient_checkpointing"] is True
+    assert result.facts.gradient_checkpointing is True
     torch.testing.assert_close(twice.weights, kept.weights, rtol=1e-4, atol=1e-6)
 
 

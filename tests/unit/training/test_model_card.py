@@ -13,6 +13,7 @@ from peft import LoraConfig, get_peft_model
 from transformers import AutoTokenizer
 
 from sienn_ray.training.config import TrainingConfig
+from sienn_ray.training.methods import Method
 from sienn_ray.training.model_card import model_card
 from sienn_ray.training.record import DatasetFacts, RunRecord
 from tests.unit.training.test_record import BLOB, COMMIT, a_record
@@ -92,7 +93,7 @@ def test_a_license_that_the_hub_would_refuse_is_left_out(license: str | None, ex
 
 
 def test_preference_training_is_told_from_supervised() -> None:
-    resolved = a_record().resolved.model_copy(update={"method": "dpo"})
+    resolved = a_record().resolved.model_copy(update={"method": Method.DPO})
     card = ModelCard(model_card(a_record(resolved=resolved)))
     assert "dpo" in (card.data.tags or [])
     assert "sft" not in (card.data.tags or [])

@@ -11,10 +11,12 @@ import torch.nn.functional as F  # noqa: N812
 from transformers import PreTrainedModel
 
 from sienn_ray.base_model import load_causal_lm
+from sienn_ray.datasets.schema import RowKind
 from sienn_ray.datasets.tokenization import IGNORE_INDEX
 from sienn_ray.training import checkpoint
 from sienn_ray.training.adapters import add_adapter, trainable
 from sienn_ray.training.config import LoraSettings, TrainingConfig
+from sienn_ray.training.methods import Method
 from sienn_ray.training.objectives import CompletionObjective, PreferenceObjective
 from sienn_ray.training.scoring import Scorer, can_pack, has_plain_head
 from tests.architectures import random_model
@@ -170,10 +172,10 @@ class TestWholeRun:
             config,
             rows=FakeRows(rows, rows_per_example=2),
             eval_rows=FakeRows(rows[:4], rows_per_example=2),
-            is_preference=True,
+            row_kind=RowKind.PREFERENCE,
         )
         result = run.train()
-        assert result.facts["method"] == "dpo"
+        assert result.facts.method is Method.DPO
         losses = [entry.eval_loss or 0.0 for entry in run.state.history]
         assert losses[0] == pytest.approx(math.log(2), rel=1e-4)
         assert losses[-1] < losses[0] - 0.001

@@ -63,4 +63,4 @@ def test_a_run_learns(tiny_model_folder: Path, tmp_path: Path) -> None:
     result = run.train(quantized(tiny_model_folder))
     losses = [entry.eval_loss or 0.0 for entry in run.state.history]
     assert losses[-1] < losses[0] - 0.02
-    assert (result.facts["quantization"], result.facts["packed"]) == ("nf4", True)
+    assert (result.facts.quantization, result.facts.packed) == ("nf4", True)

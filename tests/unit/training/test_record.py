@@ -79,7 +79,7 @@ def test_the_file_has_what_a_reader_looks_for(tmp_path: Path) -> None:
     record.write(tmp_path, a_record())
     fields = json.loads((tmp_path / "training_run.json").read_text())
     assert fields["created_at"] == "2026-01-02T03:04:05Z"
-    assert (fields["base_model"], fields["seed"]) == ("owner/base", 7)
+    assert (fields["base_model"], fields["seed"], fields["resolved"]["method"]) == ("owner/base", 7, "sft")
     assert fields["config"] == a_record().config.model_dump(mode="json")
     assert fields["datasets"][0]["sha256"] == BLOB
     assert TrainingConfig(**fields["config"]) == a_record().config

@@ -10,6 +10,7 @@ import torch
 from safetensors.torch import load_file
 
 from sienn_ray.base_model import load_causal_lm
+from sienn_ray.datasets.schema import RowKind
 from sienn_ray.datasets.tokenization import IGNORE_INDEX
 from sienn_ray.settings import Settings
 from sienn_ray.training import checkpoint
@@ -53,7 +54,7 @@ class Trainee:
     rows: FakeRows = field(default_factory=lambda: FakeRows(TRAIN_ROWS))
     eval_rows: FakeRows | None = field(default_factory=lambda: FakeRows(EVAL_ROWS))
     reporter: RecordingReporter = field(default_factory=RecordingReporter)
-    is_preference: bool = False
+    row_kind: RowKind = RowKind.CONVERSATION
     micro_batch_rows: int | None = None
 
     def spec(self) -> LoopSpec:
@@ -63,7 +64,7 @@ class Trainee:
             self.reporter,
             len(self.rows),
             0 if self.eval_rows is None else len(self.eval_rows),
-            is_preference=self.is_preference,
+            row_kind=self.row_kind,
             micro_batch_rows=self.micro_batch_rows,
         )
 

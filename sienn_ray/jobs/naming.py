@@ -1,0 +1,33 @@
+"""How a job may be named and labelled, whichever way it is started."""
+
+from __future__ import annotations
+
+import re
+
+MAX_NAME_CHARS = 200
+MAX_LABELS = 32
+MAX_LABEL_KEY_CHARS = 63
+MAX_LABEL_VALUE_CHARS = 255
+
+# No control characters, no line ends, none that turn the direction of writing or can't be seen; joined emoji may stay.
+_PRINTABLE = r"[^\x00-\x1f\x7f-\x9f\xad\u200b\u200e\u200f\u2028-\u202e\u2060-\u2069\ufeff]"
+_LABEL_KEY = f"[A-Za-z0-9][A-Za-z0-9_.-]{{0,{MAX_LABEL_KEY_CHARS - 1}}}"
+
+# As JSON Schema has them, so `^` and `$` mark the ends.
+PRINTABLE_PATTERN = f"^{_PRINTABLE}*$"
+LABEL_KEY_PATTERN = f"^{_LABEL_KEY}$"
+# A label on a command line or in a filter: `key=value`.
+LABEL_PATTERN = f"^{_LABEL_KEY}={_PRINTABLE}{{0,{MAX_LABEL_VALUE_CHARS}}}$"
+
+_NAME = re.compile(f"{_PRINTABLE}{{1,{MAX_NAME_CHARS}}}")
+_LABEL = re.compile(LABEL_PATTERN.removeprefix("^").removesuffix("$"))
+
+
+def is_name(text: str) -> bool:
+    """Return whether a job can have this name."""
+    return _NAME.fullmatch(text) is not None
+
+
+def is_label(text: str) -> bool:
+    """Return whether this is a label in the form `key=value`."""
+    return _LABEL.fullmatch(text) is not None

@@ -1,0 +1,77 @@
+"""A loss that is added has to be named, made, described and published: each place that is forgotten fails here."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import pytest
+from huggingface_hub import ModelCard
+
+from sienn_ray.datasets.row_order import NO_ROWS, RowGroup, RowOrder
+from sienn_ray.datasets.schema import RowKind
+from sienn_ray.settings import Settings
+from sienn_ray.training import model_card, publication, record
+from sienn_ray.training.config import TrainingConfig
+from sienn_ray.training.methods import Method, method_of, words_of
+from sienn_ray.training.objectives import make_objective
+from sienn_ray.training.spec import OrderedRows, Run, RunRows
+from tests.fakes_training import FakeRows
+from tests.tiny_model import add_to_hub_cache
+from tests.unit.training.test_record import a_record
+from tests.unit.training.training import Trainee, config_of, row
+
+NOTHING: Any = None
+
+
+def test_every_method_is_that_of_some_rows() -> None:
+    assert {method_of(kind) for kind in RowKind} == set(Method)
+
+
+@pytest.mark.parametrize("method", Method)
+def test_an_objective_has_the_name_it_is_made_by(method: Method) -> None:
+    assert make_objective(method, NOTHING, NOTHING, TrainingConfig(base_model="m")).name is method
+
+
+@pytest.mark.parametrize("kind", RowKind)
+def test_an_example_is_a_row(kind: RowKind) -> None:
+    objective = make_objective(method_of(kind), NOTHING, NOTHING, TrainingConfig(base_model="m"))
+    assert objective.rows_per_example == kind.num_sequences
+
+
+def test_methods_are_told_apart_in_words() -> None:
+    words = [words_of(method) for method in Method]
+    assert len({each.name for each in words}) == len({each.loss for each in words}) == len(Method)
+
+
+@pytest.mark.parametrize("method", Method)
+def test_a_card_has_the_method_and_its_own_hyperparameters_only(method: Method) -> None:
+    resolved = a_record().resolved.model_copy(update={"method": method})
+    card = ModelCard(model_card.model_card(a_record(resolved=resolved)))
+    assert method.value in (card.data.tags or [])
+    assert words_of(method).name in card.text
+    assert words_of(method).loss in card.text
+    own = {name for name in TrainingConfig.model_fields if any(each.owns(name) for each in Method)}
+    assert {name for name in own if f"`{name}`" in card.text} == {name for name in own if method.owns(name)}
+    assert "dpo_beta" in own
+
+
+@pytest.mark.parametrize("kind", RowKind)
+def test_what_is_trained_can_be_published(
+    kind: RowKind, tiny_model_folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    rows = FakeRows([row(number) for number in range(2 * kind.num_sequences)], kind.num_sequences)
+    trainee = Trainee(
+        tiny_model_folder, tmp_path / "run", config_of(num_epochs=1), rows=rows, eval_rows=None, row_kind=kind
+    )
+    result = trainee.train()
+    monkeypatch.setattr("huggingface_hub.constants.HF_HUB_CACHE", str(tmp_path / "hub-home" / "hub"))
+    monkeypatch.setattr("huggingface_hub.constants.HF_HUB_OFFLINE", True)
+    add_to_hub_cache(tiny_model_folder, tmp_path / "hub-home", trainee.config.base_model)
+    run = Run("job", trainee.config, kind, "rows", "adapters/job")
+    order = RowOrder.of([RowGroup(0, 2, 1)], None, NO_ROWS)
+    (tmp_path / "adapter").mkdir()
+    stored = RunRows(OrderedRows(NOTHING, order), None)
+    publication.assemble(run, Settings(home=tmp_path), trainee.last, tmp_path / "adapter", result, stored)
+    assert record.read(tmp_path / "adapter").resolved.method is method_of(kind)
+    assert words_of(method_of(kind)).name in (tmp_path / "adapter" / model_card.FILE_NAME).read_text()
