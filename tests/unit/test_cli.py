@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import inspect
 import json
 import threading
 import time
@@ -17,9 +18,11 @@ from typer.testing import CliRunner, Result
 
 from sienn_ray import cli
 from sienn_ray.api.app import create_app
-from sienn_ray.cli import output, training
+from sienn_ray.api.schemas.exports import ExportModelRequest
+from sienn_ray.cli import exports, output, training
 from sienn_ray.errors import CapacityError, FailureReason
 from sienn_ray.export.archive import ARCHIVE_FILES
+from sienn_ray.export.options import ExportFormat
 from sienn_ray.jobs.export_schema import ExportRecord, ExportStatus
 from sienn_ray.jobs.schema import JobEvent, JobStatus
 from sienn_ray.settings import Settings
@@ -469,6 +472,19 @@ def test_an_export_is_followed_and_downloaded(exported: bytes, tmp_path: Path) -
     export_id = listed.split("\n")[1].split()[0]
     assert "is 'completed' and can't be cancelled" in refused("cancel-export", "job-1", export_id)
     assert done("delete-export", "job-1", export_id) == f"deleted: {export_id}\n"
+
+
+def test_an_export_takes_every_field_of_its_request() -> None:
+    options = set(inspect.signature(exports.export).parameters) - {"job_id", "output"}
+    assert options == set(ExportModelRequest.model_fields)
+
+
+def test_an_export_names_its_formats() -> None:
+    said = done("export", "--help")
+    assert all(format in said for format in ExportFormat)
+    unknown = run("export", "job-1", "--format", "onnx")
+    assert unknown.exit_code == 2
+    assert "'onnx' is not one of" in unknown.stderr
 
 
 def test_a_broken_download_goes_on(exported: bytes, tmp_path: Path) -> None:

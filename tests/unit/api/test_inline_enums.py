@@ -9,6 +9,7 @@ import pytest
 from pydantic import BaseModel, Field, ValidationError
 
 from sienn_ray.api.schemas.common import Inline, RequestBody, ResponseBody
+from sienn_ray.api.schemas.exports import FailureName, FormatName, QuantizationName, StatusName
 from sienn_ray.api.schemas.jobs import JobStatusName
 
 
@@ -58,7 +59,7 @@ def test_member_goes_in_and_its_value_comes_out() -> None:
     assert body.model_dump() == {"colour": "dark-blue", "other": "red"}
 
 
-@pytest.mark.parametrize("name", [JobStatusName])
+@pytest.mark.parametrize("name", [FormatName, StatusName, FailureName, QuantizationName, JobStatusName])
 def test_each_name_of_the_api_is_inline(name: Any) -> None:
     class Body(ResponseBody):
         field: name
