@@ -9,13 +9,24 @@ from typing import Any
 from sienn_ray.export.options import ExportFormat, ExportOptions, GgufQuantization
 from sienn_ray.export.publication import Publication
 from sienn_ray.export.sink import Sink
-from sienn_ray.export.targets import target_of
+from sienn_ray.export.targets import Choice, target_of
 from sienn_ray.jobs.export_runs import ExportEnd
 from sienn_ray.jobs.export_schema import ExportRecord
 from sienn_ray.storage import FileEntry, Storage
 
 CONTENT = b"GGUF" + bytes(range(256)) * 40
 MOMENT = datetime(2025, 3, 4, 5, 6, 7, 890_000, tzinfo=UTC)
+# A value of each field of a request that isn't its default.
+CHOSEN: dict[Choice, Any] = {
+    "model_name": "me/ferry",
+    "temperature": 0.1,
+    "top_p": 0.5,
+    "top_k": 3,
+    "system": "Be brief.",
+    "quantization": "F16",
+    "merged": True,
+    "adapter_only": True,
+}
 
 
 def export_record(job_id: str = "job-1", **fields: Any) -> ExportRecord:

@@ -23,6 +23,7 @@ from sienn_ray.cli import exports, output, training
 from sienn_ray.errors import CapacityError, FailureReason
 from sienn_ray.export.archive import ARCHIVE_FILES
 from sienn_ray.export.options import ExportFormat
+from sienn_ray.export.targets import TARGETS, Choice, ExportTarget
 from sienn_ray.jobs.export_schema import ExportRecord, ExportStatus
 from sienn_ray.jobs.schema import JobEvent, JobStatus
 from sienn_ray.settings import Settings
@@ -31,7 +32,7 @@ from sienn_ray.training.config import LoraSettings, TrainingConfig
 from tests.fakes_api import BASE_MODEL as FAKE_BASE_MODEL
 from tests.fakes_api import CREATED_AT, FakeEngines, FakeJobLogs, FakeTracker, dataset_record, job_record
 from tests.fakes_backends import fake_backends
-from tests.fakes_exports import CONTENT, publish
+from tests.fakes_exports import CHOSEN, CONTENT, publish
 
 DEADLINE_S = 20
 BASE_MODEL = "HuggingFaceTB/SmolLM2-135M-Instruct"  # comes as a package, so no hub is asked
@@ -477,6 +478,23 @@ def test_an_export_is_followed_and_downloaded(exported: bytes, tmp_path: Path) -
 def test_an_export_takes_every_field_of_its_request() -> None:
     options = set(inspect.signature(exports.export).parameters) - {"job_id", "output"}
     assert options == set(ExportModelRequest.model_fields)
+
+
+@pytest.mark.usefixtures("exported")
+@pytest.mark.parametrize(
+    ("target", "choice"),
+    [pytest.param(target, choice, id=f"{target.format}-{choice}") for target in TARGETS for choice in target.choices],
+)
+def test_each_choice_of_an_export_reaches_the_service(
+    tracker: FakeTracker, tmp_path: Path, target: ExportTarget, choice: Choice
+) -> None:
+    option, value = f"--{choice.replace('_', '-')}", CHOSEN[choice]
+    words = ["export", "job-1", "--format", target.format, "--output", str(tmp_path / "file")]
+    done(*words)
+    done(*words, *([option] if value is True else [option, str(value)]))
+    plain, chosen = (export.options for export in tracker._exports.values())
+    assert plain.format is chosen.format is target.format
+    assert chosen != plain
 
 
 def test_an_export_names_its_formats() -> None:

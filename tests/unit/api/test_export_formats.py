@@ -2,7 +2,7 @@ from __future__ import annotations
 
 import re
 from pathlib import Path
-from typing import Any, get_args
+from typing import get_args
 
 import pytest
 from starlette.testclient import TestClient
@@ -12,19 +12,9 @@ from sienn_ray.api.schemas.exports import ExportModelRequest
 from sienn_ray.export import llama_cpp_package
 from sienn_ray.export.options import PLAIN_QUANTIZATIONS, ExportFormat, GgufQuantization
 from sienn_ray.export.targets import TARGETS, Choice, ExportTarget
+from tests.fakes_exports import CHOSEN
 
 ROOT = Path(__file__).parents[3]
-# A value of each field of a request that isn't its default.
-CHOSEN: dict[Choice, Any] = {
-    "model_name": "me/ferry",
-    "temperature": 0.1,
-    "top_p": 0.5,
-    "top_k": 3,
-    "system": "Be brief.",
-    "quantization": "F16",
-    "merged": True,
-    "adapter_only": True,
-}
 
 
 def test_every_format_of_the_contract_is_made(client: TestClient) -> None:
