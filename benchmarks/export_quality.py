@@ -39,7 +39,7 @@ from benchmarks.own import quality_material
 from sienn_ray.base_model import load_tokenizer, local_folder
 from sienn_ray.export.adapter_reader import Adapter
 from sienn_ray.export.gguf_model import GgufModel, ModelTexts, write_lora
-from sienn_ray.export.options import QUANTIZATIONS
+from sienn_ray.export.options import GgufQuantization
 from sienn_ray.inference.batching_engine import BatchingEngine
 from sienn_ray.inference.blocking import generate
 from sienn_ray.inference.engine import GenerationRequest, SamplingParams
@@ -87,7 +87,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--adapter", type=Path, help="of a SmolLM2 fine-tune, to look at that")
     parser.add_argument("--architectures", nargs="*", default=list(quality_material.ARCHITECTURES))
-    parser.add_argument("--quantizations", nargs="*", default=list(QUANTIZATIONS))
+    parser.add_argument("--quantizations", nargs="*", type=GgufQuantization, default=list(GgufQuantization))
     options = parser.parse_args()
     names = ["SmolLM2"] if options.adapter else options.architectures
     for name in names:
@@ -123,7 +123,7 @@ def ready(subject: Subject) -> Subject:
     return subject
 
 
-def measure(subject: Subject, folder: Path, quantizations: Sequence[str]) -> None:
+def measure(subject: Subject, folder: Path, quantizations: Sequence[GgufQuantization]) -> None:
     tokenizer = load_tokenizer(subject.adapter)
     expected = answers_of_engine(subject, folder)
     # llama.cpp's threads and PyTorch's would take turns on the same CPUs.
@@ -131,7 +131,7 @@ def measure(subject: Subject, folder: Path, quantizations: Sequence[str]) -> Non
     tokens = tokenizer(subject.text, add_special_tokens=False)["input_ids"]
     pieces = [tokens[start : start + PIECE_TOKENS] for start in range(0, NUM_PIECES * PIECE_TOKENS, PIECE_TOKENS)]
     path, lora = folder / "model.gguf", folder / "lora.gguf"
-    write_model(subject, Adapter(subject.adapter), "F32", path)
+    write_model(subject, Adapter(subject.adapter), GgufQuantization.F32, path)
     with opened(path) as model:
         table = Table([log_probs(model, piece) for piece in pieces], pieces, expected, tokenizer)
     for quantization in quantizations:
@@ -140,11 +140,11 @@ def measure(subject: Subject, folder: Path, quantizations: Sequence[str]) -> Non
             table.add(quantization, path.stat().st_size, model)
     adapter = Adapter(subject.adapter)
     with lora.open("wb") as file:
-        for _ in write_lora(file, subject.base, adapter, "F32", "x"):
+        for _ in write_lora(file, subject.base, adapter, GgufQuantization.F32, "x"):
             pass
     for parts in adapter.layers.values():
         parts["b"].zero_()
-    write_model(subject, adapter, "F16", path)
+    write_model(subject, adapter, GgufQuantization.F16, path)
     with opened(path, lora) as model:
         table.add("F16 and GGUF LoRA", path.stat().st_size + lora.stat().st_size, model)
 
@@ -191,7 +191,7 @@ def log_probs(model: LlamaCpp, tokens: Sequence[int]) -> np.ndarray:
     return logits - np.log(np.exp(logits).sum(axis=1, keepdims=True))
 
 
-def write_model(subject: Subject, adapter: Adapter, quantization: str, path: Path) -> None:
+def write_model(subject: Subject, adapter: Adapter, quantization: GgufQuantization, path: Path) -> None:
     texts = ModelTexts("x", subject.base_model, None)
     with path.open("wb") as file:
         for _ in GgufModel(subject.base, adapter, quantization).write(

@@ -9,7 +9,8 @@ import ray
 from ray import serve
 from ray.util import list_named_actors
 
-from sienn_ray.api.cluster import EngineState, EngineStateName, Nodes
+from sienn_ray.api.cluster import EngineState, Nodes
+from sienn_ray.api.schemas.health import EngineStateName
 from sienn_ray.inference.applications import APPLICATION_PREFIX, base_model_of, num_running
 
 _STATES: dict[str, EngineStateName] = {

@@ -7,7 +7,7 @@ import os
 import shutil
 import uuid
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, assert_never
 
 from filelock import FileLock
 
@@ -49,15 +49,21 @@ def tokenizer_folder(base_model: str, settings: Settings) -> Path:
 
 def _local_folder(base_model: str, settings: Settings, patterns: list[str]) -> Path:
     source = catalog.resolve(base_model, settings.hub_timeout_s)
-    if source is BaseModelSource.PACKAGE:
-        return _converted(base_model, catalog.PACKAGED[base_model], settings.models_dir)
+    match source:
+        case BaseModelSource.PACKAGE:
+            return _converted(base_model, catalog.PACKAGED[base_model], settings.models_dir)
+        case BaseModelSource.HUB_CACHE:
+            return _snapshot(base_model, patterns, is_here=True)
+        case BaseModelSource.HUB:
+            return _snapshot(base_model, patterns, is_here=False)
+        case _:
+            assert_never(source)
+
+
+def _snapshot(base_model: str, patterns: list[str], *, is_here: bool) -> Path:
     import huggingface_hub
 
-    return Path(
-        huggingface_hub.snapshot_download(
-            base_model, allow_patterns=patterns, local_files_only=source is BaseModelSource.HUB_CACHE
-        )
-    )
+    return Path(huggingface_hub.snapshot_download(base_model, allow_patterns=patterns, local_files_only=is_here))
 
 
 def _converted(base_model: str, packaged: PackagedWeights, models_dir: Path) -> Path:

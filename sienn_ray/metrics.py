@@ -17,6 +17,7 @@ from typing import Literal, Protocol
 logger = logging.getLogger(__name__)
 
 Labels = tuple[tuple[str, str], ...]
+MetricKind = Literal["counter", "gauge", "histogram"]
 
 
 @dataclass(frozen=True)
@@ -32,7 +33,7 @@ class Metric:
     """
 
     name: str
-    kind: Literal["counter", "gauge", "histogram"]
+    kind: MetricKind
     help: str
     labels: tuple[str, ...] = ()
     buckets: tuple[float, ...] = ()

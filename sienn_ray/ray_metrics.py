@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import threading
 from collections.abc import Iterable
-from typing import Any
+from typing import Any, assert_never
 
 from sienn_ray.metrics import TRACKER_METRICS, Metric, Sample
 
@@ -55,8 +55,12 @@ def _of(metric: Metric) -> Any:
 def _register(metric: Metric) -> Any:
     from ray.util import metrics  # not before it is needed: the import takes a second
 
-    if metric.kind == "counter":
-        return metrics.Counter(metric.name, metric.help, tag_keys=metric.labels)
-    if metric.kind == "gauge":
-        return metrics.Gauge(metric.name, metric.help, tag_keys=metric.labels)
-    return metrics.Histogram(metric.name, metric.help, boundaries=list(metric.buckets), tag_keys=metric.labels)
+    match metric.kind:
+        case "counter":
+            return metrics.Counter(metric.name, metric.help, tag_keys=metric.labels)
+        case "gauge":
+            return metrics.Gauge(metric.name, metric.help, tag_keys=metric.labels)
+        case "histogram":
+            return metrics.Histogram(metric.name, metric.help, boundaries=list(metric.buckets), tag_keys=metric.labels)
+        case _:
+            assert_never(metric.kind)

@@ -6,20 +6,32 @@ from collections.abc import Iterator
 from datetime import UTC, datetime
 from typing import Any
 
-from sienn_ray.export.options import ExportFormat, ExportOptions
+from sienn_ray.export.options import ExportFormat, ExportOptions, GgufQuantization
 from sienn_ray.export.publication import Publication
 from sienn_ray.export.sink import Sink
+from sienn_ray.export.targets import Choice, target_of
 from sienn_ray.jobs.export_runs import ExportEnd
 from sienn_ray.jobs.export_schema import ExportRecord
 from sienn_ray.storage import FileEntry, Storage
 
 CONTENT = b"GGUF" + bytes(range(256)) * 40
 MOMENT = datetime(2025, 3, 4, 5, 6, 7, 890_000, tzinfo=UTC)
+# A value of each field of a request that isn't its default.
+CHOSEN: dict[Choice, Any] = {
+    "model_name": "me/ferry",
+    "temperature": 0.1,
+    "top_p": 0.5,
+    "top_k": 3,
+    "system": "Be brief.",
+    "quantization": "F16",
+    "merged": True,
+    "adapter_only": True,
+}
 
 
 def export_record(job_id: str = "job-1", **fields: Any) -> ExportRecord:
     """An export of a job as Q8_0 that waits."""
-    options = fields.pop("options", ExportOptions(format=ExportFormat.GGUF, quantization="Q8_0"))
+    options = fields.pop("options", ExportOptions(format=ExportFormat.GGUF, quantization=GgufQuantization.Q8_0))
     defaults: dict[str, Any] = {
         "id": options.export_id(job_id),
         "base_model": "owner/model",
@@ -36,7 +48,8 @@ def publish(storage: Storage, record: ExportRecord, content: bytes = CONTENT) ->
     def write(file: Sink) -> Iterator[int]:
         yield file.write(content)
 
-    for _ in Publication(storage, record.key).publish(record.options.file_name, write):
+    file_name = target_of(record.options.format).file_name(record.options)
+    for _ in Publication(storage, record.key).publish(file_name, write):
         pass
     return storage.manifest(record.key).files[0]
 

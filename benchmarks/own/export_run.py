@@ -9,7 +9,7 @@ import torch  # noqa: F401  (an export without weights has imported as much)
 
 from sienn_ray import catalog
 from sienn_ray.export.make import ExportRequest, make_export
-from sienn_ray.export.options import ExportFormat, ExportOptions
+from sienn_ray.export.options import ExportFormat, ExportOptions, GgufQuantization
 from sienn_ray.settings import Settings
 from sienn_ray.storage import Storage
 
@@ -34,7 +34,7 @@ def main(material: Path, folder: Path, what: str) -> None:
     options = (
         ExportOptions(format=ExportFormat.HUGGINGFACE, merged=True)
         if what == "merged"
-        else ExportOptions(format=ExportFormat.GGUF, quantization=what)
+        else ExportOptions(format=ExportFormat.GGUF, quantization=GgufQuantization(what))
     )
     request = ExportRequest(options.export_id("job"), "job", "adapters/job", BASE_MODEL, None, options)
     make_export(request, storage, settings, lambda *_: None)

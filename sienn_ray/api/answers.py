@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import Any
 
 from sienn_ray.api.asked_models import AskedModel
+from sienn_ray.api.openai_output import finish_reason
 from sienn_ray.inference.engine import GenerationResult
 from sienn_ray.jobs.schema import utc_now
 from sienn_ray.storage import Storage
@@ -28,6 +29,6 @@ def answer_fields(asked: AskedModel, prompt: str, result: GenerationResult, stor
         "rendered_prompt": result.rendered_prompt,
         "prompt_tokens": result.num_prompt_tokens,
         "completion_tokens": result.num_generated_tokens,
-        "finish_reason": "stop" if result.finish_reason == "stop" else "length",
+        "finish_reason": finish_reason(result),
         "adapter_cached": result.adapter_cached,
     }

@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Literal, Protocol
+from typing import Protocol
 
-EngineStateName = Literal["running", "idle", "starting", "stopping", "failed"]
+from sienn_ray.api.schemas.health import EngineStateName
 
 
 @dataclass(frozen=True)

@@ -6,7 +6,7 @@ import asyncio
 import uuid
 from collections.abc import Callable
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import Any, TypeVar, get_args
 
 from sienn_ray.api import machine
 from sienn_ray.api.check_runner import CheckRunner, Outcome, in_own_thread
@@ -36,7 +36,7 @@ UNHEALTHY_FREE_DISK_PERCENT = 2.0
 DEGRADED_USED_MEMORY_PERCENT = 90.0
 UNHEALTHY_USED_MEMORY_PERCENT = 97.0
 
-_SEVERITY: tuple[HealthStatus, ...] = ("healthy", "degraded", "unhealthy")
+_SEVERITY: tuple[HealthStatus, ...] = get_args(HealthStatus)
 _PROBE_BYTES = 64
 
 T = TypeVar("T")

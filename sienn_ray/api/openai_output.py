@@ -7,7 +7,7 @@ import time
 from collections.abc import AsyncGenerator, Callable, Iterable, Sequence
 from contextlib import aclosing
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, assert_never
 
 from fastapi import Request
 
@@ -96,7 +96,13 @@ def openai_error_event(fault: Fault) -> bytes:
 
 def finish_reason(result: GenerationResult) -> FinishReason:
     """Why an answer ended."""
-    return "stop" if result.finish_reason == "stop" else "length"
+    match result.finish_reason:
+        case "stop":
+            return "stop"
+        case "length" | "cancelled":
+            return "length"
+        case _:
+            assert_never(result.finish_reason)
 
 
 def finite(logprob: float) -> float:

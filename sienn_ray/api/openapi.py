@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Iterator
 from http import HTTPStatus
 from typing import Any
@@ -123,6 +124,7 @@ def _completed(document: Json) -> Json:
     schemas = components.setdefault("schemas", {})
     for name in ("HTTPValidationError", "ValidationError"):  # FastAPI's own shape of a 422
         schemas.pop(name, None)
+    _drop_inline_enums(document)
     for body in (ErrorResponse, OpenAiErrorResponse):
         schema = body.model_json_schema(mode="serialization", ref_template="#/components/schemas/{model}")
         schemas.update({**schema.pop("$defs", {}), body.__name__: schema})
@@ -133,6 +135,15 @@ def _completed(document: Json) -> Json:
         for status, links in links_of(operation["operationId"], ids).items():
             operation["responses"][status]["links"] = links
     return document
+
+
+def _drop_inline_enums(document: Json) -> None:
+    """Drop the schemas that FastAPI adds for enums, though each field has the values (`schemas.common.Inline`)."""
+    schemas: Json = document["components"]["schemas"]
+    text = json.dumps(document)
+    for name in [name for name, schema in schemas.items() if "enum" in schema]:
+        if f'"#/components/schemas/{name}"' not in text:
+            del schemas[name]
 
 
 def _complete_operation(operation: Json) -> None:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 from collections import defaultdict
 from collections.abc import Iterable, Iterator, Mapping, Sequence
+from typing import TypeVar, assert_never
 
 from prometheus_client import CollectorRegistry, generate_latest
 from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily, HistogramMetricFamily
@@ -14,6 +15,7 @@ from sienn_ray.metrics import METRICS, Labels, Metric, Sample
 
 CONTENT_TYPE = "text/plain; version=0.0.4; charset=utf-8"
 
+_Scalar = TypeVar("_Scalar", CounterMetricFamily, GaugeMetricFamily)
 _Family = CounterMetricFamily | GaugeMetricFamily | HistogramMetricFamily
 # By name of the sample, then by its labels.
 _Values = Mapping[str, Mapping[Labels, float]]
@@ -39,14 +41,25 @@ class _Samples(Collector):
     def collect(self) -> Iterator[_Family]:
         """One family for each metric."""
         for metric in METRICS:
-            yield _histogram(metric, self._values) if metric.kind == "histogram" else _scalar(metric, self._values)
+            yield _family(metric, self._values)
 
 
-def _scalar(metric: Metric, values: _Values) -> _Family:
-    kind = CounterMetricFamily if metric.kind == "counter" else GaugeMetricFamily
-    family = kind(metric.name, metric.help, labels=metric.labels)
-    # A counter that starts at zero shows its first step as an increase.
-    default: dict[Labels, float] = {} if metric.labels or metric.kind == "gauge" else {(): 0.0}
+def _family(metric: Metric, values: _Values) -> _Family:
+    match metric.kind:
+        case "counter":
+            counter = CounterMetricFamily(metric.name, metric.help, labels=metric.labels)
+            # A counter that starts at zero shows its first step as an increase.
+            return _filled(counter, metric, values, default={} if metric.labels else {(): 0.0})
+        case "gauge":
+            gauge = GaugeMetricFamily(metric.name, metric.help, labels=metric.labels)
+            return _filled(gauge, metric, values, default={})
+        case "histogram":
+            return _histogram(metric, values)
+        case _:
+            assert_never(metric.kind)
+
+
+def _filled(family: _Scalar, metric: Metric, values: _Values, default: Mapping[Labels, float]) -> _Scalar:
     for labels, value in sorted({**default, **values.get(metric.name, {})}.items()):
         given = dict(labels)
         if _fits(metric, given):

@@ -12,25 +12,36 @@ import typer
 
 from sienn_ray.cli.client import JobId, call, end, of
 from sienn_ray.cli.output import print_line, print_table
+from sienn_ray.export.options import ExportFormat, GgufQuantization
+from sienn_ray.export.targets import formats_with
+from sienn_ray.jobs.export_schema import ExportStatus
 
 _LOOK_S = 0.5
 _DOWNLOAD_TIMEOUT_S = 60.0
 _CHUNK_BYTES = 1024 * 1024
+_LARGEST, *_, _SMALLEST = GgufQuantization
+_UNDER_WAY = {status for status in ExportStatus if not status.is_final}
 
 ExportId = Annotated[str, typer.Argument(help="The export's id.")]
 
 
 def export(
     job_id: JobId,
-    format: Annotated[str, typer.Option(help="gguf, ollama or huggingface.")] = "gguf",
-    quantization: Annotated[str | None, typer.Option(help="gguf and ollama: F32 to Q2_K, in any case.")] = None,
-    merged: Annotated[bool, typer.Option("--merged", help="huggingface: the whole model.")] = False,
-    adapter_only: Annotated[bool, typer.Option("--adapter-only", help="gguf: the adapter as a GGUF LoRA.")] = False,
-    model_name: Annotated[str | None, typer.Option(help="ollama: what Ollama calls it.")] = None,
-    system: Annotated[str | None, typer.Option(help="ollama: system message.")] = None,
-    temperature: Annotated[float | None, typer.Option(help="ollama: default temperature.")] = None,
-    top_p: Annotated[float | None, typer.Option(help="ollama: default top_p.")] = None,
-    top_k: Annotated[int | None, typer.Option(help="ollama: default top_k.")] = None,
+    format: Annotated[ExportFormat, typer.Option(help="What it is to run in.")] = ExportFormat.GGUF,
+    quantization: Annotated[
+        str | None, typer.Option(help=f"{formats_with('quantization')}: {_LARGEST} to {_SMALLEST}, in any case.")
+    ] = None,
+    merged: Annotated[bool, typer.Option("--merged", help=f"{formats_with('merged')}: the whole model.")] = False,
+    adapter_only: Annotated[
+        bool, typer.Option("--adapter-only", help=f"{formats_with('adapter_only')}: the adapter as a GGUF LoRA.")
+    ] = False,
+    model_name: Annotated[str | None, typer.Option(help=f"{formats_with('model_name')}: what Ollama calls it.")] = None,
+    system: Annotated[str | None, typer.Option(help=f"{formats_with('system')}: system message.")] = None,
+    temperature: Annotated[
+        float | None, typer.Option(help=f"{formats_with('temperature')}: default temperature.")
+    ] = None,
+    top_p: Annotated[float | None, typer.Option(help=f"{formats_with('top_p')}: default top_p.")] = None,
+    top_k: Annotated[int | None, typer.Option(help=f"{formats_with('top_k')}: default top_k.")] = None,
     output: Annotated[Path | None, typer.Option(help="Where to; <job_id>-<file> here.")] = None,
 ) -> None:
     """Export a fine-tuned model and download it. A download that was broken off goes on when this is called again."""
@@ -66,14 +77,14 @@ def delete_export(job_id: JobId, export_id: ExportId) -> None:
 def _followed(made: dict[str, Any]) -> dict[str, Any]:
     """The export once it is there, telling how far it is."""
     said = ""
-    while made["status"] in {"pending", "running"}:
+    while made["status"] in _UNDER_WAY:
         words = f"{made['progress']:3d}%  {made['message']}"
         if words != said:
             print_line(words)
             said = words
         time.sleep(_LOOK_S)
         made = call("GET", f"/api/exports/{of(made['job_id'])}/{of(made['export_id'])}")
-    if made["status"] != "completed":
+    if made["status"] != ExportStatus.COMPLETED:
         end(f"{made['status']}: {made['message']}")
     return made
 

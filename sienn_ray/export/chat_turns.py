@@ -9,7 +9,9 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
+from typing import Any, assert_never
 
+from sienn_ray.datasets.prompt import PromptFormat, PromptKind
 from sienn_ray.errors import ExportError
 
 Message = Mapping[str, str]
@@ -89,6 +91,23 @@ _CONVERSATIONS = (
     _conversation("{{ .Content }} {% if x %} <b>&amp;</b>", "`code`\n```", "\u00fc\u4f60\U0001f600"),
     _conversation("a\nb", "c\n\nd", "e"),
 )
+
+
+def turns_of(prompt_format: PromptFormat, tokenizer: Any) -> Turns | None:
+    """The strings of the chat template that an adapter was trained with; None for plain text, which has none.
+
+    Raises:
+        ExportError: It does more than putting strings around contents.
+    """
+    match prompt_format.kind:
+        case PromptKind.TEXT:
+            return None
+        case PromptKind.CHAT:
+            return find_turns(
+                lambda messages, asks: prompt_format.render(tokenizer, messages, add_generation_prompt=asks)
+            )
+        case _:
+            assert_never(prompt_format.kind)
 
 
 def find_turns(render: Render) -> Turns:

@@ -13,11 +13,12 @@ import gguf
 
 from sienn_ray.errors import ExportError
 from sienn_ray.export.adapter_reader import Adapter
-from sienn_ray.export.ggml import PLAIN, quantized, row_bytes
+from sienn_ray.export.ggml import quantized, row_bytes
 from sienn_ray.export.gguf_architecture import GgufArchitecture
 from sienn_ray.export.gguf_tokenizer import add_tokenizer
 from sienn_ray.export.gguf_writing import GgufStream
 from sienn_ray.export.merged_weights import MergedWeights
+from sienn_ray.export.options import PLAIN_QUANTIZATIONS, GgufQuantization
 from sienn_ray.export.quantization_mix import MOST, ModelShape, tensor_type
 from sienn_ray.export.sink import Sink
 
@@ -65,13 +66,13 @@ class GgufModel:
     Args:
         base_folder: The base model's folder.
         adapter: The adapter.
-        quantization: A name of `MOST`.
+        quantization: How its weights are written.
 
     Raises:
         ExportError: The base model or the adapter can't be had as GGUF.
     """
 
-    def __init__(self, base_folder: Path, adapter: Adapter, quantization: str) -> None:
+    def __init__(self, base_folder: Path, adapter: Adapter, quantization: GgufQuantization) -> None:
         self.architecture = GgufArchitecture.of(base_folder)
         self._weights = MergedWeights(base_folder, adapter)
         self._quantization = quantization
@@ -148,14 +149,16 @@ class GgufModel:
         writer.add_quantization_version(gguf.GGML_QUANT_VERSION)
 
 
-def write_lora(file: Sink, base_folder: Path, adapter: Adapter, quantization: str, name: str) -> Iterator[int]:
+def write_lora(
+    file: Sink, base_folder: Path, adapter: Adapter, quantization: GgufQuantization, name: str
+) -> Iterator[int]:
     """Write an adapter as a GGUF LoRA, which llama.cpp applies to a GGUF of the base model; gives values written.
 
     Args:
         file: Where to.
         base_folder: The base model's folder.
         adapter: The adapter.
-        quantization: F32, F16, BF16 or Q8_0.
+        quantization: A plain one, of `PLAIN_QUANTIZATIONS`.
         name: The adapter's.
 
     Raises:
@@ -163,9 +166,9 @@ def write_lora(file: Sink, base_folder: Path, adapter: Adapter, quantization: st
     """
     if adapter.config.use_dora:
         raise ExportError("a GGUF LoRA has no DoRA magnitudes; export the merged model: leave out adapter_only")
+    if not quantization.is_plain:
+        raise ExportError(f"a GGUF LoRA is written as {', '.join(PLAIN_QUANTIZATIONS)}, not {quantization}")
     kind = MOST[quantization]
-    if kind not in PLAIN:
-        raise ExportError(f"a GGUF LoRA is written as F32, F16, BF16 or Q8_0, not {quantization}")
     architecture = GgufArchitecture.of(base_folder)
     MergedWeights(base_folder, adapter)  # it says what doesn't fit
     writer = GgufStream(file, architecture.name)
@@ -208,6 +211,6 @@ def _place(name: str) -> tuple[int, str]:
     return (int(found.group(1)) if found else -1, name)
 
 
-def _file_type(quantization: str) -> int:
-    prefix = "ALL" if quantization == "F32" else "MOSTLY"
+def _file_type(quantization: GgufQuantization) -> int:
+    prefix = "ALL" if quantization is GgufQuantization.F32 else "MOSTLY"
     return int(gguf.LlamaFileType[f"{prefix}_{quantization}"])

@@ -5,21 +5,21 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, assert_never
 
-from sienn_ray import catalog
 from sienn_ray.base_model import load_tokenizer, local_folder
 from sienn_ray.datasets.prompt import FILE_NAME as PROMPT_FORMAT_FILE
-from sienn_ray.datasets.prompt import PromptFormat, PromptKind
+from sienn_ray.datasets.prompt import PromptFormat
 from sienn_ray.export import archive, huggingface, ollama
 from sienn_ray.export.adapter_reader import Adapter
-from sienn_ray.export.chat_turns import Turns, find_turns
+from sienn_ray.export.chat_turns import turns_of
 from sienn_ray.export.gguf_model import GgufModel, ModelTexts, write_lora
 from sienn_ray.export.merged_weights import MergedWeights
-from sienn_ray.export.options import ExportFormat, ExportOptions, folder_key, printable_name
+from sienn_ray.export.options import ExportFormat, ExportOptions, GgufQuantization, folder_key, printable_name
 from sienn_ray.export.publication import Publication
 from sienn_ray.export.safetensors_writer import plan_shards
 from sienn_ray.export.sink import Sink, Write
+from sienn_ray.export.targets import target_of
 from sienn_ray.settings import Settings
 from sienn_ray.storage import FileEntry, Storage
 
@@ -100,12 +100,15 @@ class _Maker:
     def make(self) -> None:
         options = self._options
         self._publication.clear()
-        if options.format is ExportFormat.HUGGINGFACE:
-            self._merged_archive() if options.merged else self._adapter_archive()
-        elif options.format is ExportFormat.OLLAMA:
-            self._ollama_archive()
-        else:
-            self._gguf_lora() if options.adapter_only else self._gguf()
+        match options.format:
+            case ExportFormat.HUGGINGFACE:
+                self._merged_archive() if options.merged else self._adapter_archive()
+            case ExportFormat.OLLAMA:
+                self._ollama_archive()
+            case ExportFormat.GGUF:
+                self._gguf_lora() if options.adapter_only else self._gguf()
+            case _:
+                assert_never(options.format)
 
     def _adapter_archive(self) -> None:
         key = self._request.adapter_key
@@ -140,7 +143,7 @@ class _Maker:
 
     def _gguf_lora(self) -> None:
         adapter, base_folder = Adapter(self._adapter_folder), self._base_folder()
-        quantization = str(self._options.quantization)
+        quantization = self._quantization
         total = sum(part.numel() for parts in adapter.layers.values() for part in parts.values())
 
         def write(file: Sink) -> Iterator[int]:
@@ -165,16 +168,16 @@ class _Maker:
         tokenizer, prompt_format = self._tokenizer(), self._prompt_format()
         return ollama.OllamaModel(
             gguf_file=_GGUF_FILE,
-            turns=_turns(prompt_format, tokenizer),
+            turns=turns_of(prompt_format, tokenizer),
             eos_token=tokenizer.eos_token,
             context_length=model.architecture.context_length,
             sampling=options.sampling,
             system=options.system,
-            license_text=license_text(self._request.base_model),
+            license_text=ollama.license_text(self._request.base_model),
         ).modelfile()
 
     def _gguf_model(self) -> GgufModel:
-        return GgufModel(self._base_folder(), Adapter(self._adapter_folder), str(self._options.quantization))
+        return GgufModel(self._base_folder(), Adapter(self._adapter_folder), self._quantization)
 
     def _gguf_writer(self, model: GgufModel) -> Write:
         texts = ModelTexts(self._request.model_name, self._request.base_model, self._prompt_format().chat_template)
@@ -190,33 +193,23 @@ class _Maker:
         return PromptFormat.from_json((self._adapter_folder / PROMPT_FORMAT_FILE).read_text())
 
     @property
+    def _quantization(self) -> GgufQuantization:
+        """Every format that has a GGUF in it has chosen one."""
+        assert self._options.quantization is not None  # noqa: S101
+        return self._options.quantization
+
+    @property
     def _gguf_message(self) -> str:
-        return f"Writing the GGUF file ({self._options.quantization})"
+        return f"Writing the GGUF file ({self._quantization})"
 
     def _archive(self, files: Mapping[str, Write], total: int, message: str) -> None:
         self._publish(lambda file: archive.write_zip(file, files), total, message)
 
     def _publish(self, write: Write, total: int, message: str) -> None:
         done = 0
-        for count in self._publication.publish(self._options.file_name, write):
+        for count in self._publication.publish(target_of(self._options.format).file_name(self._options), write):
             done += count
             self._report(min(1.0, done / max(1, total)), message)
-
-
-def _turns(prompt_format: PromptFormat, tokenizer: Any) -> Turns | None:
-    if prompt_format.kind is PromptKind.TEXT:
-        return None
-    return find_turns(lambda messages, asks: prompt_format.render(tokenizer, messages, add_generation_prompt=asks))
-
-
-def license_text(base_model: str) -> str:
-    """What can be said of a fine-tuned model's licence: that of its base model applies."""
-    entry = next((entry for entry in catalog.CATALOG if entry.id == base_model), None)
-    known = f" ({entry.license})" if entry else ""
-    return (
-        f"Fine-tuned from {base_model}, whose licence{known} applies to this model too; its text is at "
-        f"https://huggingface.co/{base_model}."
-    )
 
 
 def _bytes_writer(content: bytes) -> Write:

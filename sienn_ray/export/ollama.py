@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 
+from sienn_ray import catalog
 from sienn_ray.errors import ExportError
 from sienn_ray.export.chat_turns import Turns
 from sienn_ray.export.options import Sampling
@@ -112,6 +113,16 @@ def install_script(model_name: str, files: Sequence[str]) -> str:
         'command -v ollama >/dev/null || { echo "ollama is not installed" >&2; exit 1; }\n'
         f"ollama create {model_name} -f {MODELFILE}\n"
         f'echo "try it: ollama run {model_name}"\n'
+    )
+
+
+def license_text(base_model: str) -> str:
+    """What can be said of a fine-tuned model's licence: that of its base model applies."""
+    entry = next((entry for entry in catalog.CATALOG if entry.id == base_model), None)
+    known = f" ({entry.license})" if entry else ""
+    return (
+        f"Fine-tuned from {base_model}, whose licence{known} applies to this model too; its text is at "
+        f"https://huggingface.co/{base_model}."
     )
 
 

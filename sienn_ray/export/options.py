@@ -5,24 +5,58 @@ from __future__ import annotations
 import hashlib
 import re
 from enum import StrEnum
+from typing import assert_never
 
 from pydantic import BaseModel, ConfigDict
 
-QUANTIZATIONS = ("F32", "F16", "BF16", "Q8_0", "Q6_K", "Q5_K_M", "Q5_K_S", "Q4_K_M", "Q4_K_S", "Q3_K_M", "Q2_K")
-# What needs no more than the package `gguf`; a GGUF LoRA takes these alone.
-PLAIN_QUANTIZATIONS = ("F32", "F16", "BF16", "Q8_0")
-DEFAULT_QUANTIZATION = "Q4_K_M"
-DEFAULT_LORA_QUANTIZATION = "F32"
 FOLDER_KEY = "exports"
 _NOT_IN_A_NAME = re.compile(r"[^A-Za-z0-9._-]+")
 
 
 class ExportFormat(StrEnum):
-    """Where an export is to run."""
+    """Where an export is to run; `targets.py` says all else about each."""
 
     OLLAMA = "ollama"
     HUGGINGFACE = "huggingface"
     GGUF = "gguf"
+
+
+class GgufQuantization(StrEnum):
+    """Types of a GGUF's weights, by llama.cpp's names; from the largest file to the smallest."""
+
+    F32 = "F32"
+    F16 = "F16"
+    BF16 = "BF16"
+    Q8_0 = "Q8_0"
+    Q6_K = "Q6_K"
+    Q5_K_M = "Q5_K_M"
+    Q5_K_S = "Q5_K_S"
+    Q4_K_M = "Q4_K_M"
+    Q4_K_S = "Q4_K_S"
+    Q3_K_M = "Q3_K_M"
+    Q2_K = "Q2_K"
+
+    @property
+    def is_plain(self) -> bool:
+        """Whether the package `gguf` writes it, without llama.cpp's code; a GGUF LoRA takes these alone."""
+        match self:
+            case GgufQuantization.F32 | GgufQuantization.F16 | GgufQuantization.BF16 | GgufQuantization.Q8_0:
+                return True
+            case (
+                GgufQuantization.Q6_K
+                | GgufQuantization.Q5_K_M
+                | GgufQuantization.Q5_K_S
+                | GgufQuantization.Q4_K_M
+                | GgufQuantization.Q4_K_S
+                | GgufQuantization.Q3_K_M
+                | GgufQuantization.Q2_K
+            ):
+                return False
+            case _:
+                assert_never(self)
+
+
+PLAIN_QUANTIZATIONS = tuple(quantization for quantization in GgufQuantization if quantization.is_plain)
 
 
 class Sampling(BaseModel):
@@ -46,7 +80,7 @@ class ExportOptions(BaseModel):
 
     Args:
         format: The format.
-        quantization: Of a GGUF, one of `QUANTIZATIONS`.
+        quantization: Of a GGUF.
         merged: huggingface: the whole model instead of the adapter.
         adapter_only: gguf: the adapter instead of the whole model.
         model_name: ollama: what Ollama calls it.
@@ -57,26 +91,12 @@ class ExportOptions(BaseModel):
     model_config = ConfigDict(frozen=True)
 
     format: ExportFormat
-    quantization: str | None = None
+    quantization: GgufQuantization | None = None
     merged: bool = False
     adapter_only: bool = False
     model_name: str | None = None
     sampling: Sampling = Sampling()
     system: str | None = None
-
-    @property
-    def is_whole_model(self) -> bool:
-        """Whether the base model's weights are in it."""
-        return self.merged or (self.format is not ExportFormat.HUGGINGFACE and not self.adapter_only)
-
-    @property
-    def file_name(self) -> str:
-        """Name of the file that is downloaded, without the job's id."""
-        if self.format is ExportFormat.HUGGINGFACE:
-            return "merged.zip" if self.merged else "adapter.zip"
-        if self.format is ExportFormat.OLLAMA:
-            return "ollama.zip"
-        return f"{'adapter' if self.adapter_only else 'model'}-{self.quantization}.gguf"
 
     def export_id(self, job_id: str) -> str:
         """The id of this export of a job: the same for the same choices."""

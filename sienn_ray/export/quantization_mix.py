@@ -11,19 +11,21 @@ from dataclasses import dataclass
 from gguf import GGML_QUANT_SIZES
 from gguf import GGMLQuantizationType as Type
 
-# By name of the quantization: what most tensors have.
-MOST = {
-    "F32": Type.F32,
-    "F16": Type.F16,
-    "BF16": Type.BF16,
-    "Q8_0": Type.Q8_0,
-    "Q6_K": Type.Q6_K,
-    "Q5_K_M": Type.Q5_K,
-    "Q5_K_S": Type.Q5_K,
-    "Q4_K_M": Type.Q4_K,
-    "Q4_K_S": Type.Q4_K,
-    "Q3_K_M": Type.Q3_K,
-    "Q2_K": Type.Q2_K,
+from sienn_ray.export.options import GgufQuantization
+
+# What most tensors have.
+MOST: dict[GgufQuantization, Type] = {
+    GgufQuantization.F32: Type.F32,
+    GgufQuantization.F16: Type.F16,
+    GgufQuantization.BF16: Type.BF16,
+    GgufQuantization.Q8_0: Type.Q8_0,
+    GgufQuantization.Q6_K: Type.Q6_K,
+    GgufQuantization.Q5_K_M: Type.Q5_K,
+    GgufQuantization.Q5_K_S: Type.Q5_K,
+    GgufQuantization.Q4_K_M: Type.Q4_K,
+    GgufQuantization.Q4_K_S: Type.Q4_K,
+    GgufQuantization.Q3_K_M: Type.Q3_K,
+    GgufQuantization.Q2_K: Type.Q2_K,
 }
 # Where rows don't come in whole blocks of a K-quant's 256 values.
 _FALLBACKS = {
@@ -50,11 +52,11 @@ class ModelShape:
     has_output: bool
 
 
-def tensor_type(quantization: str, name: str, layer: int, row_size: int, shape: ModelShape) -> Type:
+def tensor_type(quantization: GgufQuantization, name: str, layer: int, row_size: int, shape: ModelShape) -> Type:
     """The type of a matrix; vectors stay in float32.
 
     Args:
-        quantization: A key of `MOST`.
+        quantization: What was asked for.
         name: The tensor's, as GGUF has it, such as "blk.3.attn_v.weight".
         layer: Its layer.
         row_size: Values in a row.
@@ -73,28 +75,28 @@ def tensor_type(quantization: str, name: str, layer: int, row_size: int, shape: 
     return _fitting(chosen, row_size)
 
 
-def _by_place(quantization: str, name: str, layer: int, shape: ModelShape) -> Type:
+def _by_place(quantization: GgufQuantization, name: str, layer: int, shape: ModelShape) -> Type:
     n = shape.num_layers
     most = MOST[quantization]
     more = _matters_more(layer, n)
     if "attn_v" in name:
         by_name = {
-            "Q2_K": Type.Q4_K if shape.group >= 4 else Type.Q3_K,
-            "Q3_K_M": Type.Q5_K if layer < 2 else Type.Q4_K,
-            "Q4_K_S": Type.Q5_K if layer < 4 else most,
-            "Q4_K_M": Type.Q6_K if more else most,
-            "Q5_K_M": Type.Q6_K if more else most,
+            GgufQuantization.Q2_K: Type.Q4_K if shape.group >= 4 else Type.Q3_K,
+            GgufQuantization.Q3_K_M: Type.Q5_K if layer < 2 else Type.Q4_K,
+            GgufQuantization.Q4_K_S: Type.Q5_K if layer < 4 else most,
+            GgufQuantization.Q4_K_M: Type.Q6_K if more else most,
+            GgufQuantization.Q5_K_M: Type.Q6_K if more else most,
         }
     elif "ffn_down" in name:
         by_name = {
-            "Q2_K": Type.Q3_K,
-            "Q3_K_M": Type.Q5_K if layer < n // 16 else Type.Q4_K,
-            "Q4_K_S": Type.Q5_K if layer < n // 8 else most,
-            "Q4_K_M": Type.Q6_K if more else most,
-            "Q5_K_M": Type.Q6_K if more else most,
+            GgufQuantization.Q2_K: Type.Q3_K,
+            GgufQuantization.Q3_K_M: Type.Q5_K if layer < n // 16 else Type.Q4_K,
+            GgufQuantization.Q4_K_S: Type.Q5_K if layer < n // 8 else most,
+            GgufQuantization.Q4_K_M: Type.Q6_K if more else most,
+            GgufQuantization.Q5_K_M: Type.Q6_K if more else most,
         }
     elif "attn_output" in name:
-        by_name = {"Q2_K": Type.Q3_K, "Q3_K_M": Type.Q4_K}
+        by_name = {GgufQuantization.Q2_K: Type.Q3_K, GgufQuantization.Q3_K_M: Type.Q4_K}
     else:
         by_name = {}
     return by_name.get(quantization, most)

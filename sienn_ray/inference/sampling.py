@@ -5,9 +5,10 @@ from __future__ import annotations
 import hashlib
 import secrets
 from collections.abc import Sequence
-from typing import Literal
+from typing import Literal, assert_never
 
 import numpy as np
+import numpy.typing as npt
 import torch
 
 from sienn_ray.inference.candidates import largest, padded
@@ -89,17 +90,23 @@ def _choose(logits: torch.Tensor, rows: Sequence[RowSampler], num_candidates: in
         numbers = [number for number, other in enumerate(kinds) if other == kind]
         some = logits if len(numbers) == len(rows) else logits[numbers]
         params = [rows[number].params for number in numbers]
-        if kind == "greedy":
-            chosen = largest(some)
-        else:
-            uniforms = np.array([rows[number].uniform() for number in numbers], np.float64)
-            if kind == "all":
-                chosen = draw_from_all(some, params, uniforms)
-            else:
+        match kind:
+            case "greedy":
+                chosen = largest(some)
+            case "all":
+                chosen = draw_from_all(some, params, _uniforms(rows, numbers))
+            case "likeliest":
+                uniforms = _uniforms(rows, numbers)
                 chosen = draw_from_likeliest(some, params, uniforms, num_candidates=num_candidates)
+            case _:
+                assert_never(kind)
         for number, token_id in zip(numbers, chosen, strict=True):
             token_ids[number] = token_id
     return token_ids
+
+
+def _uniforms(rows: Sequence[RowSampler], numbers: Sequence[int]) -> npt.NDArray[np.float64]:
+    return np.array([rows[number].uniform() for number in numbers], np.float64)
 
 
 def _kind(row: RowSampler) -> Literal["greedy", "all", "likeliest"]:

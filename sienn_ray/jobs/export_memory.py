@@ -6,26 +6,27 @@ import json
 from pathlib import Path
 
 from sienn_ray import catalog
+from sienn_ray.export.options import ExportOptions
+from sienn_ray.export.targets import target_of
 from sienn_ray.settings import GIB, MIB, Settings
 
 # Python with torch, transformers, PEFT and a tokenizer, measured without any weights.
 _PROGRAM_BYTES = 700 * MIB
-# The largest matrix in its own type, in float32, merged, and on its way to storage.
-_COPIES = 4
 _FLOAT32_BYTES = 4
 # For a base model that isn't on this machine yet.
 _UNKNOWN_BYTES = 4 * GIB
 
 
-def memory_need_bytes(base_model: str, settings: Settings, *, is_whole_model: bool) -> int:
+def memory_need_bytes(base_model: str, options: ExportOptions, settings: Settings) -> int:
     """Bytes that a run needs at the most. The model itself never is in memory, only its largest matrix.
 
     Args:
         base_model: Hub id.
+        options: The export's.
         settings: Where converted base models are.
-        is_whole_model: Whether the base model's weights are read at all.
     """
-    if not is_whole_model:
+    num_copies = target_of(options.format).num_matrix_copies(options)
+    if not num_copies:
         return _PROGRAM_BYTES
     config = _config_file(base_model, settings)
     if config is None:
@@ -33,7 +34,7 @@ def memory_need_bytes(base_model: str, settings: Settings, *, is_whole_model: bo
     sizes = json.loads(config.read_text(encoding="utf-8"))
     hidden = int(sizes.get("hidden_size") or 0)
     largest = hidden * max(int(sizes.get("vocab_size") or 0), int(sizes.get("intermediate_size") or 0))
-    return _PROGRAM_BYTES + _COPIES * _FLOAT32_BYTES * largest if largest else _UNKNOWN_BYTES
+    return _PROGRAM_BYTES + num_copies * _FLOAT32_BYTES * largest if largest else _UNKNOWN_BYTES
 
 
 def _config_file(base_model: str, settings: Settings) -> Path | None:

@@ -92,8 +92,7 @@ class JobTracker:
             self._mirrored_at = time.monotonic()
 
     def _export_need_bytes(self, record: ExportRecord) -> int:
-        is_whole_model = record.options.is_whole_model
-        return memory_need_bytes(record.base_model, self._settings, is_whole_model=is_whole_model)
+        return memory_need_bytes(record.base_model, record.options, self._settings)
 
     def close(self) -> None:
         """Stop looking after jobs and exports, and let go of the database."""

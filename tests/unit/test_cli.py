@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import inspect
 import json
 import threading
 import time
@@ -17,9 +18,12 @@ from typer.testing import CliRunner, Result
 
 from sienn_ray import cli
 from sienn_ray.api.app import create_app
-from sienn_ray.cli import output, training
+from sienn_ray.api.schemas.exports import ExportModelRequest
+from sienn_ray.cli import exports, output, training
 from sienn_ray.errors import CapacityError, FailureReason
 from sienn_ray.export.archive import ARCHIVE_FILES
+from sienn_ray.export.options import ExportFormat
+from sienn_ray.export.targets import TARGETS, Choice, ExportTarget
 from sienn_ray.jobs.export_schema import ExportRecord, ExportStatus
 from sienn_ray.jobs.schema import JobEvent, JobStatus
 from sienn_ray.settings import Settings
@@ -29,7 +33,7 @@ from sienn_ray.training.hyperparameters import config_of
 from tests.fakes_api import BASE_MODEL as FAKE_BASE_MODEL
 from tests.fakes_api import CREATED_AT, FakeEngines, FakeJobLogs, FakeTracker, dataset_record, job_record
 from tests.fakes_backends import fake_backends
-from tests.fakes_exports import CONTENT, publish
+from tests.fakes_exports import CHOSEN, CONTENT, publish
 from tests.hyperparameter_values import as_options, other_values
 
 DEADLINE_S = 20
@@ -437,6 +441,36 @@ def test_an_export_is_followed_and_downloaded(exported: bytes, tmp_path: Path) -
     export_id = listed.split("\n")[1].split()[0]
     assert "is 'completed' and can't be cancelled" in refused("cancel-export", "job-1", export_id)
     assert done("delete-export", "job-1", export_id) == f"deleted: {export_id}\n"
+
+
+def test_an_export_takes_every_field_of_its_request() -> None:
+    options = set(inspect.signature(exports.export).parameters) - {"job_id", "output"}
+    assert options == set(ExportModelRequest.model_fields)
+
+
+@pytest.mark.usefixtures("exported")
+@pytest.mark.parametrize(
+    ("target", "choice"),
+    [pytest.param(target, choice, id=f"{target.format}-{choice}") for target in TARGETS for choice in target.choices],
+)
+def test_each_choice_of_an_export_reaches_the_service(
+    tracker: FakeTracker, tmp_path: Path, target: ExportTarget, choice: Choice
+) -> None:
+    option, value = f"--{choice.replace('_', '-')}", CHOSEN[choice]
+    words = ["export", "job-1", "--format", target.format, "--output", str(tmp_path / "file")]
+    done(*words)
+    done(*words, *([option] if value is True else [option, str(value)]))
+    plain, chosen = (export.options for export in tracker._exports.values())
+    assert plain.format is chosen.format is target.format
+    assert chosen != plain
+
+
+def test_an_export_names_its_formats() -> None:
+    said = done("export", "--help")
+    assert all(format in said for format in ExportFormat)
+    unknown = run("export", "job-1", "--format", "onnx")
+    assert unknown.exit_code == 2
+    assert "'onnx' is not one of" in unknown.stderr
 
 
 def test_a_broken_download_goes_on(exported: bytes, tmp_path: Path) -> None:

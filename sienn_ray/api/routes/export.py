@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import time
 from http import HTTPStatus
-from typing import Annotated, Any
+from typing import Annotated, assert_never
 
 from fastapi import APIRouter, Path, Query, Request, Response
 from pydantic import AfterValidator
@@ -25,9 +25,8 @@ from sienn_ray.api.schemas.exports import (
 )
 from sienn_ray.api.streams import unless_gone
 from sienn_ray.errors import CapacityError, ConflictError, ExportError, NotFoundError, SiennError, StorageFullError
-from sienn_ray.export import llama_cpp_package
 from sienn_ray.export.archive import check_complete
-from sienn_ray.export.options import PLAIN_QUANTIZATIONS
+from sienn_ray.export.targets import target_of
 from sienn_ray.jobs.export_schema import ExportFailure, ExportRecord, ExportStatus
 from sienn_ray.jobs.ids import check_id, not_found
 from sienn_ray.jobs.schema import utc_now
@@ -76,7 +75,7 @@ async def export_model(
     """
     job = await completed_job(backends, job_id, "model export")
     options = body.options(job.id)
-    await asyncio.to_thread(_check_quantization, options.quantization)
+    await asyncio.to_thread(target_of(options.format).check_packages, options)
     manifest = await asyncio.to_thread(backends.storage.manifest, job.adapter_key)
     check_complete(manifest, job.adapter_key)
     now = utc_now()
@@ -137,15 +136,6 @@ async def delete_export(job_id: JobIdPath, export_id: ExportIdPath, backends: Ba
     return DeletedExport(export_id=export.id)
 
 
-def _check_quantization(quantization: str | None) -> None:
-    if quantization in (None, *PLAIN_QUANTIZATIONS) or llama_cpp_package.is_installed():
-        return
-    raise ExportError(
-        f"quantization {quantization} needs llama.cpp's code, which isn't installed; add it with "
-        f"`{llama_cpp_package.INSTALL_COMMAND}`, or choose one of {', '.join(PLAIN_QUANTIZATIONS)}"
-    )
-
-
 async def _of_job(job_id: str, export_id: str, backends: Backends) -> ExportRecord:
     export = await backends.tracker.export(export_id)
     if export.job_id != job_id:
@@ -177,17 +167,30 @@ async def _ended(export: ExportRecord, backends: Backends) -> ExportRecord:
 
 def _raise_failure(export: ExportRecord) -> None:
     """Tell who waited why there is nothing."""
-    if export.status is ExportStatus.CANCELLED:
-        raise ConflictError(f"export {export.id} was cancelled meanwhile; ask for it again")
-    if export.status is not ExportStatus.FAILED:
-        return
-    if export.failure_reason is ExportFailure.INVALID:
-        raise ExportError(export.message)
-    if export.failure_reason is ExportFailure.STORAGE_FULL:
-        raise StorageFullError(export.message)
-    if export.failure_reason is ExportFailure.OUT_OF_MEMORY:
-        raise CapacityError(export.message, retry_after_s=_MEMORY_RETRY_S)
-    raise SiennError(export.message)
+    match export.status:
+        case ExportStatus.CANCELLED:
+            raise ConflictError(f"export {export.id} was cancelled meanwhile; ask for it again")
+        case ExportStatus.FAILED:
+            raise _error_of(export)
+        case ExportStatus.PENDING | ExportStatus.RUNNING | ExportStatus.COMPLETED:
+            return
+        case _:
+            assert_never(export.status)
+
+
+def _error_of(export: ExportRecord) -> SiennError:
+    """The error that an export failed with, as its run has noted it."""
+    match export.failure_reason:
+        case ExportFailure.INVALID:
+            return ExportError(export.message)
+        case ExportFailure.STORAGE_FULL:
+            return StorageFullError(export.message)
+        case ExportFailure.OUT_OF_MEMORY:
+            return CapacityError(export.message, retry_after_s=_MEMORY_RETRY_S)
+        case ExportFailure.INTERRUPTED | ExportFailure.INTERNAL | None:
+            return SiennError(export.message)
+        case _:
+            assert_never(export.failure_reason)
 
 
 def _links(request: Request) -> ExportLinks:
@@ -199,11 +202,10 @@ async def _shown(export: ExportRecord, links: ExportLinks, request: Request) -> 
     options = export.options
     is_complete = export.status is ExportStatus.COMPLETED
     message = f"Model exported successfully to {options.format} format" if is_complete else export.message
-    choices: dict[str, Any] = options.model_dump(include={"quantization", "merged", "adapter_only", "model_name"})
     return ExportModelResponse(
         job_id=export.job_id,
-        format=options.format.value,
-        status=export.status.value,
+        format=options.format,
+        status=export.status,
         message=message,
         download_url=await links.link(export, request) if is_complete else None,
         file_size_bytes=export.size_bytes if is_complete else None,
@@ -212,8 +214,11 @@ async def _shown(export: ExportRecord, links: ExportLinks, request: Request) -> 
         progress=export.progress,
         file_name=export.file_name if is_complete else None,
         sha256=export.sha256 if is_complete else None,
-        failure_reason=export.failure_reason.value if export.failure_reason else None,
+        quantization=options.quantization,
+        merged=options.merged,
+        adapter_only=options.adapter_only,
+        model_name=options.model_name,
+        failure_reason=export.failure_reason,
         created_at=export.created_at,
         expires_at=export.expires_at,
-        **choices,
     )

@@ -8,7 +8,8 @@ from fastapi import APIRouter
 
 from sienn_ray.api.schemas.exports import ExportFormatEntry, ExportFormatList
 from sienn_ray.export import llama_cpp_package
-from sienn_ray.export.options import PLAIN_QUANTIZATIONS, QUANTIZATIONS
+from sienn_ray.export.options import PLAIN_QUANTIZATIONS, GgufQuantization
+from sienn_ray.export.targets import TARGETS, ExportTarget
 
 router = APIRouter(prefix="/api", tags=["Model Export"])
 
@@ -25,33 +26,16 @@ def formats(*, has_llama_cpp: bool) -> ExportFormatList:
     Args:
         has_llama_cpp: Whether llama.cpp's code for K-quants is here.
     """
-    quantizations = list(QUANTIZATIONS if has_llama_cpp else PLAIN_QUANTIZATIONS)
-    missing = f"K-quants need llama.cpp's code; add it with `{llama_cpp_package.INSTALL_COMMAND}`"
-    lora = "adapter_only: true gives the adapter alone, as a GGUF LoRA"
-    return ExportFormatList(
-        formats=[
-            ExportFormatEntry(
-                name="ollama",
-                description="Ollama Modelfile format for local deployment",
-                supported=True,
-                parameters=["model_name", "temperature", "top_p", "top_k"],
-                quantizations=quantizations,
-                note="Takes quantization and system as well" if has_llama_cpp else missing,
-            ),
-            ExportFormatEntry(
-                name="huggingface",
-                description="HuggingFace format (adapter + tokenizer)",
-                supported=True,
-                parameters=[],
-                note="merged: true gives the whole model in safetensors",
-            ),
-            ExportFormatEntry(
-                name="gguf",
-                description="GGUF quantized format for llama.cpp",
-                supported=True,
-                parameters=["quantization"],
-                quantizations=quantizations,
-                note=lora if has_llama_cpp else f"{missing}. {lora}",
-            ),
-        ]
+    return ExportFormatList(formats=[_entry(target, has_llama_cpp=has_llama_cpp) for target in TARGETS])
+
+
+def _entry(target: ExportTarget, *, has_llama_cpp: bool) -> ExportFormatEntry:
+    quantizations = GgufQuantization if has_llama_cpp else PLAIN_QUANTIZATIONS
+    return ExportFormatEntry(
+        name=target.format,
+        description=target.description,
+        supported=True,
+        parameters=list(target.parameters),
+        quantizations=list(quantizations) if "quantization" in target.choices else None,
+        note=target.note if has_llama_cpp else target.note_without_llama_cpp,
     )

@@ -21,7 +21,7 @@ from sienn_ray.api.schemas.jobs import DeletedJob, JobList, JobMeta, JobStatusNa
 from sienn_ray.catalog import CATALOG
 from sienn_ray.errors import ConflictError, InvalidInputError
 from sienn_ray.jobs.naming import LABEL_PATTERN, MAX_LABELS, PRINTABLE_PATTERN
-from sienn_ray.jobs.schema import JobQuery, JobRecord, JobStatus
+from sienn_ray.jobs.schema import JobQuery, JobRecord
 
 router = APIRouter(prefix="/api", tags=["Training Jobs"])
 
@@ -72,7 +72,7 @@ async def list_jobs(
 ) -> JobList:
     """Jobs, the newest first: all of them, those that the filters fit, or page by page."""
     query = JobQuery(
-        status=JobStatus(status) if status else None,
+        status=status,
         dataset_id=dataset_id,
         base_model=model_name,
         name=name,
@@ -160,7 +160,7 @@ def _summary(job: JobRecord) -> JobSummary:
     return JobSummary(
         job_id=job.id,
         dataset_id=job.dataset_id,
-        status=job.status.value,
+        status=job.status,
         progress=job.progress,
         message=job.message,
         created_at=job.created_at,

@@ -4,9 +4,19 @@ from __future__ import annotations
 
 import re
 from datetime import UTC, datetime
+from enum import StrEnum
 from typing import Annotated, Any
 
-from pydantic import BaseModel, ConfigDict, Field, PlainSerializer, field_validator, model_validator
+from pydantic import (
+    BaseModel,
+    ConfigDict,
+    Field,
+    GetCoreSchemaHandler,
+    PlainSerializer,
+    field_validator,
+    model_validator,
+)
+from pydantic_core import CoreSchema, core_schema
 
 # Example ids, as they are shown in the interactive documentation.
 DATASET_ID = "f8e7d3b2-1234-5678-9abc-def012345678"
@@ -27,6 +37,27 @@ Timestamp = Annotated[
     PlainSerializer(_iso_milliseconds, return_type=str),
     Field(description="UTC, ISO 8601 with milliseconds.", examples=["2025-11-12T10:30:00.000Z"]),
 ]
+
+
+class Inline:
+    """Annotation of an enum whose values stand in the schema of each field, as those of a `Literal` do.
+
+    Pydantic would refer to a schema with the enum's name, which clients that are generated from the document would then
+    have as a type. In a strict body, a JSON string is taken.
+    """
+
+    def __get_pydantic_core_schema__(self, members: type[StrEnum], _: GetCoreSchemaHandler) -> CoreSchema:
+        """Take a member or its value, and write the value."""
+        values = core_schema.literal_schema([member.value for member in members])
+        return core_schema.no_info_after_validator_function(
+            members,
+            core_schema.no_info_before_validator_function(
+                lambda value: value.value if isinstance(value, members) else value, values
+            ),
+            serialization=core_schema.plain_serializer_function_ser_schema(
+                lambda member: member.value, return_schema=values
+            ),
+        )
 
 
 class RequestBody(BaseModel):

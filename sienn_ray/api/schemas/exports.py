@@ -3,22 +3,21 @@
 from __future__ import annotations
 
 import re
-from typing import Annotated, Any, Literal, Self
+from typing import Annotated, Any, Self
 
 from pydantic import AfterValidator, BeforeValidator, Field, StringConstraints, WithJsonSchema, model_validator
 
-from sienn_ray.api.schemas.common import JOB_ID, RequestBody, ResponseBody, Timestamp
+from sienn_ray.api.schemas.common import JOB_ID, Inline, RequestBody, ResponseBody, Timestamp
 from sienn_ray.api.schemas.sampling import MAX_TOP_K
-from sienn_ray.errors import InvalidInputError
-from sienn_ray.export.options import (
+from sienn_ray.export.options import ExportFormat, ExportOptions, GgufQuantization, Sampling
+from sienn_ray.export.targets import (
     DEFAULT_LORA_QUANTIZATION,
     DEFAULT_QUANTIZATION,
-    PLAIN_QUANTIZATIONS,
-    QUANTIZATIONS,
-    ExportFormat,
-    ExportOptions,
-    Sampling,
+    check_choices,
+    formats_with,
+    target_of,
 )
+from sienn_ray.jobs.export_schema import ExportFailure, ExportStatus
 
 EXPORT_ID = "9f86d081884c7d659a2feaa0c55ad015"
 _MAX_SYSTEM_CHARS = 20_000
@@ -28,12 +27,12 @@ _URL = (
     f"http://127.0.0.1:8000/api/export-files/{JOB_ID}/{EXPORT_ID}/model-Q4_K_M.gguf?expires=1762945200&signature=mP3x"
 )
 
-FormatName = Literal["ollama", "huggingface", "gguf"]
-StatusName = Literal["pending", "running", "completed", "failed", "cancelled"]
-FailureName = Literal["invalid", "storage_full", "out_of_memory", "interrupted", "internal"]
-QuantizationName = Literal[
-    "F32", "F16", "BF16", "Q8_0", "Q6_K", "Q5_K_M", "Q5_K_S", "Q4_K_M", "Q4_K_S", "Q3_K_M", "Q2_K"
-]
+_SAMPLING = Sampling()
+
+FormatName = Annotated[ExportFormat, Inline()]
+StatusName = Annotated[ExportStatus, Inline()]
+FailureName = Annotated[ExportFailure, Inline()]
+QuantizationName = Annotated[GgufQuantization, Inline()]
 
 
 def _in_capitals(value: Any) -> Any:
@@ -61,71 +60,70 @@ class ExportModelRequest(RequestBody):
     format: FormatName = Field(description="What it is to run in.", examples=["ollama"])
     model_name: OllamaName | None = Field(
         None,
-        description="ollama: what Ollama calls the model, `name`, `owner/name` or `name:tag`; made of the job's id "
-        "without it.",
+        description=f"{formats_with('model_name')}: what Ollama calls the model, `name`, `owner/name` or `name:tag`; "
+        "made of the job's id without it.",
         examples=["my-custom-model"],
     )
-    temperature: float = Field(0.8, ge=0.0, le=2.0, description="ollama: default temperature.", examples=[0.8])
-    top_p: float = Field(0.9, gt=0.0, le=1.0, description="ollama: default top_p.", examples=[0.9])
-    top_k: int = Field(40, ge=0, le=MAX_TOP_K, description="ollama: default top_k; 0 is all.", examples=[40])
+    temperature: float = Field(
+        _SAMPLING.temperature,
+        ge=0.0,
+        le=2.0,
+        description=f"{formats_with('temperature')}: default temperature.",
+        examples=[0.8],
+    )
+    top_p: float = Field(
+        _SAMPLING.top_p, gt=0.0, le=1.0, description=f"{formats_with('top_p')}: default top_p.", examples=[0.9]
+    )
+    top_k: int = Field(
+        _SAMPLING.top_k,
+        ge=0,
+        le=MAX_TOP_K,
+        description=f"{formats_with('top_k')}: default top_k; 0 is all.",
+        examples=[40],
+    )
     system: Annotated[str, StringConstraints(max_length=_MAX_SYSTEM_CHARS)] | None = Field(
         None,
-        description="ollama: system message for conversations without one; the chat template's own without it.",
+        description=f"{formats_with('system')}: system message for conversations without one; the chat template's own "
+        "without it.",
         examples=[None, "You answer questions about the Kestrel Sound ferry."],
     )
     quantization: Quantization | None = Field(
         None,
-        description=f"gguf and ollama: quantization level, in any case; {DEFAULT_QUANTIZATION} without it, "
-        f"{DEFAULT_LORA_QUANTIZATION} for an adapter alone.",
+        description=f"{formats_with('quantization')}: quantization level, in any case; {DEFAULT_QUANTIZATION} without "
+        f"it, {DEFAULT_LORA_QUANTIZATION} for an adapter alone.",
         examples=["Q4_K_M"],
     )
     merged: bool = Field(
         False,
-        description="huggingface: the whole model with the adapter in it, not the adapter alone.",
+        description=f"{formats_with('merged')}: the whole model with the adapter in it, not the adapter alone.",
         examples=[False],
     )
     adapter_only: bool = Field(
-        False, description="gguf: the adapter alone, to be applied to a GGUF of the base model.", examples=[False]
+        False,
+        description=f"{formats_with('adapter_only')}: the adapter alone, to be applied to a GGUF of the base model.",
+        examples=[False],
     )
 
     @model_validator(mode="after")
     def _fits_the_format(self) -> Self:
-        if self.merged and self.adapter_only:
-            raise InvalidInputError("merged and adapter_only exclude each other; leave out one of them")
-        if self.adapter_only and self.format != "gguf":
-            raise InvalidInputError(f"adapter_only is of the format gguf, not {self.format}; leave it out")
-        if self.quantization is not None and self.format == "huggingface":
-            raise InvalidInputError("quantization is of the formats gguf and ollama, not huggingface; leave it out")
-        if self.adapter_only and self.quantization not in (None, *PLAIN_QUANTIZATIONS):
-            raise InvalidInputError(
-                f"quantization {self.quantization} isn't for an adapter alone, which takes "
-                f"{', '.join(PLAIN_QUANTIZATIONS)}"
-            )
-        if self.system is not None and not _can_be_quoted(self.system):
-            raise InvalidInputError(
-                "system has three quotes in a row or a character that can't be printed, which a Modelfile can't say"
-            )
+        check_choices(self._asked)
         return self
 
     def options(self, job_id: str) -> ExportOptions:
-        """The same without what the format doesn't have, so that equal exports are one."""
-        name = ExportFormat(self.format)
-        if name is ExportFormat.HUGGINGFACE:
-            return ExportOptions(format=name, merged=self.merged)
-        if name is ExportFormat.GGUF:
-            default = DEFAULT_LORA_QUANTIZATION if self.adapter_only else DEFAULT_QUANTIZATION
-            return ExportOptions(format=name, adapter_only=self.adapter_only, quantization=self.quantization or default)
+        """The choices of the export, with the format's defaults and without what it doesn't have."""
+        return target_of(self.format).options(self._asked, job_id)
+
+    @property
+    def _asked(self) -> ExportOptions:
         return ExportOptions(
-            format=name,
-            quantization=self.quantization or DEFAULT_QUANTIZATION,
-            model_name=self.model_name or f"sienn-{job_id[:8]}",
+            format=self.format,
+            quantization=self.quantization,
+            merged=self.merged,
+            adapter_only=self.adapter_only,
+            model_name=self.model_name,
             sampling=Sampling(temperature=self.temperature, top_p=self.top_p, top_k=self.top_k),
             system=self.system,
         )
-
-
-def _can_be_quoted(text: str) -> bool:
-    return '"""' not in text and all(character.isprintable() or character in "\n\r\t" for character in text)
 
 
 class ExportModelResponse(ResponseBody):
@@ -186,7 +184,7 @@ class ExportFormatEntry(ResponseBody):
     quantizations: list[str] | None = Field(
         None,
         description="Levels that this server makes; left out where there are none.",
-        examples=[list(QUANTIZATIONS)],
+        examples=[list(GgufQuantization)],
     )
     note: str | None = Field(
         None,

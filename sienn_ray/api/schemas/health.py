@@ -9,7 +9,9 @@ from pydantic import Field
 from sienn_ray.api.schemas.common import ResponseBody, Timestamp
 from sienn_ray.catalog import CATALOG
 
+# The mildest first.
 HealthStatus = Literal["healthy", "degraded", "unhealthy"]
+EngineStateName = Literal["running", "idle", "starting", "stopping", "failed"]
 
 
 class HealthResponse(ResponseBody):
@@ -95,7 +97,7 @@ class EngineHealth(ResponseBody):
     """The engine of one base model."""
 
     base_model: str = Field(description="Hub id of the base model.", examples=[CATALOG[0].id])
-    state: Literal["running", "idle", "starting", "stopping", "failed"] = Field(
+    state: EngineStateName = Field(
         description="Where the engine stands; one that is idle has no replica until it is asked again.",
         examples=["running"],
     )

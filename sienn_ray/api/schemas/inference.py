@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
-from typing import Annotated, Literal, Self
+from typing import Annotated, Self
 
 from pydantic import Field, model_validator
 
 from sienn_ray.api.ids import JobId
 from sienn_ray.api.schemas.common import JOB_ID, ErrorResponse, ResponseBody, Timestamp
 from sienn_ray.api.schemas.messages import MAX_TEXT_CHARS, Messages
+from sienn_ray.api.schemas.openai_answers import FinishReason
 from sienn_ray.api.schemas.sampling import Sampling
 from sienn_ray.catalog import CATALOG
 from sienn_ray.errors import InvalidInputError
@@ -54,7 +55,7 @@ class _Answer(ResponseBody):
     )
     prompt_tokens: int = Field(description="Tokens of the rendered prompt.", examples=[31])
     completion_tokens: int = Field(description="Tokens that were generated.", examples=[58])
-    finish_reason: Literal["stop", "length"] = Field(
+    finish_reason: FinishReason = Field(
         description="Whether the answer came to its end or was stopped at `max_new_tokens`.", examples=["stop"]
     )
     adapter_cached: bool = Field(description="Whether the adapter was loaded already.", examples=[True])

@@ -2,14 +2,15 @@
 
 from __future__ import annotations
 
-from typing import Any, Literal
+from typing import Annotated, Any, Literal
 
 from pydantic import ConfigDict, Field
 
-from sienn_ray.api.schemas.common import DATASET_ID, JOB_ID, ResponseBody, Timestamp
+from sienn_ray.api.schemas.common import DATASET_ID, JOB_ID, Inline, ResponseBody, Timestamp
 from sienn_ray.catalog import CATALOG
+from sienn_ray.jobs.schema import JobStatus
 
-JobStatusName = Literal["pending", "running", "paused", "completed", "failed", "cancelled"]
+JobStatusName = Annotated[JobStatus, Inline()]
 
 
 class JobSummary(ResponseBody):

@@ -178,7 +178,8 @@ def test_export_formats_are_the_documented_ones(client: TestClient) -> None:
     documented = reference.endpoint("GET /api/export-formats").response["formats"]
     formats = client.get("/api/export-formats").json()["formats"]
     for name in ("name", "description", "parameters"):
-        assert [each[name] for each in formats] == [each[name] for each in documented]
+        # Further formats come behind those of the contract.
+        assert [each[name] for each in formats][: len(documented)] == [each[name] for each in documented]
 
 
 def test_both_example_files_are_taken(caller: Caller) -> None:

@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import re
 import shutil
 from pathlib import Path
 from typing import Any
@@ -249,6 +250,70 @@ def test_without_llama_cpp_k_quants_are_refused_with_the_way_out(
         "`pip install 'sienn-ray[gguf]'`, or choose one of F32, F16, BF16, Q8_0"
     )
     assert export(client, quantization="Q8_0").status_code == 200
+
+
+# As the first version has kept them.
+KEPT: dict[str, Any] = {
+    "job_id": JOB,
+    "base_model": "owner/model",
+    "job_name": None,
+    "attempt": 1,
+    "created_at": "2025-03-04T05:06:07.890000Z",
+    "updated_at": "2025-03-04T05:06:08Z",
+    "ended_at": "2025-03-04T05:06:08Z",
+}
+CHOICES = {
+    "merged": False,
+    "adapter_only": False,
+    "sampling": {"temperature": 0.8, "top_p": 0.9, "top_k": 40},
+    "system": None,
+}
+OLLAMA = {
+    "id": "a" * 32,
+    "options": {"format": "ollama", "quantization": "Q4_K_M", "model_name": "me/ferry:1", **CHOICES},
+    "status": "completed",
+    "progress": 100,
+    "message": "The export is complete",
+    "failure_reason": None,
+    "file_name": "ollama.zip",
+    "size_bytes": 123,
+    "sha256": "c" * 64,
+    "expires_at": "2025-03-11T05:06:08Z",
+}
+MERGED = {
+    "id": "b" * 32,
+    "options": {"format": "huggingface", "quantization": None, "model_name": None, **CHOICES, "merged": True},
+    "status": "failed",
+    "progress": 7,
+    "message": "the node ran out of memory",
+    "failure_reason": "out_of_memory",
+    "file_name": None,
+    "size_bytes": None,
+    "sha256": None,
+    "expires_at": None,
+}
+ANSWER = (
+    '{"exports":['
+    '{"job_id":"job-1","format":"huggingface","status":"failed","message":"the node ran out of memory",'
+    '"download_url":null,"file_size_bytes":null,"timestamp":"NOW","export_id":"bbbbbbbbbbbbbbbbbbbbbbbbbbbbbbbb",'
+    '"progress":7,"file_name":null,"sha256":null,"quantization":null,"merged":true,"adapter_only":false,'
+    '"model_name":null,"failure_reason":"out_of_memory","created_at":"2025-03-04T05:06:07.890Z","expires_at":null},'
+    '{"job_id":"job-1","format":"ollama","status":"completed","message":"Model exported successfully to ollama format",'
+    '"download_url":"http://testserver/api/export-files/job-1/aaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaa/ollama.zip?SIGNED",'
+    '"file_size_bytes":123,"timestamp":"NOW","export_id":"aaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaa",'
+    f'"progress":100,"file_name":"ollama.zip","sha256":"{"c" * 64}","quantization":"Q4_K_M","merged":false,'
+    '"adapter_only":false,"model_name":"me/ferry:1","failure_reason":null,"created_at":"2025-03-04T05:06:07.890Z",'
+    '"expires_at":"2025-03-11T05:06:08.000Z"}],'
+    '"count":2}'
+)
+
+
+def test_kept_exports_are_answered_as_the_first_version_did(client: TestClient, tracker: FakeTracker) -> None:
+    for record in (OLLAMA, MERGED):
+        tracker.put_export(ExportRecord.model_validate({**KEPT, **record}))
+    answered = client.get(f"/api/exports/{JOB}").text
+    without_time = re.sub(r'"timestamp":"[^"]+"', '"timestamp":"NOW"', re.sub(r'\?expires=[^"]+', "?SIGNED", answered))
+    assert without_time == ANSWER
 
 
 def test_unknown_exports_are_not_found(client: TestClient) -> None:

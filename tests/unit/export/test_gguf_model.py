@@ -16,7 +16,7 @@ from sienn_ray.base_model import load_tokenizer
 from sienn_ray.errors import ExportError
 from sienn_ray.export.adapter_reader import Adapter
 from sienn_ray.export.gguf_model import GgufModel, ModelTexts, write_lora
-from sienn_ray.export.options import QUANTIZATIONS
+from sienn_ray.export.options import GgufQuantization
 from tests.llama_cpp import opened
 from tests.unit.export.conftest import ARCHITECTURES, BASE_MODEL, merged_by_peft, save_adapter, save_base
 
@@ -46,7 +46,7 @@ TEXTS = [
 NUM_NEW_TOKENS = 12
 
 
-def write(folder: Path, base: Path, adapter: Path, quantization: str) -> Path:
+def write(folder: Path, base: Path, adapter: Path, quantization: GgufQuantization) -> Path:
     path = folder / f"model-{quantization}.gguf"
     model = GgufModel(base, Adapter(adapter), quantization)
     texts = ModelTexts("small", BASE_MODEL, "{{ messages }}")
@@ -65,7 +65,7 @@ def test_answers_and_tokens_are_those_of_the_merged_model(
     with torch.no_grad():
         logits = [expected(torch.tensor([each])).logits[0].numpy() for each in ids]
         answers = [_greedy(expected, each) for each in ids]
-    with opened(write(tmp_path, base, adapter, "F32")) as model:
+    with opened(write(tmp_path, base, adapter, GgufQuantization.F32)) as model:
         assert [model.tokenize(text) for text in TEXTS] == ids
         for own, reference in zip(map(model.logits, ids), logits, strict=True):
             np.testing.assert_allclose(own, reference, atol=2e-3 * np.abs(reference).max())
@@ -96,9 +96,9 @@ def test_adapter_alone_does_the_same_to_the_base_model(
     base_file, lora_file = tmp_path / "base.gguf", tmp_path / "lora.gguf"
     with base_file.open("wb") as file:
         texts = ModelTexts("small", BASE_MODEL, None)
-        list(GgufModel(base, zeroed, "F32").write(file, texts, adapter, load_tokenizer(adapter)))
+        list(GgufModel(base, zeroed, GgufQuantization.F32).write(file, texts, adapter, load_tokenizer(adapter)))
     with lora_file.open("wb") as file:
-        list(write_lora(file, base, Adapter(adapter), "F32", "small"))
+        list(write_lora(file, base, Adapter(adapter), GgufQuantization.F32, "small"))
     expected = merged_by_peft(base, adapter)
     ids = load_tokenizer(adapter)(TEXTS[0], add_special_tokens=False)["input_ids"]
     with torch.no_grad():
@@ -107,9 +107,12 @@ def test_adapter_alone_does_the_same_to_the_base_model(
         np.testing.assert_allclose(model.logits(ids), reference, atol=2e-3 * np.abs(reference).max())
 
 
-@pytest.mark.parametrize("quantization", QUANTIZATIONS)
+@pytest.mark.parametrize("quantization", GgufQuantization)
 def test_every_quantization_loads_and_has_llama_cpps_mix(
-    base_folder: Callable[[str], Path], adapter_folder: Callable[[str], Path], tmp_path: Path, quantization: str
+    base_folder: Callable[[str], Path],
+    adapter_folder: Callable[[str], Path],
+    tmp_path: Path,
+    quantization: GgufQuantization,
 ) -> None:
     base, adapter = base_folder("qwen2"), adapter_folder("qwen2")
     path = write(tmp_path, base, adapter, quantization)
@@ -126,25 +129,41 @@ def test_every_quantization_loads_and_has_llama_cpps_mix(
 
 
 # What `llama-quantize` makes of a model with three layers and two query heads for a key head.
-MIX: dict[str, dict[str, str]] = {
-    "F32": {"token_embd.weight": "F32", "blk.0.attn_q.weight": "F32"},
-    "F16": {"token_embd.weight": "F16", "blk.0.attn_q.weight": "F16"},
-    "BF16": {"token_embd.weight": "BF16", "blk.0.attn_q.weight": "BF16"},
-    "Q8_0": {"output.weight": "Q8_0", "blk.0.attn_q.weight": "Q8_0"},
-    "Q6_K": {"output.weight": "Q6_K", "blk.0.ffn_up.weight": "Q6_K"},
-    "Q5_K_M": {"output.weight": "Q6_K", "blk.0.attn_v.weight": "Q5_K", "blk.2.attn_v.weight": "Q6_K"},
-    "Q5_K_S": {"output.weight": "Q6_K", "blk.2.attn_v.weight": "Q5_K"},
-    "Q4_K_M": {"blk.0.ffn_down.weight": "Q4_K", "blk.2.ffn_down.weight": "Q6_K", "blk.2.attn_q.weight": "Q4_K"},
-    "Q4_K_S": {"blk.0.attn_v.weight": "Q5_K", "blk.2.ffn_down.weight": "Q4_K", "blk.2.ffn_up.weight": "Q4_K"},
-    "Q3_K_M": {"blk.0.attn_v.weight": "Q5_K", "blk.2.attn_v.weight": "Q4_K", "blk.1.attn_output.weight": "Q4_K"},
-    "Q2_K": {"blk.0.attn_v.weight": "Q3_K", "blk.0.ffn_down.weight": "Q3_K", "blk.0.attn_q.weight": "Q2_K"},
+MIX: dict[GgufQuantization, dict[str, str]] = {
+    GgufQuantization.F32: {"token_embd.weight": "F32", "blk.0.attn_q.weight": "F32"},
+    GgufQuantization.F16: {"token_embd.weight": "F16", "blk.0.attn_q.weight": "F16"},
+    GgufQuantization.BF16: {"token_embd.weight": "BF16", "blk.0.attn_q.weight": "BF16"},
+    GgufQuantization.Q8_0: {"output.weight": "Q8_0", "blk.0.attn_q.weight": "Q8_0"},
+    GgufQuantization.Q6_K: {"output.weight": "Q6_K", "blk.0.ffn_up.weight": "Q6_K"},
+    GgufQuantization.Q5_K_M: {"output.weight": "Q6_K", "blk.0.attn_v.weight": "Q5_K", "blk.2.attn_v.weight": "Q6_K"},
+    GgufQuantization.Q5_K_S: {"output.weight": "Q6_K", "blk.2.attn_v.weight": "Q5_K"},
+    GgufQuantization.Q4_K_M: {
+        "blk.0.ffn_down.weight": "Q4_K",
+        "blk.2.ffn_down.weight": "Q6_K",
+        "blk.2.attn_q.weight": "Q4_K",
+    },
+    GgufQuantization.Q4_K_S: {
+        "blk.0.attn_v.weight": "Q5_K",
+        "blk.2.ffn_down.weight": "Q4_K",
+        "blk.2.ffn_up.weight": "Q4_K",
+    },
+    GgufQuantization.Q3_K_M: {
+        "blk.0.attn_v.weight": "Q5_K",
+        "blk.2.attn_v.weight": "Q4_K",
+        "blk.1.attn_output.weight": "Q4_K",
+    },
+    GgufQuantization.Q2_K: {
+        "blk.0.attn_v.weight": "Q3_K",
+        "blk.0.ffn_down.weight": "Q3_K",
+        "blk.0.attn_q.weight": "Q2_K",
+    },
 }
 
 
 def test_rows_that_are_no_whole_blocks_get_another_type(tmp_path: Path) -> None:
     base = save_base(tmp_path / "base", "llama", hidden_size=288, head_dim=36)
     adapter = save_adapter(tmp_path / "adapter", base)
-    path = write(tmp_path, base, adapter, "Q4_K_M")
+    path = write(tmp_path, base, adapter, GgufQuantization.Q4_K_M)
     types = {tensor.name: tensor.tensor_type.name for tensor in gguf.GGUFReader(path).tensors}
     assert (types["blk.0.attn_q.weight"], types["blk.1.ffn_down.weight"]) == ("Q5_0", "Q4_K")
     assert types["output.weight"] == "Q8_0"
@@ -166,7 +185,7 @@ def test_llama_3s_positions_reach_llama_cpp(tmp_path: Path) -> None:
     ids = np.random.default_rng(0).integers(0, 200, 120).tolist()
     with torch.no_grad():
         reference = merged_by_peft(base, adapter)(torch.tensor([ids])).logits[0].numpy()
-    with opened(write(tmp_path, base, adapter, "F32")) as model:
+    with opened(write(tmp_path, base, adapter, GgufQuantization.F32)) as model:
         np.testing.assert_allclose(model.logits(ids), reference, atol=2e-3 * np.abs(reference).max())
 
 
@@ -177,11 +196,11 @@ def test_dora_is_merged_but_no_gguf_lora(base_folder: Callable[[str], Path], tmp
         (tmp_path / "lora.gguf").open("wb") as file,
         pytest.raises(ExportError, match=r"no DoRA .* leave out adapter_only"),
     ):
-        list(write_lora(file, base, Adapter(adapter), "F32", "small"))
+        list(write_lora(file, base, Adapter(adapter), GgufQuantization.F32, "small"))
 
 
 def test_architecture_without_a_counterpart_is_named(base_folder: Callable[[str], Path], tmp_path: Path) -> None:
     config = json.loads((base_folder("llama") / "config.json").read_text())
     (tmp_path / "config.json").write_text(json.dumps({**config, "architectures": ["GemmaForCausalLM"]}))
     with pytest.raises(ExportError, match=r"GGUF is written for LlamaForCausalLM, .* this base model is a GemmaFor"):
-        GgufModel(tmp_path, Adapter(save_adapter(tmp_path / "a", base_folder("llama"))), "F16")
+        GgufModel(tmp_path, Adapter(save_adapter(tmp_path / "a", base_folder("llama"))), GgufQuantization.F16)

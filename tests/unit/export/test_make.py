@@ -15,7 +15,8 @@ from transformers import AutoModelForCausalLM
 
 from sienn_ray.export import huggingface
 from sienn_ray.export.make import ExportRequest, make_export
-from sienn_ray.export.options import ExportFormat, ExportOptions
+from sienn_ray.export.options import ExportFormat, ExportOptions, GgufQuantization
+from sienn_ray.export.targets import TARGETS, ExportTarget
 from sienn_ray.settings import Settings
 from sienn_ray.storage import Storage
 from tests.tiny_model import add_to_hub_cache
@@ -64,6 +65,23 @@ def run(
     found = Run(tmp_path / "home")
     found.storage.publish(adapter_folder("llama"), REQUEST.adapter_key)
     return found
+
+
+@pytest.mark.parametrize("is_changed", [False, True])
+@pytest.mark.parametrize("target", TARGETS, ids=lambda target: target.format)
+def test_each_format_is_written_in_both_of_its_ways(run: Run, target: ExportTarget, is_changed: bool) -> None:
+    asked = ExportOptions(
+        format=target.format,
+        quantization=GgufQuantization.Q8_0,
+        merged=is_changed and "merged" in target.choices,
+        adapter_only=is_changed and "adapter_only" in target.choices,
+    )
+    request = replace(REQUEST, options=target.options(asked, REQUEST.job_id))
+    content = run.make(request)
+    assert run.storage.manifest(request.key).files[0].name == target.file_name(request.options)
+    is_archive = zipfile.is_zipfile(io.BytesIO(content))
+    assert is_archive is (target.format is not ExportFormat.GGUF)
+    assert is_archive or content.startswith(b"GGUF")
 
 
 def test_export_after_a_lost_one_is_the_same_and_leaves_nothing_else(run: Run) -> None:
