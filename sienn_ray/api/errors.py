@@ -16,9 +16,9 @@ from starlette.routing import Match, Mount
 from starlette.types import Scope
 
 from sienn_ray.api.error_shapes import Fault, is_openai
-from sienn_ray.api.openapi import meaning_of
 from sienn_ray.api.request_id import request_id_of
 from sienn_ray.api.schemas.common import ErrorResponse
+from sienn_ray.api.statuses import meaning_of
 from sienn_ray.api.validation import field_of, sentences
 from sienn_ray.errors import (
     ArtifactError,

@@ -12,7 +12,7 @@ import pyarrow as pa
 
 from sienn_ray.datasets.canonical import canonical_row
 from sienn_ray.datasets.columns import detect_format, empty_columns
-from sienn_ray.datasets.faults import Fault, FaultLog
+from sienn_ray.datasets.faults import FaultLog, RowFault
 from sienn_ray.datasets.json_array import read_json_array
 from sienn_ray.datasets.preview import MAX_ITEMS, preview_row, preview_string
 from sienn_ray.datasets.readers import RawRow, read_csv, read_jsonl
@@ -71,7 +71,7 @@ class Inspection:
     columns: tuple[str, ...]
     num_rows: int
     num_bad_rows: int
-    faults: tuple[Fault, ...]
+    faults: tuple[RowFault, ...]
     is_complete: bool
     preview: list[dict[str, Any]]
 

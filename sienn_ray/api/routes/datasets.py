@@ -15,13 +15,13 @@ from sienn_ray.api.deps import Backends, BackendsDep
 from sienn_ray.api.errors import documented
 from sienn_ray.api.ids import DatasetIdPath
 from sienn_ray.api.schemas.datasets import (
-    ChatMessage,
     DatasetDetail,
     DatasetList,
     DatasetRow,
     DatasetRows,
     DatasetSummary,
     DeletedDataset,
+    RowMessage,
 )
 from sienn_ray.datasets import intake
 from sienn_ray.datasets.row_pages import ShownRow, read_page
@@ -147,7 +147,7 @@ async def dataset_rows(
 
 
 def _row(row: ShownRow) -> DatasetRow:
-    messages = row.messages and [ChatMessage(role=message.role, content=message.content) for message in row.messages]
+    messages = row.messages and [RowMessage(role=message.role, content=message.content) for message in row.messages]
     return DatasetRow(
         row=row.row,
         line=row.line,

@@ -10,7 +10,7 @@ from fastapi import APIRouter, Query
 from sienn_ray.api.deps import BackendsDep
 from sienn_ray.api.errors import documented
 from sienn_ray.api.ids import JobIdPath
-from sienn_ray.api.schemas.job_history import JobEventBody, JobEventList, JobMetrics, MetricPointBody
+from sienn_ray.api.schemas.job_history import JobCurves, JobEventBody, JobEventList, MetricPointBody
 
 router = APIRouter(prefix="/api", tags=["Training Jobs"])
 
@@ -45,7 +45,7 @@ async def job_metrics(
         int,
         Query(ge=1, le=10_000, description="Points at the most; more are thinned out evenly.", examples=[1000]),
     ] = 1000,
-) -> JobMetrics:
+) -> JobCurves:
     """Loss, evaluation loss, learning rate and speed over the steps, to draw curves from."""
     points = await backends.tracker.metric_points(job_id, max_points)
-    return JobMetrics(job_id=job_id, points=[MetricPointBody(**point.model_dump()) for point in points])
+    return JobCurves(job_id=job_id, points=[MetricPointBody(**point.model_dump()) for point in points])

@@ -52,7 +52,7 @@ class MetricPointBody(ResponseBody):
     created_at: Timestamp
 
 
-class JobMetrics(ResponseBody):
+class JobCurves(ResponseBody):
     """A job's curves."""
 
     job_id: str = Field(description="The job's UUID.", examples=[JOB_ID])
