@@ -6,7 +6,8 @@ from collections.abc import AsyncGenerator
 from dataclasses import dataclass, field
 from typing import Annotated, Protocol, cast
 
-from fastapi import Depends, Request
+from fastapi import Depends
+from fastapi.requests import HTTPConnection
 
 from sienn_ray.api.cluster import Cluster
 from sienn_ray.datasets.statistics_schema import DatasetStatistics, StatisticsRequest
@@ -214,8 +215,8 @@ class Backends:
     recorder: Recorder = field(default_factory=Recorder)
 
 
-def _backends(request: Request) -> Backends:
-    return cast(Backends, request.app.state.backends)
+def _backends(connection: HTTPConnection) -> Backends:
+    return cast(Backends, connection.app.state.backends)
 
 
 BackendsDep = Annotated[Backends, Depends(_backends)]

@@ -10,6 +10,7 @@ from contextlib import asynccontextmanager
 from typing import Annotated, Any, TypeVar, cast
 
 from fastapi import Depends, Request
+from fastapi.requests import HTTPConnection
 from starlette.requests import ClientDisconnect
 
 from sienn_ray.api.body_limits import declared_bytes
@@ -92,8 +93,8 @@ class Uploads:
         await run_to_end(self._writing, storage.delete, intake.folder_key(dataset_id))
 
 
-def _uploads(request: Request) -> Uploads:
-    return cast(Uploads, request.app.state.uploads)
+def _uploads(connection: HTTPConnection) -> Uploads:
+    return cast(Uploads, connection.app.state.uploads)
 
 
 UploadsDep = Annotated[Uploads, Depends(_uploads)]
