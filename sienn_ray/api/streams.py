@@ -11,7 +11,7 @@ from starlette.requests import ClientDisconnect, Request
 T = TypeVar("T")
 
 
-class Begun(AsyncIterator[T], Generic[T]):
+class StartedStream(AsyncIterator[T], Generic[T]):
     """A stream whose first item has come, so that it is known to work.
 
     Args:

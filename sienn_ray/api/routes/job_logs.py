@@ -12,7 +12,7 @@ from sienn_ray.api.attempt_logs import followed_log_of, log_of
 from sienn_ray.api.deps import BackendsDep
 from sienn_ray.api.errors import documented
 from sienn_ray.api.ids import JobIdPath
-from sienn_ray.api.streams import Begun
+from sienn_ray.api.streams import StartedStream
 
 router = APIRouter(prefix="/api", tags=["Training Jobs"])
 
@@ -57,4 +57,4 @@ async def job_logs(
     chunks = (followed_log_of if follow else log_of)(job, attempt, backends, tail=tail)
     # Nothing is sent before the first item: as long as nothing is, a status can still say that there is no log.
     first = await anext(chunks, b"")
-    return StreamingResponse(Begun(first, chunks), media_type="text/plain")
+    return StreamingResponse(StartedStream(first, chunks), media_type="text/plain")

@@ -13,7 +13,8 @@ from sienn_ray.api.deleted_exports import delete_all_of
 from sienn_ray.api.deps import Backends, BackendsDep
 from sienn_ray.api.errors import documented
 from sienn_ray.api.ids import JobIdPath
-from sienn_ray.api.job_pages import MAX_LIMIT, job_page
+from sienn_ray.api.job_pages import job_page
+from sienn_ray.api.paging import cursor_query, limit_query
 from sienn_ray.api.schemas.common import DATASET_ID
 from sienn_ray.api.schemas.finetuning import LABEL_PATTERN, MAX_LABELS, PRINTABLE, JobName
 from sienn_ray.api.schemas.hyperparameters import hyperparameters
@@ -54,18 +55,8 @@ async def list_jobs(
             examples=[["team=support"]],
         ),
     ] = None,
-    limit: Annotated[
-        int | None, Query(ge=1, le=MAX_LIMIT, description="Jobs on one page; all without it.", examples=[100])
-    ] = None,
-    cursor: Annotated[
-        str | None,
-        Query(
-            max_length=500,
-            pattern=r"^[\x21-\x7e]+$",
-            description="`next_cursor` of the page before; the first page without it.",
-            examples=["NDI="],
-        ),
-    ] = None,
+    limit: Annotated[int | None, limit_query("Jobs")] = None,
+    cursor: Annotated[str | None, cursor_query("NDI=")] = None,
 ) -> JobList:
     """Jobs, the newest first: all of them, those that the filters fit, or page by page."""
     query = JobQuery(

@@ -51,8 +51,8 @@ class CompletionRequest(OpenAiRequest):
         return [self.prompt] if isinstance(self.prompt, str) else self.prompt
 
     def sampling_of(self, choice: int) -> SamplingParams:
-        """How one of the answers to a prompt is sampled, by its number."""
-        return self.sampling_params(choice, max_tokens=self.max_tokens, num_logprobs=self.logprobs)
+        """See `OpenAiRequest.sampling_of`."""
+        return self._sampling_params(choice, max_tokens=self.max_tokens, num_logprobs=self.logprobs)
 
 
 class CompletionLogprobs(ResponseBody):
