@@ -70,7 +70,7 @@ def _first_line(error: BaseException) -> str:
 
 
 def compute(request: StatisticsRequest, settings: Settings) -> DatasetStatistics:
-    """What the task does.
+    """Run the computation; the body of the Ray task.
 
     Raises:
         SiennError: The base model can't be had, or its chat template refuses a row.

@@ -28,7 +28,7 @@ _WORDS_OF_ABSENCE = ("not found", "doesn't exist", "Could not find", "does not e
 
 @dataclass(frozen=True)
 class LogPlace:
-    """Where a Ray job's log is.
+    """The place of a Ray job's log.
 
     Args:
         node_id: The node that the job's program runs on; None before it runs.

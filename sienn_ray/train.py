@@ -131,7 +131,7 @@ def _known(arguments: argparse.Namespace) -> JobRecord | None:
 
 
 def is_awaited(job: JobRecord, attempt: int) -> bool:
-    """Whether this attempt is the one that runs, or that is about to.
+    """Return whether this attempt is the one that runs, or that is about to.
 
     A job waits with the attempt before while Ray's job API hasn't confirmed the start that led to this program.
     """
@@ -258,7 +258,7 @@ def _run(
 
 
 def dataset_facts(dataset: DatasetRecord, validation: DatasetRecord | None) -> tuple[DatasetFacts, ...]:
-    """What a run's record says of its datasets."""
+    """Return the facts about a run's datasets that its record has."""
     used: dict[Literal["train", "evaluation"], DatasetRecord | None] = {"train": dataset, "evaluation": validation}
     return tuple(
         DatasetFacts(
@@ -275,12 +275,12 @@ def dataset_facts(dataset: DatasetRecord, validation: DatasetRecord | None) -> t
 
 
 def is_text(dataset: DatasetRecord) -> bool:
-    """Whether its rows are plain text, not conversations."""
+    """Return whether the dataset's rows are plain text, not conversations."""
     return dataset.format == "text"
 
 
 def is_preference(dataset: DatasetRecord) -> bool:
-    """Whether its rows have two answers each, of which one is the better."""
+    """Return whether the dataset's rows have two answers each, of which one is the better."""
     return dataset.format == "preference"
 
 

@@ -1,4 +1,4 @@
-"""What routes depend on: protocols at the costly edges, and how a route gets at them."""
+"""The backends of the API: protocols at the costly edges, and the dependency that gives them to routes."""
 
 from __future__ import annotations
 
@@ -172,7 +172,7 @@ class Engines(Protocol):
 
 
 class JobLogs(Protocol):
-    """What the training programs print."""
+    """The logs of training programs."""
 
     def stream(self, submission_id: str, *, tail: int, follow: bool) -> AsyncGenerator[bytes]:
         """The last lines of a Ray job's log; the first item comes, maybe empty, once it is known that there is one.

@@ -104,7 +104,7 @@ def _internal_fault(scope: Scope, error: Exception) -> Fault:
 
 
 def fault_of(scope: Scope, error: Exception) -> Fault:
-    """What a client is told of an error; one that should not happen goes into the log, under the request's id."""
+    """Return the status and message of an error; one that should not happen is logged under the request's id."""
     if not isinstance(error, SiennError):
         return _internal_fault(scope, error)
     status = next((status for kind, status in _STATUS_OF if isinstance(error, kind)), HTTPStatus.INTERNAL_SERVER_ERROR)

@@ -40,7 +40,7 @@ def documented_stream(description: str, example: str) -> dict[int | str, dict[st
 
 
 class EventStream(StreamingResponse):
-    """A response of events. When the client goes away, their source is closed."""
+    """A response of events. When the client disconnects, the source of events is closed."""
 
     media_type = MEDIA_TYPE
 

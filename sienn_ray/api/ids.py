@@ -1,4 +1,4 @@
-"""Ids as users send them: looked up as they are, and what can't be one is simply not there.
+"""Ids as users send them: looked up as they are, and not found if they can't be ids.
 
 A type from here goes into a route's signature or a body. What isn't of the form of an id ends as a 404 like any unknown
 id, and reaches neither database nor storage nor Ray.

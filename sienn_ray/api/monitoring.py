@@ -1,4 +1,4 @@
-"""What watches the service in one process: health checks, the CPU meter, and the sender of metrics."""
+"""Monitoring of the service in one process: health checks, the CPU meter, and the sender of metrics."""
 
 from __future__ import annotations
 

@@ -49,7 +49,7 @@ class ResponseHead:
         return {"id": self.id, "created": self.created, "model": self.model}
 
     def usage(self, results: Sequence[GenerationResult]) -> Usage:
-        """What all answers took. A prompt counts once, however many answers it has."""
+        """Return the tokens of all answers. A prompt counts once, however many answers it has."""
         firsts = results[:: self.num_choices]
         prompt_tokens = sum(result.num_prompt_tokens for result in firsts)
         completion_tokens = sum(result.num_generated_tokens for result in results)
@@ -94,7 +94,7 @@ class OpenAiOutput(ABC):
 
 
 def finish_reason(result: GenerationResult) -> FinishReason:
-    """Why an answer ended."""
+    """Return the reason for an answer's end."""
     return "stop" if result.finish_reason == "stop" else "length"
 
 

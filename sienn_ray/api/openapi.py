@@ -1,4 +1,4 @@
-"""The OpenAPI document: what FastAPI derives from the routes, and what holds for all of them."""
+"""The OpenAPI document: the one that FastAPI derives from the routes, completed with what holds for all of them."""
 
 from __future__ import annotations
 
@@ -61,7 +61,7 @@ _HEADERS: Json = {
 
 
 class DocumentedApi(FastAPI):
-    """An application whose OpenAPI document says all that a client can rely on."""
+    """An application whose OpenAPI document has all that a client can rely on."""
 
     _document: Json | None = None
 

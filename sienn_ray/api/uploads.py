@@ -1,4 +1,4 @@
-"""Takes files in: no more at once than there is memory for, and without using up what other requests need."""
+"""Slots, threads and deadlines of uploads: no more at once than there is memory for."""
 
 from __future__ import annotations
 
@@ -30,7 +30,7 @@ _NUM_WRITING_THREADS = 4
 
 
 class Uploads:
-    """The places, threads and deadlines of one process's uploads.
+    """The slots, threads and deadlines of one process's uploads.
 
     Args:
         settings: See `Settings`.
@@ -44,7 +44,7 @@ class Uploads:
 
     @asynccontextmanager
     async def received(self, request: Request, storage: Storage, dataset_id: str) -> AsyncIterator[ReceivedFile]:
-        """Receive a request's file into storage, under `intake.file_key`; waits for a place first.
+        """Receive a request's file into storage, under `intake.file_key`; waits for a slot first.
 
         When the block ends with an error, whatever is in storage under this id is deleted.
 

@@ -1,4 +1,4 @@
-"""What is wrong with a file: the first faults in words, the others counted."""
+"""Faults of a file: the first ones in words, the others counted."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ _MAX_FURTHER_CHARS = 300
 
 @dataclass(frozen=True, slots=True)
 class RowFault:
-    """Something that keeps a file from being taken.
+    """A fault for which a file is refused.
 
     Args:
         line: 1-based line (CSV, JSONL) or row (JSON array); None where it is the whole file's.

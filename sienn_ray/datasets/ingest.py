@@ -1,4 +1,4 @@
-"""From an uploaded file to a checked dataset in Parquet, in one pass and in bounded memory."""
+"""Conversion of an uploaded file to a checked dataset in Parquet, in one pass and in bounded memory."""
 
 from __future__ import annotations
 
@@ -38,7 +38,7 @@ _READERS: dict[str, Callable[[BinaryIO, int], Rows]] = {
 
 @dataclass(frozen=True, slots=True)
 class IngestReport:
-    """What an accepted file holds.
+    """The content of an accepted file.
 
     Args:
         format: The column set, told from the first row.
@@ -55,7 +55,7 @@ class IngestReport:
 
 @dataclass(frozen=True, slots=True)
 class Inspection:
-    """What any file holds, and what is wrong with it.
+    """The content of any file, and its faults.
 
     Args:
         format: The column set, told from the first row that can be read; None where there is none.

@@ -1,4 +1,4 @@
-"""Conversations, as clients of the OpenAI API have them."""
+"""Chat completions, as clients of the OpenAI API request them."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Texts that a model goes on with, as clients of the OpenAI API ask for them."""
+"""Text completions, as clients of the OpenAI API request them."""
 
 from __future__ import annotations
 

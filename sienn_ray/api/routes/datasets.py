@@ -1,4 +1,4 @@
-"""List datasets, look into one, take it home, delete it."""
+"""List datasets; show, download and delete one."""
 
 from __future__ import annotations
 

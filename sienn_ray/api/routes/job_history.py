@@ -1,4 +1,4 @@
-"""What a job went through: events and curves."""
+"""Events and curves of a job."""
 
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ async def job_events(
     ] = 0,
     limit: Annotated[int, Query(ge=1, le=1000, description="Events at the most.", examples=[100])] = 100,
 ) -> JobEventList:
-    """What happened to a job, the oldest first. Ask again with `next_after` for what came since."""
+    """List a job's events, the oldest first. Ask again with `next_after` for those that came since."""
     events = await backends.tracker.events(job_id, after, limit)
     return JobEventList(
         job_id=job_id,

@@ -1,4 +1,4 @@
-"""List jobs, look at one, and end, pause, repeat or delete it."""
+"""List jobs; show, cancel, pause, resume, retry and delete one."""
 
 from __future__ import annotations
 
@@ -88,7 +88,7 @@ async def training_status(job_id: JobIdPath, backends: BackendsDep) -> TrainingS
 
 @router.get("/jobs/{job_id}", summary="Get a training job", responses=_OF_ONE_JOB)
 async def get_job(job_id: JobIdPath, backends: BackendsDep) -> TrainingStatus:
-    """The same as `/api/training-status/{job_id}`."""
+    """Status, progress and facts of one job, as `/api/training-status/{job_id}`."""
     return _status(await backends.tracker.job(job_id), backends)
 
 
@@ -112,7 +112,7 @@ async def pause_job(job_id: JobIdPath, backends: BackendsDep) -> TrainingStatus:
 
 @router.post("/jobs/{job_id}/resume", summary="Resume a paused training job", responses=_CHANGES_ONE_JOB)
 async def resume_job(job_id: JobIdPath, backends: BackendsDep) -> TrainingStatus:
-    """Put a paused job back into the queue, at its old place; it goes on from its last checkpoint.
+    """Put a paused job back into the queue, at its old place; it resumes from its last checkpoint.
 
     One that is still pausing goes on as if nothing had been asked.
     """
@@ -121,7 +121,7 @@ async def resume_job(job_id: JobIdPath, backends: BackendsDep) -> TrainingStatus
 
 @router.post("/jobs/{job_id}/retry", summary="Retry a training job", responses=_CHANGES_ONE_JOB)
 async def retry_job(job_id: JobIdPath, backends: BackendsDep) -> TrainingStatus:
-    """Put a failed or cancelled job back into the queue; it goes on from its last checkpoint, if it has one."""
+    """Put a failed or cancelled job back into the queue; it resumes from its last checkpoint, if it has one."""
     return _status(await backends.tracker.retry_job(job_id), backends)
 
 

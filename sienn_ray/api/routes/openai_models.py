@@ -1,4 +1,4 @@
-"""What can be asked, as clients of the OpenAI API look it up."""
+"""Base models and adapters, as clients of the OpenAI API list them."""
 
 from __future__ import annotations
 

@@ -26,7 +26,7 @@ class TextFormat(RequestBody):
 
 
 class ChatCompletionRequest(OpenAiRequest):
-    """A conversation to go on with."""
+    """A conversation to continue."""
 
     messages: Messages = Field(
         description="The conversation so far.", examples=[[{"role": "user", "content": "What is LoRA?"}]]
@@ -119,7 +119,7 @@ class ChatCompletion(ResponseBody):
 
 
 class ChatDelta(ResponseBody):
-    """What has come since the chunk before."""
+    """The piece of the message that has come since the chunk before."""
 
     role: Literal["assistant"] = "assistant"
     content: str = ""

@@ -28,7 +28,7 @@ Prompts = Annotated[list[Prompt], Field(min_length=1, max_length=MAX_PROMPTS)]
 
 
 class CompletionRequest(OpenAiRequest):
-    """Text to go on with, as it is."""
+    """Text to continue, as it is."""
 
     prompt: Annotated[Prompt | Prompts, BeforeValidator(_no_token_ids)] = Field(
         description=f"The text, or up to {MAX_PROMPTS} of them.", examples=["LoRA is", ["LoRA is", "A GPU is"]]

@@ -65,7 +65,7 @@ class DatasetDetail(DatasetSummary):
 
 
 class UploadDatasetResponse(ResponseBody):
-    """A dataset that was taken."""
+    """A dataset that was uploaded."""
 
     dataset_id: str = Field(description="The dataset's UUID.", examples=[DATASET_ID])
     filename: str = Field(
@@ -88,7 +88,7 @@ class UploadDatasetResponse(ResponseBody):
 
 
 class RowError(ResponseBody):
-    """Something that keeps a file from being taken."""
+    """An error for which a file is refused."""
 
     line: int | None = Field(
         description="1-based line (CSV, JSONL) or row (JSON array); null where it is the whole file's.", examples=[7]
@@ -100,7 +100,7 @@ class RowError(ResponseBody):
 
 
 class ValidationReport(ResponseBody):
-    """What a file holds, and what is wrong with it."""
+    """The content of a file, and its errors."""
 
     valid: bool = Field(description="Whether an upload of this file would be accepted.", examples=[False])
     filename: str = Field(description="The file's name, cleaned as an upload's.", examples=["conversations.csv"])
@@ -183,7 +183,7 @@ class DatasetRows(ResponseBody):
 
 
 class DeletedDataset(ResponseBody):
-    """A dataset that is gone."""
+    """A dataset that was deleted."""
 
     dataset_id: str = Field(description="The UUID it had.", examples=[DATASET_ID])
     deleted: bool = Field(description="Always true.", examples=[True])

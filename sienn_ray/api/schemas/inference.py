@@ -100,13 +100,13 @@ class CompareModelsRequest(SamplingFields):
 
 
 class ComparedAnswer(_Answer):
-    """What one of them has answered."""
+    """Answer of one of the compared models."""
 
     job_id: str | None = Field(description="The adapter's job; null is the base model.", examples=[JOB_ID, None])
 
 
 class ComparedFailure(ResponseBody):
-    """Why one of them hasn't."""
+    """Error of one of the compared models."""
 
     job_id: str | None = Field(description="The adapter's job; null is the base model.", examples=[JOB_ID, None])
     model_path: str = Field(description="The adapter that was asked, or the base model's id.", examples=[_ADAPTER])
@@ -114,7 +114,7 @@ class ComparedFailure(ResponseBody):
 
 
 class CompareModelsResponse(ResponseBody):
-    """What all of them have answered."""
+    """Answers of all compared models."""
 
     base_model: str = Field(description="The base model of them all.", examples=[CATALOG[0].id])
     answers: list[ComparedAnswer | ComparedFailure] = Field(

@@ -10,7 +10,7 @@ from sienn_ray.api.schemas.common import JOB_ID, ResponseBody, Timestamp
 
 
 class JobEventBody(ResponseBody):
-    """Something that happened to a job."""
+    """An event of a job."""
 
     seq: int = Field(description="Rises over all jobs, with gaps.", examples=[17])
     kind: str = Field(description="What it is, for programs.", examples=["started"])

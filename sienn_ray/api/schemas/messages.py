@@ -58,7 +58,7 @@ class MessageBody(RequestBody):
 
     @property
     def chat_message(self) -> ChatMessage:
-        """The same as the engine takes it."""
+        """The message that the engine takes."""
         content = self.content if isinstance(self.content, str) else "\n".join(part.text for part in self.content)
         return ChatMessage("system" if self.role == "developer" else self.role, content)
 

@@ -1,4 +1,4 @@
-"""What requests of the OpenAI API have in common, with the sampling fields that vLLM adds to it."""
+"""Fields that requests of the OpenAI API share, with the sampling fields that vLLM adds to it."""
 
 from __future__ import annotations
 
@@ -45,14 +45,14 @@ NoFlag = Annotated[bool, BeforeValidator(_refuse), Field(json_schema_extra={"con
 
 
 class StreamOptions(RequestBody):
-    """What a stream has beside the answer."""
+    """Options of a stream."""
 
     include_usage: bool = Field(False, description="End with a chunk that has the usage.", examples=[True])
     include_obfuscation: bool = Field(False, description="Accepted and ignored.", examples=[False])
 
 
 class OpenAiRequest(RequestBody):
-    """Base of these requests: null stands for a default, and what would change no answer is taken and ignored."""
+    """Base of these requests: null stands for a default, and what would change no answer is accepted and ignored."""
 
     ignored: ClassVar[frozenset[str]] = frozenset(
         {

@@ -1,4 +1,4 @@
-"""How a model is to answer, as requests of this API say it."""
+"""Sampling fields of requests."""
 
 from __future__ import annotations
 
@@ -37,7 +37,7 @@ def stops(value: Stop | None) -> tuple[str, ...]:
 
 
 class SamplingFields(RequestBody):
-    """How the next token is chosen."""
+    """Fields that decide how the next token is chosen."""
 
     max_new_tokens: int = Field(200, ge=10, le=2000, description="Tokens to generate at the most.", examples=[200])
     temperature: float = Field(0.7, ge=0.1, le=2.0, description="Sampling temperature.", examples=[0.7])
@@ -58,6 +58,6 @@ class SamplingFields(RequestBody):
 
     @property
     def sampling_params(self) -> SamplingParams:
-        """The same as the engine takes it."""
+        """The sampling parameters that the engine takes."""
         fields = {name: getattr(self, name) for name in SamplingFields.model_fields if name != "stop"}
         return SamplingParams(**fields, stop=stops(self.stop))
