@@ -48,7 +48,7 @@ def build(args: Settings) -> Application:
 
 
 def build_listed_engine(args: EngineSettings) -> Application:
-    """An engine that is there before it is asked for. Its application has to have the name that requests look for.
+    """An engine that runs before the first request. Its application has to have the name that requests look up.
 
     Args:
         args: The base model, and fields of `Settings` as for `build`.

@@ -65,7 +65,7 @@ def _as_own(error: RayTaskError, request: StatisticsRequest) -> SiennError:
 
 
 def compute(request: StatisticsRequest, settings: Settings) -> DatasetStatistics:
-    """What the task does.
+    """Run the computation; the body of the Ray task.
 
     Raises:
         SiennError: The base model can't be had, or its chat template refuses a row.

@@ -1,4 +1,4 @@
-"""Clears away, once at the start, what uploads left in storage when a server was killed."""
+"""Orphan sweep: deletes, once at the start, what uploads left in storage when a server was killed."""
 
 from __future__ import annotations
 

@@ -85,7 +85,7 @@ class EngineDeployment:
         await asyncio.to_thread(self._engine.load_adapter, adapter_id, adapter_key)
 
     async def generate(self, request: GenerationRequest) -> GenerationResult:
-        """Answer one request; a caller that goes away ends it at the next token.
+        """Answer one request; when the caller disconnects, it ends at the next token.
 
         Raises:
             SiennError: What the engine says instead.
@@ -99,7 +99,7 @@ class EngineDeployment:
         raise EngineError("the engine ended without an answer")
 
     async def stream(self, request: GenerationRequest) -> AsyncGenerator[GenerationDelta]:
-        """The same piece by piece; an error is the last one.
+        """Answer a request piece by piece; an error is the last piece.
 
         Raises:
             CapacityError: The queue is full.

@@ -1,4 +1,4 @@
-"""Starts the engine of a base model when it is asked for: the first time, and again after it was idle or lost."""
+"""Starts of engines: at the first request for a base model, and again after the engine was idle or lost."""
 
 from __future__ import annotations
 
@@ -42,17 +42,17 @@ class EngineStarts:
         self._starts: dict[str, asyncio.Task[Any]] = {}
 
     def note_answer(self, base_model: str, asked_at: float) -> None:
-        """The engine has just said something; to a question of before a loss, it tells nothing of what is there now."""
+        """Note an answer of the engine; one to a request from before a loss doesn't count."""
         if asked_at > self._lost_at.get(base_model, float("-inf")):
             self._heard_at[base_model] = time.monotonic()
 
     def note_loss(self, base_model: str) -> None:
-        """A replica has gone; ask the engine itself before it is given requests again."""
+        """Note the loss of a replica; the engine is probed before it gets requests again."""
         self._lost_at[base_model] = time.monotonic()
         self._heard_at.pop(base_model, None)
 
     def is_heard(self, base_model: str) -> bool:
-        """Whether the engine has said something lately."""
+        """Return whether the engine has answered lately."""
         return time.monotonic() - self._heard_at.get(base_model, float("-inf")) < _FRESH_S
 
     async def ready(self, base_model: str, wait_s: float | None = None) -> Any:

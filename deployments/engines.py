@@ -1,4 +1,4 @@
-"""Asks the engine of a base model, and asks again where a replica is lost before it has said anything."""
+"""Requests to the engine of a base model, with a retry where a replica is lost before its first message."""
 
 from __future__ import annotations
 

@@ -38,12 +38,12 @@ _RESPONSE_TAKEN = "sienn.response_taken"
 
 
 def proxy_middlewares() -> list[Middleware]:
-    """What Serve's proxy calls when it starts."""
+    """Return the middlewares of Serve's proxy, which calls this when it starts."""
     return [Middleware(ProxyFlowControl)]
 
 
 class ProxyFlowControl:
-    """Reads a request no further ahead than the application takes it, and says how far the client takes the answer."""
+    """Reads a request no further ahead than the application, and acknowledges what the client reads of the response."""
 
     def __init__(self, app: ASGIApp) -> None:
         self._app = app
@@ -153,7 +153,7 @@ class _ProxyExchange:
 
 
 class ReplicaFlowControl:
-    """Tells the proxy how much of a request is taken, and sends an answer no faster than it goes out."""
+    """Acknowledges what the application reads of a request, and sends a response no faster than the client reads it."""
 
     def __init__(self, app: ASGIApp) -> None:
         self._app = app

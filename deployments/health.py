@@ -1,4 +1,4 @@
-"""What the API asks about the Ray cluster, answered by Ray and Ray Serve."""
+"""The state of the Ray cluster for the API's health checks, from Ray and Ray Serve."""
 
 from __future__ import annotations
 
@@ -42,7 +42,7 @@ class RayCluster:
 
 
 def nodes_of(table: list[dict[str, Any]]) -> Nodes:
-    """What of Ray's table of nodes counts."""
+    """Sum up Ray's table of nodes, those that are alive alone."""
     alive = [node["Resources"] for node in table if node["Alive"]]
     cpus, gpus = (sum(float(resources.get(name, 0)) for resources in alive) for name in ("CPU", "GPU"))
     return Nodes(len(alive), cpus, gpus)

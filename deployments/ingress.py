@@ -37,7 +37,7 @@ class Ingress:
         start_sweep(settings)
 
     def __serve_build_asgi_app__(self) -> FastAPI:
-        """What Ray Serve mounts, once in each replica."""
+        """Return the application that Ray Serve mounts, once in each replica."""
         app = create_app(
             Backends(
                 settings=self._settings,

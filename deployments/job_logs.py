@@ -1,4 +1,4 @@
-"""What training programs print, from wherever in the cluster Ray keeps it."""
+"""The logs of training programs, from wherever in the cluster Ray keeps them."""
 
 from __future__ import annotations
 

@@ -74,7 +74,7 @@ def _port_trouble(host: str, port: int) -> str | None:
 
 @contextlib.contextmanager
 def running(settings: Settings) -> Iterator[LocalCluster]:
-    """The service over a Ray cluster of its own; gives where that answers."""
+    """Run the service over a Ray cluster of its own; yields the cluster's addresses."""
     settings.home.mkdir(parents=True, exist_ok=True)
     with local_cluster(settings.home) as cluster:
         import ray

@@ -59,7 +59,7 @@ _OBJECT_STORE_BYTES = 256 * 1024**2
 
 @dataclass(frozen=True)
 class LocalCluster:
-    """Where a running cluster answers."""
+    """A running cluster and its addresses."""
 
     address: str
     dashboard_url: str

@@ -14,7 +14,7 @@ _PIECES_PER_CPU_S = 6.0
 
 
 class Pace:
-    """How often the streams of an engine have a piece: together so seldom that computing goes on.
+    """The rate at which the streams of an engine have pieces: together so low that computing isn't held up.
 
     Args:
         interval_s: Seconds between two pieces of each stream at the least; None has the CPUs decide.
@@ -28,7 +28,7 @@ class Pace:
 
     @contextmanager
     def stream(self) -> Iterator[Callable[[], float]]:
-        """Count a stream while it is open; gives what tells its interval of the moment, in seconds."""
+        """Count a stream while it is open; yields a function that returns its present interval, in seconds."""
         self._num_streams += 1
         try:
             yield self._now_s
@@ -47,7 +47,7 @@ def at_the_end() -> float:
 
 
 class Pieces:
-    """What has come and isn't fetched yet; fetched as one piece.
+    """The deltas that have come and aren't fetched yet; fetched as one piece.
 
     A piece costs three processes a millisecond each, whatever its length, so a stream that is behind its engine catches
     up at once, and one that isn't may have pieces held back to become fewer.
@@ -65,7 +65,7 @@ class Pieces:
         self._due_at = 0.0
 
     def put(self, delta: GenerationDelta) -> None:
-        """Add what the engine says."""
+        """Add a delta from the engine."""
         self._waiting.append(delta)
         self._has_come.set()
         if delta.is_last:

@@ -16,6 +16,8 @@ from contextlib import aclosing
 from dataclasses import dataclass
 from typing import Any, Protocol
 
+from sienn_ray.jobs.ray_job_client import RayJobClient
+
 # Where Ray keeps what a job's program prints.
 _FILE_NAME = "job-driver-{submission_id}.log"
 # Ray ends a transfer that takes longer; a slow client may have a large log.
@@ -26,7 +28,7 @@ _WORDS_OF_ABSENCE = ("not found", "doesn't exist", "Could not find", "does not e
 
 @dataclass(frozen=True)
 class LogPlace:
-    """Where a Ray job's log is.
+    """The place of a Ray job's log.
 
     Args:
         node_id: The node that the job's program runs on; None before it runs.
@@ -54,23 +56,18 @@ class RayLogs(Protocol):
 
 
 class RayLogApi:
-    """`RayLogs` of the cluster that this process has joined."""
+    """`RayLogs` of the cluster that this process has joined.
 
-    def __init__(self) -> None:
-        self._client: Any = None
+    Args:
+        client: See `RayJobClient`.
+    """
+
+    def __init__(self, client: Any = None) -> None:
+        self._jobs = RayJobClient(client)
 
     def look(self, submission_id: str) -> LogPlace:
         """See `RayLogs.look`."""
-        try:
-            details = self._connect().get_job_info(submission_id)
-        except RuntimeError as error:
-            # The job API has no exception classes: its RuntimeError carries the HTTP status in its text.
-            if "status code 404" in str(error):
-                raise LookupError(str(error)) from error
-            raise ConnectionError(str(error)) from error
-        except OSError as error:  # what `requests` raises is an OSError; the dashboard may have moved
-            self._client = None
-            raise ConnectionError(str(error)) from error
+        details = self._jobs.call(lambda client: client.get_job_info(submission_id))
         return LogPlace(details.driver_node_id, details.status.is_terminal())
 
     def read(self, node_id: str, submission_id: str, tail: int) -> Iterator[bytes]:
@@ -101,16 +98,8 @@ class RayLogApi:
         import aiohttp
 
         try:
-            async with aclosing(self._connect().tail_job_logs(submission_id)) as batches:
+            async with aclosing(self._jobs.connected().tail_job_logs(submission_id)) as batches:
                 async for batch in batches:
                     yield batch.encode(errors="replace")
         except (aiohttp.ClientError, RuntimeError, OSError) as error:
             raise ConnectionError(str(error)) from error
-
-    def _connect(self) -> Any:
-        if self._client is None:
-            import ray
-            from ray.job_submission import JobSubmissionClient
-
-            self._client = JobSubmissionClient(ray.get_runtime_context().gcs_address)
-        return self._client

@@ -39,7 +39,7 @@ def local_folder(base_model: str, settings: Settings) -> Path:
 
 
 def tokenizer_folder(base_model: str, settings: Settings) -> Path:
-    """The same where only the tokenizer is wanted: weights that aren't here yet stay where they are.
+    """Return the folder of the tokenizer alone: weights that aren't here yet aren't downloaded.
 
     Raises:
         InvalidBaseModelError: The id can't be resolved.

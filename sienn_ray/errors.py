@@ -88,11 +88,11 @@ class ExportError(InvalidInputError):
 
 
 class UploadTooLargeError(InvalidInputError):
-    """An upload has more bytes than the server takes."""
+    """An upload has more bytes than the server accepts."""
 
 
 class MediaTypeError(InvalidInputError):
-    """A request's body is of a kind that isn't taken."""
+    """A request's body is of a kind that isn't accepted."""
 
 
 class NotFoundError(SiennError):
@@ -100,7 +100,7 @@ class NotFoundError(SiennError):
 
 
 class ConflictError(SiennError):
-    """What is asked contradicts what there is, such as deleting a dataset that a job uses."""
+    """A request contradicts what there is, such as deleting a dataset that a job uses."""
 
 
 class TransitionError(ConflictError):
@@ -120,7 +120,7 @@ class ArtifactError(SiennError):
 
 
 class FailureReason(StrEnum):
-    """Why a job failed, for programs to switch on."""
+    """The reason for a job's failure, for programs to switch on."""
 
     INVALID_DATASET = "invalid_dataset"
     INVALID_BASE_MODEL = "invalid_base_model"
@@ -181,7 +181,7 @@ class QueueFullError(CapacityError):
 
 
 class TooManyRequestsError(CapacityError):
-    """A user asked for more at once than the server takes."""
+    """A user asked for more at once than the server accepts."""
 
 
 class EngineError(SiennError):

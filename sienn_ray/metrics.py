@@ -1,4 +1,4 @@
-"""What is measured: every metric by name, and how its values travel from the processes that count to the tracker.
+"""Every metric by name, and the batches in which values travel from the processes that count to the tracker.
 
 A process counts into a `Recorder` and sends what came together as a `MetricBatch`. The tracker adds batches up in the
 database, so that a scrape gives the same numbers whichever replica answers it.
@@ -53,7 +53,7 @@ class Sample:
 
 @dataclass(frozen=True)
 class MetricBatch:
-    """What one process counted since its last batch.
+    """Everything that one process counted since its last batch.
 
     Args:
         source: Id of the process, new at each start.
@@ -149,7 +149,7 @@ def bucket_of(metric: Metric, value: float) -> str:
 
 
 def observation(metric: Metric, value: float, labels: Labels = ()) -> tuple[Sample, Sample, Sample]:
-    """What one value adds to a histogram."""
+    """Return the samples that one value adds to a histogram."""
     return (
         Sample(f"{metric.name}_bucket", (*labels, ("le", bucket_of(metric, value))), 1.0),
         Sample(f"{metric.name}_sum", labels, value),
@@ -231,7 +231,7 @@ class Recorder:
             logger.error("%d series wait to be sent; measurements of others, %s first, are dropped", len(series), key)
 
     def take(self) -> MetricBatch | None:
-        """What is to be sent next, or None without anything. The gauges are as they are now."""
+        """Return the batch to be sent next, or None if there is nothing. The gauges are as they are now."""
         with self._lock:
             gauges = _samples(self._gauges)
             if self._unconfirmed is None and (self._increments or gauges):
@@ -241,7 +241,7 @@ class Recorder:
             return self._unconfirmed and replace(self._unconfirmed, gauges=gauges)
 
     def confirm(self, batch: MetricBatch) -> None:
-        """The tracker has a batch, so it is not sent again."""
+        """Note that the tracker has a batch, so it is not sent again."""
         with self._lock:
             if self._unconfirmed is not None and self._unconfirmed.number == batch.number:
                 self._unconfirmed = None

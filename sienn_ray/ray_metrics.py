@@ -1,4 +1,4 @@
-"""The same numbers on Ray's own metrics endpoint, as `ray_sienn_...`, for its dashboard and Grafana.
+"""A mirror of all metrics on Ray's own metrics endpoint, as `ray_sienn_...`, for its dashboard and Grafana.
 
 Ray names a metric once in a process and forgets a process's gauges soon after it has stopped setting them.
 """

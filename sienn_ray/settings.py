@@ -17,7 +17,7 @@ GIB = 1024**3
 
 
 class Settings(BaseSettings):
-    """What a deployment can choose. Frozen: a process keeps the settings it started with."""
+    """Everything that a deployment can choose. Frozen: a process keeps the settings it started with."""
 
     model_config = SettingsConfigDict(env_prefix="SIENN_", frozen=True, extra="forbid")
 
@@ -189,5 +189,5 @@ class Settings(BaseSettings):
         return self.home / "cache" / "adapters"
 
     def without_secrets(self) -> Settings:
-        """The same settings without the database, which only the tracker reaches."""
+        """Return the settings without the database, which only the tracker reaches."""
         return self.model_copy(update={"database_url": "sqlite://"})

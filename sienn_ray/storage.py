@@ -111,7 +111,7 @@ class Storage:
 
     @property
     def is_local(self) -> bool:
-        """Whether the artifacts are files on this machine."""
+        """Return whether the artifacts are files on this machine."""
         return isinstance(self.fs, LocalFileSystem)
 
     def path(self, key: str) -> str:
@@ -124,13 +124,13 @@ class Storage:
         return f"{self.root}/{key}"
 
     def arrow_filesystem(self) -> pa.fs.FileSystem:
-        """The same file system for libraries that speak Arrow's interface (Ray Data, Ray Train)."""
+        """The storage's file system for libraries that speak Arrow's interface (Ray Data, Ray Train)."""
         if self.is_local:
             return pa.fs.LocalFileSystem()
         return pa.fs.PyFileSystem(pa.fs.FSSpecHandler(self.fs))
 
     def location(self, key: str) -> str:
-        """What a person can find the artifact by: a plain path for local files, else the URL."""
+        """Return the artifact's location for people: a plain path for local files, else the URL."""
         return self.path(key) if self.is_local else f"{self.url}/{key}"
 
     @contextmanager
@@ -183,7 +183,7 @@ class Storage:
             file.write(data)
 
     def exists(self, key: str) -> bool:
-        """Whether the object or folder is there."""
+        """Return whether the object or folder is there."""
         return bool(self.fs.exists(self.path(key)))
 
     def size_bytes(self, key: str) -> int:
@@ -262,7 +262,7 @@ class Storage:
         return Manifest.from_json(self.read_bytes(f"{key}/{MANIFEST_NAME}"))
 
     def is_published(self, key: str) -> bool:
-        """Whether a folder is published, whatever was known of it before."""
+        """Return whether a folder is published, whatever was known of it before."""
         self.fs.invalidate_cache()
         return self.exists(f"{key}/{MANIFEST_NAME}")
 

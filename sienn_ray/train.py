@@ -150,7 +150,7 @@ def _known(arguments: argparse.Namespace) -> JobRecord | None:
 
 
 def is_awaited(job: JobRecord, attempt: int) -> bool:
-    """Whether this attempt is the one that runs, or that is about to.
+    """Return whether this attempt is the one that runs, or that is about to.
 
     A job waits with the attempt before while Ray's job API hasn't confirmed the start that led to this program.
     """
@@ -284,7 +284,7 @@ def _run_of(job: JobRecord, dataset: DatasetRecord, validation: DatasetRecord | 
 
 
 def dataset_facts(dataset: DatasetRecord, validation: DatasetRecord | None) -> tuple[DatasetFacts, ...]:
-    """What a run's record says of its datasets."""
+    """Return the facts about a run's datasets that its record has."""
     used: dict[DatasetRole, DatasetRecord | None] = {"train": dataset, "evaluation": validation}
     return tuple(
         DatasetFacts(

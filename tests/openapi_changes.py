@@ -29,10 +29,12 @@ class Changes:
     Attributes:
         breaking: What a client of the old document can't do or expect any more.
         additions: What is new and harms nobody.
+        renames: Schemas with another name, which is seen in generated clients alone; no body has changed.
     """
 
     breaking: list[str] = field(default_factory=list)
     additions: list[str] = field(default_factory=list)
+    renames: list[str] = field(default_factory=list)
 
 
 @dataclass(frozen=True)
@@ -53,7 +55,20 @@ def changes(old: Json, new: Json) -> Changes:
     found.additions += [f"{name} is new" for name in after.keys() - before.keys()]
     for name in sorted(before.keys() & after.keys()):
         _compare_operations(name, (before[name], old), (after[name], new), found)
+    found.renames += _renames(old, new)
     return found
+
+
+def _renames(old: Json, new: Json) -> Iterator[str]:
+    before, after = old["components"]["schemas"], new["components"]["schemas"]
+    for gone in sorted(before.keys() - after.keys()):
+        same = [name for name in sorted(after.keys() - before.keys()) if _shape(before[gone]) == _shape(after[name])]
+        if same:
+            yield f"the schema {gone} is {same[0]} now"
+
+
+def _shape(schema: Json) -> Json:
+    return {key: value for key, value in schema.items() if key not in {"title", "description"}}
 
 
 def _operations(document: Json) -> dict[str, Json]:

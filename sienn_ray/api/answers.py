@@ -1,4 +1,4 @@
-"""What this API tells of an answer."""
+"""Fields of an answer that all routes of this API share."""
 
 from __future__ import annotations
 

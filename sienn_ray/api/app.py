@@ -39,6 +39,7 @@ from sienn_ray.api.routes import (
 )
 from sienn_ray.api.shared_statistics import SharedStatistics
 from sienn_ray.api.uploads import Uploads
+from sienn_ray.api.websockets import WebSocketErrors
 
 _ROUTES = (
     health,
@@ -108,5 +109,6 @@ def _middleware(backends: Backends, numbered_by_server: bool) -> list[Middleware
     return [
         Middleware(RequestIds, on_error=internal_error, numbered_by_server=numbered_by_server),
         Middleware(RequestMetrics, meter=backends.recorder),
+        Middleware(WebSocketErrors),
         Middleware(BodyLimits, max_bytes=backends.settings.max_body_bytes, exempt=_UPLOADS),
     ]

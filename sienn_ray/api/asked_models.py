@@ -1,4 +1,4 @@
-"""Whom a request asks: a base model, or an adapter of it."""
+"""The model that a request is for: a base model, or an adapter of it."""
 
 from __future__ import annotations
 
@@ -36,18 +36,18 @@ class AskedModel:
         return cls(job.config.base_model, job)
 
     def request(self, prompt: tuple[ChatMessage, ...] | str, sampling: SamplingParams) -> GenerationRequest:
-        """What to ask its engine."""
+        """Return the request to the base model's engine."""
         if self.job is None:
             return GenerationRequest(prompt, sampling=sampling)
         return GenerationRequest(prompt, self.job.id, self.job.adapter_key, sampling)
 
     def path(self, storage: Storage) -> str:
-        """Where the adapter is, or the base model's id."""
+        """Return the adapter's location in storage, or the base model's id."""
         return self.base_model if self.job is None else storage.location(self.job.adapter_key)
 
 
 async def find_model(backends: Backends, name: str) -> AskedModel:
-    """What a name stands for: a completed job's id, or the hub id of a base model of the catalog or of such a job.
+    """Find a model by name: a completed job's id, or the hub id of a base model of the catalog or of such a job.
 
     Raises:
         NotFoundError: It stands for nothing that can be had here.

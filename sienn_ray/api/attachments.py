@@ -17,7 +17,7 @@ _UNSAFE = re.compile(r"[^A-Za-z0-9 ._()-]")
 
 
 def send_stored_file(storage: Storage, key: str, *, filename: str, size_bytes: int, sha256: str) -> StreamingResponse:
-    """A response with a stored file's bytes. It opens the file, so call it in a thread.
+    """Respond with a stored file's bytes. The file is opened here, so call this in a thread.
 
     Args:
         storage: Where the file is.

@@ -18,7 +18,7 @@ POLL_S = 1.0
 
 
 async def log_of(job: JobRecord, attempt: int | None, backends: Backends, *, tail: int) -> AsyncGenerator[bytes]:
-    """What one attempt has printed so far; nothing for a job that hasn't had one.
+    """Stream the log of one attempt up to now; nothing for a job that hasn't had one.
 
     Args:
         job: The job.
@@ -39,7 +39,7 @@ async def log_of(job: JobRecord, attempt: int | None, backends: Backends, *, tai
 async def followed_log_of(
     job: JobRecord, attempt: int | None, backends: Backends, *, tail: int, poll_s: float = POLL_S
 ) -> AsyncGenerator[bytes]:
-    """What the last attempt has printed, then what comes, through further attempts, until the job ends or is paused.
+    """Stream the log of the last attempt and those after it, until the job ends or is paused.
 
     The first item comes, maybe empty, once it is known that there is a log or that there will be one.
 

@@ -1,4 +1,4 @@
-"""Ask whether a base model can be had, without waiting for the hub for ever."""
+"""Check that a base model is available, with a deadline for the hub."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ _TIMEOUT_FACTOR = 3
 
 
 async def check_base_model(base_model: str, settings: Settings) -> None:
-    """Return once it is known that a base model can be had.
+    """Check that a base model is available.
 
     Raises:
         InvalidBaseModelError: It can't.

@@ -1,4 +1,4 @@
-"""How large a request's body may be."""
+"""A limit on the size of request bodies."""
 
 from __future__ import annotations
 
@@ -73,7 +73,7 @@ class BodyLimits:
 
 
 def declared_bytes(headers: Headers) -> int | None:
-    """The body's length as its headers say; None if they don't say it in decimal digits."""
+    """Return the body's length by its headers; None if they don't have it in decimal digits."""
     declared = headers.get("content-length", "")
     if not (declared.isascii() and declared.isdigit()):
         return None

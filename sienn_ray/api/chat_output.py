@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator, Sequence
 from typing import Any
 
-from sienn_ray.api.openai_output import Heading, finish_reason, finite
+from sienn_ray.api.openai_output import OpenAiOutput, ResponseHead, finish_reason, finite
 from sienn_ray.api.schemas.chat import (
     AssistantMessage,
     ChatChoice,
@@ -17,13 +17,38 @@ from sienn_ray.api.schemas.chat import (
     ChatLogprobs,
     TopLogprob,
 )
+from sienn_ray.api.schemas.common import ResponseBody
 from sienn_ray.inference.engine import GenerationDelta, GenerationResult, TokenLogprob
 
 
-def chat_completion(heading: Heading, results: Sequence[GenerationResult]) -> ChatCompletion:
-    """The answers as a whole."""
-    choices = [_choice(number, result) for number, result in enumerate(results)]
-    return ChatCompletion(**heading.fields, choices=choices, usage=heading.usage(results))
+class ChatOutput(OpenAiOutput):
+    """The answers to one conversation."""
+
+    def __init__(self, head: ResponseHead, *, with_usage: bool) -> None:
+        super().__init__(head, with_usage=with_usage)
+        self._begun: set[int] = set()
+
+    def whole(self, results: Sequence[GenerationResult]) -> ChatCompletion:
+        """See `OpenAiOutput.whole`."""
+        choices = [_choice(number, result) for number, result in enumerate(results)]
+        return ChatCompletion(**self._head.fields, choices=choices, usage=self._head.usage(results))
+
+    def chunks(self, number: int, delta: GenerationDelta) -> Iterator[ResponseBody]:
+        """See `OpenAiOutput.chunks`; a role comes first, then text, and a reason at last."""
+        if number not in self._begun:
+            self._begun.add(number)
+            yield self._piece(number, ChatDelta(role="assistant", content=""))
+        if delta.text or delta.logprobs:
+            logprobs = {"logprobs": _logprobs(delta.logprobs)} if delta.logprobs else {}
+            yield self._piece(number, ChatDelta(content=delta.text), **logprobs)
+        if delta.result is not None:
+            yield self._piece(number, ChatDelta(), finish_reason=finish_reason(delta.result))
+
+    def _piece(self, number: int, delta: ChatDelta, **fields: Any) -> ResponseBody:
+        return self._chunk_of(ChatChunkChoice(index=number, delta=delta, **{"finish_reason": None, **fields}))
+
+    def _chunk(self, choices: list[ChatChunkChoice], **usage: Any) -> ChatCompletionChunk:
+        return ChatCompletionChunk(**self._head.fields, object="chat.completion.chunk", choices=choices, **usage)
 
 
 def _choice(number: int, result: GenerationResult) -> ChatChoice:
@@ -33,42 +58,6 @@ def _choice(number: int, result: GenerationResult) -> ChatChoice:
         logprobs=None if result.logprobs is None else _logprobs(result.logprobs),
         finish_reason=finish_reason(result),
     )
-
-
-class ChatChunks:
-    """The chunks of one stream.
-
-    Args:
-        heading: What each of them begins with.
-        with_usage: Whether a last one has the usage.
-    """
-
-    def __init__(self, heading: Heading, *, with_usage: bool) -> None:
-        self._heading = heading
-        self._with_usage = with_usage
-        self._begun: set[int] = set()
-
-    def of(self, number: int, delta: GenerationDelta) -> Iterator[ChatCompletionChunk]:
-        """What a piece of an answer becomes: a role at first, text, and a reason at last."""
-        if number not in self._begun:
-            self._begun.add(number)
-            yield self._chunk(number, ChatDelta(role="assistant", content=""))
-        if delta.text or delta.logprobs:
-            logprobs = {"logprobs": _logprobs(delta.logprobs)} if delta.logprobs else {}
-            yield self._chunk(number, ChatDelta(content=delta.text), **logprobs)
-        if delta.result is not None:
-            yield self._chunk(number, ChatDelta(), finish_reason=finish_reason(delta.result))
-
-    def last(self, results: Sequence[GenerationResult]) -> ChatCompletionChunk | None:
-        """The chunk behind all others, if there is one."""
-        return self._with([], usage=self._heading.usage(results)) if self._with_usage else None
-
-    def _chunk(self, number: int, delta: ChatDelta, **fields: Any) -> ChatCompletionChunk:
-        choice = ChatChunkChoice(index=number, delta=delta, **{"finish_reason": None, **fields})
-        return self._with([choice], **({"usage": None} if self._with_usage else {}))
-
-    def _with(self, choices: list[ChatChunkChoice], **usage: Any) -> ChatCompletionChunk:
-        return ChatCompletionChunk(**self._heading.fields, object="chat.completion.chunk", choices=choices, **usage)
 
 
 def _logprobs(tokens: Sequence[TokenLogprob]) -> ChatLogprobs:

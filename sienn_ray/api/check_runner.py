@@ -1,4 +1,4 @@
-"""Runs checks that may hang: each has a deadline, none is started twice, and none takes a thread from anybody else."""
+"""Runs checks that may hang: each has a deadline, none is started twice, and none blocks a thread of others."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ T = TypeVar("T")
 
 @dataclass(frozen=True)
 class Outcome(Generic[T]):
-    """How a check ended, or that it hasn't.
+    """The end of a check, or that there was none within its deadline.
 
     Args:
         value: What it found; None when it failed.
@@ -81,7 +81,7 @@ class CheckRunner:
 
 
 def words_of(error: BaseException) -> str:
-    """What may be shown of an error: a foreign one's message could hold addresses and credentials."""
+    """Return the part of an error that may be shown: a foreign one's message could hold addresses and credentials."""
     if isinstance(error, SiennError):
         return error.message
     reason = f": {error.strerror}" if isinstance(error, OSError) and error.strerror else ""

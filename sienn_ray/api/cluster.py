@@ -1,4 +1,4 @@
-"""What the API asks about the Ray cluster beneath it."""
+"""The Ray cluster beneath the API, as a protocol."""
 
 from __future__ import annotations
 

@@ -45,7 +45,7 @@ async def compared_answer(
     backends: Backends,
     scope: Scope,
 ) -> ComparedAnswer | ComparedFailure:
-    """What one of them answers, or why it doesn't.
+    """Ask one of the models, and return its answer or its error.
 
     Args:
         asked: Who is asked.

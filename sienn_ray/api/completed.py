@@ -1,4 +1,4 @@
-"""What only a completed job has."""
+"""Look-up of completed jobs, which alone have an adapter."""
 
 from __future__ import annotations
 

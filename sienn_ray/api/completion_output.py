@@ -6,41 +6,26 @@ from collections import defaultdict
 from collections.abc import Iterator, Sequence
 from typing import Any
 
-from sienn_ray.api.openai_output import Heading, finish_reason, finite
+from sienn_ray.api.openai_output import OpenAiOutput, ResponseHead, finish_reason, finite
+from sienn_ray.api.schemas.common import ResponseBody
 from sienn_ray.api.schemas.completions import Completion, CompletionChoice, CompletionLogprobs
 from sienn_ray.inference.engine import GenerationDelta, GenerationResult, TokenLogprob
 
 
-def completion(heading: Heading, results: Sequence[GenerationResult]) -> Completion:
-    """The answers as a whole."""
-    choices = [_choice(number, result) for number, result in enumerate(results)]
-    return Completion(**heading.fields, choices=choices, usage=heading.usage(results))
+class CompletionOutput(OpenAiOutput):
+    """The answers to one or several texts."""
 
-
-def _choice(number: int, result: GenerationResult) -> CompletionChoice:
-    return CompletionChoice(
-        index=number,
-        text=result.text,
-        logprobs=None if result.logprobs is None else _logprobs(result.logprobs, 0),
-        finish_reason=finish_reason(result),
-    )
-
-
-class CompletionChunks:
-    """The chunks of one stream.
-
-    Args:
-        heading: What each of them begins with.
-        with_usage: Whether a last one has the usage.
-    """
-
-    def __init__(self, heading: Heading, *, with_usage: bool) -> None:
-        self._heading = heading
-        self._with_usage = with_usage
+    def __init__(self, head: ResponseHead, *, with_usage: bool) -> None:
+        super().__init__(head, with_usage=with_usage)
         self._num_chars: defaultdict[int, int] = defaultdict(int)
 
-    def of(self, number: int, delta: GenerationDelta) -> Iterator[Completion]:
-        """What a piece of an answer becomes."""
+    def whole(self, results: Sequence[GenerationResult]) -> Completion:
+        """See `OpenAiOutput.whole`."""
+        choices = [_choice(number, result) for number, result in enumerate(results)]
+        return Completion(**self._head.fields, choices=choices, usage=self._head.usage(results))
+
+    def chunks(self, number: int, delta: GenerationDelta) -> Iterator[ResponseBody]:
+        """See `OpenAiOutput.chunks`."""
         if not (delta.text or delta.logprobs or delta.result):
             return
         choice = CompletionChoice(
@@ -50,14 +35,19 @@ class CompletionChunks:
             finish_reason=None if delta.result is None else finish_reason(delta.result),
         )
         self._num_chars[number] += sum(len(token.token) for token in delta.logprobs)
-        yield self._with([choice], **({"usage": None} if self._with_usage else {}))
+        yield self._chunk_of(choice)
 
-    def last(self, results: Sequence[GenerationResult]) -> Completion | None:
-        """The chunk behind all others, if there is one."""
-        return self._with([], usage=self._heading.usage(results)) if self._with_usage else None
+    def _chunk(self, choices: list[CompletionChoice], **usage: Any) -> Completion:
+        return Completion(**self._head.fields, object="text_completion", choices=choices, **usage)
 
-    def _with(self, choices: list[CompletionChoice], **usage: Any) -> Completion:
-        return Completion(**self._heading.fields, object="text_completion", choices=choices, **usage)
+
+def _choice(number: int, result: GenerationResult) -> CompletionChoice:
+    return CompletionChoice(
+        index=number,
+        text=result.text,
+        logprobs=None if result.logprobs is None else _logprobs(result.logprobs, 0),
+        finish_reason=finish_reason(result),
+    )
 
 
 def _logprobs(tokens: Sequence[TokenLogprob], offset: int) -> CompletionLogprobs:

@@ -1,4 +1,4 @@
-"""What routes depend on: protocols at the costly edges, and how a route gets at them."""
+"""The backends of the API: protocols at the costly edges, and the dependency that gives them to routes."""
 
 from __future__ import annotations
 
@@ -6,7 +6,8 @@ from collections.abc import AsyncGenerator
 from dataclasses import dataclass, field
 from typing import Annotated, Protocol, cast
 
-from fastapi import Depends, Request
+from fastapi import Depends
+from fastapi.requests import HTTPConnection
 
 from sienn_ray.api.cluster import Cluster
 from sienn_ray.datasets.statistics_schema import DatasetStatistics, StatisticsRequest
@@ -171,7 +172,7 @@ class Engines(Protocol):
 
 
 class JobLogs(Protocol):
-    """What the training programs print."""
+    """The logs of training programs."""
 
     def stream(self, submission_id: str, *, tail: int, follow: bool) -> AsyncGenerator[bytes]:
         """The last lines of a Ray job's log; the first item comes, maybe empty, once it is known that there is one.
@@ -214,8 +215,8 @@ class Backends:
     recorder: Recorder = field(default_factory=Recorder)
 
 
-def _backends(request: Request) -> Backends:
-    return cast(Backends, request.app.state.backends)
+def _backends(connection: HTTPConnection) -> Backends:
+    return cast(Backends, connection.app.state.backends)
 
 
 BackendsDep = Annotated[Backends, Depends(_backends)]

@@ -17,7 +17,7 @@ _OPENAI_TYPES = {
 
 @dataclass(frozen=True)
 class Fault:
-    """An error as it is told to a client.
+    """An error as a client reads it.
 
     Args:
         status: The HTTP status.
@@ -43,7 +43,7 @@ class Fault:
 
 
 def is_openai(scope: Scope | None) -> bool:
-    """Whether a request is to the part of the API that is the OpenAI API's."""
+    """Return whether a request is to the part of the API that is the OpenAI API's."""
     if scope is None:
         return False
     path = str(scope["path"]).removeprefix(scope.get("root_path", ""))

@@ -3,22 +3,23 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Mapping
+from collections.abc import Awaitable, Callable, Mapping
 from dataclasses import replace
 from http import HTTPStatus
 from typing import Any
 
 from fastapi import FastAPI, Request
-from fastapi.exceptions import RequestValidationError
+from fastapi.exceptions import RequestValidationError, WebSocketRequestValidationError
 from fastapi.responses import JSONResponse
 from starlette.exceptions import HTTPException
+from starlette.requests import HTTPConnection
 from starlette.routing import Match, Mount
 from starlette.types import Scope
 
 from sienn_ray.api.error_shapes import Fault, is_openai
-from sienn_ray.api.openapi import meaning_of
 from sienn_ray.api.request_id import request_id_of
 from sienn_ray.api.schemas.common import ErrorResponse
+from sienn_ray.api.statuses import meaning_of
 from sienn_ray.api.validation import field_of, sentences
 from sienn_ray.errors import (
     DEFAULT_RETRY_AFTER_S,
@@ -66,9 +67,10 @@ def documented(*statuses: HTTPStatus) -> dict[int | str, dict[str, Any]]:
 
 def add_error_handlers(app: FastAPI) -> None:
     """Give every error that is raised within an application the one shape; `internal_error` has those of middleware."""
-    app.add_exception_handler(SiennError, _on_own_error)
-    app.add_exception_handler(RequestValidationError, _on_validation_error)
-    app.add_exception_handler(HTTPException, _on_http_error)
+    app.add_exception_handler(SiennError, _over_http(_on_own_error))
+    for kind in (RequestValidationError, WebSocketRequestValidationError):
+        app.add_exception_handler(kind, _over_http(_on_validation_error))
+    app.add_exception_handler(HTTPException, _over_http(_on_http_error))
 
 
 def error_response(
@@ -96,13 +98,13 @@ def internal_error(scope: Scope, error: Exception) -> JSONResponse:
 
 def _internal_fault(scope: Scope, error: Exception) -> Fault:
     request_id = request_id_of(scope)
-    logger.error("request %s: %s %s failed", request_id, scope["method"], shown(scope["path"]), exc_info=error)
+    logger.error("request %s: %s failed", request_id, _target(scope), exc_info=error)
     detail = f"Internal error; the server's log has the details under request id {request_id}"
     return Fault(HTTPStatus.INTERNAL_SERVER_ERROR, detail)
 
 
 def fault_of(scope: Scope, error: Exception) -> Fault:
-    """What a client is told of an error; one that should not happen goes into the log, under the request's id."""
+    """Return the status and message of an error; one that should not happen is logged under the request's id."""
     if not isinstance(error, SiennError):
         return _internal_fault(scope, error)
     status = next((status for kind, status in _STATUS_OF if isinstance(error, kind)), HTTPStatus.INTERNAL_SERVER_ERROR)
@@ -112,8 +114,23 @@ def fault_of(scope: Scope, error: Exception) -> Fault:
         # All that can be missing under /v1 is a model, and this is what its clients look at.
         return Fault(status, error.message, code="model_not_found" if status == HTTPStatus.NOT_FOUND else None)
     request_id = request_id_of(scope)
-    logger.error("request %s: %s %s", request_id, scope["method"], shown(scope["path"]), exc_info=error)
+    logger.error("request %s: %s", request_id, _target(scope), exc_info=error)
     return Fault(status, f"{error.message} (request id {request_id})")
+
+
+def _target(scope: Scope) -> str:
+    return f"{scope.get('method', 'WebSocket')} {shown(scope['path'])}"
+
+
+def _over_http(
+    respond: Callable[[Request, Exception], Awaitable[JSONResponse]],
+) -> Callable[[HTTPConnection, Exception], Awaitable[JSONResponse]]:
+    async def handle(connection: HTTPConnection, error: Exception) -> JSONResponse:
+        if not isinstance(connection, Request):
+            raise error  # `WebSocketErrors` knows if the connection has been accepted
+        return await respond(connection, error)
+
+    return handle
 
 
 async def _on_own_error(request: Request, error: Exception) -> JSONResponse:

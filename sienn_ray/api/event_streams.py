@@ -12,7 +12,7 @@ from starlette.types import Receive, Scope, Send
 
 from sienn_ray.api.error_shapes import Fault
 from sienn_ray.api.errors import fault_of
-from sienn_ray.api.streams import Begun, unless_gone
+from sienn_ray.api.streams import StartedStream, unless_gone
 
 MEDIA_TYPE = "text/event-stream"
 # Proxies are not to keep events back until there is a lot of them.
@@ -40,11 +40,11 @@ def documented_stream(description: str, example: str) -> dict[int | str, dict[st
 
 
 class EventStream(StreamingResponse):
-    """A response of events. When the client goes away, their source is closed."""
+    """A response of events. When the client disconnects, the source of events is closed."""
 
     media_type = MEDIA_TYPE
 
-    def __init__(self, events: Begun[bytes]) -> None:
+    def __init__(self, events: StartedStream[bytes]) -> None:
         super().__init__(events, headers=_HEADERS)
         self._events = events
 
@@ -67,7 +67,7 @@ async def event_stream(
         error_event: The last event where something fails.
     """
     source = _with_error(request, events, error_event)
-    return EventStream(Begun(await unless_gone(request, anext(source)), source))
+    return EventStream(StartedStream(await unless_gone(request, anext(source)), source))
 
 
 async def _with_error(

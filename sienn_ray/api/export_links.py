@@ -1,4 +1,4 @@
-"""Where the file of an export is downloaded: at the object store itself where that signs links, else here."""
+"""Links to the files of exports: to the object store itself where that signs links, else to this API."""
 
 from __future__ import annotations
 
@@ -48,7 +48,7 @@ class ExportLinks:
 
 
 def download_name(export: ExportRecord) -> str:
-    """What a browser saves the file as."""
+    """Return the name under which a browser saves the file."""
     return f"{export.options.model_name or export.job_id}-{export.file_name}".replace("/", "-").replace(":", "-")
 
 

@@ -1,4 +1,4 @@
-"""How the service and everything beneath it are: real checks, all at once, each with a deadline."""
+"""Checks of the service and everything beneath it: real ones, all at once, each with a deadline."""
 
 from __future__ import annotations
 
@@ -114,7 +114,7 @@ def machine_folders(home: Path, storage: Storage) -> list[Path]:
 
 
 def file_system_name(storage: Storage) -> str:
-    """What kind of storage it is. The URL itself stays inside, since it may hold credentials."""
+    """Return the kind of storage. The URL itself stays inside, since it may hold credentials."""
     protocol = storage.fs.protocol
     return "local files" if storage.is_local else str(protocol if isinstance(protocol, str) else protocol[0])
 
@@ -151,7 +151,7 @@ def _database_state(tracker: Outcome[TrackerHealth]) -> tuple[HealthStatus, str 
 
 
 def disk_health(outcome: Outcome[machine.Disk]) -> DiskHealth:
-    """How a disk is by what is free of it."""
+    """Judge a disk by its free space."""
     if outcome.value is None:
         return DiskHealth(status="unhealthy", detail=outcome.error, free_percent=None)
     free = outcome.value.free_percent
@@ -161,7 +161,7 @@ def disk_health(outcome: Outcome[machine.Disk]) -> DiskHealth:
 
 
 def memory_health(outcome: Outcome[machine.Memory]) -> MemoryHealth:
-    """How memory is by what is in use of it."""
+    """Judge memory by the share in use."""
     if outcome.value is None:
         return MemoryHealth(status="unhealthy", detail=outcome.error, used_percent=None)
     used = outcome.value.used_percent

@@ -1,4 +1,4 @@
-"""Ids as users send them: looked up as they are, and what can't be one is simply not there.
+"""Ids as users send them: looked up as they are, and not found if they can't be ids.
 
 A type from here goes into a route's signature or a body. What isn't of the form of an id ends as a 404 like any unknown
 id, and reaches neither database nor storage nor Ray.
@@ -12,6 +12,7 @@ from fastapi import Path
 from pydantic import AfterValidator
 
 from sienn_ray.api.schemas.common import DATASET_ID, JOB_ID
+from sienn_ray.api.schemas.exports import EXPORT_ID
 from sienn_ray.jobs.ids import check_id
 
 
@@ -27,7 +28,14 @@ def job_id(value: str) -> str:
     return value
 
 
+def export_id(value: str) -> str:
+    """The id, if it can be one; raises `NotFoundError`."""
+    check_id("Export", value)
+    return value
+
+
 DatasetId = Annotated[str, AfterValidator(dataset_id)]
 JobId = Annotated[str, AfterValidator(job_id)]
 DatasetIdPath = Annotated[DatasetId, Path(description="The dataset's UUID.", examples=[DATASET_ID])]
 JobIdPath = Annotated[JobId, Path(description="The job's UUID.", examples=[JOB_ID])]
+ExportIdPath = Annotated[str, AfterValidator(export_id), Path(description="The export's id.", examples=[EXPORT_ID])]

@@ -5,10 +5,9 @@ from __future__ import annotations
 from dataclasses import replace
 
 from sienn_ray.api.deps import Tracker
+from sienn_ray.api.paging import MAX_LIMIT
 from sienn_ray.jobs.ids import is_id
 from sienn_ray.jobs.schema import JobPage, JobQuery
-
-MAX_LIMIT = 1000
 
 
 async def job_page(query: JobQuery, tracker: Tracker) -> JobPage:

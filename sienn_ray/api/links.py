@@ -1,4 +1,4 @@
-"""What to do next with what a response names, as OpenAPI links."""
+"""OpenAPI links: from a response to the operations that are possible next."""
 
 from __future__ import annotations
 

@@ -47,7 +47,7 @@ class Disk:
 
 
 class CpuMeter:
-    """CPU in use on all cores together, between two looks at it; at the first one, since the meter was made.
+    """CPU in use on all cores together, between two readings; at the first one, since the meter was made.
 
     Args:
         clock: Seconds, only ever rising.
@@ -60,7 +60,7 @@ class CpuMeter:
         self._percent = 0.0
 
     def percent(self) -> float:
-        """The share in use. A look within a second of the one before gives the same again, not noise."""
+        """Return the percentage in use. A reading within a second of the one before gives the same again, not noise."""
         if self._clock() - self._read_at >= _CPU_INTERVAL_S:
             self._read_at = self._clock()
             busy_s, total_s = _cpu_times()

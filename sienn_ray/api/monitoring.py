@@ -1,11 +1,12 @@
-"""What watches the service in one process: health checks, the CPU meter, and the sender of metrics."""
+"""Monitoring of the service in one process: health checks, the CPU meter, and the sender of metrics."""
 
 from __future__ import annotations
 
 from dataclasses import dataclass
 from typing import Annotated, cast
 
-from fastapi import Depends, Request
+from fastapi import Depends
+from fastapi.requests import HTTPConnection
 
 from sienn_ray.api.deps import Backends
 from sienn_ray.api.health_checks import HealthChecks
@@ -36,8 +37,8 @@ class Monitoring:
         return cls(checks, flusher, CpuMeter())
 
 
-def _monitoring(request: Request) -> Monitoring:
-    return cast(Monitoring, request.app.state.monitoring)
+def _monitoring(connection: HTTPConnection) -> Monitoring:
+    return cast(Monitoring, connection.app.state.monitoring)
 
 
 MonitoringDep = Annotated[Monitoring, Depends(_monitoring)]

@@ -1,4 +1,4 @@
-"""Take one file out of a multipart body while it arrives, in bounded memory."""
+"""Receive one file from a multipart body while it arrives, in bounded memory."""
 
 from __future__ import annotations
 
@@ -62,7 +62,7 @@ async def receive_file(
 
 
 def boundary_of(content_type: str) -> bytes:
-    """What a form's parts are divided by.
+    """Return the boundary between a form's parts.
 
     Raises:
         MediaTypeError: The body is no form.

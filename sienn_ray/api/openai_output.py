@@ -1,30 +1,30 @@
-"""What answers of the OpenAI API have in common, as a whole and as a stream."""
+"""Fields, statuses and chunks that all answers of the OpenAI API have in common."""
 
 from __future__ import annotations
 
-import json
 import time
-from collections.abc import AsyncGenerator, Callable, Iterable, Sequence
-from contextlib import aclosing
+from abc import ABC, abstractmethod
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
+from http import HTTPStatus
 from typing import Any, assert_never
 
-from fastapi import Request
+from starlette.requests import HTTPConnection
 
-from sienn_ray.api.error_shapes import Fault
-from sienn_ray.api.event_streams import event
 from sienn_ray.api.request_id import request_id_of
 from sienn_ray.api.schemas.common import ResponseBody
 from sienn_ray.api.schemas.openai_answers import FinishReason, PromptTokensDetails, Usage
 from sienn_ray.inference.engine import GenerationDelta, GenerationResult
 
+# Statuses of everything that asks for one model.
+ERRORS = (HTTPStatus.BAD_REQUEST, HTTPStatus.NOT_FOUND, HTTPStatus.SERVICE_UNAVAILABLE)
 # What the OpenAI API says of a token that is next to impossible; JSON has no infinity.
 _LEAST_LOGPROB = -9999.0
 
 
 @dataclass(frozen=True)
-class Heading:
-    """What every object of one response begins with.
+class ResponseHead:
+    """The fields at the beginning of every object of one response.
 
     Args:
         id: Names the response.
@@ -39,9 +39,9 @@ class Heading:
     num_choices: int
 
     @classmethod
-    def of(cls, request: Request, kind: str, model: str, num_choices: int) -> Heading:
-        """The heading of the response to a request; its id ends with the request's."""
-        return cls(f"{kind}-{request_id_of(request.scope)}", int(time.time()), model, num_choices)
+    def of(cls, connection: HTTPConnection, kind: str, model: str, num_choices: int) -> ResponseHead:
+        """The head of the response to a request; its id ends with the request's."""
+        return cls(f"{kind}-{request_id_of(connection.scope)}", int(time.time()), model, num_choices)
 
     @property
     def fields(self) -> dict[str, Any]:
@@ -49,7 +49,7 @@ class Heading:
         return {"id": self.id, "created": self.created, "model": self.model}
 
     def usage(self, results: Sequence[GenerationResult]) -> Usage:
-        """What all answers took. A prompt counts once, however many answers it has."""
+        """Return the tokens of all answers. A prompt counts once, however many answers it has."""
         firsts = results[:: self.num_choices]
         prompt_tokens = sum(result.num_prompt_tokens for result in firsts)
         completion_tokens = sum(result.num_generated_tokens for result in results)
@@ -61,41 +61,40 @@ class Heading:
         )
 
 
-async def openai_events(
-    pieces: AsyncGenerator[tuple[int, GenerationDelta]],
-    chunks: Callable[[int, GenerationDelta], Iterable[ResponseBody]],
-    last_chunk: Callable[[Sequence[GenerationResult]], ResponseBody | None],
-) -> AsyncGenerator[bytes]:
-    """The events of a stream, up to its end.
+class OpenAiOutput(ABC):
+    """The answers to one request, whole or in chunks, in the shape of one route.
 
     Args:
-        pieces: The pieces of all answers; see `stream_all`.
-        chunks: What is sent for a piece.
-        last_chunk: What is sent when all answers are whole.
+        head: The fields at the beginning of each object.
+        with_usage: Whether a last chunk has the usage.
     """
-    results: dict[int, GenerationResult] = {}
-    async with aclosing(pieces):
-        async for number, delta in pieces:
-            if delta.result is not None:
-                results[number] = delta.result
-            for chunk in chunks(number, delta):
-                yield _chunk_event(chunk)
-    if last := last_chunk([results[number] for number in sorted(results)]):
-        yield _chunk_event(last)
-    yield event("[DONE]")
 
+    def __init__(self, head: ResponseHead, *, with_usage: bool) -> None:
+        self._head = head
+        self._with_usage = with_usage
 
-def _chunk_event(chunk: ResponseBody) -> bytes:
-    return event(chunk.model_dump_json(exclude_unset=True))
+    @abstractmethod
+    def whole(self, results: Sequence[GenerationResult]) -> ResponseBody:
+        """Return the answers as one object."""
 
+    @abstractmethod
+    def chunks(self, number: int, delta: GenerationDelta) -> Iterable[ResponseBody]:
+        """Return the chunks for a piece of the answer with a number."""
 
-def openai_error_event(fault: Fault) -> bytes:
-    """The last event of a stream that fails."""
-    return event(json.dumps(fault.as_json(is_openai=True)))
+    @abstractmethod
+    def _chunk(self, choices: list[Any], **usage: Any) -> ResponseBody:
+        """Return one chunk with the head."""
+
+    def last_chunk(self, results: Sequence[GenerationResult]) -> ResponseBody | None:
+        """Return the chunk behind all others, if there is one."""
+        return self._chunk([], usage=self._head.usage(results)) if self._with_usage else None
+
+    def _chunk_of(self, choice: ResponseBody) -> ResponseBody:
+        return self._chunk([choice], **({"usage": None} if self._with_usage else {}))
 
 
 def finish_reason(result: GenerationResult) -> FinishReason:
-    """Why an answer ended."""
+    """Return the reason for an answer's end."""
     match result.finish_reason:
         case "stop":
             return "stop"

@@ -1,9 +1,9 @@
-"""The OpenAPI document: what FastAPI derives from the routes, and what holds for all of them."""
+"""The OpenAPI document: the one that FastAPI derives from the routes, completed with what holds for all of them."""
 
 from __future__ import annotations
 
 import json
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from http import HTTPStatus
 from typing import Any
 
@@ -14,6 +14,7 @@ from sienn_ray.api.error_shapes import Fault
 from sienn_ray.api.links import links_of
 from sienn_ray.api.schemas.common import ErrorResponse
 from sienn_ray.api.schemas.openai_answers import OpenAiErrorResponse
+from sienn_ray.api.statuses import example_of, meaning_of
 
 Json = dict[str, Any]
 
@@ -38,43 +39,14 @@ Every error is `{"detail": "<what, limit, way out>", "status_code": <the HTTP st
 the OpenAI API read. Every response has an `X-Request-ID`, which the server's log names beside whatever went wrong.
 Times are UTC, ISO 8601 with milliseconds.
 """
-# What a status means here, with an example of its detail.
-_MEANINGS: dict[int, tuple[str, str]] = {
-    400: (
-        "What is asked can't be done.",
-        "Job status is 'running', model testing is only available for completed jobs",
-    ),
-    403: (
-        "The link isn't valid, or not any more.",
-        "this link has expired at 2025-11-13T11:00:00Z; GET /api/exports/{job_id} gives a new one",
-    ),
-    404: ("There is nothing with this id.", "Job a1b2c3d4-5678-40ef-8123-456789abcdef not found"),
-    409: (
-        "What is asked contradicts what there is.",
-        "Job a1b2c3d4-5678-40ef-8123-456789abcdef is 'completed' and can't be cancelled any more",
-    ),
-    413: ("The body is too large.", "the body has 2097152 bytes, and at most 1048576 bytes are taken here"),
-    415: ("The body is of another kind than this route takes.", "Content-Type 'text/plain' is not application/json"),
-    416: ("The file has no such part.", "the header 'Range: bytes=200000000-' asks for what the file doesn't have"),
-    422: ("A value has the wrong type or is out of range.", "num_epochs: Input should be less than or equal to 10"),
-    429: ("Too much is asked for at once.", "10000 jobs are waiting, and SIENN_MAX_PENDING_JOBS is 10000"),
-    500: (
-        "Something failed that should not.",
-        "Internal error; the server's log has the details under request id 1a2b3c4d5e6f40718293a4b5c6d7e8f9",
-    ),
-    507: (
-        "Storage has no room for it.",
-        "the export takes 3.10 GB and storage has 1.24 GB left; delete exports or jobs",
-    ),
-    503: ("There is too much to do, or a part is away, at the moment.", "the job tracker is restarting"),
-}
 _EXAMPLE_FILE = """\
 instruction,response
 "What is Python?","Python is a high-level programming language..."
 "Explain LoRA","LoRA (Low-Rank Adaptation) is a technique..."
 """
-_ERROR_SCHEMA = {"$ref": "#/components/schemas/ErrorResponse"}
-_OPENAI_ERROR_SCHEMA = {"$ref": "#/components/schemas/OpenAiErrorResponse"}
+_SCHEMAS = "#/components/schemas/"
+_ERROR_SCHEMA = {"$ref": f"{_SCHEMAS}ErrorResponse"}
+_OPENAI_ERROR_SCHEMA = {"$ref": f"{_SCHEMAS}OpenAiErrorResponse"}
 _HEADERS: Json = {
     "RequestId": {
         "description": "Id of this request; the server's log names it beside whatever went wrong.",
@@ -90,25 +62,20 @@ _HEADERS: Json = {
 
 
 class DocumentedApi(FastAPI):
-    """An application whose OpenAPI document says all that a client can rely on."""
+    """An application whose OpenAPI document has all that a client can rely on."""
 
     _document: Json | None = None
 
     def openapi(self) -> Json:
         """The document, built at the first call."""
         if self._document is None:
-            self._document = _completed(super().openapi())
+            self._document = _completed(_named_by_titles(super().openapi()))
         return self._document
 
 
 def operation_id(route: APIRoute) -> str:
     """A route's operation id is its function's name, so that generated clients read well and stay as they are."""
     return route.name
-
-
-def meaning_of(status: HTTPStatus) -> str:
-    """What an error's status means here."""
-    return _MEANINGS[status][0] if status in _MEANINGS else status.phrase
 
 
 def operations_of(document: Json) -> Iterator[Json]:
@@ -119,6 +86,33 @@ def operations_of(document: Json) -> Iterator[Json]:
                 yield operation
 
 
+def _named_by_titles(document: Json) -> Json:
+    """Name each schema by its title, so that names are as public as they are meant to be: no module's path, no class.
+
+    Raises:
+        ValueError: Two schemas have one title.
+    """
+    schemas: Json = document.get("components", {}).get("schemas", {})
+    titles = {name: str(schema.get("title", name)) for name, schema in schemas.items()}
+    twins = [name for name, title in titles.items() if list(titles.values()).count(title) > 1]
+    if twins:
+        raise ValueError(f"schemas with one title: {', '.join(twins)}; rename a class, or give it a title of its own")
+    renamed: Json = _with_references(document, {f"{_SCHEMAS}{name}": f"{_SCHEMAS}{titles[name]}" for name in titles})
+    if schemas:
+        by_title = {titles[name]: schema for name, schema in renamed["components"]["schemas"].items()}
+        renamed["components"]["schemas"] = dict(sorted(by_title.items()))
+    return renamed
+
+
+def _with_references(part: Any, new_names: Mapping[str, str]) -> Any:
+    if isinstance(part, list):
+        return [_with_references(inner, new_names) for inner in part]
+    if isinstance(part, dict):
+        inner = {key: _with_references(value, new_names) for key, value in part.items()}
+        return {**inner, "$ref": new_names[part["$ref"]]} if part.get("$ref") in new_names else inner
+    return part
+
+
 def _completed(document: Json) -> Json:
     components = document.setdefault("components", {})
     schemas = components.setdefault("schemas", {})
@@ -126,7 +120,7 @@ def _completed(document: Json) -> Json:
         schemas.pop(name, None)
     _drop_inline_enums(document)
     for body in (ErrorResponse, OpenAiErrorResponse):
-        schema = body.model_json_schema(mode="serialization", ref_template="#/components/schemas/{model}")
+        schema = body.model_json_schema(mode="serialization", ref_template=_SCHEMAS + "{model}")
         schemas.update({**schema.pop("$defs", {}), body.__name__: schema})
     components["headers"] = _HEADERS
     ids = {operation["operationId"] for operation in operations_of(document)}
@@ -150,11 +144,11 @@ def _complete_operation(operation: Json) -> None:
     responses: Json = operation["responses"]
     possible = {"500"}
     is_openai = OPENAI_TAG in operation["tags"]
-    taken = operation.get("requestBody", {}).get("content", {})
-    if "application/json" in taken:
+    accepted = operation.get("requestBody", {}).get("content", {})
+    if "application/json" in accepted:
         possible |= {"413", "415", "400" if is_openai else "422"}
-    if "multipart/form-data" in taken:
-        _complete_upload(taken["multipart/form-data"])
+    if "multipart/form-data" in accepted:
+        _complete_upload(accepted["multipart/form-data"])
     if is_openai or not _takes_more_than_ids(operation):
         responses.pop("422", None)
     for status in possible:
@@ -167,7 +161,7 @@ def _complete_operation(operation: Json) -> None:
 
 
 def _complete_upload(content: Json) -> None:
-    """Show a file that is taken, and that its name counts."""
+    """Show an example of an uploaded file, and that its name counts."""
     content["schema"]["properties"]["file"].setdefault("examples", [_EXAMPLE_FILE])
     disposition = {"description": "The file's name ends with .csv, .json or .jsonl.", "schema": {"type": "string"}}
     example = 'form-data; name="file"; filename="conversations.csv"'
@@ -175,18 +169,17 @@ def _complete_upload(content: Json) -> None:
 
 
 def _takes_more_than_ids(operation: Json) -> bool:
-    """Whether anything can be invalid: a path takes any text, and an id that can't be one is not found."""
+    """Whether anything can be invalid: a path may be any text, and an id that can't be one is not found."""
     parameters = operation.get("parameters", [])
     return "requestBody" in operation or any(parameter["in"] != "path" for parameter in parameters)
 
 
 def _complete_error(status: int, response: Json, *, is_openai: bool) -> None:
-    meaning, detail = _MEANINGS[status]
     # FastAPI's words for a 422 of its own are no more than the status' name.
     if response.get("description", "Validation Error") == "Validation Error":
-        response["description"] = meaning
+        response["description"] = meaning_of(status)
     schema = _OPENAI_ERROR_SCHEMA if is_openai else _ERROR_SCHEMA
-    example = Fault(status, detail).as_json(is_openai=is_openai)
+    example = Fault(status, example_of(status)).as_json(is_openai=is_openai)
     response["content"] = {"application/json": {"schema": schema, "example": example}}
     if status in {HTTPStatus.TOO_MANY_REQUESTS, HTTPStatus.SERVICE_UNAVAILABLE}:
         response.setdefault("headers", {})["Retry-After"] = {"$ref": "#/components/headers/RetryAfter"}

@@ -17,14 +17,18 @@ logger = logging.getLogger(__name__)
 
 HEADER = "X-Request-ID"
 _FORM = re.compile(r"[0-9a-fA-F-]{32,36}")
+_HTTP_START = "http.response.start"
+# Messages with the headers of a response; the latter two are those of a WebSocket handshake.
+_STARTS = frozenset({_HTTP_START, "websocket.accept", "websocket.http.response.start"})
 
 
 class RequestIds:
-    """Outermost ASGI middleware: numbers requests, and answers for whatever fails within.
+    """Outermost ASGI middleware: gives requests their ids, and responds to whatever fails within.
 
     Where the server numbers requests, as Ray Serve's proxy does, the id is the one that it passes on; it then sets the
-    response's header, too. Else the id is made here: one that a client chose could forge lines of the log. Every
-    response also says that its media type is meant (`nosniff`), since some of them show what users have sent.
+    header of HTTP responses, too, though not that of WebSocket handshakes. Else the id is made here: one that a client
+    chose could forge lines of the log. Every response also says that its media type is meant (`nosniff`), since some
+    of them show what users have sent.
 
     Args:
         app: The application within.
@@ -40,8 +44,8 @@ class RequestIds:
         self._numbered_by_server = numbered_by_server
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        """Handle one connection; other kinds than HTTP pass through."""
-        if scope["type"] != "http":
+        """Handle one connection; other kinds than HTTP and WebSocket pass through."""
+        if scope["type"] not in {"http", "websocket"}:
             await self._app(scope, receive, send)
             return
         request_id = (_passed_on(scope) if self._numbered_by_server else None) or uuid.uuid4().hex
@@ -50,10 +54,11 @@ class RequestIds:
 
         async def send_with_id(message: Message) -> None:
             nonlocal is_started
-            if message["type"] == "http.response.start":
+            if message["type"] in _STARTS:
                 is_started = True
+                message.setdefault("headers", [])
                 headers = MutableHeaders(scope=message)
-                if not self._numbered_by_server:
+                if not self._numbered_by_server or message["type"] != _HTTP_START:
                     headers[HEADER] = request_id
                 headers.setdefault("X-Content-Type-Options", "nosniff")
             await send(message)

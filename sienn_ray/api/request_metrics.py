@@ -30,7 +30,7 @@ class RequestMetrics:
         self._meter = meter
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        """Handle one connection; other kinds than HTTP pass through."""
+        """Handle one connection; other kinds than HTTP pass through: how long a WebSocket is open says nothing."""
         if scope["type"] != "http":
             await self._app(scope, receive, send)
             return

@@ -21,7 +21,7 @@ _UNFINISHED_RETRY_AFTER_S = 30
 
 
 class SharedStatistics:
-    """Lets clients wait for computations, which go on when clients leave. One of these in each process.
+    """Lets clients wait for computations, which continue when clients disconnect. One of these in each process.
 
     Args:
         statistics: Computes, and keeps what it computed under `StatisticsRequest.key`.
@@ -37,7 +37,7 @@ class SharedStatistics:
         self._places = asyncio.Semaphore(_MAX_RUNNING)
 
     async def kept(self, request: StatisticsRequest) -> DatasetStatistics | None:
-        """What was computed before, if it was."""
+        """Return statistics that were computed before, if there are any."""
         return await asyncio.to_thread(self._read, request)
 
     def _read(self, request: StatisticsRequest) -> DatasetStatistics | None:

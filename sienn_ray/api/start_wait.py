@@ -1,4 +1,4 @@
-"""How long a caller waits for an engine that must be started: `Prefer: wait=SECONDS` (RFC 7240, section 4.3)."""
+"""The time that a caller waits for an engine's start: `Prefer: wait=SECONDS` (RFC 7240, section 4.3)."""
 
 from __future__ import annotations
 

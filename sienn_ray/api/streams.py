@@ -1,4 +1,4 @@
-"""Several streams or works at the same time, none of which goes on when nobody waits for it any more."""
+"""Several streams or coroutines at the same time, all of which are cancelled once nobody waits for them."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from starlette.requests import ClientDisconnect, Request
 T = TypeVar("T")
 
 
-class Begun(AsyncIterator[T], Generic[T]):
+class StartedStream(AsyncIterator[T], Generic[T]):
     """A stream whose first item has come, so that it is known to work.
 
     Args:
@@ -57,7 +57,7 @@ def _next_of(stream: AsyncGenerator[T]) -> asyncio.Future[T]:
 
 
 async def gathered(works: Sequence[Coroutine[Any, Any, T]]) -> list[T]:
-    """The results of all works, which run at the same time. The first error cancels the others."""
+    """Run coroutines at the same time, and return their results. The first error cancels the others."""
     tasks = [asyncio.ensure_future(work) for work in works]
     try:
         return await asyncio.gather(*tasks)
@@ -66,7 +66,7 @@ async def gathered(works: Sequence[Coroutine[Any, Any, T]]) -> list[T]:
 
 
 async def unless_gone(request: Request, work: Awaitable[T]) -> T:
-    """The result of a work, which is cancelled when the client goes away before it is there.
+    """Wait for a result, and cancel the work when the client disconnects before.
 
     Args:
         request: The client's request, whose body has been read.

@@ -17,7 +17,7 @@ async def run_to_end(
     *args: object,
     on_cancel: Callable[[Future[T]], None] | None = None,
 ) -> T:
-    """Run a function in a thread; a caller that is cancelled goes on only when the thread is done with it.
+    """Run a function in a thread; a caller that is cancelled continues only when the thread is done with it.
 
     Else the thread would still be at files that the caller closes and deletes.
 

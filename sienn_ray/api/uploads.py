@@ -1,4 +1,4 @@
-"""Takes files in: no more at once than there is memory for, and without using up what other requests need."""
+"""Slots, threads and deadlines of uploads: no more at once than there is memory for."""
 
 from __future__ import annotations
 
@@ -10,6 +10,7 @@ from contextlib import asynccontextmanager
 from typing import Annotated, Any, TypeVar, cast
 
 from fastapi import Depends, Request
+from fastapi.requests import HTTPConnection
 from starlette.requests import ClientDisconnect
 
 from sienn_ray.api.body_limits import declared_bytes
@@ -29,7 +30,7 @@ _NUM_WRITING_THREADS = 4
 
 
 class Uploads:
-    """The places, threads and deadlines of one process's uploads.
+    """The slots, threads and deadlines of one process's uploads.
 
     Args:
         settings: See `Settings`.
@@ -43,7 +44,7 @@ class Uploads:
 
     @asynccontextmanager
     async def received(self, request: Request, storage: Storage, dataset_id: str) -> AsyncIterator[ReceivedFile]:
-        """Receive a request's file into storage, under `intake.file_key`; waits for a place first.
+        """Receive a request's file into storage, under `intake.file_key`; waits for a slot first.
 
         When the block ends with an error, whatever is in storage under this id is deleted.
 
@@ -92,8 +93,8 @@ class Uploads:
         await run_to_end(self._writing, storage.delete, intake.folder_key(dataset_id))
 
 
-def _uploads(request: Request) -> Uploads:
-    return cast(Uploads, request.app.state.uploads)
+def _uploads(connection: HTTPConnection) -> Uploads:
+    return cast(Uploads, connection.app.state.uploads)
 
 
 UploadsDep = Annotated[Uploads, Depends(_uploads)]

@@ -1,4 +1,4 @@
-"""What a validation error says: field, fault, limit and value of each fault, in bounded length."""
+"""Messages of validation errors: field, fault, limit and value of each fault, in bounded length."""
 
 from __future__ import annotations
 

@@ -1,4 +1,15 @@
-"""The `sienn` command: serve, and everything that the REST API offers, from a shell."""
+"""The `sienn` command: serve, and everything that the REST API offers, from a shell.
+
+serve: run the service on this machine.
+datasets: upload, validate, list and delete datasets.
+models: base models; ask, compare and download adapters.
+training: start a fine-tune, and watch it.
+jobs: list, show, pause, resume, cancel, retry and delete jobs.
+exports: request, list, cancel and delete exports.
+client: requests to the service; a refusal ends the program.
+output: lines, tables and JSON.
+__main__: `python -m sienn_ray.cli`.
+"""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Asks the service, and ends the program with one sentence when it refuses."""
+"""Requests to the service; when it refuses, the program ends with its sentence."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ DatasetId = Annotated[str, typer.Argument(help="The dataset's id.")]
 
 
 def default_url() -> str:
-    """Where the service is: SIENN_URL, or this machine."""
+    """Return the service's URL: SIENN_URL, or this machine."""
     return os.environ.get("SIENN_URL") or f"http://127.0.0.1:{os.environ.get('SIENN_PORT', '8000')}"
 
 
@@ -57,7 +57,7 @@ def call(method: str, path: str, **options: Any) -> Any:
 
 
 def events(path: str, body: dict[str, Any]) -> Iterator[tuple[str, Any]]:
-    """Post a request that is answered with server-sent events; gives name and data of each as they come."""
+    """Post a request that is answered with server-sent events; yields name and data of each as they come."""
     name = ""
     with answer("POST", path, json=body) as response:
         for line in response.iter_lines():

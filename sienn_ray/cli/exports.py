@@ -44,7 +44,7 @@ def export(
     top_k: Annotated[int | None, typer.Option(help=f"{formats_with('top_k')}: default top_k.")] = None,
     output: Annotated[Path | None, typer.Option(help="Where to; <job_id>-<file> here.")] = None,
 ) -> None:
-    """Export a fine-tuned model and download it. A download that was broken off goes on when this is called again."""
+    """Export a fine-tuned model and download it. A download that was broken off resumes when this is called again."""
     texts = {"quantization": quantization, "model_name": model_name, "system": system}
     numbers = {"temperature": temperature, "top_p": top_p, "top_k": top_k}
     given = {name: value for name, value in {**texts, **numbers}.items() if value is not None}

@@ -46,12 +46,12 @@ def pause(job_id: JobId) -> None:
 
 
 def resume(job_id: JobId) -> None:
-    """Put a paused job back into the queue; it goes on from its last checkpoint."""
+    """Put a paused job back into the queue; it resumes from its last checkpoint."""
     _print_state(call("POST", f"/api/jobs/{of(job_id)}/resume"))
 
 
 def retry(job_id: JobId) -> None:
-    """Put a failed or cancelled job back into the queue; it goes on from its last checkpoint."""
+    """Put a failed or cancelled job back into the queue; it resumes from its last checkpoint."""
     _print_state(call("POST", f"/api/jobs/{of(job_id)}/retry"))
 
 

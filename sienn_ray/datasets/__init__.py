@@ -1,0 +1,40 @@
+"""Datasets: from a user's file over checked rows to tokens.
+
+Rows:
+
+schema: the canonical row, and its schema in storage.
+canonical: a canonical row from a user's.
+columns: columns of a user's file, and its format.
+values: single values, checked.
+messages: conversations, checked.
+preference: rows with a better and a worse answer.
+
+Files:
+
+intake: a file into storage, with its checked rows.
+leftovers: uploads that were never finished.
+ingest: from a file to Parquet, in one pass.
+readers: rows of CSV and JSONL files.
+json_array: rows of a JSON array.
+utf8: lines of UTF-8, a chunk at a time.
+faults: the faults of a file.
+wording: wording of error messages.
+preview: rows as people see them.
+row_writer: canonical rows as Parquet.
+row_pages: some of a dataset's rows.
+
+Tokens:
+
+prompt: the format of prompts, in training and in generation.
+tokenization: `input_ids` and `labels` of a row.
+row_order: the order of rows in training.
+token_stream: rows from storage, tokenized while training runs (Ray Data).
+
+Statistics:
+
+statistics_schema: the statistics of a dataset, and their keys in storage.
+statistics: every row measured on the cluster (Ray Data).
+measure: measures of a single row.
+histogram: exact totals and percentiles.
+duplicates: rows that repeat an earlier one.
+"""

@@ -1,4 +1,4 @@
-"""From a row as a user's file has it to the one that is stored."""
+"""Conversion of a row as a user's file has it to the one that is stored."""
 
 from __future__ import annotations
 

@@ -93,7 +93,7 @@ def repeated_column(names: Collection[str]) -> str:
 
 
 def empty_columns(names: Sequence[str], raw_row: Mapping[str, Any]) -> list[int]:
-    """Which of the columns `names` hold nothing in a row: null, nothing but white space, or not there at all."""
+    """Return which of the columns `names` hold nothing in a row: null, nothing but white space, or not there at all."""
     try:
         values = [raw_row[name] for name in names]
     except KeyError:  # rows of a JSON file may lack a column, or write it with other case or spaces

@@ -16,7 +16,7 @@ _BUCKET_BITS = 6
 
 
 class DuplicateFinder:
-    """Collects rows in temporary files, by the first bits of their hashes, and looks at one file at a time."""
+    """Collects rows in temporary files, by the first bits of their hashes, and compares within one file at a time."""
 
     def __init__(self) -> None:
         self._stack = ExitStack()
@@ -38,7 +38,7 @@ class DuplicateFinder:
             self._buckets[int(number)].write(rows[numbers == number].tobytes())
 
     def repeated(self, max_lines: int) -> tuple[int, list[int]]:
-        """How many rows repeat an earlier one, and the lines of the first of them."""
+        """Return the number of rows that repeat an earlier one, and the lines of the first of them."""
         count, first = 0, np.empty(0, DTYPE)
         for bucket in self._buckets:
             repeats = _repeats(bucket)

@@ -1,4 +1,4 @@
-"""What is wrong with a file: the first faults in words, the others counted."""
+"""Faults of a file: the first ones in words, the others counted."""
 
 from __future__ import annotations
 
@@ -14,8 +14,8 @@ _MAX_FURTHER_CHARS = 300
 
 
 @dataclass(frozen=True, slots=True)
-class Fault:
-    """Something that keeps a file from being taken.
+class RowFault:
+    """A fault for which a file is refused.
 
     Args:
         line: 1-based line (CSV, JSONL) or row (JSON array); None where it is the whole file's.
@@ -31,11 +31,11 @@ class FaultLog:
 
     def __init__(self) -> None:
         self.num_bad_rows = 0
-        self._of_rows: list[Fault] = []
-        self._end: Fault | None = None
+        self._of_rows: list[RowFault] = []
+        self._end: RowFault | None = None
 
     @property
-    def faults(self) -> tuple[Fault, ...]:
+    def faults(self) -> tuple[RowFault, ...]:
         """In the order of the file."""
         return (*self._of_rows, *([self._end] if self._end else []))
 
@@ -58,8 +58,8 @@ class FaultLog:
         return InvalidDatasetError("; ".join(words), first.line)
 
 
-def _fault(error: InvalidDatasetError) -> Fault:
-    return Fault(error.line, _cut(error.message, MAX_MESSAGE_CHARS))
+def _fault(error: InvalidDatasetError) -> RowFault:
+    return RowFault(error.line, _cut(error.message, MAX_MESSAGE_CHARS))
 
 
 def _cut(text: str, max_chars: int) -> str:

@@ -10,7 +10,7 @@ from pydantic import BaseModel, ConfigDict
 
 
 class Distribution(BaseModel):
-    """How a number is spread over rows. Percentiles are by nearest rank: 95% of the rows don't exceed p95."""
+    """The distribution of a number over rows. Percentiles are by nearest rank: 95% of the rows don't exceed p95."""
 
     model_config = ConfigDict(frozen=True)
 
@@ -36,7 +36,7 @@ class Histogram:
         self._counts[: len(counts)] += counts
 
     def distribution(self) -> Distribution:
-        """What was counted, at least one number."""
+        """Return the distribution of the numbers that were counted, at least one."""
         cumulative = np.cumsum(self._counts)
         num_values = int(cumulative[-1])
         total = int(np.dot(self._counts, np.arange(len(self._counts))))

@@ -1,4 +1,4 @@
-"""From an uploaded file to a checked dataset in Parquet, in one pass and in bounded memory."""
+"""Conversion of an uploaded file to a checked dataset in Parquet, in one pass and in bounded memory."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ import pyarrow as pa
 
 from sienn_ray.datasets.canonical import canonical_row
 from sienn_ray.datasets.columns import detect_format, empty_columns
-from sienn_ray.datasets.faults import Fault, FaultLog
+from sienn_ray.datasets.faults import FaultLog, RowFault
 from sienn_ray.datasets.json_array import read_json_array
 from sienn_ray.datasets.preview import MAX_ITEMS, preview_row, preview_string
 from sienn_ray.datasets.readers import RawRow, read_csv, read_jsonl
@@ -38,7 +38,7 @@ _READERS: dict[str, Callable[[BinaryIO, int], Rows]] = {
 
 @dataclass(frozen=True, slots=True)
 class IngestReport:
-    """What an accepted file holds.
+    """The content of an accepted file.
 
     Args:
         format: The column set, told from the first row.
@@ -55,7 +55,7 @@ class IngestReport:
 
 @dataclass(frozen=True, slots=True)
 class Inspection:
-    """What any file holds, and what is wrong with it.
+    """The content of any file, and its faults.
 
     Args:
         format: The column set, told from the first row that can be read; None where there is none.
@@ -71,7 +71,7 @@ class Inspection:
     columns: tuple[str, ...]
     num_rows: int
     num_bad_rows: int
-    faults: tuple[Fault, ...]
+    faults: tuple[RowFault, ...]
     is_complete: bool
     preview: list[dict[str, Any]]
 

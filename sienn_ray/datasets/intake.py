@@ -1,4 +1,4 @@
-"""Take a dataset file into storage: the file as it came, and its checked rows beside it."""
+"""Intake of dataset files into storage: the file as it came, and its checked rows beside it."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ class TakenDataset:
 
 
 class AbandonedError(Exception):
-    """Nobody waits for the check of a file any more."""
+    """The check of a file was abandoned: nobody waits for it any more."""
 
 
 def folder_key(dataset_id: str) -> str:

@@ -1,4 +1,4 @@
-"""Clear away what uploads left in storage when their server was killed."""
+"""Deletion of orphans in storage, which uploads left when their server was killed."""
 
 from __future__ import annotations
 

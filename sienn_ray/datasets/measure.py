@@ -1,4 +1,4 @@
-"""What a single row weighs: its characters, its tokens, and a hash to know it again."""
+"""Measures of a single row: its characters, its tokens, and a hash to know it again."""
 
 from __future__ import annotations
 

@@ -30,7 +30,7 @@ PLAIN_TEMPLATE = (
 
 
 class PromptKind(StrEnum):
-    """Whether a prompt is a conversation or goes to the model as it is."""
+    """The kind of a prompt: a conversation, or text that goes to the model as it is."""
 
     CHAT = "chat"
     TEXT = "text"
@@ -46,7 +46,7 @@ class Segment:
 
 @dataclass(frozen=True)
 class PromptFormat:
-    """How messages become text.
+    """The format in which messages become text.
 
     Args:
         kind: Conversation or plain text.
@@ -95,7 +95,7 @@ class PromptFormat:
             raise ArtifactError(f"{FILE_NAME} can't be read: {error}") from error
 
     def prompt(self, tokenizer: Any, messages: Sequence[Mapping[str, str]]) -> str:
-        """The text up to where the model has to go on, for messages that end with the user's."""
+        """Return the text that the model has to continue, for messages that end with the user's."""
         return self.render(tokenizer, messages, add_generation_prompt=True)
 
     def render(self, tokenizer: Any, messages: Sequence[Mapping[str, str]], *, add_generation_prompt: bool) -> str:

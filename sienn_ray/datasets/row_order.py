@@ -1,4 +1,4 @@
-"""In which order rows are trained on: shuffled, the same whenever it is asked for, and known without reading any row.
+"""The order in which rows are trained on: shuffled, reproducible, and known without reading any row.
 
 Rows are shuffled within windows of some row groups, and the windows among each other, anew in each epoch. A position in
 that order can be found again without what comes before it, which is how a run resumes, and a step has the same rows on

@@ -1,4 +1,4 @@
-"""What a row of a dataset is once it is checked, and how it is stored.
+"""The canonical row of a dataset, and the schema in which rows are stored.
 
 A user's file has one of a few column sets. Each row becomes a `CanonicalRow`: a list of messages, which may have a
 second answer to compare with, or a plain text, so that training knows nothing of the column sets.
@@ -122,7 +122,7 @@ def check_same_kind(dataset_format: str, validation_format: str) -> RowKind:
 
 
 class Role(StrEnum):
-    """Who speaks in a message."""
+    """The speaker of a message."""
 
     SYSTEM = "system"
     USER = "user"

@@ -1,4 +1,4 @@
-"""What the statistics of a dataset are, and where they are kept. Nothing here needs Ray Data or a tokenizer."""
+"""The statistics of a dataset, and their keys in storage. Nothing here needs Ray Data or a tokenizer."""
 
 from __future__ import annotations
 
@@ -54,7 +54,7 @@ class DatasetStatistics(BaseModel):
 
 @dataclass(frozen=True)
 class StatisticsRequest:
-    """Which statistics are wanted.
+    """A request for the statistics of a dataset.
 
     Args:
         dataset_id: Of which dataset.

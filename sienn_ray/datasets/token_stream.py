@@ -46,7 +46,7 @@ class StoredRows:
 
     @cached_property
     def groups(self) -> tuple[RowGroup, ...]:
-        """Its row groups."""
+        """Return the row groups of the file."""
         metadata = pq.read_metadata(self._path, filesystem=self.storage.arrow_filesystem())
         groups, first_row = [], 0
         for number in range(metadata.num_row_groups):
@@ -80,7 +80,7 @@ class StoredRows:
 
 @dataclass(frozen=True)
 class Share:
-    """Which rows of each step are one worker's.
+    """One worker's share of each step's rows.
 
     Args:
         rows_per_step: Rows of a step on all workers.
@@ -181,7 +181,7 @@ class TokenStream:
             yield from self.order.parts(epoch, skipped)
 
     def tokenize(self, part: Part, share: Share) -> pa.Table:
-        """This worker's rows of a part."""
+        """Return the worker's rows of a part, tokenized."""
         positions = np.arange(part.first_position, part.first_position + part.stop - part.start)
         is_own = share.is_own(positions)
         raw = self.rows.take(self.order.windows[part.window], self.order.rows(part)[is_own]).to_pylist()

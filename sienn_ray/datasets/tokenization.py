@@ -1,4 +1,4 @@
-"""From rendered rows to `input_ids` and `labels`."""
+"""Tokenization of rendered rows to `input_ids` and `labels`."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Bytes of an upload, checked to be UTF-8 and cut into lines, a chunk at a time."""
+"""Lines of an upload, a chunk at a time, checked to be UTF-8."""
 
 from __future__ import annotations
 

@@ -10,7 +10,7 @@ from sienn_ray.errors import InvalidDatasetError
 
 
 def column_value(row: Mapping[str, Any], column: str) -> Any:
-    """What a row has in a column, whatever it is.
+    """Return a row's value in a column, whatever it is.
 
     Raises:
         InvalidDatasetError: The row lacks the column.

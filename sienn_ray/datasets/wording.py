@@ -1,4 +1,4 @@
-"""How error messages word what a user's file holds."""
+"""Wording of error messages about a user's file."""
 
 from __future__ import annotations
 

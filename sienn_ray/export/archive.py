@@ -73,7 +73,7 @@ def copied(storage: Storage, key: str) -> Write:
 
 
 def write_zip(file: Sink, files: Mapping[str, Write]) -> Iterator[int]:
-    """Write an archive of files while they are made; gives what their writers give.
+    """Write an archive of files while they are made; yields what their writers yield.
 
     Args:
         file: Where to; it can't be gone back in.

@@ -23,7 +23,7 @@ _MARKS = tuple(f"QxZmark{number}ZxQ" for number in range(6))
 
 @dataclass(frozen=True)
 class Turn:
-    """What stands before and after one role's content."""
+    """The strings before and after one role's content."""
 
     before: str
     after: str
@@ -58,7 +58,7 @@ class Turns:
         return text.removesuffix(self.system_end) or None
 
     def render(self, messages: Sequence[Message], add_generation_prompt: bool) -> str:
-        """What the chat template makes of them."""
+        """Return the text that the chat template makes of messages."""
         has_system = bool(messages) and messages[0]["role"] == "system"
         pieces = [self.system_start if has_system else self.start]
         for message in messages:

@@ -21,7 +21,7 @@ _SIZE_OF = {"F64": 8, "F32": 4, "F16": 2, "BF16": 2}
 
 @dataclass(frozen=True)
 class TensorSpec:
-    """What is known of a tensor before it is read.
+    """Name, shape and type of a tensor, known before it is read.
 
     Args:
         shape: Its shape.
@@ -33,7 +33,7 @@ class TensorSpec:
 
     @property
     def num_values(self) -> int:
-        """How many numbers it has."""
+        """The number of values in the tensor."""
         count = 1
         for size in self.shape:
             count *= size

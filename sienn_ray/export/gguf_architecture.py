@@ -1,4 +1,4 @@
-"""What GGUF says of a model: its architecture's name there, its numbers, and the names of its tensors."""
+"""GGUF's metadata of a model: its architecture's name there, its numbers, and the names of its tensors."""
 
 from __future__ import annotations
 

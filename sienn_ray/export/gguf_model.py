@@ -30,7 +30,7 @@ _LAYER = re.compile(r"\.(\d+)\.")
 
 @dataclass(frozen=True)
 class ModelTexts:
-    """What a GGUF says of itself and its prompts.
+    """Texts of a GGUF about itself and its prompts.
 
     Args:
         name: The model's.
@@ -112,7 +112,7 @@ class GgufModel:
         return sum(math.prod(tensor.shape[:-1]) * row_bytes(tensor.kind, tensor.shape[-1]) for tensor in self.tensors)
 
     def write(self, file: Sink, texts: ModelTexts, tokenizer_folder: Path, tokenizer: Any) -> Iterator[int]:
-        """Write the file; gives the number of values that a step has written.
+        """Write the file; yields the number of values that a step has written.
 
         Args:
             file: Where to.

@@ -1,4 +1,4 @@
-"""A tokenizer in GGUF: its tokens, merges and special tokens, and how llama.cpp calls the way it cuts text."""
+"""A tokenizer in GGUF: its tokens, merges and special tokens, and llama.cpp's name of its pre-tokenizer."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""A GGUF file that goes where it is wanted while it is made, tensor by tensor."""
+"""A GGUF file, streamed tensor by tensor."""
 
 from __future__ import annotations
 
@@ -47,7 +47,7 @@ class GgufStream(gguf.GGUFWriter):  # type: ignore[misc]  # the package is untyp
         self.write_padding(self._target, self._target.tell())
 
     def write_tensor(self, pieces: Iterable[Array]) -> Iterator[int]:
-        """Write the next tensor, in the order in which they were announced; gives the bytes of each piece.
+        """Write the next tensor, in the order in which they were announced; yields the bytes of each piece.
 
         Args:
             pieces: Its bytes.

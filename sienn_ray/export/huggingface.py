@@ -23,7 +23,7 @@ _ADAPTER_FILES = ("tokenizer.json", "tokenizer_config.json", "special_tokens_map
 
 @dataclass(frozen=True)
 class CardTexts:
-    """What the model card says.
+    """Texts of the model card.
 
     Args:
         name: The model's name.
@@ -91,7 +91,7 @@ def text_files(shards: list[Shard], base_folder: Path, adapter_folder: Path, tex
 
 
 def weight_files(weights: MergedWeights, shards: list[Shard]) -> dict[str, Write]:
-    """What writes each file of weights; it is counted in bytes of tensors."""
+    """Return a writer for each file of weights; progress is counted in bytes of tensors."""
     return {shard.file_name: _of_shard(shard, weights) for shard in shards}
 
 

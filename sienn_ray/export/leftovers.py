@@ -1,4 +1,4 @@
-"""Folders of exports that were never finished."""
+"""Orphans of exports: folders of those that were never finished."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Where llama.cpp's code is on this machine. Nothing is loaded here."""
+"""The place of llama.cpp's code on this machine. Nothing is loaded here."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ MODULE = "xllamacpp"
 
 
 def is_installed() -> bool:
-    """Whether llama.cpp's quantization is there."""
+    """Return whether llama.cpp's quantization is installed."""
     return shared_object() is not None
 
 

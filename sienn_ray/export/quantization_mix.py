@@ -1,4 +1,4 @@
-"""Which type each tensor of a GGUF gets, by llama.cpp's rules (`llama_tensor_get_type`, src/llama-quant.cpp).
+"""The type of each tensor of a GGUF, by llama.cpp's rules (`llama_tensor_get_type`, src/llama-quant.cpp).
 
 A K-quant's name says what most tensors have; those that matter more get more bits. Rules for mixtures of experts,
 Falcon and 70B models are left out: models that they are for aren't converted here.
@@ -39,7 +39,7 @@ _FALLBACKS = {
 
 @dataclass(frozen=True)
 class ModelShape:
-    """What the rules look at.
+    """The facts of a model that the rules look at.
 
     Args:
         num_layers: Decoder layers.

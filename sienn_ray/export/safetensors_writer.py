@@ -27,11 +27,11 @@ class TensorSource(Protocol):
 
     @property
     def specs(self) -> Mapping[str, TensorSpec]:
-        """What each one is."""
+        """Name, shape and type of each tensor."""
         ...
 
     def read(self, name: str) -> torch.Tensor:
-        """One of them."""
+        """Read the tensor of a name."""
         ...
 
 
@@ -88,7 +88,7 @@ def shard_index(shards: list[Shard]) -> bytes:
 
 
 def write_shard(file: Sink, shard: Shard, source: TensorSource) -> Iterator[int]:
-    """Write one file; gives the bytes of each tensor once it is written.
+    """Write one file; yields the bytes of each tensor once it is written.
 
     Args:
         file: Where to.

@@ -1,4 +1,4 @@
-"""What the files of an export are written to, and what writes them."""
+"""Sinks for the files of an export, and the functions that write them."""
 
 from __future__ import annotations
 

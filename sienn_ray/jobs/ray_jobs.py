@@ -5,10 +5,11 @@ from __future__ import annotations
 import contextlib
 import shlex
 import sys
-from collections.abc import Callable
 from dataclasses import dataclass
 from enum import StrEnum
 from typing import Any, Protocol
+
+from sienn_ray.jobs.ray_job_client import RayJobClient
 
 _LOG_TAIL_CHARS = 2000
 
@@ -77,7 +78,7 @@ class RayJobApi:
     """
 
     def __init__(self, client: Any = None) -> None:
-        self._client = client
+        self._jobs = RayJobClient(client)
 
     def submit(self, job_id: str, attempt: int, metadata: dict[str, str]) -> None:
         """See `RayJobs.submit`."""
@@ -85,7 +86,7 @@ class RayJobApi:
         if self.look(submission_id).state is not RayJobState.MISSING:
             return
         entrypoint = entrypoint_of(job_id, attempt)
-        self._call(
+        self._jobs.call(
             lambda client: client.submit_job(entrypoint=entrypoint, submission_id=submission_id, metadata=metadata)
         )
 
@@ -94,7 +95,7 @@ class RayJobApi:
         from ray.job_submission import JobStatus
 
         try:
-            details = self._call(lambda client: client.get_job_info(submission_id))
+            details = self._jobs.call(lambda client: client.get_job_info(submission_id))
         except LookupError:
             return RayJobReport(RayJobState.MISSING)
         states = {
@@ -109,24 +110,4 @@ class RayJobApi:
     def stop(self, submission_id: str) -> None:
         """See `RayJobs.stop`."""
         with contextlib.suppress(LookupError):
-            self._call(lambda client: client.stop_job(submission_id))
-
-    def _call(self, request: Callable[[Any], Any]) -> Any:
-        try:
-            return request(self._connect())
-        except RuntimeError as error:
-            # The job API has no exception classes: its RuntimeError carries the HTTP status in its text.
-            if "status code 404" in str(error):
-                raise LookupError(str(error)) from error
-            raise ConnectionError(str(error)) from error
-        except OSError as error:  # what `requests` raises is an OSError; the dashboard may have moved
-            self._client = None
-            raise ConnectionError(str(error)) from error
-
-    def _connect(self) -> Any:
-        if self._client is None:
-            import ray
-            from ray.job_submission import JobSubmissionClient
-
-            self._client = JobSubmissionClient(ray.get_runtime_context().gcs_address)
-        return self._client
+            self._jobs.call(lambda client: client.stop_job(submission_id))

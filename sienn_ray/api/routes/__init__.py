@@ -1,0 +1,20 @@
+"""Routes of the REST API; a module for each resource, none of which imports another.
+
+health: health of the service and of everything beneath.
+metrics: numbers for people and for Prometheus.
+uploads: upload and validate dataset files.
+datasets: list, show, download and delete datasets.
+dataset_statistics: counts of a dataset's rows and tokens.
+finetuning: start fine-tunes.
+jobs: list, show, cancel, pause, resume, retry and delete jobs.
+job_history: events and curves of a job.
+job_logs: the log of a job's training program.
+inference: ask an adapter; compare it with its base model.
+export_formats: the formats of exports.
+export: request, watch, cancel and delete exports.
+downloads: download an adapter or the file of an export.
+models: the catalog of base models.
+openai_models: /v1/models.
+chat: /v1/chat/completions.
+completions: /v1/completions.
+"""

@@ -6,7 +6,8 @@ from collections import Counter
 from http import HTTPStatus
 from typing import Annotated
 
-from fastapi import APIRouter, Depends, Query, Request
+from fastapi import APIRouter, Depends, Query
+from fastapi.requests import HTTPConnection
 
 from sienn_ray.api.base_models import check_base_model
 from sienn_ray.api.deps import BackendsDep
@@ -23,8 +24,8 @@ from sienn_ray.training.config import DEFAULT_ROW_TOKENS, MAX_ROW_TOKENS, MIN_RO
 router = APIRouter(prefix="/api", tags=["Datasets"])
 
 
-def _shared(request: Request) -> SharedStatistics:
-    shared: SharedStatistics = request.app.state.statistics
+def _shared(connection: HTTPConnection) -> SharedStatistics:
+    shared: SharedStatistics = connection.app.state.statistics
     return shared
 
 

@@ -1,4 +1,4 @@
-"""List datasets, look into one, take it home, delete it."""
+"""List datasets; show, download and delete one."""
 
 from __future__ import annotations
 
@@ -14,14 +14,15 @@ from sienn_ray.api.dataset_pages import page_of
 from sienn_ray.api.deps import Backends, BackendsDep
 from sienn_ray.api.errors import documented
 from sienn_ray.api.ids import DatasetIdPath
+from sienn_ray.api.paging import cursor_query, limit_query
 from sienn_ray.api.schemas.datasets import (
-    ChatMessage,
     DatasetDetail,
     DatasetList,
     DatasetRow,
     DatasetRows,
     DatasetSummary,
     DeletedDataset,
+    RowMessage,
 )
 from sienn_ray.datasets import intake
 from sienn_ray.datasets.row_pages import ShownRow, read_page
@@ -29,7 +30,6 @@ from sienn_ray.jobs.schema import DatasetRecord
 
 router = APIRouter(prefix="/api", tags=["Datasets"])
 
-_MAX_LIMIT = 1000
 _MAX_ROWS = 100
 _OF_ONE_DATASET = documented(HTTPStatus.NOT_FOUND, HTTPStatus.SERVICE_UNAVAILABLE)
 _FILE: dict[int | str, dict[str, Any]] = {
@@ -59,18 +59,8 @@ _FILE: dict[int | str, dict[str, Any]] = {
 )
 async def list_datasets(
     backends: BackendsDep,
-    limit: Annotated[
-        int | None, Query(ge=1, le=_MAX_LIMIT, description="Datasets on one page; all without it.", examples=[100])
-    ] = None,
-    cursor: Annotated[
-        str | None,
-        Query(
-            max_length=500,
-            pattern=r"^[\x21-\x7e]+$",
-            description="`next_cursor` of the page before; the first page without it.",
-            examples=["WyIyMDI1LTExLTEyIl0="],
-        ),
-    ] = None,
+    limit: Annotated[int | None, limit_query("Datasets")] = None,
+    cursor: Annotated[str | None, cursor_query("WyIyMDI1LTExLTEyIl0=")] = None,
 ) -> DatasetList:
     """Datasets, the newest first: all of them, or page by page."""
     records = await backends.tracker.datasets()
@@ -147,7 +137,7 @@ async def dataset_rows(
 
 
 def _row(row: ShownRow) -> DatasetRow:
-    messages = row.messages and [ChatMessage(role=message.role, content=message.content) for message in row.messages]
+    messages = row.messages and [RowMessage(role=message.role, content=message.content) for message in row.messages]
     return DatasetRow(
         row=row.row,
         line=row.line,

@@ -15,8 +15,7 @@ from sienn_ray.api.completed import completed_job
 from sienn_ray.api.deps import BackendsDep
 from sienn_ray.api.errors import documented
 from sienn_ray.api.export_links import ExportLinks, download_name
-from sienn_ray.api.ids import JobIdPath
-from sienn_ray.api.routes.export import ExportIdPath
+from sienn_ray.api.ids import ExportIdPath, JobIdPath
 from sienn_ray.api.schemas.common import JOB_ID
 from sienn_ray.api.stored_file import StoredFileResponse
 from sienn_ray.errors import ArtifactError

@@ -7,17 +7,15 @@ import time
 from http import HTTPStatus
 from typing import Annotated, assert_never
 
-from fastapi import APIRouter, Path, Query, Request, Response
-from pydantic import AfterValidator
+from fastapi import APIRouter, Query, Request, Response
 
 from sienn_ray.api.completed import completed_job
 from sienn_ray.api.deleted_exports import delete_with_file
 from sienn_ray.api.deps import Backends, BackendsDep
 from sienn_ray.api.errors import documented
 from sienn_ray.api.export_links import ExportLinks
-from sienn_ray.api.ids import JobIdPath
+from sienn_ray.api.ids import ExportIdPath, JobIdPath
 from sienn_ray.api.schemas.exports import (
-    EXPORT_ID,
     DeletedExport,
     ExportList,
     ExportModelRequest,
@@ -28,7 +26,7 @@ from sienn_ray.errors import CapacityError, ConflictError, ExportError, NotFound
 from sienn_ray.export.archive import check_complete
 from sienn_ray.export.targets import target_of
 from sienn_ray.jobs.export_schema import ExportFailure, ExportRecord, ExportStatus
-from sienn_ray.jobs.ids import check_id, not_found
+from sienn_ray.jobs.ids import not_found
 from sienn_ray.jobs.schema import utc_now
 from sienn_ray.storage import MANIFEST_NAME
 
@@ -37,14 +35,6 @@ router = APIRouter(prefix="/api", tags=["Model Export"])
 _OF_ONE_JOB = documented(HTTPStatus.NOT_FOUND, HTTPStatus.SERVICE_UNAVAILABLE)
 _FIRST_LOOK_S, _LATER_LOOK_S = 0.05, 0.5
 _MEMORY_RETRY_S = 60
-
-
-def _export_id(value: str) -> str:
-    check_id("Export", value)
-    return value
-
-
-ExportIdPath = Annotated[str, AfterValidator(_export_id), Path(description="The export's id.", examples=[EXPORT_ID])]
 
 
 @router.post(

@@ -1,4 +1,4 @@
-"""Whether the service answers, and how what is beneath it does."""
+"""Health of the service, of the machine, and of everything beneath."""
 
 from __future__ import annotations
 

@@ -18,10 +18,10 @@ from sienn_ray.api.errors import documented
 from sienn_ray.api.event_streams import documented_stream, event, event_stream
 from sienn_ray.api.generation import stream_all
 from sienn_ray.api.schemas.inference import (
+    AskRequest,
+    AskResponse,
     CompareModelsRequest,
     CompareModelsResponse,
-    TestModelRequest,
-    TestModelResponse,
 )
 from sienn_ray.api.start_wait import AskingBackendsDep
 from sienn_ray.api.streams import gathered, unless_gone
@@ -44,11 +44,12 @@ data: {"job_id": "a1b2c3d4-...", "generated_text": "Machine learning is a branch
 
 @router.post(
     "/test-model",
+    name="test_model",
     summary="Test a fine-tuned model with a prompt",
-    response_model=TestModelResponse,
+    response_model=AskResponse,
     responses={**documented_stream("The answer, or its pieces with the whole behind them.", _EVENTS), **_ERRORS},
 )
-async def test_model(body: TestModelRequest, request: Request, backends: AskingBackendsDep) -> object:
+async def ask_model(body: AskRequest, request: Request, backends: AskingBackendsDep) -> object:
     """Answer a prompt; the first request to a base model waits until its engine has loaded it.
 
     With `stream`, the answer comes as server-sent events: its pieces as `{"text": ...}`, then an event `result` with
@@ -58,8 +59,8 @@ async def test_model(body: TestModelRequest, request: Request, backends: AskingB
     asked = AskedModel.adapter_of(job) if body.use_adapter else AskedModel(job.config.base_model)
     asking = asked.request((ChatMessage("user", body.prompt),), body.sampling_params)
 
-    def answer(result: GenerationResult) -> TestModelResponse:
-        return TestModelResponse(job_id=job.id, **answer_fields(asked, body.prompt, result, backends.storage))
+    def answer(result: GenerationResult) -> AskResponse:
+        return AskResponse(job_id=job.id, **answer_fields(asked, body.prompt, result, backends.storage))
 
     if not body.stream:
         return answer(await unless_gone(request, backends.engines.generate(asked.base_model, asking)))
@@ -67,11 +68,8 @@ async def test_model(body: TestModelRequest, request: Request, backends: AskingB
     return await event_stream(request, _events(pieces, answer), _error_event)
 
 
-test_model.__test__ = False  # type: ignore[attr-defined]  # not a test, whatever pytest makes of its name
-
-
 async def _events(
-    pieces: AsyncGenerator[tuple[int, GenerationDelta]], answer: Callable[[GenerationResult], TestModelResponse]
+    pieces: AsyncGenerator[tuple[int, GenerationDelta]], answer: Callable[[GenerationResult], AskResponse]
 ) -> AsyncGenerator[bytes]:
     async with aclosing(pieces):
         async for _, delta in pieces:

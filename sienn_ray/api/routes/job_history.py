@@ -1,4 +1,4 @@
-"""What a job went through: events and curves."""
+"""Events and curves of a job."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from fastapi import APIRouter, Query
 from sienn_ray.api.deps import BackendsDep
 from sienn_ray.api.errors import documented
 from sienn_ray.api.ids import JobIdPath
-from sienn_ray.api.schemas.job_history import JobEventBody, JobEventList, JobMetrics, MetricPointBody
+from sienn_ray.api.schemas.job_history import JobCurves, JobEventBody, JobEventList, MetricPointBody
 
 router = APIRouter(prefix="/api", tags=["Training Jobs"])
 
@@ -28,7 +28,7 @@ async def job_events(
     ] = 0,
     limit: Annotated[int, Query(ge=1, le=1000, description="Events at the most.", examples=[100])] = 100,
 ) -> JobEventList:
-    """What happened to a job, the oldest first. Ask again with `next_after` for what came since."""
+    """List a job's events, the oldest first. Ask again with `next_after` for those that came since."""
     events = await backends.tracker.events(job_id, after, limit)
     return JobEventList(
         job_id=job_id,
@@ -45,7 +45,7 @@ async def job_metrics(
         int,
         Query(ge=1, le=10_000, description="Points at the most; more are thinned out evenly.", examples=[1000]),
     ] = 1000,
-) -> JobMetrics:
+) -> JobCurves:
     """Loss, evaluation loss, learning rate and speed over the steps, to draw curves from."""
     points = await backends.tracker.metric_points(job_id, max_points)
-    return JobMetrics(job_id=job_id, points=[MetricPointBody(**point.model_dump()) for point in points])
+    return JobCurves(job_id=job_id, points=[MetricPointBody(**point.model_dump()) for point in points])

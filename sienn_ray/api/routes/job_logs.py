@@ -1,4 +1,4 @@
-"""What a job's training program prints."""
+"""The log of a job's training program."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from sienn_ray.api.attempt_logs import followed_log_of, log_of
 from sienn_ray.api.deps import BackendsDep
 from sienn_ray.api.errors import documented
 from sienn_ray.api.ids import JobIdPath
-from sienn_ray.api.streams import Begun
+from sienn_ray.api.streams import StartedStream
 
 router = APIRouter(prefix="/api", tags=["Training Jobs"])
 
@@ -52,9 +52,9 @@ async def job_logs(
         Query(ge=1, le=1_000_000, description="Log of this attempt alone; of the last one without it.", examples=[1]),
     ] = None,
 ) -> StreamingResponse:
-    """The log of the last attempt, as plain text. It is Ray's, and goes when the cluster goes."""
+    """The log of the last attempt, as plain text. Ray keeps it for as long as the cluster lives."""
     job = await backends.tracker.job(job_id)
     chunks = (followed_log_of if follow else log_of)(job, attempt, backends, tail=tail)
     # Nothing is sent before the first item: as long as nothing is, a status can still say that there is no log.
     first = await anext(chunks, b"")
-    return StreamingResponse(Begun(first, chunks), media_type="text/plain")
+    return StreamingResponse(StartedStream(first, chunks), media_type="text/plain")

@@ -1,4 +1,4 @@
-"""List jobs, look at one, and end, pause, repeat or delete it."""
+"""List jobs; show, cancel, pause, resume, retry and delete one."""
 
 from __future__ import annotations
 
@@ -13,7 +13,8 @@ from sienn_ray.api.deleted_exports import delete_all_of
 from sienn_ray.api.deps import Backends, BackendsDep
 from sienn_ray.api.errors import documented
 from sienn_ray.api.ids import JobIdPath
-from sienn_ray.api.job_pages import MAX_LIMIT, job_page
+from sienn_ray.api.job_pages import job_page
+from sienn_ray.api.paging import cursor_query, limit_query
 from sienn_ray.api.schemas.common import DATASET_ID
 from sienn_ray.api.schemas.finetuning import JobName
 from sienn_ray.api.schemas.hyperparameters import hyperparameters
@@ -57,18 +58,8 @@ async def list_jobs(
             examples=[["team=support"]],
         ),
     ] = None,
-    limit: Annotated[
-        int | None, Query(ge=1, le=MAX_LIMIT, description="Jobs on one page; all without it.", examples=[100])
-    ] = None,
-    cursor: Annotated[
-        str | None,
-        Query(
-            max_length=500,
-            pattern=r"^[\x21-\x7e]+$",
-            description="`next_cursor` of the page before; the first page without it.",
-            examples=["NDI="],
-        ),
-    ] = None,
+    limit: Annotated[int | None, limit_query("Jobs")] = None,
+    cursor: Annotated[str | None, cursor_query("NDI=")] = None,
 ) -> JobList:
     """Jobs, the newest first: all of them, those that the filters fit, or page by page."""
     query = JobQuery(
@@ -100,7 +91,7 @@ async def training_status(job_id: JobIdPath, backends: BackendsDep) -> TrainingS
 
 @router.get("/jobs/{job_id}", summary="Get a training job", responses=_OF_ONE_JOB)
 async def get_job(job_id: JobIdPath, backends: BackendsDep) -> TrainingStatus:
-    """The same as `/api/training-status/{job_id}`."""
+    """Status, progress and facts of one job, as `/api/training-status/{job_id}`."""
     return _status(await backends.tracker.job(job_id), backends)
 
 
@@ -124,7 +115,7 @@ async def pause_job(job_id: JobIdPath, backends: BackendsDep) -> TrainingStatus:
 
 @router.post("/jobs/{job_id}/resume", summary="Resume a paused training job", responses=_CHANGES_ONE_JOB)
 async def resume_job(job_id: JobIdPath, backends: BackendsDep) -> TrainingStatus:
-    """Put a paused job back into the queue, at its old place; it goes on from its last checkpoint.
+    """Put a paused job back into the queue, at its old place; it resumes from its last checkpoint.
 
     One that is still pausing goes on as if nothing had been asked.
     """
@@ -133,7 +124,7 @@ async def resume_job(job_id: JobIdPath, backends: BackendsDep) -> TrainingStatus
 
 @router.post("/jobs/{job_id}/retry", summary="Retry a training job", responses=_CHANGES_ONE_JOB)
 async def retry_job(job_id: JobIdPath, backends: BackendsDep) -> TrainingStatus:
-    """Put a failed or cancelled job back into the queue; it goes on from its last checkpoint, if it has one."""
+    """Put a failed or cancelled job back into the queue; it resumes from its last checkpoint, if it has one."""
     return _status(await backends.tracker.retry_job(job_id), backends)
 
 

@@ -1,4 +1,4 @@
-"""Which base models there are."""
+"""The catalog of base models."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ router = APIRouter(prefix="/api/models", tags=["Models"])
 
 @router.get("/available", summary="Get list of available pre-configured models")
 async def available_models() -> BaseModelList:
-    """The catalog, with what of it is on this machine. Other causal models of the hub are taken too."""
+    """The catalog, with what of it is on this machine. Other causal models of the hub are accepted too."""
     return BaseModelList(models=await asyncio.to_thread(lambda: [_summary(entry) for entry in CATALOG]))
 
 

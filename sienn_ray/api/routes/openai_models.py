@@ -1,4 +1,4 @@
-"""What can be asked, as clients of the OpenAI API look it up."""
+"""Base models and adapters, as clients of the OpenAI API list them."""
 
 from __future__ import annotations
 
@@ -13,6 +13,7 @@ from sienn_ray.api.deps import BackendsDep
 from sienn_ray.api.error_shapes import OPENAI_PREFIX
 from sienn_ray.api.errors import documented
 from sienn_ray.api.job_pages import job_page
+from sienn_ray.api.openai_output import ERRORS
 from sienn_ray.api.openapi import OPENAI_TAG
 from sienn_ray.api.schemas.common import JOB_ID
 from sienn_ray.api.schemas.openai_answers import Model, ModelList
@@ -22,8 +23,6 @@ from sienn_ray.jobs.schema import JobQuery, JobStatus
 
 router = APIRouter(prefix=OPENAI_PREFIX, tags=[OPENAI_TAG])
 
-# Of everything that asks for one model.
-ERRORS = (HTTPStatus.BAD_REQUEST, HTTPStatus.NOT_FOUND, HTTPStatus.SERVICE_UNAVAILABLE)
 _OWNER_OF_ADAPTERS = "sienn_ray"
 
 

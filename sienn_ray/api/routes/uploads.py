@@ -1,4 +1,4 @@
-"""Take dataset files in, or only look at them."""
+"""Upload dataset files, or only validate them."""
 
 from __future__ import annotations
 
@@ -49,7 +49,7 @@ _REFUSALS = (HTTPStatus.BAD_REQUEST, HTTPStatus.REQUEST_ENTITY_TOO_LARGE, HTTPSt
     responses=documented(*_REFUSALS, HTTPStatus.SERVICE_UNAVAILABLE),
 )
 async def upload_dataset(request: Request, backends: BackendsDep, uploads: UploadsDep) -> UploadDatasetResponse:
-    """Take a CSV, JSON (array of objects) or JSONL file, UTF-8, with one of these column sets.
+    """Upload a CSV, JSON (array of objects) or JSONL file, UTF-8, with one of these column sets.
 
     `instruction,response` · `instruction,input,output` · `instruction,input,response` · `prompt,completion` ·
     `question,answer` · `prompt,chosen,rejected` · `messages` · `text`. Every row is checked; the first errors are

@@ -1,0 +1,21 @@
+"""Bodies of requests and responses, by resource.
+
+common: strictness, timestamps, the shape of errors, example ids.
+health: health checks.
+metrics: metrics.
+datasets: datasets, their rows, and validation reports.
+statistics: statistics of datasets.
+finetuning: the start of a fine-tune.
+hyperparameters: hyperparameters as fields of a request.
+jobs: jobs and their status.
+job_history: events and curves.
+sampling: sampling fields of requests.
+messages: messages of a conversation.
+inference: answers from an adapter or base model.
+exports: exports.
+models: base models of the catalog.
+openai_requests: fields that requests of the OpenAI API share.
+openai_answers: parts that answers of the OpenAI API share.
+chat: /v1/chat/completions.
+completions: /v1/completions.
+"""

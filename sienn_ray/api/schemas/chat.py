@@ -10,7 +10,7 @@ from sienn_ray.api.schemas.common import RequestBody, ResponseBody
 from sienn_ray.api.schemas.messages import Messages
 from sienn_ray.api.schemas.openai_answers import CREATED_FIELD, FINISH_REASON, MODEL_FIELD, FinishReason, Usage
 from sienn_ray.api.schemas.openai_requests import MAX_TOKENS, NoList, OpenAiRequest
-from sienn_ray.inference.engine import SamplingParams
+from sienn_ray.inference.engine import ChatMessage, SamplingParams
 
 _DEFAULT_MAX_TOKENS = 1024
 _MAX_TOP_LOGPROBS = 20
@@ -26,7 +26,7 @@ class TextFormat(RequestBody):
 
 
 class ChatCompletionRequest(OpenAiRequest):
-    """A conversation to go on with."""
+    """A conversation to continue."""
 
     messages: Messages = Field(
         description="The conversation so far.", examples=[[{"role": "user", "content": "What is LoRA?"}]]
@@ -47,9 +47,9 @@ class ChatCompletionRequest(OpenAiRequest):
     )
     response_format: TextFormat | None = Field(None, description="Text is all there is.", examples=[None])
     tools: NoList = Field([], description="Not supported.", examples=[[]])
-    tool_choice: Literal["none", "auto"] | None = Field(None, description="Taken, as there are no tools.")
+    tool_choice: Literal["none", "auto"] | None = Field(None, description="Accepted, as there are no tools.")
     functions: NoList = Field([], description="Not supported.", examples=[[]])
-    function_call: Literal["none", "auto"] | None = Field(None, description="Taken, as there are no functions.")
+    function_call: Literal["none", "auto"] | None = Field(None, description="Accepted, as there are no functions.")
 
     @model_validator(mode="after")
     def _has_logprobs_for_the_top_ones(self) -> Self:
@@ -57,11 +57,16 @@ class ChatCompletionRequest(OpenAiRequest):
             raise ValueError("top_logprobs needs logprobs to be true")
         return self
 
+    @property
+    def prompts(self) -> list[tuple[ChatMessage, ...]]:
+        """The conversation, which is the only prompt."""
+        return [tuple(message.chat_message for message in self.messages)]
+
     def sampling_of(self, choice: int) -> SamplingParams:
-        """How one of the answers is sampled, by its number."""
+        """See `OpenAiRequest.sampling_of`."""
         max_tokens = self.max_completion_tokens or self.max_tokens or _DEFAULT_MAX_TOKENS
         num_logprobs = (self.top_logprobs or 0) if self.logprobs else None
-        return self.sampling_params(choice, max_tokens=max_tokens, num_logprobs=num_logprobs)
+        return self._sampling_params(choice, max_tokens=max_tokens, num_logprobs=num_logprobs)
 
 
 class TopLogprob(ResponseBody):
@@ -114,7 +119,7 @@ class ChatCompletion(ResponseBody):
 
 
 class ChatDelta(ResponseBody):
-    """What has come since the chunk before."""
+    """The piece of the message that has come since the chunk before."""
 
     role: Literal["assistant"] = "assistant"
     content: str = ""

@@ -1,4 +1,4 @@
-"""What all bodies share: strictness, timestamps, the shape of errors, example ids."""
+"""Parts that all bodies share: strictness, timestamps, the shape of errors, example ids."""
 
 from __future__ import annotations
 

@@ -28,7 +28,7 @@ Prompts = Annotated[list[Prompt], Field(min_length=1, max_length=MAX_PROMPTS)]
 
 
 class CompletionRequest(OpenAiRequest):
-    """Text to go on with, as it is."""
+    """Text to continue, as it is."""
 
     prompt: Annotated[Prompt | Prompts, BeforeValidator(_no_token_ids)] = Field(
         description=f"The text, or up to {MAX_PROMPTS} of them.", examples=["LoRA is", ["LoRA is", "A GPU is"]]
@@ -51,8 +51,8 @@ class CompletionRequest(OpenAiRequest):
         return [self.prompt] if isinstance(self.prompt, str) else self.prompt
 
     def sampling_of(self, choice: int) -> SamplingParams:
-        """How one of the answers to a prompt is sampled, by its number."""
-        return self.sampling_params(choice, max_tokens=self.max_tokens, num_logprobs=self.logprobs)
+        """See `OpenAiRequest.sampling_of`."""
+        return self._sampling_params(choice, max_tokens=self.max_tokens, num_logprobs=self.logprobs)
 
 
 class CompletionLogprobs(ResponseBody):

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
-from pydantic import Field
+from pydantic import ConfigDict, Field
 
 from sienn_ray.api.schemas.common import DATASET_ID, ResponseBody, Timestamp
 
@@ -65,7 +65,7 @@ class DatasetDetail(DatasetSummary):
 
 
 class UploadDatasetResponse(ResponseBody):
-    """A dataset that was taken."""
+    """A dataset that was uploaded."""
 
     dataset_id: str = Field(description="The dataset's UUID.", examples=[DATASET_ID])
     filename: str = Field(
@@ -88,7 +88,7 @@ class UploadDatasetResponse(ResponseBody):
 
 
 class RowError(ResponseBody):
-    """Something that keeps a file from being taken."""
+    """An error for which a file is refused."""
 
     line: int | None = Field(
         description="1-based line (CSV, JSONL) or row (JSON array); null where it is the whole file's.", examples=[7]
@@ -100,9 +100,9 @@ class RowError(ResponseBody):
 
 
 class ValidationReport(ResponseBody):
-    """What a file holds, and what is wrong with it."""
+    """The content of a file, and its errors."""
 
-    valid: bool = Field(description="Whether an upload of this file would be taken.", examples=[False])
+    valid: bool = Field(description="Whether an upload of this file would be accepted.", examples=[False])
     filename: str = Field(description="The file's name, cleaned as an upload's.", examples=["conversations.csv"])
     size_bytes: int = Field(description="Size of the file.", examples=[102400])
     format: str | None = Field(
@@ -124,8 +124,10 @@ class ValidationReport(ResponseBody):
     )
 
 
-class ChatMessage(ResponseBody):
+class RowMessage(ResponseBody):
     """One turn of a conversation."""
+
+    model_config = ConfigDict(title="ChatMessage")
 
     role: str = Field(description="`system`, `user` or `assistant`.", examples=["user"])
     content: str = Field(description="What was said.", examples=["What is Python?"])
@@ -136,7 +138,7 @@ class DatasetRow(ResponseBody):
 
     row: int = Field(description="0-based number.", examples=[0])
     line: int = Field(description="1-based line (CSV, JSONL) or row (JSON array) in the file.", examples=[2])
-    messages: list[ChatMessage] | None = Field(
+    messages: list[RowMessage] | None = Field(
         description="The conversation.",
         examples=[
             [
@@ -181,7 +183,7 @@ class DatasetRows(ResponseBody):
 
 
 class DeletedDataset(ResponseBody):
-    """A dataset that is gone."""
+    """A dataset that was deleted."""
 
     dataset_id: str = Field(description="The UUID it had.", examples=[DATASET_ID])
     deleted: bool = Field(description="Always true.", examples=[True])

@@ -47,7 +47,7 @@ class MemoryHealth(ComponentHealth):
 
 
 class Components(ResponseBody):
-    """What the detailed check looks at."""
+    """Components that the detailed check looks at."""
 
     database: ComponentHealth = Field(description="The job database.", examples=[{"status": "healthy", "detail": None}])
     disk: DiskHealth = Field(
@@ -61,7 +61,7 @@ class Components(ResponseBody):
 
 
 class DetailedHealthResponse(ResponseBody):
-    """How the components are."""
+    """Health of the components."""
 
     status: HealthStatus = Field(description="The worst of all components.", examples=["healthy"])
     timestamp: Timestamp
@@ -155,7 +155,7 @@ class Services(ResponseBody):
 
 
 class ServicesHealthResponse(ResponseBody):
-    """How the services are."""
+    """Health of the services."""
 
     status: HealthStatus = Field(description="The worst of all services.", examples=["healthy"])
     timestamp: Timestamp

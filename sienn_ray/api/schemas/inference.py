@@ -4,13 +4,13 @@ from __future__ import annotations
 
 from typing import Annotated, Self
 
-from pydantic import Field, model_validator
+from pydantic import ConfigDict, Field, model_validator
 
 from sienn_ray.api.ids import JobId
 from sienn_ray.api.schemas.common import JOB_ID, ErrorResponse, ResponseBody, Timestamp
 from sienn_ray.api.schemas.messages import MAX_TEXT_CHARS, Messages
 from sienn_ray.api.schemas.openai_answers import FinishReason
-from sienn_ray.api.schemas.sampling import Sampling
+from sienn_ray.api.schemas.sampling import SamplingFields
 from sienn_ray.catalog import CATALOG
 from sienn_ray.errors import InvalidInputError
 from sienn_ray.inference.engine import ChatMessage
@@ -22,10 +22,10 @@ _ADAPTER = f"file:///home/me/.sienn/storage/adapters/{JOB_ID}"
 _TOO_MUCH = {"detail": "64 requests wait for it already", "status_code": 503}
 
 
-class TestModelRequest(Sampling):
+class AskRequest(SamplingFields):
     """A prompt for a fine-tuned model."""
 
-    __test__ = False  # not a test class, whatever pytest makes of its name
+    model_config = ConfigDict(title="TestModelRequest")
 
     job_id: JobId = Field(description="Job UUID with completed training.", examples=[JOB_ID])
     prompt: str = Field(
@@ -61,15 +61,15 @@ class _Answer(ResponseBody):
     adapter_cached: bool = Field(description="Whether the adapter was loaded already.", examples=[True])
 
 
-class TestModelResponse(_Answer):
+class AskResponse(_Answer):
     """One answer."""
 
-    __test__ = False
+    model_config = ConfigDict(title="TestModelResponse")
 
     job_id: str = Field(description="The job's UUID.", examples=[JOB_ID])
 
 
-class CompareModelsRequest(Sampling):
+class CompareModelsRequest(SamplingFields):
     """One question for a base model and adapters of it."""
 
     job_ids: Annotated[list[JobId], Field(min_length=1, max_length=MAX_COMPARED)] = Field(
@@ -101,13 +101,13 @@ class CompareModelsRequest(Sampling):
 
 
 class ComparedAnswer(_Answer):
-    """What one of them has answered."""
+    """Answer of one of the compared models."""
 
     job_id: str | None = Field(description="The adapter's job; null is the base model.", examples=[JOB_ID, None])
 
 
 class ComparedFailure(ResponseBody):
-    """Why one of them hasn't."""
+    """Error of one of the compared models."""
 
     job_id: str | None = Field(description="The adapter's job; null is the base model.", examples=[JOB_ID, None])
     model_path: str = Field(description="The adapter that was asked, or the base model's id.", examples=[_ADAPTER])
@@ -115,7 +115,7 @@ class ComparedFailure(ResponseBody):
 
 
 class CompareModelsResponse(ResponseBody):
-    """What all of them have answered."""
+    """Answers of all compared models."""
 
     base_model: str = Field(description="The base model of them all.", examples=[CATALOG[0].id])
     answers: list[ComparedAnswer | ComparedFailure] = Field(

@@ -10,7 +10,7 @@ from sienn_ray.api.schemas.common import JOB_ID, ResponseBody, Timestamp
 
 
 class JobEventBody(ResponseBody):
-    """Something that happened to a job."""
+    """An event of a job."""
 
     seq: int = Field(description="Rises over all jobs, with gaps.", examples=[17])
     kind: str = Field(description="What it is, for programs.", examples=["started"])
@@ -52,7 +52,7 @@ class MetricPointBody(ResponseBody):
     created_at: Timestamp
 
 
-class JobMetrics(ResponseBody):
+class JobCurves(ResponseBody):
     """A job's curves."""
 
     job_id: str = Field(description="The job's UUID.", examples=[JOB_ID])

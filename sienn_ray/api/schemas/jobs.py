@@ -118,7 +118,7 @@ class TrainingStatus(JobSummary):
 
 
 class DeletedJob(ResponseBody):
-    """A job that is gone, with its adapter and checkpoints."""
+    """A job that was deleted, with its adapter and checkpoints."""
 
     job_id: str = Field(description="The id it had.", examples=[JOB_ID])
     deleted: Literal[True] = Field(True, description="Nothing of it is left.", examples=[True])

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Annotated, Any, Literal
 
-from pydantic import BeforeValidator, Field, model_validator
+from pydantic import BeforeValidator, ConfigDict, Field, model_validator
 
 from sienn_ray.api.schemas.common import RequestBody
 from sienn_ray.inference.engine import ChatMessage
@@ -20,7 +20,7 @@ _ECHOED = frozenset({"annotations", "audio", "function_call", "refusal", "tool_c
 class TextPart(RequestBody):
     """A part of a message."""
 
-    type: Literal["text"] = Field(description="Other kinds of parts aren't taken.")
+    type: Literal["text"] = Field(description="Other kinds of parts aren't accepted.")
     text: str = Field(max_length=MAX_TEXT_CHARS, description="The part's text.", examples=["What is LoRA?"])
 
 
@@ -36,8 +36,10 @@ Text = Annotated[str, Field(max_length=MAX_TEXT_CHARS)]
 Parts = Annotated[list[TextPart], Field(min_length=1, max_length=MAX_PARTS)]
 
 
-class Message(RequestBody):
+class MessageBody(RequestBody):
     """One message of a conversation."""
+
+    model_config = ConfigDict(title="Message")
 
     role: Literal["system", "developer", "user", "assistant"] = Field(
         description="Whose it is; `developer` is another word for `system`."
@@ -45,7 +47,7 @@ class Message(RequestBody):
     content: Annotated[Text | Parts, BeforeValidator(_only_text)] = Field(
         description="Its text, as one string or in parts, which are joined by line breaks.", examples=["What is LoRA?"]
     )
-    name: str | None = Field(None, description="Taken and ignored.", examples=[None])
+    name: str | None = Field(None, description="Accepted and ignored.", examples=[None])
 
     @model_validator(mode="before")
     @classmethod
@@ -56,9 +58,9 @@ class Message(RequestBody):
 
     @property
     def chat_message(self) -> ChatMessage:
-        """The same as the engine takes it."""
+        """The message that the engine takes."""
         content = self.content if isinstance(self.content, str) else "\n".join(part.text for part in self.content)
         return ChatMessage("system" if self.role == "developer" else self.role, content)
 
 
-Messages = Annotated[list[Message], Field(min_length=1, max_length=MAX_MESSAGES)]
+Messages = Annotated[list[MessageBody], Field(min_length=1, max_length=MAX_MESSAGES)]

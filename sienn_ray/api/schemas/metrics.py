@@ -75,7 +75,7 @@ class DatasetMetrics(ResponseBody):
 
 
 class ApplicationMetrics(ResponseBody):
-    """What the service has done."""
+    """Numbers about the work of the service."""
 
     jobs: JobMetrics = Field(description="Fine-tunes.", examples=[_JOBS])
     datasets: DatasetMetrics = Field(description="Uploaded files.", examples=[_DATASETS])

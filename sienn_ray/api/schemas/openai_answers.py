@@ -1,4 +1,4 @@
-"""What answers of the OpenAI API have in common, its models, and its errors."""
+"""Parts that answers of the OpenAI API share, its models, and its errors."""
 
 from __future__ import annotations
 
@@ -17,13 +17,13 @@ FINISH_REASON = "Whether the answer came to its end or was stopped at its most t
 
 
 class PromptTokensDetails(ResponseBody):
-    """Which of the prompts' tokens cost less."""
+    """Tokens of the prompts that cost less."""
 
     cached_tokens: int = Field(description="Tokens that were there from an earlier request.", examples=[0])
 
 
 class Usage(ResponseBody):
-    """What was read and written."""
+    """Tokens that were read and written."""
 
     prompt_tokens: int = Field(description="Tokens of the prompts, each counted once.", examples=[31])
     completion_tokens: int = Field(description="Tokens of all answers.", examples=[58])
@@ -32,7 +32,7 @@ class Usage(ResponseBody):
 
 
 class Model(ResponseBody):
-    """What can be asked: a base model, or an adapter."""
+    """A model that can be asked: a base model, or an adapter."""
 
     id: str = Field(description="What `model` takes: a hub id, or a job's id.", examples=[JOB_ID])
     object: Literal["model"] = Field("model", description="The kind of this object.")
@@ -52,7 +52,7 @@ class ModelList(ResponseBody):
 
 
 class OpenAiError(ResponseBody):
-    """What is wrong."""
+    """An error, for people and for programs."""
 
     message: str = Field(
         description="What is wrong, the limit, and the way out.", examples=["The model 'gpt-4' does not exist here"]

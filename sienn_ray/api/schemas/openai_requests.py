@@ -1,16 +1,27 @@
-"""What requests of the OpenAI API have in common, with the sampling fields that vLLM adds to it."""
+"""Fields that requests of the OpenAI API share, with the sampling fields that vLLM adds to it."""
 
 from __future__ import annotations
 
+from abc import abstractmethod
+from collections.abc import Sequence
 from typing import Annotated, Any, ClassVar
 
 from pydantic import BeforeValidator, Field, GetJsonSchemaHandler, model_validator
 from pydantic_core import CoreSchema
 
 from sienn_ray.api.schemas.common import JOB_ID, RequestBody
-from sienn_ray.api.schemas.sampling import MAX_TOP_K, Stop, stops
+from sienn_ray.api.schemas.sampling import (
+    MAX_TOP_K,
+    FrequencyPenalty,
+    MinP,
+    PresencePenalty,
+    RepetitionPenalty,
+    Stops,
+    TopP,
+    stops,
+)
 from sienn_ray.catalog import CATALOG
-from sienn_ray.inference.engine import SamplingParams
+from sienn_ray.inference.engine import ChatMessage, SamplingParams
 
 MAX_CHOICES = 8
 MAX_TOKENS = 100_000
@@ -34,14 +45,14 @@ NoFlag = Annotated[bool, BeforeValidator(_refuse), Field(json_schema_extra={"con
 
 
 class StreamOptions(RequestBody):
-    """What a stream has beside the answer."""
+    """Options of a stream."""
 
     include_usage: bool = Field(False, description="End with a chunk that has the usage.", examples=[True])
-    include_obfuscation: bool = Field(False, description="Taken and ignored.", examples=[False])
+    include_obfuscation: bool = Field(False, description="Accepted and ignored.", examples=[False])
 
 
 class OpenAiRequest(RequestBody):
-    """Base of these requests: null stands for a default, and what would change no answer is taken and ignored."""
+    """Base of these requests: null stands for a default, and what would change no answer is accepted and ignored."""
 
     ignored: ClassVar[frozenset[str]] = frozenset(
         {
@@ -68,25 +79,15 @@ class OpenAiRequest(RequestBody):
     temperature: float = Field(
         1.0, ge=0.0, le=2.0, description="Sampling temperature; 0 takes the likeliest token each time.", examples=[1.0]
     )
-    top_p: float = Field(1.0, gt=0.0, le=1.0, description="Nucleus sampling threshold.", examples=[1.0])
+    top_p: TopP = Field(1.0, examples=[1.0])
     top_k: int = Field(
         0, ge=-1, le=MAX_TOP_K, description="Samples from this many tokens; 0 and -1 are all.", examples=[0]
     )
-    min_p: float = Field(
-        0.0, ge=0.0, le=1.0, description="Leaves out tokens below this share of the likeliest one's.", examples=[0.0]
-    )
-    repetition_penalty: float = Field(
-        1.0, ge=0.5, le=5.0, description="Penalty for repeated tokens; 1.0 is none.", examples=[1.0]
-    )
-    presence_penalty: float = Field(
-        0.0, ge=-2.0, le=2.0, description="Taken from the logits of tokens that were generated.", examples=[0.0]
-    )
-    frequency_penalty: float = Field(
-        0.0, ge=-2.0, le=2.0, description="The same for each time that they were generated.", examples=[0.0]
-    )
-    stop: Stop | None = Field(
-        None, description="Up to four strings that end the answer, which they don't belong to.", examples=[["\n\n"]]
-    )
+    min_p: MinP = Field(0.0, examples=[0.0])
+    repetition_penalty: RepetitionPenalty = Field(1.0, examples=[1.0])
+    presence_penalty: PresencePenalty = Field(0.0, examples=[0.0])
+    frequency_penalty: FrequencyPenalty = Field(0.0, examples=[0.0])
+    stop: Stops = Field(None, examples=[["\n\n"]])
     seed: int | None = Field(
         None,
         ge=-_SEED_LIMIT,
@@ -109,18 +110,27 @@ class OpenAiRequest(RequestBody):
 
     @classmethod
     def __get_pydantic_json_schema__(cls, core_schema: CoreSchema, handler: GetJsonSchemaHandler) -> dict[str, Any]:
-        """What the schema of the fields alone doesn't say: what may be null, and what is ignored."""
+        """Add what the schema of the fields alone doesn't say: which may be null, and which are ignored."""
         reference = handler(core_schema)
         schema = handler.resolve_ref_schema(reference)
         properties = schema["properties"]
         for name in properties.keys() - set(schema["required"]):
             properties[name] = _or_null(properties[name])
-        ignored = {"description": "Taken and ignored.", "examples": [None]}
+        ignored = {"description": "Accepted and ignored.", "examples": [None]}
         properties.update({name: dict(ignored) for name in sorted(cls.ignored)})
         return reference
 
-    def sampling_params(self, choice: int, *, max_tokens: int, num_logprobs: int | None) -> SamplingParams:
-        """How one of the answers to a prompt is sampled.
+    @property
+    @abstractmethod
+    def prompts(self) -> Sequence[tuple[ChatMessage, ...] | str]:
+        """The conversations or texts to continue."""
+
+    @abstractmethod
+    def sampling_of(self, choice: int) -> SamplingParams:
+        """Return the sampling parameters of one of the answers to a prompt, by its number."""
+
+    def _sampling_params(self, choice: int, *, max_tokens: int, num_logprobs: int | None) -> SamplingParams:
+        """Return the sampling parameters of one of the answers to a prompt.
 
         Args:
             choice: Its number, from 0 to `n` - 1.

@@ -1,4 +1,4 @@
-"""How a model is to answer, as requests of this API say it."""
+"""Sampling fields of requests."""
 
 from __future__ import annotations
 
@@ -16,6 +16,18 @@ MAX_TOP_K = 1_000_000
 StopString = Annotated[str, StringConstraints(min_length=1, max_length=500)]
 Stop = StopString | Annotated[list[StopString], Field(max_length=MAX_STOPS)]
 
+# Fields that requests of both APIs have, with limits and descriptions; defaults and examples are each one's own.
+TopP = Annotated[float, Field(gt=0.0, le=1.0, description="Nucleus sampling threshold.")]
+MinP = Annotated[float, Field(ge=0.0, le=1.0, description="Leaves out tokens below this share of the likeliest one's.")]
+RepetitionPenalty = Annotated[float, Field(ge=0.5, le=5.0, description="Penalty for repeated tokens; 1.0 is none.")]
+PresencePenalty = Annotated[
+    float, Field(ge=-2.0, le=2.0, description="Taken from the logits of tokens that were generated.")
+]
+FrequencyPenalty = Annotated[
+    float, Field(ge=-2.0, le=2.0, description="The same for each time that they were generated.")
+]
+Stops = Annotated[Stop | None, Field(description="Up to four strings that end the answer, which they don't belong to.")]
+
 
 def stops(value: Stop | None) -> tuple[str, ...]:
     """The stop strings of a field that takes one or several."""
@@ -24,15 +36,13 @@ def stops(value: Stop | None) -> tuple[str, ...]:
     return (value,) if isinstance(value, str) else tuple(value)
 
 
-class Sampling(RequestBody):
-    """How the next token is chosen."""
+class SamplingFields(RequestBody):
+    """Fields that decide how the next token is chosen."""
 
     max_new_tokens: int = Field(200, ge=10, le=2000, description="Tokens to generate at the most.", examples=[200])
     temperature: float = Field(0.7, ge=0.1, le=2.0, description="Sampling temperature.", examples=[0.7])
-    top_p: float = Field(0.95, gt=0.0, le=1.0, description="Nucleus sampling threshold.", examples=[0.95])
-    repetition_penalty: float = Field(
-        1.2, ge=0.5, le=5.0, description="Penalty for repeated tokens; 1.0 is none.", examples=[1.2]
-    )
+    top_p: TopP = Field(0.95, examples=[0.95])
+    repetition_penalty: RepetitionPenalty = Field(1.2, examples=[1.2])
     do_sample: bool = Field(True, description="Sample, or take the likeliest token each time.", examples=[True])
     # The largest integer that every JSON parser holds exactly.
     seed: int | None = Field(
@@ -41,21 +51,13 @@ class Sampling(RequestBody):
     top_k: int = Field(
         0, ge=0, le=MAX_TOP_K, description="Samples from this many of the likeliest tokens; 0 is all.", examples=[0, 40]
     )
-    min_p: float = Field(
-        0.0, ge=0.0, le=1.0, description="Leaves out tokens below this share of the likeliest one's.", examples=[0.05]
-    )
-    presence_penalty: float = Field(
-        0.0, ge=-2.0, le=2.0, description="Taken from the logits of tokens that were generated.", examples=[0.0]
-    )
-    frequency_penalty: float = Field(
-        0.0, ge=-2.0, le=2.0, description="The same for each time that they were generated.", examples=[0.0]
-    )
-    stop: Stop | None = Field(
-        None, description="Up to four strings that end the answer, which they don't belong to.", examples=[["\n\n"]]
-    )
+    min_p: MinP = Field(0.0, examples=[0.05])
+    presence_penalty: PresencePenalty = Field(0.0, examples=[0.0])
+    frequency_penalty: FrequencyPenalty = Field(0.0, examples=[0.0])
+    stop: Stops = Field(None, examples=[["\n\n"]])
 
     @property
     def sampling_params(self) -> SamplingParams:
-        """The same as the engine takes it."""
-        fields = {name: getattr(self, name) for name in Sampling.model_fields if name != "stop"}
+        """The sampling parameters that the engine takes."""
+        fields = {name: getattr(self, name) for name in SamplingFields.model_fields if name != "stop"}
         return SamplingParams(**fields, stop=stops(self.stop))

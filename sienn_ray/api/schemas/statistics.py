@@ -11,7 +11,7 @@ _EXAMPLE = {"total": 84321, "mean": 63.93, "min": 12, "p50": 58, "p95": 131, "ma
 
 
 class Spread(ResponseBody):
-    """How a number is spread over the rows."""
+    """Distribution of a number over the rows."""
 
     total: int = Field(description="Over all rows.", examples=[84321])
     mean: float = Field(description="Per row, to two decimals.", examples=[63.93])
@@ -22,7 +22,7 @@ class Spread(ResponseBody):
 
 
 class TokenCounts(Spread):
-    """How the tokens of rows are spread, before rows are cut to `max_length`; of two answers, the longer one counts."""
+    """Distribution of tokens, before rows are cut to `max_length`; of two answers, the longer one counts."""
 
     prompt: Spread = Field(description="Tokens that the model reads.", examples=[_EXAMPLE])
     completion: Spread = Field(description="Tokens that the model has to produce.", examples=[_EXAMPLE])

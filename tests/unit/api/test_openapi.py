@@ -7,12 +7,15 @@ import difflib
 import json
 import re
 from collections.abc import Callable, Iterator
+from http import HTTPStatus
 from typing import Any
 
 import pytest
 from fastapi import FastAPI
+from pydantic import BaseModel, ConfigDict
 from starlette.testclient import TestClient
 
+from sienn_ray.api.errors import documented
 from sienn_ray.api.openapi import OPENAI_TAG, operations_of
 from sienn_ray.api.schemas.common import DATASET_ID, JOB_ID
 from sienn_ray.errors import CapacityError
@@ -42,6 +45,7 @@ def test_document_is_the_committed_one(openapi: Json) -> None:
         f"docs/{PAGE.name} is not what the application says; if the change is meant, run `{COMMAND}`.",
         f"Breaks clients: {found.breaking or 'nothing'}",
         f"Adds: {found.additions or 'nothing'}",
+        f"Renames: {found.renames or 'nothing'}",
         *lines,
     ]
     pytest.fail("\n".join(report), pytrace=False)
@@ -137,6 +141,12 @@ def test_errors_have_the_schema_of_their_part_and_an_example(openapi: Json) -> N
                 assert set(content["example"]["error"]) == {"message", "type", "param", "code"}
             else:
                 assert content["example"]["status_code"] == int(status)
+
+
+def test_meaning_of_an_error_is_more_than_the_name_of_its_status(openapi: Json) -> None:
+    for operation in operations_of(openapi):
+        for status, response in operation["responses"].items():
+            assert response["description"] != HTTPStatus(int(status)).phrase, (operation["operationId"], status)
 
 
 def test_operation_with_a_json_body_can_be_refused_for_it(openapi: Json) -> None:
@@ -269,6 +279,46 @@ def test_new_required_field_breaks_clients(openapi: Json) -> None:
     earlier = copy.deepcopy(openapi)
     _set(f"{_SCHEMAS}StartFinetuningRequest|properties|dataset_id", None)(earlier)
     assert "POST /api/start-finetuning: application/json .dataset_id is new" in changes(earlier, openapi).breaking
+
+
+def test_schema_with_another_name_breaks_nobody_and_is_named(openapi: Json) -> None:
+    name, other = '"JobCurves"', '"JobMetricsCurves"'
+    reference = "#/components/schemas/"
+    text = json.dumps(openapi).replace(f"{reference}JobCurves", f"{reference}JobMetricsCurves")
+    found = changes(openapi, json.loads(text.replace(name, other)))
+    assert (found.breaking, found.additions) == ([], [])
+    assert found.renames == ["the schema JobCurves is JobMetricsCurves now"]
+
+
+def test_names_of_schemas_say_nothing_of_modules(openapi: Json) -> None:
+    assert [name for name in openapi["components"]["schemas"] if not re.fullmatch(r"[A-Z][A-Za-z]+", name)] == []
+
+
+class Twin(BaseModel):
+    """A class whose schema has the title of another one."""
+
+    model_config = ConfigDict(title="JobCurves")
+
+
+def test_schemas_with_one_title_are_named(app: FastAPI) -> None:
+    @app.get("/api/twin", tags=["Models"], summary="A twin")
+    def twin() -> Twin:
+        return Twin()
+
+    with pytest.raises(ValueError, match="JobCurves, Twin"):
+        app.openapi()
+
+
+def test_any_status_can_be_documented(app: FastAPI) -> None:
+    responses = documented(HTTPStatus.UNAUTHORIZED)
+
+    @app.get("/api/secret", tags=["Models"], summary="A secret", responses=responses)
+    def secret() -> str:
+        return "secret"
+
+    error = app.openapi()["paths"]["/api/secret"]["get"]["responses"]["401"]
+    assert error["description"] == "Unauthorized"
+    assert error["content"]["application/json"]["example"] == {"detail": "Unauthorized", "status_code": 401}
 
 
 def test_words_alone_break_nobody(openapi: Json) -> None:

@@ -6,7 +6,7 @@ from collections.abc import AsyncGenerator
 import pytest
 from starlette.requests import ClientDisconnect, Request
 
-from sienn_ray.api.streams import Begun, gathered, merged, unless_gone
+from sienn_ray.api.streams import StartedStream, gathered, merged, unless_gone
 
 
 class Source:
@@ -102,7 +102,7 @@ def test_begun_gives_its_first_item_first_and_can_be_closed_before_it() -> None:
 
     async def run() -> list[str]:
         stream = source.stream()
-        begun = Begun(await anext(stream), stream)
+        begun = StartedStream(await anext(stream), stream)
         found = [await anext(begun), await anext(begun)]
         await begun.aclose()
         return found

@@ -8,7 +8,7 @@ from typing import Any
 
 import pytest
 
-from sienn_ray.datasets.faults import MAX_MESSAGE_CHARS, MAX_ROW_FAULTS, Fault
+from sienn_ray.datasets.faults import MAX_MESSAGE_CHARS, MAX_ROW_FAULTS, RowFault
 from sienn_ray.datasets.ingest import MAX_BAD_ROWS, Inspection, ingest, inspect
 from sienn_ray.datasets.schema import DatasetFormat
 from sienn_ray.errors import InvalidDatasetError
@@ -146,7 +146,7 @@ def test_what_ends_the_reading_is_the_last_fault(
 @pytest.mark.parametrize(("filename", "content"), [("d.csv", "text\n\n"), ("d.json", "[]"), ("d.jsonl", "\n")])
 def test_file_without_rows_was_read_to_its_end(filename: str, content: str) -> None:
     inspection = look(content, filename)
-    assert inspection.faults == (Fault(None, "the file has no rows; at least one is needed"),)
+    assert inspection.faults == (RowFault(None, "the file has no rows; at least one is needed"),)
     assert inspection.is_complete
 
 
@@ -159,7 +159,7 @@ def test_only_the_first_faults_are_kept_and_all_are_counted() -> None:
 def test_reading_ends_after_very_many_bad_rows() -> None:
     inspection = look("text\n" + ",\n" * (MAX_BAD_ROWS + 1_000), "d.csv")
     assert (inspection.num_bad_rows, inspection.is_complete) == (MAX_BAD_ROWS, False)
-    assert inspection.faults[-1] == Fault(None, "the reading ended after 100,000 bad rows")
+    assert inspection.faults[-1] == RowFault(None, "the reading ended after 100,000 bad rows")
 
 
 def test_end_comes_behind_the_rows_that_are_kept() -> None:
