@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import re
+import subprocess
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -116,3 +117,32 @@ def test_table_of_routes_is_the_api() -> None:
         for method, path in re.findall(r"`(GET|POST|PUT|PATCH|DELETE) (/[^`?]*)`", row)
     }
     assert named == routes
+
+
+def made(*arguments: str) -> str:
+    """Return what `make` prints."""
+    run = subprocess.run(["make", *arguments], cwd=ROOT, capture_output=True, text=True, check=True)
+    return run.stdout
+
+
+def test_every_target_is_in_the_help_and_in_the_table() -> None:
+    helped = dict(re.findall(r"^make (\w+) +(.+)$", made("help"), re.MULTILINE))
+    table = dict(re.findall(r"^\| `make (\w+)` \| (.+) \|$", (ROOT / "CONTRIBUTING.md").read_text(), re.MULTILINE))
+    phony = re.search(r"^\.PHONY: (.+)$", (ROOT / "Makefile").read_text(), re.MULTILINE)
+    assert phony
+    assert list(helped) == phony[1].split()
+    assert helped == table
+
+
+def test_make_docs_writes_every_page_that_is_made() -> None:
+    named = (
+        re.search(r'^COMMAND = "(python .+)"$', path.read_text(), re.MULTILINE) for path in ROOT.glob("tests/**/*.py")
+    )
+    commands = {found[1] for found in named if found}
+    assert commands
+    assert {line.partition("bin/")[2] for line in made("--dry-run", "docs").splitlines()} >= commands
+
+
+def test_readme_names_the_command_that_runs_all_tests() -> None:
+    assert "make test" in re.findall(r"^(make \w+)$", (ROOT / "README.md").read_text(), re.MULTILINE)
+    assert "make test" in (ROOT / ".ci" / "run").read_text().splitlines()
