@@ -73,6 +73,7 @@ def test_a_decision_is_accepted_or_names_the_later_one_that_names_it(decision: D
         f"{decision.file}: {decision.status!r} is neither '{ACCEPTED}' nor 'superseded by [NNNN](NNNN-title.md)'"
     )
     assert later["number"] > decision.number
+    assert (DECISIONS / later["file"]).exists(), f"{decision.file} is superseded by {later['file']}, which isn't there"
     assert f"]({decision.file})" in (DECISIONS / later["file"]).read_text()
 
 
