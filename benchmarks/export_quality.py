@@ -51,7 +51,7 @@ from tests.tiny_model import add_to_hub_cache
 SMOLLM2 = "HuggingFaceTB/SmolLM2-135M-Instruct"
 NEW_TOKENS = 32
 PIECE_TOKENS, NUM_PIECES = 800, 4
-TEXT = REPOSITORY / "docs" / "decisions.md"
+DECISIONS = REPOSITORY / "docs" / "decisions"
 ROWS = REPOSITORY / "examples" / "kestrel-ferry.jsonl"
 OTHER_PROMPTS = (
     "What is machine learning?",
@@ -112,7 +112,8 @@ def smollm2(folder: Path, adapter: Path) -> Subject:
     shutil.copytree(adapter, folder / "adapter", ignore=shutil.ignore_patterns(MANIFEST_NAME))
     rows = [json.loads(line)["instruction"] for line in ROWS.read_text().splitlines()]
     prompts = [*rows[: NUM_PROMPTS - len(OTHER_PROMPTS)], *OTHER_PROMPTS]
-    return ready(Subject("benchmarks/SmolLM2", folder / "base", folder / "adapter", prompts, TEXT.read_text()))
+    text = "\n".join(page.read_text() for page in sorted(DECISIONS.glob("0*.md")))
+    return ready(Subject("benchmarks/SmolLM2", folder / "base", folder / "adapter", prompts, text))
 
 
 def ready(subject: Subject) -> Subject:

@@ -1,7 +1,7 @@
 """Choose by measuring how each shape of linear layer is computed, once per machine.
 
 No rule holds for all CPUs: packed by MKL, a decoding step of 16 rows is the fastest on an Intel Xeon and takes twice as
-long as packed by oneDNN on an AMD EPYC (docs/decisions.md). So an engine tries the ways there are at its start, on
+long as packed by oneDNN on an AMD EPYC (docs/decisions/0035). So an engine tries the ways there are at its start, on
 weights that are as cold as in a step, and keeps what came out in a file: later engines start at once, and compute as
 this one does.
 """
