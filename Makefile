@@ -9,7 +9,7 @@ INSTALLED := $(VENV)/.installed
 # for each other.
 SIDE_BY_SIDE := OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n logical --dist loadfile
 
-.PHONY: install demo serve test unit check format bench clean
+.PHONY: install demo serve test unit postgres check format bench clean
 
 install: $(INSTALLED)
 
@@ -26,13 +26,25 @@ demo: install
 serve: install
 	@exec $(BIN)/python -m deployments.local
 
-test: check
+test: check postgres
 	$(SIDE_BY_SIDE) -m 'not integration and not alone'
 	$(BIN)/python -m pytest -m 'integration or alone'
 
-unit: install
+unit: install postgres
 	$(SIDE_BY_SIDE) -m 'not integration and not alone'
 	$(BIN)/python -m pytest -m alone
+
+# The server that the tests start for themselves; SIENN_TEST_POSTGRES_URL names another one.
+postgres:
+	@if [ -z "$$SIENN_TEST_POSTGRES_URL" ] && ! ls /usr/lib/postgresql/*/bin/initdb >/dev/null 2>&1 \
+	    && ! command -v initdb >/dev/null; then \
+	  if [ "$$(id -u)" != 0 ] || ! command -v apt-get >/dev/null; then \
+	    echo "The tests need PostgreSQL's server (initdb, postgres), and only root with apt-get can install it here:" >&2; \
+	    echo "install your system's package, or set SIENN_TEST_POSTGRES_URL to a server that may make databases." >&2; \
+	    exit 1; \
+	  fi; \
+	  apt-get update -qq && DEBIAN_FRONTEND=noninteractive apt-get install -qq --no-install-recommends postgresql >/dev/null; \
+	fi
 
 check: install
 	$(BIN)/ruff check .
