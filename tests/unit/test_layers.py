@@ -53,10 +53,12 @@ def unit_of(parts: tuple[str, ...]) -> str | None:
 def imported(source: str, package: tuple[str, ...]) -> Iterator[tuple[int, str]]:
     """Line and unit of every import of this project, those in functions and under TYPE_CHECKING included."""
     for node in ast.walk(ast.parse(source)):
-        names: list[tuple[str, ...]] = []
+        if not isinstance(node, ast.Import | ast.ImportFrom):
+            continue
+        names: list[tuple[str, ...]]
         if isinstance(node, ast.Import):
             names = [tuple(alias.name.split(".")) for alias in node.names]
-        elif isinstance(node, ast.ImportFrom):
+        else:
             above = package[: len(package) + 1 - node.level] if node.level else ()
             base = (*above, *(node.module.split(".") if node.module else ()))
             # `from sienn_ray import catalog` names a module, `from sienn_ray import __version__` doesn't.
