@@ -5,11 +5,14 @@ VENV ?= .venv
 CONSTRAINTS ?= -c constraints.txt
 BIN := $(VENV)/bin
 INSTALLED := $(VENV)/.installed
+PYTEST := $(BIN)/python -m pytest
 # Side by side, and with one computing thread each: the models are small, and threads of several processes would only wait
 # for each other.
-SIDE_BY_SIDE := OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n logical --dist loadfile
+UNIT := OMP_NUM_THREADS=1 $(PYTEST) -n logical --dist loadfile -m 'not integration and not alone'
+# Two clusters at a time: much of what happens on one is waiting for a process to start.
+INTEGRATION := $(PYTEST) -n 2 --dist loadgroup -m integration
 
-.PHONY: install demo serve test unit postgres check format bench clean
+.PHONY: install demo serve test unit integration postgres check format bench clean
 
 install: $(INSTALLED)
 
@@ -27,12 +30,16 @@ serve: install
 	@exec $(BIN)/python -m deployments.local
 
 test: check postgres
-	$(SIDE_BY_SIDE) -m 'not integration and not alone'
-	$(BIN)/python -m pytest -m 'integration or alone'
+	$(UNIT)
+	$(PYTEST) -m alone
+	$(INTEGRATION)
 
 unit: install postgres
-	$(SIDE_BY_SIDE) -m 'not integration and not alone'
-	$(BIN)/python -m pytest -m alone
+	$(UNIT)
+	$(PYTEST) -m alone
+
+integration: install postgres
+	$(INTEGRATION)
 
 # The server that the tests start for themselves; SIENN_TEST_POSTGRES_URL names another one.
 postgres:

@@ -5,12 +5,19 @@ from __future__ import annotations
 import os
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 import pytest
 from filelock import FileLock
 
+from tests.by_folder import ByFolder
 from tests.postgres import PostgresServer, postgres_server
 from tests.tiny_model import save_tiny_model
+
+
+def pytest_xdist_make_scheduler(config: pytest.Config, log: Any) -> ByFolder | None:
+    """Who `--dist loadgroup` has share the tests of a run; other ways of pytest-xdist are its own."""
+    return ByFolder(config, log) if config.getvalue("dist") == "loadgroup" else None
 
 
 @pytest.fixture(scope="session")
