@@ -12,7 +12,7 @@ UNIT := OMP_NUM_THREADS=1 $(PYTEST) -n logical --dist loadfile -m 'not integrati
 # Two clusters at a time: much of what happens on one is waiting for a process to start.
 INTEGRATION := $(PYTEST) -n 2 --dist loadgroup -m integration
 
-.PHONY: install demo serve test unit integration postgres check format bench clean
+.PHONY: install demo serve test unit integration coverage postgres check format bench clean
 
 install: $(INSTALLED)
 
@@ -40,6 +40,10 @@ unit: install postgres
 
 integration: install postgres
 	$(INTEGRATION)
+
+coverage: install postgres
+	$(UNIT) --cov --cov-report=
+	@echo "$$($(BIN)/coverage report --format=total)% of the lines run in the tests without a cluster; \`coverage report -m\` says which don't"
 
 # The server that the tests start for themselves; SIENN_TEST_POSTGRES_URL names another one.
 postgres:
