@@ -5,16 +5,19 @@ VENV ?= .venv
 CONSTRAINTS ?= -c constraints.txt
 BIN := $(VENV)/bin
 INSTALLED := $(VENV)/.installed
+PYTEST := $(BIN)/python -m pytest
 # Side by side, and with one computing thread each: the models are small, and threads of several processes would only wait
 # for each other.
-SIDE_BY_SIDE := OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n logical --dist loadfile
+UNIT := OMP_NUM_THREADS=1 $(PYTEST) -n logical --dist loadfile -m 'not integration and not alone'
+# Two clusters at a time: much of what happens on one is waiting for a process to start.
+INTEGRATION := $(PYTEST) -n 2 --dist loadgroup -m integration
 
 .DEFAULT_GOAL := help
-.PHONY: help install demo serve test unit check format docs bench clean
+.PHONY: help install demo serve test unit integration coverage postgres check format docs bench clean
 
 # The words behind `##` are what `make help` prints, and what the table of CONTRIBUTING.md says.
 help: ## lists these targets
-	@awk -F ': .*## ' '/^[a-z-]+: .*## / {printf "make %-8s %s\n", $$1, $$2}' $(firstword $(MAKEFILE_LIST))
+	@awk -F ': .*## ' '/^[a-z-]+: .*## / {printf "make %-12s %s\n", $$1, $$2}' $(firstword $(MAKEFILE_LIST))
 
 install: $(INSTALLED) ## installs everything into `.venv`
 
@@ -31,13 +34,33 @@ demo: install ## fine-tunes a small base model on the example data and asks it q
 serve: install ## starts the API on a local Ray cluster
 	@exec $(BIN)/python -m deployments.local
 
-test: check ## all tests: those without a cluster, several side by side, then those on a local Ray cluster
-	$(SIDE_BY_SIDE) -m 'not integration and not alone'
-	$(BIN)/python -m pytest -m 'integration or alone'
+test: check postgres ## all tests: those without a cluster, several side by side, then those on a local Ray cluster
+	$(UNIT)
+	$(PYTEST) -m alone
+	$(INTEGRATION)
 
-unit: install ## the tests without a cluster; `pytest tests/unit/jobs` runs a part of them
-	$(SIDE_BY_SIDE) -m 'not integration and not alone'
-	$(BIN)/python -m pytest -m alone
+unit: install postgres ## the tests without a cluster; `pytest tests/unit/jobs` runs a part of them
+	$(UNIT)
+	$(PYTEST) -m alone
+
+integration: install postgres ## the tests on a local Ray cluster
+	$(INTEGRATION)
+
+coverage: install postgres ## the share of the lines that the tests without a cluster run
+	$(UNIT) --cov --cov-report=
+	@echo "$$($(BIN)/coverage report --format=total)% of the lines run in the tests without a cluster; \`coverage report -m\` says which don't"
+
+# The server that the tests start for themselves; SIENN_TEST_POSTGRES_URL names another one.
+postgres: ## installs PostgreSQL's server for the tests, on Debian and Ubuntu as root
+	@if [ -z "$$SIENN_TEST_POSTGRES_URL" ] && ! ls /usr/lib/postgresql/*/bin/initdb >/dev/null 2>&1 \
+	    && ! command -v initdb >/dev/null; then \
+	  if [ "$$(id -u)" != 0 ] || ! command -v apt-get >/dev/null; then \
+	    echo "The tests need PostgreSQL's server (initdb, postgres), and only root with apt-get can install it here:" >&2; \
+	    echo "install your system's package, or set SIENN_TEST_POSTGRES_URL to a server that may make databases." >&2; \
+	    exit 1; \
+	  fi; \
+	  apt-get update -qq && DEBIAN_FRONTEND=noninteractive apt-get install -qq --no-install-recommends postgresql >/dev/null; \
+	fi
 
 check: install ## formatting, lint and types; fast, run it before each commit
 	$(BIN)/ruff check .

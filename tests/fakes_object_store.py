@@ -11,7 +11,7 @@ from fsspec.implementations.memory import MemoryFile, MemoryFileSystem
 from fsspec.spec import AbstractBufferedFile
 
 
-class FakeObjectStore(MemoryFileSystem):
+class FakeObjectStore(MemoryFileSystem):  # type: ignore[misc]  # fsspec has no types
     """Reads like fsspec's memory, which however shows a file as soon as it is opened."""
 
     protocol = "fake-objects"
@@ -38,7 +38,7 @@ class FakeObjectStore(MemoryFileSystem):
         return io.BytesIO(super()._open(path, mode, **options).getvalue())  # every reader has a position of its own
 
 
-class _Upload(AbstractBufferedFile):
+class _Upload(AbstractBufferedFile):  # type: ignore[misc]
     """A multipart upload, as s3fs and gcsfs do it."""
 
     def _initiate_upload(self) -> None:
@@ -52,7 +52,7 @@ class _Upload(AbstractBufferedFile):
 
     def discard(self) -> None:
         self._parts = []
-        self.buffer = None
+        self.buffer: Any = None
 
 
 def fake_object_store_url() -> str:

@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-import xllamacpp
+import xllamacpp  # type: ignore[import-untyped]
 
 _CONTEXT_TOKENS = 1024
 

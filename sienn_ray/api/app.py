@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import functools
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 
-from fastapi import FastAPI
+from fastapi import APIRouter, FastAPI
 from starlette.middleware import Middleware
+from starlette.routing import BaseRoute
 
 from sienn_ray import __version__
 from sienn_ray.api.body_limits import BodyLimits
@@ -93,9 +95,17 @@ def create_app(backends: Backends, *, numbered_by_server: bool = False) -> FastA
     )
     add_error_handlers(app)
     add_docs(app)
-    for module in _ROUTES:
-        app.include_router(module.router)
+    app.router.routes.extend(_routes())
     return app
+
+
+@functools.cache
+def _routes() -> list[BaseRoute]:
+    """All routes, which know nothing of an application, and take far longer to make than one."""
+    router = APIRouter()
+    for module in _ROUTES:
+        router.include_router(module.router, generate_unique_id_function=operation_id)
+    return router.routes
 
 
 @asynccontextmanager

@@ -42,12 +42,13 @@ def before_load_schema(context: schemathesis.HookContext, raw_schema: dict[str, 
 
 
 @schemathesis.hook
-def before_call(context: schemathesis.HookContext, case: schemathesis.Case, kwargs: dict[str, Any]) -> None:
+def before_call(context: schemathesis.HookContext, case: schemathesis.Case[Any], kwargs: dict[str, Any]) -> None:
     """No schema says that `min_workers` is at most `num_workers`; two that are fine each change places if need be."""
     body = case.body
     if not isinstance(body, dict):
         return
-    fewest, most = body.get("min_workers"), body.get("num_workers")
+    fewest: Any = body.get("min_workers")
+    most: Any = body.get("num_workers")
     # 3.0 is an integer in JSON, and true is none.
     if {type(fewest), type(most)} <= {int, float} and 1 <= most < fewest <= _MAX_WORKERS:
         body["min_workers"], body["num_workers"] = most, fewest

@@ -77,8 +77,8 @@ class Walk:
         for method, path in _OPERATIONS:
             if not path.endswith(("/pause", "/resume")):  # at once, before the run has ended by itself
                 time.sleep(_PAUSE_S)
-            bodies = _BODIES.get(path, lambda _: [{}])(job_id)
-            answers = [self._call(method, path, job_id=job_id, **({"json": body} if body else {})) for body in bodies]
+            bodies = _BODIES[path](job_id) if path in _BODIES else [{}]
+            answers = [self._call(method, path, job_id=job_id, json=body or None) for body in bodies]
             if all(answer.is_success for answer in answers):
                 done.add((method, path))
             if path == "/api/download-model/{job_id}" and answers[0].is_success:

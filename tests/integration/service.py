@@ -42,7 +42,8 @@ def free_port() -> int:
 
 def environment(home: Path, hub_home: Path) -> dict[str, str]:
     """Variables for programs of one service; the hub's cache is the tests' own, so nothing is fetched."""
-    inherited = {name: value for name, value in os.environ.items() if not name.startswith(("SIENN_", "RAY_"))}
+    inherited = {name: value for name, value in os.environ.items() if not name.startswith(("SIENN_", "RAY_", "OMP_"))}
+    inherited.pop("PYTHONDONTWRITEBYTECODE", None)  # or every process would compile the project anew
     return {
         **inherited,
         "SIENN_HOME": str(home),
@@ -79,6 +80,12 @@ class Service:
     process: subprocess.Popen[str]
     environment: dict[str, str]
     log_path: Path
+    _joined: JoinedProcess | None = None
+
+    @property
+    def storage(self) -> Path:
+        """Folder of its artifacts, where they are local files."""
+        return Path(self.environment["SIENN_HOME"]) / "storage"
 
     def get(self, path: str) -> Any:
         response = httpx2.get(self.url + path, timeout=30.0)
@@ -112,7 +119,7 @@ class Service:
                 return None
             if reached(job):
                 return job
-            assert job["status"] != "failed", f"{job['message']}\n{self.driver_logs_of(job_id)[-5000:]}"
+            assert job["status"] != "failed", f"{job['message']}\n{self.log_of(job_id)[-5000:]}"
             return None
 
         return wait_for(look, what, JOB_TIMEOUT_S)
@@ -124,19 +131,36 @@ class Service:
         body = {"job_id": job_id, "prompt": prompt, "max_new_tokens": 10, "do_sample": False, **options}
         return self.post("/api/test-model", json=body)
 
+    def wait_for_failure(self, job_id: str) -> Any:
+        def look() -> Any:
+            job = self.status(job_id)
+            assert job["status"] != "completed", job
+            return job if job["status"] == "failed" else None
+
+        return wait_for(look, f"failure of job {job_id}", JOB_TIMEOUT_S)
+
+    def events(self, job_id: str) -> list[Any]:
+        return list(self.get(f"/api/jobs/{job_id}/events?limit=1000")["events"])
+
+    def log_of(self, job_id: str) -> str:
+        """What the training program of a job's latest attempt printed."""
+        return httpx2.get(f"{self.url}/api/jobs/{job_id}/logs?tail=100000", timeout=60.0).raise_for_status().text
+
     def on_ray(self, code: str) -> str:
-        """Run a few lines in a process that has joined the cluster."""
-        joined = f"import ray\nray.init({self.ray_address!r}, namespace='sienn', log_to_driver=False)\n{code}"
-        result = subprocess.run(
-            [sys.executable, "-c", joined],
-            env=self.environment,
-            capture_output=True,
-            text=True,
-            timeout=120,
-            check=False,
-        )
-        assert result.returncode == 0, result.stderr
-        return result.stdout
+        """Run a few lines in a process that has joined the cluster, the same one each time; gives what they print."""
+        if self._joined is None:
+            self._joined = JoinedProcess(self.ray_address, self.environment)
+        return self._joined.run(code)
+
+    def on_ray_anew(self, code: str) -> str:
+        """The same in a process, and so a Ray job, of its own."""
+        with contextlib.closing(JoinedProcess(self.ray_address, self.environment)) as joined:
+            return joined.run(code)
+
+    def leave_ray(self) -> None:
+        """End the process that has joined the cluster."""
+        if self._joined is not None:
+            self._joined.close()
 
     def processes(self, title: str) -> list[psutil.Process]:
         """Processes of this service's cluster whose command line begins so."""
@@ -147,13 +171,58 @@ class Service:
                     found.append(process)
         return found
 
-    def driver_logs_of(self, job_id: str) -> str:
-        """What the training program of a job's latest attempt printed."""
-        submission_id = self.status(job_id)["meta"]["ray_submission_id"]
-        return self.on_ray(
-            "from ray.job_submission import JobSubmissionClient\n"
-            f"print(JobSubmissionClient(ray.get_runtime_context().gcs_address).get_job_logs({submission_id!r}))"
+
+class JoinedProcess:
+    """A Python that has joined a cluster, and runs what it is given.
+
+    Args:
+        ray_address: The cluster's.
+        environment: Variables of the cluster's programs.
+    """
+
+    _PROGRAM = """
+import contextlib, io, json, sys, traceback
+import ray
+answers, sys.stdout = sys.stdout, sys.stderr
+ray.init(sys.argv[1], namespace="sienn", log_to_driver=False)
+for line in sys.stdin:
+    printed, error = io.StringIO(), None
+    with contextlib.redirect_stdout(printed):
+        try:
+            exec(json.loads(line), {"__name__": "__main__", "ray": ray})
+        except BaseException:
+            error = traceback.format_exc()
+    print(json.dumps([printed.getvalue(), error]), file=answers, flush=True)
+"""
+
+    def __init__(self, ray_address: str, environment: dict[str, str]) -> None:
+        self._process = subprocess.Popen(
+            [sys.executable, "-c", self._PROGRAM, ray_address],
+            env=environment,
+            stdin=subprocess.PIPE,
+            stdout=subprocess.PIPE,
+            text=True,
         )
+
+    def run(self, code: str) -> str:
+        """Run some lines; gives what they print."""
+        stdin, stdout = self._process.stdin, self._process.stdout
+        assert stdin is not None
+        assert stdout is not None
+        stdin.write(json.dumps(code) + "\n")
+        stdin.flush()
+        answer = stdout.readline()
+        assert answer, f"the process that had joined the cluster has ended with {self._process.wait()}"
+        printed, error = json.loads(answer)
+        assert error is None, error
+        return str(printed)
+
+    def close(self) -> None:
+        """Have it leave the cluster."""
+        for pipe in (self._process.stdin, self._process.stdout):
+            assert pipe is not None
+            pipe.close()
+        self._process.wait(60)
 
 
 @contextlib.contextmanager
@@ -177,6 +246,7 @@ def running_service(home: Path, hub_home: Path, **settings: str) -> Iterator[Ser
         service.dashboard_url = said(log_path, "Dashboard")
         yield service
     finally:
+        service.leave_ray()
         stop(process)
 
 
@@ -208,3 +278,16 @@ ROWS = "\n".join(
     )
     for number, word in enumerate(CODE_WORDS)
 )
+# For runs that something happens to while they train.
+MANY_ROWS = "\n".join([ROWS] * 4)
+PROMPT = "What is the code word of room 3?"
+
+
+def is_past_first_checkpoint(job: Any) -> bool:
+    """In an epoch after the first, with an evaluation behind it and steps of its own done."""
+    meta = job["meta"]
+    return bool(
+        meta.get("phase") == "training"
+        and meta["current_epoch"] >= 2
+        and meta["current_step"] % (meta["total_steps"] // meta["total_epochs"]) > 2
+    )

@@ -130,7 +130,7 @@ def test_two_recorders_are_two_sources() -> None:
 @pytest.mark.parametrize("labels", [{}, {"status": "a", "more": "b"}, {"state": "a"}])
 def test_wrong_labels_are_refused(labels: dict[str, str]) -> None:
     with pytest.raises(ValueError, match="sienn_jobs_total has the labels"):
-        Recorder().inc(JOBS_TOTAL, **labels)
+        Recorder().inc(JOBS_TOTAL, 1.0, **labels)
 
 
 def test_order_of_labels_does_not_make_another_series() -> None:
@@ -154,9 +154,12 @@ def test_memory_is_bounded_and_known_series_still_count(caplog: pytest.LogCaptur
 
 def test_nothing_is_lost_between_threads_that_count_and_one_that_sends() -> None:
     recorder, received = Recorder(), 0.0
-    threads = [
-        threading.Thread(target=lambda: [recorder.inc(TRAINING_TOKENS_TOTAL) for _ in range(2_000)]) for _ in range(4)
-    ]
+
+    def count() -> None:
+        for _ in range(2_000):
+            recorder.inc(TRAINING_TOKENS_TOTAL)
+
+    threads = [threading.Thread(target=count) for _ in range(4)]
     for thread in threads:
         thread.start()
     is_last = False

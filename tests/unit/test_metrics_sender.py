@@ -90,7 +90,7 @@ def test_rays_own_metrics_take_everything_that_is_measured() -> None:
     mirror = RayMirror()
     for metric in METRICS:
         labels = dict.fromkeys(metric.labels, "a")
-        record = {"counter": mirror.inc, "gauge": mirror.set, "histogram": mirror.observe}[metric.kind]
+        record: Any = {"counter": mirror.inc, "gauge": mirror.set, "histogram": mirror.observe}[metric.kind]
         for _ in range(2):
             record(metric, 1.0, **labels)
     mirror_samples([Sample("sienn_queue_wait_seconds_sum", (), 3.0), Sample("sienn_unknown_total", (), 3.0)])

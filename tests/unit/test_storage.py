@@ -7,7 +7,7 @@ import json
 import threading
 import uuid
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import AbstractContextManager
+from contextlib import _GeneratorContextManager
 from pathlib import Path
 from typing import IO
 
@@ -251,7 +251,7 @@ def test_nothing_counts_as_published_without_its_manifest(store: Storage, artifa
 class _FailingStorage(Storage):
     """Runs out of room at the second file."""
 
-    def writing(self, key: str) -> AbstractContextManager[IO[bytes]]:
+    def writing(self, key: str) -> _GeneratorContextManager[IO[bytes]]:
         if key.endswith(sorted(FILES)[1]):
             raise OSError("no space left")
         return super().writing(key)

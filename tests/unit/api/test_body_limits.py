@@ -75,7 +75,7 @@ def test_declared_length_is_refused_however_long_the_number_is(client: TestClien
 
 @pytest.mark.parametrize("declared", ["-1", "1e9", "²", "0x10", ""])
 def test_declared_length_that_is_no_number_counts_for_nothing(client: TestClient, declared: str) -> None:
-    headers = {**JSON, "content-length": declared.encode("latin-1")}
+    headers = {b"content-type": b"application/json", b"content-length": declared.encode("latin-1")}
     detail_of(client.post(START, content=body_of(100), headers=headers), 404)
     refused(client.post(START, content=body_of(MAX_BODY_BYTES + 1), headers=headers))
 

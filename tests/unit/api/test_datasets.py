@@ -58,7 +58,8 @@ class TestPages:
 
     def pages(self, client: TestClient, limit: int) -> list[list[str]]:
         """Ids of page after page."""
-        pages, cursor = [], {}
+        pages: list[list[str]] = []
+        cursor: dict[str, str] = {}
         while True:
             answer = client.get(LIST, params={"limit": limit, **cursor}).json()
             assert answer["count"] == 7

@@ -323,7 +323,7 @@ class TestIdempotency:
 
     @pytest.mark.parametrize("key", ["", "ä", "a\tb", "k" * 256])
     def test_what_is_no_key(self, client: TestClient, tracker: FakeTracker, key: str) -> None:
-        response = client.post(START, json={"dataset_id": "dataset-1"}, headers={"Idempotency-Key": key.encode()})
+        response = client.post(START, json={"dataset_id": "dataset-1"}, headers={b"Idempotency-Key": key.encode()})
         assert response.status_code == 422
         assert "Idempotency-Key" in response.json()["detail"]
         assert tracker.num_records == 1

@@ -270,7 +270,8 @@ class TestDetailed:
     )
     def test_limits_of_the_disk(self, used_percent: float, status: str) -> None:
         found = disk_health(Outcome(Disk(10**9, 10**8, used_percent), None, 0.0))
-        assert (found.status, found.free_percent) == (status, pytest.approx(100 - used_percent))
+        assert found.status == status
+        assert found.free_percent == pytest.approx(100 - used_percent)
         assert (found.detail is None) is (status == "healthy")
 
     @pytest.mark.parametrize(
@@ -279,7 +280,8 @@ class TestDetailed:
     )
     def test_limits_of_the_memory(self, used_percent: int, status: str) -> None:
         found = memory_health(Outcome(Memory(10_000, 10_000 - 100 * used_percent), None, 0.0))
-        assert (found.status, found.used_percent) == (status, pytest.approx(used_percent))
+        assert found.status == status
+        assert found.used_percent == pytest.approx(used_percent)
         assert (found.detail is None) is (status == "healthy")
 
     def test_disk_that_cannot_be_read(self) -> None:

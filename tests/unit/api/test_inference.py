@@ -10,7 +10,7 @@ from httpx2 import Response
 from starlette.testclient import TestClient
 
 from sienn_ray.errors import ArtifactError, CapacityError, EngineError, InvalidInputError, SiennError
-from sienn_ray.inference.engine import GenerationRequest, SamplingParams
+from sienn_ray.inference.engine import FinishReason, GenerationRequest, SamplingParams
 from sienn_ray.jobs.schema import JobStatus
 from sienn_ray.settings import Settings
 from tests.fakes_api import BASE_MODEL, FakeEngines, FakeTracker, job_record
@@ -86,7 +86,9 @@ def test_base_model_can_be_asked_without_the_adapter(client: TestClient, engines
 
 
 @pytest.mark.parametrize(("engine_says", "expected"), [("stop", "stop"), ("length", "length")])
-def test_finish_reason_is_passed_on(client: TestClient, engines: FakeEngines, engine_says: str, expected: str) -> None:
+def test_finish_reason_is_passed_on(
+    client: TestClient, engines: FakeEngines, engine_says: FinishReason, expected: str
+) -> None:
     engines.result = replace(engines.result, finish_reason=engine_says, adapter_cached=True)
     body = ask(client).json()
     assert (body["finish_reason"], body["adapter_cached"]) == (expected, True)

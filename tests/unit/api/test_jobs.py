@@ -218,7 +218,8 @@ class TestList:
 
     def test_pages(self, client: TestClient, tracker: FakeTracker) -> None:
         tracker.put(*(job_record(id=f"job-{index}", labels={"odd": str(index % 2)}) for index in range(7)))
-        seen, cursor = [], ""
+        seen: list[list[str]] = []
+        cursor: str | None = ""
         while cursor is not None:
             response = client.get(f"/api/jobs?limit=3&label=odd=0{cursor and f'&cursor={cursor}'}")
             seen.append(ids(response))

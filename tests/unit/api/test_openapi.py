@@ -120,7 +120,7 @@ def test_operation_ids_are_names_of_functions(openapi: Json) -> None:
 
 
 def is_openai(operation: Json) -> bool:
-    return operation["tags"] == [OPENAI_TAG]
+    return bool(operation["tags"] == [OPENAI_TAG])
 
 
 def test_part_that_is_the_openai_apis_is_under_one_prefix(openapi: Json) -> None:

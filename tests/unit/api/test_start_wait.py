@@ -41,7 +41,7 @@ def test_wait_is_for_all_who_are_compared(client: TestClient, engines: FakeEngin
 
 @pytest.mark.parametrize("value", ["", "soon", "-1", "1.5", "1234567", "٣"])
 def test_wait_that_is_no_number_is_refused(client: TestClient, engines: FakeEngines, value: str) -> None:
-    headers = {"Prefer": f"wait={value}".encode()}
+    headers = {b"Prefer": f"wait={value}".encode()}
     response = client.post("/api/test-model", json=ASKING[0][1], headers=headers)
     assert response.status_code == 400
     assert "as in `Prefer: wait=30`" in response.json()["detail"]

@@ -52,7 +52,8 @@ def test_cancelled_caller_waits_for_its_thread(executor: ThreadPoolExecutor) -> 
 
 
 def test_job_that_has_not_begun_can_be_called_off(executor: ThreadPoolExecutor) -> None:
-    go_on, calls = threading.Event(), []
+    go_on = threading.Event()
+    calls: list[object] = []
 
     def call_off(job: Future[Any]) -> None:
         job.cancel()

@@ -31,7 +31,11 @@ def test_count_is_that_of_plain_python_in_any_order(batch_size: int) -> None:
     hashes = [(random.randrange(2**64), random.randrange(3)) for _ in range(300)]
     hashes = [random.choice(hashes) for _ in range(1_000)]
     seen: set[tuple[int, int]] = set()
-    expected = [row + 2 for row, key in enumerate(hashes) if key in seen or seen.add(key)]
+    expected = []
+    for row, key in enumerate(hashes):
+        if key in seen:
+            expected.append(row + 2)
+        seen.add(key)
     rows = rows_of(hashes)
     np.random.default_rng(0).shuffle(rows)
     assert repeated(rows, batch_size) == (len(expected), expected[:10])

@@ -1,7 +1,6 @@
 from __future__ import annotations
 
 import io
-from collections.abc import Iterator
 from pathlib import Path
 
 import pyarrow.parquet as pq
@@ -17,7 +16,7 @@ NUM_ROWS = GROUP * 2 + 10
 
 
 @pytest.fixture(scope="module")
-def storage(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Storage]:
+def storage(tmp_path_factory: pytest.TempPathFactory) -> Storage:
     """Storage with a dataset of three row groups, the last one short."""
     storage = Storage(f"file://{tmp_path_factory.mktemp('storage')}")
     intake.take(storage, "d", "d.csv", io.BytesIO(b"text\n" + b"x\n" * NUM_ROWS), max_row_bytes=100)

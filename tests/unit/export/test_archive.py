@@ -5,6 +5,7 @@ import zipfile
 from collections.abc import Iterator
 
 import pytest
+from typing_extensions import Buffer
 
 from sienn_ray.export.archive import write_zip
 from sienn_ray.export.sink import Sink, Write
@@ -16,9 +17,9 @@ class OneWay:
     def __init__(self) -> None:
         self.content = b""
 
-    def write(self, data: bytes) -> int:
-        self.content += data
-        return len(data)
+    def write(self, data: Buffer, /) -> int:
+        self.content += bytes(data)
+        return memoryview(data).nbytes
 
     def tell(self) -> int:
         return len(self.content)

@@ -79,7 +79,8 @@ def test_mixed_batch_equals_each_adapter_alone(
         plain = [base(input_ids=torch.tensor([tokens])).logits[0, -1].float() for tokens in prompts(0)]
     runner = ModelRunner(base, 1 << 22, 4, LinearChoices())
     adapters = {name: read(runner, tmp_path / name) for name in configs}
-    rows, wanted = [], []
+    rows: list[Any] = []
+    wanted: list[Any] = []
     for number in range(2):
         for seed, name in enumerate([*configs, None]):
             tokens = prompts(seed if name else 0)[number]

@@ -3,6 +3,7 @@ from __future__ import annotations
 import json
 from pathlib import Path
 from types import SimpleNamespace
+from typing import Any
 
 import pytest
 import torch
@@ -24,9 +25,11 @@ def path(tmp_path: Path) -> Path:
 def test_product_is_that_of_the_nearest_number_of_rows_measured() -> None:
     names = ("a", "b", "c", "d", "e")
 
-    layout = SimpleNamespace(products={name: name for name in names})
-    products = Choice("any", names).products_of(layout)  # type: ignore[arg-type]
-    taken = {num_rows: products[num_rows.bit_length()] for num_rows in (1, 2, 4, 7, 8, 16, 31, 32, 64, 127, 128, 256)}
+    layout: Any = SimpleNamespace(products={name: name for name in names})
+    products = Choice("any", names).products_of(layout)
+    taken: dict[int, object] = {
+        num_rows: products[num_rows.bit_length()] for num_rows in (1, 2, 4, 7, 8, 16, 31, 32, 64, 127, 128, 256)
+    }
     assert taken == {
         1: "a", 2: "b", 4: "b", 7: "b", 8: "c", 16: "c", 31: "c", 32: "d", 64: "d", 127: "d", 128: "e", 256: "e"
     }  # fmt: skip

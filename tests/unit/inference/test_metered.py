@@ -50,6 +50,9 @@ class FakeEngine:
             listener(GenerationDelta("language.", result=self.result))
         return FakeGeneration()
 
+    def load_adapter(self, adapter_id: str, adapter_key: str) -> None:
+        self.num_adapters += 1
+
     def close(self) -> None:
         self.is_closed = True
 

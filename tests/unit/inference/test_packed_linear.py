@@ -48,7 +48,7 @@ def threads() -> Iterator[None]:
     [torch.nn.Linear(96, 40, bias=False), torch.nn.Linear(33, 18), conv(24, 50)],
     ids=["without bias", "odd sizes", "Conv1D"],
 )
-def test_products_are_those_of_the_layer(layer: torch.nn.Module, choice: Choice, num_rows: int) -> None:
+def test_products_are_those_of_the_layer(layer: torch.nn.Linear | Conv1D, choice: Choice, num_rows: int) -> None:
     weight = layer.weight.t() if isinstance(layer, Conv1D) else layer.weight
     with torch.inference_mode():
         ours = PackedLinear(weight, layer.bias, choice)

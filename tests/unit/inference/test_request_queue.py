@@ -23,7 +23,7 @@ def test_peek_is_what_pop_gives() -> None:
 def test_those_that_need_not_wait_are_taken_out() -> None:
     waiting: FairQueue[int] = FairQueue()
     for number in range(6):
-        waiting.put(number % 2, number)
+        waiting.put(str(number % 2), number)
     assert sorted(waiting.remove_if(lambda number: number in {0, 2, 4, 3})) == [0, 2, 3, 4]
     assert [waiting.pop(), waiting.pop()] == [1, 5]
     assert len(waiting) == 0

@@ -2,7 +2,7 @@ from __future__ import annotations
 
 import random
 from dataclasses import replace
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import numpy as np
 import pytest
@@ -66,7 +66,7 @@ def assert_like_transformers(logits: torch.Tensor, params: SamplingParams) -> bo
         *({"top_p": 0.9, "temperature": temperature} for temperature in (0.1, 0.7, 5.0)),
     ],
 )
-def test_each_rule_alone_keeps_what_transformers_keeps(fields: dict[str, float]) -> None:
+def test_each_rule_alone_keeps_what_transformers_keeps(fields: dict[str, Any]) -> None:
     params = replace(ALL, **fields)
     for seed in range(12):
         spread = (0.5, 2.0, 6.0)[seed % 3]

@@ -3,11 +3,13 @@ from __future__ import annotations
 import itertools
 
 import pytest
+import sqlalchemy as sa
 
 from sienn_ray.jobs import job_curves
 from sienn_ray.jobs.job_curves import MAX_POINTS, kept_places
 from sienn_ray.jobs.schema import JobStatus
 from sienn_ray.jobs.store import Store
+from sienn_ray.jobs.tables import job_metric_points
 from sienn_ray.training.reporting import Phase, Progress
 from tests.fakes_jobs import Clock, job_record, stored_job
 
@@ -174,10 +176,15 @@ def test_what_is_no_number_is_not_counted(running: Store, value: object) -> None
 
 def test_number_of_points_is_bounded(running: Store, clock: Clock) -> None:
     evaluations = {1000: 0.5, 3001: 0.4}
+    same = {"job_id": "job-1", "attempt": 1, "epoch": 1, "created_at": clock.now}
+    full = [
+        {**same, "step": number, "loss": float(number), "eval_loss": evaluations.get(number)}
+        for number in range(1, MAX_POINTS + 1)
+    ]
+    one_more = Progress(Phase.TRAINING, "", 1, current_loss=float(MAX_POINTS + 1))
     with running.database.writing() as connection:
-        for number in range(1, MAX_POINTS + 2):
-            progress = Progress(Phase.TRAINING, "", 1, current_loss=float(number), eval_loss=evaluations.get(number))
-            job_curves.add(connection, "job-1", 1, number, 1, progress, clock.now)
+        connection.execute(sa.insert(job_metric_points), full)
+        job_curves.add(connection, "job-1", 1, MAX_POINTS + 1, 1, one_more, clock.now)
     points = running.jobs.metric_points("job-1", MAX_POINTS)
     assert MAX_POINTS // 2 <= len(points) <= MAX_POINTS // 2 + 5
     assert (points[0].step, points[-1].step) == (1, MAX_POINTS + 1)

@@ -65,7 +65,7 @@ def attempt(monkeypatch: pytest.MonkeyPatch, *errors: Exception) -> tuple[Attemp
 
 
 def failed(cause: Exception) -> Exception:
-    error = ray.train.TrainingFailedError()
+    error: Exception = ray.train.TrainingFailedError()
     error.__cause__ = cause
     return error
 

@@ -65,8 +65,12 @@ class TestOneRun:
         run = Trainee(tiny_model_folder, tmp_path / "run", config)
         run.train()
         rates = [report.learning_rate for report in run.reporter.reports if report.learning_rate]
-        after = {"cosine": [1, 0.75, 0.25], "linear": [1, 2 / 3, 1 / 3], "constant": [1, 1, 1]}[kind]
-        assert rates == pytest.approx([0.5e-3, *(1e-3 * factor for factor in after)])
+        factors: dict[str, list[float]] = {
+            "cosine": [1, 0.75, 0.25],
+            "linear": [1, 2 / 3, 1 / 3],
+            "constant": [1, 1, 1],
+        }
+        assert rates == pytest.approx([0.5e-3, *(1e-3 * factor for factor in factors[kind])])
 
     def test_without_evaluation_rows_nothing_is_evaluated(self, tiny_model_folder: Path, tmp_path: Path) -> None:
         run = Trainee(tiny_model_folder, tmp_path / "run", eval_rows=None)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
@@ -32,7 +33,8 @@ def gradients(model: PreTrainedModel) -> dict[str, torch.Tensor]:
 def test_weights_take_four_bits(tiny_model_folder: Path) -> None:
     import bitsandbytes as bnb
 
-    layers = [module for module in quantized(tiny_model_folder).modules() if isinstance(module, bnb.nn.Linear4bit)]
+    kind: Any = bnb.nn.modules.Linear4bit
+    layers = [module for module in quantized(tiny_model_folder).modules() if isinstance(module, kind)]
     assert len(layers) == 14
     assert {layer.weight.quant_type for layer in layers} == {"nf4"}
     assert all(layer.weight.numel() * 2 == layer.in_features * layer.out_features for layer in layers)

@@ -10,6 +10,7 @@ from typing import Any
 
 import pytest
 import torch
+from safetensors.torch import load_file
 
 from sienn_ray.settings import Settings
 from sienn_ray.training import checkpoint
@@ -49,7 +50,7 @@ def test_killed_after_any_step(tiny_model_folder: Path, tmp_path: Path, whole: T
     resumed.train()
     torch.testing.assert_close(resumed.weights, whole.weights, rtol=0, atol=0)
     assert history(resumed) == history(whole)
-    untimed = {"train_seconds": 0.0, "elapsed_s": 0.0}
+    untimed: dict[str, Any] = {"train_seconds": 0.0, "elapsed_s": 0.0}
     assert dataclasses.replace(resumed.state, **untimed) == dataclasses.replace(whole.state, **untimed)
     steps = [report.current_step for report in resumed.reporter.reports if report.current_loss is not None]
     assert steps == list(range(steps_done + 1, NUM_STEPS + 1))
@@ -119,15 +120,16 @@ class TestStoppingEarly:
         state = run.state
         (tmp_path / "published").mkdir()
         checkpoint.copy_best_adapter(run.last, tmp_path / "published")
-        published = checkpoint.load_file(tmp_path / "published" / checkpoint.ADAPTER_WEIGHTS)
+        published = load_file(tmp_path / "published" / checkpoint.ADAPTER_WEIGHTS)
         at_best = next(
             folder for folder in run.checkpoints.iterdir() if read_state(folder).steps_done == state.best_step
         )
-        expected = checkpoint.load_file(at_best / checkpoint.ADAPTER_WEIGHTS)
+        expected = load_file(at_best / checkpoint.ADAPTER_WEIGHTS)
         torch.testing.assert_close(published, expected, rtol=0, atol=0)
         assert any(not torch.equal(value, run.weights[name]) for name, value in published.items())
         losses = {entry.step: entry.eval_loss for entry in state.history if entry.step}
-        assert losses[state.best_step] == min(losses.values())  # type: ignore[type-var]
+        assert state.best_step is not None
+        assert losses[state.best_step] == min(loss for loss in losses.values() if loss is not None)
 
     def test_evaluations_between_epochs(self, tiny_model_folder: Path, tmp_path: Path) -> None:
         run = Trainee(tiny_model_folder, tmp_path / "run", config_of(eval_steps=2))

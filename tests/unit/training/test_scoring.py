@@ -19,7 +19,7 @@ CPU = torch.device("cpu")
 def rows() -> list[TokenRow]:
     """Three rows that begin alike, longer than the sliding windows of the test models."""
     generator = torch.Generator().manual_seed(3)
-    found = []
+    found: list[TokenRow] = []
     for length in (17, 9, 25):
         ids = [5, 6, 7, 8, *torch.randint(10, 300, (length,), generator=generator).tolist()]
         found.append((ids, [IGNORE_INDEX] * 8 + ids[8:]))
@@ -28,7 +28,8 @@ def rows() -> list[TokenRow]:
 
 def logits_alone(model: PreTrainedModel, row: TokenRow) -> torch.Tensor:
     with torch.no_grad():
-        return model(input_ids=torch.tensor([row[0]]), use_cache=False).logits[0]
+        logits: torch.Tensor = model(input_ids=torch.tensor([row[0]]), use_cache=False).logits[0]
+        return logits
 
 
 def log_probs_alone(model: PreTrainedModel, row: TokenRow) -> torch.Tensor:

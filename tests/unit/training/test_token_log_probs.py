@@ -32,12 +32,12 @@ def test_values_and_gradients_are_those_of_all_logits_at_once(options: dict[str,
     targets = torch.randint(0, VOCABULARY, (TOKENS,))
     weights = torch.rand(TOKENS)  # each token's log-probability may count differently
     found = token_log_probs(head, hidden, targets)
-    (found * weights).sum().backward()
+    (found * weights).sum().backward()  # type: ignore[no-untyped-call]
     gradient, hidden.grad = hidden.grad, None
     head_gradient = head.module.weight.grad if is_trainable else None
     head.module.zero_grad()
     expected = -F.cross_entropy(head.logits(hidden), targets, reduction="none")
-    (expected * weights).sum().backward()
+    (expected * weights).sum().backward()  # type: ignore[no-untyped-call]
     torch.testing.assert_close(found, expected)
     torch.testing.assert_close(gradient, hidden.grad)
     if is_trainable:
@@ -61,5 +61,5 @@ def test_no_tensor_is_larger_than_a_chunk(monkeypatch: pytest.MonkeyPatch) -> No
 def test_no_tokens() -> None:
     none = torch.zeros(0, dtype=torch.long)
     found = token_log_probs(head_of(), torch.zeros(0, HIDDEN, requires_grad=True), none)
-    found.sum().backward()
+    found.sum().backward()  # type: ignore[no-untyped-call]
     assert found.shape == (0,)

@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import shutil
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
 import torch
 import torch.distributed as dist
-import torch.multiprocessing as mp
+from torch.multiprocessing.spawn import spawn
 
 from sienn_ray.training.config import TrainingConfig
 from tests.fakes_training import FakeWorker
@@ -24,6 +25,10 @@ CONFIGS = {
 }
 
 
+# Those that are also resumed by another number of workers.
+RESUMED = ("uneven", "sharded")
+
+
 def _one_of_two(rank: int, folder: str, runs: dict[str, TrainingConfig]) -> None:
     torch.set_num_threads(1)
     dist.init_process_group("gloo", init_method=f"file://{next(iter(runs))}.rendezvous", rank=rank, world_size=2)
@@ -34,53 +39,50 @@ def _one_of_two(rank: int, folder: str, runs: dict[str, TrainingConfig]) -> None
 
 
 @pytest.fixture(scope="module")
-def pairs(tiny_model_folder: Path, tmp_path_factory: pytest.TempPathFactory) -> dict[str, tuple[Trainee, Trainee]]:
-    """Each run by one worker and by two."""
+def folder(tiny_model_folder: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Runs by one worker (`one-...`), by two (`two-...`), and by two from a checkpoint of one (`grown-...`).
+
+    All that two do is done by the same two processes, whose start takes longer than the runs.
+    """
     folder = tmp_path_factory.mktemp("workers")
-    runs = {str(folder / f"two-{name}"): config for name, config in CONFIGS.items()}
-    for checkpoints in runs:
-        Path(checkpoints).mkdir()
-    mp.spawn(_one_of_two, (str(tiny_model_folder), runs), nprocs=2)  # type: ignore[no-untyped-call]
-    found = {}
     for name, config in CONFIGS.items():
-        alone = Trainee(tiny_model_folder, folder / f"one-{name}", config)
-        alone.train()
-        found[name] = (alone, Trainee(tiny_model_folder, folder / f"two-{name}", config))
-    return found
+        Trainee(tiny_model_folder, folder / f"one-{name}", config).train()
+    runs = {}
+    for name, config in CONFIGS.items():
+        (folder / f"two-{name}").mkdir()
+        runs[str(folder / f"two-{name}")] = config
+    for name in RESUMED:
+        shutil.copytree(folder / f"one-{name}" / "1", folder / f"grown-{name}" / "1")
+        runs[str(folder / f"grown-{name}")] = CONFIGS[name]
+    spawn(_one_of_two, (str(tiny_model_folder), runs), nprocs=2)  # type: ignore[no-untyped-call]
+    return folder
+
+
+@pytest.fixture
+def trainee(folder: Path, tiny_model_folder: Path) -> Callable[[str, str], Trainee]:
+    """Gives a run by how many had it and by its name."""
+    return lambda workers, name: Trainee(tiny_model_folder, folder / f"{workers}-{name}", CONFIGS[name])
 
 
 @pytest.mark.parametrize("name", CONFIGS)
-def test_two_workers_have_the_loss_curve_of_one(pairs: dict[str, tuple[Trainee, Trainee]], name: str) -> None:
+def test_two_workers_have_the_loss_curve_of_one(trainee: Callable[[str, str], Trainee], name: str) -> None:
     """To 1e-5 of each loss, and the adapter to 1e-3: the same rows in each step, summed in another order."""
-    alone, together = pairs[name]
+    alone, together = trainee("one", name), trainee("two", name)
     assert together.losses == pytest.approx(alone.losses, rel=1e-5)
     torch.testing.assert_close(together.weights, alone.weights, rtol=1e-3, atol=2e-6)
     assert together.state.tokens_done == alone.state.tokens_done
     assert [entry.step for entry in together.state.history] == [entry.step for entry in alone.state.history]
 
 
-def _resume_of_two(rank: int, folder: str, checkpoints: str, config: TrainingConfig) -> None:
-    torch.set_num_threads(1)
-    dist.init_process_group("gloo", init_method=f"file://{checkpoints}.rendezvous", rank=rank, world_size=2)
-    run = Trainee(Path(folder), Path(checkpoints), config)
-    run.train(worker=FakeWorker(Path(checkpoints), rank=rank, world_size=2))
-    dist.destroy_process_group()
-
-
-@pytest.mark.parametrize("sharding", ["never", "always"])
+@pytest.mark.parametrize("name", RESUMED)
 def test_a_run_of_one_worker_goes_on_with_two(
-    tiny_model_folder: Path, tmp_path: Path, pairs: dict[str, tuple[Trainee, Trainee]], sharding: str
+    trainee: Callable[[str, str], Trainee], tmp_path: Path, name: str
 ) -> None:
     """And the other way round: a checkpoint knows nothing of how many workers wrote it."""
-    alone, together = pairs["sharded" if sharding == "always" else "uneven"]
-    config = together.config
-    grown, shrunk = tmp_path / "grown", tmp_path / "shrunk"
-    for target, source in ((grown, alone), (shrunk, together)):
-        target.mkdir()
-        shutil.copytree(source.checkpoints / "1", target / "1")
-    mp.spawn(_resume_of_two, (str(tiny_model_folder), str(grown), config), nprocs=2)  # type: ignore[no-untyped-call]
-    Trainee(tiny_model_folder, shrunk, config).train()
-    for folder in (grown, shrunk):
-        resumed = Trainee(tiny_model_folder, folder, config)
+    alone, together, grown = trainee("one", name), trainee("two", name), trainee("grown", name)
+    shutil.copytree(together.checkpoints / "1", tmp_path / "shrunk" / "1")
+    shrunk = Trainee(together.model_folder, tmp_path / "shrunk", together.config)
+    shrunk.train()
+    for resumed in (grown, shrunk):
         assert resumed.losses == pytest.approx(alone.losses, rel=1e-5)
         torch.testing.assert_close(resumed.weights, alone.weights, rtol=1e-3, atol=2e-6)

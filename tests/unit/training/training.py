@@ -84,7 +84,8 @@ class Trainee:
 
     @property
     def weights(self) -> dict[str, torch.Tensor]:
-        return load_file(self.last / checkpoint.ADAPTER_WEIGHTS)
+        weights: dict[str, torch.Tensor] = load_file(self.last / checkpoint.ADAPTER_WEIGHTS)
+        return weights
 
     @property
     def losses(self) -> list[float]:

@@ -4,43 +4,21 @@ from __future__ import annotations
 
 import hashlib
 import json
-from collections.abc import Iterator
+import time
 from pathlib import Path
 from typing import Any
 
+import httpx2
 import pytest
 
 from sienn_ray.compute_threads import usable_cpus
 from tests.computing import NEEDS_CPUS
-from tests.integration.service import JOB_TIMEOUT_S, ROWS, Service, running_service, wait_for
+from tests.integration.programs import programs_of
+from tests.integration.runs import UNDISTURBED
+from tests.integration.service import JOB_TIMEOUT_S, ROWS, Service, wait_for
 
-OPTIONS: dict[str, Any] = {
-    "num_epochs": 2, "batch_size": 2, "learning_rate": 0.001, "lora_dropout": 0.1, "seed": 7,
-}  # fmt: skip
 NUM_STEPS = 2 * 15
-
-
-@pytest.fixture(scope="module")
-def careful(tmp_path_factory: pytest.TempPathFactory, hub_home: Path) -> Iterator[Service]:
-    """A service whose runs write a checkpoint after every step."""
-    with running_service(
-        tmp_path_factory.mktemp("careful"),
-        hub_home,
-        SIENN_CHECKPOINT_INTERVAL_S="0.001",
-        SIENN_REPORT_INTERVAL_S="0.05",
-    ) as running:
-        yield running
-
-
-@pytest.fixture(scope="module")
-def dataset_id(careful: Service) -> str:
-    return careful.upload(ROWS)
-
-
-@pytest.fixture(scope="module")
-def undisturbed(careful: Service, dataset_id: str) -> Any:
-    """A run that nothing happens to."""
-    return careful.wait_for_end(careful.start(dataset_id, **OPTIONS))
+GONE_TIMEOUT_S = 60.0
 
 
 def weights_hash(job: Any) -> str:
@@ -49,7 +27,7 @@ def weights_hash(job: Any) -> str:
 
 def in_the_middle(service: Service, dataset_id: str) -> str:
     """Start the same run, and come back when it has done some steps."""
-    job_id = service.start(dataset_id, **OPTIONS)
+    job_id = service.start(dataset_id, **UNDISTURBED)
     service.wait_until(job_id, lambda job: (job["meta"].get("current_step") or 0) >= 5, "five steps")
     return job_id
 
@@ -70,8 +48,11 @@ def test_a_killed_worker(careful: Service, dataset_id: str, undisturbed: Any) ->
     workers[0].kill()
     done = careful.wait_for_end(job_id)
     assert weights_hash(done) == weights_hash(undisturbed)
+    # The epochs before the kill are there once: they weren't trained again.
+    assert [record["epoch"] for record in done["meta"]["loss_history"]] == [0, 1, 2]
     assert done["meta"]["loss_history"] == undisturbed["meta"]["loss_history"]
     assert done["meta"]["attempt"] == 1
+    assert "Resuming after epoch" in careful.log_of(job_id)
 
 
 def test_a_pause(careful: Service, dataset_id: str, undisturbed: Any) -> None:
@@ -86,25 +67,31 @@ def test_a_pause(careful: Service, dataset_id: str, undisturbed: Any) -> None:
 
 def test_a_cancellation_that_is_taken_back(careful: Service, dataset_id: str, undisturbed: Any) -> None:
     job_id = in_the_middle(careful, dataset_id)
-    careful.post(f"/api/jobs/{job_id}/cancel")
-    wait_for_status(careful, job_id, "cancelled")
-    kept = Path(careful.environment["SIENN_HOME"]) / "storage" / "checkpoints" / job_id
+    started = time.monotonic()
+    assert careful.post(f"/api/jobs/{job_id}/cancel")["status"] == "cancelled"
+    assert time.monotonic() - started < 5
+    wait_for(lambda: not careful.processes("ray::RayTrainWorker"), "the end of its workers", GONE_TIMEOUT_S)
+    wait_for(lambda: not programs_of(careful, job_id), "the end of its program", GONE_TIMEOUT_S)
+    wait_for(lambda: careful.status(job_id)["meta"]["phase"] == "cancelled", "the end of its Ray job", GONE_TIMEOUT_S)
+    kept = careful.storage / "checkpoints" / job_id
     assert list(kept.glob("checkpoint_*"))
-    careful.post(f"/api/jobs/{job_id}/retry")
+
+    assert careful.post(f"/api/jobs/{job_id}/retry")["status"] == "pending"
     done = careful.wait_for_end(job_id)
+    assert done["meta"]["attempt"] == 2
+    assert [record["epoch"] for record in done["meta"]["loss_history"]] == [0, 1, 2]
     assert weights_hash(done) == weights_hash(undisturbed)
+    assert "Resuming after epoch" in careful.log_of(job_id)
+    kinds = [event["kind"] for event in careful.events(job_id)]
+    assert "failed" not in kinds
+    assert kinds.index("cancelled") < kinds.index("retried") < kinds.index("completed")
+    wait_for(lambda: not kept.exists(), "the end of its checkpoints", 10.0)
+
+    response = httpx2.delete(f"{careful.url}/api/jobs/{job_id}", timeout=30.0)
+    assert response.json() == {"job_id": job_id, "deleted": True}
+    assert httpx2.get(f"{careful.url}/api/jobs/{job_id}").status_code == 404
+    assert not (careful.storage / "adapters" / job_id).exists()
     assert not kept.exists()
-
-
-def test_two_workers_have_the_curve_of_one(careful: Service, dataset_id: str) -> None:
-    """To 1e-4, the precision that losses are told with; dropout would differ."""
-    options = {**OPTIONS, "lora_dropout": 0.0, "precision": "float32", "batch_size": 4}
-    alone, together = (
-        careful.wait_for_end(careful.start(dataset_id, **options, num_workers=number)) for number in (1, 2)
-    )
-    assert together["meta"]["num_workers"] == 2
-    for one, two in zip(alone["meta"]["loss_history"], together["meta"]["loss_history"], strict=True):
-        assert two == {name: pytest.approx(value, abs=2e-4) for name, value in one.items()}
 
 
 def test_everything_to_repeat_a_run_is_with_the_adapter(careful: Service, dataset_id: str, undisturbed: Any) -> None:
@@ -119,27 +106,14 @@ def test_everything_to_repeat_a_run_is_with_the_adapter(careful: Service, datase
 
 
 @NEEDS_CPUS
-def test_loop_computes_in_the_one_thread_with_workers_which_spin(undisturbed: Any) -> None:
-    record = json.loads((Path(undisturbed["meta"]["model_path"]) / "training_run.json").read_text())
-    assert record["resolved"]["threads_per_worker"] == usable_cpus()
-    assert record["resolved"]["openmp_runtime"] == "libgomp"
-    assert record["resolved"]["openmp_workers_spin"] is True
-
-
-def test_more_rows_than_a_worker_tokenizes_itself(service: Service) -> None:
-    """They come through Ray Data, each once in an epoch, on two workers."""
-    rows = [json.dumps({"instruction": f"Number {number}?", "response": f"It is {number}."}) for number in range(1600)]
-    dataset_id = service.upload("\n".join(rows))
-    options = {"batch_size": 32, "gradient_accumulation_steps": 4, "validation_split": 0.0, "precision": "float32"}
-    alone, together = (
-        service.wait_for_end(service.start(dataset_id, num_epochs=1, num_workers=number, **options))["meta"]
-        for number in (1, 2)
-    )
-    assert alone["num_train_rows"] == 1600
-    assert alone["total_steps"] == 13
-    assert together["num_tokens"] == alone["num_tokens"]
-    for one, two in zip(alone["loss_history"], together["loss_history"], strict=True):
-        assert two["train_loss"] == pytest.approx(one["train_loss"], abs=2e-4)
+@pytest.mark.last
+def test_loop_computes_in_the_one_thread_with_workers_which_spin(careful: Service, undisturbed: Any) -> None:
+    """Of all runs so far, since a look at how workers wait may find another program on the CPUs."""
+    paths = careful.storage.glob("adapters/*/training_run.json")
+    resolved = [json.loads(path.read_text())["resolved"] for path in paths]
+    assert {each["threads_per_worker"] for each in resolved} == {usable_cpus()}
+    assert {each["openmp_runtime"] for each in resolved} == {"libgomp"}
+    assert True in {each["openmp_workers_spin"] for each in resolved}
 
 
 def test_preferences(careful: Service) -> None:
@@ -152,11 +126,3 @@ def test_preferences(careful: Service) -> None:
     losses = [entry["eval_loss"] for entry in done["meta"]["loss_history"]]
     assert losses[0] == pytest.approx(0.6931, abs=1e-4)  # log 2: the base model prefers nothing to itself
     assert losses[-1] < 0.68
-
-
-def test_a_dataset_that_is_all_prompt(careful: Service) -> None:
-    rows = "\n".join(json.dumps({"instruction": "word " * 200 + str(i), "response": "no room"}) for i in range(4))
-    job_id = careful.start(careful.upload(rows), max_length=128, num_epochs=1)
-    job = wait_for_status(careful, job_id, "failed")
-    assert job["meta"]["failure_reason"] == "invalid_dataset"
-    assert "max_length=128" in job["message"]

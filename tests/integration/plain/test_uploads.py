@@ -29,7 +29,7 @@ HEAD = (
     "Content-Type: application/jsonl\r\n\r\n"
 ).encode()
 TAIL = f"\r\n--{BOUNDARY}--\r\n".encode()
-ROW = json.dumps({"instruction": "Why? " + "x" * 480, "response": "Because. " + "y" * 480}).encode() + b"\n"
+ROW = json.dumps({"instruction": "Why? " + "x" * 8_000, "response": "Because. " + "y" * 8_000}).encode() + b"\n"
 MIB_OF_ROWS = ROW * (MIB // len(ROW))
 
 

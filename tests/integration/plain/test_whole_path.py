@@ -6,13 +6,13 @@ import io
 import json
 import zipfile
 from pathlib import Path
-from typing import Any
 
 import httpx2
 import pytest
 
+from tests.integration.runs import QueuedRuns, WatchedRun
 from tests.integration.service import ROWS, Service
-from tests.tiny_model import STRICT_ID, TINY_ID
+from tests.tiny_model import TINY_ID
 
 ARCHIVE_NAMES = {
     "README.md",
@@ -25,18 +25,11 @@ ARCHIVE_NAMES = {
 }
 
 
-def test_a_job_moves_through_its_phases_and_ends_with_its_facts(service: Service) -> None:
-    dataset_id = service.upload(ROWS)
-    job_id = service.start(dataset_id, num_epochs=3, batch_size=2)
-    seen: list[Any] = []
-
-    def look(job: Any) -> bool:
-        seen.append(job)
-        return bool(job["status"] == "completed")
-
-    done = service.wait_until(job_id, look, "completion")
+def test_a_job_moves_through_its_phases_and_ends_with_its_facts(service: Service, watched_run: WatchedRun) -> None:
+    job_id, seen = watched_run.job_id, watched_run.seen
+    done = seen[-1]
     # Some are too short to be seen by looking.
-    phases = {event["data"].get("phase") for event in service.get(f"/api/jobs/{job_id}/events")["events"]}
+    phases = {event["data"].get("phase") for event in service.events(job_id)}
     progress = [job["progress"] for job in seen]
     assert {"loading_data", "waiting_for_resources", "loading_model", "training", "saving"} <= phases
     timeline = done["meta"]["timeline"]
@@ -101,26 +94,15 @@ def test_the_download_loads_in_peft_and_answers_the_same(
     assert service.ask(completed_job, prompt, max_new_tokens=24)["generated_text"] == expected
 
 
-def test_jobs_wait_for_their_turn_in_order_of_arrival(service: Service) -> None:
-    dataset_id = service.upload(ROWS)
-    first, second, third = (service.start(dataset_id, num_epochs=1) for _ in range(3))
-    waiting = service.status(third)
-    assert waiting["status"] == "pending"
-    assert waiting["meta"]["queue_position"] in (1, 2)
-
-    started: list[str] = []
-
-    def look(job: Any) -> bool:
-        for job_id in (first, second, third):
-            if job_id not in started and service.status(job_id)["status"] != "pending":
-                started.append(job_id)
-        running = [entry for entry in service.get("/api/jobs")["jobs"] if entry["status"] == "running"]
-        assert len(running) <= 1
-        return bool(job["status"] == "running")
-
-    service.wait_until(third, look, "the third job's turn")
-    service.wait_for_end(third)
-    assert started == [first, second, third]
+def test_jobs_wait_for_their_turn_in_order_of_arrival(service: Service, queued: QueuedRuns) -> None:
+    assert queued.third["status"] == "pending"
+    assert queued.third["meta"]["queue_position"] in (1, 2)
+    # Numbers of events rise over all jobs: each one starts after the end of the one before.
+    turns = []
+    for job_id in queued.ids.values():
+        number_of = {event["kind"]: event["seq"] for event in service.events(job_id)}
+        turns += [number_of["started"], number_of.get("completed") or number_of["failed"]]
+    assert turns == sorted(turns)
 
 
 def test_every_fine_tune_is_a_ray_job_of_its_own(service: Service, completed_job: str) -> None:
@@ -155,21 +137,21 @@ def test_a_base_model_that_cannot_be_had_is_refused_at_submission(
     assert service.get("/api/jobs")["count"] == before
 
 
-def test_a_conversation_that_the_chat_template_refuses_fails_with_its_words(service: Service) -> None:
-    roles = ("system", "user", "assistant")
-    rows = json.dumps({"messages": [{"role": role, "content": "words"} for role in roles]})
-    job_id = service.start(service.upload(rows), model_name=STRICT_ID)
-    job = service.wait_until(job_id, lambda job: job["status"] == "failed", "failure")
+def test_a_conversation_that_the_chat_template_refuses_fails_with_its_words(
+    service: Service, queued: QueuedRuns
+) -> None:
+    job = service.status(queued.ids["refused conversation"])
+    assert job["status"] == "failed"
     assert job["meta"]["failure_reason"] == "invalid_dataset"
     assert job["message"] == "the base model's chat template refuses a conversation: System role not supported"
 
 
-def test_a_job_whose_rows_have_no_room_fails_with_a_reason(service: Service) -> None:
-    rows = json.dumps({"instruction": "word " * 400, "response": "answer"})
-    job_id = service.start(service.upload(rows))
-    job = service.wait_until(job_id, lambda job: job["status"] == "failed", "failure")
+def test_a_job_whose_rows_have_no_room_fails_with_a_reason(service: Service, queued: QueuedRuns) -> None:
+    job_id = queued.ids["rows without room"]
+    job = service.status(job_id)
+    assert job["status"] == "failed"
     assert job["meta"]["failure_reason"] == "invalid_dataset"
-    assert "max_length" in job["message"]
+    assert "max_length=128" in job["message"]
     response = httpx2.post(f"{service.url}/api/test-model", json={"job_id": job_id, "prompt": "x"})
     assert response.status_code == 400
     assert response.json() == {

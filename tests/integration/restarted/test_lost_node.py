@@ -13,12 +13,8 @@ from typing import Any
 
 import psutil
 
-from tests.integration.service import Service, running_service, wait_for
-from tests.integration.test_faults import MANY_ROWS, is_past_first_checkpoint
-
-CPUS_OF_A_NODE = 2
-# Each worker takes a node of its own, so that what is lost with a node is a worker.
-ONE_WORKER_A_NODE = {"SIENN_TRAINING_CPUS_PER_WORKER": str(CPUS_OF_A_NODE)}
+from tests.integration.outside import CPUS_OF_A_NODE, Restarted
+from tests.integration.service import JOB_TIMEOUT_S, Service, is_past_first_checkpoint, wait_for
 
 
 @contextlib.contextmanager
@@ -45,7 +41,7 @@ def kill_node(node: subprocess.Popen[bytes]) -> None:
 
 
 def num_nodes(service: Service) -> int:
-    return int(service.on_ray("print(sum(node['Alive'] for node in ray.nodes()))").strip().splitlines()[-1])
+    return int(service.get("/api/health/services")["services"]["celery"]["active_workers"])
 
 
 def workers_of(pid: int) -> list[psutil.Process]:
@@ -58,19 +54,21 @@ def workers_of(pid: int) -> list[psutil.Process]:
     return found
 
 
-def test_a_run_goes_on_with_the_workers_that_are_left(tmp_path: Path, hub_home: Path) -> None:
-    with (
-        running_service(tmp_path / "home", hub_home, **ONE_WORKER_A_NODE) as service,
-        second_node(service, tmp_path / "node.log") as node,
-    ):
+def test_a_run_goes_on_with_the_workers_that_are_left(restarted: Restarted, tmp_path: Path) -> None:
+    service = restarted.service
+    wait_for(lambda: has_completed(service, restarted.waiting), "the end of the jobs before it", JOB_TIMEOUT_S)
+    with second_node(service, tmp_path / "node.log") as node:
         options: dict[str, Any] = {"num_workers": 2, "min_workers": 1, "num_epochs": 4, "batch_size": 2}
-        job_id = service.start(service.upload(MANY_ROWS), **options)
+        job_id = service.start(restarted.dataset_id, **options)
         service.wait_until(job_id, is_past_first_checkpoint, "the second epoch")
         assert [len(workers_of(process.pid)) for process in (service.process, node)] == [1, 1]
         kill_node(node)
         done = service.wait_for_end(job_id)
-        logs = service.driver_logs_of(job_id)
     assert done["meta"]["num_workers"] == 1
     # The epochs before the loss are there once: they weren't trained again.
     assert [record["epoch"] for record in done["meta"]["loss_history"]] == [0, 1, 2, 3, 4]
-    assert "Resuming after epoch" in logs
+    assert "Resuming after epoch" in service.log_of(job_id)
+
+
+def has_completed(service: Service, job_id: str) -> bool:
+    return bool(service.status(job_id)["status"] == "completed")

@@ -1,0 +1,30 @@
+"""Exports of a service whose artifacts are in S3."""
+
+from __future__ import annotations
+
+import io
+import zipfile
+from urllib.parse import urlsplit
+
+import httpx2
+
+from tests.integration.exports import download, exported
+from tests.integration.outside import Restarted
+
+
+def test_s3_gives_presigned_links(restarted: Restarted) -> None:
+    service, job_id = restarted.service, restarted.finished
+    made = exported(service, job_id, format="gguf", quantization="Q4_K_M")
+    link = urlsplit(made["download_url"])
+    assert (link.port, link.path.rpartition("/")[2]) == (restarted.s3_port, "model-Q4_K_M.gguf")
+    assert "X-Amz-Signature=" in link.query
+    whole = download(made)
+    part = httpx2.get(made["download_url"], headers={"Range": "bytes=4-99"})
+    assert (part.status_code, part.content) == (206, whole[4:100])
+    assert job_id in part.headers["content-disposition"]
+    merged = exported(service, job_id, format="huggingface", merged=True)
+    assert zipfile.ZipFile(io.BytesIO(download(merged))).testzip() is None
+    deleted = httpx2.delete(f"{service.url}/api/exports/{job_id}/{made['export_id']}", timeout=60.0)
+    assert deleted.status_code == 200
+    # Who may not list a bucket isn't told what it doesn't have.
+    assert httpx2.get(made["download_url"]).status_code in {403, 404}
