@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import get_args, get_type_hints
 
 from sienn_ray.api.schemas import openai_answers
-from sienn_ray.api.schemas.messages import Message
+from sienn_ray.api.schemas.messages import MessageBody
 from sienn_ray.api.schemas.metrics import JobCounts
 from sienn_ray.cli import training
 from sienn_ray.datasets.schema import Role
@@ -25,7 +25,7 @@ def test_jobs_are_counted_in_every_status() -> None:
 def test_roles_of_a_request_are_those_of_datasets() -> None:
     roles = get_args(get_type_hints(engine.ChatMessage)["role"])
     assert set(roles) == set(Role)
-    assert set(get_args(get_type_hints(Message)["role"])) == {*Role, "developer"}
+    assert set(get_args(get_type_hints(MessageBody)["role"])) == {*Role, "developer"}
 
 
 def test_clients_hear_no_reason_that_engines_have_not() -> None:

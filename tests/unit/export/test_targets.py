@@ -61,8 +61,8 @@ def settled(target: ExportTarget, **chosen: Any) -> ExportOptions:
 
 
 def with_choice(target: ExportTarget, choice: Choice) -> ExportOptions:
-    value = CHOSEN[choice]
-    return settled(target, **({"sampling": {choice: value}} if choice in Sampling.model_fields else {choice: value}))
+    fields: dict[str, Any] = {choice: CHOSEN[choice]}
+    return settled(target, **({"sampling": fields} if choice in Sampling.model_fields else fields))
 
 
 def test_each_format_has_its_own_target() -> None:

@@ -26,7 +26,7 @@ def test_each_has_words_and_an_example() -> None:
 
 @pytest.mark.parametrize("each", HYPERPARAMETERS, ids=lambda each: each.name)
 def test_defaults_and_examples_are_within_the_limits(each: Hyperparameter) -> None:
-    for value in (each.field.default, *each.field.examples):
+    for value in (each.field.default, *(each.field.examples or ())):
         config_of("owner/base", {each.name: value})
 
 
