@@ -1,4 +1,4 @@
-"""The engine deployment: one base model in memory, its adapters beside it."""
+"""The engine deployment: a Serve replica with an engine for one base model and its adapters."""
 
 from __future__ import annotations
 
@@ -7,6 +7,7 @@ import logging
 import os
 from collections.abc import AsyncGenerator, Callable
 from contextlib import aclosing
+from typing import assert_never
 
 import ray
 from ray import serve
@@ -20,18 +21,18 @@ from sienn_ray.inference.engine import Engine, GenerationDelta, GenerationReques
 from sienn_ray.inference.metered import MeteredEngine
 from sienn_ray.metrics import Recorder
 from sienn_ray.ray_metrics import RayMirror
-from sienn_ray.settings import Settings
+from sienn_ray.settings import EngineKind, Settings
 
 logger = logging.getLogger(__name__)
 
-# Whatever an engine's own cache holds, routers needn't know more of a replica.
+# Routers needn't know more adapters of a replica, whatever its engine's cache holds.
 _MAX_REPORTED_ADAPTERS = 64
-# A queue that is gone sooner than another replica would have loaded the base model needs none.
+# A queue that is empty sooner than another replica would have loaded the base model needs none.
 _UPSCALE_DELAY_S = 10.0
 
 
 class EngineDeployment:
-    """Serves `BatchingEngine`; the replica is ready once the base model is loaded.
+    """Serves an engine; the replica is ready once the base model is loaded.
 
     Args:
         base_model: Hub id.
@@ -39,13 +40,10 @@ class EngineDeployment:
     """
 
     def __init__(self, base_model: str, settings: Settings) -> None:
-        # Imported in the replica: the ingress builds this application and must stay without torch.
-        from sienn_ray.inference.batching_engine import BatchingEngine
-
         recorder = Recorder(mirror=RayMirror())
         self._base_model = base_model
         self._step_timeout_s = settings.engine_step_timeout_s
-        engine = BatchingEngine(base_model, settings)
+        engine = load_engine(base_model, settings)
         self._pace = Pace(settings.stream_interval_s, engine.num_cpus)
         self._engine: Engine = MeteredEngine(engine, recorder, base_model)
         self._sender = MetricsSender(
@@ -60,9 +58,9 @@ class EngineDeployment:
             self._engine.close()
 
     def check_health(self) -> None:
-        """End a replica whose engine is stuck: Serve then starts another, which is asked what this one was asked.
+        """End a replica whose engine is stuck: Serve then starts another, and requests are retried there.
 
-        Told that it is unhealthy, Serve would first wait for answers that never come.
+        A replica that reports itself unhealthy would be drained first, and wait for answers that never come.
         """
         if self._engine.stuck_s > self._step_timeout_s:
             logger.critical(
@@ -73,22 +71,22 @@ class EngineDeployment:
             os._exit(1)
 
     async def ready(self) -> None:
-        """Answer, as only a replica can that has loaded the base model."""
+        """Return once the replica can answer, that is, has loaded the base model."""
 
     async def prefetch(self, adapter_id: str, adapter_key: str) -> None:
-        """Load an adapter before it is asked for.
+        """Load an adapter before a request names it.
 
         Raises:
-            SiennError: It can't be loaded.
+            SiennError: The adapter can't be loaded.
         """
         await self._hold(adapter_id)
         await asyncio.to_thread(self._engine.load_adapter, adapter_id, adapter_key)
 
     async def generate(self, request: GenerationRequest) -> GenerationResult:
-        """Answer one request; when the caller disconnects, it ends at the next token.
+        """Answer one request; a caller that goes away cancels it at the next token.
 
         Raises:
-            SiennError: What the engine says instead.
+            SiennError: The error that ended it.
         """
         async with aclosing(self._deltas(request, at_the_end)) as deltas:
             async for delta in deltas:
@@ -99,7 +97,7 @@ class EngineDeployment:
         raise EngineError("the engine ended without an answer")
 
     async def stream(self, request: GenerationRequest) -> AsyncGenerator[GenerationDelta]:
-        """Answer a request piece by piece; an error is the last piece.
+        """Stream the answer to one request; an error comes as the last delta.
 
         Raises:
             CapacityError: The queue is full.
@@ -132,19 +130,39 @@ class EngineDeployment:
 
     @serve.multiplexed(max_num_models_per_replica=_MAX_REPORTED_ADAPTERS)  # type: ignore[untyped-decorator]
     async def _hold(self, adapter_id: str) -> str:
-        """Have Serve tell its routers that this replica has had this adapter; the engine's own cache loads it."""
+        """Register the adapter with Serve's routers as one of this replica; the engine's own cache loads it."""
         return adapter_id
 
 
+def load_engine(base_model: str, settings: Settings) -> Engine:
+    """Load a base model into an engine of the kind that the settings name.
+
+    Args:
+        base_model: Hub id.
+        settings: See `Settings`.
+
+    Raises:
+        SiennError: The base model can't be loaded.
+    """
+    # Each is imported in the replica only: the ingress builds this application and must stay without torch.
+    match settings.engine:
+        case EngineKind.BUILTIN:
+            from sienn_ray.inference.batching_engine import BatchingEngine
+
+            return BatchingEngine(base_model, settings)
+        case _:
+            assert_never(settings.engine)
+
+
 def build_engine(base_model: str, settings: Settings) -> Application:
-    """The application that serves one base model; without requests it comes to have no replica."""
+    """Build the application that serves one base model; without requests it scales to zero."""
     deployment = serve.deployment(
         EngineDeployment,
         name="Engine",
         max_ongoing_requests=settings.engine_max_queue + settings.engine_max_batch,
         max_queued_requests=settings.engine_max_queue,
         health_check_timeout_s=30,
-        # A replica that is replaced or no longer needed answers first what it has begun.
+        # Graceful shutdown: a replica that is replaced or no longer needed first ends the answers that it has begun.
         graceful_shutdown_timeout_s=settings.generation_timeout_s,
         autoscaling_config={
             "min_replicas": settings.engine_min_replicas,
@@ -161,7 +179,7 @@ def build_engine(base_model: str, settings: Settings) -> Application:
 
 
 def _num_gpus(base_model: str, settings: Settings) -> float:
-    """As the settings say, or else the catalog's share on a cluster that has GPUs."""
+    """Return the settings' GPUs of a replica, or else the catalog's share on a cluster that has GPUs."""
     if settings.engine_num_gpus is not None:
         return settings.engine_num_gpus
     has_gpus = ray.cluster_resources().get("GPU", 0) > 0

@@ -1,4 +1,4 @@
-"""Starts of engines: at the first request for a base model, and again after the engine was idle or lost."""
+"""Starts of engines, on demand: at the first request for a base model, and again after it was idle or lost."""
 
 from __future__ import annotations
 
@@ -15,9 +15,9 @@ from sienn_ray.errors import CapacityError, EngineError
 from sienn_ray.inference.applications import application_name, num_running
 from sienn_ray.settings import Settings
 
-# For so long after its last word an engine is taken to be there without being asked.
+# For so long after its last answer an engine counts as ready without a probe.
 _FRESH_S = 10.0
-# An engine that is there has answered within this, so a caller who doesn't want to wait gets an answer of it.
+# A running engine answers a probe within this, so a caller who doesn't want to wait is still served.
 _SHORTEST_WAIT_S = 1.0
 _LOOK_S = 1.0
 _RETRY_S = 0.2
@@ -28,7 +28,7 @@ _MAX_TRACEBACK_CHARS = 1000
 
 
 class EngineStarts:
-    """Handles of engines that are ready.
+    """Handles of ready engines, started on demand.
 
     Args:
         settings: See `Settings`.
@@ -42,12 +42,12 @@ class EngineStarts:
         self._starts: dict[str, asyncio.Task[Any]] = {}
 
     def note_answer(self, base_model: str, asked_at: float) -> None:
-        """Note an answer of the engine; one to a request from before a loss doesn't count."""
+        """Note an answer of an engine; one to a question of before a loss proves nothing about the present replicas."""
         if asked_at > self._lost_at.get(base_model, float("-inf")):
             self._heard_at[base_model] = time.monotonic()
 
     def note_loss(self, base_model: str) -> None:
-        """Note the loss of a replica; the engine is probed before it gets requests again."""
+        """Note the loss of a replica: the engine is probed before it gets requests again."""
         self._lost_at[base_model] = time.monotonic()
         self._heard_at.pop(base_model, None)
 
@@ -56,15 +56,15 @@ class EngineStarts:
         return time.monotonic() - self._heard_at.get(base_model, float("-inf")) < _FRESH_S
 
     async def ready(self, base_model: str, wait_s: float | None = None) -> Any:
-        """Handle of the base model's engine, once it can answer; all who ask share one start.
+        """Return the handle of a base model's engine once it can answer; concurrent callers share one start.
 
         Args:
             base_model: Hub id.
-            wait_s: How long the caller would wait; None is as long as the settings allow. The start goes on either way.
+            wait_s: Longest wait of the caller; None is as long as the settings allow. The start continues either way.
 
         Raises:
-            CapacityError: It is still loading.
-            EngineError: It can't be started.
+            CapacityError: The engine is still loading.
+            EngineError: The engine can't be started.
         """
         if self.is_heard(base_model):
             return self._handles[base_model]
@@ -72,7 +72,7 @@ class EngineStarts:
         if start is None or start.done():
             # In a context of its own: Serve would take its request for one of the first caller's, and end it with that.
             start = asyncio.create_task(self._start(base_model), context=contextvars.Context())
-            # Its error belongs to those who wait; where none does, nobody needs to hear of it.
+            # The error is raised for the callers that wait; where none does, it is dropped.
             start.add_done_callback(lambda done: done.cancelled() or done.exception())
             self._starts[base_model] = start
         longest_s = self._settings.engine_start_timeout_s
@@ -93,7 +93,7 @@ class EngineStarts:
         async with asyncio.timeout(self._settings.engine_start_timeout_s):
             handle = await asyncio.to_thread(self._deployed, base_model)
             asked_at = time.monotonic()
-            # A request like any other: where no replica runs, it is what makes Serve start one.
+            # A probe is a request like any other: where no replica runs, it has Serve start one.
             answer = asyncio.ensure_future(self._answer(base_model, handle))
             try:
                 while not (await asyncio.wait({answer}, timeout=_LOOK_S))[0]:
@@ -106,7 +106,7 @@ class EngineStarts:
         return handle
 
     def _deployed(self, base_model: str) -> Any:
-        """Handle of the engine's application, which is made unless it is there."""
+        """Return the handle of the engine's application; deploy it unless it exists."""
         name = application_name(base_model)
         application = serve.status().applications.get(name)
         if application is None or str(application.status.value) in {"DEPLOY_FAILED", "NOT_STARTED"}:
@@ -115,7 +115,7 @@ class EngineStarts:
         return serve.get_app_handle(name)
 
     async def _answer(self, base_model: str, handle: Any) -> None:
-        """Wait until a replica answers, or is there and has too much to do for that."""
+        """Probe until a replica answers, or is there but overloaded."""
         while True:
             response = handle.ready.remote()
             try:
@@ -124,11 +124,11 @@ class EngineStarts:
                 response.cancel()
                 raise
             except BackPressureError:
-                # Others' requests may fill the queue of an engine that has no replica yet.
+                # Other requests may fill the queue of an engine that has no replica yet.
                 if await asyncio.to_thread(_has_replica, base_model):
                     return
             except DeploymentUnavailableError:
-                pass  # a handle that knows of an earlier, failed deployment only, for a moment
+                pass  # for a moment, a handle knows of an earlier, failed deployment only
             else:
                 return
             await asyncio.sleep(_RETRY_S)
@@ -140,10 +140,10 @@ def _has_replica(base_model: str) -> bool:
 
 
 def _check(base_model: str) -> None:
-    """See that there is something to wait for.
+    """Check that the engine's start can still succeed.
 
     Raises:
-        EngineError: There isn't.
+        EngineError: The start has failed, or the application is gone.
     """
     application = serve.status().applications.get(application_name(base_model))
     if application is None:

@@ -1,4 +1,4 @@
-"""Requests to the engine of a base model, with a retry where a replica is lost before its first message."""
+"""Requests to engines, retried where a replica is lost before its first delta."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ from sienn_ray.errors import CapacityError, QueueFullError, SiennError
 from sienn_ray.inference.engine import GenerationDelta, GenerationRequest, GenerationResult
 from sienn_ray.settings import Settings
 
-# A request that ends its replica each time must not end all the others that come after it.
+# A request that crashes its replica each time must not crash all of them.
 _MAX_TRIES = 3
 _POLL_S = 0.2
 
@@ -25,7 +25,7 @@ _Answer = TypeVar("_Answer")
 
 
 class ServeEngines:
-    """Asks engines, each of which is a Serve application of its own.
+    """Client of the engines, each of which is a Serve application of its own.
 
     Args:
         settings: See `Settings`.
@@ -38,14 +38,14 @@ class ServeEngines:
     async def generate(
         self, base_model: str, request: GenerationRequest, start_wait_s: float | None = None
     ) -> GenerationResult:
-        """See `sienn_ray.api.deps.Engines.generate`; a caller that is cancelled ends the request at its replica.
+        """See `sienn_ray.api.deps.Engines.generate`; a cancelled caller cancels the request at its replica.
 
         Raises:
-            SiennError: What the engine raised; `CapacityError` when it is starting, too busy, too slow, or lost.
+            SiennError: The engine's error; `CapacityError` when the engine is starting, too busy, too slow, or lost.
         """
 
         async def ask(handle: Any, asked_at: float, latest: float) -> GenerationResult:
-            response = _choosing_by_adapter(handle, request).generate.remote(request)
+            response = _preferring_adapter(handle, request).generate.remote(request)
             try:
                 async with asyncio.timeout_at(latest):
                     result: GenerationResult = await response
@@ -55,15 +55,15 @@ class ServeEngines:
             self._starts.note_answer(base_model, asked_at)
             return result
 
-        return await self._until_it_holds(base_model, start_wait_s, ask)
+        return await self._with_retries(base_model, start_wait_s, ask)
 
     async def stream(
         self, base_model: str, request: GenerationRequest, start_wait_s: float | None = None
     ) -> AsyncGenerator[GenerationDelta]:
-        """See `sienn_ray.api.deps.Engines.stream`; closing the generator ends the request at its replica.
+        """See `sienn_ray.api.deps.Engines.stream`; closing the generator cancels the request at its replica.
 
         Raises:
-            SiennError: See `generate`, before the first piece; what fails later is the last one's error.
+            SiennError: See `generate`, before the first delta; a later error comes as the last delta.
         """
         response: Any = None
         is_whole = False
@@ -80,14 +80,14 @@ class ServeEngines:
             nonlocal response
             if response is not None:
                 _cancel(response)  # of a replica that may only have been out of reach
-            response = _choosing_by_adapter(handle, request, stream=True).stream.remote(request)
+            response = _preferring_adapter(handle, request, stream=True).stream.remote(request)
             delta = await next_delta(asked_at, latest)
             if delta.error is not None:
                 raise delta.error
             return delta, asked_at, latest
 
         try:
-            delta, asked_at, latest = await self._until_it_holds(base_model, start_wait_s, ask)
+            delta, asked_at, latest = await self._with_retries(base_model, start_wait_s, ask)
             yield delta
             while not is_whole:
                 try:
@@ -105,21 +105,21 @@ class ServeEngines:
             if response is not None and not is_whole:
                 _cancel(response)
 
-    async def _until_it_holds(
+    async def _with_retries(
         self,
         base_model: str,
         start_wait_s: float | None,
         ask: Callable[[Any, float, float], Awaitable[_Answer]],
     ) -> _Answer:
-        """Ask again where a replica was lost; nothing of such an answer has been seen by anybody.
+        """Retry a request whose replica was lost; no part of such an answer has left this process.
 
         Args:
             base_model: Hub id.
             start_wait_s: See `generate`.
-            ask: Gets a handle, when it is called, and until when there has to be an answer, on the loop's clock.
+            ask: Gets a handle, the time of the call, and the deadline of the answer on the loop's clock.
 
         Raises:
-            SiennError: What was raised instead, or the last loss.
+            SiennError: The engine's error, or the last loss.
         """
         loop = asyncio.get_running_loop()
         latest = None
@@ -137,13 +137,13 @@ class ServeEngines:
                 if num_losses == _MAX_TRIES:
                     raise self._refusal(base_model, error) from error
             except (BackPressureError, QueueFullError) as error:
-                # Those who waited for an engine come all at once, more of them than its queue takes in that moment.
+                # Callers that waited for a start come all at once, more of them than the queue holds.
                 if not has_waited or loop.time() + _POLL_S > latest:
                     raise self._refusal(base_model, error) from None
                 await asyncio.sleep(_POLL_S)
 
     def _refusal(self, base_model: str, error: Exception) -> CapacityError:
-        """A lost replica, or a queue that is full, in our words."""
+        """Return the error of a lost replica or a full queue."""
         if isinstance(error, QueueFullError):
             return error
         if isinstance(error, BackPressureError):
@@ -152,7 +152,7 @@ class ServeEngines:
 
     @contextmanager
     def _translated(self) -> Iterator[None]:
-        """What goes wrong with a request as this project's own errors, but for what asking again may mend."""
+        """Translate Serve's errors into `SiennError`, except those that a retry may mend."""
         try:
             yield
         except TimeoutError:
@@ -166,12 +166,12 @@ class ServeEngines:
             raise cause if isinstance(cause, SiennError) else error from None
 
 
-def _choosing_by_adapter(handle: Any, request: GenerationRequest, **options: Any) -> Any:
-    """The handle, for a request that is best at a replica which has its adapter already."""
+def _preferring_adapter(handle: Any, request: GenerationRequest, **options: Any) -> Any:
+    """Return the handle with the request's adapter as a hint: replicas that have it loaded are preferred."""
     return handle.options(multiplexed_model_id=request.adapter_id or "", **options)
 
 
 def _cancel(response: Any) -> None:
-    """End a request at its replica, or take it out of the queue; one that has failed by itself tells nobody again."""
+    """Cancel a request at its replica or in the queue; the error of one that has failed already is dropped."""
     with contextlib.suppress(Exception):
         response.cancel()

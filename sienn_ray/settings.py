@@ -6,6 +6,7 @@ arguments in `serveconfig.yaml`. docs/settings.md lists them, and a test compare
 
 from __future__ import annotations
 
+from enum import StrEnum
 from pathlib import Path
 from typing import Any, Literal, Self
 
@@ -14,6 +15,12 @@ from pydantic_settings import BaseSettings, SettingsConfigDict
 
 MIB = 1024**2
 GIB = 1024**3
+
+
+class EngineKind(StrEnum):
+    """Engines that answer requests; `deployments.engine.load_engine` makes one of each kind."""
+
+    BUILTIN = "builtin"
 
 
 class Settings(BaseSettings):
@@ -103,6 +110,10 @@ class Settings(BaseSettings):
         "downloads begin with it. By default they begin as the request did.",
     )
 
+    engine: EngineKind = Field(
+        EngineKind.BUILTIN,
+        description="Engine that answers requests; `builtin` is sienn_ray's own, for CPUs and GPUs.",
+    )
     adapter_cache_max_count: int = Field(16, ge=1, description="Adapters that an engine keeps loaded.")
     adapter_cache_max_bytes: int = Field(2 * GIB, gt=0, description="Bytes of adapters that an engine keeps loaded.")
     engine_num_cpus: float = Field(0.0, ge=0, description="CPUs that an engine replica reserves.")

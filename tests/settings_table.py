@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from enum import StrEnum
 from pathlib import Path
 from typing import Any, Literal, get_args, get_origin
 
@@ -53,9 +54,13 @@ def _in_words(name: str) -> str:
 
 def _choices(name: str) -> str:
     annotation = Settings.model_fields[name].annotation
-    if get_origin(annotation) is not Literal:
+    if get_origin(annotation) is Literal:
+        choices = get_args(annotation)
+    elif isinstance(annotation, type) and issubclass(annotation, StrEnum):
+        choices = tuple(annotation)
+    else:
         return ""
-    return f" One of {', '.join(f'`{choice}`' for choice in get_args(annotation))}."
+    return f" One of {', '.join(f'`{choice}`' for choice in choices)}."
 
 
 if __name__ == "__main__":

@@ -1,4 +1,4 @@
-"""Which adapters stay loaded: least recently used ones go first, bounded in number and bytes."""
+"""An LRU cache of loaded adapters, bounded in number and bytes."""
 
 from __future__ import annotations
 
@@ -23,11 +23,13 @@ _Adapter = TypeVar("_Adapter", bound=Sized)
 
 
 class AdapterCache(Generic[_Adapter]):
-    """LRU of loaded adapters, for many threads. One that is in use stays; one load serves everybody who waits for it.
+    """LRU cache of loaded adapters, for many threads.
+
+    An adapter in use is never evicted, and one load serves all threads that wait for it.
 
     Args:
         load: Loads the adapter of a storage key.
-        unload: Is told of each that goes.
+        unload: Gets each adapter that is evicted.
         max_count: Adapters to keep.
         max_bytes: Bytes of adapters to keep.
     """
@@ -61,17 +63,17 @@ class AdapterCache(Generic[_Adapter]):
             return self._size_bytes()
 
     def take_loaded(self, adapter_id: str) -> _Adapter | None:
-        """An adapter that is loaded, in use until it is given back, or None."""
+        """Return an adapter, in use until `give_back`, or None where it isn't loaded."""
         with self._changed:
             return self._taken(adapter_id) if adapter_id in self._adapters else None
 
     def take(self, adapter_id: str, key: str) -> _Adapter:
-        """An adapter, in use until it is given back; loads it, or waits for another's load, or for room.
+        """Return an adapter, in use until `give_back`; loads it, or waits for another thread's load, or for room.
 
-        It is loaded before there is room for it, so one that can't be loaded costs no other its place.
+        An adapter is loaded before others are evicted for it, so one that can't be loaded evicts none.
 
         Raises:
-            EngineError: It can't be loaded, or is alone over the limit.
+            SiennError: The adapter can't be loaded, or is alone over the limit.
         """
         with self._changed:
             self._changed.wait_for(lambda: adapter_id not in self._loading)
@@ -83,7 +85,7 @@ class AdapterCache(Generic[_Adapter]):
             self._check_size(adapter_id, adapter)
             with self._changed:
                 self.num_loads += 1
-                self._changed.wait_for(lambda: self._make_room(adapter.size_bytes))
+                self._changed.wait_for(lambda: self._evict_for(adapter.size_bytes))
                 self._adapters[adapter_id] = adapter
                 return self._taken(adapter_id)
         finally:
@@ -92,7 +94,7 @@ class AdapterCache(Generic[_Adapter]):
                 self._changed.notify_all()
 
     def give_back(self, adapter_id: str) -> None:
-        """One user less."""
+        """End one use of an adapter."""
         with self._changed:
             self._num_users[adapter_id] -= 1
             self._changed.notify_all()
@@ -112,8 +114,8 @@ class AdapterCache(Generic[_Adapter]):
                 "(SIENN_ADAPTER_CACHE_MAX_BYTES); raise the limit"
             )
 
-    def _make_room(self, num_bytes: int) -> bool:
-        """Unload what isn't in use until one more fits; says whether it does."""
+    def _evict_for(self, num_bytes: int) -> bool:
+        """Evict adapters that aren't in use until one of `num_bytes` fits; return whether it does."""
         for adapter_id in [each for each in self._adapters if not self._num_users[each]]:
             if self._fits(num_bytes):
                 break

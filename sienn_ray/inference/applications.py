@@ -1,4 +1,4 @@
-"""The Serve applications that engines are: how they are called, and what is done to those that run."""
+"""Serve applications of engines: their names, their running replicas, and loading an adapter ahead."""
 
 from __future__ import annotations
 
@@ -14,17 +14,17 @@ _PREFETCH_TIMEOUT_S = 60.0
 
 
 def application_name(base_model: str) -> str:
-    """Name of the Serve application that holds a base model."""
+    """Return the name of the Serve application that serves a base model."""
     return APPLICATION_PREFIX + re.sub(r"[^A-Za-z0-9._-]", "--", base_model)
 
 
 def base_model_of(name: str) -> str:
-    """The base model of such an application. A hub id has at most one slash and never two dashes side by side."""
+    """Return the base model of an application's name. A hub id has at most one slash and never two dashes in a row."""
     return name.removeprefix(APPLICATION_PREFIX).replace("--", "/")
 
 
 def num_running(application: Any) -> int:
-    """Replicas that are ready, of what Serve's overview says of an application."""
+    """Return the number of ready replicas in Serve's overview of an application."""
     return sum(
         count
         for deployment in application.deployments.values()
@@ -34,9 +34,9 @@ def num_running(application: Any) -> int:
 
 
 def prefetch(base_model: str, adapter_id: str, adapter_key: str) -> None:
-    """Have an engine that runs load an adapter, so that its first question needn't wait; starts no engine.
+    """Load an adapter into a running engine, so that its first request needn't wait; starts no engine.
 
-    Whatever goes wrong is only logged: the first question loads the adapter as well.
+    Errors are only logged: the first request loads the adapter as well.
     """
     name = application_name(base_model)
     try:

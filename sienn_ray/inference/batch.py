@@ -1,4 +1,4 @@
-"""What the next step computes: a token of each request that decodes, and a piece of each prompt that is read."""
+"""The plan of a step: a token of each request that decodes, and chunks of prompts that are prefilled."""
 
 from __future__ import annotations
 
@@ -9,10 +9,14 @@ from sienn_ray.inference.model_runner import StepRow
 
 
 def plan(running: Sequence[RunningGeneration], max_tokens: int) -> list[tuple[RunningGeneration, StepRow]]:
-    """Rows of the next step, at most so many tokens together.
+    """Return the rows of the next step: decoding first, then chunked prefill.
 
-    Requests that decode go first, since each of their callers waits for every step; prompts share the rest, the oldest
-    first, so a long one takes several steps and holds up nobody.
+    Requests that decode come first, since each of their callers waits for every step. Prompts share the rest, the
+    oldest first, so a long one is prefilled in chunks over several steps and delays no other request.
+
+    Args:
+        running: The batch.
+        max_tokens: Tokens of all rows together.
     """
     rows: list[tuple[RunningGeneration, StepRow]] = []
     left = max_tokens
@@ -31,6 +35,6 @@ def _row(generation: RunningGeneration, num: int) -> StepRow:
         generation.tokens[:end],
         generation.num_computed,
         generation.table.blocks,
-        generation.prompt.adapter,
+        generation.adapter.name,
         wants_logits=end == len(generation.tokens),
     )

@@ -1,9 +1,9 @@
-"""LoRA where each token of a batch has an adapter of its own, or none.
+"""Batched LoRA: each token of a batch has an adapter of its own, or none.
 
-The adapters that are in use stand one behind the other in a stack for each linear layer. A step's tokens lie side by
-side by adapter, so two batched products, over as many rows for each adapter as the one with the most has, apply them
-all (the gathered product of Punica and S-LoRA: Chen et al. 2023, arXiv:2310.18547; Sheng et al. 2023,
-arXiv:2311.03285). An adapter with far more tokens than others, as one whose prompt is read, has products of its own.
+The adapters in use are stacked in each linear layer. A step's tokens are sorted by adapter, so two batched products,
+over as many rows for each adapter as the one with the most has, apply them all (the gathered product of Punica and
+S-LoRA: Chen et al. 2023, arXiv:2310.18547; Sheng et al. 2023, arXiv:2311.03285). An adapter with far more tokens than
+others, as in a prefill, has products of its own.
 """
 
 from __future__ import annotations
@@ -31,11 +31,11 @@ class Together:
     """The first tokens of a step, whose adapters are applied in batched products.
 
     Args:
-        num_places: Places of the stacks, from the first one on.
-        width: Rows for each of them.
-        num_tokens: The tokens.
-        sources: (places * width,) each row's token, any token for a row that is empty; None where rows and tokens are
-            the same.
+        num_places: Number of places of the stacks, from the first one on.
+        width: Rows of the batched product for each place.
+        num_tokens: Number of tokens.
+        sources: (places * width,) each row's token, any token for an empty row; None where rows and tokens are the
+            same.
         rows: (tokens,) each token's row.
     """
 
@@ -47,7 +47,7 @@ class Together:
     _gathered: tuple[torch.Tensor, torch.Tensor] | None = None
 
     def gathered(self, x: torch.Tensor) -> torch.Tensor:
-        """Each row's token of (tokens, in); layers side by side ask for the same."""
+        """Gather each row's token of (tokens, in); kept, since layers side by side gather the same."""
         assert self.sources is not None  # noqa: S101
         if self._gathered is None or self._gathered[0] is not x:
             self._gathered = (x, x.index_select(0, self.sources))
@@ -56,13 +56,13 @@ class Together:
 
 @dataclass(frozen=True)
 class StepAdapters:
-    """Which place of the stacks each token of a step uses.
+    """The places of the stacks that the tokens of a step use.
 
     Args:
         together: The first tokens; None is none.
-        alone: Place, first token and end of each adapter that has products of its own.
+        alone: Place, first token and end of each adapter with products of its own.
         places: (tokens,) each token's place, one behind the last for tokens without an adapter.
-        only: The place that all tokens use, where they all use one.
+        only: The place of all tokens, where they share one.
     """
 
     together: Together | None
@@ -77,7 +77,7 @@ class LoraLinear(torch.nn.Module):
     def __init__(self, base: torch.nn.Module, state: LoraState, choices: LinearChoices | None) -> None:
         super().__init__()
         self.base = (None if choices is None else packed(base, choices)) or base
-        # Called 200 times a step: without the detour by hooks that nobody sets.
+        # Called 200 times a step: without the module call, which looks for hooks.
         self._product = self.base.forward
         self._state = state
         self._is_conv = isinstance(self.base, Conv1D)
@@ -88,13 +88,13 @@ class LoraLinear(torch.nn.Module):
 
     @property
     def weight(self) -> torch.Tensor:
-        """The base layer's, of which some architectures look at the dtype; its values may not be there."""
+        """The base layer's weight, for architectures that read its dtype; packed layers have no values here."""
         weight: torch.Tensor = self.base.weight  # type: ignore[assignment]
         return weight
 
     @property
     def bias(self) -> torch.Tensor | None:
-        """The base layer's."""
+        """The base layer's bias."""
         bias: torch.Tensor | None = self.base.bias  # type: ignore[assignment]
         return bias
 
@@ -105,13 +105,13 @@ class LoraLinear(torch.nn.Module):
         return (columns, rows) if self._is_conv else (rows, columns)
 
     def matrix(self) -> torch.Tensor:
-        """The weight as (out, in)."""
+        """Return the weight as (out, in)."""
         if isinstance(self.base, PackedLinear):
             return self.base.matrix()
         return self.weight.t() if self._is_conv else self.weight
 
     def forward(self, x: torch.Tensor) -> torch.Tensor:
-        """(..., in) to (..., out)."""
+        """Compute (..., in) to (..., out)."""
         y: torch.Tensor = self._product(x)
         step = self._state.step
         if step is None or not self._used or self.a is None or self.b is None:
@@ -134,7 +134,7 @@ class LoraLinear(torch.nn.Module):
         return y
 
     def lay_out(self, num_places: int, r: int) -> None:
-        """Make room, empty, for so many adapters of up to this r."""
+        """Allocate empty places for `num_places` adapters of up to this r."""
         out_size, in_size = self.shape
         self.a = self.weight.new_zeros((num_places, in_size, r))
         self.b = self.weight.new_zeros((num_places, r, out_size))
@@ -142,7 +142,7 @@ class LoraLinear(torch.nn.Module):
         self._used = set()
 
     def put(self, place: int, lora: LayerLora | None) -> None:
-        """Put an adapter's weights, or none, into a place."""
+        """Copy an adapter's weights into a place, or empty it."""
         assert self.a is not None  # noqa: S101
         assert self.b is not None  # noqa: S101
         self.a[place].zero_()
@@ -163,9 +163,9 @@ class LoraLinear(torch.nn.Module):
 
 
 def _add_together(y: torch.Tensor, x: torch.Tensor, a: torch.Tensor, b: torch.Tensor, step: Together) -> None:
-    """Add to (tokens, out) what adapters make of (tokens, in).
+    """Add the adapters' products of (tokens, in) to (tokens, out).
 
-    Each row has its own adapter only, so a number that isn't one, as a diverged adapter gives, stays in its rows.
+    Each row has its own adapter only, so NaN, as a diverged adapter gives, stays in its rows.
     """
     shape = (step.num_places, step.width, -1)
     a, b = _first(a, step.num_places), _first(b, step.num_places)
@@ -178,23 +178,23 @@ def _add_together(y: torch.Tensor, x: torch.Tensor, a: torch.Tensor, b: torch.Te
 
 
 def _first(tensor: torch.Tensor, num: int) -> torch.Tensor:
-    """Its first rows; a view of all of them would be a call for nothing."""
+    """Return the first rows of a tensor, the tensor itself where it has no more."""
     return tensor if len(tensor) == num else tensor[:num]
 
 
 class LoraState:
-    """What all layers look at in a step."""
+    """The current step's adapters, shared by all layers."""
 
     def __init__(self) -> None:
         self.step: StepAdapters | None = None
 
 
 class LoraStack:
-    """The adapters in use, in all layers of a base model.
+    """The stacked adapters in all layers of a base model.
 
     Args:
         model: The base model; its linear layers are replaced.
-        choices: How linear layers are computed fastest; None leaves them as they are.
+        choices: The fastest layouts of linear layers; None leaves them as they are.
     """
 
     def __init__(self, model: torch.nn.Module, choices: LinearChoices | None = None) -> None:
@@ -210,14 +210,14 @@ class LoraStack:
         return self._layers
 
     def use(self, rows: Sequence[tuple[str | None, int]], adapters: Mapping[str, LoraWeights]) -> list[int]:
-        """Set what the next forward pass applies.
+        """Set the adapters of the next forward pass.
 
         Args:
-            rows: An adapter's name or None, and how many tokens of the step it is for.
-            adapters: The weights of those that are named.
+            rows: An adapter's name or None, and its number of tokens in the step.
+            adapters: Weights of the named adapters.
 
         Returns:
-            The rows' numbers in the order in which their tokens have to be.
+            Numbers of the rows, in the order that their tokens must have in the step.
         """
         counts = Counter[str]()
         for name, num in rows:
@@ -235,11 +235,11 @@ class LoraStack:
         return order
 
     def _place(self, wanted: Sequence[str], adapters: Mapping[str, LoraWeights]) -> None:
-        """Have every wanted adapter in a place, the places in use being the first ones."""
+        """Put every wanted adapter into a place; the places in use are the first ones."""
         r = -(-max(adapters[name].max_r for name in wanted) // _R_STEP) * _R_STEP
         if r > self._r or len(wanted) > self._num_places:
             self._lay_out(max(len(wanted), self._num_places), max(r, self._r))
-        # Places behind are a cost in every product, so one that is wanted moves to the front where there is room.
+        # Places up to the last one in use cost time in every product, so wanted adapters move to the front.
         limit = len(wanted)
         kept = {self._places[name] for name in wanted if self._places.get(name, limit) < limit}
         free = (place for place in range(limit) if place not in kept)
@@ -294,12 +294,12 @@ class LoraStack:
         return torch.tensor(numbers, dtype=torch.long, device=next(iter(self._layers.values())).weight.device)
 
     def forget(self, name: str) -> None:
-        """An adapter has been unloaded; another of this name would be another one."""
+        """Forget the place of an evicted adapter; another one of this name has other weights."""
         self._places.pop(name, None)
 
 
 def _divided(counts: Mapping[str, int]) -> tuple[list[str], list[str]]:
-    """Those whose tokens go together, and those with so many that the others' rows would be mostly empty."""
+    """Divide adapters into those of batched products, and those with so many tokens that other rows would be empty."""
     names = sorted(counts, key=lambda name: counts[name])
     alone: list[str] = []
     while len(names) * counts[names[-1]] > max(_CHEAP_ROWS, 2 * sum(counts[name] for name in names)):
@@ -310,7 +310,7 @@ def _divided(counts: Mapping[str, int]) -> tuple[list[str], list[str]]:
 def _replace_linear_layers(
     model: Any, state: LoraState, choices: LinearChoices | None
 ) -> Iterator[tuple[str, LoraLinear]]:
-    """Every linear layer but the output head, which PEFT's `all-linear` leaves alone as well."""
+    """Replace every linear layer but the output head, which PEFT's `all-linear` leaves out as well."""
     head = model.get_output_embeddings() if hasattr(model, "get_output_embeddings") else None
     names = [
         name

@@ -1,4 +1,4 @@
-"""Ask an engine and wait for the whole answer."""
+"""Blocking calls of an engine."""
 
 from __future__ import annotations
 
@@ -8,10 +8,10 @@ from sienn_ray.inference.engine import Engine, GenerationDelta, GenerationReques
 
 
 def generate(engine: Engine, request: GenerationRequest) -> GenerationResult:
-    """The answer to one request.
+    """Submit a request and wait for the whole answer.
 
     Raises:
-        SiennError: What the engine says instead.
+        SiennError: The error that ended it.
     """
     deltas: SimpleQueue[GenerationDelta] = SimpleQueue()
     engine.submit(request, deltas.put)

@@ -18,7 +18,7 @@ Ids = npt.NDArray[np.int64]
 
 
 def padded(logits: torch.Tensor) -> torch.Tensor:
-    """Fill rows up to whole blocks with entries that are never chosen; leaves alone what is whole already.
+    """Pad rows to whole blocks with entries that are never chosen; rows of whole blocks stay as they are.
 
     Args:
         logits: (rows, vocab).
@@ -31,12 +31,12 @@ def padded(logits: torch.Tensor) -> torch.Tensor:
 
 
 def blocks(rows: torch.Tensor) -> torch.Tensor:
-    """(rows, vocab) as (rows, blocks, BLOCK_TOKENS), without a copy."""
+    """View (rows, vocab) as (rows, blocks, BLOCK_TOKENS)."""
     return rows.view(rows.shape[0], -1, BLOCK_TOKENS)
 
 
 def take_blocks(rows: torch.Tensor, chosen: torch.Tensor) -> torch.Tensor:
-    """(rows, n, BLOCK_TOKENS): of each row the blocks whose numbers are in its row of `chosen`, (rows, n)."""
+    """Gather of each row the blocks in the same row of `chosen`, (rows, n), to (rows, n, BLOCK_TOKENS)."""
     num_rows, vocab = rows.shape
     num_blocks = vocab // BLOCK_TOKENS
     starts = torch.arange(0, num_rows * num_blocks, num_blocks, device=rows.device)
@@ -45,7 +45,7 @@ def take_blocks(rows: torch.Tensor, chosen: torch.Tensor) -> torch.Tensor:
 
 
 def largest(scores: torch.Tensor) -> list[int]:
-    """The likeliest token of each row, the first one among equals, as `argmax` has it.
+    """Return the likeliest token of each row, the first one among equals, as `argmax` does.
 
     Args:
         scores: (rows, vocab), padded.
@@ -57,15 +57,15 @@ def largest(scores: torch.Tensor) -> list[int]:
 
 
 def top_candidates(scores: torch.Tensor, num: int) -> tuple[Floats, Ids]:
-    """The `num` largest entries of each row.
+    """Return the `num` largest entries of each row.
 
     Args:
         scores: (rows, vocab), padded.
-        num: At the most; a shorter row gives all that it has.
+        num: Upper limit; a shorter row gives all its entries.
 
     Returns:
-        Values and token ids, both (rows, num), from the largest down, equal values by id. Which of several entries that
-        equal the last value are here is left open.
+        Values and token ids, both (rows, num), from the largest down, equal values by id. If more
+        entries equal the last value than fit, any of them are here.
     """
     num = min(num, scores.shape[1])
     if num * BLOCK_TOKENS >= scores.shape[1]:

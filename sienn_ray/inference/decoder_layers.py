@@ -1,8 +1,8 @@
-"""Decoder layers of the Llama kind, in as few calls as they need.
+"""Decoder layers of the Llama family, computed in few calls.
 
-A step of an engine has few tokens, so that the calls between two products (views, transposes, detours by hooks, norms
-in six steps) take a good part of its time. Here a layer's tokens keep their layout from one end to the other, and what
-is the same for all layers is made once. The modules, and with them the adapters, are the model's own.
+A decoding step has few tokens, so that the calls between two products (views, transposes, module hooks, norms in six
+operations) take a good part of its time. Here a layer's tokens keep their layout from one end to the other, and what is
+the same for all layers is made once. The modules, and with them the adapters, are the model's own.
 """
 
 from __future__ import annotations
@@ -14,15 +14,15 @@ import torch
 
 from sienn_ray.inference.paged_attention import PagedStep, attend
 
-# What their attention and their MLP do is what `PagedDecoderLayer` does; others may only look alike.
+# Classes whose attention and MLP compute what `PagedDecoderLayer` does; others may only look alike.
 KNOWN_LAYERS = frozenset({"LlamaDecoderLayer", "MistralDecoderLayer", "Qwen2DecoderLayer", "Qwen3DecoderLayer"})
 
 
 class PagedDecoderLayer(torch.nn.Module):
-    """A layer over keys and values that stay where they are; in a forward pass without them, the model's own.
+    """A layer that attends over the paged KV cache; in a forward pass without one, the model's own layer.
 
     Args:
-        layer: The model's.
+        layer: The model's layer.
     """
 
     def __init__(self, layer: Any) -> None:
@@ -43,7 +43,7 @@ class PagedDecoderLayer(torch.nn.Module):
         self._activation = mlp.act_fn
 
     def forward(self, hidden_states: torch.Tensor, paged: PagedStep | None = None, **others: Any) -> torch.Tensor:
-        """(1, tokens, size) to the same."""
+        """Compute the layer: (1, tokens, size) to (1, tokens, size)."""
         if paged is None:
             output: torch.Tensor = self.layer(hidden_states, **others)
             return output
@@ -65,7 +65,7 @@ class PagedDecoderLayer(torch.nn.Module):
 
 
 def replace_layers(model: Any) -> Callable[[], None] | None:
-    """Replace a model's layers; gives what takes that back, or None where they aren't of a known kind."""
+    """Replace a model's layers; return a function that puts them back, or None where they aren't of a known class."""
     layers = getattr(model.base_model, "layers", None)
     if not isinstance(layers, torch.nn.ModuleList) or {type(each).__name__ for each in layers} - KNOWN_LAYERS:
         return None
@@ -81,7 +81,7 @@ def replace_layers(model: Any) -> Callable[[], None] | None:
 
 
 def rms_norm(module: Any) -> Callable[[torch.Tensor], torch.Tensor]:
-    """What the norm computes (Zhang and Sennrich 2019, arXiv:1910.07467).
+    """Return a function that computes an RMS norm module (Zhang and Sennrich 2019, arXiv:1910.07467).
 
     With the root of the size's number of values in the weight, x / sqrt(mean(x^2) + eps) is x over its length, which is
     one call on a CPU and exact enough in float32.
@@ -103,5 +103,5 @@ def rms_norm(module: Any) -> Callable[[torch.Tensor], torch.Tensor]:
 
 
 def _rotated(x: torch.Tensor, cos: torch.Tensor, sin: torch.Tensor) -> torch.Tensor:
-    """Rotary position embedding of (tokens, heads, size) (Su et al. 2021, arXiv:2104.09864); `PagedStep.rotation`."""
+    """Rotate (tokens, heads, size) by `PagedStep.rotation`: RoPE (Su et al. 2021, arXiv:2104.09864)."""
     return (x * cos).addcmul_(x.roll(x.shape[-1] // 2, dims=-1), sin)

@@ -1,4 +1,4 @@
-"""From tokens that come one by one to whole characters, at a constant cost for each.
+"""Incremental detokenization: whole characters of tokens that come one by one, at a constant cost for each.
 
 Decoding all tokens at each step would cost the square of their number, and decoding each on its own is wrong: a token
 may be a part of a character, and sentencepiece writes a token differently at the start of a text.
@@ -15,24 +15,24 @@ _REPLACEMENT = "\ufffd"
 
 
 class Detokenizer(Protocol):
-    """The texts it gives are together what decoding all tokens at once would give, special ones skipped."""
+    """Turns tokens into pieces of text, together the text of all tokens decoded at once, special ones skipped."""
 
     def push(self, token_id: int) -> str:
-        """Add a token; gives the characters that are settled by it."""
+        """Add a token; return the characters that no later token can change any more."""
         ...
 
     def flush(self) -> str:
-        """What is left at the end of the text."""
+        """End the text; return its remaining characters."""
         ...
 
 
 def detokenizer(vocabulary: Vocabulary) -> Detokenizer:
-    """The kind that fits the tokenizer."""
+    """Build the detokenizer of a tokenizer's kind."""
     return ByteLevelDetokenizer(vocabulary) if vocabulary.is_byte_level else WindowDetokenizer(vocabulary)
 
 
 class ByteLevelDetokenizer:
-    """For byte-level BPE, whose text is the UTF-8 of all tokens' bytes; U+FFFD stands for each invalid part."""
+    """Detokenizer of byte-level BPE: the text is the UTF-8 of all tokens' bytes, U+FFFD for each invalid part."""
 
     def __init__(self, vocabulary: Vocabulary) -> None:
         self._vocabulary = vocabulary
@@ -48,10 +48,10 @@ class ByteLevelDetokenizer:
 
 
 class WindowDetokenizer:
-    """For every other tokenizer: decodes new tokens behind a few old ones, whose text it takes off again.
+    """Detokenizer of every other tokenizer: decodes new tokens behind a few old ones, whose text is cut off again.
 
-    The old ones keep the new ones from standing at the start of a text. A run of tokens for single bytes waits for its
-    end: sentencepiece writes U+FFFD for all of its bytes if a later one makes the run invalid.
+    The old tokens keep the new ones from standing at the start of a text. A run of tokens for single bytes waits for
+    its end: sentencepiece writes U+FFFD for all of its bytes if a later one makes the run invalid.
     """
 
     def __init__(self, vocabulary: Vocabulary) -> None:

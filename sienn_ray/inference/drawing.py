@@ -1,4 +1,4 @@
-"""Drawing tokens from logits, many rows at a time, each by its own parameters and its own random number."""
+"""Draws of tokens from logits, many rows at a time, each by its own parameters and its own random number."""
 
 from __future__ import annotations
 
@@ -45,13 +45,13 @@ def draw_from_all(logits: torch.Tensor, params: Sequence[SamplingParams], unifor
 def draw_from_likeliest(
     logits: torch.Tensor, params: Sequence[SamplingParams], uniforms: Doubles, *, num_candidates: int = NUM_CANDIDATES
 ) -> list[int]:
-    """Draw from what top-k, top-p and min-p leave.
+    """Draw from the tokens that top-k, top-p and min-p leave.
 
     Args:
         logits: (rows, vocab), padded; overwritten.
         params: One a row.
         uniforms: (rows,), in [0, 1).
-        num_candidates: How many of the likeliest tokens are looked at before a row is sorted.
+        num_candidates: Likeliest tokens that are tried before a row is sorted.
     """
     scores = heat(logits, params)
     limits = Limits.of(params)
@@ -79,7 +79,7 @@ def heat(logits: torch.Tensor, params: Sequence[SamplingParams]) -> torch.Tensor
 
 
 def find_total_mass(scores: torch.Tensor, limits: Limits) -> Doubles:
-    """(rows,): the sum of exp(score - largest score); UNKNOWN_MASS if no row needs it.
+    """Return the sum of exp(score - largest score) of each row, (rows,); UNKNOWN_MASS if no row needs it.
 
     Softmax reads and writes a row once while it is in the cache, which exp and sum one after the other would not.
     """
@@ -89,13 +89,13 @@ def find_total_mass(scores: torch.Tensor, limits: Limits) -> Doubles:
 
 
 def keep_sorted(scores: torch.Tensor, total_mass: Doubles, limits: Limits, *, reach: float = 0.0) -> tuple[Kept, Ids]:
-    """Apply the rules to all of a single row that they could keep.
+    """Apply the rules to a single row, sorted as far as they could keep tokens.
 
     Args:
         scores: (1, vocab), divided by the temperature.
         total_mass: (1,), see `keep`.
         limits: Of that row.
-        reach: How far below the largest score it is known to be not enough; changes the speed only.
+        reach: Distance below the largest score that is known to be too short; changes the speed only.
 
     Returns:
         What is kept, and the ids of its candidates.
@@ -116,7 +116,7 @@ def keep_sorted(scores: torch.Tensor, total_mass: Doubles, limits: Limits, *, re
 
 
 def _lowest_of_nucleus(row: Floats, top_p: float, total_mass: float, reach: float) -> float:
-    """A score below which top-p keeps nothing, close enough to leave little to sort."""
+    """Return a score below which top-p keeps no token, close enough to leave little to sort."""
     largest = float(row.max())
     # If each token left out has less than half of the vocabulary's share of what top-p drops, all of them have less.
     lowest = largest + math.log((1 - top_p) * total_mass / len(row) / 2)

@@ -1,4 +1,4 @@
-"""What an engine is asked and what it answers; nothing here imports torch."""
+"""The interface of engines: requests, results, and the `Engine` protocol; nothing here imports torch."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ FinishReason = Literal["stop", "length", "cancelled"]
 
 @dataclass(frozen=True)
 class SamplingParams:
-    """How the next token is chosen.
+    """Parameters of the choice of each next token.
 
     Args:
         max_new_tokens: Tokens to generate at the most.
@@ -23,11 +23,11 @@ class SamplingParams:
         min_p: Leaves out tokens below this share of the likeliest one's probability (Nguyen et al. 2024).
         repetition_penalty: Divides the logits of tokens that stand in the text already (Keskar et al. 2019, CTRL).
         presence_penalty: Taken from the logits of tokens that were generated already.
-        frequency_penalty: The same for each time that they were.
+        frequency_penalty: Taken from them once for each time that they were.
         do_sample: Sample, or take the likeliest token.
-        seed: Makes sampling repeatable; None draws anew.
-        stop: Strings that end the answer, which they don't belong to.
-        num_logprobs: Give the log-probability of each token, and of this many of the likeliest beside it; None is none.
+        seed: Makes sampling repeatable; None is another seed for each request.
+        stop: Strings that end the answer and are no part of it.
+        num_logprobs: Likeliest tokens whose log-probabilities are given beside each token's own; None gives none.
     """
 
     max_new_tokens: int = 200
@@ -57,11 +57,11 @@ class GenerationRequest:
     """One prompt for a base model, with an adapter or without.
 
     Args:
-        prompt: A conversation, which the engine puts into the prompt format that training used, or text that the model
-            goes on from as it is.
-        adapter_id: The adapter's job id; None asks the base model itself.
+        prompt: A conversation, which the engine renders in the prompt format that training used, or text that the
+            model continues as it is.
+        adapter_id: The adapter's job id; None is the base model itself.
         adapter_key: Storage key of that adapter.
-        sampling: How tokens are chosen.
+        sampling: Parameters of the choice of tokens.
     """
 
     prompt: tuple[ChatMessage, ...] | str
@@ -71,7 +71,7 @@ class GenerationRequest:
 
     @classmethod
     def ask(cls, question: str, **fields: object) -> GenerationRequest:
-        """A conversation of a single question."""
+        """Build a request with a conversation of a single question."""
         return cls((ChatMessage("user", question),), **fields)  # type: ignore[arg-type]
 
 
@@ -93,8 +93,8 @@ class TokenLogprob:
 class GenerationResult:
     """One answer.
 
-    `generation_time_s` counts from the request's turn to the last token, loading included; `time_to_first_token_s` from
-    its arrival to the first token, waiting included, or is None where there was none.
+    `generation_time_s` counts from the request's place in the batch to the last token; `time_to_first_token_s` from its
+    arrival to the first token, waiting included, or is None where there was none.
     """
 
     text: str
@@ -106,15 +106,15 @@ class GenerationResult:
     generation_time_s: float
     time_to_first_token_s: float | None = None
     logprobs: tuple[TokenLogprob, ...] | None = None
-    # Prompt tokens whose keys and values were there from an earlier request.
+    # Prompt tokens whose keys and values were in the prefix cache.
     num_cached_tokens: int = 0
 
 
 @dataclass(frozen=True)
 class GenerationDelta:
-    """What has come since the last one: whole characters, never a part of what may turn out to be a stop string.
+    """A piece of an answer: whole characters, never a part of what may turn out to be a stop string.
 
-    The last one has the result, whose text is all the others' together, or the error.
+    The last delta has the result, whose text is that of all deltas together, or the error.
     """
 
     text: str = ""
@@ -124,23 +124,30 @@ class GenerationDelta:
 
     @property
     def is_last(self) -> bool:
-        """Whether nothing comes behind it."""
+        """True where no delta follows."""
         return self.result is not None or self.error is not None
 
 
 class Generation(Protocol):
-    """A request that an engine has taken."""
+    """A request that an engine has accepted."""
 
     def cancel(self) -> None:
-        """Give its place free at the next step; safe at any time and from any thread."""
+        """End the request at the next step and free its resources; safe at any time and from any thread."""
         ...
 
 
 class Engine(Protocol):
     """Generates text with one base model and its adapters, many requests at a time.
 
-    What is narrow here can be had of other programs as well: vLLM on a GPU, llama.cpp for quantized weights.
+    The interface is narrow, so that other programs fit behind it: vLLM on a GPU, llama.cpp for quantized weights. What
+    is the same for all engines is ready for use: `RequestPreparation`, `OpenRequests`, `Answer`. The tests in
+    `tests/unit/inference/conformance` hold for each engine.
     """
+
+    @property
+    def num_cpus(self) -> int | None:
+        """CPUs that the engine computes with; None on a GPU."""
+        ...
 
     @property
     def num_adapters(self) -> int:
@@ -149,7 +156,7 @@ class Engine(Protocol):
 
     @property
     def stuck_s(self) -> float:
-        """Seconds that its present step has taken; 0 between steps."""
+        """Seconds since the current step began; 0 between steps."""
         ...
 
     def submit(self, request: GenerationRequest, listener: Callable[[GenerationDelta], None]) -> Generation:
@@ -158,21 +165,22 @@ class Engine(Protocol):
         Args:
             request: What to generate.
             listener: Gets deltas in order, from a thread of the engine, so it has to be quick and must not raise. The
-                last one tells the result or the error.
+                last one has the result or the error.
 
         Raises:
-            CapacityError: The queue is full.
+            QueueFullError: The queue is full.
+            CapacityError: The engine is closed.
         """
         ...
 
     def load_adapter(self, adapter_id: str, adapter_key: str) -> None:
-        """Have an adapter in memory before it is asked for; waits until it is there.
+        """Load an adapter before a request names it; returns once it is in memory.
 
         Raises:
-            SiennError: It can't be loaded.
+            SiennError: The adapter can't be loaded.
         """
         ...
 
     def close(self) -> None:
-        """End all threads; requests that aren't answered get an error."""
+        """End all threads; requests without an answer get an error. A repeat changes nothing."""
         ...

@@ -1,9 +1,11 @@
-"""Which blocks of the key/value cache belong to which request, and which can be used again for an equal beginning.
+"""The KV blocks of requests, and the prefix cache over them.
 
-Keys and values live in blocks of a fixed number of tokens. A request gets blocks for all the tokens that it may come to
-when it joins, next to one another where there is room, so its attention reads them where they are. Full blocks of a
-prompt stay known after their request has left, until their place is needed: another request of the same adapter with
-the same beginning takes them as they are (as in vLLM, Kwon et al. 2023, arXiv:2309.06180).
+Keys and values lie in blocks of a fixed number of tokens (paged attention, as in vLLM: Kwon et al. 2023,
+arXiv:2309.06180). A request gets KV blocks for its prompt and its longest answer when it joins the batch, so that none
+is preempted, next to one another where there is room, so that attention reads them in one piece.
+
+Full blocks of a request stay in the prefix cache when it has left, until they are evicted, the least recently used ones
+first: another request of the same adapter with the same first tokens shares them instead of computing them again.
 """
 
 from __future__ import annotations
@@ -18,20 +20,20 @@ class BlockTable:
     """The blocks of one request, in the order of its tokens.
 
     Args:
-        identity: What its keys and values depend on beside the tokens: the adapter's content, or the base model.
+        identity: The weights that keys and values depend on: the adapter's content hash, or the base model.
         blocks: Numbers of blocks.
-        num_shared_tokens: Tokens at the beginning whose keys and values were there already.
+        num_shared_tokens: First tokens whose keys and values were in the prefix cache.
     """
 
     identity: str
     blocks: list[int]
     num_shared_tokens: int
-    # Content numbers of the blocks that are known to the pool so far.
+    # Content numbers of the blocks that are in the prefix cache so far.
     known: list[int] = field(default_factory=list)
 
 
 class BlockPool:
-    """Gives out blocks, never more than there are. For one thread.
+    """Allocates KV blocks, and keeps the prefix cache. For one thread.
 
     Args:
         num_blocks: Blocks in the cache.
@@ -46,28 +48,30 @@ class BlockPool:
         self._contents: dict[tuple[int | str, tuple[int, ...]], tuple[int, int]] = {}
         self._key_of: dict[int, tuple[int | str, tuple[int, ...]]] = {}
         self._num_contents = 0
-        # Blocks without a user that hold content, the least recently used first.
-        self._idle: OrderedDict[int, None] = OrderedDict()
+        # Blocks of the prefix cache without a user, the least recently used first.
+        self._evictable: OrderedDict[int, None] = OrderedDict()
         self._empty = set(range(num_blocks))
 
     @property
     def num_free(self) -> int:
         """Blocks without a user."""
-        return len(self._idle) + len(self._empty)
+        return len(self._evictable) + len(self._empty)
 
     def num_blocks_for(self, num_tokens: int) -> int:
-        """Blocks that hold so many tokens."""
+        """Return the number of blocks that hold so many tokens."""
         return -(-num_tokens // self.block_tokens)
 
     def take(self, identity: str, prompt: Sequence[int], num_tokens: int) -> BlockTable | None:
-        """Blocks for a request, or None while there are too few.
+        """Allocate blocks for a request, those of a cached prefix included; None while there are too few.
+
+        With 4 tokens a block, a prompt of 10 tokens of which 9 are those of an earlier one shares 2 blocks.
 
         Args:
             identity: See `BlockTable`.
-            prompt: Its tokens so far. At least the last one is left to compute, since its logits are wanted.
-            num_tokens: Tokens that it may come to.
+            prompt: The request's tokens so far. The last one is never shared, since its logits are wanted.
+            num_tokens: Tokens of the prompt and the longest answer.
         """
-        shared, known = self._known_blocks(identity, prompt)
+        shared, known = self._cached_prefix(identity, prompt)
         num_new = self.num_blocks_for(num_tokens) - len(shared)
         if num_new > self.num_free - sum(1 for block in shared if self._num_users[block] == 0):
             return None
@@ -75,22 +79,22 @@ class BlockPool:
             self._use(block)
         new = self._choose(num_new)
         for block in new:
-            self._forget(block)
+            self._evict(block)
             self._use(block)
         return BlockTable(identity, shared + new, len(shared) * self.block_tokens, known)
 
     def note(self, table: BlockTable, tokens: Sequence[int]) -> None:
-        """Make blocks known whose tokens' keys and values are all computed.
+        """Add full blocks to the prefix cache.
 
         Args:
             table: A request's blocks.
-            tokens: Its tokens as far as they are computed.
+            tokens: The request's tokens as far as they are computed.
         """
         size = self.block_tokens
         for number in range(len(table.known), len(tokens) // size):
             key = self._key(table, tokens, number)
             found = self._contents.get(key)
-            if found is None:  # else another request was first, and this block stays its request's own
+            if found is None:  # else another request was first, and this block stays out of the cache
                 self._num_contents += 1
                 found = table.blocks[number], self._num_contents
                 self._contents[key] = found
@@ -98,13 +102,13 @@ class BlockPool:
             table.known.append(found[1])
 
     def give_back(self, table: BlockTable) -> None:
-        """A request has left."""
-        # The last ones first, so that beginnings, which others are likelier to have as well, outlive ends.
+        """Free a request's blocks; those in the prefix cache stay there until they are evicted."""
+        # The last ones first, so that prefixes, which others are likelier to share, are evicted after what follows.
         for block in reversed(table.blocks):
             self._num_users[block] -= 1
             if self._num_users[block] == 0:
                 if block in self._key_of:
-                    self._idle[block] = None
+                    self._evictable[block] = None
                 else:
                     self._empty.add(block)
         table.blocks.clear()
@@ -113,8 +117,8 @@ class BlockPool:
         before = table.known[number - 1] if number else table.identity
         return before, tuple(tokens[number * self.block_tokens : (number + 1) * self.block_tokens])
 
-    def _known_blocks(self, identity: str, prompt: Sequence[int]) -> tuple[list[int], list[int]]:
-        """Blocks with the prompt's beginning, and their content numbers."""
+    def _cached_prefix(self, identity: str, prompt: Sequence[int]) -> tuple[list[int], list[int]]:
+        """Return the cached blocks of the prompt's longest prefix, and their content numbers."""
         blocks: list[int] = []
         numbers: list[int] = []
         before: int | str = identity
@@ -129,12 +133,12 @@ class BlockPool:
 
     def _use(self, block: int) -> None:
         self._num_users[block] += 1
-        self._idle.pop(block, None)
+        self._evictable.pop(block, None)
         self._empty.discard(block)
 
     def _choose(self, num: int) -> list[int]:
-        """Free blocks: empty ones before those with content, and side by side if that costs little content more."""
-        free = [*sorted(self._empty), *self._idle]
+        """Choose free blocks: empty ones before evictable ones, and side by side if that evicts few more."""
+        free = [*sorted(self._empty), *self._evictable]
         size = max(num, len(self._empty))
         while num:
             found = _side_by_side(sorted(free[:size]), num)
@@ -143,14 +147,15 @@ class BlockPool:
             size = min(2 * size, len(free))
         return []
 
-    def _forget(self, block: int) -> None:
+    def _evict(self, block: int) -> None:
+        """Take a block, if it is there, out of the prefix cache."""
         key = self._key_of.pop(block, None)
         if key is not None:
             del self._contents[key]
 
 
 def _side_by_side(free: Sequence[int], num: int) -> list[int]:
-    """The first `num` numbers in a row, or none."""
+    """Return the first `num` consecutive numbers, or none."""
     for first in range(len(free) - num + 1):
         if free[first + num - 1] - free[first] == num - 1:
             return list(free[first : first + num])
@@ -158,12 +163,12 @@ def _side_by_side(free: Sequence[int], num: int) -> list[int]:
 
 
 def runs(blocks: Sequence[int], block_tokens: int, num_tokens: int) -> list[tuple[int, int]]:
-    """Where a request's first tokens are: (first slot, slots) for each row of neighbouring blocks.
+    """Return the slots of a request's first tokens: (first slot, slots) for each run of neighbouring blocks.
 
     Args:
         blocks: The request's blocks.
         block_tokens: Tokens in a block; a block's slots begin at its number times this.
-        num_tokens: Tokens that are wanted.
+        num_tokens: Number of first tokens.
     """
     found: list[tuple[int, int]] = []
     left = num_tokens

@@ -1,9 +1,9 @@
-"""Choose by measuring how each shape of linear layer is computed, once per machine.
+"""Autotuning: the fastest layout and product for each shape of linear layer, measured once per machine.
 
 No rule holds for all CPUs: packed by MKL, a decoding step of 16 rows is the fastest on an Intel Xeon and takes twice as
-long as packed by oneDNN on an AMD EPYC (docs/decisions/0035). So an engine tries the ways there are at its start, on
-weights that are as cold as in a step, and keeps what came out in a file: later engines start at once, and compute as
-this one does.
+long as packed by oneDNN on an AMD EPYC (docs/decisions/0035). So an engine measures all layouts at its start, on
+weights that are as cold as in a step, and keeps the results in a file: later engines start at once, and compute as this
+one does.
 """
 
 from __future__ import annotations
@@ -26,7 +26,7 @@ from sienn_ray.inference.linear_layouts import Layout, Product, available_layout
 logger = logging.getLogger(__name__)
 
 # Numbers of rows that are measured, each for those from half to twice as many: a request alone, a few, a batch, and
-# steps that read prompts.
+# steps with a chunk of a prefill.
 MEASURED_ROWS = (1, 4, 16, 64, 256)
 # More rows are computed in pieces of this many.
 MAX_ROWS = MEASURED_ROWS[-1]
@@ -44,7 +44,7 @@ _TOLERANCE = 1e-5
 
 @dataclass(frozen=True)
 class Choice:
-    """How linear layers of one shape are computed.
+    """The layout and the products of linear layers of one shape.
 
     Args:
         layout: Name of a layout.
@@ -55,7 +55,7 @@ class Choice:
     products: tuple[str, ...]
 
     def products_of(self, layout: Layout) -> tuple[Product, ...]:
-        """The products by `num_rows.bit_length()`, which doubles from one to the next."""
+        """Return the products by `num_rows.bit_length()`, which doubles from one to the next."""
         by_rows = [layout.products[name] for name in self.products]
         return tuple(by_rows[min(length // 2, len(by_rows) - 1)] for length in _BIT_LENGTHS)
 
@@ -67,7 +67,7 @@ class LinearChoices:
     """The choices for all shapes that a base model has.
 
     Args:
-        path: File to keep what was measured in; None measures nothing.
+        path: File of measured choices; None measures nothing.
         budget_s: Seconds that measuring may take.
     """
 
@@ -78,7 +78,7 @@ class LinearChoices:
         self._found = {} if path is None else _read(path).get(self._machine, {})
 
     def choose(self, out_features: int, in_features: int) -> Choice | None:
-        """The choice for (out, in) float32, or None where layers had better stay as they are."""
+        """Return the choice for (out, in) float32, or None where layers are best as they are."""
         choice = self._known_or_measured(out_features, in_features)
         if choice is None or not _holds(choice, out_features, in_features, torch.get_num_threads()):
             return None
@@ -143,7 +143,7 @@ def _seconds(layouts: Sequence[Layout], name: str, num_rows: int, in_features: i
 
 @cache
 def _holds(choice: Choice, out_features: int, in_features: int, num_threads: int) -> bool:
-    """Whether a choice gives the right products; a packed weight is used for other numbers of rows than packed for."""
+    """Return whether a choice gives right products, for other numbers of rows than a weight is packed for too."""
     kind = available_layouts().get(choice.layout)
     if kind is None:
         return False
@@ -166,7 +166,7 @@ def _holds(choice: Choice, out_features: int, in_features: int, num_threads: int
 
 
 def _cpu_model() -> str:
-    """The CPU's own name, where the system tells it."""
+    """Return the CPU's own name, or its architecture."""
     try:
         lines = Path("/proc/cpuinfo").read_text().splitlines()
     except OSError:
@@ -176,7 +176,7 @@ def _cpu_model() -> str:
 
 
 def _read(path: Path) -> dict[str, dict[str, Choice]]:
-    """What the file has; a file that can't be read is as good as none."""
+    """Return the file's choices by machine and shape; a file that can't be read is as good as none."""
     try:
         kept = json.loads(path.read_text())
         return {

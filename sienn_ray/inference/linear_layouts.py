@@ -1,9 +1,9 @@
-"""Ways to lie for a linear layer's weight, and the products that each way has.
+"""Memory layouts of a linear layer's weight, and the products that each layout has.
 
-Which is fastest depends on the CPU, the shape and the number of rows. Intel's MKL brings a plain weight into blocks at
-each call, which for few rows takes longer than the product; packed, that is done once. oneDNN packs otherwise. A
+Which is fastest depends on the CPU, the shape and the number of rows. Intel's MKL packs a plain weight into blocks at
+each call, which for few rows takes longer than the product; prepacked, that is done once. oneDNN packs otherwise. A
 single row's product with a plain weight is left to one CPU by MKL; cut into as many parts as there are threads, it is a
-batched product, which is shared out. All are PyTorch's operators; those for packed weights are its own compiler's.
+batched product, which all CPUs share. All are PyTorch's operators; those for packed weights are its own compiler's.
 """
 
 from __future__ import annotations
@@ -16,8 +16,8 @@ import torch.nn.functional as F  # noqa: N812
 # (rows, in) to a new (rows, out), without the bias.
 Product = Callable[[torch.Tensor], torch.Tensor]
 
-# Rows that MKL packs a weight for: as many as a step has that reads a prompt. Few rows are as fast as with one that is
-# packed for few, and many are faster by a third; but a weight with few outputs is shared out badly among CPUs.
+# Rows that MKL packs a weight for: as many as a step has with a chunk of a prefill. Few rows are as fast as with one
+# that is packed for few, and many are faster by a third; but a weight with few outputs is badly shared among CPUs.
 _MKL_ROWS = 256
 _MKL_ROWS_IF_NARROW = 64
 _NARROW = 512
@@ -25,7 +25,7 @@ _ONEDNN_ROWS = 16
 
 
 class PlainLayout:
-    """(out, in), as the model has it.
+    """The weight as (out, in), as the model has it.
 
     Args:
         weight: (out, in), contiguous.
@@ -54,7 +54,7 @@ class PlainLayout:
 
 
 class MklLayout:
-    """Packed by MKL for one number of rows and used for all, which isn't promised to give right products."""
+    """The weight packed by MKL for one number of rows and used for all, which MKL doesn't promise to be right."""
 
     def __init__(self, weight: torch.Tensor, num_threads: int) -> None:  # noqa: ARG002
         rows = _MKL_ROWS_IF_NARROW if weight.shape[0] < _NARROW else _MKL_ROWS
@@ -69,7 +69,7 @@ class MklLayout:
 
 
 class OneDnnLayout:
-    """Packed by oneDNN."""
+    """The weight packed by oneDNN."""
 
     def __init__(self, weight: torch.Tensor, num_threads: int) -> None:  # noqa: ARG002
         self._packed = torch.ops.mkldnn._reorder_linear_weight(weight, _ONEDNN_ROWS)
@@ -85,7 +85,7 @@ Layout = PlainLayout | MklLayout | OneDnnLayout
 
 
 def available_layouts() -> dict[str, type[Layout]]:
-    """The layouts that this build of PyTorch has operators for, by name."""
+    """Return the layouts that this build of PyTorch has operators for, by name."""
     found: dict[str, type[Layout]] = {"plain": PlainLayout}
     if torch._C.has_mkl and hasattr(torch.ops.mkl, "_mkl_linear"):
         found["mkl"] = MklLayout

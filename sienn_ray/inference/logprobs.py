@@ -11,10 +11,10 @@ from sienn_ray.inference.candidates import top_candidates
 
 
 class Sampled(NamedTuple):
-    """The token a row goes on with.
+    """A row's next token.
 
     `logprob` is the natural logarithm of its probability in the unchanged logits, `top` has (token id, logprob) of the
-    likeliest, from the first down; both only for rows that ask for them.
+    likeliest, from the first down; both only for rows whose requests want them.
     """
 
     token_id: int
@@ -23,11 +23,11 @@ class Sampled(NamedTuple):
 
 
 class Logprobs:
-    """Log-probabilities of the rows that ask for them.
+    """Log-probabilities for the rows whose requests want them.
 
     Args:
         logits: (rows, vocab), padded; read at once, so they may change afterwards.
-        num_top: For each row that asks, by its number, how many of the likeliest it wants.
+        num_top: Number of likeliest tokens by the number of the row, for rows that want any.
     """
 
     def __init__(self, logits: torch.Tensor, num_top: dict[int, int]) -> None:
@@ -38,12 +38,12 @@ class Logprobs:
 
     @classmethod
     def of(cls, logits: torch.Tensor, num_top: dict[int, int | None]) -> Logprobs | None:
-        """None where no row asks."""
+        """Compute them, or return None where no row wants any."""
         asked = {number: num for number, num in num_top.items() if num is not None}
         return cls(logits, asked) if asked else None
 
     def join(self, token_ids: list[int]) -> list[Sampled]:
-        """Put them beside the tokens that were chosen, one a row."""
+        """Return the chosen tokens, one a row, with their log-probabilities."""
         own_ids = torch.tensor([token_ids[number] for number in self._num_top], device=self._logprobs.device)
         own = self._logprobs.gather(1, own_ids[:, None])[:, 0].tolist()
         sampled = [Sampled(token_id) for token_id in token_ids]

@@ -1,8 +1,7 @@
-"""Read a LoRA adapter in PEFT's format, and refuse what can't be applied as it was trained."""
+"""LoRA weights in PEFT's format, read for batches; adapters that can't be applied as they were trained are refused."""
 
 from __future__ import annotations
 
-import json
 import re
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -10,14 +9,10 @@ from pathlib import Path
 from typing import Any, Protocol
 
 import torch
-from safetensors import SafetensorError
-from safetensors.torch import load_file
 
-from sienn_ray.errors import ArtifactError, EngineError
+from sienn_ray.errors import EngineError
+from sienn_ray.inference.adapter_files import PREFIX, read_config, read_tensors
 
-WEIGHTS_FILE = "adapter_model.safetensors"
-CONFIG_FILE = "adapter_config.json"
-_PREFIX = "base_model.model."
 _KINDS = {"lora_A.weight": "a", "lora_B.weight": "b", "lora_magnitude_vector": "magnitude"}
 # Fields of PEFT's LoraConfig that add weights or change the products, with the values that don't.
 _UNSUPPORTED: dict[str, tuple[Any, ...]] = {
@@ -42,11 +37,11 @@ class BaseLayer(Protocol):
 
 @dataclass(frozen=True)
 class LayerLora:
-    """What an adapter adds to one linear layer: y + x A' B', and for DoRA the whole times a gain for each output.
+    """An adapter's part in one linear layer: y + x A' B', and for DoRA the whole times a gain for each output.
 
     Args:
         a: (r, in).
-        b: (out, r), with the scaling in it.
+        b: (out, r), times the scaling.
         gain: (out,) of DoRA (Liu et al. 2024, arXiv:2402.09353, equation 5), or None.
     """
 
@@ -75,44 +70,25 @@ def read_lora(folder: Path, base_model: str, layers: Mapping[str, BaseLayer], dt
     """Read an adapter.
 
     Args:
-        folder: Where its files are.
-        base_model: Hub id of the base model that it is for.
+        folder: The adapter's files.
+        base_model: Hub id of the base model that the adapter has to be for.
         layers: The base model's linear layers by name.
-        dtype: What to keep it in.
+        dtype: Type of the weights in memory.
 
     Raises:
         ArtifactError: A file is missing or can't be read.
-        EngineError: It is for another base model, or has what can't be applied here.
+        EngineError: The adapter is for another base model, or has what can't be applied here.
     """
-    config = _config(folder)
-    trained_on = config.get("base_model_name_or_path")
-    if trained_on != base_model:
-        raise EngineError(f"the adapter was trained on '{trained_on}', this engine holds '{base_model}'")
+    config = read_config(folder, base_model)
     _check_config(config)
-    try:
-        tensors = load_file(folder / WEIGHTS_FILE)
-    except (OSError, SafetensorError) as error:
-        raise ArtifactError(f"{WEIGHTS_FILE} can't be read; other formats aren't loaded: {error}") from error
     found: dict[str, dict[str, torch.Tensor]] = {}
-    for key, tensor in tensors.items():
+    for key, tensor in read_tensors(folder).items():
         name, kind = _parsed(key)
         if name not in layers:
             raise EngineError(f"the adapter has weights for '{name}', which {base_model} doesn't have")
         found.setdefault(name, {})[kind] = tensor
-    if not found:
-        raise EngineError("the adapter has no weights")
     result = {name: _layer(name, parts, layers[name], config, dtype) for name, parts in found.items()}
     return LoraWeights(result, max(layer.a.shape[0] for layer in result.values()))
-
-
-def _config(folder: Path) -> dict[str, Any]:
-    try:
-        config: dict[str, Any] = json.loads((folder / CONFIG_FILE).read_text())
-        if config["peft_type"] != "LORA":
-            raise EngineError(f"the adapter is of type {config['peft_type']}; only LORA can be served")
-    except (OSError, ValueError, KeyError, TypeError) as error:
-        raise ArtifactError(f"{CONFIG_FILE} can't be read: {error}") from error
-    return config
 
 
 def _check_config(config: Mapping[str, Any]) -> None:
@@ -125,10 +101,10 @@ def _check_config(config: Mapping[str, Any]) -> None:
 
 
 def _parsed(key: str) -> tuple[str, str]:
-    """`base_model.model.layers.0.q_proj.lora_A.weight` is the A of `layers.0.q_proj`."""
+    """Parse a name: `base_model.model.layers.0.q_proj.lora_A.weight` is the A of `layers.0.q_proj`."""
     for ending, kind in _KINDS.items():
-        if key.startswith(_PREFIX) and key.endswith(f".{ending}"):
-            return key[len(_PREFIX) : -len(ending) - 1], kind
+        if key.startswith(PREFIX) and key.endswith(f".{ending}"):
+            return key[len(PREFIX) : -len(ending) - 1], kind
     raise EngineError(f"the adapter has a tensor '{key}', which can't be applied beside other adapters")
 
 
@@ -144,8 +120,6 @@ def _layer(
             f"the adapter's weights for '{name}' are {list(a.shape)} and {list(b.shape)}; the layer takes "
             f"[r, {in_size}] and [{out_size}, r]"
         )
-    if not (a.isfinite().all() and b.isfinite().all()):
-        raise EngineError(f"the adapter's weights for '{name}' aren't all finite numbers; train it again")
     b = b * _scaling(name, a.shape[0], config)
     gain = None
     if config.get("use_dora"):
@@ -160,13 +134,13 @@ def _layer(
 
 
 def _scaling(name: str, r: int, config: Mapping[str, Any]) -> float:
-    """The factor alpha / r (Hu et al. 2021), or alpha / sqrt(r) for rsLoRA (Kalajdzievski 2023, arXiv:2312.03732)."""
+    """Return alpha / r (Hu et al. 2021), or alpha / sqrt(r) for rsLoRA (Kalajdzievski 2023, arXiv:2312.03732)."""
     alpha = float(_by_pattern(name, config.get("alpha_pattern") or {}, config["lora_alpha"]))
     return float(alpha / (r**0.5 if config.get("use_rslora") else r))
 
 
 def _by_pattern(name: str, patterns: Mapping[str, float], default: float) -> float:
-    """PEFT's patterns are regular expressions for the end of a layer's name; only plain names are compared here."""
+    """Return a layer's value of PEFT's patterns, regular expressions for ends of names; only plain names work here."""
     for pattern, value in patterns.items():
         if not re.fullmatch(r"[\w.^]+", pattern):
             raise EngineError(f"alpha_pattern {pattern!r} isn't a layer's name; such adapters can't be served")

@@ -1,4 +1,4 @@
-"""Counts what an engine does."""
+"""An engine with metrics."""
 
 from __future__ import annotations
 
@@ -17,12 +17,12 @@ from sienn_ray.metrics import (
 
 
 class MeteredEngine:
-    """An engine whose answers are measured, those that nobody waits for any more included.
+    """Counts the answers of an engine, cancelled ones included.
 
     Args:
-        engine: Answers.
-        meter: Takes the measurements.
-        base_model: Hub id, which labels them.
+        engine: The engine.
+        meter: Receives the measurements.
+        base_model: Hub id, the label of all measurements.
     """
 
     def __init__(self, engine: Engine, meter: Meter, base_model: str) -> None:
@@ -31,8 +31,13 @@ class MeteredEngine:
         self._base_model = base_model
 
     @property
+    def num_cpus(self) -> int | None:
+        """See `Engine.num_cpus`."""
+        return self._engine.num_cpus
+
+    @property
     def num_adapters(self) -> int:
-        """Adapters in memory."""
+        """See `Engine.num_adapters`."""
         return self._engine.num_adapters
 
     @property
@@ -41,7 +46,7 @@ class MeteredEngine:
         return self._engine.stuck_s
 
     def submit(self, request: GenerationRequest, listener: Callable[[GenerationDelta], None]) -> Generation:
-        """Queue one request."""
+        """See `Engine.submit`."""
 
         def note(delta: GenerationDelta) -> None:
             if delta.result is not None:
@@ -55,7 +60,7 @@ class MeteredEngine:
         self._engine.load_adapter(adapter_id, adapter_key)
 
     def close(self) -> None:
-        """End the engine."""
+        """See `Engine.close`."""
         self._engine.close()
 
     def _note(self, request: GenerationRequest, result: GenerationResult) -> None:
@@ -68,5 +73,5 @@ class MeteredEngine:
             self._meter.inc(metric, base_model=self._base_model)
 
     def show(self) -> None:
-        """Say how many adapters are in memory now; gauges are forgotten unless they are set every few seconds."""
+        """Set the gauge of loaded adapters; gauges expire unless they are set every few seconds."""
         self._meter.set(ADAPTERS_LOADED, self.num_adapters, base_model=self._base_model)

@@ -1,4 +1,4 @@
-"""One step of a base model over the tokens of many requests, each with an adapter of its own or none."""
+"""One forward pass of a base model over the tokens of many requests, each with an adapter of its own or none."""
 
 from __future__ import annotations
 
@@ -21,23 +21,23 @@ from sienn_ray.inference.paged_attention import KvCache, PagedStep, RowSpan
 
 logger = logging.getLogger(__name__)
 
-# Without a cache blocks take no memory, and only bound the tokens of all requests together.
+# Without a KV cache, blocks take no memory and only bound the tokens of all requests together.
 BLOCKS_WITHOUT_CACHE = 4096
 _PROBE_TOKENS = 12
-# Differences of logits over the largest one, by what the model computes in.
+# Differences of logits over the largest one, by the model's dtype.
 _TOLERANCES = {torch.float32: 2e-3, torch.bfloat16: 0.1, torch.float16: 0.05}
 
 
 @dataclass(frozen=True)
 class StepRow:
-    """What a request wants of a step.
+    """The part of one request in a step: a token to decode, or a chunk of a prompt to prefill.
 
     Args:
-        tokens: Its tokens up to the last one to compute.
-        num_before: How many of them are computed.
-        blocks: Its blocks of the cache, with room for these tokens.
-        adapter: Name of its adapter, or None.
-        wants_logits: Whether the logits after the last of these tokens are wanted.
+        tokens: The request's tokens up to the last one to compute.
+        num_before: Number of those that are computed already.
+        blocks: The request's KV blocks, with room for these tokens.
+        adapter: Name of the adapter, or None.
+        wants_logits: Whether the logits after the last of these tokens are wanted; a chunk before the last has none.
     """
 
     tokens: Sequence[int]
@@ -48,27 +48,27 @@ class StepRow:
 
     @property
     def num_new(self) -> int:
-        """Tokens to compute."""
+        """Number of tokens to compute."""
         return len(self.tokens) - self.num_before
 
 
 class PackingError(Exception):
-    """A model that reads its weights elsewhere than in its linear layers; they are gone once they are packed."""
+    """The model reads its weights elsewhere than in its linear layers; they are gone once they are packed."""
 
 
 class ModelRunner:
     """A base model with batched adapters, and with paged attention where its own can be replaced.
 
-    Where it can't, all of a request's tokens are computed at every step: slow, and right for any architecture.
+    Where they can't, all tokens of a request are computed at every step: slow, and right for any architecture.
 
     Args:
         model: The causal LM, which is changed: its linear layers and its attention are replaced.
-        cache_bytes: Bytes of the key/value cache at the most.
-        block_tokens: Tokens in a block.
-        choices: How linear layers are computed fastest; None leaves them as they are.
+        cache_bytes: Upper limit of the KV cache.
+        block_tokens: Tokens in a KV block.
+        choices: The fastest layouts of linear layers; None leaves them as they are.
 
     Raises:
-        EngineError: There is no room for a single block.
+        EngineError: The cache has no room for a single block.
         PackingError: The model gives other logits with packed weights; load it anew, without choices.
     """
 
@@ -110,7 +110,7 @@ class ModelRunner:
 
     @property
     def dtype(self) -> torch.dtype:
-        """What it computes in."""
+        """The model's dtype."""
         dtype: torch.dtype = self._model.dtype
         return dtype
 
@@ -121,10 +121,10 @@ class ModelRunner:
 
     @torch.inference_mode()
     def step(self, rows: Sequence[StepRow], adapters: Mapping[str, LoraWeights]) -> torch.Tensor:
-        """Compute all rows' tokens.
+        """Compute the tokens of all rows in one forward pass.
 
         Args:
-            rows: The requests.
+            rows: The requests' parts.
             adapters: Weights of the adapters that they name.
 
         Returns:
@@ -167,7 +167,7 @@ class ModelRunner:
         return torch.stack(found).float() if found else torch.empty(0)
 
     def _runs_between(self, blocks: Sequence[int], num_before: int, num: int) -> tuple[tuple[int, int], ...]:
-        """Where tokens go that come behind `num_before` others."""
+        """Return the slots of `num` tokens that follow `num_before` others."""
         skipped = num_before // self._block_tokens
         inside = num_before - skipped * self._block_tokens
         found = runs(blocks[skipped:], self._block_tokens, inside + num)
@@ -188,10 +188,10 @@ class ModelRunner:
         return [(7 * number + 3) % size for number in range(_PROBE_TOKENS)]
 
     def _can_page(self, expected: torch.Tensor) -> bool:
-        """Switch to paged attention, unless a prompt in two pieces and a token by itself then give other logits.
+        """Switch to paged attention, unless two chunks of a prefill and a decoding step then give other logits.
 
-        Models whose layers mix tokens in other ways (state space models, convolutions), or whose attention isn't
-        transformers' exchangeable one, are found out so.
+        That finds models whose layers mix tokens in other ways (state space models, convolutions), or whose attention
+        isn't transformers' exchangeable one.
         """
         before = self._model.config._attn_implementation
         paged_attention.register()
@@ -217,7 +217,7 @@ class ModelRunner:
             expected = expected[[end - 1 for _, end in pieces]]
             if self._cache.size_bytes and self._is_near(found, expected):
                 return True
-        except Exception as error:  # whatever a foreign architecture makes of it
+        except Exception as error:  # any that a foreign architecture raises
             why = f"{type(error).__name__}: {error}"
         logger.warning("%s can't have %s and will be slower: %s", type(self._model).__name__, means, why)
         return False

@@ -1,4 +1,4 @@
-"""Linear layers whose weights lie as the CPU reads them fastest in a product of few rows, which a decoding step is."""
+"""Linear layers with weights in the layout that the CPU multiplies fastest by the few rows of a decoding step."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ class PackedLinear(torch.nn.Module):
     Args:
         weight: (out, in).
         bias: (out,), or None.
-        choice: How to compute it.
+        choice: Layout and products.
     """
 
     def __init__(self, weight: torch.Tensor, bias: torch.Tensor | None, choice: Choice) -> None:
@@ -28,7 +28,7 @@ class PackedLinear(torch.nn.Module):
         self.weight = layout.weight
 
     def forward(self, x: torch.Tensor) -> torch.Tensor:
-        """(..., in) to (..., out)."""
+        """Compute (..., in) to (..., out)."""
         rows = x.reshape(-1, self.in_features)
         if len(rows) <= MAX_ROWS:
             y = self._products[len(rows).bit_length()](rows)
@@ -39,7 +39,7 @@ class PackedLinear(torch.nn.Module):
         return y if x.dim() == y.dim() else y.view(*x.shape[:-1], self.out_features)
 
     def matrix(self) -> torch.Tensor:
-        """The weight, (out, in), exactly: what the layer makes of each unit vector."""
+        """Return the weight, (out, in), exactly: the layer's outputs for all unit vectors."""
         units = torch.split(torch.eye(self.in_features), MAX_ROWS)
         rows = [self._products[len(piece).bit_length()](piece) for piece in units]
         return torch.cat(rows).t().contiguous()
@@ -47,9 +47,9 @@ class PackedLinear(torch.nn.Module):
 
 @torch.inference_mode()
 def packed(linear: torch.nn.Module, choices: LinearChoices) -> PackedLinear | None:
-    """A linear layer (also of GPT-2's kind) as it is computed fastest, or None where it had better stay as it is.
+    """Pack a linear layer (GPT-2's `Conv1D` too) as the choices say, or return None where it is best as it is.
 
-    A class of its own may do more than the product.
+    Subclasses stay as they are, since they may compute more than the product.
     """
     if type(linear) not in (torch.nn.Linear, Conv1D):
         return None

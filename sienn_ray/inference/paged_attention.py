@@ -1,9 +1,9 @@
-"""Attention of many requests at once, over keys and values that stay where they are.
+"""Paged attention of many requests at once, over a KV cache that is read in place.
 
-The tokens of a step, one of each request that decodes and a piece of each prompt that is read, are one row to the
-model, so that all its products are over tokens that are there. Only attention knows requests: it writes the new keys
-and values into the cache and attends to each request's own, where they lie. Where they lie in several places, parts are
-attended to by themselves and put together by their log-sum-exp (Dao et al. 2022, arXiv:2205.14135).
+The tokens of a step, one of each request that decodes and a chunk of each prompt that is prefilled, are one row to the
+model, without padding. Only attention knows requests: it writes the new keys and values into the cache and attends to
+each request's own in place. Where a request's blocks lie apart, each part is attended to by itself, and the parts are
+merged by their log-sum-exp (Dao et al. 2022, arXiv:2205.14135).
 """
 
 from __future__ import annotations
@@ -19,18 +19,18 @@ import torch.nn.functional as F  # noqa: N812
 from transformers import AttentionInterface
 
 NAME = "sienn_paged"
-# A call for one request more costs as much as reading about so many hidden keys and values.
-_MOST_HIDDEN = 256
+# A call for one request more costs as much as reading about so many masked keys and values.
+_MAX_MASKED_SLOTS = 256
 
-# Far above all that a trained model has. Times a query's size of that kind, no score overflows.
+# Far above the keys of any trained model. Times a query of the same size, no score overflows.
 _LARGEST_KEY = 1e15
 
 
 class KvCache:
-    """Keys and values of all requests, (1, key heads, slots, head size) for each layer, made when it is first seen.
+    """Keys and values of all requests, (1, key heads, slots, head size) for each layer, made at its first write.
 
     Args:
-        num_slots: Tokens that fit in.
+        num_slots: Number of tokens that fit in.
     """
 
     def __init__(self, num_slots: int) -> None:
@@ -39,24 +39,24 @@ class KvCache:
 
     @property
     def size_bytes(self) -> int:
-        """Bytes of all layers seen so far."""
+        """Bytes of all layers so far."""
         return sum(tensor.nbytes for pair in self._layers.values() for tensor in pair)
 
     @property
     def mask_like(self) -> torch.Tensor | None:
-        """Of the kind that a mask over the keys has to be, or None where none can be used."""
+        """A tensor of a mask's dtype and device, or None where the kernel takes no mask."""
         keys, _ = next(iter(self._layers.values()))
         return keys if keys.device.type == "cpu" else None
 
     def write(
         self, layer: int, slots: torch.Tensor, key: torch.Tensor, value: torch.Tensor
     ) -> tuple[torch.Tensor, torch.Tensor]:
-        """Put (1, key heads, tokens, head size) into a layer's slots; gives the whole layer's keys and values.
+        """Write (1, key heads, tokens, head size) into a layer's slots; return the whole layer's keys and values.
 
-        What stands in a cache is finite, since others look at it and hide it by a factor of zero; and keys are small
-        enough for finite scores, since not every CPU's kernel hides a score that isn't a number. A value that isn't one
-        becomes the largest there is, which does to its own request what it did itself: it overflows in the products
-        that follow. So do the values of a key that isn't one.
+        Everything in the cache is finite, since other requests read it and mask it by a factor of zero; and keys are
+        small enough for finite scores, since not every CPU's kernel masks a NaN score. A NaN value becomes the largest
+        number there is, which overflows in the products that follow, as the NaN would have, in its own request only. So
+        do the values of a NaN key.
         """
         if layer not in self._layers:
             self._layers[layer] = (self._room(key), self._room(value))
@@ -83,10 +83,10 @@ class RowSpan:
     """The tokens of one request in a step.
 
     Args:
-        start: Where they begin among the step's tokens.
-        num_tokens: How many they are.
-        context: Where the request's tokens before these are in the cache: (first slot, slots) each.
-        own: The same of these tokens.
+        start: First of the tokens in the step.
+        num_tokens: Number of tokens.
+        context: Slots of the request's tokens before these: (first slot, slots) for each run.
+        own: Slots of these tokens, likewise.
     """
 
     start: int
@@ -96,22 +96,22 @@ class RowSpan:
 
     @property
     def num_before(self) -> int:
-        """Tokens before these."""
+        """Number of tokens before these."""
         return sum(length for _, length in self.context)
 
 
 @dataclass(frozen=True)
 class SingleRows:
-    """One or two requests with one token each, whose keys lie in one piece each.
+    """One or two requests that decode, the keys of each in one piece.
 
-    Any two places are evenly spaced, so that a view of the cache has both, and one call attends for both.
+    Any two places are evenly spaced, so that one strided view of the cache has both, and one call attends for both.
 
     Args:
-        tokens: Their tokens.
-        start: First slot of the first one.
-        stride: Slots from there to the first slot of the second one.
-        length: Slots of the longest.
-        mask: (requests, 1, 1, slots), which hides what lies behind the shorter one; None hides nothing.
+        tokens: The requests' tokens in the step.
+        start: First slot of the first request.
+        stride: Slots from there to the first slot of the second request.
+        length: Slots of the longest request.
+        mask: (requests, 1, 1, slots), which masks the slots behind the shorter request; None masks none.
     """
 
     tokens: Sequence[int]
@@ -121,7 +121,7 @@ class SingleRows:
     mask: torch.Tensor | None
 
     def of(self, cached: torch.Tensor) -> torch.Tensor:
-        """(requests, key heads, slots, head size): their part of a layer's keys or values."""
+        """View the requests' part of a layer's keys or values: (requests, key heads, slots, head size)."""
         _, num_heads, num_slots, size = cached.shape
         shape = (len(self.tokens), num_heads, self.length, size)
         return cached.as_strided(shape, (self.stride * size, num_slots * size, size, 1), self.start * size)
@@ -129,14 +129,14 @@ class SingleRows:
 
 @dataclass(frozen=True)
 class DividedRows:
-    """The requests of a step by how they are attended to.
+    """The requests of a step by their way of attention.
 
     Args:
-        single: Those with one token whose keys lie in one piece, as most do.
-        tokens: (single requests,) their tokens, in the order of `single`.
-        places: (single requests,) where each is in that order, by token.
-        plain: Others that see all before them.
-        windowed: Those that see less.
+        single: Requests that decode and whose keys lie in one piece, as most do.
+        tokens: (single requests,) tokens of those, in the order of `single`.
+        places: (single requests,) positions in that order, by token.
+        plain: Other requests with full causal attention.
+        windowed: Requests that reach beyond the sliding window.
     """
 
     single: Sequence[SingleRows]
@@ -147,16 +147,16 @@ class DividedRows:
 
     @property
     def are_all_single(self) -> bool:
-        """Whether the single ones are all there are."""
+        """True where there are only `single` requests."""
         return not self.plain and not self.windowed
 
 
 class PagedStep:
-    """What attention has to know of a step.
+    """The metadata of a step that attention needs.
 
     Args:
         cache: Keys and values.
-        slots: (tokens,) where each token's go.
+        slots: (tokens,) each token's slot in the cache.
         rows: The requests.
     """
 
@@ -168,13 +168,13 @@ class PagedStep:
         self._rotation: tuple[torch.Tensor, torch.Tensor] | None = None
 
     def divided(self, window: int | None) -> DividedRows:
-        """The requests, for layers with such a sliding window; worked out once for all of them."""
+        """Divide the requests for layers with a sliding window of this size; computed once for all such layers."""
         if window not in self._divided:
             self._divided[window] = self._divide(window)
         return self._divided[window]
 
     def rotation(self, cos: torch.Tensor, sin: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
-        """Cosines, and sines signed for a product with the swapped halves, (tokens, 1, size) each; made once.
+        """Return cosines, and sines signed for swapped halves, (tokens, 1, size) each; computed once for all layers.
 
         Args:
             cos: (1, tokens, size), the same for all layers.
@@ -206,13 +206,13 @@ class PagedStep:
 
 
 def _paired(rows: Sequence[tuple[int, int, int]], num_slots: int, mask_like: torch.Tensor | None) -> list[SingleRows]:
-    """Requests, (token, first slot, slots) each, in twos of about the same length where that is for the better."""
+    """Pair requests, (token, first slot, slots) each, of about the same length where that saves time."""
     found: list[SingleRows] = []
     left = sorted(rows, key=lambda row: row[2])
     while left:
         row = left.pop()
         length = row[2]
-        fits = left and length - left[-1][2] <= _MOST_HIDDEN and left[-1][1] + length <= num_slots
+        fits = left and length - left[-1][2] <= _MAX_MASKED_SLOTS and left[-1][1] + length <= num_slots
         if mask_like is None or not fits:
             found.append(SingleRows((row[0],), row[1], 0, length, None))
             continue
@@ -227,7 +227,7 @@ def _paired(rows: Sequence[tuple[int, int, int]], num_slots: int, mask_like: tor
 
 
 def register() -> None:
-    """Make `NAME` known to transformers; a repeat changes nothing. It has no mask function, so no mask is made."""
+    """Register `NAME` with transformers; a repeat changes nothing. No mask function, so transformers makes no mask."""
     AttentionInterface.register(NAME, paged_attention)
 
 
@@ -251,10 +251,10 @@ def paged_attention(
         query: (1, heads, tokens, head size).
         key: (1, key heads, tokens, head size); fewer heads are shared (grouped-query attention).
         value: As `key`.
-        attention_mask: None; `paged` says it all.
+        attention_mask: None; `paged` has all that is needed.
         paged: The step.
         scaling: Factor of the scores; None is one over the root of the head size.
-        sliding_window: Tokens that a token sees back, itself included.
+        sliding_window: Tokens that a token attends to, itself included.
         softcap: Bound of the scores (Gemma 2).
 
     Returns:
@@ -279,23 +279,23 @@ def attend(
     window: int | None = None,
     softcap: float | None = None,
 ) -> torch.Tensor:
-    """`paged_attention` with the tokens in front.
+    """Compute `paged_attention` on tensors with the tokens in front.
 
     Args:
         paged: The step.
-        layer: Its part of the cache.
+        layer: Number of the layer in the cache.
         grouped: Queries, (tokens, key heads, heads that share a key head, head size).
         key: (tokens, key heads, head size).
         value: As `key`.
         scale: Factor of the scores.
-        window: Tokens that a token sees back, itself included.
+        window: Tokens that a token attends to, itself included.
         softcap: Bound of the scores.
 
     Returns:
         As `grouped`, with the head size of the values.
     """
     keys, values = paged.cache.write(layer, paged.slots, key.transpose(0, 1)[None], value.transpose(0, 1)[None])
-    grouped = _finite(grouped)  # PyTorch's kernel takes scores that aren't numbers for hidden ones
+    grouped = _finite(grouped)  # PyTorch's kernel takes NaN scores for masked ones
     rows = paged.divided(window if softcap is None else 0)  # no row is plain with bounded scores
     single = _single(grouped, keys, values, rows, scale) if rows.single else None
     if single is not None and rows.are_all_single:
@@ -318,7 +318,7 @@ def attend(
 def _single(
     grouped: torch.Tensor, keys: torch.Tensor, values: torch.Tensor, rows: DividedRows, scale: float
 ) -> torch.Tensor:
-    """Requests with one token each, over all of their own keys, in the order of `rows`."""
+    """Attend for requests that decode, over all of their own keys, in the order of `rows`."""
     queries = torch.split(grouped.index_select(0, rows.tokens), [len(group.tokens) for group in rows.single])
     found = [
         _kernel(query, group.of(keys), group.of(values), scale, is_causal=False, mask=group.mask)[0]
@@ -328,14 +328,14 @@ def _single(
 
 
 def _plain(query: torch.Tensor, keys: torch.Tensor, values: torch.Tensor, row: RowSpan, scale: float) -> torch.Tensor:
-    """One request's causal attention: (key heads, group, tokens, head size), parts of the cache read where they are."""
+    """Attend for one request, causally: (key heads, group, tokens, head size), the cache read in place."""
     if row.num_tokens == 1:
-        # All of the context and the token itself, none of it hidden.
+        # All of the context and the token itself, none of it masked.
         queries = query.squeeze(2).unsqueeze(0)  # (1, key heads, group, size)
         parts = _neighbours(row.context + row.own)
         return _joined([_attend(queries, keys, values, part, scale) for part in parts])[0].unsqueeze(2)
     found = []
-    # Each earlier part is seen by all: (1, key heads, group * tokens, size)
+    # All tokens attend to each earlier part: (1, key heads, group * tokens, size)
     flat = query.reshape(1, query.shape[0], -1, query.shape[3])
     for part in row.context:
         out, weight = _attend(flat, keys, values, part, scale)
@@ -346,7 +346,7 @@ def _plain(query: torch.Tensor, keys: torch.Tensor, values: torch.Tensor, row: R
 
 
 def _neighbours(parts: Sequence[tuple[int, int]]) -> list[tuple[int, int]]:
-    """The same parts, with those put together that lie side by side."""
+    """Merge parts that lie side by side."""
     found: list[tuple[int, int]] = []
     for start, length in parts:
         if found and sum(found[-1]) == start:
@@ -357,7 +357,7 @@ def _neighbours(parts: Sequence[tuple[int, int]]) -> list[tuple[int, int]]:
 
 
 def _gathered(tensor: torch.Tensor, parts: Sequence[tuple[int, int]]) -> torch.Tensor:
-    """(key heads, 1, tokens, size): parts of the cache in a row, copied only where they lie apart."""
+    """Gather parts of the cache to (key heads, 1, tokens, size), copied only where they lie apart."""
     pieces = [tensor[:, start : start + length] for start, length in parts]
     return (pieces[0] if len(pieces) == 1 else torch.cat(pieces, dim=1)).unsqueeze(1)
 
@@ -378,7 +378,7 @@ def _kernel(
     is_causal: bool,
     mask: torch.Tensor | None = None,
 ) -> tuple[torch.Tensor, torch.Tensor]:
-    """Attention, and the log-sum-exp of its scores, (..., queries) float32; `mask` is for CPUs only."""
+    """Return attention, and the log-sum-exp of its scores, (..., queries) float32; `mask` is for CPUs only."""
     if query.device.type == "cpu":
         out, weight = torch.ops.aten._scaled_dot_product_flash_attention_for_cpu(
             query, key, value, 0.0, is_causal, attn_mask=mask, scale=scale
@@ -393,7 +393,7 @@ def _kernel(
 
 
 def _joined(parts: Sequence[tuple[torch.Tensor, torch.Tensor]]) -> torch.Tensor:
-    """What attending to all parts at once would have given."""
+    """Merge the attention of all parts by their log-sum-exp, as if all were attended to at once."""
     if len(parts) == 1:
         return parts[0][0]
     weights = torch.stack([weight for _, weight in parts]).softmax(dim=0)
@@ -410,7 +410,7 @@ def _general(
     window: int | None,
     softcap: float | None,
 ) -> torch.Tensor:
-    """The same with a window or bounded scores, on a copy of the request's keys and values."""
+    """Attend for one request with a sliding window or soft-capped scores, on a copy of its keys and values."""
     parts = _neighbours(row.context + row.own)
     key, value = _gathered(keys, parts), _gathered(values, parts)
     positions = torch.arange(key.shape[2], device=key.device)

@@ -1,4 +1,4 @@
-"""Penalties on tokens that stand in a request's text already."""
+"""Penalties on tokens that occur in a request's text already."""
 
 from __future__ import annotations
 
@@ -14,12 +14,12 @@ _FIRST_CAPACITY = 256
 
 
 class SeenTokens:
-    """The different tokens of one request, with how often each was generated.
+    """The distinct tokens of one request, with their numbers of occurrences in the answer.
 
-    Grows by a token a step, so that a step touches what a text contains and never the whole vocabulary.
+    Grows by a token a step, so that a step touches the tokens of a text and never the whole vocabulary.
 
     Args:
-        prompt_token_ids: Count for the repetition penalty only.
+        prompt_token_ids: The prompt, which counts for the repetition penalty only.
         params: The three penalties.
         vocab_size: Width of the logits; tokens above it have none, so they can't be penalized.
     """
@@ -39,17 +39,17 @@ class SeenTokens:
 
     @staticmethod
     def is_needed(params: SamplingParams) -> bool:
-        """Whether any penalty is on."""
+        """Return whether any penalty is on."""
         return params.repetition_penalty != 1 or params.presence_penalty != 0 or params.frequency_penalty != 0
 
     @property
     def ids(self) -> npt.NDArray[np.int64]:
-        """Each token once, (num,)."""
+        """Distinct token ids, (num,)."""
         return self._ids[: self._num]
 
     @property
     def counts(self) -> npt.NDArray[np.float32]:
-        """How often each of `ids` was generated, (num,); the prompt counts nothing."""
+        """Occurrences of each of `ids` in the answer, (num,); the prompt counts nothing."""
         return self._counts[: self._num]
 
     def add(self, token_id: int) -> None:

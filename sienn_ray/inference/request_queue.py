@@ -1,4 +1,4 @@
-"""Requests that wait for a place in the batch: one adapter after the other, so that none waits for another's many."""
+"""A fair queue of requests that wait for a place in the batch: round-robin over adapters."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ _Request = TypeVar("_Request")
 
 
 class FairQueue(Generic[_Request]):
-    """First in, first out within a group; groups take turns. For one thread."""
+    """First in, first out within a group, round-robin over groups: none waits for another's many. For one thread."""
 
     def __init__(self) -> None:
         self._groups: OrderedDict[str | None, deque[_Request]] = OrderedDict()
@@ -19,17 +19,17 @@ class FairQueue(Generic[_Request]):
         return sum(map(len, self._groups.values()))
 
     def put(self, group: str | None, request: _Request) -> None:
-        """Add to a group; a new one comes last."""
+        """Append to a group; a new group comes last."""
         self._groups.setdefault(group, deque()).append(request)
 
     def peek(self) -> _Request | None:
-        """Whose turn it is."""
+        """Return the next request, or None."""
         for requests in self._groups.values():
             return requests[0]
         return None
 
     def pop(self) -> _Request:
-        """Take the one whose turn it is; its group's next turn comes when all others have had theirs."""
+        """Remove the next request; its group comes next when all others have had their turn."""
         group, requests = next(iter(self._groups.items()))
         request = requests.popleft()
         del self._groups[group]
@@ -38,7 +38,7 @@ class FairQueue(Generic[_Request]):
         return request
 
     def remove_if(self, is_over: Callable[[_Request], bool]) -> list[_Request]:
-        """Take out those that needn't wait any more."""
+        """Remove and return all requests for which `is_over` is true."""
         removed: list[_Request] = []
         for group, requests in list(self._groups.items()):
             removed += filter(is_over, requests)

@@ -1,4 +1,4 @@
-"""Choosing the next tokens of many requests at once, each by its own parameters."""
+"""Sampling of the next tokens of many requests at once, each by its own parameters."""
 
 from __future__ import annotations
 
@@ -19,14 +19,14 @@ from sienn_ray.inference.penalties import SeenTokens, penalize
 
 
 class RowSampler:
-    """What choosing tokens for one request remembers from step to step.
+    """Sampling state of one request.
 
     Random numbers are keyed by the seed and the token's number alone, so a request with a seed draws the same ones
     whatever runs beside it.
 
     Args:
         prompt_token_ids: The prompt, for the repetition penalty.
-        params: How to choose; a temperature of 0 takes the likeliest token, as OpenAI's API has it.
+        params: The parameters; a temperature of 0 takes the likeliest token, as in OpenAI's API.
         vocab_size: Width of the logits.
     """
 
@@ -39,16 +39,16 @@ class RowSampler:
 
     @property
     def is_greedy(self) -> bool:
-        """Takes the likeliest token always."""
+        """True where the likeliest token is always taken."""
         return not self.params.do_sample or self.params.temperature == 0
 
     def uniform(self) -> float:
-        """The random number of the token at hand, in [0, 1), a multiple of 2**-53."""
+        """Return the random number of the current token, in [0, 1), a multiple of 2**-53."""
         key = f"{self.seed}:{self.num_tokens}".encode()
         return (int.from_bytes(hashlib.blake2b(key, digest_size=8).digest(), "little") >> 11) * 2.0**-53
 
     def accept(self, token_id: int) -> None:
-        """Go on to the next token; `sample` does it."""
+        """Count a token; `sample` calls this."""
         self.num_tokens += 1
         if self.seen is not None:
             self.seen.add(token_id)
@@ -56,15 +56,15 @@ class RowSampler:
 
 @torch.inference_mode()
 def sample(logits: torch.Tensor, rows: Sequence[RowSampler], *, num_candidates: int = NUM_CANDIDATES) -> list[Sampled]:
-    """Choose the next token of every row, and have each row count it.
+    """Choose the next token of every row, and count it in the row.
 
     The order is that of transformers' `GenerationMixin._get_logits_processor`: penalties, then for rows that sample
     temperature, top-k, top-p and min-p.
 
     Args:
         logits: (rows, vocab), float32, on any device; overwritten. A row of NaN gets an arbitrary token.
-        rows: One a row of logits.
-        num_candidates: How many of the likeliest tokens are looked at before a row is sorted; changes the speed only.
+        rows: Sampling state, one a row of logits.
+        num_candidates: Likeliest tokens that are tried before a row is sorted; changes the speed only.
 
     Raises:
         ValueError: Rows and logits don't fit together.
@@ -83,7 +83,7 @@ def sample(logits: torch.Tensor, rows: Sequence[RowSampler], *, num_candidates: 
 
 
 def _choose(logits: torch.Tensor, rows: Sequence[RowSampler], num_candidates: int) -> list[int]:
-    """One token id a row; rows that are treated alike are taken together."""
+    """Choose one token id a row; rows of one kind are computed together."""
     token_ids = [0] * len(rows)
     kinds = [_kind(row) for row in rows]
     for kind in set(kinds):
@@ -127,6 +127,6 @@ def _check(logits: torch.Tensor, rows: Sequence[RowSampler]) -> None:
 
 
 def eos_token_ids(model_config_value: int | list[int] | None, tokenizer_value: int | None) -> list[int]:
-    """Every token that ends an answer: those of the base model's generation settings, and the tokenizer's."""
+    """Return every token that ends an answer: those of the base model's generation settings, and the tokenizer's."""
     listed = model_config_value if isinstance(model_config_value, list) else [model_config_value]
     return sorted({token for token in [*listed, tokenizer_value] if token is not None})

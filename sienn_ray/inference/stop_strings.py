@@ -1,4 +1,4 @@
-"""Finding the end of an answer in text that comes in pieces."""
+"""Stop strings in text that comes in pieces."""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ from collections.abc import Sequence
 
 
 class StopStrings:
-    """Lets text through up to the first stop string, whatever pieces it comes in.
+    """Passes text on up to the first stop string, whatever pieces it comes in.
 
     First is the one that is complete first, as if the text came by single characters; of several that end together it
     is the longest.
@@ -24,8 +24,8 @@ class StopStrings:
         """Add text.
 
         Returns:
-            What can be no part of a stop string any more. All that is in front of the stop string if one is complete,
-            and nothing after that.
+            The text that can be no part of a stop string any more: all in front of the stop string if one is complete,
+            and "" after that.
         """
         if self.matched is not None or not text:
             return ""
@@ -40,13 +40,13 @@ class StopStrings:
         return free
 
     def flush(self) -> str:
-        """What was held back, at the end of the text."""
+        """End the text; return what was held back."""
         free, self._held = self._held, ""
         return free
 
 
 def _start_of_part(text: str, stop: str) -> int:
-    """Where the longest beginning of `stop` starts that `text` ends with; the text's length if there is none."""
+    """Return the start of the longest prefix of `stop` that `text` ends with; the text's length if there is none."""
     start = text.find(stop[0], max(0, len(text) - len(stop) + 1))
     while start >= 0 and not stop.startswith(text[start:]):
         start = text.find(stop[0], start + 1)

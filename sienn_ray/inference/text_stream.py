@@ -1,4 +1,4 @@
-"""The text of an answer while its tokens come."""
+"""The text of an answer, piece by piece from its tokens."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ class TextStream:
 
     Args:
         vocabulary: Of the base model's tokenizer.
-        stop: Strings that end the answer, which they don't belong to.
+        stop: Strings that end the answer and are no part of it.
         strip: Drop white space at the answer's start and end; within it, white space waits for what follows.
     """
 
@@ -34,14 +34,14 @@ class TextStream:
 
     @property
     def text(self) -> str:
-        """All pieces so far."""
+        """The whole text so far."""
         return "".join(self._pieces)
 
     def push(self, token_id: int) -> str:
-        """Add a token; special ones add nothing.
+        """Add a token; special ones add no text.
 
         Returns:
-            The text that is certain now, often "".
+            The text that no later token can change, often "".
         """
         return self._give(self._stop_strings.push(self._detokenizer.push(token_id)))
 
@@ -49,7 +49,8 @@ class TextStream:
         """End the text; tokens must not follow.
 
         Returns:
-            What was held back. Bytes that are no whole character become U+FFFD, as in the tokenizer's `decode`.
+            The text that was held back. Bytes that are no whole character become U+FFFD, as in the tokenizer's
+            `decode`.
         """
         rest = self._stop_strings.push(self._detokenizer.flush())
         return self._give(rest + self._stop_strings.flush())

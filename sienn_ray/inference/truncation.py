@@ -1,4 +1,4 @@
-"""How many of the likeliest tokens top-k, top-p and min-p leave, and which of them is drawn.
+"""Top-k, top-p and min-p on sorted candidates, and the draw among the tokens that they leave.
 
 Tokens come sorted from the likeliest down, so each rule keeps a prefix. The rules and their order are those of
 transformers' `TopKLogitsWarper`, `TopPLogitsWarper` and `MinPLogitsWarper`: top-k keeps ties with its last token, top-p
@@ -31,7 +31,7 @@ class Limits(NamedTuple):
 
     @classmethod
     def of(cls, params: Sequence[SamplingParams]) -> Limits:
-        """Gather them from the rows' parameters."""
+        """Gather the limits of all rows' parameters."""
         return cls(
             np.array([row.top_k for row in params], np.int64),
             np.array([row.top_p for row in params], np.float64),
@@ -39,13 +39,13 @@ class Limits(NamedTuple):
         )
 
     def row(self, number: int) -> Limits:
-        """Those of a single row, each (1,)."""
+        """Return the limits of a single row, each (1,)."""
         one = slice(number, number + 1)
         return Limits(self.top_k[one], self.top_p[one], self.min_p[one])
 
 
 class Kept(NamedTuple):
-    """What the rules leave of each row.
+    """The tokens that the rules leave of each row.
 
     `num` (rows,) is the length of the prefix, `settled` (rows,) whether tokens that weren't given could change it, and
     `cumulative` (rows, candidates) the summed weights, the likeliest token's being 1.
@@ -57,7 +57,7 @@ class Kept(NamedTuple):
 
 
 def keep(scores: npt.NDArray[np.float32], total_mass: Doubles, limits: Limits, *, is_complete: bool) -> Kept:
-    """Apply the rules to the likeliest tokens.
+    """Apply the rules to the likeliest tokens of each row.
 
     Args:
         scores: (rows, candidates), logits divided by the temperature, from the largest down.
@@ -95,10 +95,10 @@ def keep(scores: npt.NDArray[np.float32], total_mass: Doubles, limits: Limits, *
 
 
 def draw(kept: Kept, uniforms: Doubles) -> Counts:
-    """Choose one of each row's kept tokens by the inverse of their cumulative distribution.
+    """Draw one of each row's kept tokens by the inverse of their cumulative distribution.
 
     Args:
-        kept: What `keep` gave.
+        kept: The result of `keep`.
         uniforms: (rows,), in [0, 1).
 
     Returns:

@@ -1,4 +1,4 @@
-"""What a tokenizer's tokens are as bytes, and as text."""
+"""The tokens of a tokenizer, as bytes and as text."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ _SPACE_MARK = "\u2581"
 
 
 class Vocabulary:
-    """A tokenizer's tokens one by one; made once for a tokenizer, used by all requests.
+    """The bytes and the text of each token of a tokenizer; made once, shared by all requests.
 
     Args:
         tokenizer: A tokenizer of transformers.
@@ -32,18 +32,18 @@ class Vocabulary:
         self._bytes: dict[int, bytes] = {}
 
     def is_text(self, token_id: int) -> bool:
-        """Whether a token is part of the answer: no special one, and known to the tokenizer.
+        """Return whether a token is part of the text: not special, and in the tokenizer's vocabulary.
 
         A base model's logits may be wider than its tokenizer's vocabulary.
         """
         return token_id not in self._special and self._name(token_id) is not None
 
     def is_single_byte(self, token_id: int) -> bool:
-        """Whether a token is sentencepiece's for a byte, which is text only together with those around it."""
+        """Return whether a token is one of sentencepiece's for a byte, which is text only with those around it."""
         return not self.is_byte_level and _BYTE_TOKEN.fullmatch(self._name(token_id) or "") is not None
 
     def token_bytes(self, token_id: int) -> bytes:
-        """What a token adds to a text, b"" for special tokens.
+        """Return the bytes that a token adds to a text, b"" for special tokens.
 
         A sentencepiece token keeps its leading space here, which the text loses at its start.
         """
@@ -53,14 +53,14 @@ class Vocabulary:
         return found
 
     def token(self, token_id: int) -> str:
-        """A token to be read: a special one's name; U+FFFD stands for a part of a character."""
+        """Return a token for people to read: a special one's name; U+FFFD stands for a part of a character."""
         name = self._name(token_id)
         if name is None or token_id in self._special:
             return name or ""
         return self.token_bytes(token_id).decode(errors="replace")
 
     def decode(self, token_ids: Sequence[int]) -> str:
-        """The text of tokens without the special ones; as it is, spaces in front of punctuation included."""
+        """Decode tokens without the special ones; spaces in front of punctuation stay."""
         if self._backend is not None:
             # The tokenizer's own method takes twice as long or more, and at some drops spaces.
             text: str = self._backend.decode(list(token_ids), skip_special_tokens=True)
@@ -69,7 +69,7 @@ class Vocabulary:
         return text
 
     def logprob(self, sampled: Sampled) -> TokenLogprob | None:
-        """A sampled token's log-probability in the form of an answer; None where none was asked for."""
+        """Return a sampled token's log-probability as in a result; None where the request wants none."""
         if sampled.logprob is None:
             return None
         top = tuple(self._token_logprob(token_id, logprob) for token_id, logprob in sampled.top)
@@ -79,7 +79,7 @@ class Vocabulary:
         return TokenLogprob(token_id, self.token(token_id), self.token_bytes(token_id), logprob, top)
 
     def _name(self, token_id: int) -> str | None:
-        """What the vocabulary calls a token; None for ids beyond it."""
+        """Return the vocabulary's name of a token; None for ids beyond the vocabulary."""
         if self._backend is not None:
             name: str | None = self._backend.id_to_token(token_id)
         else:
@@ -101,7 +101,7 @@ class Vocabulary:
 
 
 def _byte_alphabet() -> dict[str, int]:
-    """Each byte by the visible character that stands for it in byte-level BPE.
+    """Map the visible characters of byte-level BPE to the bytes that they stand for.
 
     GPT-2's `bytes_to_unicode`: bytes that are visible in Latin-1 are themselves, the others follow from U+0100 on.
     """

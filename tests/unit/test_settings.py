@@ -7,7 +7,7 @@ from typing import Any
 import pytest
 from pydantic import ValidationError
 
-from sienn_ray.settings import Settings
+from sienn_ray.settings import EngineKind, Settings
 from tests import settings_table
 
 
@@ -56,6 +56,7 @@ def test_making_settings_touches_no_disk(tmp_path: Path) -> None:
         ("SIENN_PORT", "9000", "port", 9000),
         ("SIENN_TRAINING_GPU", "never", "training_gpu", "never"),
         ("SIENN_JOB_POLL_S", "0.5", "job_poll_s", 0.5),
+        ("SIENN_ENGINE", "builtin", "engine", EngineKind.BUILTIN),
         ("SIENN_ENV", "production", "env", "production"),
     ],
 )
@@ -97,6 +98,7 @@ def test_settings_are_frozen() -> None:
         {"training_num_workers": 0},
         {"training_cpus_per_worker": -1},
         {"training_gpu": "sometimes"},
+        {"engine": "vlm"},
         {"engine_num_gpus": -1},
         {"env": "staging"},
     ],

@@ -12,8 +12,9 @@ from peft import LoraConfig, get_peft_model
 from safetensors.torch import load_file, save_file
 
 from sienn_ray.errors import ArtifactError, EngineError
+from sienn_ray.inference.adapter_files import CONFIG_FILE, WEIGHTS_FILE
 from sienn_ray.inference.linear_choice import LinearChoices
-from sienn_ray.inference.lora_weights import CONFIG_FILE, WEIGHTS_FILE, LoraWeights, read_lora
+from sienn_ray.inference.lora_weights import LoraWeights, read_lora
 from sienn_ray.inference.model_runner import ModelRunner, StepRow
 from tests.architectures import random_model
 

@@ -38,6 +38,7 @@ class FakeEngine:
     def __init__(self) -> None:
         self.result = ANSWER
         self.error: SiennError | None = None
+        self.num_cpus: int | None = None
         self.num_adapters = 0
         self.stuck_s = 0.0
         self.is_closed = False
@@ -130,7 +131,7 @@ def test_deltas_pass_through(metered: MeteredEngine) -> None:
 
 
 def test_the_engine_behind_it_is_seen(metered: MeteredEngine, engine: FakeEngine) -> None:
-    engine.stuck_s = 3.0
-    assert metered.stuck_s == 3.0
+    engine.stuck_s, engine.num_cpus = 3.0, 2
+    assert (metered.stuck_s, metered.num_cpus) == (3.0, 2)
     metered.close()
     assert engine.is_closed

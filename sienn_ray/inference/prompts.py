@@ -1,0 +1,77 @@
+"""Prompts of requests: rendered, tokenized, and checked for their length, the same for every engine."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any
+
+from sienn_ray.datasets.prompt import PromptFormat
+from sienn_ray.datasets.tokenization import encode
+from sienn_ray.errors import InvalidInputError
+from sienn_ray.inference.engine import GenerationRequest
+
+
+@dataclass(frozen=True)
+class Prompt:
+    """A prompt as the model reads it.
+
+    Args:
+        text: The rendered text.
+        input_ids: Token ids of the text, never none.
+    """
+
+    text: str
+    input_ids: list[int]
+
+
+class PromptEncoder:
+    """Renders and tokenizes prompts for one base model, in the format that training used.
+
+    Args:
+        base_model: Hub id, for messages.
+        tokenizer: The base model's.
+        context_tokens: Context length of the base model; None where its configuration names none.
+        cache_tokens: Tokens that fit into the engine's KV cache; None is no limit.
+    """
+
+    def __init__(
+        self, base_model: str, tokenizer: Any, *, context_tokens: int | None, cache_tokens: int | None = None
+    ) -> None:
+        self._tokenizer = tokenizer
+        self._base_format = PromptFormat.for_chat(tokenizer)
+        limits = [
+            (context_tokens, f"of {base_model}"),
+            (cache_tokens, "that fit (SIENN_ENGINE_KV_CACHE_BYTES)"),
+        ]
+        known = [(limit, whose) for limit, whose in limits if limit is not None]
+        self._limit = min(known, key=lambda each: each[0], default=None)
+
+    def encode(self, request: GenerationRequest, prompt_format: PromptFormat | None = None) -> Prompt:
+        """Render and tokenize a request's prompt; text that is no conversation goes to the model as it is.
+
+        Args:
+            request: The request.
+            prompt_format: The adapter's; None is the base model's own chat format.
+
+        Raises:
+            InvalidInputError: The prompt is empty, refused by the chat template, or too long with its answer.
+        """
+        prompt_format = prompt_format or self._base_format
+        if isinstance(request.prompt, str):
+            text, kind = request.prompt, PromptFormat.for_text().kind
+        else:
+            messages = [{"role": message.role, "content": message.content} for message in request.prompt]
+            text, kind = prompt_format.prompt(self._tokenizer, messages), prompt_format.kind
+        input_ids = encode(self._tokenizer, text, is_start=True, kind=kind)
+        self._check_length(len(input_ids), request.sampling.max_new_tokens)
+        return Prompt(text, input_ids)
+
+    def _check_length(self, num_prompt_tokens: int, max_new_tokens: int) -> None:
+        if num_prompt_tokens == 0:
+            raise InvalidInputError("prompt has no tokens; write something to go on from")
+        if self._limit is not None and num_prompt_tokens + max_new_tokens > self._limit[0]:
+            limit, whose = self._limit
+            raise InvalidInputError(
+                f"prompt has {num_prompt_tokens} tokens and max_new_tokens is {max_new_tokens}; together they exceed "
+                f"the {limit} tokens {whose}; shorten the prompt or lower max_new_tokens"
+            )
