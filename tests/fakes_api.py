@@ -1,4 +1,4 @@
-"""What stands behind the API in tests: a tracker and engines in memory, records, and hand-made multipart bodies."""
+"""What stands behind the API in tests: engines and logs in memory, records, and hand-made multipart bodies."""
 
 from __future__ import annotations
 
@@ -15,7 +15,6 @@ from sienn_ray.errors import NotFoundError, SiennError
 from sienn_ray.inference.engine import GenerationDelta, GenerationRequest, GenerationResult
 from sienn_ray.jobs.schema import DatasetRecord, JobRecord
 from sienn_ray.training.config import TrainingConfig
-from tests.fakes_tracker import FakeTracker as FakeTracker  # beside the other fakes for whoever imports it
 
 BASE_MODEL = "Qwen/Qwen2.5-0.5B-Instruct"
 CREATED_AT = datetime(2025, 11, 12, 10, 30, 0, 7_999, tzinfo=UTC)

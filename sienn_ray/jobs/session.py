@@ -4,14 +4,16 @@ from __future__ import annotations
 
 import logging
 import time
+from collections.abc import Callable
 from typing import Any
 
 from ray.exceptions import GetTimeoutError, RayActorError
 
 from sienn_ray.errors import CapacityError, FailureReason
-from sienn_ray.jobs.client import ask, find_tracker
+from sienn_ray.jobs.client import ask, send
 from sienn_ray.jobs.commands import NewestCommand
 from sienn_ray.jobs.schema import JobRecord
+from sienn_ray.jobs.tracker_protocol import Tracker
 from sienn_ray.training.reporting import Progress, RunCommand
 
 logger = logging.getLogger(__name__)
@@ -35,7 +37,7 @@ class TrainingSession:
     def report(self, progress: Progress) -> None:
         """Pass progress on without waiting for an answer."""
         try:
-            self._commands.expect(find_tracker().report.remote(self._job_id, self._attempt, progress))
+            self._commands.expect(send(Tracker.report, self._job_id, self._attempt, progress))
         except Exception:  # a run must not end because nobody listens
             logger.warning("progress couldn't be sent", exc_info=True)
 
@@ -45,25 +47,27 @@ class TrainingSession:
 
     def complete(self, facts: dict[str, Any]) -> None:
         """Note that the adapter is published; waits until that is written, through restarts of the tracker."""
-        self._write("complete", facts)
+        _persist(lambda: ask(Tracker.complete, self._job_id, self._attempt, facts))
 
     def pause(self, facts: dict[str, Any] | None = None) -> None:
         """Note that the run has ended at a checkpoint, to go on later; waits as `complete` does."""
-        self._write("pause", facts or {})
+        _persist(lambda: ask(Tracker.pause, self._job_id, self._attempt, facts or {}))
 
     def fail(self, reason: FailureReason, message: str) -> None:
         """Note why there is no adapter; waits until that is written, through restarts of the tracker."""
-        self._write("fail", reason, message)
+        _persist(lambda: ask(Tracker.fail, self._job_id, self._attempt, reason, message))
 
-    def _write(self, method: str, *args: Any) -> None:
-        deadline = time.monotonic() + _WRITE_TIMEOUT_S
-        while True:
-            try:
-                ask(method, self._job_id, self._attempt, *args)
-            except (RayActorError, GetTimeoutError, ValueError, CapacityError) as error:
-                if time.monotonic() > deadline:
-                    raise
-                logger.warning("the tracker or its database is away (%s); trying again", type(error).__name__)
-                time.sleep(_WRITE_RETRY_S)
-            else:
-                return
+
+def _persist(write: Callable[[], None]) -> None:
+    """Have the tracker write something down, through its restarts."""
+    deadline = time.monotonic() + _WRITE_TIMEOUT_S
+    while True:
+        try:
+            write()
+        except (RayActorError, GetTimeoutError, ValueError, CapacityError) as error:
+            if time.monotonic() > deadline:
+                raise
+            logger.warning("the tracker or its database is away (%s); trying again", type(error).__name__)
+            time.sleep(_WRITE_RETRY_S)
+        else:
+            return

@@ -95,7 +95,7 @@ def test_imports_point_down(path: Path) -> None:
         ("sienn_ray/errors.py", "from sienn_ray import __version__", True),
         ("sienn_ray/storage.py", "import torch, json", True),
         ("deployments/app.py", "from sienn_ray import errors, settings", True),
-        ("sienn_ray/training/loop.py", "from sienn_ray.jobs.client import TrackerClient", False),
+        ("sienn_ray/training/loop.py", "from sienn_ray.jobs.client import tracker_client", False),
         ("sienn_ray/training/loop.py", "import sienn_ray.export.archive", False),
         ("sienn_ray/training/loop.py", "def f():\n    from sienn_ray.inference import engine", False),
         ("sienn_ray/training/loop.py", "from ..inference import engine", False),
