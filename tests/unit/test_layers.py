@@ -110,6 +110,61 @@ def test_the_check_itself(path: str, source: str, is_allowed: bool) -> None:
     assert (violations(source, Path(path)) == []) is is_allowed
 
 
+def module_of(path: Path) -> str:
+    """`sienn_ray/jobs/store.py` is the module `sienn_ray.jobs.store`."""
+    parts = path.with_suffix("").parts
+    return ".".join(parts[:-1] if parts[-1] == "__init__" else parts)
+
+
+def graph(sources: dict[str, str]) -> dict[str, set[str]]:
+    """Modules that each module imports, also in functions and under TYPE_CHECKING."""
+    imports: dict[str, set[str]] = {}
+    for module, source in sources.items():
+        named: set[str] = set()
+        for node in ast.walk(ast.parse(source)):
+            if isinstance(node, ast.Import):
+                named |= {alias.name for alias in node.names}
+            elif isinstance(node, ast.ImportFrom) and node.module:
+                within = {f"{node.module}.{alias.name}" for alias in node.names}
+                named |= (within & sources.keys()) or {node.module}
+        imports[module] = (named & sources.keys()) - {module}
+    return imports
+
+
+def circles(imports: dict[str, set[str]]) -> set[frozenset[str]]:
+    """Modules that reach each other by their imports."""
+    reached = {module: reachable(imports, module) for module in imports}
+    return {
+        frozenset(other for other in reached[module] if module in reached[other])
+        for module in imports
+        if module in reached[module]
+    }
+
+
+def reachable(imports: dict[str, set[str]], module: str) -> set[str]:
+    """All that a module imports, and what that imports."""
+    found: set[str] = set()
+    waiting = [module]
+    while waiting:
+        new = imports[waiting.pop()] - found
+        found |= new
+        waiting += new
+    return found
+
+
+def test_imports_make_no_circle() -> None:
+    sources = {module_of(path): (ROOT / path).read_text() for path in modules()}
+    known = {frozenset({"sienn_ray.training.publication", "sienn_ray.training.trainer"})}
+    assert circles(graph(sources)) - known == set()
+
+
+def test_the_check_for_circles_itself() -> None:
+    lazy = "def f():\n    from a import c"
+    assert circles(graph({"a.b": lazy, "a.c": "import a.d", "a.d": "from a.b import x\nimport os", "a.e": lazy})) == {
+        frozenset({"a.b", "a.c", "a.d"})
+    }
+
+
 def test_no_layer_is_of_the_past() -> None:
     here = {unit_of(path.with_suffix("").parts) for path in modules()}
     assert set(LAYER_OF) - here <= {"metrics"}  # the word for it is kept free
