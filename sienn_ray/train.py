@@ -234,7 +234,7 @@ def _run(
     )
     try:
         check_same_kind(dataset, validation)
-        facts = run_training(run, settings, session)
+        summary = run_training(run, settings, session)
     except SiennError as error:
         logger.exception("job %s failed", job.id)
         session.fail(reason_of(error), error.message)
@@ -244,11 +244,11 @@ def _run(
         words = f"{type(error).__name__}: {error}"[:_MAX_MESSAGE_CHARS]
         session.fail(FailureReason.INTERNAL, f"{words}; see the log of Ray job {job.submission_id}")
         return 1
-    if facts is None:
+    if summary is None:
         session.pause()
         logger.info("job %s paused; its checkpoints stay", job.id)
         return 0
-    session.complete(facts)
+    session.complete(summary)
     # Not before: until the end is noted, another attempt may have to pick the checkpoints up.
     if _is_completed(job.id):
         delete_checkpoints(run, settings)

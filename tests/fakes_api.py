@@ -4,15 +4,17 @@ from __future__ import annotations
 
 import asyncio
 import re
-from collections.abc import AsyncGenerator, Callable, Iterator, Sequence
+from collections.abc import AsyncGenerator, Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from itertools import zip_longest
+from types import MappingProxyType
 from typing import Any
 
 from sienn_ray.errors import NotFoundError, SiennError
 from sienn_ray.inference.engine import GenerationDelta, GenerationRequest, GenerationResult
+from sienn_ray.jobs import job_facts
 from sienn_ray.jobs.schema import DatasetRecord, JobRecord
 from sienn_ray.training.config import TrainingConfig
 
@@ -126,7 +128,8 @@ def dataset_record(**changes: Any) -> DatasetRecord:
     return DatasetRecord(**{**fields, **changes})
 
 
-def job_record(**changes: Any) -> JobRecord:
+def job_record(*, facts: Mapping[str, Any] = MappingProxyType({}), **changes: Any) -> JobRecord:
+    """A pending job; `facts` are as a row of the database has them."""
     fields: dict[str, Any] = {
         "id": "job-1",
         "dataset_id": "dataset-1",
@@ -134,7 +137,7 @@ def job_record(**changes: Any) -> JobRecord:
         "created_at": CREATED_AT,
         "updated_at": CREATED_AT,
     }
-    return JobRecord(**{**fields, **changes})
+    return JobRecord(**{**fields, **job_facts.of_flat(facts), **changes})
 
 
 @dataclass(frozen=True)

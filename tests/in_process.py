@@ -24,7 +24,7 @@ from sienn_ray.training.reporting import Phase, Progress
 from tests.fakes_api import FakeEngines, FakeJobLogs
 from tests.fakes_backends import fake_backends
 from tests.fakes_exports import FakeExportRuns
-from tests.fakes_jobs import FakeRayJobs, no_mirror
+from tests.fakes_jobs import FakeRayJobs, no_mirror, run_summary
 from tests.in_process_tracker import InProcessTracker
 
 _DEADLINE_S = 20.0
@@ -64,7 +64,7 @@ class Service:
         for name in ARCHIVE_FILES:
             (adapter / name).write_text(f'{{"file": "{name}"}}')
         self.storage.publish(adapter, job.adapter_key)
-        self.tracker.complete(job.id, job.attempt, {"train_loss": 0.523})
+        self.tracker.complete(job.id, job.attempt, run_summary(num_tokens=3000))
 
 
 def _progress(step: int, num_epochs: int) -> Progress:

@@ -5,7 +5,6 @@ from __future__ import annotations
 import logging
 import time
 from collections.abc import Callable
-from typing import Any
 
 from ray.exceptions import GetTimeoutError, RayActorError
 
@@ -15,6 +14,7 @@ from sienn_ray.jobs.commands import NewestCommand
 from sienn_ray.jobs.schema import JobRecord
 from sienn_ray.jobs.tracker_protocol import Tracker
 from sienn_ray.training.reporting import Progress, RunCommand
+from sienn_ray.training.summary import RunSummary
 
 logger = logging.getLogger(__name__)
 
@@ -45,13 +45,13 @@ class TrainingSession:
         """The newest wish among the answers to reports that have arrived; `GO_ON` while none is known."""
         return self._commands.now()
 
-    def complete(self, facts: dict[str, Any]) -> None:
+    def complete(self, summary: RunSummary) -> None:
         """Note that the adapter is published; waits until that is written, through restarts of the tracker."""
-        _persist(lambda: ask(Tracker.complete, self._job_id, self._attempt, facts))
+        _persist(lambda: ask(Tracker.complete, self._job_id, self._attempt, summary))
 
-    def pause(self, facts: dict[str, Any] | None = None) -> None:
+    def pause(self) -> None:
         """Note that the run has ended at a checkpoint, to go on later; waits as `complete` does."""
-        _persist(lambda: ask(Tracker.pause, self._job_id, self._attempt, facts or {}))
+        _persist(lambda: ask(Tracker.pause, self._job_id, self._attempt))
 
     def fail(self, reason: FailureReason, message: str) -> None:
         """Note why there is no adapter; waits until that is written, through restarts of the tracker."""

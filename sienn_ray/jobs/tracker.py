@@ -10,7 +10,7 @@ import logging
 import os
 import time
 from collections.abc import Callable
-from typing import Any
+from typing import Unpack
 
 import sienn_ray
 from sienn_ray.errors import CapacityError, FailureReason, NotFoundError
@@ -19,28 +19,31 @@ from sienn_ray.jobs.export_memory import memory_need_bytes
 from sienn_ray.jobs.export_runs import ExportRuns, RayExportRuns
 from sienn_ray.jobs.export_schema import ExportRecord
 from sienn_ray.jobs.export_supervisor import ExportSupervisor
+from sienn_ray.jobs.job_changes import JobChanges
 from sienn_ray.jobs.ray_jobs import RayJobApi, RayJobs
 from sienn_ray.jobs.schema import (
     DatasetRecord,
     JobEvent,
     JobPage,
+    JobPhase,
     JobQuery,
     JobRecord,
     JobStatus,
     MetricPoint,
     Overview,
     TrackerHealth,
-    check_transition,
     utc_now,
 )
 from sienn_ray.jobs.store import Store
 from sienn_ray.jobs.supervision import Supervise, Supervision
 from sienn_ray.jobs.supervisor import Supervisor
+from sienn_ray.jobs.transitions import check_job_transition
 from sienn_ray.metrics import MetricBatch, Sample
 from sienn_ray.ray_metrics import mirror_samples
 from sienn_ray.settings import Settings
 from sienn_ray.storage import Storage
-from sienn_ray.training.reporting import Progress, RunCommand
+from sienn_ray.training.reporting import Progress, RunCommand, RunProgress
+from sienn_ray.training.summary import RunSummary
 
 logger = logging.getLogger(__name__)
 
@@ -214,30 +217,38 @@ class JobTracker:
             logger.warning("job %s is gone: a report of its attempt %d is dropped", job_id, attempt)
             return RunCommand.GO_ON
 
-    def pause(self, job_id: str, attempt: int, facts: dict[str, Any]) -> None:
+    def pause(self, job_id: str, attempt: int) -> None:
         try:
-            job = self._store.jobs.note_pause(job_id, attempt, facts)
+            job = self._store.jobs.note_pause(job_id, attempt)
         except NotFoundError:
             logger.warning("job %s is gone: the pause of its attempt %d is dropped", job_id, attempt)
             return
         logger.info("job %s: attempt %d has paused, and the job is '%s'", job_id, attempt, job.status)
         self._supervision.wake()
 
-    def complete(self, job_id: str, attempt: int, facts: dict[str, Any]) -> None:
+    def complete(self, job_id: str, attempt: int, summary: RunSummary) -> None:
         self._end(
             job_id,
             attempt,
             status=JobStatus.COMPLETED,
             progress=100,
             message="Training completed successfully",
-            facts={**facts, "phase": "completed", "time_left_s": 0.0},
+            phase=JobPhase.COMPLETED,
+            run=RunProgress(time_left_s=0.0),
+            summary=summary,
         )
 
     def fail(self, job_id: str, attempt: int, reason: FailureReason, message: str) -> None:
-        facts = {"phase": "failed"}
-        self._end(job_id, attempt, status=JobStatus.FAILED, failure_reason=reason, message=message, facts=facts)
+        self._end(
+            job_id,
+            attempt,
+            status=JobStatus.FAILED,
+            phase=JobPhase.FAILED,
+            failure_reason=reason,
+            message=message,
+        )
 
-    def _end(self, job_id: str, attempt: int, *, status: JobStatus, **changes: Any) -> None:
+    def _end(self, job_id: str, attempt: int, /, *, status: JobStatus, **changes: Unpack[JobChanges]) -> None:
         try:
             job = self._store.jobs.update(job_id, running_attempt=attempt, status=status, **changes)
         except NotFoundError:
@@ -245,7 +256,7 @@ class JobTracker:
             return
         if job.attempt == attempt and job.status is JobStatus.PENDING:
             # Taken for lost, and about to be tried again: the program must leave its checkpoints where they are.
-            check_transition(job_id, job.status, status)
+            check_job_transition(job_id, job.status, status)
         # A call that is repeated after a restart of this actor finds its own work done.
         if (job.attempt, job.status) != (attempt, status):
             logger.warning(

@@ -26,6 +26,7 @@ from sienn_ray.jobs.schema import (
 from sienn_ray.metrics import MetricBatch, Sample
 from sienn_ray.settings import Settings
 from sienn_ray.training.reporting import Progress, RunCommand
+from sienn_ray.training.summary import RunSummary
 
 
 class Tracker(Protocol):
@@ -170,11 +171,11 @@ class Tracker(Protocol):
         """
         ...
 
-    async def pause(self, job_id: str, attempt: int, facts: dict[str, Any]) -> None:
+    async def pause(self, job_id: str, attempt: int) -> None:
         """Note that a run has ended at a checkpoint, since its job was to be paused; of no job, it is dropped."""
         ...
 
-    async def complete(self, job_id: str, attempt: int, facts: dict[str, Any]) -> None:
+    async def complete(self, job_id: str, attempt: int, summary: RunSummary) -> None:
         """Note that a job's adapter is published; of no job, it is dropped."""
         ...
 

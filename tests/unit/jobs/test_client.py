@@ -78,7 +78,7 @@ def test_every_method_reaches_the_tracker(client: Tracker) -> None:
         assert known is not None
         assert known.id == "job-1"
         assert await client.job_of_key("other") is None
-        assert (await client.job("job-1")).facts["queue_position"] == 1
+        assert (await client.job("job-1")).queue_position == 1
         page = await client.jobs(JobQuery(limit=1, status=JobStatus.PENDING))
         assert ([job.id for job in page.jobs], page.count, page.next_cursor) == (["job-1"], 1, None)
         assert [event.kind for event in await client.events("job-1", 0, 10)] == ["created"]
