@@ -9,6 +9,7 @@ from datetime import timedelta
 from sienn_ray.datasets.leftovers import sweep
 from sienn_ray.jobs.client import ask
 from sienn_ray.jobs.schema import utc_now
+from sienn_ray.jobs.tracker_protocol import Tracker
 from sienn_ray.settings import Settings
 from sienn_ray.storage import Storage
 
@@ -24,7 +25,7 @@ def start_sweep(settings: Settings) -> None:
 
 def _sweep(settings: Settings) -> None:
     try:
-        known_ids = {record.id for record in ask("datasets")}
+        known_ids = {record.id for record in ask(Tracker.datasets)}
         deleted = sweep(Storage(settings.storage_url), known_ids, utc_now() - _AGE)
     except Exception:  # the service works without it
         logger.warning("leftovers of uploads couldn't be cleared away", exc_info=True)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+from functools import partial
 
 from fastapi import FastAPI
 from ray import serve
@@ -15,7 +16,8 @@ from deployments.health import RayCluster
 from deployments.job_logs import RayJobLogs
 from sienn_ray.api.app import create_app
 from sienn_ray.api.deps import Backends
-from sienn_ray.jobs.client import TrackerClient, start_tracker
+from sienn_ray.jobs.client import tracker_client
+from sienn_ray.jobs.tracker_start import get_or_create_tracker, start_tracker
 from sienn_ray.metrics import Recorder
 from sienn_ray.ray_metrics import RayMirror
 from sienn_ray.settings import Settings
@@ -41,7 +43,8 @@ class Ingress:
         app = create_app(
             Backends(
                 settings=self._settings,
-                tracker=TrackerClient(self._settings),
+                # A tracker that is gone for good is started again.
+                tracker=tracker_client(partial(get_or_create_tracker, self._settings)),
                 engines=ServeEngines(self._settings),
                 storage=Storage(self._settings.storage_url),
                 job_logs=RayJobLogs(),

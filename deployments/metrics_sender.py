@@ -6,9 +6,8 @@ import logging
 import threading
 from collections.abc import Callable
 
-import ray
-
-from sienn_ray.jobs.client import find_tracker
+from sienn_ray.jobs.client import ask_within
+from sienn_ray.jobs.tracker_protocol import Tracker
 from sienn_ray.metrics import MetricBatch, Recorder
 
 logger = logging.getLogger(__name__)
@@ -71,4 +70,4 @@ class MetricsSender:
 
 def send_to_tracker(batch: MetricBatch) -> None:
     """Send one batch, and wait until the tracker has it."""
-    ray.get(find_tracker().add_metrics.remote(batch), timeout=_SEND_TIMEOUT_S)
+    ask_within(_SEND_TIMEOUT_S, Tracker.add_metrics, batch)

@@ -104,7 +104,7 @@ class ConflictError(SiennError):
 
 
 class TransitionError(ConflictError):
-    """A job's status change is not in the table of allowed transitions."""
+    """A status change of a job or an export is not in the table of allowed transitions."""
 
 
 class ForbiddenError(SiennError):

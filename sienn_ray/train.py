@@ -34,7 +34,7 @@ from sienn_ray.errors import (
     TrainingError,
 )
 from sienn_ray.inference.applications import prefetch
-from sienn_ray.jobs.client import NAMESPACE, ask, get_or_create_tracker
+from sienn_ray.jobs.client import NAMESPACE, ask
 from sienn_ray.jobs.naming import (
     MAX_LABEL_KEY_CHARS,
     MAX_LABEL_VALUE_CHARS,
@@ -45,6 +45,8 @@ from sienn_ray.jobs.naming import (
 )
 from sienn_ray.jobs.schema import DatasetRecord, JobRecord, JobStatus, utc_now
 from sienn_ray.jobs.session import TrainingSession
+from sienn_ray.jobs.tracker_protocol import Tracker
+from sienn_ray.jobs.tracker_start import get_or_create_tracker
 from sienn_ray.settings import Settings
 from sienn_ray.storage import Storage
 from sienn_ray.training import garbage
@@ -74,7 +76,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     ray.init(address="auto", namespace=NAMESPACE, ignore_reinit_error=True, runtime_env=runtime_env)
     leave_on_sigterm(withdraw_request)
     get_or_create_tracker(Settings())
-    settings: Settings = ask("settings")
+    settings = ask(Tracker.settings)
     try:
         job = _known(arguments) if arguments.job_id else _register(settings, arguments)
     except SiennError as error:
@@ -138,7 +140,7 @@ def _labels_of(pairs: Sequence[tuple[str, str]]) -> dict[str, str]:
 def _known(arguments: argparse.Namespace) -> JobRecord | None:
     """The job to train, or None when nobody waits for this attempt any more."""
     try:
-        job: JobRecord = ask("job", arguments.job_id)
+        job = ask(Tracker.job, arguments.job_id)
     except NotFoundError:
         logger.info("job %s isn't there any more; nothing to do", arguments.job_id)
         return None
@@ -183,8 +185,7 @@ def _register(settings: Settings, arguments: argparse.Namespace) -> JobRecord:
         updated_at=now,
     )
     sys.stdout.write(f"job_id: {job.id}\n")
-    registered: JobRecord = ask("add_job", job)
-    return registered
+    return ask(Tracker.add_job, job)
 
 
 def _take_dataset(url: str, settings: Settings) -> DatasetRecord:
@@ -198,8 +199,7 @@ def _take_dataset(url: str, settings: Settings) -> DatasetRecord:
     except OSError as error:
         raise InvalidDatasetError(f"the dataset {url} can't be read: {error}") from error
     record = DatasetRecord.of_report(dataset_id, filename, taken.size_bytes, taken.sha256, taken.report)
-    added: DatasetRecord = ask("add_dataset", record)
-    return added
+    return ask(Tracker.add_dataset, record)
 
 
 def _own_submission_id() -> str:
@@ -219,10 +219,10 @@ def _own_submission_id() -> str:
 
 def _datasets_of(job: JobRecord) -> tuple[DatasetRecord, DatasetRecord | None]:
     """What the job trains on, and what it evaluates on if that is a dataset of its own."""
-    dataset: DatasetRecord = ask("dataset", job.dataset_id)
+    dataset = ask(Tracker.dataset, job.dataset_id)
     if job.validation_dataset_id is None:
         return dataset, None
-    return dataset, ask("dataset", job.validation_dataset_id)
+    return dataset, ask(Tracker.dataset, job.validation_dataset_id)
 
 
 def _run(
@@ -241,7 +241,7 @@ def _run(
 
     try:
         run = _run_of(job, dataset, validation, timeline)
-        facts = run_training(run, settings, session)
+        summary = run_training(run, settings, session)
     except SiennError as error:
         logger.exception("job %s failed", job.id)
         session.fail(reason_of(error), error.message)
@@ -251,11 +251,11 @@ def _run(
         words = f"{type(error).__name__}: {error}"[:_MAX_ERROR_CHARS]
         session.fail(FailureReason.INTERNAL, f"{words}; see the log of Ray job {job.submission_id}")
         return 1
-    if facts is None:
+    if summary is None:
         session.pause()
         logger.info("job %s paused; its checkpoints stay", job.id)
         return 0
-    session.complete(facts)
+    session.complete(summary)
     # Not before: until the end is noted, another attempt may have to pick the checkpoints up.
     if _is_completed(job.id):
         delete_checkpoints(run, settings)
@@ -303,7 +303,7 @@ def dataset_facts(dataset: DatasetRecord, validation: DatasetRecord | None) -> t
 def _is_completed(job_id: str) -> bool:
     """Whether the tracker took the end of the run: one that was cancelled meanwhile may be resumed later."""
     try:
-        job: JobRecord = ask("job", job_id)
+        job = ask(Tracker.job, job_id)
     except Exception:  # the run is over either way, and checkpoints that stay do no harm
         logger.warning("checkpoints of job %s are kept, since the tracker doesn't say how it stands", job_id)
         return False

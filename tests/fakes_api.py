@@ -1,21 +1,22 @@
-"""What stands behind the API in tests: a tracker and engines in memory, records, and hand-made multipart bodies."""
+"""What stands behind the API in tests: engines and logs in memory, records, and hand-made multipart bodies."""
 
 from __future__ import annotations
 
 import asyncio
 import re
-from collections.abc import AsyncGenerator, Callable, Iterator, Sequence
+from collections.abc import AsyncGenerator, Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from itertools import zip_longest
+from types import MappingProxyType
 from typing import Any
 
 from sienn_ray.errors import NotFoundError, SiennError
 from sienn_ray.inference.engine import GenerationDelta, GenerationRequest, GenerationResult
+from sienn_ray.jobs import job_facts
 from sienn_ray.jobs.schema import DatasetRecord, JobRecord
 from sienn_ray.training.config import TrainingConfig
-from tests.fakes_tracker import FakeTracker as FakeTracker  # beside the other fakes for whoever imports it
 
 BASE_MODEL = "Qwen/Qwen2.5-0.5B-Instruct"
 CREATED_AT = datetime(2025, 11, 12, 10, 30, 0, 7_999, tzinfo=UTC)
@@ -127,7 +128,8 @@ def dataset_record(**changes: Any) -> DatasetRecord:
     return DatasetRecord(**{**fields, **changes})
 
 
-def job_record(**changes: Any) -> JobRecord:
+def job_record(*, facts: Mapping[str, Any] = MappingProxyType({}), **changes: Any) -> JobRecord:
+    """A pending job; `facts` are as a row of the database has them."""
     fields: dict[str, Any] = {
         "id": "job-1",
         "dataset_id": "dataset-1",
@@ -135,7 +137,7 @@ def job_record(**changes: Any) -> JobRecord:
         "created_at": CREATED_AT,
         "updated_at": CREATED_AT,
     }
-    return JobRecord(**{**fields, **changes})
+    return JobRecord(**{**fields, **job_facts.of_flat(facts), **changes})
 
 
 @dataclass(frozen=True)

@@ -1,4 +1,4 @@
-"""Everything behind the API, faked but for what is given."""
+"""Everything behind the API, faked but for the tracker and what is given."""
 
 from __future__ import annotations
 
@@ -7,16 +7,17 @@ from typing import Any
 from sienn_ray.api.deps import Backends
 from sienn_ray.settings import Settings
 from sienn_ray.storage import Storage
-from tests.fakes_api import FakeEngines, FakeJobLogs, FakeTracker
+from tests.fakes_api import FakeEngines, FakeJobLogs
 from tests.fakes_cluster import FakeCluster
 from tests.fakes_statistics import FakeStatistics
+from tests.in_process_tracker import InProcessTracker
 
 
 def fake_backends(settings: Settings, **given: Any) -> Backends:
-    """Backends with real storage where the settings say; `given` parts take the place of fakes."""
+    """Backends with real storage and a real tracker where the settings say; `given` parts take their place."""
     storage = Storage(settings.storage_url)
     fakes = {
-        "tracker": FakeTracker(),
+        "tracker": InProcessTracker(settings),
         "engines": FakeEngines(),
         "storage": storage,
         "job_logs": FakeJobLogs(),

@@ -2,16 +2,20 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from datetime import UTC, datetime, timedelta
+from types import MappingProxyType
 from typing import Any
 
+from sienn_ray.jobs import job_facts
 from sienn_ray.jobs.ray_jobs import RayJobReport, RayJobState, submission_id_of
 from sienn_ray.jobs.records import read_job
 from sienn_ray.jobs.schema import DatasetRecord, JobQuery, JobRecord, JobStatus
 from sienn_ray.jobs.store import Store
 from sienn_ray.metrics import Sample
 from sienn_ray.training.config import TrainingConfig
+from sienn_ray.training.run_state import EvalRecord
+from sienn_ray.training.summary import RunSummary
 
 MOMENT = datetime(2025, 3, 4, 5, 6, 7, 890_000, tzinfo=UTC)
 
@@ -45,15 +49,44 @@ def dataset_record(dataset_id: str = "dataset-1", **fields: Any) -> DatasetRecor
     return DatasetRecord(id=dataset_id, **{**defaults, **fields})
 
 
-def job_record(job_id: str = "job-1", **fields: Any) -> JobRecord:
-    """A pending job on `dataset_record()`."""
+def job_record(job_id: str = "job-1", *, facts: Mapping[str, Any] = MappingProxyType({}), **fields: Any) -> JobRecord:
+    """A pending job on `dataset_record()`; `facts` are as a row of the database has them."""
     defaults: dict[str, Any] = {
         "dataset_id": "dataset-1",
         "config": TrainingConfig(base_model="owner/model"),
         "created_at": MOMENT,
         "updated_at": MOMENT,
     }
-    return JobRecord(id=job_id, **{**defaults, **fields})
+    return JobRecord(id=job_id, **{**defaults, **job_facts.of_flat(facts), **fields})
+
+
+def run_summary(**fields: Any) -> RunSummary:
+    """A run of one epoch."""
+    defaults: dict[str, Any] = {
+        "train_loss": 0.523,
+        "eval_loss": 0.6,
+        "current_loss": 0.523,
+        "loss_history": (EvalRecord(epoch=1, step=6, train_loss=0.523, eval_loss=0.6),),
+        "run_method": "sft",
+        "run_precision": "float32",
+        "run_packed": True,
+        "num_train_rows": 90,
+        "num_eval_rows": 10,
+        "num_dropped_rows": 0,
+        "num_tokens": 3000,
+        "tokens_per_s": 1200.0,
+        "train_seconds": 2.5,
+        "total_seconds": 4.0,
+        "num_workers": 1,
+        "peak_memory_bytes": 500_000_000,
+        "rows_per_step": 4,
+        "use_gpu": False,
+        "stop_reason": None,
+        "best_epoch": 1,
+        "best_step": 6,
+        "adapter_size_bytes": 8_676_008,
+    }
+    return RunSummary(**{**defaults, **fields})
 
 
 def stored_job(store: Store, job_id: str = "job-1") -> JobRecord:

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import asyncio
-import pickle
 import threading
 import time
 from collections.abc import Iterator
@@ -26,25 +24,10 @@ from sienn_ray.training.reporting import Phase, Progress
 from tests.fakes_api import FakeEngines, FakeJobLogs
 from tests.fakes_backends import fake_backends
 from tests.fakes_exports import FakeExportRuns
-from tests.fakes_jobs import FakeRayJobs, no_mirror
+from tests.fakes_jobs import FakeRayJobs, no_mirror, run_summary
+from tests.in_process_tracker import InProcessTracker
 
 _DEADLINE_S = 20.0
-
-
-class InProcessTracker:
-    """Asks a tracker of this process as an ingress asks the actor: asynchronously, with copies of all values."""
-
-    def __init__(self, tracker: JobTracker) -> None:
-        self._tracker = tracker
-
-    def __getattr__(self, method: str) -> Any:
-        ask = getattr(self._tracker, method)
-
-        async def ask_asynchronously(*args: Any) -> Any:
-            answer = await asyncio.to_thread(ask, *pickle.loads(pickle.dumps(args)))
-            return pickle.loads(pickle.dumps(answer))
-
-        return ask_asynchronously
 
 
 @dataclass(frozen=True)
@@ -81,7 +64,7 @@ class Service:
         for name in ARCHIVE_FILES:
             (adapter / name).write_text(f'{{"file": "{name}"}}')
         self.storage.publish(adapter, job.adapter_key)
-        self.tracker.complete(job.id, job.attempt, {"train_loss": 0.523})
+        self.tracker.complete(job.id, job.attempt, run_summary(num_tokens=3000))
 
 
 def _progress(step: int, num_epochs: int) -> Progress:
@@ -111,7 +94,7 @@ def running_service(folder: Path, **settings: Any) -> Iterator[Service]:
     export_runs = FakeExportRuns(storage)
     tracker = JobTracker(chosen, ray_jobs, mirror=no_mirror, export_runs=export_runs)
     backends = fake_backends(
-        chosen, tracker=InProcessTracker(tracker), engines=engines, storage=storage, job_logs=job_logs
+        chosen, tracker=InProcessTracker(chosen, tracker), engines=engines, storage=storage, job_logs=job_logs
     )
     try:
         yield Service(create_app(backends), tracker, ray_jobs, export_runs, engines, job_logs, storage, folder)

@@ -4,10 +4,10 @@ from __future__ import annotations
 
 from dataclasses import replace
 
-from sienn_ray.api.deps import Tracker
 from sienn_ray.api.paging import MAX_LIMIT
 from sienn_ray.jobs.ids import is_id
 from sienn_ray.jobs.schema import JobPage, JobQuery
+from sienn_ray.jobs.tracker_protocol import Tracker
 
 
 async def job_page(query: JobQuery, tracker: Tracker) -> JobPage:

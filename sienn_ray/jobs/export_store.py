@@ -2,22 +2,20 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable
 from datetime import datetime, timedelta
-from typing import Any
+from typing import Unpack
 
 import sqlalchemy as sa
 
-from sienn_ray.errors import ConflictError, NotFoundError
+from sienn_ray.errors import ConflictError
+from sienn_ray.jobs import export_records
 from sienn_ray.jobs.database import Database
 from sienn_ray.jobs.export_schema import ExportFailure, ExportRecord, ExportStatus
-from sienn_ray.jobs.ids import shown
 from sienn_ray.jobs.records import read_job
 from sienn_ray.jobs.schema import JobStatus
 from sienn_ray.jobs.tables import exports
 from sienn_ray.storage import FileEntry
-
-_COLUMNS = [column for column in exports.columns if column.name != "seq"]
 
 
 class ExportStore:
@@ -46,14 +44,14 @@ class ExportStore:
         with self._database.writing() as connection:
             if read_job(connection, record.job_id).status is not JobStatus.COMPLETED:
                 raise ConflictError(f"Job {record.job_id} isn't completed any more; export it once it is")
-            known = _find(connection, record.id)
+            known = export_records.find(connection, record.id)
             if known is None:
-                connection.execute(sa.insert(exports).values(**_values(record)))
+                connection.execute(sa.insert(exports).values(**export_records.columns(record)))
                 return record
             if known.status in {ExportStatus.FAILED, ExportStatus.CANCELLED}:
                 return self._put_back(connection, known, record.message)
             if known.status is ExportStatus.COMPLETED:
-                return _write(connection, known, expires_at=self._clock() + self._lifetime)
+                return export_records.write(connection, known, expires_at=self._clock() + self._lifetime)
             return known
 
     def redo(self, export_id: str, words: str) -> ExportRecord:
@@ -63,11 +61,11 @@ class ExportStore:
             NotFoundError: There is no such export.
         """
         with self._database.writing() as connection:
-            known = _get(connection, export_id)
+            known = export_records.get(connection, export_id)
             return self._put_back(connection, known, words) if known.status is ExportStatus.COMPLETED else known
 
     def _put_back(self, connection: sa.Connection, known: ExportRecord, words: str) -> ExportRecord:
-        return _write(
+        return export_records.write(
             connection,
             known,
             status=ExportStatus.PENDING,
@@ -87,7 +85,7 @@ class ExportStore:
             NotFoundError: There is none with this id.
         """
         with self._database.reading() as connection:
-            return _get(connection, export_id)
+            return export_records.get(connection, export_id)
 
     def of_job(self, job_id: str) -> list[ExportRecord]:
         """A job's exports, the newest first.
@@ -97,31 +95,31 @@ class ExportStore:
         """
         with self._database.reading() as connection:
             read_job(connection, job_id)
-            query = sa.select(*_COLUMNS).where(exports.c.job_id == job_id).order_by(exports.c.seq.desc())
+            query = sa.select(*export_records.COLUMNS).where(exports.c.job_id == job_id).order_by(exports.c.seq.desc())
             return [ExportRecord.model_validate(dict(row)) for row in connection.execute(query).mappings()]
 
     def with_status(self, status: ExportStatus) -> list[ExportRecord]:
         """All exports with a status, the oldest first."""
-        query = sa.select(*_COLUMNS).where(exports.c.status == status.value).order_by(exports.c.seq)
+        query = sa.select(*export_records.COLUMNS).where(exports.c.status == status.value).order_by(exports.c.seq)
         with self._database.reading() as connection:
             return [ExportRecord.model_validate(dict(row)) for row in connection.execute(query).mappings()]
 
     def expired(self) -> list[ExportRecord]:
         """Completed exports whose time is over."""
-        query = sa.select(*_COLUMNS).where(exports.c.expires_at <= self._clock())
+        query = sa.select(*export_records.COLUMNS).where(exports.c.expires_at <= self._clock())
         with self._database.reading() as connection:
             return [ExportRecord.model_validate(dict(row)) for row in connection.execute(query).mappings()]
 
     def is_running(self, export_id: str, attempt: int) -> bool:
         """Whether this very attempt is the one that runs."""
         with self._database.reading() as connection:
-            known = _find(connection, export_id)
+            known = export_records.find(connection, export_id)
             return known is not None and known.is_running(attempt)
 
     def is_wanted(self, export_id: str) -> bool:
         """Whether its files are wanted, or will be."""
         with self._database.reading() as connection:
-            known = _find(connection, export_id)
+            known = export_records.find(connection, export_id)
             return known is not None and known.status not in {ExportStatus.FAILED, ExportStatus.CANCELLED}
 
     def ids(self) -> set[str]:
@@ -132,10 +130,10 @@ class ExportStore:
     def start(self, export_id: str) -> ExportRecord | None:
         """Begin the next attempt of a waiting export; None where it doesn't wait any more."""
         with self._database.writing() as connection:
-            known = _find(connection, export_id)
+            known = export_records.find(connection, export_id)
             if known is None or known.status is not ExportStatus.PENDING:
                 return None
-            return _write(
+            return export_records.write(
                 connection,
                 known,
                 status=ExportStatus.RUNNING,
@@ -147,11 +145,11 @@ class ExportStore:
     def report(self, export_id: str, attempt: int, progress: int, message: str) -> bool:
         """Take the progress of a running export; returns whether it is to go on."""
         with self._database.writing() as connection:
-            known = _find(connection, export_id)
+            known = export_records.find(connection, export_id)
             if known is None or not known.is_running(attempt):
                 return False
             # What was made in an earlier attempt isn't shown as undone.
-            _write(
+            export_records.write(
                 connection,
                 known,
                 progress=max(known.progress, progress),
@@ -179,20 +177,22 @@ class ExportStore:
         """Note that an export couldn't be made; returns whether it was wanted still."""
         return self._end(export_id, attempt, status=ExportStatus.FAILED, failure_reason=reason, message=message)
 
-    def _end(self, export_id: str, attempt: int, **changes: Any) -> bool:
+    def _end(self, export_id: str, attempt: int, /, **changes: Unpack[export_records.ExportChanges]) -> bool:
         with self._database.writing() as connection:
-            known = _find(connection, export_id)
+            known = export_records.find(connection, export_id)
             if known is None or not known.is_running(attempt):
                 return False
-            _write(connection, known, updated_at=self._clock(), ended_at=self._clock(), **changes)
+            export_records.write(connection, known, updated_at=self._clock(), ended_at=self._clock(), **changes)
             return True
 
     def requeue(self, export_id: str, attempt: int, words: str) -> None:
         """Have an export wait again whose run was lost."""
         with self._database.writing() as connection:
-            known = _find(connection, export_id)
+            known = export_records.find(connection, export_id)
             if known is not None and known.is_running(attempt):
-                _write(connection, known, status=ExportStatus.PENDING, message=words, updated_at=self._clock())
+                export_records.write(
+                    connection, known, status=ExportStatus.PENDING, message=words, updated_at=self._clock()
+                )
 
     def cancel(self, export_id: str) -> ExportRecord:
         """End an export that waits or runs.
@@ -202,14 +202,14 @@ class ExportStore:
             ConflictError: It has ended.
         """
         with self._database.writing() as connection:
-            known = _get(connection, export_id)
+            known = export_records.get(connection, export_id)
             if known.status.is_final:
                 raise ConflictError(
                     f"Export {export_id} is '{known.status}' and can't be cancelled; DELETE "
                     f"/api/exports/{known.job_id}/{export_id} removes it"
                 )
             now = self._clock()
-            return _write(
+            return export_records.write(
                 connection,
                 known,
                 status=ExportStatus.CANCELLED,
@@ -225,7 +225,7 @@ class ExportStore:
             NotFoundError: There is no such export.
         """
         with self._database.writing() as connection:
-            known = _get(connection, export_id)
+            known = export_records.get(connection, export_id)
             connection.execute(sa.delete(exports).where(exports.c.id == export_id))
             return known
 
@@ -234,28 +234,3 @@ class ExportStore:
         with self._database.writing() as connection:
             query = sa.delete(exports).where(exports.c.id == export_id, exports.c.expires_at <= self._clock())
             return connection.execute(query).rowcount > 0
-
-
-def _find(connection: sa.Connection, export_id: str) -> ExportRecord | None:
-    row = connection.execute(sa.select(*_COLUMNS).where(exports.c.id == export_id)).mappings().first()
-    return None if row is None else ExportRecord.model_validate(dict(row))
-
-
-def _get(connection: sa.Connection, export_id: str) -> ExportRecord:
-    found = _find(connection, export_id)
-    if found is None:
-        raise NotFoundError(f"Export {shown(export_id)} not found; GET /api/exports/{{job_id}} lists a job's exports")
-    return found
-
-
-def _write(connection: sa.Connection, known: ExportRecord, **changes: Any) -> ExportRecord:
-    changed = known.model_copy(update=changes)
-    connection.execute(sa.update(exports).where(exports.c.id == known.id).values(**_values(changed)))
-    return changed
-
-
-def _values(record: ExportRecord) -> Mapping[str, Any]:
-    """Columns of a record."""
-    plain = record.model_dump(mode="json")
-    moments = {name: getattr(record, name) for name in ("created_at", "updated_at", "ended_at", "expires_at")}
-    return {**plain, **moments}

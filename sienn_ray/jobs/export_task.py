@@ -8,6 +8,7 @@ import time
 from sienn_ray.errors import ExportStoppedError
 from sienn_ray.jobs.client import ask
 from sienn_ray.jobs.export_schema import ExportRecord
+from sienn_ray.jobs.tracker_protocol import Tracker
 from sienn_ray.settings import Settings
 from sienn_ray.storage import FileEntry, Storage
 from sienn_ray.storage_keys import adapter_key
@@ -51,8 +52,8 @@ class _Reporter:
             return
         self._told_at = now
         try:
-            # 100 is what is published.
-            goes_on = ask("report_export", self._record.id, self._record.attempt, min(99, int(100 * share)), message)
+            percent = min(99, int(100 * share))  # 100 is what is published
+            goes_on = ask(Tracker.report_export, self._record.id, self._record.attempt, percent, message)
         except Exception:  # while the tracker is away, the work goes on
             logger.warning("the progress of export %s couldn't be told", self._record.id, exc_info=True)
             return

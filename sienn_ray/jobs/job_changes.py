@@ -3,16 +3,20 @@
 from __future__ import annotations
 
 from datetime import datetime
-from typing import Any
+from typing import TypedDict, Unpack
 
 import sqlalchemy as sa
 
 from sienn_ray import metrics
+from sienn_ray.errors import FailureReason
 from sienn_ray.jobs import job_events, metric_sums
 from sienn_ray.jobs.job_events import EventKind
 from sienn_ray.jobs.records import insert_job, write_job
-from sienn_ray.jobs.schema import PAUSE_REQUESTED_AT, JobRecord, JobStatus, check_transition
+from sienn_ray.jobs.schema import JobPhase, JobRecord, JobStatus
+from sienn_ray.jobs.transitions import check_job_transition
 from sienn_ray.metrics import Sample
+from sienn_ray.training.reporting import RunProgress
+from sienn_ray.training.summary import RunSummary
 
 # The statuses that are told and counted as they are entered; those of waiting and running need more words.
 _EVENT_OF = {
@@ -21,11 +25,23 @@ _EVENT_OF = {
     JobStatus.FAILED: EventKind.FAILED,
     JobStatus.CANCELLED: EventKind.CANCELLED,
 }
-# Facts that rise as a run goes on, over all its attempts; what they rise by is counted.
-_TRAINING_COUNTERS = {
-    "num_tokens": metrics.TRAINING_TOKENS_TOTAL,
-    "train_seconds": metrics.TRAINING_SECONDS_TOTAL,
-}
+
+
+class JobChanges(TypedDict, total=False):
+    """Fields of a job that change, beside its status."""
+
+    progress: int
+    message: str
+    failure_reason: FailureReason | None
+    attempt: int
+    attempt_base: int
+    submission_id: str | None
+    phase: JobPhase
+    pause_requested_at: datetime | None
+    run: RunProgress
+    summary: RunSummary
+    started_at: datetime | None
+    ended_at: datetime | None
 
 
 def add(connection: sa.Connection, record: JobRecord, moment: datetime) -> JobRecord:
@@ -42,29 +58,35 @@ def add(connection: sa.Connection, record: JobRecord, moment: datetime) -> JobRe
 
 
 def change(
-    connection: sa.Connection, job: JobRecord, moment: datetime, *, status: JobStatus | None = None, **changes: Any
+    connection: sa.Connection,
+    job: JobRecord,
+    moment: datetime,
+    *,
+    status: JobStatus | None = None,
+    **changes: Unpack[JobChanges],
 ) -> JobRecord:
     """Change a job's fields, and its status if the table of transitions allows that.
 
-    `facts` are merged into those that stand, and `progress` doesn't go back unless an ended job starts anew. A job that
-    leaves `running` is not to be paused any more.
+    `run` adds to what the run has reported before, and `progress` doesn't go back unless an ended job starts anew. A
+    job that leaves `running` is not to be paused any more.
 
     Raises:
         TransitionError: The status change isn't allowed; nothing is written then.
     """
     if status is not None:
-        check_transition(job.id, job.status, status)
-        changes["status"] = status
+        check_job_transition(job.id, job.status, status)
         if status.is_final:
             changes.setdefault("ended_at", moment)
     if "progress" in changes and not job.status.is_final:
         changes["progress"] = max(changes["progress"], job.progress)
-    if "facts" in changes:
-        _count_training(connection, job.facts, changes["facts"])
-        changes["facts"] = {**job.facts, **changes["facts"]}
+    if "run" in changes:
+        _count_training(connection, job.run, changes["run"])
+        changes["run"] = job.run.updated(changes["run"])
+    if "summary" in changes:
+        _count_training(connection, changes.get("run", job.run), changes["summary"])
     if status is not None and status is not JobStatus.RUNNING:
-        changes["facts"] = _without_wishes(changes.get("facts", job.facts))
-    changed = job.model_copy(update={**changes, "updated_at": moment})
+        changes["pause_requested_at"] = None
+    changed = job.model_copy(update={**changes, "status": status or job.status, "updated_at": moment})
     write_job(connection, changed)
     if status in _EVENT_OF:
         _count_entry(connection, status)
@@ -90,8 +112,15 @@ def requeue(connection: sa.Connection, job: JobRecord, reason: str, moment: date
     lost = f"Attempt {job.attempt} was lost: {reason}"
     job_events.add(connection, job.id, EventKind.INTERRUPTED, lost, moment, attempt=job.attempt)
     job_events.add(connection, job.id, EventKind.QUEUED, words, moment)
-    facts = {"phase": "starting"}
-    return change(connection, job, moment, status=JobStatus.PENDING, submission_id=None, message=words, facts=facts)
+    return change(
+        connection,
+        job,
+        moment,
+        status=JobStatus.PENDING,
+        submission_id=None,
+        message=words,
+        phase=JobPhase.STARTING,
+    )
 
 
 def put_back(connection: sa.Connection, job: JobRecord, submission_id: str, words: str, moment: datetime) -> JobRecord:
@@ -107,10 +136,6 @@ def put_back(connection: sa.Connection, job: JobRecord, submission_id: str, word
         submission_id=submission_id,
         message=f"Waiting for Ray's job API: {words}",
     )
-
-
-def _without_wishes(facts: dict[str, Any]) -> dict[str, Any]:
-    return {name: value for name, value in facts.items() if name != PAUSE_REQUESTED_AT}
 
 
 def _tell_of_start(connection: sa.Connection, job: JobRecord, moment: datetime) -> None:
@@ -129,15 +154,11 @@ def _count_entry(connection: sa.Connection, status: JobStatus) -> None:
     metric_sums.add_up(connection, [Sample(metrics.JOBS_TOTAL.name, (("status", status.value),), 1.0)])
 
 
-def _count_training(connection: sa.Connection, before: dict[str, Any], after: dict[str, Any]) -> None:
+def _count_training(connection: sa.Connection, before: RunProgress, after: RunProgress | RunSummary) -> None:
     """Count what the run has done since; a resumed run that goes over steps again falls first, which isn't counted."""
     rises = [
-        Sample(metric.name, (), _number(after[fact]) - _number(before.get(fact)))
-        for fact, metric in _TRAINING_COUNTERS.items()
-        if fact in after
+        (metrics.TRAINING_TOKENS_TOTAL, before.num_tokens, after.num_tokens),
+        (metrics.TRAINING_SECONDS_TOTAL, before.train_seconds, after.train_seconds),
     ]
-    metric_sums.add_up(connection, rises)
-
-
-def _number(value: Any) -> float:
-    return float(value) if isinstance(value, int | float) else 0.0
+    samples = [Sample(metric.name, (), new - (old or 0.0)) for metric, old, new in rises if new is not None]
+    metric_sums.add_up(connection, samples)

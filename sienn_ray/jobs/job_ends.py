@@ -9,11 +9,9 @@ import sqlalchemy as sa
 from sienn_ray.errors import ConflictError
 from sienn_ray.jobs import job_changes, job_curves, job_events
 from sienn_ray.jobs.job_events import EventKind
-from sienn_ray.jobs.schema import JobRecord, JobStatus
+from sienn_ray.jobs.schema import JobPhase, JobRecord, JobStatus
 from sienn_ray.jobs.tables import job_labels, jobs
-
-# What a retry leaves of the facts: its run goes on counting where the last one stopped.
-_LASTING_FACTS = ("num_tokens", "train_seconds")
+from sienn_ray.training.reporting import RunProgress
 
 
 def cancel(connection: sa.Connection, job: JobRecord, moment: datetime) -> JobRecord:
@@ -28,11 +26,11 @@ def cancel(connection: sa.Connection, job: JobRecord, moment: datetime) -> JobRe
         )
     attempt = job.attempt
     if job.status is JobStatus.PAUSED:
-        words, phase, ended_at = "Cancelled while it was paused", "cancelled", moment
+        words, phase, ended_at = "Cancelled while it was paused", JobPhase.CANCELLED, moment
     elif job.status is JobStatus.PENDING and job.submission_id is None:
-        words, phase, ended_at = "Cancelled while it waited", "cancelled", moment
+        words, phase, ended_at = "Cancelled while it waited", JobPhase.CANCELLED, moment
     else:
-        words, phase, ended_at = "Cancelled; its run is being stopped", "stopping", None
+        words, phase, ended_at = "Cancelled; its run is being stopped", JobPhase.STOPPING, None
         # What waits with a submission is an attempt that may have begun: the next one needs a Ray job of its own.
         attempt += job.status is JobStatus.PENDING
     return job_changes.change(
@@ -43,20 +41,15 @@ def cancel(connection: sa.Connection, job: JobRecord, moment: datetime) -> JobRe
         attempt=attempt,
         message=words,
         ended_at=ended_at,
-        facts={"phase": phase, "time_left_s": 0.0},
+        phase=phase,
+        run=RunProgress(time_left_s=0.0),
     )
-
-
-def is_stopping(job: JobRecord) -> bool:
-    """Whether it is cancelled, but its run hasn't ended yet."""
-    return job.status is JobStatus.CANCELLED and job.ended_at is None
 
 
 def note_stop(connection: sa.Connection, job: JobRecord, moment: datetime) -> None:
     """The run of a cancelled job has ended; a repeat changes nothing."""
-    if is_stopping(job):
-        facts = {"phase": "cancelled"}
-        job_changes.change(connection, job, moment, message="Cancelled", ended_at=moment, facts=facts)
+    if job.status is JobStatus.CANCELLED and job.is_stopping:
+        job_changes.change(connection, job, moment, message="Cancelled", ended_at=moment, phase=JobPhase.CANCELLED)
 
 
 def retry(connection: sa.Connection, job: JobRecord, moment: datetime) -> JobRecord:
@@ -71,10 +64,11 @@ def retry(connection: sa.Connection, job: JobRecord, moment: datetime) -> JobRec
     words = "Waiting to be tried again; a run that left a checkpoint goes on from there"
     job_events.add(connection, job.id, EventKind.RETRIED, f"Tried again after it was '{job.status}'", moment)
     job_events.add(connection, job.id, EventKind.QUEUED, words, moment)
-    facts = {name: job.facts[name] for name in _LASTING_FACTS if name in job.facts}
+    # Its run goes on counting where the last one stopped; all else begins anew.
+    lasting = RunProgress(num_tokens=job.run.num_tokens, train_seconds=job.run.train_seconds)
     return job_changes.change(
         connection,
-        job.model_copy(update={"facts": facts}),
+        job.model_copy(update={"phase": None, "run": lasting, "other_facts": {}}),
         moment,
         status=JobStatus.PENDING,
         message=words,
@@ -103,5 +97,5 @@ def delete(connection: sa.Connection, job: JobRecord) -> JobRecord:
 
 
 def _check_stopped(job: JobRecord) -> None:
-    if is_stopping(job):
+    if job.is_stopping:
         raise ConflictError(f"Job {job.id} is cancelled, but its run is still being stopped; try again in a moment")

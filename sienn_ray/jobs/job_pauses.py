@@ -1,24 +1,23 @@
 """How a job is paused and goes on.
 
-The wish to pause a running job is a fact of its record, `pause_requested_at`, and stands until the job leaves `running`
+The wish to pause a running job is in its record, `pause_requested_at`, and stands until the job leaves `running`
 or a user withdraws it. The run hears of it in the answer to its next report, writes a checkpoint and ends.
 """
 
 from __future__ import annotations
 
 from datetime import datetime
-from typing import Any
 
 import sqlalchemy as sa
 
 from sienn_ray.errors import ConflictError
 from sienn_ray.jobs import job_changes, job_events
 from sienn_ray.jobs.job_events import EventKind
-from sienn_ray.jobs.schema import PAUSE_REQUESTED_AT, JobRecord, JobStatus
+from sienn_ray.jobs.schema import JobPhase, JobRecord, JobStatus
+from sienn_ray.training.reporting import RunProgress
 
 WORDS_OF_PAUSE = "Paused; it goes on from its last checkpoint once it is resumed"
 WORDS_OF_LOSS = "Paused, after its run had ended; it goes on from its last checkpoint once it is resumed"
-_STOPPING = "stopping"
 
 
 def pause(connection: sa.Connection, job: JobRecord, moment: datetime) -> JobRecord:
@@ -34,13 +33,15 @@ def pause(connection: sa.Connection, job: JobRecord, moment: datetime) -> JobRec
     if job.status is JobStatus.PENDING and job.submission_id is None:
         return _enter(connection, job, moment, "Paused while it waited")
     words = "Pausing; its run writes a checkpoint and ends"
-    changes: dict[str, Any] = {}
+    changes: job_changes.JobChanges = {"phase": JobPhase.PAUSING, "pause_requested_at": moment, "message": words}
     if job.status is JobStatus.PENDING:
         # Ray's job API didn't say whether it has taken the next attempt: that one counts as running until it is known.
-        changes = {"status": JobStatus.RUNNING, "attempt": job.attempt + 1, "submission_id": None}
-    facts = {"phase": "pausing", PAUSE_REQUESTED_AT: moment.isoformat()}
-    pausing = job_changes.change(connection, job, moment, message=words, facts=facts, **changes)
-    job_events.add(connection, job.id, EventKind.PHASE, words, moment, phase="pausing", attempt=pausing.attempt)
+        changes |= {"attempt": job.attempt + 1, "submission_id": None}
+        pausing = job_changes.change(connection, job, moment, status=JobStatus.RUNNING, **changes)
+    else:
+        pausing = job_changes.change(connection, job, moment, **changes)
+    phase = JobPhase.PAUSING.value
+    job_events.add(connection, job.id, EventKind.PHASE, words, moment, phase=phase, attempt=pausing.attempt)
     return pausing
 
 
@@ -57,47 +58,40 @@ def resume(connection: sa.Connection, job: JobRecord, moment: datetime) -> JobRe
     return _go_on(connection, job, moment, "Resumed after it was paused")
 
 
-def note_pause(
-    connection: sa.Connection, job: JobRecord, moment: datetime, message: str, facts: dict[str, Any] | None = None
-) -> JobRecord:
+def note_pause(connection: sa.Connection, job: JobRecord, moment: datetime, message: str) -> JobRecord:
     """The run of a job has ended so that it can go on later; one whose pause was withdrawn too late goes on at once."""
     if job.is_pausing:
-        return _enter(connection, job, moment, message, facts)
-    told = job_changes.change(connection, job, moment, facts=facts or {})
-    return _go_on(connection, told, moment, "Resumed, after its run had begun to pause")
+        return _enter(connection, job, moment, message)
+    return _go_on(connection, job, moment, "Resumed, after its run had begun to pause")
 
 
 def note_overdue(connection: sa.Connection, job: JobRecord, moment: datetime) -> JobRecord:
     """The run didn't pause in time and is being stopped, so that the wish can't be withdrawn any more."""
-    if job.facts.get("phase") == _STOPPING:
+    if job.is_stopping:
         return job
     words = "Pausing; its run didn't write a checkpoint in time and is being stopped"
-    return job_changes.change(connection, job, moment, message=words, facts={"phase": _STOPPING})
+    return job_changes.change(connection, job, moment, message=words, phase=JobPhase.STOPPING)
 
 
-def _enter(
-    connection: sa.Connection, job: JobRecord, moment: datetime, message: str, facts: dict[str, Any] | None = None
-) -> JobRecord:
+def _enter(connection: sa.Connection, job: JobRecord, moment: datetime, message: str) -> JobRecord:
     return job_changes.change(
         connection,
         job,
         moment,
         status=JobStatus.PAUSED,
         message=message,
-        facts={**(facts or {}), "phase": "paused", "time_left_s": 0.0},
+        phase=JobPhase.PAUSED,
+        run=RunProgress(time_left_s=0.0),
     )
 
 
 def _withdraw(connection: sa.Connection, job: JobRecord, moment: datetime) -> JobRecord:
-    if job.facts.get("phase") == _STOPPING:
+    if job.is_stopping:
         raise ConflictError(f"Job {job.id} is being paused, and its run is being stopped; try again in a moment")
     words = "Resumed before its run had paused"
     job_events.add(connection, job.id, EventKind.RESUMED, words, moment)
-    facts = {name: value for name, value in job.facts.items() if name != PAUSE_REQUESTED_AT}
     # The run's next report says which phase it is in.
-    return job_changes.change(
-        connection, job.model_copy(update={"facts": facts}), moment, message=words, facts={"phase": "resuming"}
-    )
+    return job_changes.change(connection, job, moment, message=words, phase=JobPhase.RESUMING, pause_requested_at=None)
 
 
 def _go_on(connection: sa.Connection, job: JobRecord, moment: datetime, words: str) -> JobRecord:
@@ -112,5 +106,5 @@ def _go_on(connection: sa.Connection, job: JobRecord, moment: datetime, words: s
         message=waiting,
         submission_id=None,
         attempt_base=job.attempt,
-        facts={"phase": "starting"},
+        phase=JobPhase.STARTING,
     )

@@ -10,7 +10,7 @@ import sqlalchemy as sa
 from sienn_ray.jobs import job_changes, job_curves, job_events
 from sienn_ray.jobs.job_events import EventKind
 from sienn_ray.jobs.records import read_job
-from sienn_ray.jobs.schema import JobRecord
+from sienn_ray.jobs.schema import JobPhase, JobRecord
 from sienn_ray.training.reporting import Progress, RunCommand
 
 logger = logging.getLogger(__name__)
@@ -39,14 +39,14 @@ def take(connection: sa.Connection, job_id: str, attempt: int, progress: Progres
 
 def _tell_of_progress(connection: sa.Connection, job: JobRecord, progress: Progress, moment: datetime) -> None:
     if job.is_pausing:  # stands in its own phase and says so, whatever its run does meanwhile
-        facts = {name: value for name, value in progress.facts().items() if name != "phase"}
-        job_changes.change(connection, job, moment, progress=progress.percent, facts=facts)
+        job_changes.change(connection, job, moment, progress=progress.percent, run=progress)
         return
-    if progress.phase != job.facts.get("phase"):
-        phase = progress.phase.value
-        job_events.add(connection, job.id, EventKind.PHASE, progress.message, moment, phase=phase, attempt=job.attempt)
+    phase = JobPhase(progress.phase.value)
+    if phase is not job.phase:
+        told = {"phase": phase.value, "attempt": job.attempt}
+        job_events.add(connection, job.id, EventKind.PHASE, progress.message, moment, **told)
     job_changes.change(
-        connection, job, moment, message=progress.message, progress=progress.percent, facts=progress.facts()
+        connection, job, moment, message=progress.message, progress=progress.percent, phase=phase, run=progress
     )
 
 
@@ -68,11 +68,11 @@ def _step_of(job: JobRecord, progress: Progress) -> int | None:
     """The step that a report tells of; an evaluation that names none is of the last one known."""
     if progress.current_step is not None or progress.eval_loss is None:
         return progress.current_step
-    return int(job.facts.get("current_step", 0))
+    return job.run.current_step or 0
 
 
 def _epoch_of(job: JobRecord, progress: Progress) -> int:
-    return int(job.facts.get("current_epoch", 0)) if progress.current_epoch is None else progress.current_epoch
+    return (job.run.current_epoch or 0) if progress.current_epoch is None else progress.current_epoch
 
 
 def _tell_of_evaluation(connection: sa.Connection, job: JobRecord, progress: Progress, moment: datetime) -> None:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from datetime import datetime
-from typing import Any
+from typing import Unpack
 
 import sqlalchemy as sa
 
@@ -20,6 +20,7 @@ from sienn_ray.jobs import (
     queue,
 )
 from sienn_ray.jobs.database import Database
+from sienn_ray.jobs.job_changes import JobChanges
 from sienn_ray.jobs.records import read_job, to_job
 from sienn_ray.jobs.schema import JobEvent, JobPage, JobQuery, JobRecord, JobStatus, MetricPoint, utc_now
 from sienn_ray.jobs.tables import jobs
@@ -88,7 +89,7 @@ class JobStore:
         return self._list(jobs.c.status == JobStatus.RUNNING.value)
 
     def stopping(self) -> list[JobRecord]:
-        """Cancelled jobs whose run hasn't ended yet, the oldest first."""
+        """Cancelled jobs that are `is_stopping`, the oldest first; found by columns that have an index."""
         return self._list(jobs.c.status == JobStatus.CANCELLED.value, jobs.c.ended_at.is_(None))
 
     def waiting(self, limit: int) -> list[JobRecord]:
@@ -101,7 +102,12 @@ class JobStore:
             return [to_job(row) for row in connection.execute(query).mappings().all()]
 
     def update(
-        self, job_id: str, *, status: JobStatus | None = None, running_attempt: int | None = None, **changes: Any
+        self,
+        job_id: str,
+        *,
+        status: JobStatus | None = None,
+        running_attempt: int | None = None,
+        **changes: Unpack[JobChanges],
     ) -> JobRecord:
         """Change a job's fields, and its status if the table of transitions allows that; see `job_changes.change`.
 
@@ -124,7 +130,7 @@ class JobStore:
         """Ray has taken an attempt; changes nothing unless that one still runs, or has yet to be stopped."""
         with self._database.writing() as connection:
             job = read_job(connection, job_id)
-            if job.is_running(attempt) or (job_ends.is_stopping(job) and job.attempt == attempt):
+            if job.is_running(attempt) or (job.is_stopping and job.attempt == attempt):
                 return job_changes.note_start(connection, job, submission_id, self._clock())
             return job
 
@@ -183,13 +189,13 @@ class JobStore:
         with self._database.writing() as connection:
             return job_pauses.resume(connection, read_job(connection, job_id), self._clock())
 
-    def note_pause(self, job_id: str, attempt: int, facts: dict[str, Any] | None = None) -> JobRecord:
+    def note_pause(self, job_id: str, attempt: int) -> JobRecord:
         """A running attempt has ended at a checkpoint, to go on later."""
         with self._database.writing() as connection:
             job = read_job(connection, job_id)
             if not job.is_running(attempt):
                 return job
-            return job_pauses.note_pause(connection, job, self._clock(), job_pauses.WORDS_OF_PAUSE, facts)
+            return job_pauses.note_pause(connection, job, self._clock(), job_pauses.WORDS_OF_PAUSE)
 
     def note_overdue(self, job_id: str, attempt: int) -> JobRecord:
         """A running attempt that is to be paused is about to be stopped; changes nothing if it isn't any more."""

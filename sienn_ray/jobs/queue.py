@@ -40,4 +40,4 @@ def places(connection: sa.Connection, seqs: Sequence[int]) -> dict[int, int]:
 
 def with_place(job: JobRecord, place: int | None) -> JobRecord:
     """A job that says where it stands in the queue, if it does."""
-    return job if place is None else job.model_copy(update={"facts": {**job.facts, "queue_position": place}})
+    return job if place is None else job.model_copy(update={"queue_position": place})

@@ -8,9 +8,11 @@ from typing import Any
 
 import sqlalchemy as sa
 
-from sienn_ray.jobs import tables
+from sienn_ray.jobs import job_facts, tables
 from sienn_ray.jobs.ids import check_id, not_found
 from sienn_ray.jobs.schema import DatasetRecord, JobRecord
+
+_KEPT_AS_FACTS = frozenset({"phase", "pause_requested_at", "run", "summary", "other_facts", "queue_position"})
 
 
 def read_dataset(connection: sa.Connection, dataset_id: str) -> DatasetRecord:
@@ -56,7 +58,8 @@ def insert_job(connection: sa.Connection, record: JobRecord) -> None:
 
 def job_columns(record: JobRecord) -> dict[str, Any]:
     """A job's values by column."""
-    return {**_columns(record), "base_model": record.config.base_model}
+    plain = _columns(record, without=_KEPT_AS_FACTS)
+    return {**plain, "facts": job_facts.to_flat(record), "base_model": record.config.base_model}
 
 
 def dataset_columns(record: DatasetRecord) -> dict[str, Any]:
@@ -64,9 +67,9 @@ def dataset_columns(record: DatasetRecord) -> dict[str, Any]:
     return _columns(record)
 
 
-def _columns(record: DatasetRecord | JobRecord) -> dict[str, Any]:
-    moments = {name: value for name, value in record if isinstance(value, datetime)}
-    return {**record.model_dump(mode="json"), **moments}
+def _columns(record: DatasetRecord | JobRecord, without: frozenset[str] = frozenset()) -> dict[str, Any]:
+    moments = {name: value for name, value in record if isinstance(value, datetime) and name not in without}
+    return {**record.model_dump(mode="json", exclude=set(without)), **moments}
 
 
 def to_dataset(row: Mapping[Any, Any]) -> DatasetRecord:
@@ -76,6 +79,5 @@ def to_dataset(row: Mapping[Any, Any]) -> DatasetRecord:
 
 def to_job(row: Mapping[Any, Any]) -> JobRecord:
     """The job that a row holds."""
-    fields = dict(row)
-    del fields["seq"], fields["base_model"]
-    return JobRecord.model_validate(fields)
+    fields = {key: value for key, value in row.items() if key not in {"seq", "base_model", "facts"}}
+    return JobRecord.model_validate({**fields, **job_facts.of_flat(row["facts"])})

@@ -1,4 +1,4 @@
-"""What the tracker keeps: datasets, jobs, and the table of allowed status changes."""
+"""What the tracker keeps: datasets, jobs, their events and curves."""
 
 from __future__ import annotations
 
@@ -11,8 +11,10 @@ from pydantic import BaseModel, ConfigDict
 
 from sienn_ray import storage_keys
 from sienn_ray.datasets.ingest import IngestReport
-from sienn_ray.errors import FailureReason, TransitionError
+from sienn_ray.errors import FailureReason
 from sienn_ray.training.config import TrainingConfig
+from sienn_ray.training.reporting import Phase, RunProgress
+from sienn_ray.training.summary import RunSummary
 
 
 class JobStatus(StrEnum):
@@ -36,34 +38,26 @@ class JobStatus(StrEnum):
         return self.is_final or self is JobStatus.PAUSED
 
 
-# RUNNING to PENDING is a run that was lost and waits for its next attempt; FAILED and CANCELLED to PENDING is a retry.
-TRANSITIONS: dict[JobStatus, frozenset[JobStatus]] = {
-    JobStatus.PENDING: frozenset({JobStatus.RUNNING, JobStatus.PAUSED, JobStatus.FAILED, JobStatus.CANCELLED}),
-    JobStatus.RUNNING: frozenset(
-        {JobStatus.PENDING, JobStatus.PAUSED, JobStatus.COMPLETED, JobStatus.FAILED, JobStatus.CANCELLED}
-    ),
-    JobStatus.PAUSED: frozenset({JobStatus.PENDING, JobStatus.CANCELLED}),
-    JobStatus.COMPLETED: frozenset(),
-    JobStatus.FAILED: frozenset({JobStatus.PENDING}),
-    JobStatus.CANCELLED: frozenset({JobStatus.PENDING}),
-}
+class JobPhase(StrEnum):
+    """A step of a job within its status: the phases that its run reports, then those that the tracker sets."""
 
-
-# The fact of a running job that somebody wants it to be paused, as an ISO time.
-PAUSE_REQUESTED_AT = "pause_requested_at"
-
-
-def check_transition(job_id: str, current: JobStatus, new: JobStatus) -> None:
-    """Refuse a status change that the table doesn't list.
-
-    Raises:
-        TransitionError: It isn't listed.
-    """
-    if new not in TRANSITIONS[current]:
-        allowed = ", ".join(sorted(TRANSITIONS[current])) or "nothing, it is final"
-        raise TransitionError(
-            f"job {job_id} is '{current}' and can't become '{new}'; from there it can become: {allowed}"
-        )
+    STARTING = Phase.STARTING.value
+    LOADING_DATA = Phase.LOADING_DATA.value
+    WAITING_FOR_RESOURCES = Phase.WAITING_FOR_RESOURCES.value
+    LOADING_MODEL = Phase.LOADING_MODEL.value
+    TRAINING = Phase.TRAINING.value
+    EVALUATING = Phase.EVALUATING.value
+    SAVING = Phase.SAVING.value
+    # Its run is to write a checkpoint and end.
+    PAUSING = "pausing"
+    PAUSED = "paused"
+    # Its run is being ended, since the job is cancelled or didn't pause in time.
+    STOPPING = "stopping"
+    # It isn't to be paused any more, and its run hasn't reported since.
+    RESUMING = "resuming"
+    CANCELLED = "cancelled"
+    COMPLETED = "completed"
+    FAILED = "failed"
 
 
 def utc_now() -> datetime:
@@ -130,7 +124,16 @@ class JobRecord(BaseModel):
     # Attempts before the last retry by a user; only later ones count against SIENN_MAX_ATTEMPTS.
     attempt_base: int = 0
     submission_id: str | None = None
-    facts: dict[str, Any] = {}
+    phase: JobPhase | None = None
+    # Since when a running job is to be paused.
+    pause_requested_at: datetime | None = None
+    run: RunProgress = RunProgress()
+    # Of a completed job.
+    summary: RunSummary | None = None
+    # Facts of earlier versions.
+    other_facts: dict[str, Any] = {}
+    # 1-based, and not kept: a waiting job has it when it is read.
+    queue_position: int | None = None
     created_at: datetime
     updated_at: datetime
     # First start and last end; a cancelled job has no end while its run is being stopped.
@@ -142,15 +145,14 @@ class JobRecord(BaseModel):
         return self.status is JobStatus.RUNNING and self.attempt == attempt
 
     @property
-    def pause_requested_at(self) -> datetime | None:
-        """Since when the job is to be paused, but its run hasn't ended yet."""
-        requested_at = self.facts.get(PAUSE_REQUESTED_AT)
-        return datetime.fromisoformat(requested_at) if requested_at and self.status is JobStatus.RUNNING else None
-
-    @property
     def is_pausing(self) -> bool:
         """Whether it runs, and is to be paused."""
-        return self.pause_requested_at is not None
+        return self.status is JobStatus.RUNNING and self.pause_requested_at is not None
+
+    @property
+    def is_stopping(self) -> bool:
+        """Whether its run is being ended: that of a cancelled job, or of one that didn't pause in time."""
+        return self.phase is JobPhase.STOPPING
 
     @property
     def adapter_key(self) -> str:

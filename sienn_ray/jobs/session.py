@@ -4,15 +4,17 @@ from __future__ import annotations
 
 import logging
 import time
-from typing import Any
+from collections.abc import Callable
 
 from ray.exceptions import GetTimeoutError, RayActorError
 
 from sienn_ray.errors import CapacityError, FailureReason
-from sienn_ray.jobs.client import ask, find_tracker
+from sienn_ray.jobs.client import ask, send
 from sienn_ray.jobs.commands import NewestCommand
 from sienn_ray.jobs.schema import JobRecord
+from sienn_ray.jobs.tracker_protocol import Tracker
 from sienn_ray.training.reporting import Progress, RunCommand
+from sienn_ray.training.summary import RunSummary
 
 logger = logging.getLogger(__name__)
 
@@ -35,7 +37,7 @@ class TrainingSession:
     def report(self, progress: Progress) -> None:
         """Pass progress on without waiting for an answer."""
         try:
-            self._commands.expect(find_tracker().report.remote(self._job_id, self._attempt, progress))
+            self._commands.expect(send(Tracker.report, self._job_id, self._attempt, progress))
         except Exception:  # a run must not end because nobody listens
             logger.warning("progress couldn't be sent", exc_info=True)
 
@@ -43,27 +45,29 @@ class TrainingSession:
         """The newest wish among the answers to reports that have arrived; `GO_ON` while none is known."""
         return self._commands.now()
 
-    def complete(self, facts: dict[str, Any]) -> None:
+    def complete(self, summary: RunSummary) -> None:
         """Note that the adapter is published; waits until that is written, through restarts of the tracker."""
-        self._write("complete", facts)
+        _persist(lambda: ask(Tracker.complete, self._job_id, self._attempt, summary))
 
-    def pause(self, facts: dict[str, Any] | None = None) -> None:
+    def pause(self) -> None:
         """Note that the run has ended at a checkpoint, to go on later; waits as `complete` does."""
-        self._write("pause", facts or {})
+        _persist(lambda: ask(Tracker.pause, self._job_id, self._attempt))
 
     def fail(self, reason: FailureReason, message: str) -> None:
         """Note why there is no adapter; waits until that is written, through restarts of the tracker."""
-        self._write("fail", reason, message)
+        _persist(lambda: ask(Tracker.fail, self._job_id, self._attempt, reason, message))
 
-    def _write(self, method: str, *args: Any) -> None:
-        deadline = time.monotonic() + _WRITE_TIMEOUT_S
-        while True:
-            try:
-                ask(method, self._job_id, self._attempt, *args)
-            except (RayActorError, GetTimeoutError, ValueError, CapacityError) as error:
-                if time.monotonic() > deadline:
-                    raise
-                logger.warning("the tracker or its database is away (%s); trying again", type(error).__name__)
-                time.sleep(_WRITE_RETRY_S)
-            else:
-                return
+
+def _persist(write: Callable[[], None]) -> None:
+    """Have the tracker write something down, through its restarts."""
+    deadline = time.monotonic() + _WRITE_TIMEOUT_S
+    while True:
+        try:
+            write()
+        except (RayActorError, GetTimeoutError, ValueError, CapacityError) as error:
+            if time.monotonic() > deadline:
+                raise
+            logger.warning("the tracker or its database is away (%s); trying again", type(error).__name__)
+            time.sleep(_WRITE_RETRY_S)
+        else:
+            return

@@ -25,6 +25,28 @@ class Steps(Protocol):
         ...
 
 
+class Supervised(Protocol):
+    """Steps that are being taken."""
+
+    def wake(self) -> None:
+        """Have the next step taken now, since something has changed."""
+        ...
+
+    def close(self) -> None:
+        """End it after the step that it is in."""
+        ...
+
+
+class Supervise(Protocol):
+    """Begins to have a supervisor take its steps; `Supervision` does it in a thread, see there."""
+
+    def __call__(
+        self, supervisor: Steps, poll_s: float, after_step: Callable[[], None] = ..., what: str = ...
+    ) -> Supervised:
+        """Begin."""
+        ...
+
+
 class Supervision:
     """Has a supervisor take its steps until it is closed.
 

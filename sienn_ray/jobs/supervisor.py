@@ -9,7 +9,7 @@ from datetime import datetime, timedelta
 from sienn_ray.errors import FailureReason, NotFoundError, TransitionError
 from sienn_ray.jobs.job_store import JobStore
 from sienn_ray.jobs.ray_jobs import RayJobReport, RayJobs, RayJobState, submission_id_of
-from sienn_ray.jobs.schema import JobRecord, JobStatus, utc_now
+from sienn_ray.jobs.schema import JobPhase, JobRecord, JobStatus, utc_now
 
 logger = logging.getLogger(__name__)
 
@@ -83,7 +83,7 @@ class Supervisor:
                 attempt=attempt,
                 submission_id=None,
                 message="Starting the training program",
-                facts={"phase": "starting"},
+                phase=JobPhase.STARTING,
             )
         except (NotFoundError, TransitionError):
             logger.info("job %s was cancelled before it started", job.id)

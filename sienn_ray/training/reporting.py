@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass, fields
 from enum import StrEnum
 from typing import Any, Protocol
 
@@ -37,13 +37,10 @@ PHASE_PERCENT = {
 _EVAL_BATCH_COST = 1 / 3
 
 
-@dataclass(frozen=True)
-class Progress:
-    """One look at a run. Fields that aren't known yet are None and leave earlier values standing."""
+@dataclass(frozen=True, kw_only=True)
+class RunProgress:
+    """How far a run has come. Fields that aren't known are None; a float that is no number was reported as such."""
 
-    phase: Phase
-    message: str
-    percent: int
     current_epoch: int | None = None
     total_epochs: int | None = None
     current_step: int | None = None
@@ -59,13 +56,23 @@ class Progress:
     # Seconds by what they were spent on, from the submission to the first step.
     timeline: dict[str, float] | None = None
 
-    def facts(self) -> dict[str, Any]:
-        """The known fields beside phase's message and percent, by name."""
-        return {
-            name: value
-            for name, value in asdict(self).items()
-            if value is not None and name not in {"message", "percent"}
-        }
+    def known(self) -> dict[str, Any]:
+        """The fields that are known, by name."""
+        values = {field.name: getattr(self, field.name) for field in fields(RunProgress)}
+        return {name: value for name, value in values.items() if value is not None}
+
+    def updated(self, newer: RunProgress) -> RunProgress:
+        """This progress with what a newer one knows."""
+        return RunProgress(**{**self.known(), **newer.known()})
+
+
+@dataclass(frozen=True)
+class Progress(RunProgress):
+    """One look at a run. Fields that it doesn't know leave earlier values standing."""
+
+    phase: Phase
+    message: str
+    percent: int
 
     @classmethod
     def of_phase(cls, phase: Phase, message: str) -> Progress:

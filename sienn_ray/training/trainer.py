@@ -6,6 +6,7 @@ import logging
 import os
 import tempfile
 import time
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -30,9 +31,10 @@ from sienn_ray.training.resources import (
     wait_until_losses_are_known,
     wait_until_placeable,
 )
-from sienn_ray.training.run_state import RunState
+from sienn_ray.training.run_state import EvalRecord
 from sienn_ray.training.spec import LoopResult, LoopSpec, OrderedRows, Run, RunRows
 from sienn_ray.training.steps import StepPlan
+from sienn_ray.training.summary import RunSummary
 from sienn_ray.training.unfinished import delete_unfinished_checkpoints
 
 logger = logging.getLogger(__name__)
@@ -53,11 +55,11 @@ class LeanTrainer(TorchTrainer):  # type: ignore[misc]
         return [callback for callback in found if type(callback).__name__ not in UNUSED_CALLBACKS]
 
 
-def run_training(run: Run, settings: Settings, reporter: Reporter) -> dict[str, Any] | None:
+def run_training(run: Run, settings: Settings, reporter: Reporter) -> RunSummary | None:
     """Train and publish; resumes from the last checkpoint when an earlier attempt left one.
 
     Returns:
-        Facts about the run: losses, rows, tokens, seconds, workers. None when it was paused.
+        How the run went; None when it was paused.
 
     Raises:
         SiennError: The run failed for a reason that a person can act on.
@@ -79,27 +81,32 @@ def run_training(run: Run, settings: Settings, reporter: Reporter) -> dict[str, 
     with tempfile.TemporaryDirectory(prefix="sienn-adapter-") as target, last.as_directory() as source:
         state = assemble(run, settings, Path(source), Path(target), result, rows)
         manifest = storage.publish(Path(target), run.adapter_key)
-    return {
-        **_losses(state),
-        "run_method": result.facts.method.value,
-        "run_precision": result.facts.precision,
-        "run_packed": result.facts.packed,
-        "num_train_rows": rows.num_train - state.num_dropped_rows,
-        "num_eval_rows": rows.num_eval,
-        "num_dropped_rows": state.num_dropped_rows,
-        "num_tokens": state.tokens_done,
-        "tokens_per_s": round(state.tokens_done / max(state.train_seconds, 1e-9), 1),
-        "train_seconds": round(state.train_seconds, 1),
-        "total_seconds": round(time.monotonic() - started, 1),
-        "num_workers": result.facts.num_workers,
-        "peak_memory_bytes": result.peak_memory_bytes,
-        "rows_per_step": run.config.rows_per_step,
-        "use_gpu": resources.use_gpu,
-        "stop_reason": state.stop_reason,
-        "best_epoch": state.best_epoch,
-        "best_step": state.best_step,
-        "adapter_size_bytes": manifest.size_bytes,
-    }
+    history = tuple(_rounded(record) for record in state.history)
+    published = _rounded(state.published)
+    return RunSummary(
+        train_loss=published.train_loss,
+        eval_loss=published.eval_loss,
+        current_loss=history[-1].train_loss,
+        loss_history=history,
+        run_method=result.facts.method.value,
+        run_precision=result.facts.precision,
+        run_packed=result.facts.packed,
+        num_train_rows=rows.num_train - state.num_dropped_rows,
+        num_eval_rows=rows.num_eval,
+        num_dropped_rows=state.num_dropped_rows,
+        num_tokens=state.tokens_done,
+        tokens_per_s=round(state.tokens_done / max(state.train_seconds, 1e-9), 1),
+        train_seconds=round(state.train_seconds, 1),
+        total_seconds=round(time.monotonic() - started, 1),
+        num_workers=result.facts.num_workers,
+        peak_memory_bytes=result.peak_memory_bytes,
+        rows_per_step=run.config.rows_per_step,
+        use_gpu=resources.use_gpu,
+        stop_reason=state.stop_reason,
+        best_epoch=state.best_epoch,
+        best_step=state.best_step,
+        adapter_size_bytes=manifest.size_bytes,
+    )
 
 
 def delete_checkpoints(run: Run, settings: Settings) -> None:
@@ -210,24 +217,10 @@ def _fit(
     return outcome, result.checkpoint
 
 
-def _losses(state: RunState) -> dict[str, Any]:
-    """Those of the published adapter, and all."""
-    published = state.published
-    return {
-        "train_loss": _rounded(published.train_loss),
-        "eval_loss": _rounded(published.eval_loss),
-        "current_loss": _rounded(state.history[-1].train_loss),
-        "loss_history": [
-            {
-                "epoch": record.epoch,
-                "step": record.step,
-                "train_loss": _rounded(record.train_loss),
-                "eval_loss": _rounded(record.eval_loss),
-            }
-            for record in state.history
-        ],
-    }
+def _rounded(record: EvalRecord) -> EvalRecord:
+    """The same with losses of four decimals."""
 
+    def rounded(loss: float | None) -> float | None:
+        return None if loss is None else round(loss, 4)
 
-def _rounded(loss: float | None) -> float | None:
-    return None if loss is None else round(loss, 4)
+    return replace(record, train_loss=rounded(record.train_loss), eval_loss=rounded(record.eval_loss))

@@ -24,25 +24,25 @@ from sienn_ray.errors import CapacityError, FailureReason
 from sienn_ray.export.archive import ARCHIVE_FILES
 from sienn_ray.export.options import ExportFormat
 from sienn_ray.export.targets import TARGETS, Choice, ExportTarget
-from sienn_ray.jobs.export_schema import ExportRecord, ExportStatus
 from sienn_ray.jobs.schema import JobEvent, JobStatus
 from sienn_ray.settings import Settings
 from sienn_ray.storage import Storage
 from sienn_ray.training.config import TrainingConfig
 from sienn_ray.training.hyperparameters import config_of
 from tests.fakes_api import BASE_MODEL as FAKE_BASE_MODEL
-from tests.fakes_api import CREATED_AT, FakeEngines, FakeJobLogs, FakeTracker, dataset_record, job_record
+from tests.fakes_api import CREATED_AT, FakeEngines, FakeJobLogs, dataset_record, job_record
 from tests.fakes_backends import fake_backends
-from tests.fakes_exports import CHOSEN, CONTENT, publish
+from tests.fakes_exports import CHOSEN, CONTENT
 from tests.hyperparameter_values import as_options, other_values
+from tests.in_process_tracker import InProcessTracker
 
 DEADLINE_S = 20
 BASE_MODEL = "HuggingFaceTB/SmolLM2-135M-Instruct"  # comes as a package, so no hub is asked
 
 
 @pytest.fixture
-def tracker() -> FakeTracker:
-    return FakeTracker()
+def tracker(tmp_path: Path) -> InProcessTracker:
+    return InProcessTracker(Settings(env="test", home=tmp_path))
 
 
 @pytest.fixture
@@ -58,7 +58,7 @@ def engines() -> FakeEngines:
 @pytest.fixture
 def service(
     tmp_path: Path,
-    tracker: FakeTracker,
+    tracker: InProcessTracker,
     engines: FakeEngines,
     job_logs: FakeJobLogs,
     monkeypatch: pytest.MonkeyPatch,
@@ -167,20 +167,20 @@ def test_facts_of_a_running_job(meta: dict[str, Any], shown: str) -> None:
 @pytest.mark.usefixtures("service")
 class TestTrain:
     @pytest.fixture(autouse=True)
-    def datasets(self, tracker: FakeTracker) -> None:
+    def datasets(self, tracker: InProcessTracker) -> None:
         tracker.put(dataset_record(), dataset_record(id="dataset-2"))
 
-    def test_defaults_are_the_service_s_own(self, tracker: FakeTracker) -> None:
+    def test_defaults_are_the_service_s_own(self, tracker: InProcessTracker) -> None:
         shown = done("train", "dataset-1", "--base-model", BASE_MODEL, "--no-wait")
         assert shown == f"job_id: {tracker.last_job.id}\n"
         assert tracker.last_job.config == TrainingConfig(base_model=BASE_MODEL)
 
-    def test_every_hyperparameter_reaches_the_job(self, tracker: FakeTracker) -> None:
+    def test_every_hyperparameter_reaches_the_job(self, tracker: InProcessTracker) -> None:
         values = other_values()
         done("train", "dataset-1", "--base-model", BASE_MODEL, "--no-wait", *as_options(values))
         assert tracker.last_job.config == config_of(BASE_MODEL, values)
 
-    def test_every_other_option_reaches_the_job(self, tracker: FakeTracker) -> None:
+    def test_every_other_option_reaches_the_job(self, tracker: InProcessTracker) -> None:
         options = "--validation-dataset-id dataset-2 --label team=a=b --label env= --no-gradient-checkpointing"
         done("train", "dataset-1", "--base-model", BASE_MODEL, "--no-wait", *options.split(), "--name", "My job")
         job = tracker.last_job
@@ -188,12 +188,12 @@ class TestTrain:
         assert job.validation_dataset_id == "dataset-2"
         assert (job.config.validation_split, job.config.gradient_checkpointing) == (0.0, False)
 
-    def test_validation_split(self, tracker: FakeTracker) -> None:
+    def test_validation_split(self, tracker: InProcessTracker) -> None:
         words = ("--validation-split", "0.25", "--target-modules", "all-linear")
         done("train", "dataset-1", "--base-model", BASE_MODEL, "--no-wait", *words)
         assert tracker.last_job.config.validation_split == 0.25
 
-    def test_same_key_makes_one_job(self, tracker: FakeTracker) -> None:
+    def test_same_key_makes_one_job(self, tracker: InProcessTracker) -> None:
         words = ("train", "dataset-1", "--base-model", BASE_MODEL, "--no-wait", "--idempotency-key", "k")
         assert done(*words) == done(*words)
         assert tracker.num_records == 3
@@ -210,7 +210,7 @@ class TestTrain:
             (["dataset-1", "--num-workers", "1", "--min-workers", "2"], "min_workers=2 is more than num_workers=1"),
         ],
     )
-    def test_errors_are_one_sentence(self, tracker: FakeTracker, words: list[str], message: str) -> None:
+    def test_errors_are_one_sentence(self, tracker: InProcessTracker, words: list[str], message: str) -> None:
         assert message in refused("train", *words, "--base-model", BASE_MODEL, "--no-wait")
         assert tracker.num_records == 2
 
@@ -222,27 +222,27 @@ class TestTrain:
 
 @pytest.mark.usefixtures("service")
 class TestWatch:
-    def test_completed(self, tracker: FakeTracker) -> None:
+    def test_completed(self, tracker: InProcessTracker) -> None:
         tracker.put(job_record(status=JobStatus.COMPLETED, progress=100, message="Training completed successfully"))
         assert "Training completed successfully" in done("watch", "job-1")
 
-    def test_failed(self, tracker: FakeTracker) -> None:
+    def test_failed(self, tracker: InProcessTracker) -> None:
         reason = FailureReason.OUT_OF_MEMORY
         tracker.put(job_record(status=JobStatus.FAILED, failure_reason=reason, message="lower batch_size"))
         assert refused("watch", "job-1") == "the job failed (out_of_memory): lower batch_size"
 
-    def test_paused(self, tracker: FakeTracker) -> None:
+    def test_paused(self, tracker: InProcessTracker) -> None:
         tracker.put(job_record(status=JobStatus.PAUSED))
         assert refused("watch", "job-1") == "the job is paused; `sienn resume` has it go on"
 
-    def test_cancelled(self, tracker: FakeTracker) -> None:
+    def test_cancelled(self, tracker: InProcessTracker) -> None:
         tracker.put(job_record(status=JobStatus.CANCELLED))
         assert refused("watch", "job-1") == "the job was cancelled; `sienn retry` puts it back into the queue"
 
 
 @pytest.mark.usefixtures("service")
 class TestJobs:
-    def test_list_and_filters(self, tracker: FakeTracker) -> None:
+    def test_list_and_filters(self, tracker: InProcessTracker) -> None:
         tracker.put(
             job_record(id="a", name="[bold]x", labels={"team": "support", "env": "b"}),
             job_record(id="b", labels={"team": "support"}, status=JobStatus.FAILED),
@@ -259,11 +259,11 @@ class TestJobs:
         assert "label" in refused("jobs", "--label", "x")
         assert "limit" in refused("jobs", "--limit", "0")
 
-    def test_status(self, tracker: FakeTracker) -> None:
+    def test_status(self, tracker: InProcessTracker) -> None:
         tracker.put(job_record(name="Ferry"))
         assert json.loads(done("status", "job-1"))["name"] == "Ferry"
 
-    def test_cancel_retry_delete(self, tracker: FakeTracker) -> None:
+    def test_cancel_retry_delete(self, tracker: InProcessTracker) -> None:
         tracker.put(job_record())
         assert done("cancel", "job-1").startswith("cancelled: ")
         assert "already 'cancelled'" in refused("cancel", "job-1")
@@ -271,9 +271,9 @@ class TestJobs:
         assert "only jobs that have ended can be deleted" in refused("delete-job", "job-1")
         done("cancel", "job-1")
         assert done("delete-job", "job-1") == "deleted: job-1\n"
-        assert tracker.num_records == 0
+        assert tracker.num_records == 1, "the dataset stays"
 
-    def test_pause_resume(self, tracker: FakeTracker) -> None:
+    def test_pause_resume(self, tracker: InProcessTracker) -> None:
         tracker.put(job_record())
         assert done("pause", "job-1").startswith("paused: ")
         assert "only pending and running jobs can be paused" in refused("pause", "job-1")
@@ -288,7 +288,7 @@ class TestJobs:
     def test_unknown_and_strange_ids(self, command: str, job_id: str) -> None:
         assert refused(command, job_id).endswith("not found") or "/" in job_id
 
-    def test_events_of_all_pages(self, tracker: FakeTracker) -> None:
+    def test_events_of_all_pages(self, tracker: InProcessTracker) -> None:
         tracker.put(job_record())
         some = (
             JobEvent(seq=seq, kind="phase", message=f"number {seq}", created_at=CREATED_AT) for seq in range(1, 1002)
@@ -302,7 +302,7 @@ class TestJobs:
 @pytest.mark.usefixtures("service")
 class TestLogs:
     @pytest.fixture(autouse=True)
-    def job(self, tracker: FakeTracker, job_logs: FakeJobLogs) -> None:
+    def job(self, tracker: InProcessTracker, job_logs: FakeJobLogs) -> None:
         tracker.put(job_record(status=JobStatus.COMPLETED, attempt=2))
         job_logs.chunks = {"sienn-job-1-1": [b"lost\n"], "sienn-job-1-2": [b"[red]one\n", "zwölf\n".encode()]}
 
@@ -324,7 +324,7 @@ class TestLogs:
 @pytest.mark.usefixtures("service")
 class TestAnswers:
     @pytest.fixture(autouse=True)
-    def jobs(self, tracker: FakeTracker) -> None:
+    def jobs(self, tracker: InProcessTracker) -> None:
         tracker.put(*(job_record(id=job_id, status=JobStatus.COMPLETED) for job_id in ("job-1", "job-2")))
 
     def test_ask(self, engines: FakeEngines) -> None:
@@ -372,7 +372,7 @@ class TestDatasets:
         file.write_text("instruction,response\na,b\nc,d\n")
         return file
 
-    def test_upload_and_list(self, file: Path, tracker: FakeTracker) -> None:
+    def test_upload_and_list(self, file: Path, tracker: InProcessTracker) -> None:
         first, second = (done("upload", str(file)).splitlines() for _ in range(2))
         assert first[0] == "2 rows, format instruction-response"
         assert first[-1].startswith("dataset_id: ")
@@ -383,13 +383,13 @@ class TestDatasets:
         file.write_text("instruction,response\na,b\nc,\n")
         assert "line 3" in refused("upload", str(file))
 
-    def test_one(self, tracker: FakeTracker) -> None:
+    def test_one(self, tracker: InProcessTracker) -> None:
         tracker.put(dataset_record())
         assert json.loads(done("dataset", "dataset-1"))["filename"] == "conversations.csv"
         assert refused("dataset", "a/b") != ""
         assert refused("dataset", "nothing") == "Dataset nothing not found"
 
-    def test_delete(self, tracker: FakeTracker) -> None:
+    def test_delete(self, tracker: InProcessTracker) -> None:
         tracker.put(dataset_record(), job_record())
         assert "job-1" in refused("delete-dataset", "dataset-1")
         done("cancel", "job-1")
@@ -397,7 +397,7 @@ class TestDatasets:
         assert done("delete-dataset", "dataset-1") == "deleted: dataset-1\n"
         assert tracker.num_records == 0
 
-    def test_validate(self, file: Path, tracker: FakeTracker) -> None:
+    def test_validate(self, file: Path, tracker: InProcessTracker) -> None:
         assert done("validate", str(file)) == "valid: 2 rows\n"
         file.write_text("instruction,response\na,b\nc,\n,d\n")
         result = run("validate", str(file))
@@ -411,7 +411,7 @@ class TestDatasets:
 
 
 @pytest.fixture
-def exported(tracker: FakeTracker, tmp_path: Path, service: str) -> bytes:
+def exported(tracker: InProcessTracker, tmp_path: Path, service: str) -> bytes:
     """A completed job whose exports are made while they are watched; gives what they contain."""
     storage = Storage(Settings(env="test", home=tmp_path).storage_url)
     tracker.put(job_record(status=JobStatus.COMPLETED))
@@ -421,12 +421,7 @@ def exported(tracker: FakeTracker, tmp_path: Path, service: str) -> bytes:
         (adapter / name).touch()
     storage.publish(adapter, "adapters/job-1")
 
-    def make(record: ExportRecord) -> None:
-        file = publish(storage, record)
-        facts = {"file_name": file.name, "size_bytes": file.size_bytes, "sha256": file.sha256}
-        tracker.put_export(record.model_copy(update={"status": ExportStatus.COMPLETED, "progress": 100, **facts}))
-
-    tracker.on_export_look = make
+    tracker.before["export"] = lambda _: tracker.make_exports()
     return CONTENT
 
 
@@ -454,7 +449,7 @@ def test_an_export_takes_every_field_of_its_request() -> None:
     [pytest.param(target, choice, id=f"{target.format}-{choice}") for target in TARGETS for choice in target.choices],
 )
 def test_each_choice_of_an_export_reaches_the_service(
-    tracker: FakeTracker, tmp_path: Path, target: ExportTarget, choice: Choice
+    tracker: InProcessTracker, tmp_path: Path, target: ExportTarget, choice: Choice
 ) -> None:
     option, value = f"--{choice.replace('_', '-')}", CHOSEN[choice]
     words = ["export", "job-1", "--format", target.format, "--output", str(tmp_path / "file")]
@@ -491,10 +486,10 @@ def test_a_download_that_is_not_what_was_exported_is_deleted(exported: bytes, tm
     assert not target.exists()
 
 
-def test_choices_of_an_export_reach_the_service(exported: bytes, tracker: FakeTracker, tmp_path: Path) -> None:
+def test_choices_of_an_export_reach_the_service(exported: bytes, tracker: InProcessTracker, tmp_path: Path) -> None:
     choices = ["--format", "ollama", "--model-name", "ferry", "--system", "Be brief.", "--top-k", "5"]
     done("export", "job-1", *choices, "--output", str(tmp_path / "o.zip"))
-    [export] = tracker._exports.values()
+    [export] = tracker.actor.exports("job-1")
     assert (export.options.model_name, export.options.system, export.options.sampling.top_k) == (
         "ferry",
         "Be brief.",

@@ -21,6 +21,7 @@ from sienn_ray.api.schemas.hyperparameters import hyperparameters
 from sienn_ray.api.schemas.jobs import DeletedJob, JobList, JobMeta, JobStatusName, JobSummary, TrainingStatus
 from sienn_ray.catalog import CATALOG
 from sienn_ray.errors import ConflictError, InvalidInputError
+from sienn_ray.jobs import job_facts
 from sienn_ray.jobs.naming import LABEL_PATTERN, MAX_LABELS, PRINTABLE_PATTERN
 from sienn_ray.jobs.schema import JobQuery, JobRecord
 
@@ -137,7 +138,7 @@ async def delete_job(job_id: JobIdPath, backends: BackendsDep) -> DeletedJob:
             f"Job status is '{job.status}', and only jobs that have ended can be deleted; cancel it first "
             f"(POST /api/jobs/{job.id}/cancel)"
         )
-    if job.facts.get("phase") == "stopping":
+    if job.is_stopping:
         raise ConflictError(f"Job {job.id} is still stopping, and would write what is deleted; delete it in a moment")
     # The record goes last: a deletion that was interrupted can be repeated.
     await delete_all_of(job.id, backends)
@@ -164,6 +165,11 @@ def _summary(job: JobRecord) -> JobSummary:
     )
 
 
+def _facts(job: JobRecord) -> dict[str, Any]:
+    waiting = {} if job.queue_position is None else {"queue_position": job.queue_position}
+    return {**job_facts.to_flat(job), **waiting}
+
+
 def _status(job: JobRecord, backends: Backends) -> TrainingStatus:
     known: dict[str, Any] = {"current_epoch": 0, "total_epochs": job.config.num_epochs, "current_loss": None}
     run = {
@@ -175,4 +181,4 @@ def _status(job: JobRecord, backends: Backends) -> TrainingStatus:
         "validation_dataset_id": job.validation_dataset_id,
         "hyperparameters": hyperparameters(job.config),
     }
-    return TrainingStatus(**_summary(job).model_dump(), meta=JobMeta(**{**known, **job.facts, **run}))
+    return TrainingStatus(**_summary(job).model_dump(), meta=JobMeta(**{**known, **_facts(job), **run}))

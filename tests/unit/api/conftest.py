@@ -14,9 +14,10 @@ from sienn_ray.api.app import create_app
 from sienn_ray.api.deps import Backends
 from sienn_ray.settings import Settings
 from sienn_ray.storage import Storage
-from tests.fakes_api import FakeEngines, FakeJobLogs, FakeTracker
+from tests.fakes_api import FakeEngines, FakeJobLogs
 from tests.fakes_cluster import FakeCluster
 from tests.fakes_statistics import FakeStatistics
+from tests.in_process_tracker import InProcessTracker
 from tests.tiny_model import CONTRACT_ID, add_to_hub_cache
 
 MAX_UPLOAD_BYTES = 100_000
@@ -28,8 +29,8 @@ def settings(tmp_path: Path) -> Settings:
 
 
 @pytest.fixture
-def tracker() -> FakeTracker:
-    return FakeTracker()
+def tracker(settings: Settings) -> InProcessTracker:
+    return InProcessTracker(settings)
 
 
 @pytest.fixture
@@ -62,7 +63,7 @@ def storage(settings: Settings) -> Storage:
 @pytest.fixture
 def app(
     settings: Settings,
-    tracker: FakeTracker,
+    tracker: InProcessTracker,
     engines: FakeEngines,
     storage: Storage,
     job_logs: FakeJobLogs,

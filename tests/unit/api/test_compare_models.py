@@ -10,7 +10,8 @@ from sienn_ray.errors import CapacityError, InvalidInputError
 from sienn_ray.inference.engine import ChatMessage, GenerationRequest
 from sienn_ray.jobs.schema import JobRecord, JobStatus
 from sienn_ray.settings import Settings
-from tests.fakes_api import BASE_MODEL, FakeEngines, FakeTracker, job_record
+from tests.fakes_api import BASE_MODEL, FakeEngines, job_record
+from tests.in_process_tracker import InProcessTracker
 
 PROMPT = "What is machine learning?"
 
@@ -25,7 +26,7 @@ def job_of(base_model: str, **fields: Any) -> JobRecord:
 
 
 @pytest.fixture(autouse=True)
-def completed(tracker: FakeTracker) -> None:
+def completed(tracker: InProcessTracker) -> None:
     tracker.put(*(job_record(id=f"job-{number}", status=JobStatus.COMPLETED) for number in range(1, 6)))
 
 
@@ -82,7 +83,7 @@ def test_one_that_fails_has_its_error_and_the_others_answer(
     assert {answer["generated_text"] for answer in (base, first, third)} == {engines.result.text}
 
 
-def test_jobs_that_are_not_completed_are_named(client: TestClient, tracker: FakeTracker) -> None:
+def test_jobs_that_are_not_completed_are_named(client: TestClient, tracker: InProcessTracker) -> None:
     tracker.put(job_record(id="job-6", status=JobStatus.RUNNING), job_record(id="job-7", status=JobStatus.FAILED))
     response = compare(client, "job-1", "job-6", "job-7")
     assert response.status_code == 400
@@ -90,7 +91,7 @@ def test_jobs_that_are_not_completed_are_named(client: TestClient, tracker: Fake
     assert response.json()["detail"] == expected
 
 
-def test_adapters_of_several_base_models_are_named(client: TestClient, tracker: FakeTracker) -> None:
+def test_adapters_of_several_base_models_are_named(client: TestClient, tracker: InProcessTracker) -> None:
     tracker.put(job_of("gpt2", id="job-6", status=JobStatus.COMPLETED))
     response = compare(client, "job-1", "job-6")
     assert response.status_code == 400

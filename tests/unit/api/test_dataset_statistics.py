@@ -12,15 +12,16 @@ from sienn_ray.datasets.schema import RowKind
 from sienn_ray.datasets.statistics_schema import DatasetStatistics, StatisticsRequest
 from sienn_ray.errors import CapacityError, InvalidDatasetError, SiennError
 from sienn_ray.storage import Storage
-from tests.fakes_api import FakeTracker, dataset_record
+from tests.fakes_api import dataset_record
 from tests.fakes_statistics import FakeStatistics, statistics_of
+from tests.in_process_tracker import InProcessTracker
 from tests.tiny_model import CONTRACT_ID
 
 ROUTE = "/api/datasets/dataset-1/statistics"
 
 
 @pytest.fixture(autouse=True)
-def record(tracker: FakeTracker) -> None:
+def record(tracker: InProcessTracker) -> None:
     tracker.put(dataset_record())
 
 
@@ -63,7 +64,7 @@ def test_kept_answer_needs_no_hub(client: TestClient, hub_cache: Path, storage: 
 
 
 def test_text_is_measured_as_text(
-    client: TestClient, cached_base_model: str, tracker: FakeTracker, statistics: FakeStatistics
+    client: TestClient, cached_base_model: str, tracker: InProcessTracker, statistics: FakeStatistics
 ) -> None:
     tracker.put(dataset_record(format="text", columns=["text"]))
     client.get(ROUTE)
@@ -78,7 +79,7 @@ def test_empty_fields_of_datasets_of_earlier_versions_are_unknown(client: TestCl
 
 
 def test_columns_whose_names_were_cut_alike_are_counted_together(
-    client: TestClient, cached_base_model: str, tracker: FakeTracker
+    client: TestClient, cached_base_model: str, tracker: InProcessTracker
 ) -> None:
     tracker.put(dataset_record(columns=["text", "x…", "x…"]))
     assert client.get(ROUTE).json()["empty_fields"] == {"text": 0, "x…": 3}

@@ -15,7 +15,8 @@ from sienn_ray.datasets import intake
 from sienn_ray.datasets.row_pages import MAX_MESSAGES, MAX_STRING_CHARS
 from sienn_ray.errors import CapacityError
 from sienn_ray.storage import Storage
-from tests.fakes_api import CREATED_AT, FakeTracker, dataset_record, job_record
+from tests.fakes_api import CREATED_AT, dataset_record, job_record
+from tests.in_process_tracker import InProcessTracker
 from tests.unit.api.uploading import CSV, is_untouched, stored, upload
 
 LIST = "/api/datasets"
@@ -26,7 +27,7 @@ class TestList:
         ids = [upload(client, CSV, f"{name}.csv").json()["dataset_id"] for name in ("first", "second", "third")]
         assert [dataset["id"] for dataset in client.get(LIST).json()["datasets"]] == ids[::-1]
 
-    def test_fields(self, client: TestClient, tracker: FakeTracker) -> None:
+    def test_fields(self, client: TestClient, tracker: InProcessTracker) -> None:
         tracker.put(dataset_record(duplicate_of="dataset-0"))
         assert client.get(LIST).json() == {
             "datasets": [
@@ -52,7 +53,7 @@ class TestList:
 
 class TestPages:
     @pytest.fixture(autouse=True)
-    def records(self, tracker: FakeTracker) -> None:
+    def records(self, tracker: InProcessTracker) -> None:
         for number in range(7):
             tracker.put(dataset_record(id=f"dataset-{number}", created_at=CREATED_AT + timedelta(seconds=number)))
 
@@ -130,7 +131,7 @@ def test_unknown_id_is_not_found(client: TestClient, dataset_id: str, suffix: st
 
 
 class TestDelete:
-    def test_record_and_files_go(self, client: TestClient, storage: Storage, tracker: FakeTracker) -> None:
+    def test_record_and_files_go(self, client: TestClient, storage: Storage, tracker: InProcessTracker) -> None:
         dataset_id = upload(client, CSV).json()["dataset_id"]
         storage.write_bytes(f"{intake.folder_key(dataset_id)}/statistics/0.json", b"{}")
         response = client.delete(f"{LIST}/{dataset_id}")
@@ -147,7 +148,7 @@ class TestDelete:
 
     @pytest.mark.parametrize("field", ["dataset_id", "validation_dataset_id"])
     def test_dataset_of_a_job_stays(
-        self, client: TestClient, storage: Storage, tracker: FakeTracker, field: str
+        self, client: TestClient, storage: Storage, tracker: InProcessTracker, field: str
     ) -> None:
         dataset_id = upload(client, CSV).json()["dataset_id"]
         tracker.put(job_record(**{field: dataset_id}))
@@ -158,10 +159,10 @@ class TestDelete:
         assert client.get(f"{LIST}/{dataset_id}/download").content == CSV
 
     def test_nothing_goes_while_the_tracker_is_away(
-        self, client: TestClient, storage: Storage, tracker: FakeTracker
+        self, client: TestClient, storage: Storage, tracker: InProcessTracker
     ) -> None:
         dataset_id = upload(client, CSV).json()["dataset_id"]
-        tracker.error = CapacityError("the job tracker is restarting")
+        tracker.fail_with(CapacityError("the job tracker is restarting"))
         assert client.delete(f"{LIST}/{dataset_id}").status_code == 503
         assert f"{dataset_id}/file" in stored(storage)
 
@@ -179,7 +180,7 @@ class TestDownload:
         assert response.headers["content-type"] == "application/octet-stream"
         assert response.headers["x-content-type-options"] == "nosniff"
 
-    def test_file_comes_in_chunks(self, client: TestClient, storage: Storage, tracker: FakeTracker) -> None:
+    def test_file_comes_in_chunks(self, client: TestClient, storage: Storage, tracker: InProcessTracker) -> None:
         size_bytes = CHUNK_BYTES * 2 + 1
         storage.write_bytes(intake.file_key("dataset-1"), b"x" * size_bytes)
         tracker.put(dataset_record(size_bytes=size_bytes))
@@ -188,7 +189,7 @@ class TestDownload:
 
     @pytest.mark.parametrize("content", [None, b"", b"x" * 9])
     def test_altered_file_is_an_error_and_not_half_a_file(
-        self, client: TestClient, storage: Storage, tracker: FakeTracker, content: bytes | None
+        self, client: TestClient, storage: Storage, tracker: InProcessTracker, content: bytes | None
     ) -> None:
         if content is not None:
             storage.write_bytes(intake.file_key("dataset-1"), content)
@@ -287,12 +288,14 @@ class TestRows:
         assert [row["truncated"] for row in (whole, cut)] == [False, True]
 
     @pytest.mark.parametrize("params", [{"offset": -1}, {"limit": 0}, {"limit": 101}, {"offset": "x"}])
-    def test_parameters_have_ranges(self, client: TestClient, tracker: FakeTracker, params: dict[str, Any]) -> None:
+    def test_parameters_have_ranges(
+        self, client: TestClient, tracker: InProcessTracker, params: dict[str, Any]
+    ) -> None:
         tracker.put(dataset_record())
         assert client.get(f"{LIST}/dataset-1/rows", params=params).status_code == 422
 
     def test_datasets_of_earlier_versions_can_be_read(
-        self, client: TestClient, storage: Storage, tracker: FakeTracker
+        self, client: TestClient, storage: Storage, tracker: InProcessTracker
     ) -> None:
         tracker.put(dataset_record())
         table = pa.table({"row": [0], "line": [2], "messages": pa.nulls(1), "text": ["x"]})
@@ -302,7 +305,7 @@ class TestRows:
 
     @pytest.mark.parametrize("content", [None, b"", b"no parquet at all"])
     def test_missing_or_altered_rows_are_an_error(
-        self, client: TestClient, storage: Storage, tracker: FakeTracker, content: bytes | None
+        self, client: TestClient, storage: Storage, tracker: InProcessTracker, content: bytes | None
     ) -> None:
         tracker.put(dataset_record())
         if content is not None:

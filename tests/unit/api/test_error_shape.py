@@ -30,7 +30,8 @@ from sienn_ray.errors import (
     UploadTooLargeError,
 )
 from sienn_ray.jobs.schema import JobStatus
-from tests.fakes_api import FakeTracker, job_record
+from tests.fakes_api import job_record
+from tests.in_process_tracker import InProcessTracker
 
 UNKNOWN_ID = "f8e7d3b2-1234-5678-9abc-def012345678"
 
@@ -100,7 +101,7 @@ def test_path_is_shown_cut_and_escaped(client: TestClient, path: str) -> None:
     assert detail.isprintable()
 
 
-def test_bad_request_has_the_shape(client: TestClient, tracker: FakeTracker) -> None:
+def test_bad_request_has_the_shape(client: TestClient, tracker: InProcessTracker) -> None:
     tracker.put(job_record(status=JobStatus.RUNNING))
     response = client.post("/api/test-model", json={"job_id": "job-1", "prompt": "a"})
     expected = "Job status is 'running', model testing is only available for completed jobs"
@@ -249,8 +250,10 @@ def test_field_name_that_is_no_text_is_shown_escaped(client: TestClient) -> None
         (SiennError("something else"), 500),
     ],
 )
-def test_own_error_keeps_its_message(client: TestClient, tracker: FakeTracker, error: SiennError, status: int) -> None:
-    tracker.error = error
+def test_own_error_keeps_its_message(
+    client: TestClient, tracker: InProcessTracker, error: SiennError, status: int
+) -> None:
+    tracker.fail_with(error)
     response = client.get("/api/datasets")
     request_id = f" (request id {response.headers['x-request-id']})" if status == 500 else ""
     assert detail_of(response, status) == error.message + request_id
@@ -258,14 +261,14 @@ def test_own_error_keeps_its_message(client: TestClient, tracker: FakeTracker, e
 
 @pytest.mark.parametrize("kind", [CapacityError, TooManyRequestsError])
 def test_lack_of_capacity_says_when_to_come_back(
-    client: TestClient, tracker: FakeTracker, kind: type[CapacityError]
+    client: TestClient, tracker: InProcessTracker, kind: type[CapacityError]
 ) -> None:
-    tracker.error = kind("the job tracker is restarting", retry_after_s=7)
+    tracker.fail_with(kind("the job tracker is restarting", retry_after_s=7))
     assert client.get("/api/datasets").headers["retry-after"] == "7"
 
 
-def test_other_errors_do_not_ask_to_come_back(client: TestClient, tracker: FakeTracker) -> None:
-    tracker.error = EngineError("not loaded")
+def test_other_errors_do_not_ask_to_come_back(client: TestClient, tracker: InProcessTracker) -> None:
+    tracker.fail_with(EngineError("not loaded"))
     assert "retry-after" not in client.get("/api/datasets").headers
 
 
@@ -275,9 +278,9 @@ def test_retry_after_is_there_whoever_refuses(status: int) -> None:
 
 
 def test_unexpected_error_shows_its_request_id_and_nothing_of_its_cause(
-    client: TestClient, tracker: FakeTracker, caplog: pytest.LogCaptureFixture
+    client: TestClient, tracker: InProcessTracker, caplog: pytest.LogCaptureFixture
 ) -> None:
-    tracker.error = KeyError("a secret")
+    tracker.fail_with(KeyError("a secret"))
     with caplog.at_level(logging.ERROR):
         response = client.get("/api/datasets")
     detail = detail_of(response, 500)
@@ -290,9 +293,9 @@ def test_unexpected_error_shows_its_request_id_and_nothing_of_its_cause(
 
 
 def test_own_internal_error_is_logged_with_its_trace(
-    client: TestClient, tracker: FakeTracker, caplog: pytest.LogCaptureFixture
+    client: TestClient, tracker: InProcessTracker, caplog: pytest.LogCaptureFixture
 ) -> None:
-    tracker.error = ArtifactError("altered")
+    tracker.fail_with(ArtifactError("altered"))
     response = client.get("/api/datasets")
     assert response.headers["x-request-id"] in caplog.text
     assert "Traceback" in caplog.text
@@ -360,7 +363,7 @@ def test_what_only_looks_like_the_openai_api_has_our_shape(client: TestClient, p
     detail_of(client.get(path), 404)
 
 
-def test_unforeseen_error_under_the_openai_api(client: TestClient, tracker: FakeTracker) -> None:
-    tracker.error = KeyError("a secret")
+def test_unforeseen_error_under_the_openai_api(client: TestClient, tracker: InProcessTracker) -> None:
+    tracker.fail_with(KeyError("a secret"))
     error = client.get("/v1/models").json()["error"]
     assert (error["type"], "secret" in error["message"]) == ("server_error", False)

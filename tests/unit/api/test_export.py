@@ -12,7 +12,8 @@ from sienn_ray.errors import ArtifactError
 from sienn_ray.export.archive import ARCHIVE_FILES, check_complete, iter_zip
 from sienn_ray.jobs.schema import JobStatus
 from sienn_ray.storage import CHUNK_BYTES, FileEntry, Manifest, Storage
-from tests.fakes_api import FakeTracker, job_record
+from tests.fakes_api import job_record
+from tests.in_process_tracker import InProcessTracker
 
 CONTENTS = {
     "adapter_model.safetensors": bytes(range(256)) * 10_000,
@@ -34,7 +35,7 @@ def publish(storage: Storage, contents: dict[str, bytes], folder: Path) -> None:
 
 
 @pytest.fixture
-def completed(tracker: FakeTracker, storage: Storage, tmp_path: Path) -> None:
+def completed(tracker: InProcessTracker, storage: Storage, tmp_path: Path) -> None:
     tracker.put(job_record(status=JobStatus.COMPLETED))
     publish(storage, {**CONTENTS, **EXTRA}, tmp_path / "adapter")
 
@@ -56,7 +57,7 @@ def test_archive_is_the_same_each_time(client: TestClient) -> None:
 
 
 @pytest.mark.parametrize("status", [JobStatus.PENDING, JobStatus.RUNNING, JobStatus.FAILED])
-def test_only_a_completed_job_has_an_archive(client: TestClient, tracker: FakeTracker, status: JobStatus) -> None:
+def test_only_a_completed_job_has_an_archive(client: TestClient, tracker: InProcessTracker, status: JobStatus) -> None:
     tracker.put(job_record(status=status))
     response = client.get("/api/download-model/job-1")
     assert response.status_code == 400
@@ -65,7 +66,7 @@ def test_only_a_completed_job_has_an_archive(client: TestClient, tracker: FakeTr
     )
 
 
-def test_adapter_that_is_gone_is_an_error_before_the_first_byte(client: TestClient, tracker: FakeTracker) -> None:
+def test_adapter_that_is_gone_is_an_error_before_the_first_byte(client: TestClient, tracker: InProcessTracker) -> None:
     tracker.put(job_record(status=JobStatus.COMPLETED))
     response = client.get("/api/download-model/job-1")
     assert response.status_code == 500
@@ -73,7 +74,7 @@ def test_adapter_that_is_gone_is_an_error_before_the_first_byte(client: TestClie
 
 
 def test_adapter_without_a_file_is_an_error_before_the_first_byte(
-    client: TestClient, tracker: FakeTracker, storage: Storage, tmp_path: Path
+    client: TestClient, tracker: InProcessTracker, storage: Storage, tmp_path: Path
 ) -> None:
     tracker.put(job_record(status=JobStatus.COMPLETED))
     publish(storage, {name: b"" for name in CONTENTS if name != "tokenizer.json"}, tmp_path / "adapter")

@@ -10,13 +10,13 @@ import pytest
 from starlette.testclient import TestClient
 
 from sienn_ray.export import llama_cpp_package
-from sienn_ray.jobs.export_schema import ExportFailure, ExportRecord, ExportStatus
+from sienn_ray.jobs.export_schema import ExportFailure, ExportStatus
 from sienn_ray.jobs.schema import JobStatus
 from sienn_ray.settings import Settings
 from sienn_ray.storage import Storage
-from tests.fakes_api import FakeTracker, job_record
+from tests.fakes_api import job_record
 from tests.fakes_exports import CONTENT
-from tests.fakes_exports import publish as publish_export
+from tests.in_process_tracker import InProcessTracker
 from tests.unit.api.test_export import CONTENTS, publish
 
 JOB = "job-1"
@@ -28,26 +28,24 @@ def settings(tmp_path: Path) -> Settings:
 
 
 @pytest.fixture(autouse=True)
-def _completed(tracker: FakeTracker, storage: Storage, tmp_path: Path) -> None:
+def _completed(tracker: InProcessTracker, storage: Storage, tmp_path: Path) -> None:
     tracker.put(job_record(status=JobStatus.COMPLETED))
     publish(storage, CONTENTS, tmp_path / "adapter")
 
 
 @pytest.fixture
-def making(tracker: FakeTracker, storage: Storage) -> None:
-    """Exports are made at once."""
+def making(tracker: InProcessTracker) -> None:
+    """Exports are made while they are looked at."""
+    tracker.before["export"] = lambda _: tracker.make_exports()
 
-    def make(record: ExportRecord) -> None:
-        file = publish_export(storage, record)
-        done = {
-            "status": ExportStatus.COMPLETED,
-            "progress": 100,
-            "file_name": file.name,
-            "size_bytes": file.size_bytes,
-        }
-        tracker.put_export(record.model_copy(update={**done, "sha256": file.sha256}))
 
-    tracker.on_export = make
+def change_while_looked_at(tracker: InProcessTracker, **changes: Any) -> None:
+    """Have an export come to other fields while somebody waits for it."""
+
+    def change(export_id: str) -> None:
+        tracker.put_export(tracker.actor.export(export_id).model_copy(update=changes))
+
+    tracker.before["export"] = change
 
 
 def export(client: TestClient, query: str = "", **body: Any) -> Any:
@@ -85,7 +83,7 @@ def test_parts_of_a_file(client: TestClient) -> None:
     assert client.get(url, headers={"Range": "bytes=x"}).status_code == 400
 
 
-def test_a_long_export_is_answered_before_it_is_there(client: TestClient, tracker: FakeTracker) -> None:
+def test_a_long_export_is_answered_before_it_is_there(client: TestClient, tracker: InProcessTracker) -> None:
     for query in ("", "?wait=false"):
         response = export(client, query)
         assert (response.status_code, response.json()["status"]) == (202, "pending")
@@ -167,10 +165,10 @@ def _with(client: TestClient, **changes: Any) -> Any:
     ],
 )
 def test_failure_is_told_who_waits(
-    client: TestClient, tracker: FakeTracker, reason: ExportFailure, status: int
+    client: TestClient, tracker: InProcessTracker, reason: ExportFailure, status: int
 ) -> None:
     failed = {"status": ExportStatus.FAILED, "failure_reason": reason, "message": "why it failed"}
-    tracker.on_export_look = lambda record: tracker.put_export(record.model_copy(update=failed))
+    change_while_looked_at(tracker, **failed)
     response = export(client)
     assert response.status_code == status
     assert response.json()["detail"].startswith("why it failed")
@@ -178,9 +176,9 @@ def test_failure_is_told_who_waits(
     assert (listed["status"], listed["failure_reason"], listed["message"]) == ("failed", reason.value, "why it failed")
 
 
-def test_who_waits_is_told_of_a_cancel(client: TestClient, tracker: FakeTracker) -> None:
+def test_who_waits_is_told_of_a_cancel(client: TestClient, tracker: InProcessTracker) -> None:
     cancelled = {"status": ExportStatus.CANCELLED}
-    tracker.on_export_look = lambda record: tracker.put_export(record.model_copy(update=cancelled))
+    change_while_looked_at(tracker, **cancelled)
     response = export(client)
     assert response.status_code == 409
     assert "was cancelled meanwhile" in response.json()["detail"]
@@ -211,7 +209,7 @@ MEANINGS = {
         ({"temprature": 1}, "temprature"),
     ],
 )
-def test_bad_input_is_named(client: TestClient, tracker: FakeTracker, body: dict[str, Any], words: str) -> None:
+def test_bad_input_is_named(client: TestClient, tracker: InProcessTracker, body: dict[str, Any], words: str) -> None:
     response = export(client, **body)
     # What a field can't be by itself is a 422, what only doesn't fit the others a 400.
     assert response.status_code == (400 if words in MEANINGS else 422)
@@ -220,7 +218,7 @@ def test_bad_input_is_named(client: TestClient, tracker: FakeTracker, body: dict
 
 
 @pytest.mark.parametrize("status", [JobStatus.PENDING, JobStatus.RUNNING, JobStatus.FAILED])
-def test_only_a_completed_job_is_exported(client: TestClient, tracker: FakeTracker, status: JobStatus) -> None:
+def test_only_a_completed_job_is_exported(client: TestClient, tracker: InProcessTracker, status: JobStatus) -> None:
     tracker.put(job_record(status=status))
     response = export(client)
     assert (response.status_code, response.json()["detail"]) == (
@@ -229,7 +227,7 @@ def test_only_a_completed_job_is_exported(client: TestClient, tracker: FakeTrack
     )
 
 
-def test_deleted_adapter_is_an_error_at_once(client: TestClient, tracker: FakeTracker, storage: Storage) -> None:
+def test_deleted_adapter_is_an_error_at_once(client: TestClient, tracker: InProcessTracker, storage: Storage) -> None:
     storage.delete(f"adapters/{JOB}")
     response = export(client)
     assert response.status_code == 500

@@ -12,11 +12,13 @@ from starlette.testclient import TestClient
 
 from sienn_ray.api.schemas.hyperparameters import hyperparameters
 from sienn_ray.errors import CapacityError
-from sienn_ray.jobs.schema import JobRecord, JobStatus
+from sienn_ray.jobs.schema import JobStatus
+from sienn_ray.settings import Settings
 from sienn_ray.training.config import LoraSettings, TrainingConfig
 from sienn_ray.training.hyperparameters import config_of
-from tests.fakes_api import BASE_MODEL, FakeTracker, dataset_record
+from tests.fakes_api import BASE_MODEL, dataset_record
 from tests.hyperparameter_values import other_values
+from tests.in_process_tracker import InProcessTracker
 
 START = "/api/start-finetuning"
 KEY = {"Idempotency-Key": "order 66/a"}
@@ -28,7 +30,7 @@ def start(client: TestClient, headers: dict[str, str] | None = None, **fields: A
 
 
 @pytest.fixture
-def dataset(tracker: FakeTracker) -> str:
+def dataset(tracker: InProcessTracker) -> str:
     tracker.put(dataset_record())
     return "dataset-1"
 
@@ -47,7 +49,7 @@ class TestStart:
             "message": "Fine-tuning job submitted successfully",
         }
 
-    def test_defaults_are_those_of_the_contract(self, client: TestClient, tracker: FakeTracker) -> None:
+    def test_defaults_are_those_of_the_contract(self, client: TestClient, tracker: InProcessTracker) -> None:
         start(client)
         assert tracker.last_job.config == TrainingConfig(
             base_model="Qwen/Qwen2.5-0.5B-Instruct",
@@ -58,7 +60,7 @@ class TestStart:
             seed=42,
         )
 
-    def test_every_field_reaches_the_job(self, client: TestClient, tracker: FakeTracker) -> None:
+    def test_every_field_reaches_the_job(self, client: TestClient, tracker: InProcessTracker) -> None:
         values = other_values()
         response = start(client, model_name=BASE_MODEL, name="Fähre", labels={"team": "support"}, **values)
         job = tracker.last_job
@@ -73,7 +75,7 @@ class TestStart:
         assert (job.dataset_id, job.status, job.progress) == ("dataset-1", JobStatus.PENDING, 0)
         assert job.created_at == job.updated_at
 
-    def test_defaults_of_what_came_later(self, client: TestClient, tracker: FakeTracker) -> None:
+    def test_defaults_of_what_came_later(self, client: TestClient, tracker: InProcessTracker) -> None:
         start(client)
         job = tracker.last_job
         assert job.config == TrainingConfig(base_model=BASE_MODEL)
@@ -142,7 +144,7 @@ class TestStart:
         ],
     )
     def test_ranges(
-        self, client: TestClient, tracker: FakeTracker, field: str, inside: list[Any], outside: list[Any]
+        self, client: TestClient, tracker: InProcessTracker, field: str, inside: list[Any], outside: list[Any]
     ) -> None:
         assert [value for value in inside if start(client, **{field: value}).status_code != 201] == []
         num_records = tracker.num_records
@@ -165,7 +167,7 @@ class TestStart:
         ],
     )
     def test_values_that_do_not_go_together(
-        self, client: TestClient, tracker: FakeTracker, fields: dict[str, Any], words: str
+        self, client: TestClient, tracker: InProcessTracker, fields: dict[str, Any], words: str
     ) -> None:
         response = start(client, **fields)
         assert (response.status_code, set(response.json())) == (422, {"detail", "status_code"})
@@ -187,21 +189,23 @@ class TestStart:
             {"early_stopping_patience": 2, "validation_dataset_id": "dataset-2"},
         ],
     )
-    def test_values_that_go_together(self, client: TestClient, tracker: FakeTracker, fields: dict[str, Any]) -> None:
+    def test_values_that_go_together(
+        self, client: TestClient, tracker: InProcessTracker, fields: dict[str, Any]
+    ) -> None:
         tracker.put(dataset_record(id="dataset-2"))
         response = start(client, **fields)
         assert response.status_code == 201, response.text
         schema = client.get("/openapi.json").json()["components"]["schemas"]["StartFinetuningRequest"]
         jsonschema_rs.validate(schema, {"dataset_id": "dataset-1", **fields})
 
-    def test_unknown_dataset_is_refused_by_name(self, client: TestClient, tracker: FakeTracker) -> None:
+    def test_unknown_dataset_is_refused_by_name(self, client: TestClient, tracker: InProcessTracker) -> None:
         response = start(client, dataset_id="other")
         assert (response.status_code, response.json()["detail"]) == (404, "Dataset other not found")
         assert tracker.num_records == 1
 
     @pytest.mark.parametrize("dataset_id", ["", "../../etc/passwd", "a" * 65, "dataset-1\n", "d%00", "datasét"])
     def test_what_is_no_id_never_reaches_the_tracker(
-        self, client: TestClient, tracker: FakeTracker, dataset_id: str
+        self, client: TestClient, tracker: InProcessTracker, dataset_id: str
     ) -> None:
         response = start(client, dataset_id=dataset_id)
         assert response.status_code == 404
@@ -209,40 +213,48 @@ class TestStart:
         assert len(response.json()["detail"]) < 150
         assert tracker.calls == []
 
-    def test_misspelt_field_is_named(self, client: TestClient, tracker: FakeTracker) -> None:
+    def test_misspelt_field_is_named(self, client: TestClient, tracker: InProcessTracker) -> None:
         response = start(client, lora_rank=8)
         assert response.status_code == 422
         assert response.json()["detail"].startswith("lora_rank: ")
         assert tracker.num_records == 1
 
-    def test_full_queue_says_when_to_come_back(self, client: TestClient, tracker: FakeTracker) -> None:
-        tracker.max_pending_jobs = 1
-        assert start(client).status_code == 201
-        response = start(client)
-        assert (response.status_code, response.headers["retry-after"]) == (429, "60")
-        assert "1 jobs wait already" in response.json()["detail"]
-
-    def test_tracker_that_is_away_is_no_5xx_without_retry_after(self, client: TestClient, tracker: FakeTracker) -> None:
-        tracker.error = CapacityError("the job tracker is restarting; try again in a moment")
+    def test_tracker_that_is_away_is_no_5xx_without_retry_after(
+        self, client: TestClient, tracker: InProcessTracker
+    ) -> None:
+        tracker.fail_with(CapacityError("the job tracker is restarting; try again in a moment"))
         response = start(client)
         assert (response.status_code, response.headers["retry-after"]) == (503, "5")
 
 
 @pytest.mark.usefixtures("dataset", "cached_base_model")
+class TestFullQueue:
+    @pytest.fixture
+    def settings(self, tmp_path: Path) -> Settings:
+        return Settings(env="test", home=tmp_path / "home", max_pending_jobs=1)
+
+    def test_it_says_when_to_come_back(self, client: TestClient) -> None:
+        assert start(client).status_code == 201
+        response = start(client)
+        assert (response.status_code, response.headers["retry-after"]) == (429, "60")
+        assert "1 jobs wait already" in response.json()["detail"]
+
+
+@pytest.mark.usefixtures("dataset", "cached_base_model")
 class TestValidationDataset:
-    def test_reaches_the_job_and_nothing_is_held_out(self, client: TestClient, tracker: FakeTracker) -> None:
+    def test_reaches_the_job_and_nothing_is_held_out(self, client: TestClient, tracker: InProcessTracker) -> None:
         tracker.put(dataset_record(id="dataset-2"))
         job_id = start(client, validation_dataset_id="dataset-2").json()["job_id"]
         assert tracker.last_job.validation_dataset_id == "dataset-2"
         meta = client.get(f"/api/jobs/{job_id}").json()["meta"]
         assert (meta["validation_dataset_id"], meta["hyperparameters"]["validation_split"]) == ("dataset-2", 0.0)
 
-    def test_null_is_none(self, client: TestClient, tracker: FakeTracker) -> None:
+    def test_null_is_none(self, client: TestClient, tracker: InProcessTracker) -> None:
         assert start(client, validation_dataset_id=None, validation_split=0.2).status_code == 201
         assert tracker.last_job.config.validation_split == 0.2
 
     @pytest.mark.parametrize("validation_split", [0.1, 0.0, 0.3])
-    def test_excludes_a_split(self, client: TestClient, tracker: FakeTracker, validation_split: float) -> None:
+    def test_excludes_a_split(self, client: TestClient, tracker: InProcessTracker, validation_split: float) -> None:
         tracker.put(dataset_record(id="dataset-2"))
         response = start(client, validation_dataset_id="dataset-2", validation_split=validation_split)
         assert response.status_code == 422
@@ -260,7 +272,7 @@ class TestValidationDataset:
 
     @pytest.mark.parametrize(("validation_format", "status"), [("text", 400), ("chat", 201)])
     def test_is_of_the_same_kind(
-        self, client: TestClient, tracker: FakeTracker, validation_format: str, status: int
+        self, client: TestClient, tracker: InProcessTracker, validation_format: str, status: int
     ) -> None:
         tracker.put(dataset_record(id="dataset-2", format=validation_format))
         response = start(client, validation_dataset_id="dataset-2")
@@ -268,14 +280,14 @@ class TestValidationDataset:
         if status == 400:
             assert "format is 'instruction-response' and the validation dataset's is 'text'" in response.text
 
-    def test_two_plain_texts(self, client: TestClient, tracker: FakeTracker) -> None:
+    def test_two_plain_texts(self, client: TestClient, tracker: InProcessTracker) -> None:
         tracker.put(dataset_record(format="text"), dataset_record(id="dataset-2", format="text"))
         assert start(client, validation_dataset_id="dataset-2").status_code == 201
 
 
 @pytest.mark.usefixtures("dataset", "cached_base_model")
 class TestIdempotency:
-    def test_same_request_makes_one_job(self, client: TestClient, tracker: FakeTracker) -> None:
+    def test_same_request_makes_one_job(self, client: TestClient, tracker: InProcessTracker) -> None:
         first, second = start(client, KEY, num_epochs=2), start(client, KEY, num_epochs=2)
         assert (first.status_code, second.status_code) == (201, 201)
         assert first.json() == second.json()
@@ -288,7 +300,7 @@ class TestIdempotency:
         second = start(client, KEY, num_epochs=3, labels={}, name=None, learning_rate=2e-4)
         assert second.json()["job_id"] == first.json()["job_id"]
 
-    def test_hash_is_that_of_the_canonical_json(self, client: TestClient, tracker: FakeTracker) -> None:
+    def test_hash_is_that_of_the_canonical_json(self, client: TestClient, tracker: InProcessTracker) -> None:
         start(client, KEY, seed=7, labels={"b": "1", "a": "ü"})
         asked = json.dumps(
             {"dataset_id": "dataset-1", "labels": {"a": "ü", "b": "1"}, "seed": 7},
@@ -298,7 +310,7 @@ class TestIdempotency:
         assert tracker.last_job.request_hash == hashlib.sha256(asked.encode()).hexdigest()
         assert tracker.last_job.idempotency_key == "order 66/a"
 
-    def test_another_request_is_a_conflict(self, client: TestClient, tracker: FakeTracker) -> None:
+    def test_another_request_is_a_conflict(self, client: TestClient, tracker: InProcessTracker) -> None:
         job_id = start(client, KEY).json()["job_id"]
         response = start(client, KEY, seed=7)
         assert response.status_code == 409
@@ -309,20 +321,22 @@ class TestIdempotency:
         answers = [start(client, headers) for headers in (KEY, {"Idempotency-Key": "b"}, None, None)]
         assert len({answer.json()["job_id"] for answer in answers}) == 4
 
-    def test_replay_asks_neither_for_the_dataset_nor_the_hub(self, client: TestClient, tracker: FakeTracker) -> None:
+    def test_replay_asks_neither_for_the_dataset_nor_the_hub(
+        self, client: TestClient, tracker: InProcessTracker
+    ) -> None:
         start(client, KEY)
         tracker.calls.clear()
         assert start(client, KEY).status_code == 201
         assert tracker.calls == ["job_of_key"]
 
-    def test_replay_tells_what_the_job_is_by_now(self, client: TestClient, tracker: FakeTracker) -> None:
+    def test_replay_tells_what_the_job_is_by_now(self, client: TestClient, tracker: InProcessTracker) -> None:
         job_id = start(client, KEY).json()["job_id"]
         client.post(f"/api/jobs/{job_id}/cancel")
         answer = start(client, KEY)
         assert (answer.status_code, answer.json()["status"]) == (201, "cancelled")
 
     @pytest.mark.parametrize("key", ["", "ä", "a\tb", "k" * 256])
-    def test_what_is_no_key(self, client: TestClient, tracker: FakeTracker, key: str) -> None:
+    def test_what_is_no_key(self, client: TestClient, tracker: InProcessTracker, key: str) -> None:
         response = client.post(START, json={"dataset_id": "dataset-1"}, headers={b"Idempotency-Key": key.encode()})
         assert response.status_code == 422
         assert "Idempotency-Key" in response.json()["detail"]
@@ -343,20 +357,11 @@ class TestIdempotency:
         assert {"400", "404", "409", "422", "429", "503"} <= operation["responses"].keys()
 
 
-class Unaware(FakeTracker):
-    """Two equal requests at once: neither finds the other's job when it looks."""
-
-    async def job_of_key(self, idempotency_key: str) -> JobRecord | None:
-        return None
-
-
 @pytest.mark.usefixtures("dataset", "cached_base_model")
 class TestIdempotencyRace:
-    @pytest.fixture
-    def tracker(self) -> FakeTracker:
-        return Unaware()
-
-    def test_is_settled_by_the_tracker(self, client: TestClient, tracker: FakeTracker) -> None:
+    def test_is_settled_by_the_tracker(self, client: TestClient, tracker: InProcessTracker) -> None:
+        """Two equal requests at once: neither finds the other's job when it looks."""
+        tracker.answers["job_of_key"] = None
         first, second = start(client, KEY), start(client, KEY)
         assert first.json()["job_id"] == second.json()["job_id"]
         assert second.headers["idempotent-replayed"] == "true"
@@ -366,7 +371,7 @@ class TestIdempotencyRace:
 
 @pytest.mark.usefixtures("dataset", "hub_cache")
 class TestBaseModel:
-    def test_unknown_id_offline_shows_a_way_out(self, client: TestClient, tracker: FakeTracker) -> None:
+    def test_unknown_id_offline_shows_a_way_out(self, client: TestClient, tracker: InProcessTracker) -> None:
         response = start(client, model_name="nobody/nothing")
         detail = response.json()["detail"]
         assert response.status_code == 400
@@ -399,7 +404,7 @@ class TestBaseModel:
             "o" * 97,
         ],
     )
-    def test_path_or_url_is_no_id(self, client: TestClient, tracker: FakeTracker, model_name: str) -> None:
+    def test_path_or_url_is_no_id(self, client: TestClient, tracker: InProcessTracker, model_name: str) -> None:
         response = start(client, model_name=model_name)
         assert response.status_code == 400
         assert "is not a model id; give a hub id" in response.json()["detail"]

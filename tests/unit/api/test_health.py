@@ -4,6 +4,7 @@ import asyncio
 import errno
 import time
 from concurrent.futures import ThreadPoolExecutor
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -19,25 +20,16 @@ from sienn_ray.api.deps import Backends
 from sienn_ray.api.health_checks import disk_health, memory_health, probe
 from sienn_ray.api.machine import Disk, Memory
 from sienn_ray.errors import ArtifactError, CapacityError
-from sienn_ray.jobs.schema import TrackerHealth
 from sienn_ray.settings import Settings
 from sienn_ray.storage import Storage
-from tests.fakes_api import FakeEngines, FakeJobLogs, FakeTracker
+from tests.fakes_api import FakeEngines, FakeJobLogs
 from tests.fakes_cluster import FakeCluster
 from tests.fakes_object_store import fake_object_store_url
 from tests.fakes_statistics import FakeStatistics
+from tests.in_process_tracker import InProcessTracker
 
 TIMEOUT_S = 0.5
 QWEN = "Qwen/Qwen2.5-0.5B-Instruct"
-
-
-class HangingTracker(FakeTracker):
-    """Doesn't say how it is."""
-
-    async def health(self) -> TrackerHealth:
-        self.calls.append("health")
-        await asyncio.sleep(60)
-        raise AssertionError
 
 
 class BrokenStorage(Storage):
@@ -50,6 +42,18 @@ class BrokenStorage(Storage):
 @pytest.fixture
 def settings(tmp_path: Path) -> Settings:
     return Settings(env="test", home=tmp_path / "home", health_check_timeout_s=TIMEOUT_S)
+
+
+@pytest.fixture
+def hanging_tracker(tracker: InProcessTracker) -> InProcessTracker:
+    """Doesn't say how it is."""
+    tracker.before["health"] = lambda: asyncio.sleep(60)
+    return tracker
+
+
+def has(tracker: InProcessTracker, **fields: Any) -> None:
+    """Have the tracker say this of itself."""
+    tracker.answers["health"] = replace(tracker.actor.health(), **fields)
 
 
 def services(client: TestClient) -> dict[str, Any]:
@@ -73,8 +77,8 @@ def test_it_says_ok_and_the_environment(client: TestClient) -> None:
     assert (response.status_code, response.json()) == (200, {"status": "ok", "env": "test"})
 
 
-def test_it_answers_while_the_tracker_is_broken(client: TestClient, tracker: FakeTracker) -> None:
-    tracker.error = RuntimeError("the database is gone")
+def test_it_answers_while_the_tracker_is_broken(client: TestClient, tracker: InProcessTracker) -> None:
+    tracker.fail_with(RuntimeError("the database is gone"))
     assert client.get("/health").status_code == 200
 
 
@@ -90,7 +94,8 @@ def test_version_is_that_of_the_package(app: FastAPI) -> None:
 
 
 class TestServices:
-    def test_everything_healthy(self, client: TestClient, cluster: FakeCluster) -> None:
+    def test_everything_healthy(self, client: TestClient, tracker: InProcessTracker, cluster: FakeCluster) -> None:
+        has(tracker, database_response_s=0.0021)
         cluster.states = [EngineState(QWEN, "running", 2), EngineState("gpt2", "starting", 0)]
         body = services(client)
         found = body["services"]
@@ -142,8 +147,10 @@ class TestServices:
         assert (engines["status"], engines["detail"]) == ("degraded", f"failed: {QWEN}")
         assert [engine["detail"] for engine in engines["engines"]] == ["no memory", None]
 
-    def test_tracker_that_is_away_takes_the_database_with_it(self, client: TestClient, tracker: FakeTracker) -> None:
-        tracker.error = CapacityError("the job tracker is restarting")
+    def test_tracker_that_is_away_takes_the_database_with_it(
+        self, client: TestClient, tracker: InProcessTracker
+    ) -> None:
+        tracker.fail_with(CapacityError("the job tracker is restarting"))
         body = services(client)
         assert body["status"] == "unhealthy"
         assert body["services"]["tracker"]["detail"] == "the job tracker is restarting"
@@ -152,8 +159,10 @@ class TestServices:
         assert "the job tracker is restarting" in database["detail"]
         assert body["services"]["redis"]["status"] == "healthy"
 
-    def test_database_that_is_away_leaves_the_tracker_healthy(self, client: TestClient, tracker: FakeTracker) -> None:
-        tracker.set_health(database="PostgreSQL", database_response_s=None, database_error="connection refused")
+    def test_database_that_is_away_leaves_the_tracker_healthy(
+        self, client: TestClient, tracker: InProcessTracker
+    ) -> None:
+        has(tracker, database="PostgreSQL", database_response_s=None, database_error="connection refused")
         body = services(client)
         assert body["status"] == "unhealthy"
         database = body["services"]["database"]
@@ -164,14 +173,15 @@ class TestServices:
         )
         assert body["services"]["tracker"]["status"] == "healthy"
 
-    def test_redis_behind_gcs_is_named(self, client: TestClient, tracker: FakeTracker) -> None:
-        tracker.set_health(gcs="Ray GCS with Redis")
+    def test_redis_behind_gcs_is_named(self, client: TestClient, tracker: InProcessTracker) -> None:
+        has(tracker, gcs="Ray GCS with Redis")
         assert services(client)["services"]["redis"]["implementation"] == "Ray GCS with Redis"
 
-    def test_everything_may_hang_at_once(self, settings: Settings, storage: Storage, cluster: FakeCluster) -> None:
+    def test_everything_may_hang_at_once(
+        self, settings: Settings, hanging_tracker: InProcessTracker, storage: Storage, cluster: FakeCluster
+    ) -> None:
         cluster.hanging = {"ask_gcs", "nodes", "engines"}
-        tracker = HangingTracker()
-        backends = Backends(settings, tracker, FakeEngines(), storage, FakeJobLogs(), cluster, FakeStatistics())
+        backends = Backends(settings, hanging_tracker, FakeEngines(), storage, FakeJobLogs(), cluster, FakeStatistics())
         with TestClient(create_app(backends)) as client:
             took_s = []
             for _ in range(3):
@@ -188,7 +198,7 @@ class TestServices:
         assert took_s[0] < 10 * TIMEOUT_S  # side by side, not one after the other
         assert max(took_s[1:]) < TIMEOUT_S  # known to hang
         assert set(cluster.num_asked.values()) == {1}
-        assert tracker.calls.count("health") == 1
+        assert hanging_tracker.calls.count("health") == 1
 
     def test_what_hung_is_healthy_again_once_it_answers(self, client: TestClient, cluster: FakeCluster) -> None:
         cluster.hanging = {"nodes"}
@@ -208,7 +218,7 @@ class TestServices:
         assert cluster.num_asked["nodes"] == 1
 
     def test_storage_that_cannot_be_written(
-        self, settings: Settings, tracker: FakeTracker, cluster: FakeCluster, tmp_path: Path
+        self, settings: Settings, tracker: InProcessTracker, cluster: FakeCluster, tmp_path: Path
     ) -> None:
         (tmp_path / "a-file").write_text("in the way")
         storage = Storage(f"file://{tmp_path}/a-file/storage")
@@ -219,7 +229,7 @@ class TestServices:
         assert "NotADirectoryError" in body["services"]["minio"]["detail"]
 
     def test_object_store_is_named_by_its_kind_alone(
-        self, settings: Settings, tracker: FakeTracker, cluster: FakeCluster
+        self, settings: Settings, tracker: InProcessTracker, cluster: FakeCluster
     ) -> None:
         url = fake_object_store_url()
         storage = Storage(url)
@@ -247,16 +257,16 @@ class TestDetailed:
         assert 0 <= components["disk"]["free_percent"] <= 100
         assert 0 < components["memory"]["used_percent"] < 100
 
-    def test_database_that_is_away(self, client: TestClient, tracker: FakeTracker) -> None:
-        tracker.set_health(database_response_s=None, database_error="disk I/O error")
+    def test_database_that_is_away(self, client: TestClient, tracker: InProcessTracker) -> None:
+        has(tracker, database_response_s=None, database_error="disk I/O error")
         body = detailed(client)
         assert body["status"] == "unhealthy"
         assert body["components"]["database"] == {"status": "unhealthy", "detail": "disk I/O error"}
 
-    def test_hanging_tracker_holds_nothing_up(self, settings: Settings, storage: Storage, cluster: FakeCluster) -> None:
-        backends = Backends(
-            settings, HangingTracker(), FakeEngines(), storage, FakeJobLogs(), cluster, FakeStatistics()
-        )
+    def test_hanging_tracker_holds_nothing_up(
+        self, settings: Settings, hanging_tracker: InProcessTracker, storage: Storage, cluster: FakeCluster
+    ) -> None:
+        backends = Backends(settings, hanging_tracker, FakeEngines(), storage, FakeJobLogs(), cluster, FakeStatistics())
         with TestClient(create_app(backends)) as client:
             started = time.monotonic()
             body = detailed(client)

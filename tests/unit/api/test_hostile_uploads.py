@@ -20,7 +20,8 @@ from sienn_ray.api.app import create_app
 from sienn_ray.api.deps import Backends
 from sienn_ray.settings import MIB
 from sienn_ray.storage import Storage
-from tests.fakes_api import BOUNDARY, FakeTracker, Part, multipart_body
+from tests.fakes_api import BOUNDARY, Part, multipart_body
+from tests.in_process_tracker import InProcessTracker
 from tests.unit.api.uploading import UPLOAD, VALIDATE, is_untouched, messages_of, post, send, stored, upload
 
 
@@ -135,7 +136,7 @@ def test_taken(client: TestClient, storage: Storage, case: str) -> None:
 
 
 @pytest.mark.parametrize("case", REFUSED)
-def test_refused(client: TestClient, storage: Storage, tracker: FakeTracker, case: str) -> None:
+def test_refused(client: TestClient, storage: Storage, tracker: InProcessTracker, case: str) -> None:
     content, extension, detail = REFUSED[case]
     response = upload(client, content, f"rows.{extension}")
     body = response.json()
@@ -146,7 +147,7 @@ def test_refused(client: TestClient, storage: Storage, tracker: FakeTracker, cas
 
 
 @pytest.mark.parametrize("case", REFUSED)
-def test_reported(client: TestClient, storage: Storage, tracker: FakeTracker, case: str) -> None:
+def test_reported(client: TestClient, storage: Storage, tracker: InProcessTracker, case: str) -> None:
     content, extension, detail = REFUSED[case]
     response = upload(client, content, f"rows.{extension}", VALIDATE)
     report = response.json()
@@ -172,7 +173,7 @@ NAMES: dict[str, tuple[bytes, str | None]] = {
 
 
 @pytest.mark.parametrize("case", NAMES)
-def test_names(client: TestClient, storage: Storage, tracker: FakeTracker, case: str) -> None:
+def test_names(client: TestClient, storage: Storage, tracker: InProcessTracker, case: str) -> None:
     sent, kept = NAMES[case]
     response = send(client, multipart_body([Part(b"text\na\n", filename=sent)]))
     if kept is None:
@@ -198,7 +199,7 @@ def test_names(client: TestClient, storage: Storage, tracker: FakeTracker, case:
     "name", [b'a.csv"\r\nX-Injected: yes; b="', b"a.csv\r\n\r\ntext", b"a\r\n--%s--\r\n.csv" % BOUNDARY]
 )
 def test_line_break_in_a_name_forges_nothing(
-    client: TestClient, storage: Storage, tracker: FakeTracker, name: bytes
+    client: TestClient, storage: Storage, tracker: InProcessTracker, name: bytes
 ) -> None:
     response = send(client, multipart_body([Part(b"text\na\n", filename=name)]))
     assert "x-injected" not in response.headers

@@ -10,7 +10,8 @@ from starlette.testclient import TestClient
 from sienn_ray.api.ids import dataset_id, job_id
 from sienn_ray.errors import NotFoundError
 from sienn_ray.jobs.ids import shown
-from tests.fakes_api import FakeTracker, job_record
+from tests.fakes_api import job_record
+from tests.in_process_tracker import InProcessTracker
 from tests.unit.api.test_error_shape import detail_of
 
 NO_IDS = ["a.b", "a b", "..", "a" * 65, "é", "\0", "a\r\nb", "🦙", "a%2fb", "'; drop table jobs;--", "job-1\n"]
@@ -30,7 +31,7 @@ def test_anything_else_is_not_found(value: str) -> None:
 
 
 @pytest.mark.parametrize("value", NO_IDS)
-def test_it_does_not_reach_the_tracker(client: TestClient, tracker: FakeTracker, value: str) -> None:
+def test_it_does_not_reach_the_tracker(client: TestClient, tracker: InProcessTracker, value: str) -> None:
     tracker.put(job_record())
     quoted = quote(value, safe="")
     for response in (

@@ -13,7 +13,8 @@ from sienn_ray.errors import ArtifactError, CapacityError, EngineError, InvalidI
 from sienn_ray.inference.engine import FinishReason, GenerationRequest, SamplingParams
 from sienn_ray.jobs.schema import JobStatus
 from sienn_ray.settings import Settings
-from tests.fakes_api import BASE_MODEL, FakeEngines, FakeTracker, job_record
+from tests.fakes_api import BASE_MODEL, FakeEngines, job_record
+from tests.in_process_tracker import InProcessTracker
 
 PROMPT = "What is machine learning?"
 
@@ -27,7 +28,7 @@ def request_to_adapter(sampling: SamplingParams) -> GenerationRequest:
 
 
 @pytest.fixture(autouse=True)
-def completed(tracker: FakeTracker) -> None:
+def completed(tracker: InProcessTracker) -> None:
     tracker.put(job_record(status=JobStatus.COMPLETED, progress=100))
 
 
@@ -137,7 +138,7 @@ def test_job_and_prompt_are_required(client: TestClient, missing: str) -> None:
 
 @pytest.mark.parametrize("status", [JobStatus.PENDING, JobStatus.RUNNING, JobStatus.FAILED])
 def test_only_a_completed_job_answers(
-    client: TestClient, tracker: FakeTracker, engines: FakeEngines, status: JobStatus
+    client: TestClient, tracker: InProcessTracker, engines: FakeEngines, status: JobStatus
 ) -> None:
     tracker.put(job_record(status=status))
     response = ask(client)

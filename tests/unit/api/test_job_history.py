@@ -6,7 +6,8 @@ import pytest
 from starlette.testclient import TestClient
 
 from sienn_ray.jobs.schema import JobEvent, MetricPoint
-from tests.fakes_api import CREATED_AT, FakeTracker, job_record
+from tests.fakes_api import CREATED_AT, job_record
+from tests.in_process_tracker import InProcessTracker
 
 EVENTS, METRICS = "/api/jobs/job-1/events", "/api/jobs/job-1/metrics"
 
@@ -20,12 +21,12 @@ def point(step: int, **fields: Any) -> MetricPoint:
 
 
 @pytest.fixture(autouse=True)
-def job(tracker: FakeTracker) -> None:
+def job(tracker: InProcessTracker) -> None:
     tracker.put(job_record(), job_record(id="job-2"))
 
 
 class TestEvents:
-    def test_fields(self, client: TestClient, tracker: FakeTracker) -> None:
+    def test_fields(self, client: TestClient, tracker: InProcessTracker) -> None:
         tracker.put_events("job-1", event(17, kind="started", message="Attempt 1 started", data={"attempt": 1}))
         assert client.get(EVENTS).json() == {
             "job_id": "job-1",
@@ -45,7 +46,7 @@ class TestEvents:
         assert client.get(EVENTS).json() == {"job_id": "job-1", "events": [], "next_after": 0}
         assert client.get(f"{EVENTS}?after=9").json()["next_after"] == 9
 
-    def test_page_after_page_gives_each_once(self, client: TestClient, tracker: FakeTracker) -> None:
+    def test_page_after_page_gives_each_once(self, client: TestClient, tracker: InProcessTracker) -> None:
         tracker.put_events("job-1", *(event(seq) for seq in (3, 5, 8, 9, 21)))
         tracker.put_events("job-2", event(6))
         seen, after = [], 0
@@ -57,7 +58,11 @@ class TestEvents:
     def test_what_a_user_does_is_told(self, client: TestClient) -> None:
         client.post("/api/jobs/job-1/cancel")
         client.post("/api/jobs/job-1/retry")
-        assert [entry["kind"] for entry in client.get(EVENTS).json()["events"]] == ["cancelled", "retried"]
+        assert [entry["kind"] for entry in client.get(EVENTS).json()["events"]] == [
+            "cancelled",
+            "retried",
+            "queued",
+        ]
 
     @pytest.mark.parametrize("query", ["after=-1", "after=x", f"after={2**63}", "limit=0", "limit=1001", "limit="])
     def test_limits(self, client: TestClient, query: str) -> None:
@@ -67,7 +72,7 @@ class TestEvents:
 
 
 class TestMetrics:
-    def test_fields(self, client: TestClient, tracker: FakeTracker) -> None:
+    def test_fields(self, client: TestClient, tracker: InProcessTracker) -> None:
         tracker.put_points(
             "job-1", point(10, loss=0.523, learning_rate=2e-4, tokens_per_s=812.4), point(20, epoch=2, eval_loss=0.7)
         )
@@ -98,14 +103,14 @@ class TestMetrics:
     def test_without_points(self, client: TestClient) -> None:
         assert client.get(METRICS).json() == {"job_id": "job-1", "points": []}
 
-    def test_loss_that_is_no_number_is_null(self, client: TestClient, tracker: FakeTracker) -> None:
+    def test_loss_that_is_no_number_is_null(self, client: TestClient, tracker: InProcessTracker) -> None:
         tracker.put_points("job-1", point(1, loss=float("nan"), eval_loss=float("inf")))
         (shown,) = client.get(METRICS).json()["points"]
         assert (shown["loss"], shown["eval_loss"]) == (None, None)
 
-    @pytest.mark.parametrize(("max_points", "steps"), [(1, [100]), (2, [1, 100]), (3, [1, 50, 100]), (10_000, None)])
+    @pytest.mark.parametrize(("max_points", "steps"), [(1, [100]), (2, [1, 100]), (3, [1, 51, 100]), (10_000, None)])
     def test_no_more_than_asked_for(
-        self, client: TestClient, tracker: FakeTracker, max_points: int, steps: list[int] | None
+        self, client: TestClient, tracker: InProcessTracker, max_points: int, steps: list[int] | None
     ) -> None:
         tracker.put_points("job-1", *(point(step) for step in range(1, 101)))
         points = client.get(f"{METRICS}?max_points={max_points}").json()["points"]

@@ -13,9 +13,10 @@ from sienn_ray.errors import CapacityError, NotFoundError
 from sienn_ray.jobs.schema import JobRecord, JobStatus
 from sienn_ray.settings import Settings
 from sienn_ray.storage import Storage
-from tests.fakes_api import FakeEngines, FakeJobLogs, FakeTracker, job_record
+from tests.fakes_api import FakeEngines, FakeJobLogs, job_record
 from tests.fakes_cluster import FakeCluster
 from tests.fakes_statistics import FakeStatistics
+from tests.in_process_tracker import InProcessTracker
 
 LOGS = "/api/jobs/job-1/logs"
 DEADLINE_S = 20
@@ -24,7 +25,7 @@ DEADLINE_S = 20
 @pytest.fixture
 def backends(
     settings: Settings,
-    tracker: FakeTracker,
+    tracker: InProcessTracker,
     engines: FakeEngines,
     storage: Storage,
     job_logs: FakeJobLogs,
@@ -43,7 +44,7 @@ def backends(
 
 class TestTail:
     def test_log_of_the_last_attempt_as_plain_text(
-        self, client: TestClient, tracker: FakeTracker, job_logs: FakeJobLogs
+        self, client: TestClient, tracker: InProcessTracker, job_logs: FakeJobLogs
     ) -> None:
         tracker.put(job_record(status=JobStatus.RUNNING, attempt=2, submission_id="sienn-job-1-2"))
         job_logs.chunks["sienn-job-1-2"] = [b"step 1\n", "naïve ✓\n".encode(), b"\x1b[36mstep"]
@@ -54,27 +55,27 @@ class TestTail:
         assert job_logs.asked == [("sienn-job-1-2", 1000, False)]
 
     def test_bytes_that_are_no_text_pass_as_they_are(
-        self, client: TestClient, tracker: FakeTracker, job_logs: FakeJobLogs
+        self, client: TestClient, tracker: InProcessTracker, job_logs: FakeJobLogs
     ) -> None:
         tracker.put(job_record(status=JobStatus.FAILED, attempt=1))
         job_logs.chunks["sienn-job-1-1"] = [b"\xff\xfe\x00"]
         assert client.get(LOGS).content == b"\xff\xfe\x00"
 
-    def test_earlier_attempt(self, client: TestClient, tracker: FakeTracker, job_logs: FakeJobLogs) -> None:
+    def test_earlier_attempt(self, client: TestClient, tracker: InProcessTracker, job_logs: FakeJobLogs) -> None:
         tracker.put(job_record(status=JobStatus.RUNNING, attempt=2, submission_id="sienn-job-1-2"))
         job_logs.chunks["sienn-job-1-1"] = [b"lost\n"]
         assert client.get(f"{LOGS}?attempt=1&tail=5").text == "lost\n"
         assert job_logs.asked == [("sienn-job-1-1", 5, False)]
 
     def test_ray_job_that_was_started_by_hand(
-        self, client: TestClient, tracker: FakeTracker, job_logs: FakeJobLogs
+        self, client: TestClient, tracker: InProcessTracker, job_logs: FakeJobLogs
     ) -> None:
         tracker.put(job_record(status=JobStatus.RUNNING, attempt=1, submission_id="raysubmit_x"))
         job_logs.chunks["raysubmit_x"] = [b"by hand\n"]
         assert client.get(LOGS).text == client.get(f"{LOGS}?attempt=1").text == "by hand\n"
 
     def test_job_that_waits_has_an_empty_log(
-        self, client: TestClient, tracker: FakeTracker, job_logs: FakeJobLogs
+        self, client: TestClient, tracker: InProcessTracker, job_logs: FakeJobLogs
     ) -> None:
         tracker.put(job_record())
         response = client.get(LOGS)
@@ -82,7 +83,7 @@ class TestTail:
 
     @pytest.mark.parametrize(("query", "num_attempts"), [("attempt=3", 2), ("attempt=3&follow=true", 2)])
     def test_attempt_that_never_was(
-        self, client: TestClient, tracker: FakeTracker, query: str, num_attempts: int
+        self, client: TestClient, tracker: InProcessTracker, query: str, num_attempts: int
     ) -> None:
         tracker.put(job_record(status=JobStatus.RUNNING, attempt=num_attempts))
         response = client.get(f"{LOGS}?{query}")
@@ -90,7 +91,7 @@ class TestTail:
         assert response.json()["detail"].startswith("Job job-1 has had 2 attempts; leave `attempt` out")
 
     @pytest.mark.parametrize("query", ["", "?follow=true"])
-    def test_log_that_went_with_its_cluster(self, client: TestClient, tracker: FakeTracker, query: str) -> None:
+    def test_log_that_went_with_its_cluster(self, client: TestClient, tracker: InProcessTracker, query: str) -> None:
         tracker.put(job_record(status=JobStatus.COMPLETED, attempt=1))
         response = client.get(LOGS + query)
         assert response.status_code == 404
@@ -98,7 +99,7 @@ class TestTail:
 
     @pytest.mark.parametrize("query", ["", "?follow=true"])
     def test_ray_that_does_not_answer(
-        self, client: TestClient, tracker: FakeTracker, job_logs: FakeJobLogs, query: str
+        self, client: TestClient, tracker: InProcessTracker, job_logs: FakeJobLogs, query: str
     ) -> None:
         tracker.put(job_record(status=JobStatus.RUNNING, attempt=1))
         job_logs.error = CapacityError("Ray didn't say where the log is; try again in a moment")
@@ -108,14 +109,16 @@ class TestTail:
     @pytest.mark.parametrize(
         "query", ["tail=-1", "tail=100001", "tail=all", "follow=perhaps", "attempt=0", "attempt=1000001", "attempt=x"]
     )
-    def test_limits(self, client: TestClient, tracker: FakeTracker, query: str) -> None:
+    def test_limits(self, client: TestClient, tracker: InProcessTracker, query: str) -> None:
         tracker.put(job_record(attempt=1))
         response = client.get(f"{LOGS}?{query}")
         assert response.status_code == 422
         assert query.split("=")[0] in response.json()["detail"]
 
     @pytest.mark.parametrize("tail", [0, 1, 100_000])
-    def test_tail_reaches_ray(self, client: TestClient, tracker: FakeTracker, job_logs: FakeJobLogs, tail: int) -> None:
+    def test_tail_reaches_ray(
+        self, client: TestClient, tracker: InProcessTracker, job_logs: FakeJobLogs, tail: int
+    ) -> None:
         tracker.put(job_record(status=JobStatus.FAILED, attempt=1))
         job_logs.chunks["sienn-job-1-1"] = []
         assert client.get(f"{LOGS}?tail={tail}").status_code == 200
@@ -143,14 +146,14 @@ def run(
 
 
 class TestFollow:
-    def test_ended_job_is_read_once(self, backends: Backends, tracker: FakeTracker, job_logs: FakeJobLogs) -> None:
+    def test_ended_job_is_read_once(self, backends: Backends, tracker: InProcessTracker, job_logs: FakeJobLogs) -> None:
         job = job_record(status=JobStatus.COMPLETED, attempt=1)
         tracker.put(job)
         job_logs.chunks["sienn-job-1-1"] = [b"a\n", b"b\n"]
         assert b"".join(run(backends, job)) == b"a\nb\n"
         assert job_logs.asked == [("sienn-job-1-1", 10, True)]
 
-    def test_over_http(self, client: TestClient, tracker: FakeTracker, job_logs: FakeJobLogs) -> None:
+    def test_over_http(self, client: TestClient, tracker: InProcessTracker, job_logs: FakeJobLogs) -> None:
         tracker.put(job_record(status=JobStatus.COMPLETED, attempt=1))
         job_logs.chunks["sienn-job-1-1"] = [b"a\n", b"b\n"]
         response = client.get(f"{LOGS}?follow=true&tail=7")
@@ -159,7 +162,7 @@ class TestFollow:
         assert job_logs.asked == [("sienn-job-1-1", 7, True)]
 
     def test_goes_on_with_the_next_attempt_until_the_job_has_ended(
-        self, backends: Backends, tracker: FakeTracker, job_logs: FakeJobLogs
+        self, backends: Backends, tracker: InProcessTracker, job_logs: FakeJobLogs
     ) -> None:
         job = job_record(status=JobStatus.RUNNING, attempt=1)
         tracker.put(job)
@@ -173,14 +176,16 @@ class TestFollow:
         assert [asked[0] for asked in job_logs.asked] == ["sienn-job-1-1", "sienn-job-1-2"]
 
     def test_one_attempt_alone_ends_with_it(
-        self, backends: Backends, tracker: FakeTracker, job_logs: FakeJobLogs
+        self, backends: Backends, tracker: InProcessTracker, job_logs: FakeJobLogs
     ) -> None:
         job = job_record(status=JobStatus.RUNNING, attempt=2)
         tracker.put(job)
         job_logs.chunks = {"sienn-job-1-1": [b"one\n"], "sienn-job-1-2": [b"two\n"]}
         assert b"".join(run(backends, job, attempt=1)) == b"one\n"
 
-    def test_waits_for_a_job_that_waits(self, backends: Backends, tracker: FakeTracker, job_logs: FakeJobLogs) -> None:
+    def test_waits_for_a_job_that_waits(
+        self, backends: Backends, tracker: InProcessTracker, job_logs: FakeJobLogs
+    ) -> None:
         tracker.put(job_record())
         job_logs.chunks["sienn-job-1-1"] = [b"one\n"]
         job_logs.on_end = lambda _: tracker.put(job_record(status=JobStatus.FAILED, attempt=1))
@@ -191,19 +196,21 @@ class TestFollow:
 
         assert run(backends, job_record(), on_chunk=start) == [b"", b"", b"one\n"]
 
-    def test_job_that_is_paused_ends_it(self, backends: Backends, tracker: FakeTracker, job_logs: FakeJobLogs) -> None:
+    def test_job_that_is_paused_ends_it(
+        self, backends: Backends, tracker: InProcessTracker, job_logs: FakeJobLogs
+    ) -> None:
         tracker.put(job_record(status=JobStatus.RUNNING, attempt=1))
         job_logs.chunks = {"sienn-job-1-1": [b"one\n"]}
         job_logs.on_end = lambda _: tracker.put(job_record(status=JobStatus.PAUSED, attempt=1))
         assert run(backends, job_record(status=JobStatus.RUNNING, attempt=1)) == [b"", b"one\n"]
 
-    def test_waiting_job_that_is_cancelled_ends_it(self, backends: Backends, tracker: FakeTracker) -> None:
+    def test_waiting_job_that_is_cancelled_ends_it(self, backends: Backends, tracker: InProcessTracker) -> None:
         tracker.put(job_record())
         cancelled = job_record(status=JobStatus.CANCELLED)
         assert run(backends, job_record(), on_chunk=lambda _: tracker.put(cancelled)) == [b""]
 
     def test_run_that_is_not_submitted_yet_is_waited_for(
-        self, backends: Backends, tracker: FakeTracker, job_logs: FakeJobLogs
+        self, backends: Backends, tracker: InProcessTracker, job_logs: FakeJobLogs
     ) -> None:
         job = job_record(status=JobStatus.RUNNING, attempt=1)
         tracker.put(job)
@@ -216,7 +223,7 @@ class TestFollow:
         assert len(job_logs.asked) == 2
 
     def test_lost_log_of_a_later_attempt_ends_it_without_an_error(
-        self, backends: Backends, tracker: FakeTracker, job_logs: FakeJobLogs
+        self, backends: Backends, tracker: InProcessTracker, job_logs: FakeJobLogs
     ) -> None:
         job = job_record(status=JobStatus.RUNNING, attempt=1)
         tracker.put(job)
@@ -225,19 +232,19 @@ class TestFollow:
         assert b"".join(run(backends, job)) == b"one\n"
 
     def test_tracker_that_restarts_is_waited_for(
-        self, backends: Backends, tracker: FakeTracker, job_logs: FakeJobLogs
+        self, backends: Backends, tracker: InProcessTracker, job_logs: FakeJobLogs
     ) -> None:
         job = job_record(status=JobStatus.RUNNING, attempt=1)
         tracker.put(job)
         job_logs.chunks["sienn-job-1-1"] = [b"one\n"]
 
         def restart(_: str) -> None:
-            tracker.error_once = CapacityError("the job tracker is restarting")
+            tracker.fail_with(CapacityError("the job tracker is restarting"), num_calls=1)
             tracker.put(job_record(status=JobStatus.COMPLETED, attempt=1))
 
         job_logs.on_end = restart
         assert b"".join(run(backends, job)) == b"one\n"
-        assert tracker.error_once is None
+        assert tracker.num_failed == 1
 
     def test_deleted_job_ends_it(self, backends: Backends) -> None:
         assert run(backends, job_record()) == [b""]
@@ -247,7 +254,7 @@ class TestFollow:
             run(backends, job_record(status=JobStatus.FAILED, attempt=1))
 
     def test_client_that_goes_away_ends_the_stream_behind(
-        self, backends: Backends, tracker: FakeTracker, job_logs: FakeJobLogs
+        self, backends: Backends, tracker: InProcessTracker, job_logs: FakeJobLogs
     ) -> None:
         ended: list[str] = []
 

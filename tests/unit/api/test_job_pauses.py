@@ -7,7 +7,8 @@ from starlette.testclient import TestClient
 
 from sienn_ray.errors import CapacityError
 from sienn_ray.jobs.schema import JobStatus
-from tests.fakes_api import FakeTracker, job_record
+from tests.fakes_api import job_record
+from tests.in_process_tracker import InProcessTracker
 
 PAUSE, RESUME = "/api/jobs/job-1/pause", "/api/jobs/job-1/resume"
 
@@ -17,7 +18,7 @@ def state_of(response: Any) -> tuple[int, str, str | None]:
     return response.status_code, body["status"], body["meta"].get("phase")
 
 
-def test_waiting_job(client: TestClient, tracker: FakeTracker) -> None:
+def test_waiting_job(client: TestClient, tracker: InProcessTracker) -> None:
     tracker.put(job_record(progress=40))
     response = client.post(PAUSE)
     assert state_of(response)[:2] == (200, "paused")
@@ -29,7 +30,7 @@ def test_waiting_job(client: TestClient, tracker: FakeTracker) -> None:
     assert (state_of(response)[:2], response.json()["progress"]) == ((200, "pending"), 40)
 
 
-def test_running_job_says_that_it_is_pausing(client: TestClient, tracker: FakeTracker) -> None:
+def test_running_job_says_that_it_is_pausing(client: TestClient, tracker: InProcessTracker) -> None:
     tracker.put(job_record(status=JobStatus.RUNNING, attempt=1))
     assert state_of(client.post(PAUSE)) == (200, "running", "pausing")
     assert client.post(PAUSE).status_code == 409
@@ -44,7 +45,7 @@ def test_running_job_says_that_it_is_pausing(client: TestClient, tracker: FakeTr
         *((RESUME, status) for status in JobStatus if status is not JobStatus.PAUSED),
     ],
 )
-def test_of_others_is_a_conflict(client: TestClient, tracker: FakeTracker, path: str, status: JobStatus) -> None:
+def test_of_others_is_a_conflict(client: TestClient, tracker: InProcessTracker, path: str, status: JobStatus) -> None:
     tracker.put(job_record(status=status))
     response = client.post(path)
     assert (response.status_code, set(response.json())) == (409, {"detail", "status_code"})
@@ -52,7 +53,7 @@ def test_of_others_is_a_conflict(client: TestClient, tracker: FakeTracker, path:
     assert tracker.last_job.status is status
 
 
-def test_paused_job_is_cancelled_before_it_is_deleted(client: TestClient, tracker: FakeTracker) -> None:
+def test_paused_job_is_cancelled_before_it_is_deleted(client: TestClient, tracker: InProcessTracker) -> None:
     tracker.put(job_record(status=JobStatus.PAUSED))
     response = client.delete("/api/jobs/job-1")
     assert response.status_code == 409
@@ -66,8 +67,8 @@ class TestEveryRoute:
     def test_unknown_job(self, client: TestClient, path: str) -> None:
         assert client.post(path).status_code == 404
 
-    def test_tracker_that_is_away_is_a_503(self, client: TestClient, tracker: FakeTracker, path: str) -> None:
-        tracker.error = CapacityError("the job tracker is restarting; try again in a moment")
+    def test_tracker_that_is_away_is_a_503(self, client: TestClient, tracker: InProcessTracker, path: str) -> None:
+        tracker.fail_with(CapacityError("the job tracker is restarting; try again in a moment"))
         response = client.post(path)
         assert (response.status_code, response.headers["retry-after"]) == (503, "5")
 

@@ -13,12 +13,13 @@ from sienn_ray.settings import Settings
 from sienn_ray.storage import Storage
 from sienn_ray.training.config import TrainingConfig
 from sienn_ray.training.hyperparameters import HYPERPARAMETERS
-from tests.fakes_api import BASE_MODEL, CREATED_AT, FakeTracker, job_record
+from tests.fakes_api import BASE_MODEL, CREATED_AT, job_record
+from tests.in_process_tracker import InProcessTracker
 
 
 class TestStatus:
     def test_running_job_is_as_the_contract_says(
-        self, client: TestClient, tracker: FakeTracker, settings: Settings
+        self, client: TestClient, tracker: InProcessTracker, settings: Settings
     ) -> None:
         facts = {"current_epoch": 2, "total_epochs": 3, "current_loss": 0.523, "phase": "training"}
         tracker.put(
@@ -64,22 +65,22 @@ class TestStatus:
             **facts,
         }
 
-    def test_job_that_has_not_begun_has_the_same_fields(self, client: TestClient, tracker: FakeTracker) -> None:
-        tracker.put(job_record(facts={"queue_position": 2}))
+    def test_job_that_has_not_begun_has_the_same_fields(self, client: TestClient, tracker: InProcessTracker) -> None:
+        tracker.put(job_record(id="job-0"), job_record())
         body = client.get("/api/training-status/job-1").json()
         assert (body["status"], body["progress"]) == ("pending", 0)
         expected = {"current_epoch": 0, "total_epochs": 3, "current_loss": None, "queue_position": 2}
         assert expected.items() <= body["meta"].items()
         assert body["meta"]["failure_reason"] is None
 
-    def test_failed_job_says_why(self, client: TestClient, tracker: FakeTracker) -> None:
+    def test_failed_job_says_why(self, client: TestClient, tracker: InProcessTracker) -> None:
         reason, message = FailureReason.OUT_OF_MEMORY, "no memory left; lower batch_size"
         tracker.put(job_record(status=JobStatus.FAILED, failure_reason=reason, message=message))
         body = client.get("/api/training-status/job-1").json()
         assert (body["status"], body["message"], body["meta"]["failure_reason"]) == ("failed", message, "out_of_memory")
 
     @pytest.mark.parametrize("value", [float("nan"), float("inf")])
-    def test_loss_that_is_no_number_is_null(self, client: TestClient, tracker: FakeTracker, value: float) -> None:
+    def test_loss_that_is_no_number_is_null(self, client: TestClient, tracker: InProcessTracker, value: float) -> None:
         history = [{"epoch": 1, "train_loss": 0.5, "eval_loss": value}]
         tracker.put(job_record(facts={"current_loss": value, "eval_loss": value, "loss_history": history}))
         meta = client.get("/api/training-status/job-1").json()["meta"]
@@ -87,22 +88,22 @@ class TestStatus:
         assert meta["eval_loss"] is None
         assert meta["loss_history"][0]["eval_loss"] is None
 
-    def test_time_is_utc_whatever_its_zone_was(self, client: TestClient, tracker: FakeTracker) -> None:
+    def test_time_is_utc_whatever_its_zone_was(self, client: TestClient, tracker: InProcessTracker) -> None:
         tracker.put(job_record(created_at=CREATED_AT.astimezone(timezone(timedelta(hours=5, minutes=30)))))
         assert client.get("/api/training-status/job-1").json()["created_at"] == "2025-11-12T10:30:00.007Z"
 
-    def test_whole_second_has_milliseconds_too(self, client: TestClient, tracker: FakeTracker) -> None:
+    def test_whole_second_has_milliseconds_too(self, client: TestClient, tracker: InProcessTracker) -> None:
         tracker.put(job_record(created_at=CREATED_AT.replace(microsecond=0)))
         assert client.get("/api/training-status/job-1").json()["created_at"] == "2025-11-12T10:30:00.000Z"
 
-    def test_job_is_there_under_both_paths(self, client: TestClient, tracker: FakeTracker) -> None:
+    def test_job_is_there_under_both_paths(self, client: TestClient, tracker: InProcessTracker) -> None:
         tracker.put(job_record(status=JobStatus.CANCELLED, ended_at=CREATED_AT))
         answer = client.get("/api/jobs/job-1")
         assert answer.status_code == 200
         assert answer.json() == client.get("/api/training-status/job-1").json()
         assert (answer.json()["status"], answer.json()["ended_at"]) == ("cancelled", "2025-11-12T10:30:00.007Z")
 
-    def test_facts_never_hide_what_the_record_says(self, client: TestClient, tracker: FakeTracker) -> None:
+    def test_facts_never_hide_what_the_record_says(self, client: TestClient, tracker: InProcessTracker) -> None:
         tracker.put(job_record(attempt=2, facts={"attempt": 7, "model_name": "x", "phase": "training"}))
         meta = client.get("/api/jobs/job-1").json()["meta"]
         assert (meta["attempt"], meta["model_name"], meta["phase"]) == (2, BASE_MODEL, "training")
@@ -117,7 +118,9 @@ class TestStatus:
         assert len(response.json()["detail"]) < 200
 
     @pytest.mark.parametrize("path", ["/api/jobs/{}", "/api/training-status/{}", "/api/jobs/{}/logs"])
-    def test_strange_id_never_reaches_the_tracker(self, client: TestClient, tracker: FakeTracker, path: str) -> None:
+    def test_strange_id_never_reaches_the_tracker(
+        self, client: TestClient, tracker: InProcessTracker, path: str
+    ) -> None:
         assert client.get(path.format("a%00b")).status_code == 404
         assert tracker.calls == []
 
@@ -128,13 +131,13 @@ def ids(response: Any) -> list[str]:
 
 
 class TestList:
-    def test_newest_first_and_a_count(self, client: TestClient, tracker: FakeTracker) -> None:
+    def test_newest_first_and_a_count(self, client: TestClient, tracker: InProcessTracker) -> None:
         tracker.put(*(job_record(id=f"job-{index}") for index in range(3)))
         response = client.get("/api/jobs")
         assert ids(response) == ["job-2", "job-1", "job-0"]
         assert (response.json()["count"], response.json()["next_cursor"]) == (3, None)
 
-    def test_fields(self, client: TestClient, tracker: FakeTracker) -> None:
+    def test_fields(self, client: TestClient, tracker: InProcessTracker) -> None:
         tracker.put(job_record(status=JobStatus.COMPLETED, progress=100, message="Training completed successfully"))
         assert client.get("/api/jobs").json() == {
             "jobs": [
@@ -178,7 +181,7 @@ class TestList:
             ("label=team=support&label=team=support", ["b", "a"]),
         ],
     )
-    def test_filters(self, client: TestClient, tracker: FakeTracker, query: str, expected: list[str]) -> None:
+    def test_filters(self, client: TestClient, tracker: InProcessTracker, query: str, expected: list[str]) -> None:
         config = TrainingConfig(base_model="owner/model")
         tracker.put(
             job_record(id="a", name="Fähre", labels={"team": "support"}),
@@ -216,7 +219,7 @@ class TestList:
         assert (response.status_code, response.json()["status_code"]) == (status, status)
         assert query.split("=", 1)[0] in response.json()["detail"]
 
-    def test_pages(self, client: TestClient, tracker: FakeTracker) -> None:
+    def test_pages(self, client: TestClient, tracker: InProcessTracker) -> None:
         tracker.put(*(job_record(id=f"job-{index}", labels={"odd": str(index % 2)}) for index in range(7)))
         seen: list[list[str]] = []
         cursor: str | None = ""
@@ -227,7 +230,7 @@ class TestList:
             cursor = response.json()["next_cursor"]
         assert seen == [["job-6", "job-4", "job-2"], ["job-0"]]
 
-    def test_what_comes_or_goes_between_pages_moves_no_job(self, client: TestClient, tracker: FakeTracker) -> None:
+    def test_what_comes_or_goes_between_pages_moves_no_job(self, client: TestClient, tracker: InProcessTracker) -> None:
         ended = {"status": JobStatus.FAILED}
         tracker.put(*(job_record(id=f"job-{index}", **ended) for index in range(4)))
         cursor = client.get("/api/jobs?limit=2").json()["next_cursor"]
@@ -235,19 +238,19 @@ class TestList:
         assert client.delete("/api/jobs/job-2").status_code == 200
         assert ids(client.get(f"/api/jobs?limit=2&cursor={cursor}")) == ["job-1", "job-0"]
 
-    def test_page_that_is_full_and_last_has_no_next(self, client: TestClient, tracker: FakeTracker) -> None:
+    def test_page_that_is_full_and_last_has_no_next(self, client: TestClient, tracker: InProcessTracker) -> None:
         tracker.put(job_record(id="a"), job_record(id="b"))
         assert client.get("/api/jobs?limit=2").json()["next_cursor"] is None
 
     def test_without_a_limit_all_are_there_in_pages_of_the_tracker(
-        self, client: TestClient, tracker: FakeTracker
+        self, client: TestClient, tracker: InProcessTracker
     ) -> None:
         tracker.put(*(job_record(id=f"job-{index}") for index in range(2001)))
         response = client.get("/api/jobs")
         assert ids(response) == [f"job-{index}" for index in reversed(range(2001))]
         assert (response.json()["count"], tracker.calls) == (2001, ["jobs"] * 3)
 
-    def test_rest_after_a_cursor(self, client: TestClient, tracker: FakeTracker) -> None:
+    def test_rest_after_a_cursor(self, client: TestClient, tracker: InProcessTracker) -> None:
         tracker.put(*(job_record(id=f"job-{index}") for index in range(4)))
         cursor = client.get("/api/jobs?limit=1").json()["next_cursor"]
         response = client.get(f"/api/jobs?cursor={cursor}")
@@ -259,7 +262,7 @@ def state_of(response: Any) -> tuple[int, str]:
 
 
 class TestCancel:
-    def test_waiting_job(self, client: TestClient, tracker: FakeTracker) -> None:
+    def test_waiting_job(self, client: TestClient, tracker: InProcessTracker) -> None:
         tracker.put(job_record())
         response = client.post("/api/jobs/job-1/cancel")
         assert state_of(response) == (200, "cancelled")
@@ -267,14 +270,14 @@ class TestCancel:
         assert response.json()["meta"]["phase"] == "cancelled"
         assert client.get("/api/jobs/job-1").json() == response.json()
 
-    def test_running_job_answers_at_once_and_stops_then(self, client: TestClient, tracker: FakeTracker) -> None:
+    def test_running_job_answers_at_once_and_stops_then(self, client: TestClient, tracker: InProcessTracker) -> None:
         tracker.put(job_record(status=JobStatus.RUNNING, attempt=1))
         response = client.post("/api/jobs/job-1/cancel")
         assert state_of(response) == (200, "cancelled")
         assert response.json()["meta"]["phase"] == "stopping"
 
     @pytest.mark.parametrize("status", [JobStatus.COMPLETED, JobStatus.FAILED, JobStatus.CANCELLED])
-    def test_ended_job_is_a_conflict(self, client: TestClient, tracker: FakeTracker, status: JobStatus) -> None:
+    def test_ended_job_is_a_conflict(self, client: TestClient, tracker: InProcessTracker, status: JobStatus) -> None:
         tracker.put(job_record(status=status))
         response = client.post("/api/jobs/job-1/cancel")
         assert response.status_code == 409
@@ -284,7 +287,7 @@ class TestCancel:
 
 class TestRetry:
     @pytest.mark.parametrize("status", [JobStatus.FAILED, JobStatus.CANCELLED])
-    def test_goes_back_to_the_queue(self, client: TestClient, tracker: FakeTracker, status: JobStatus) -> None:
+    def test_goes_back_to_the_queue(self, client: TestClient, tracker: InProcessTracker, status: JobStatus) -> None:
         reason = FailureReason.WORKER_LOST
         tracker.put(job_record(status=status, attempt=3, progress=40, failure_reason=reason, ended_at=CREATED_AT))
         response = client.post("/api/jobs/job-1/retry")
@@ -294,7 +297,7 @@ class TestRetry:
         assert (body["meta"]["attempt"], body["meta"]["failure_reason"]) == (3, None)
 
     @pytest.mark.parametrize("status", [JobStatus.PENDING, JobStatus.RUNNING, JobStatus.COMPLETED])
-    def test_of_others_is_a_conflict(self, client: TestClient, tracker: FakeTracker, status: JobStatus) -> None:
+    def test_of_others_is_a_conflict(self, client: TestClient, tracker: InProcessTracker, status: JobStatus) -> None:
         tracker.put(job_record(status=status))
         response = client.post("/api/jobs/job-1/retry")
         assert response.status_code == 409
@@ -305,7 +308,7 @@ class TestRetry:
 class TestDelete:
     @pytest.mark.parametrize("status", [JobStatus.COMPLETED, JobStatus.FAILED, JobStatus.CANCELLED])
     def test_nothing_is_left(
-        self, client: TestClient, tracker: FakeTracker, storage: Storage, status: JobStatus
+        self, client: TestClient, tracker: InProcessTracker, storage: Storage, status: JobStatus
     ) -> None:
         tracker.put(job_record(status=status), job_record(id="job-2", status=status))
         for job_id in ("job-1", "job-2"):
@@ -323,7 +326,7 @@ class TestDelete:
 
     @pytest.mark.parametrize("status", [JobStatus.PENDING, JobStatus.RUNNING])
     def test_of_what_has_not_ended_is_a_conflict(
-        self, client: TestClient, tracker: FakeTracker, storage: Storage, status: JobStatus
+        self, client: TestClient, tracker: InProcessTracker, storage: Storage, status: JobStatus
     ) -> None:
         tracker.put(job_record(status=status))
         storage.write_bytes("checkpoints/job-1/state.bin", b"1")
@@ -331,10 +334,10 @@ class TestDelete:
         assert response.status_code == 409
         assert "POST /api/jobs/job-1/cancel" in response.json()["detail"]
         assert storage.exists("checkpoints/job-1/state.bin")
-        assert tracker.num_records == 1
+        assert tracker.last_job.status is status
 
     def test_run_that_is_still_stopping_keeps_what_it_writes(
-        self, client: TestClient, tracker: FakeTracker, storage: Storage
+        self, client: TestClient, tracker: InProcessTracker, storage: Storage
     ) -> None:
         tracker.put(job_record(status=JobStatus.RUNNING, attempt=1))
         storage.write_bytes("checkpoints/job-1/state.bin", b"1")
@@ -345,7 +348,7 @@ class TestDelete:
         assert storage.exists("checkpoints/job-1/state.bin")
 
     def test_record_goes_last_so_that_it_can_be_repeated(
-        self, client: TestClient, tracker: FakeTracker, storage: Storage
+        self, client: TestClient, tracker: InProcessTracker, storage: Storage
     ) -> None:
         tracker.put(job_record(status=JobStatus.COMPLETED))
         storage.write_bytes("adapters/job-1/manifest.json", b"{}")
@@ -354,7 +357,7 @@ class TestDelete:
         tracker.put(job_record(status=JobStatus.COMPLETED))  # the record's deletion failed
         assert client.delete("/api/jobs/job-1").status_code == 200
 
-    def test_dataset_is_free_again(self, client: TestClient, tracker: FakeTracker) -> None:
+    def test_dataset_is_free_again(self, client: TestClient, tracker: InProcessTracker) -> None:
         tracker.put(job_record(status=JobStatus.FAILED))
         client.delete("/api/jobs/job-1")
         assert client.get("/api/jobs?dataset_id=dataset-1").json()["count"] == 0
@@ -376,9 +379,9 @@ class TestDelete:
 )
 class TestEveryRoute:
     def test_tracker_that_is_away_is_a_503(
-        self, client: TestClient, tracker: FakeTracker, method: str, path: str
+        self, client: TestClient, tracker: InProcessTracker, method: str, path: str
     ) -> None:
-        tracker.error = CapacityError("the job tracker is restarting; try again in a moment")
+        tracker.fail_with(CapacityError("the job tracker is restarting; try again in a moment"))
         response = client.request(method, path)
         assert (response.status_code, response.headers["retry-after"]) == (503, "5")
 

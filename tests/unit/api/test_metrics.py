@@ -6,6 +6,7 @@ import re
 import time
 from collections.abc import Callable
 from datetime import UTC, datetime, timedelta
+from functools import partial
 from typing import Any
 
 import pytest
@@ -21,9 +22,10 @@ from sienn_ray.jobs.schema import JobStatus, utc_now
 from sienn_ray.metrics import TRAINING_TOKENS_TOTAL, MetricBatch, Recorder
 from sienn_ray.settings import MIB, Settings
 from sienn_ray.storage import Storage
-from tests.fakes_api import FakeEngines, FakeJobLogs, FakeTracker, dataset_record, job_record
+from tests.fakes_api import FakeEngines, FakeJobLogs, dataset_record, job_record
 from tests.fakes_cluster import FakeCluster
 from tests.fakes_statistics import FakeStatistics
+from tests.in_process_tracker import InProcessTracker
 from tests.unit.api.test_prometheus import check_rules
 
 ROUTE = "/api/metrics"
@@ -31,7 +33,9 @@ SCRAPE = "/api/metrics/prometheus"
 
 
 @pytest.fixture
-def replica(settings: Settings, tracker: FakeTracker, storage: Storage, cluster: FakeCluster) -> Callable[..., FastAPI]:
+def replica(
+    settings: Settings, tracker: InProcessTracker, storage: Storage, cluster: FakeCluster
+) -> Callable[..., FastAPI]:
     """Makes replicas over one tracker; each counts for itself."""
 
     def make(**changes: Any) -> FastAPI:
@@ -109,18 +113,19 @@ class TestNumbers:
         )
         assert set(application["jobs"].values()) | set(application["datasets"].values()) == {0}
 
-    def test_jobs_and_datasets_are_counted(self, client: TestClient, tracker: FakeTracker) -> None:
+    def test_jobs_and_datasets_are_counted(self, client: TestClient, tracker: InProcessTracker) -> None:
         now = utc_now()
         ended = {"started_at": now - timedelta(minutes=13), "ended_at": now - timedelta(seconds=30)}
+        of_a = partial(job_record, dataset_id="a")
         tracker.put(
             dataset_record(id="a", size_bytes=256 * MIB),
             dataset_record(id="b", size_bytes=MIB // 2),
-            job_record(id="1"),
-            job_record(id="2", status=JobStatus.RUNNING),
-            *(job_record(id=f"c{number}", status=JobStatus.COMPLETED, **ended) for number in range(2)),
-            job_record(id="f", status=JobStatus.FAILED, **ended),
-            job_record(id="x", status=JobStatus.CANCELLED, **ended),
-            job_record(id="y", status=JobStatus.PAUSED),
+            of_a(id="1"),
+            of_a(id="2", status=JobStatus.RUNNING),
+            *(of_a(id=f"c{number}", status=JobStatus.COMPLETED, **ended) for number in range(2)),
+            of_a(id="f", status=JobStatus.FAILED, **ended),
+            of_a(id="x", status=JobStatus.CANCELLED, **ended),
+            of_a(id="y", status=JobStatus.PAUSED),
         )
         application = client.get(ROUTE).json()["application"]
         assert application["jobs"] == {
@@ -133,7 +138,7 @@ class TestNumbers:
         }
         assert application["datasets"] == {"total": 2, "total_size_mb": 256.5, "total_size_gb": 0.25}
 
-    def test_old_jobs_do_not_count_for_the_rate(self, client: TestClient, tracker: FakeTracker) -> None:
+    def test_old_jobs_do_not_count_for_the_rate(self, client: TestClient, tracker: InProcessTracker) -> None:
         old = datetime(2025, 1, 1, tzinfo=UTC)
         tracker.put(job_record(status=JobStatus.COMPLETED, started_at=old, ended_at=old + timedelta(minutes=1)))
         jobs = client.get(ROUTE).json()["application"]["jobs"]
@@ -147,8 +152,8 @@ class TestNumbers:
         assert 0 <= system["disk_free_gb"] < system["disk_total_gb"]
         assert all(round(value, 1) == value for value in system.values())
 
-    def test_tracker_that_is_away_is_a_503(self, client: TestClient, tracker: FakeTracker) -> None:
-        tracker.error = CapacityError("the job tracker is restarting")
+    def test_tracker_that_is_away_is_a_503(self, client: TestClient, tracker: InProcessTracker) -> None:
+        tracker.fail_with(CapacityError("the job tracker is restarting"))
         for route in (ROUTE, SCRAPE):
             response = client.get(route)
             assert response.status_code == 503
@@ -161,7 +166,7 @@ class TestScrape:
         assert response.headers["content-type"] == "text/plain; version=0.0.4; charset=utf-8"
         check_rules(response.text)
 
-    def test_jobs_of_the_tracker_are_there(self, client: TestClient, tracker: FakeTracker) -> None:
+    def test_jobs_of_the_tracker_are_there(self, client: TestClient, tracker: InProcessTracker) -> None:
         tracker.put(job_record(id="1"), job_record(id="2", status=JobStatus.FAILED))
         series = scraped(client)
         assert series["sienn_jobs", (("status", "pending"),)] == 1.0
@@ -198,19 +203,19 @@ class TestScrape:
             assert requests_to(scraped(first), "/health") == 18.0
 
     def test_batch_that_was_lost_on_the_way_is_not_lost(
-        self, replica: Callable[..., FastAPI], tracker: FakeTracker
+        self, replica: Callable[..., FastAPI], tracker: InProcessTracker
     ) -> None:
         with TestClient(replica(metrics_flush_s=3600)) as client:
             client.get("/health")
-            tracker.error = CapacityError("away")
+            tracker.fail_with(CapacityError("away"))
             assert client.get(SCRAPE).status_code == 503
             client.get("/health")
-            tracker.error = None
+            tracker.fail_with(None)
             scraped(client)  # sends what was lost; the request after it waits for the next
             assert requests_to(scraped(client), "/health") == 2.0
 
     def test_batches_are_sent_without_scrapes_and_when_the_replica_ends(
-        self, replica: Callable[..., FastAPI], tracker: FakeTracker
+        self, replica: Callable[..., FastAPI], tracker: InProcessTracker
     ) -> None:
         with TestClient(replica(metrics_flush_s=0.01)) as client:
             client.get("/health")
@@ -222,14 +227,14 @@ class TestScrape:
             assert requests_to(scraped(client), "/health") == 3.0
 
     def test_failing_flush_breaks_no_request_and_goes_on(
-        self, replica: Callable[..., FastAPI], tracker: FakeTracker, caplog: pytest.LogCaptureFixture
+        self, replica: Callable[..., FastAPI], tracker: InProcessTracker, caplog: pytest.LogCaptureFixture
     ) -> None:
-        tracker.error = RuntimeError("no database")
+        tracker.fail_with(RuntimeError("no database"))
         with caplog.at_level(logging.WARNING), TestClient(replica(metrics_flush_s=0.01)) as client:
             client.get("/health")
             wait_for(lambda: tracker.calls.count("add_metrics") > 5)
             assert client.get("/health").status_code == 200
-            tracker.error = None
+            tracker.fail_with(None)
             wait_for(lambda: requests_to(scraped(client), "/health") == 2.0)
         assert len(re.findall("metrics couldn't be sent", caplog.text)) == 1
 

@@ -16,8 +16,9 @@ from starlette.testclient import TestClient
 from sienn_ray.errors import CapacityError, EngineError, InvalidInputError, SiennError
 from sienn_ray.inference.engine import ChatMessage, GenerationRequest, SamplingParams, TokenLogprob
 from sienn_ray.jobs.schema import JobStatus
-from tests.fakes_api import BASE_MODEL, FakeEngines, FakeTracker, job_record
+from tests.fakes_api import BASE_MODEL, FakeEngines, job_record
 from tests.in_process import served
+from tests.in_process_tracker import InProcessTracker
 
 TEXT = "A branch of artificial intelligence."
 MESSAGES: Any = [{"role": "system", "content": "Be brief."}, {"role": "user", "content": "What is LoRA?"}]
@@ -26,7 +27,7 @@ DEADLINE_S = 10.0
 
 
 @pytest.fixture(autouse=True)
-def completed(tracker: FakeTracker, cached_base_model: str) -> None:
+def completed(tracker: InProcessTracker, cached_base_model: str) -> None:
     tracker.put(job_record(status=JobStatus.COMPLETED, progress=100), job_record(id="job-2", status=JobStatus.RUNNING))
 
 
@@ -78,7 +79,7 @@ class TestModels:
             client.models.retrieve(model)
         assert raised.value.code == "model_not_found"
 
-    def test_base_model_of_a_completed_job_is_one(self, client: openai.OpenAI, tracker: FakeTracker) -> None:
+    def test_base_model_of_a_completed_job_is_one(self, client: openai.OpenAI, tracker: InProcessTracker) -> None:
         job = job_record(id="job-3", status=JobStatus.COMPLETED)
         with pytest.raises(openai.NotFoundError):
             client.models.retrieve("some/base")
@@ -398,8 +399,8 @@ class TestErrors:
             client.embeddings.create(model="job-1", input="a")
         assert raised.value.code is None
 
-    def test_tracker_that_is_away(self, client: openai.OpenAI, tracker: FakeTracker) -> None:
-        tracker.error = CapacityError("the job tracker is restarting", retry_after_s=7)
+    def test_tracker_that_is_away(self, client: openai.OpenAI, tracker: InProcessTracker) -> None:
+        tracker.fail_with(CapacityError("the job tracker is restarting", retry_after_s=7))
         with pytest.raises(openai.InternalServerError, match="restarting") as raised:
             client.models.list()
         assert (raised.value.status_code, raised.value.response.headers["retry-after"]) == (503, "7")

@@ -19,7 +19,7 @@ from sienn_ray.api.errors import documented
 from sienn_ray.api.openapi import OPENAI_TAG, operations_of
 from sienn_ray.api.schemas.common import DATASET_ID, JOB_ID
 from sienn_ray.errors import CapacityError
-from tests.fakes_api import FakeTracker
+from tests.in_process_tracker import InProcessTracker
 from tests.openapi_changes import changes
 from tests.openapi_document import COMMAND, PAGE, document, render
 
@@ -165,9 +165,9 @@ def test_every_response_names_its_headers(openapi: Json) -> None:
 
 @pytest.mark.parametrize("error", [CapacityError("the job tracker is restarting"), KeyError("unforeseen")], ids=repr)
 def test_status_is_documented_when_the_tracker_fails(
-    openapi: Json, app: FastAPI, tracker: FakeTracker, cached_base_model: str, error: Exception
+    openapi: Json, app: FastAPI, tracker: InProcessTracker, cached_base_model: str, error: Exception
 ) -> None:
-    tracker.error = error
+    tracker.fail_with(error)
     examples = {
         "start_finetuning": {"dataset_id": DATASET_ID},
         "test_model": {"job_id": JOB_ID, "prompt": "a"},

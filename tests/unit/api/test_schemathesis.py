@@ -79,7 +79,7 @@ class Runs:
         job = self._service.tracker.job(submission_id.removeprefix("sienn-").rsplit("-", 1)[0])
         turn = self._turns.setdefault(job.id, len(self._turns) % 3)
         if job.is_pausing:
-            self._service.tracker.pause(job.id, job.attempt, {})
+            self._service.tracker.pause(job.id, job.attempt)
             return
         if num_looks == 1:
             self._service.train(job)

@@ -8,7 +8,8 @@ from starlette.testclient import TestClient
 from sienn_ray.api.start_wait import wait_of
 from sienn_ray.errors import InvalidInputError
 from sienn_ray.jobs.schema import JobStatus
-from tests.fakes_api import FakeEngines, FakeTracker, job_record
+from tests.fakes_api import FakeEngines, job_record
+from tests.in_process_tracker import InProcessTracker
 
 MESSAGES = [{"role": "user", "content": "Why?"}]
 ASKING: list[tuple[str, dict[str, Any]]] = [
@@ -22,7 +23,7 @@ ASKING: list[tuple[str, dict[str, Any]]] = [
 
 
 @pytest.fixture(autouse=True)
-def completed(tracker: FakeTracker) -> None:
+def completed(tracker: InProcessTracker) -> None:
     tracker.put(job_record(status=JobStatus.COMPLETED, progress=100))
 
 

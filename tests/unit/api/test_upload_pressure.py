@@ -17,7 +17,8 @@ from sienn_ray.api.app import create_app
 from sienn_ray.api.deps import Backends
 from sienn_ray.settings import Settings
 from sienn_ray.storage import Storage
-from tests.fakes_api import BOUNDARY, FakeTracker, Part, multipart_body
+from tests.fakes_api import BOUNDARY, Part, multipart_body
+from tests.in_process_tracker import InProcessTracker
 from tests.unit.api.uploading import CSV, UPLOAD, VALIDATE, Answer, is_untouched, messages_of, post, stored
 
 BODY = multipart_body([Part(CSV)])
@@ -123,7 +124,7 @@ def test_many_uploads_at_once_all_succeed(make_app: Callable[..., FastAPI], stor
 
 @BOTH
 def test_silent_client_is_given_up(
-    make_app: Callable[..., FastAPI], storage: SlowStorage, tracker: FakeTracker, path: str
+    make_app: Callable[..., FastAPI], storage: SlowStorage, tracker: InProcessTracker, path: str
 ) -> None:
     async def test() -> None:
         app = make_app(max_concurrent_uploads=1, upload_idle_timeout_s=0.05)
@@ -167,7 +168,7 @@ def test_empty_messages_are_silence(make_app: Callable[..., FastAPI]) -> None:
 @BOTH
 @pytest.mark.parametrize("sent", [b"", BODY[:20], HALF, BODY, HALF.removesuffix(b"\r\n") + b"x\n" * 40_000])
 def test_client_that_disconnects_leaves_nothing(
-    make_app: Callable[..., FastAPI], storage: SlowStorage, tracker: FakeTracker, sent: bytes, path: str
+    make_app: Callable[..., FastAPI], storage: SlowStorage, tracker: InProcessTracker, sent: bytes, path: str
 ) -> None:
     async def messages() -> AsyncIterator[Message]:
         yield {"type": "http.request", "body": sent, "more_body": True}
@@ -193,7 +194,7 @@ async def cancelled(task: asyncio.Task[Answer]) -> None:
 
 @BOTH
 def test_request_that_is_cancelled_while_it_receives_leaves_nothing(
-    make_app: Callable[..., FastAPI], storage: SlowStorage, tracker: FakeTracker, path: str
+    make_app: Callable[..., FastAPI], storage: SlowStorage, tracker: InProcessTracker, path: str
 ) -> None:
     async def test() -> None:
         app = make_app(max_concurrent_uploads=1)
@@ -208,7 +209,7 @@ def test_request_that_is_cancelled_while_it_receives_leaves_nothing(
 
 @BOTH
 def test_request_that_is_cancelled_while_rows_are_checked_leaves_nothing(
-    make_app: Callable[..., FastAPI], storage: SlowStorage, tracker: FakeTracker, path: str
+    make_app: Callable[..., FastAPI], storage: SlowStorage, tracker: InProcessTracker, path: str
 ) -> None:
     async def test() -> None:
         app = make_app(max_concurrent_uploads=1)
@@ -228,7 +229,7 @@ def test_request_that_is_cancelled_while_rows_are_checked_leaves_nothing(
 
 
 def test_request_that_is_cancelled_while_it_waits_for_a_thread_goes_at_once(
-    make_app: Callable[..., FastAPI], storage: SlowStorage, tracker: FakeTracker
+    make_app: Callable[..., FastAPI], storage: SlowStorage, tracker: InProcessTracker
 ) -> None:
     async def test() -> None:
         app = make_app()
@@ -263,22 +264,19 @@ def test_request_that_is_cancelled_while_it_waits_for_a_place_takes_none(make_ap
 
 
 def test_record_that_is_being_written_keeps_its_files(
-    make_app: Callable[..., FastAPI], storage: SlowStorage, tracker: FakeTracker
+    make_app: Callable[..., FastAPI], storage: SlowStorage, tracker: InProcessTracker
 ) -> None:
     """A client that leaves at the very end has uploaded a dataset."""
 
     async def test() -> None:
         app = make_app()
         is_writing, go_on = asyncio.Event(), asyncio.Event()
-        add_dataset = tracker.add_dataset
 
-        class SlowTracker(FakeTracker):
-            async def add_dataset(self, record: Any) -> Any:
-                is_writing.set()
-                await go_on.wait()
-                return await add_dataset(record)
+        async def write(_: Any) -> None:
+            is_writing.set()
+            await go_on.wait()
 
-        app.state.backends = Backends(**{**vars(app.state.backends), "tracker": SlowTracker()})
+        tracker.before["add_dataset"] = write
         task = asyncio.create_task(post(app, messages_of([BODY])))
         await is_writing.wait()
         await cancelled(task)

@@ -16,7 +16,8 @@ from sienn_ray.datasets import intake
 from sienn_ray.errors import CapacityError
 from sienn_ray.settings import Settings
 from sienn_ray.storage import Storage
-from tests.fakes_api import BOUNDARY, FakeTracker, Part, multipart_body, multipart_type
+from tests.fakes_api import BOUNDARY, Part, multipart_body, multipart_type
+from tests.in_process_tracker import InProcessTracker
 from tests.unit.api.conftest import MAX_UPLOAD_BYTES
 from tests.unit.api.uploading import CSV, UPLOAD, VALIDATE, is_untouched, send, upload
 
@@ -112,7 +113,7 @@ def test_every_column_set_is_taken(client: TestClient, dataset_format: str, exte
     ],
 )
 def test_bad_file_is_refused_and_leaves_nothing(
-    client: TestClient, storage: Storage, tracker: FakeTracker, filename: str, content: bytes, detail: str
+    client: TestClient, storage: Storage, tracker: InProcessTracker, filename: str, content: bytes, detail: str
 ) -> None:
     response = upload(client, content, filename)
     assert response.status_code == 400
@@ -121,7 +122,7 @@ def test_bad_file_is_refused_and_leaves_nothing(
 
 
 def test_row_over_the_limit_is_refused(
-    client: TestClient, app: FastAPI, storage: Storage, tracker: FakeTracker
+    client: TestClient, app: FastAPI, storage: Storage, tracker: InProcessTracker
 ) -> None:
     backends = app.state.backends
     limited = backends.settings.model_copy(update={"max_row_bytes": 100})
@@ -160,7 +161,7 @@ def test_row_over_the_limit_is_refused(
 def test_bad_body_is_refused_and_leaves_nothing(
     client: TestClient,
     storage: Storage,
-    tracker: FakeTracker,
+    tracker: InProcessTracker,
     content_type: str,
     body: bytes,
     status: int,
@@ -194,7 +195,7 @@ def test_file_as_large_as_the_limit_is_taken(client: TestClient) -> None:
     assert response.json()["size_bytes"] == MAX_UPLOAD_BYTES
 
 
-def test_one_byte_more_is_refused(client: TestClient, storage: Storage, tracker: FakeTracker) -> None:
+def test_one_byte_more_is_refused(client: TestClient, storage: Storage, tracker: InProcessTracker) -> None:
     response = upload(client, rows_of(MAX_UPLOAD_BYTES + 1))
     assert response.status_code == 413
     assert response.json()["status_code"] == 413
@@ -202,7 +203,9 @@ def test_one_byte_more_is_refused(client: TestClient, storage: Storage, tracker:
     assert is_untouched(storage, tracker)
 
 
-def test_size_is_counted_where_none_is_declared(client: TestClient, storage: Storage, tracker: FakeTracker) -> None:
+def test_size_is_counted_where_none_is_declared(
+    client: TestClient, storage: Storage, tracker: InProcessTracker
+) -> None:
     body = multipart_body([Part(rows_of(MAX_UPLOAD_BYTES + 1))])
     request = client.build_request(
         "POST", UPLOAD, content=iter([body[:50_000], body[50_000:]]), headers={"content-type": multipart_type()}
@@ -220,7 +223,7 @@ def test_chunked_upload_is_taken(client: TestClient) -> None:
 
 
 def test_declared_size_over_the_limit_is_refused_before_the_body_is_parsed(
-    client: TestClient, storage: Storage, tracker: FakeTracker
+    client: TestClient, storage: Storage, tracker: InProcessTracker
 ) -> None:
     response = send(client, b"not multipart at all " * 10_000)
     assert response.status_code == 413
@@ -259,7 +262,9 @@ def test_file_name_is_cleaned_and_names_no_path(client: TestClient, settings: Se
     assert names == {"file", "rows.parquet"}
 
 
-def test_line_break_in_a_file_name_forges_no_header(client: TestClient, storage: Storage, tracker: FakeTracker) -> None:
+def test_line_break_in_a_file_name_forges_no_header(
+    client: TestClient, storage: Storage, tracker: InProcessTracker
+) -> None:
     filename = b'a.csv"\r\nContent-Disposition: form-data; name="other"; filename="b.csv'
     response = send(client, multipart_body([Part(CSV, filename=filename)]))
     assert response.status_code == 400
@@ -268,7 +273,7 @@ def test_line_break_in_a_file_name_forges_no_header(client: TestClient, storage:
 
 @pytest.mark.parametrize("name", ["", ".csv"])
 def test_file_name_without_a_stem_is_refused(
-    client: TestClient, storage: Storage, tracker: FakeTracker, name: str
+    client: TestClient, storage: Storage, tracker: InProcessTracker, name: str
 ) -> None:
     response = send(client, multipart_body([Part(CSV, filename=name.encode())]))
     assert response.status_code == 400
@@ -293,8 +298,10 @@ def test_boundary_in_the_content_is_content(client: TestClient) -> None:
     assert response.json()["sha256"] == hashlib.sha256(content).hexdigest()
 
 
-def test_nothing_is_left_when_the_tracker_refuses(client: TestClient, storage: Storage, tracker: FakeTracker) -> None:
-    tracker.error = CapacityError("the job tracker is restarting")
+def test_nothing_is_left_when_the_tracker_refuses(
+    client: TestClient, storage: Storage, tracker: InProcessTracker
+) -> None:
+    tracker.fail_with(CapacityError("the job tracker is restarting"))
     assert upload(client, CSV).status_code == 503
     assert is_untouched(storage, tracker)
 

@@ -4,12 +4,13 @@ import pytest
 from starlette.testclient import TestClient
 
 from sienn_ray.storage import Storage
-from tests.fakes_api import FakeTracker, Part, multipart_body
+from tests.fakes_api import Part, multipart_body
+from tests.in_process_tracker import InProcessTracker
 from tests.unit.api.conftest import MAX_UPLOAD_BYTES
 from tests.unit.api.uploading import CSV, VALIDATE, is_untouched, send, upload
 
 
-def test_good_file(client: TestClient, storage: Storage, tracker: FakeTracker) -> None:
+def test_good_file(client: TestClient, storage: Storage, tracker: InProcessTracker) -> None:
     response = upload(client, CSV, "../conversations.csv", VALIDATE)
     assert response.status_code == 200
     assert response.json() == {
@@ -30,7 +31,7 @@ def test_good_file(client: TestClient, storage: Storage, tracker: FakeTracker) -
     assert is_untouched(storage, tracker)
 
 
-def test_bad_rows_are_listed(client: TestClient, storage: Storage, tracker: FakeTracker) -> None:
+def test_bad_rows_are_listed(client: TestClient, storage: Storage, tracker: InProcessTracker) -> None:
     content = b"text\n" + b"a\n,\n" * 30 + b"\xff"
     report = upload(client, content, path=VALIDATE).json()
     assert (report["valid"], report["complete"]) == (False, False)
@@ -60,7 +61,7 @@ def test_preferences_are_checked(client: TestClient) -> None:
     ],
 )
 def test_file_that_cannot_be_read_is_a_report_too(
-    client: TestClient, storage: Storage, tracker: FakeTracker, content: bytes, filename: str, message: str
+    client: TestClient, storage: Storage, tracker: InProcessTracker, content: bytes, filename: str, message: str
 ) -> None:
     response = upload(client, content, filename, VALIDATE)
     report = response.json()
@@ -78,18 +79,18 @@ def test_what_validates_is_taken_and_what_does_not_is_refused_in_the_same_words(
     assert refusal.json()["detail"] == upload(client, bad, path=VALIDATE).json()["errors"][0]["message"]
 
 
-def test_file_over_the_limit_is_refused(client: TestClient, storage: Storage, tracker: FakeTracker) -> None:
+def test_file_over_the_limit_is_refused(client: TestClient, storage: Storage, tracker: InProcessTracker) -> None:
     response = upload(client, b"x" * (MAX_UPLOAD_BYTES + 1), path=VALIDATE)
     assert response.status_code == 413
     assert is_untouched(storage, tracker)
 
 
-def test_broken_body_is_refused(client: TestClient, storage: Storage, tracker: FakeTracker) -> None:
+def test_broken_body_is_refused(client: TestClient, storage: Storage, tracker: InProcessTracker) -> None:
     response = send(client, multipart_body([Part(CSV)], is_closed=False), path=VALIDATE)
     assert response.status_code == 400
     assert is_untouched(storage, tracker)
 
 
-def test_tracker_is_not_asked(client: TestClient, tracker: FakeTracker) -> None:
-    tracker.error = RuntimeError("nobody home")
+def test_tracker_is_not_asked(client: TestClient, tracker: InProcessTracker) -> None:
+    tracker.fail_with(RuntimeError("nobody home"))
     assert upload(client, CSV, path=VALIDATE).status_code == 200

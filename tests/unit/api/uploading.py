@@ -14,7 +14,8 @@ from starlette.testclient import TestClient
 from starlette.types import ASGIApp, Message
 
 from sienn_ray.storage import Storage
-from tests.fakes_api import FakeTracker, multipart_type
+from tests.fakes_api import multipart_type
+from tests.in_process_tracker import InProcessTracker
 
 UPLOAD = "/api/upload-dataset"
 VALIDATE = "/api/validate-dataset"
@@ -39,7 +40,7 @@ def stored(storage: Storage) -> set[str]:
     return {str(path.relative_to(folder)) for path in folder.rglob("*")}
 
 
-def is_untouched(storage: Storage, tracker: FakeTracker) -> bool:
+def is_untouched(storage: Storage, tracker: InProcessTracker) -> bool:
     """Whether there is neither anything in storage nor a record in the tracker."""
     return tracker.num_records == 0 and stored(storage) == set()
 

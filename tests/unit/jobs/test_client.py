@@ -12,12 +12,12 @@ from typing import Any
 import pytest
 from ray.exceptions import ActorDiedError, ActorUnavailableError, RayTaskError
 
-from sienn_ray.api.deps import Tracker
 from sienn_ray.errors import CapacityError, ConflictError, InvalidInputError, NotFoundError, TooManyRequestsError
-from sienn_ray.jobs.client import TrackerClient
+from sienn_ray.jobs.client import tracker_client
 from sienn_ray.jobs.ray_jobs import RayJobState
 from sienn_ray.jobs.schema import JobQuery, JobStatus
 from sienn_ray.jobs.tracker import JobTracker
+from sienn_ray.jobs.tracker_protocol import Tracker
 from sienn_ray.metrics import MetricBatch, Sample
 from sienn_ray.settings import Settings
 from tests.fakes_jobs import FakeRayJobs, dataset_record, job_record, no_mirror
@@ -63,7 +63,7 @@ def client(settings: Settings) -> Iterator[Tracker]:
     tracker = JobTracker(settings, ray_jobs, mirror=no_mirror)
     tracker.add_dataset(dataset_record())
     tracker.add_job(job_record("by-hand", status=JobStatus.RUNNING, attempt=1, submission_id="raysubmit_1"))
-    yield TrackerClient(settings, lambda _: _Handle(tracker))
+    yield tracker_client(lambda: _Handle(tracker))
     tracker.close()
 
 
@@ -78,7 +78,7 @@ def test_every_method_reaches_the_tracker(client: Tracker) -> None:
         assert known is not None
         assert known.id == "job-1"
         assert await client.job_of_key("other") is None
-        assert (await client.job("job-1")).facts["queue_position"] == 1
+        assert (await client.job("job-1")).queue_position == 1
         page = await client.jobs(JobQuery(limit=1, status=JobStatus.PENDING))
         assert ([job.id for job in page.jobs], page.count, page.next_cursor) == (["job-1"], 1, None)
         assert [event.kind for event in await client.events("job-1", 0, 10)] == ["created"]
@@ -98,9 +98,9 @@ def test_retry_and_delete_reach_the_tracker(settings: Settings) -> None:
     ray_jobs = FakeRayJobs()
     tracker = JobTracker(settings, ray_jobs, mirror=no_mirror)
     tracker.add_dataset(dataset_record())
-    client = TrackerClient(settings, lambda _: _Handle(tracker))
+    client = tracker_client(lambda: _Handle(tracker))
 
-    async def stopped(client: TrackerClient) -> None:
+    async def stopped(client: Tracker) -> None:
         async with asyncio.timeout(30):
             while (await client.job("job-1")).ended_at is None:  # noqa: ASYNC110 (another thread's doing)
                 await asyncio.sleep(0.01)
@@ -146,10 +146,6 @@ def test_errors_arrive_as_they_were_raised(client: Tracker, ask: Any, error: typ
 # A tracker that is away
 
 
-def client_of(connect: Callable[[Settings], Any], timeout_s: float = 60.0) -> TrackerClient:
-    return TrackerClient(Settings(env="test"), connect, timeout_s)
-
-
 @pytest.mark.parametrize("error", [ActorDiedError(), ActorUnavailableError("away", b"0" * 16)])
 def test_tracker_that_restarts(error: Exception) -> None:
     async def fail(*_: Any) -> None:
@@ -160,7 +156,7 @@ def test_tracker_that_restarts(error: Exception) -> None:
             remote = staticmethod(fail)
 
     with pytest.raises(CapacityError, match="the job tracker is restarting; try again in a moment"):
-        asyncio.run(client_of(lambda _: Away).job("job-1"))
+        asyncio.run(tracker_client(lambda: Away).job("job-1"))
 
 
 def test_fault_of_the_tracker_is_no_answer() -> None:
@@ -169,7 +165,7 @@ def test_fault_of_the_tracker_is_no_answer() -> None:
             raise ZeroDivisionError
 
     with pytest.raises(RayTaskError):
-        asyncio.run(client_of(lambda _: _Handle(Broken())).job("job-1"))
+        asyncio.run(tracker_client(lambda: _Handle(Broken())).job("job-1"))
 
 
 def test_tracker_that_does_not_answer() -> None:
@@ -178,17 +174,17 @@ def test_tracker_that_does_not_answer() -> None:
             remote = staticmethod(lambda: asyncio.Event().wait())
 
     with pytest.raises(CapacityError, match=r"hasn't answered within 0\.05 s; try again in a moment"):
-        asyncio.run(client_of(lambda _: Silent, 0.05).health())
+        asyncio.run(tracker_client(lambda: Silent, 0.05).health())
 
 
 def test_tracker_that_can_not_be_found_holds_up_nobody() -> None:
     found = threading.Event()
 
-    def connect(_: Settings) -> None:
+    def connect() -> None:
         found.wait(60)
 
     async def ask() -> None:
-        client = client_of(connect, 0.05)
+        client = tracker_client(connect, 0.05)
         answers = await asyncio.gather(*(client.health() for _ in range(50)), return_exceptions=True)
         assert {type(answer) for answer in answers} == {CapacityError}
         await asyncio.to_thread(lambda: None)  # the threads of everybody else are free
@@ -204,7 +200,7 @@ def test_callers_deadline_is_the_callers() -> None:
 
     async def ask() -> None:
         async with asyncio.timeout(0.05):
-            await client_of(lambda _: Silent).health()
+            await tracker_client(lambda: Silent).health()
 
     with pytest.raises(TimeoutError):
         asyncio.run(ask())
@@ -226,10 +222,15 @@ def test_callers_deadline_is_the_callers() -> None:
         lambda client, text: client.delete_job(text),
         lambda client, text: client.events(text, 0, 10),
         lambda client, text: client.metric_points(text, 10),
+        lambda client, text: client.exports(text),
+        lambda client, text: client.export(text),
+        lambda client, text: client.redo_export(text, "again"),
+        lambda client, text: client.cancel_export(text),
+        lambda client, text: client.delete_export(text),
     ],
 )
 def test_strange_ids_do_not_even_reach_the_tracker(ask: Any) -> None:
-    client = client_of(lambda _: pytest.fail("it was asked"))
+    client = tracker_client(lambda: pytest.fail("it was asked"))
     for text in STRANGE:
         with pytest.raises(NotFoundError):
             asyncio.run(ask(client, text))

@@ -9,6 +9,7 @@ import pytest
 import sqlalchemy as sa
 
 from sienn_ray.errors import CapacityError
+from sienn_ray.jobs import job_facts
 from sienn_ray.jobs.database import Database, _of_json, _to_json
 from sienn_ray.jobs.store import Store
 from sienn_ray.jobs.tables import metric_values, safe_text
@@ -131,4 +132,4 @@ def test_records_with_everything_that_hurts(store: Store) -> None:
     kept = {"text": "a\ufffd\ufffd", "loss": None, "deep": [[["\ufffd"]]]}
     assert store.datasets.get("dataset-2").preview == [kept]
     assert store.datasets.get("dataset-2").columns == ["a\ufffd"]
-    assert store.jobs.get("job-1").facts == {**kept, "queue_position": 1}
+    assert job_facts.to_flat(store.jobs.get("job-1")) == kept

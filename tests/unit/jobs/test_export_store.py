@@ -2,8 +2,9 @@ from __future__ import annotations
 
 import pytest
 
-from sienn_ray.errors import ConflictError, NotFoundError
+from sienn_ray.errors import ConflictError, NotFoundError, TransitionError
 from sienn_ray.export.options import ExportFormat, ExportOptions
+from sienn_ray.jobs import export_records
 from sienn_ray.jobs.export_schema import ExportFailure, ExportRecord, ExportStatus
 from sienn_ray.jobs.schema import JobStatus
 from sienn_ray.jobs.store import Store
@@ -64,6 +65,16 @@ def test_way_to_the_end(store: Store, clock: Clock) -> None:
     )
     assert done.ended_at == clock.now
     assert done.expires_at is not None
+
+
+def test_status_changes_follow_the_table(store: Store) -> None:
+    done = completed(store)
+    with (
+        pytest.raises(TransitionError, match=f"export {done.id} is 'completed' and can't become 'running'"),
+        store.database.writing() as connection,
+    ):
+        export_records.write(connection, done, status=ExportStatus.RUNNING, progress=0)
+    assert store.exports.get(done.id) == done
 
 
 def test_words_of_an_earlier_attempt_are_dropped(store: Store) -> None:

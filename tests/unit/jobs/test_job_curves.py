@@ -1,6 +1,8 @@
 from __future__ import annotations
 
 import itertools
+import math
+from typing import Any
 
 import pytest
 import sqlalchemy as sa
@@ -10,7 +12,7 @@ from sienn_ray.jobs.job_curves import MAX_POINTS, kept_places
 from sienn_ray.jobs.schema import JobStatus
 from sienn_ray.jobs.store import Store
 from sienn_ray.jobs.tables import job_metric_points
-from sienn_ray.training.reporting import Phase, Progress
+from sienn_ray.training.reporting import Phase, Progress, RunProgress
 from tests.fakes_jobs import Clock, job_record, stored_job
 
 
@@ -94,7 +96,9 @@ def test_evaluation_that_names_no_step_is_of_the_last_one(running: Store) -> Non
 def test_loss_that_is_no_number_is_none(running: Store, loss: float) -> None:
     step(running, 1, loss)
     assert losses(running) == {1: None}
-    assert stored_job(running).facts["current_loss"] is None
+    kept = stored_job(running).run.current_loss
+    assert kept is not None
+    assert math.isnan(kept)
 
 
 def test_same_step_again_takes_the_later_word(running: Store) -> None:
@@ -113,7 +117,7 @@ def test_overtaken_report_adds_its_point_and_changes_nothing_else(running: Store
     assert stored_job(running) == before
     assert losses(running) == {9: 1.1, 10: 1.0}
     step(running, 11, 0.9, tokens=110)
-    assert stored_job(running).facts["current_step"] == 11
+    assert stored_job(running).run.current_step == 11
     assert counted(running, "sienn_training_tokens_total") == 110
 
 
@@ -133,7 +137,7 @@ def test_resumed_attempt_replaces_what_it_goes_over_again(running: Store) -> Non
     assert losses(running) == {2: 1.0, 4: 1.0, 5: 0.5}
     step(running, 7, 0.4, attempt=2)
     assert losses(running) == {2: 1.0, 4: 1.0, 5: 0.5, 7: 0.4}
-    assert stored_job(running).facts["current_step"] == 7
+    assert stored_job(running).run.current_step == 7
     step(running, 9, 1.0, attempt=1)
     assert losses(running) == {2: 1.0, 4: 1.0, 5: 0.5, 7: 0.4}, "the lost attempt has no say"
 
@@ -158,16 +162,16 @@ def test_attempts_and_jobs_add_up(running: Store) -> None:
     running.jobs.retry("job-1")
     begin(running, 3)
     step(running, 2, tokens=160, attempt=3)
-    running.jobs.update("job-1", status=JobStatus.COMPLETED, facts={"num_tokens": 170, "train_seconds": 17.0})
+    running.jobs.update("job-1", status=JobStatus.COMPLETED, run=RunProgress(num_tokens=170, train_seconds=17.0))
     assert counted(running, "sienn_training_tokens_total") == 100 + 100 + 10
     running.jobs.add(job_record("job-2", status=JobStatus.RUNNING, attempt=1))
-    running.jobs.update("job-2", facts={"num_tokens": 5})
+    running.jobs.update("job-2", run=RunProgress(num_tokens=5))
     assert counted(running, "sienn_training_tokens_total") == 215
 
 
-@pytest.mark.parametrize("value", [None, float("nan"), float("inf"), -5, "many"])
-def test_what_is_no_number_is_not_counted(running: Store, value: object) -> None:
-    running.jobs.update("job-1", facts={"num_tokens": value})
+@pytest.mark.parametrize("value", [None, float("nan"), float("inf"), -5])
+def test_what_is_no_number_is_not_counted(running: Store, value: Any) -> None:
+    running.jobs.update("job-1", run=RunProgress(num_tokens=value))
     assert counted(running, "sienn_training_tokens_total") == 0
 
 

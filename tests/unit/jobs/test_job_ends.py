@@ -7,10 +7,10 @@ import pytest
 import sqlalchemy as sa
 
 from sienn_ray.errors import ConflictError, FailureReason, NotFoundError, TooManyRequestsError
-from sienn_ray.jobs import tables
-from sienn_ray.jobs.schema import JobQuery, JobRecord, JobStatus
+from sienn_ray.jobs import job_facts, tables
+from sienn_ray.jobs.schema import JobPhase, JobQuery, JobRecord, JobStatus
 from sienn_ray.jobs.store import Store
-from sienn_ray.training.reporting import Phase, Progress
+from sienn_ray.training.reporting import Phase, Progress, RunProgress
 from tests.fakes_jobs import Clock, all_jobs, dataset_record, job_record, stored_job
 
 
@@ -46,7 +46,7 @@ def test_cancelled_while_it_waits(store: Store, clock: Clock) -> None:
     job = store.jobs.cancel("job-1")
     assert job == stored_job(store)
     assert (job.status, job.ended_at, job.started_at) == (JobStatus.CANCELLED, clock.now, None)
-    assert (job.facts["phase"], job.message, job.failure_reason) == ("cancelled", "Cancelled while it waited", None)
+    assert (job.phase, job.message, job.failure_reason) == ("cancelled", "Cancelled while it waited", None)
     assert store.jobs.stopping() == []
     assert kinds(store) == ["created", "cancelled"]
 
@@ -55,14 +55,14 @@ def test_cancelled_while_it_runs(store: Store, clock: Clock) -> None:
     store.jobs.add(job_record())
     run(store)
     job = store.jobs.cancel("job-1")
-    assert (job.status, job.ended_at, job.facts["phase"]) == (JobStatus.CANCELLED, None, "stopping")
+    assert (job.status, job.ended_at, job.phase) == (JobStatus.CANCELLED, None, "stopping")
     assert [job.id for job in store.jobs.stopping()] == ["job-1"]
     clock.advance(3)
     store.jobs.note_stop("job-1")
     clock.advance(3)
     store.jobs.note_stop("job-1")
     job = stored_job(store)
-    assert (job.status, job.facts["phase"]) == (JobStatus.CANCELLED, "cancelled")
+    assert (job.status, job.phase) == (JobStatus.CANCELLED, "cancelled")
     assert job.ended_at == job.updated_at
     assert (clock.now - job.updated_at).total_seconds() == 3
     assert store.jobs.stopping() == []
@@ -129,8 +129,8 @@ def test_report_of_a_cancelled_job_is_dropped(store: Store) -> None:
 def test_retry_starts_anew(store: Store, clock: Clock, status: JobStatus) -> None:
     store.jobs.add(job_record(labels={"a": "b"}, name="n"))
     run(store)
-    facts = {"phase": "training", "current_step": 7, "current_loss": 0.5, "num_tokens": 70, "train_seconds": 7.5}
-    store.jobs.update("job-1", progress=60, facts=facts)
+    run_progress = RunProgress(current_step=7, current_loss=0.5, num_tokens=70, train_seconds=7.5)
+    store.jobs.update("job-1", progress=60, phase=JobPhase.TRAINING, run=run_progress)
     first_start = clock.now
     clock.advance(60)
     if status is JobStatus.FAILED:
@@ -145,7 +145,7 @@ def test_retry_starts_anew(store: Store, clock: Clock, status: JobStatus) -> Non
     assert (job.status, job.progress, job.failure_reason, job.ended_at) == (JobStatus.PENDING, 0, None, None)
     assert (job.attempt, job.attempt_base, job.submission_id) == (1, 1, None)
     assert (job.started_at, job.created_at, job.labels, job.name) == (first_start, job.created_at, {"a": "b"}, "n")
-    assert job.facts == {"num_tokens": 70, "train_seconds": 7.5}
+    assert job_facts.to_flat(job) == {"num_tokens": 70, "train_seconds": 7.5}
     assert kinds(store)[-2:] == ["retried", "queued"]
     assert counted(store)["pending"] == 1
 

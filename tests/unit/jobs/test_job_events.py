@@ -7,7 +7,7 @@ import pytest
 from sienn_ray.errors import FailureReason, TransitionError
 from sienn_ray.jobs import job_events
 from sienn_ray.jobs.job_events import MAX_EVENTS, EventKind
-from sienn_ray.jobs.schema import JobEvent, JobStatus
+from sienn_ray.jobs.schema import JobEvent, JobPhase, JobStatus
 from sienn_ray.jobs.store import Store
 from sienn_ray.training.reporting import Phase, Progress
 from tests.fakes_jobs import Clock, job_record
@@ -17,7 +17,7 @@ from tests.fakes_jobs import Clock, job_record
 def running(store: Store) -> Store:
     """`job-1` runs its first attempt."""
     store.jobs.add(job_record())
-    store.jobs.update("job-1", status=JobStatus.RUNNING, attempt=1, facts={"phase": "starting"})
+    store.jobs.update("job-1", status=JobStatus.RUNNING, attempt=1, phase=JobPhase.STARTING)
     store.jobs.note_start("job-1", 1, "sienn-job-1-1")
     return store
 

@@ -200,7 +200,7 @@ def test_text_that_no_database_takes_is_made_good(store: Store, given: str, kept
 
 
 def places(page: JobPage) -> dict[str, int | None]:
-    return {job.id: job.facts.get("queue_position") for job in page.jobs}
+    return {job.id: job.queue_position for job in page.jobs}
 
 
 def test_waiting_jobs_say_their_place(mixed: Store) -> None:
@@ -209,7 +209,7 @@ def test_waiting_jobs_say_their_place(mixed: Store) -> None:
     pages = walk(mixed, 2)
     assert {job_id: place for page in pages for job_id, place in places(page).items()} == expected
     assert places(mixed.jobs.page(JobQuery(base_model="owner/other"))) == {"job-5": 4, "job-3": 2}
-    assert [mixed.jobs.get(job_id).facts.get("queue_position") for job_id in expected] == list(expected.values())
+    assert [mixed.jobs.get(job_id).queue_position for job_id in expected] == list(expected.values())
 
 
 def test_places_move_up(mixed: Store) -> None:
@@ -219,6 +219,6 @@ def test_places_move_up(mixed: Store) -> None:
 
 
 def test_place_is_said_and_not_written(mixed: Store) -> None:
-    assert mixed.jobs.get("job-5").facts["queue_position"] == 4
+    assert mixed.jobs.get("job-5").queue_position == 4
     mixed.jobs.update("job-5", status=JobStatus.RUNNING)
-    assert "queue_position" not in mixed.jobs.get("job-5").facts
+    assert mixed.jobs.get("job-5").queue_position is None

@@ -6,6 +6,7 @@ from typing import Any
 import pytest
 
 from sienn_ray.errors import ConflictError, FailureReason
+from sienn_ray.jobs import job_facts
 from sienn_ray.jobs.job_store import JobStore
 from sienn_ray.jobs.ray_jobs import RayJobState
 from sienn_ray.jobs.schema import JobRecord, JobStatus
@@ -62,7 +63,7 @@ def counted(store: Store, status: JobStatus) -> float:
 
 
 def facts_of(job: JobRecord, *names: str) -> list[Any]:
-    return [job.facts.get(name) for name in names]
+    return [job_facts.to_flat(job).get(name) for name in names]
 
 
 # Waiting jobs
@@ -73,7 +74,7 @@ def test_waiting_job_is_paused_at_once(store: Store, keeper: Supervisor, ray_job
     job = store.jobs.pause("job-1")
     assert job == stored_job(store)
     assert (job.status, job.message, job.ended_at) == (JobStatus.PAUSED, "Paused while it waited", None)
-    assert (job.facts["phase"], job.is_pausing) == ("paused", False)
+    assert (job.phase, job.is_pausing) == ("paused", False)
     keeper.step()
     assert ray_jobs.submitted == []
     assert kinds(store) == ["created", "paused"]
@@ -87,7 +88,7 @@ def test_resumed_job_has_its_old_place(store: Store) -> None:
     assert [job.id for job in store.jobs.waiting(9)] == ["job-1", "job-3"]
     store.jobs.resume("job-2")
     assert [job.id for job in store.jobs.waiting(9)] == ["job-1", "job-2", "job-3"]
-    assert store.jobs.get("job-2").facts["queue_position"] == 2
+    assert store.jobs.get("job-2").queue_position == 2
 
 
 class _LateJobs(JobStore):
@@ -115,18 +116,18 @@ def test_running_job_pauses_once_its_run_has_ended(
     assert report(store) is RunCommand.GO_ON
     job = store.jobs.pause(running)
     assert job == stored_job(store)
-    assert (job.status, job.facts["phase"], job.is_pausing) == (JobStatus.RUNNING, "pausing", True)
+    assert (job.status, job.phase, job.is_pausing) == (JobStatus.RUNNING, "pausing", True)
     assert report(store, 6) is RunCommand.PAUSE
     keeper.step()
     job = stored_job(store)
-    assert (job.status, job.facts["phase"], job.facts["current_step"]) == (JobStatus.RUNNING, "pausing", 6)
+    assert (job.status, job.phase, job.run.current_step) == (JobStatus.RUNNING, "pausing", 6)
     assert job.message.startswith("Pausing; its run writes a checkpoint")
     assert store.jobs.get("job-2").status is JobStatus.PENDING, "its place is still taken"
-    job = store.jobs.note_pause(running, 1, {"num_tokens": 700, "train_seconds": 7.0})
+    report(store, 7)
+    job = store.jobs.note_pause(running, 1)
     assert job == stored_job(store)
     assert (job.status, job.progress, job.ended_at, job.pause_requested_at) == (JobStatus.PAUSED, 40, None, None)
     assert facts_of(job, "phase", "num_tokens", "train_seconds", "time_left_s") == ["paused", 700, 7.0, 0.0]
-    assert "pause_requested_at" not in job.facts
     keeper.step()
     assert store.jobs.get("job-2").status is JobStatus.RUNNING, "its place is free"
     assert ray_jobs.stopped == []
@@ -177,7 +178,7 @@ def test_run_that_ends_otherwise_while_it_pauses_has_ended(store: Store, running
     store.jobs.update(running, running_attempt=1, status=status, failure_reason=reason)
     assert store.jobs.note_pause(running, 1).status is status
     job = store.jobs.get(running)
-    assert (job.is_pausing, "pause_requested_at" in job.facts) == (False, False)
+    assert (job.is_pausing, job.pause_requested_at) == (False, None)
     if status is JobStatus.FAILED:
         assert not store.jobs.retry(running).is_pausing
 
@@ -186,7 +187,7 @@ def test_job_can_be_cancelled_while_it_pauses(
     store: Store, keeper: Supervisor, ray_jobs: FakeRayJobs, running: str
 ) -> None:
     store.jobs.pause(running)
-    assert store.jobs.cancel(running).facts["phase"] == "stopping"
+    assert store.jobs.cancel(running).phase == "stopping"
     assert report(store) is RunCommand.GO_ON
     assert store.jobs.note_pause(running, 1).status is JobStatus.CANCELLED
     keeper.step()
@@ -218,7 +219,7 @@ def test_run_that_does_not_pause_in_time_is_stopped(
     keeper.step()
     assert (ray_jobs.stopped, keeper.needs_close_look()) == (["sienn-job-1-1"], True)
     job = store.jobs.get(running)
-    assert (job.status, job.facts["phase"]) == (JobStatus.RUNNING, "stopping")
+    assert (job.status, job.phase) == (JobStatus.RUNNING, "stopping")
     assert store.jobs.get("job-2").status is JobStatus.PENDING
     with pytest.raises(ConflictError, match="its run is being stopped; try again in a moment"):
         store.jobs.resume(running)
@@ -228,7 +229,7 @@ def test_run_that_does_not_pause_in_time_is_stopped(
     ray_jobs.end("sienn-job-1-1", RayJobState.STOPPED)
     keeper.step()
     job = store.jobs.get(running)
-    assert (job.status, job.failure_reason, job.facts["phase"]) == (JobStatus.PAUSED, None, "paused")
+    assert (job.status, job.failure_reason, job.phase) == (JobStatus.PAUSED, None, "paused")
     assert store.jobs.get("job-2").status is JobStatus.RUNNING
     assert store.jobs.resume(running).status is JobStatus.PENDING
 
@@ -266,7 +267,7 @@ def test_resume_withdraws_a_pause(store: Store, keeper: Supervisor, ray_jobs: Fa
     assert report(store, 6) is RunCommand.GO_ON
     keeper.step()
     job = store.jobs.get(running)
-    assert (job.facts["phase"], job.message, ray_jobs.stopped) == ("training", "Training", [])
+    assert (job.phase, job.message, ray_jobs.stopped) == ("training", "Training", [])
     assert kinds(store)[-2:] == ["resumed", "phase"]
     with pytest.raises(ConflictError, match="'running'; only paused jobs can be resumed"):
         store.jobs.resume(running)
@@ -277,8 +278,9 @@ def test_pause_that_is_withdrawn_too_late_goes_on_at_once(
 ) -> None:
     store.jobs.pause(running)
     store.jobs.resume(running)
-    job = store.jobs.note_pause(running, 1, {"num_tokens": 700})
-    assert (job.status, job.attempt, job.attempt_base, job.facts["num_tokens"]) == (JobStatus.PENDING, 1, 1, 700)
+    report(store, 7)
+    job = store.jobs.note_pause(running, 1)
+    assert (job.status, job.attempt, job.attempt_base, job.run.num_tokens) == (JobStatus.PENDING, 1, 1, 700)
     keeper.step()
     assert ray_jobs.submitted == ["sienn-job-1-1", "sienn-job-1-2"]
     assert counted(store, JobStatus.PAUSED) == 0
@@ -342,7 +344,7 @@ def test_pause_after_it_waits_for_the_run_that_may_be_there(
 ) -> None:
     lose_answer(store, keeper, ray_jobs, arrives=True)
     job = store.jobs.pause("job-1")
-    assert (job.status, job.attempt, job.facts["phase"]) == (JobStatus.RUNNING, 1, "pausing")
+    assert (job.status, job.attempt, job.phase) == (JobStatus.RUNNING, 1, "pausing")
     keeper.step()
     assert report(store) is RunCommand.PAUSE
     assert store.jobs.note_pause("job-1", 1).status is JobStatus.PAUSED

@@ -16,6 +16,7 @@ from sienn_ray.jobs.schema import DatasetRecord, JobQuery, JobRecord, JobStatus
 from sienn_ray.jobs.store import Store
 from tests.fakes_jobs import all_jobs, dataset_record, job_record
 
+OLD_FACTS = {"loss_history": [{"epoch": 1}]}
 ENDED_AT = datetime(2025, 3, 5, 6, 7, 8, 900_000, tzinfo=UTC)
 
 
@@ -101,7 +102,6 @@ def add_old_rows(engine: sa.Engine) -> None:
         "failure_reason",
         "attempt",
         "submission_id",
-        "facts",
     }
     statuses = [("completed", 1), ("failed", 0), ("failed", 3), ("running", 2), ("pending", 1), ("pending", 0)]
     old_tables = sa.MetaData()
@@ -110,10 +110,10 @@ def add_old_rows(engine: sa.Engine) -> None:
         created_at = dataset_record().created_at
         connection.execute(sa.insert(old_tables.tables["datasets"]).values({**dataset, "created_at": created_at}))
         for number, (status, attempt) in enumerate(statuses, start=1):
-            job = job_record(f"job-{number}", status=status, attempt=attempt, facts={"loss_history": [{"epoch": 1}]})
+            job = job_record(f"job-{number}", status=status, attempt=attempt)
             values = job.model_dump(mode="json", include=old_fields)
-            moments = {"created_at": job.created_at, "updated_at": ENDED_AT}
-            connection.execute(sa.insert(old_tables.tables["jobs"]).values({**values, **moments}))
+            others = {"facts": OLD_FACTS, "created_at": job.created_at, "updated_at": ENDED_AT}
+            connection.execute(sa.insert(old_tables.tables["jobs"]).values({**values, **others}))
 
 
 def test_database_of_the_first_version_is_carried_over(engine: sa.Engine, database_url: str) -> None:
@@ -124,12 +124,12 @@ def test_database_of_the_first_version_is_carried_over(engine: sa.Engine, databa
     jobs = {job.id: job for job in all_jobs(store)}
     assert list(jobs) == [f"job-{number}" for number in (6, 5, 4, 3, 2, 1)]
     for number in (1, 2, 3):
-        expected = {"updated_at": ENDED_AT, "ended_at": ENDED_AT, "facts": {"loss_history": [{"epoch": 1}]}}
+        expected = {"updated_at": ENDED_AT, "ended_at": ENDED_AT, "other_facts": OLD_FACTS}
         before = job_record(f"job-{number}", status=jobs[f"job-{number}"].status, attempt=jobs[f"job-{number}"].attempt)
         assert jobs[f"job-{number}"] == before.model_copy(update=expected)
     assert [jobs[f"job-{number}"].ended_at for number in (4, 5, 6)] == [None] * 3
     assert {job.started_at for job in jobs.values()} == {None}
-    assert [jobs[f"job-{number}"].facts.get("queue_position") for number in (5, 6)] == [1, 2]
+    assert [jobs[f"job-{number}"].queue_position for number in (5, 6)] == [1, 2]
     assert store.jobs.page(JobQuery(base_model="owner/model")).count == 6
     counters = {dict(s.labels)["status"]: s.value for s in store.metrics.samples() if s.name == "sienn_jobs_total"}
     assert counters == {"pending": 6, "running": 4, "paused": 0, "completed": 1, "failed": 2, "cancelled": 0}

@@ -1,51 +1,18 @@
 from __future__ import annotations
 
-import itertools
 from datetime import timedelta
 
 import pytest
 from pydantic import ValidationError
 
-from sienn_ray.errors import TransitionError
-from sienn_ray.jobs.schema import TRANSITIONS, JobRecord, JobStatus, check_transition, utc_now
+from sienn_ray.jobs.schema import JobPhase, JobRecord, JobStatus, utc_now
+from sienn_ray.training.reporting import Phase, RunProgress
 from tests.fakes_jobs import job_record
 
-ALLOWED = {
-    (JobStatus.PENDING, JobStatus.RUNNING),
-    (JobStatus.PENDING, JobStatus.FAILED),
-    (JobStatus.RUNNING, JobStatus.PENDING),
-    (JobStatus.RUNNING, JobStatus.COMPLETED),
-    (JobStatus.RUNNING, JobStatus.FAILED),
-    (JobStatus.PENDING, JobStatus.CANCELLED),
-    (JobStatus.RUNNING, JobStatus.CANCELLED),
-    (JobStatus.PENDING, JobStatus.PAUSED),
-    (JobStatus.RUNNING, JobStatus.PAUSED),
-    (JobStatus.PAUSED, JobStatus.PENDING),
-    (JobStatus.PAUSED, JobStatus.CANCELLED),
-    (JobStatus.FAILED, JobStatus.PENDING),
-    (JobStatus.CANCELLED, JobStatus.PENDING),
-}
 
-
-@pytest.mark.parametrize(("current", "new"), list(itertools.product(JobStatus, repeat=2)))
-def test_transitions(current: JobStatus, new: JobStatus) -> None:
-    if (current, new) in ALLOWED:
-        check_transition("job-1", current, new)
-        return
-    with pytest.raises(TransitionError, match=f"job job-1 is '{current}' and can't become '{new}'"):
-        check_transition("job-1", current, new)
-
-
-def test_refusal_says_what_is_allowed() -> None:
-    with pytest.raises(TransitionError, match=r"it can become: cancelled, failed, paused, running$"):
-        check_transition("job-1", JobStatus.PENDING, JobStatus.COMPLETED)
-    with pytest.raises(TransitionError, match=r"nothing, it is final$"):
-        check_transition("job-1", JobStatus.COMPLETED, JobStatus.RUNNING)
-
-
-def test_every_status_has_its_row() -> None:
-    assert set(TRANSITIONS) == set(JobStatus)
-    assert {status for status in JobStatus if not TRANSITIONS[status]} == {JobStatus.COMPLETED}
+def test_every_phase_of_a_run_is_one_of_its_job() -> None:
+    own = ["pausing", "paused", "stopping", "resuming", "cancelled", "completed", "failed"]
+    assert [phase.value for phase in JobPhase] == [*(phase.value for phase in Phase), *own]
 
 
 @pytest.mark.parametrize("status", JobStatus)
@@ -69,10 +36,10 @@ def test_records_are_frozen_and_do_not_share_facts() -> None:
     first, second = job_record("job-1"), job_record("job-2")
     with pytest.raises(ValidationError, match="frozen"):
         first.status = JobStatus.RUNNING  # type: ignore[misc]
-    first.facts["phase"] = "training"
-    assert second.facts == {}
+    first.other_facts["note"] = "of an earlier version"
+    assert second.other_facts == {}
 
 
 def test_job_survives_json() -> None:
-    job = job_record(facts={"current_loss": 0.5}, status=JobStatus.RUNNING)
+    job = job_record(run=RunProgress(current_loss=0.5), phase=JobPhase.TRAINING, status=JobStatus.RUNNING)
     assert JobRecord.model_validate_json(job.model_dump_json()) == job

@@ -2,6 +2,7 @@ from __future__ import annotations
 
 import itertools
 from concurrent.futures import ThreadPoolExecutor
+from dataclasses import fields
 from datetime import UTC, datetime, timedelta, timezone
 from pathlib import Path
 from typing import Any
@@ -11,9 +12,11 @@ import sqlalchemy as sa
 
 from sienn_ray.errors import FailureReason, NotFoundError, TransitionError
 from sienn_ray.jobs import tables
-from sienn_ray.jobs.schema import TRANSITIONS, JobStatus
+from sienn_ray.jobs.schema import JobPhase, JobStatus
 from sienn_ray.jobs.store import Store
+from sienn_ray.jobs.transitions import JOB_TRANSITIONS
 from sienn_ray.training.config import LoraSettings, TrainingConfig
+from sienn_ray.training.reporting import RunProgress
 from tests.fakes_jobs import MOMENT, all_jobs, dataset_record, job_record, stored_job
 
 # How a job gets from being added to each status.
@@ -125,12 +128,12 @@ def test_status_changes_follow_the_table(store: Store, current: JobStatus, new: 
     for status in WAY_TO[current]:
         store.jobs.update("job-1", status=status)
     before = stored_job(store, "job-1")
-    if new in TRANSITIONS[current]:
-        store.jobs.update("job-1", status=new, message="changed", facts={"phase": "new"})
+    if new in JOB_TRANSITIONS[current]:
+        store.jobs.update("job-1", status=new, message="changed", phase=JobPhase.TRAINING)
         assert (stored_job(store, "job-1").status, stored_job(store, "job-1").message) == (new, "changed")
         return
     with pytest.raises(TransitionError, match="job-1"):
-        store.jobs.update("job-1", status=new, message="changed", facts={"phase": "new"})
+        store.jobs.update("job-1", status=new, message="changed", phase=JobPhase.TRAINING)
     assert stored_job(store, "job-1") == before
 
 
@@ -152,18 +155,20 @@ def test_a_field_can_be_emptied(store: Store) -> None:
 
 
 def test_facts_are_merged(store: Store) -> None:
-    store.jobs.add(job_record(facts={"phase": "starting", "total_epochs": 3}))
-    store.jobs.update("job-1", facts={"phase": "training", "current_loss": 0.5})
+    store.jobs.add(job_record(phase=JobPhase.STARTING, run=RunProgress(total_epochs=3)))
+    store.jobs.update("job-1", phase=JobPhase.TRAINING, run=RunProgress(current_loss=0.5))
     store.jobs.update("job-1", progress=10)
-    store.jobs.update("job-1", facts={})
-    assert stored_job(store, "job-1").facts == {"phase": "training", "total_epochs": 3, "current_loss": 0.5}
+    store.jobs.update("job-1", run=RunProgress())
+    job = stored_job(store, "job-1")
+    assert (job.phase, job.run) == (JobPhase.TRAINING, RunProgress(total_epochs=3, current_loss=0.5))
 
 
 def test_concurrent_changes_are_all_kept(store: Store) -> None:
     store.jobs.add(job_record())
+    names = [field.name for field in fields(RunProgress) if field.name != "timeline"]
     with ThreadPoolExecutor(8) as pool:
-        list(pool.map(lambda number: store.jobs.update("job-1", facts={f"fact-{number}": number}), range(24)))
-    assert stored_job(store, "job-1").facts == {f"fact-{number}": number for number in range(24)}
+        list(pool.map(lambda name: store.jobs.update("job-1", run=RunProgress(**{name: 1})), names))
+    assert stored_job(store, "job-1").run.known() == dict.fromkeys(names, 1)
 
 
 def test_only_one_of_two_ends_counts(store: Store) -> None:
@@ -199,7 +204,7 @@ def test_times_keep_their_moment_and_come_back_in_utc(store: Store) -> None:
 
 
 def test_reopening_keeps_everything(store: Store, database_url: str) -> None:
-    store.jobs.add(job_record("job-1", facts={"current_loss": 0.5}))
+    store.jobs.add(job_record("job-1", run=RunProgress(current_loss=0.5)))
     store.jobs.add(job_record("job-2"))
     store.jobs.update("job-1", status=JobStatus.RUNNING)
     jobs, datasets = all_jobs(store), store.datasets.all()

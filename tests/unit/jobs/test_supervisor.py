@@ -5,12 +5,14 @@ from collections.abc import Callable
 import pytest
 
 from sienn_ray.errors import FailureReason
+from sienn_ray.jobs import job_facts
 from sienn_ray.jobs.database import Database
 from sienn_ray.jobs.job_store import JobStore
 from sienn_ray.jobs.ray_jobs import RayJobState, submission_id_of
 from sienn_ray.jobs.schema import JobRecord, JobStatus
 from sienn_ray.jobs.store import Store
 from sienn_ray.jobs.supervisor import Supervisor
+from sienn_ray.training.reporting import RunProgress
 from tests.fakes_jobs import Clock, FakeRayJobs, all_jobs, job_record
 
 LOST = [RayJobState.MISSING, RayJobState.FAILED]
@@ -65,7 +67,7 @@ def test_started_job_says_so(store: Store, ray_jobs: FakeRayJobs) -> None:
     supervisor(store, ray_jobs).step()
     job = store.jobs.get("job-1")
     assert (job.status, job.attempt, job.submission_id) == (JobStatus.RUNNING, 1, submission_id_of("job-1", 1))
-    assert job.facts == {"phase": "starting"}
+    assert job_facts.to_flat(job) == {"phase": "starting"}
     assert ray_jobs.metadata["sienn-job-1-1"] == {
         "job_id": "job-1",
         "dataset_id": "dataset-1",
@@ -101,12 +103,12 @@ def test_lost_run_starts_again_ahead_of_later_jobs(store: Store, ray_jobs: FakeR
     add_jobs(store, 2)
     keeper = supervisor(store, ray_jobs)
     keeper.step()
-    store.jobs.update("job-1", progress=40, facts={"current_loss": 0.5})
+    store.jobs.update("job-1", progress=40, run=RunProgress(current_loss=0.5))
     lose(ray_jobs, store.jobs.get("job-1"), state)
     keeper.step()
     job = store.jobs.get("job-1")
     assert (job.status, job.attempt, job.submission_id) == (JobStatus.RUNNING, 2, "sienn-job-1-2")
-    assert (job.progress, job.facts["current_loss"]) == (40, 0.5)
+    assert (job.progress, job.run.current_loss) == (40, 0.5)
     assert ray_jobs.submitted == ["sienn-job-1-1", "sienn-job-1-2"]
     assert statuses(store)["job-2"] == "pending"
 
@@ -250,13 +252,13 @@ def test_cancelled_run_is_stopped_until_ray_says_so(store: Store, ray_jobs: Fake
         keeper.step()
         assert ray_jobs.stopped == ["sienn-job-1-1"] * number
         job = store.jobs.get("job-1")
-        assert (job.status, job.facts["phase"], job.ended_at) == (JobStatus.CANCELLED, "stopping", None)
+        assert (job.status, job.phase, job.ended_at) == (JobStatus.CANCELLED, "stopping", None)
         assert statuses(store)["job-2"] == "pending", "a run that is being stopped still takes its place"
     ray_jobs.end("sienn-job-1-1", RayJobState.STOPPED)
     clock.advance(5)
     keeper.step()
     job = store.jobs.get("job-1")
-    assert (job.status, job.facts["phase"], job.message) == (JobStatus.CANCELLED, "cancelled", "Cancelled")
+    assert (job.status, job.phase, job.message) == (JobStatus.CANCELLED, "cancelled", "Cancelled")
     assert (job.ended_at, job.failure_reason) == (clock.now, None)
     assert statuses(store)["job-2"] == "running"
     keeper.step()
@@ -270,7 +272,7 @@ def test_cancelled_run_that_has_ended_needs_no_stop(store: Store, ray_jobs: Fake
     lose(ray_jobs, store.jobs.get("job-1"), state)
     keeper.step()
     assert ray_jobs.stopped == []
-    assert (store.jobs.get("job-1").status, store.jobs.get("job-1").facts["phase"]) == ("cancelled", "cancelled")
+    assert (store.jobs.get("job-1").status, store.jobs.get("job-1").phase) == ("cancelled", "cancelled")
     keeper.step()
     assert ray_jobs.submitted == ["sienn-job-1-1"]
 
@@ -299,7 +301,7 @@ def test_cancel_during_the_submission_stops_the_run_at_once(store: Store, ray_jo
     assert store.jobs.get("job-1").submission_id == "sienn-job-1-1"
     keeper.step()
     job = store.jobs.get("job-1")
-    assert (job.status, job.facts["phase"]) == (JobStatus.CANCELLED, "cancelled")
+    assert (job.status, job.phase) == (JobStatus.CANCELLED, "cancelled")
 
 
 def test_cancel_during_a_submission_whose_answer_is_lost(store: Store, ray_jobs: FakeRayJobs) -> None:
@@ -313,7 +315,7 @@ def test_cancel_during_a_submission_whose_answer_is_lost(store: Store, ray_jobs:
     keeper.step()
     keeper.step()
     assert ray_jobs.stopped == ["sienn-job-1-1"]
-    assert store.jobs.get("job-1").facts["phase"] == "cancelled"
+    assert store.jobs.get("job-1").phase == "cancelled"
 
 
 def test_cancel_after_a_submission_whose_answer_is_lost(store: Store, ray_jobs: FakeRayJobs) -> None:
@@ -364,7 +366,7 @@ def test_run_that_can_not_be_stopped_holds_up_nothing_else(store: Store, ray_job
     ray_jobs.stop_errors.clear()
     keeper.step()
     keeper.step()
-    assert store.jobs.get("job-1").facts["phase"] == "cancelled"
+    assert store.jobs.get("job-1").phase == "cancelled"
 
 
 def test_restart_goes_on_stopping(store: Store, database_url: str, ray_jobs: FakeRayJobs) -> None:
@@ -374,7 +376,7 @@ def test_restart_goes_on_stopping(store: Store, database_url: str, ray_jobs: Fak
     keeper.step()
     keeper.step()
     assert ray_jobs.stopped == ["sienn-job-1-1"]
-    assert reopened.jobs.get("job-1").facts["phase"] == "cancelled"
+    assert reopened.jobs.get("job-1").phase == "cancelled"
     reopened.close()
 
 

@@ -15,7 +15,7 @@ from sienn_ray.jobs.tracker import JobTracker
 from sienn_ray.metrics import MetricBatch, Sample
 from sienn_ray.settings import Settings
 from sienn_ray.training.reporting import Phase, Progress, RunCommand
-from tests.fakes_jobs import FakeRayJobs, dataset_record, job_record, no_mirror
+from tests.fakes_jobs import FakeRayJobs, dataset_record, job_record, no_mirror, run_summary
 
 # Far more than any step takes; nothing waits for it unless a wake-up is missed.
 DEADLINE_S = 30.0
@@ -66,9 +66,9 @@ def test_life_of_a_job(tracker: JobTracker, ray_jobs: FakeRayJobs) -> None:
     assert ray_jobs.submitted == ["sienn-job-1-1"]
     tracker.report("job-1", 1, training())
     assert [point.loss for point in tracker.metric_points("job-1", 10)] == [0.5]
-    tracker.complete("job-1", 1, {"train_loss": 0.25})
+    tracker.complete("job-1", 1, run_summary())
     job = tracker.job("job-1")
-    assert (job.status, job.progress, job.facts["phase"]) == (JobStatus.COMPLETED, 100, "completed")
+    assert (job.status, job.progress, job.phase) == (JobStatus.COMPLETED, 100, "completed")
     assert [event.kind for event in tracker.events("job-1", 0, 99)] == ["created", "started", "phase", "completed"]
     assert tracker.overview().num_completed_24h == 1
     assert tracker.delete_job("job-1").id == "job-1"
@@ -78,8 +78,8 @@ def test_life_of_a_job(tracker: JobTracker, ray_jobs: FakeRayJobs) -> None:
 def test_new_job_starts_at_once(tracker: JobTracker, ray_jobs: FakeRayJobs) -> None:
     start(tracker)
     tracker.add_job(job_record("job-2"))
-    assert tracker.job("job-2").facts == {"queue_position": 1}
-    assert tracker.jobs(JobQuery(limit=1)).jobs[0].facts == {"queue_position": 1}
+    assert tracker.job("job-2").queue_position == 1
+    assert tracker.jobs(JobQuery(limit=1)).jobs[0].queue_position == 1
     tracker.fail("job-1", 1, FailureReason.DIVERGED, "the loss is no number any more")
     wait_until(lambda: tracker.job("job-2").started_at)
     assert tracker.job("job-1").failure_reason is FailureReason.DIVERGED
@@ -119,18 +119,18 @@ def test_pause_is_heard_and_obeyed(tracker: JobTracker, ray_jobs: FakeRayJobs) -
     start(tracker)
     tracker.add_job(job_record("job-2"))
     assert tracker.report("job-1", 1, training()) is RunCommand.GO_ON
-    assert tracker.pause_job("job-1").facts["phase"] == "pausing"
+    assert tracker.pause_job("job-1").phase == "pausing"
     assert tracker.report("job-1", 1, training(6)) is RunCommand.PAUSE
     for _ in range(2):  # it may be told twice
-        tracker.pause("job-1", 1, {"num_tokens": 60})
+        tracker.pause("job-1", 1)
     wait_until(lambda: tracker.job("job-2").started_at)
     job = tracker.job("job-1")
-    assert (job.status, job.progress, job.facts["num_tokens"]) == (JobStatus.PAUSED, 50, 60)
+    assert (job.status, job.progress, job.run.current_step) == (JobStatus.PAUSED, 50, 6)
     assert tracker.report("job-1", 1, training(7)) is RunCommand.GO_ON
     assert tracker.resume_job("job-1").status is JobStatus.PENDING
     tracker.fail("job-2", 1, FailureReason.DIVERGED, "the loss is no number any more")
     wait_until(lambda: ray_jobs.submitted[-1] == "sienn-job-1-2")
-    tracker.pause("job-1", 1, {})  # of the earlier attempt
+    tracker.pause("job-1", 1)  # of the earlier attempt
     assert tracker.job("job-1").status is JobStatus.RUNNING
 
 
@@ -175,7 +175,7 @@ def test_cancelled_job_takes_no_more_words(
     before = tracker.job("job-1")
     with caplog.at_level(logging.INFO):
         tracker.report("job-1", 1, training())
-        tracker.complete("job-1", 1, {"train_loss": 0.25})
+        tracker.complete("job-1", 1, run_summary())
         tracker.fail("job-1", 1, FailureReason.INTERNAL, "SIGTERM")
     assert tracker.job("job-1") == before
     assert len([record for record in caplog.records if "job job-1" in record.message]) >= 3
@@ -183,23 +183,23 @@ def test_cancelled_job_takes_no_more_words(
 
 def test_deleted_job_takes_no_more_words(tracker: JobTracker, caplog: pytest.LogCaptureFixture) -> None:
     tracker.report("gone", 1, training())
-    tracker.complete("gone", 1, {})
+    tracker.complete("gone", 1, run_summary())
     tracker.fail("gone", 1, FailureReason.INTERNAL, "words")
-    tracker.pause("gone", 1, {})
+    tracker.pause("gone", 1)
     assert len([record for record in caplog.records if "job gone is gone" in record.message]) == 4
 
 
 def test_end_may_be_told_twice(tracker: JobTracker, caplog: pytest.LogCaptureFixture) -> None:
     start(tracker)
     for _ in range(2):
-        tracker.complete("job-1", 1, {"train_loss": 0.25})
+        tracker.complete("job-1", 1, run_summary())
     assert [event.kind for event in tracker.events("job-1", 0, 99)] == ["created", "started", "completed"]
     assert not [record for record in caplog.records if "that stands" in record.message]
 
 
 def test_second_end_of_another_kind_is_dropped(tracker: JobTracker, caplog: pytest.LogCaptureFixture) -> None:
     start(tracker)
-    tracker.complete("job-1", 1, {})
+    tracker.complete("job-1", 1, run_summary())
     tracker.fail("job-1", 1, FailureReason.INTERNAL, "words")
     assert tracker.job("job-1").status is JobStatus.COMPLETED
     assert "that stands" in caplog.text
@@ -210,7 +210,7 @@ def test_earlier_attempt_has_no_say(tracker: JobTracker) -> None:
     tracker.fail("job-1", 1, FailureReason.STORAGE, "the bucket is away")
     tracker.retry_job("job-1")
     wait_until(lambda: tracker.job("job-1").attempt == 2)
-    tracker.complete("job-1", 1, {})
+    tracker.complete("job-1", 1, run_summary())
     tracker.report("job-1", 1, training())
     assert tracker.job("job-1").status is JobStatus.RUNNING
     assert tracker.metric_points("job-1", 10) == []
@@ -221,7 +221,7 @@ def test_run_that_was_taken_for_lost_keeps_its_checkpoints(tracker: JobTracker) 
     start(tracker)
     tracker._store.jobs.requeue("job-1", 1, "its Ray job is gone")
     with pytest.raises(TransitionError):
-        tracker.complete("job-1", 1, {})
+        tracker.complete("job-1", 1, run_summary())
 
 
 # Around the jobs
@@ -233,7 +233,7 @@ def test_restart_loses_nothing(tracker: JobTracker, settings: Settings, ray_jobs
     wait_until(lambda: ray_jobs.stopped)
     successor = JobTracker(settings, ray_jobs, mirror=no_mirror)
     wait_until(lambda: successor.job("job-1").ended_at)
-    assert successor.job("job-1").facts["phase"] == "cancelled"
+    assert successor.job("job-1").phase == "cancelled"
     assert [dataset.id for dataset in successor.datasets()] == ["dataset-1"]
     successor.close()
 

@@ -42,7 +42,7 @@ class TestOneRun:
         assert [report.current_step for report in training] == [1, 2, 3, 4, 5, 6]
         assert [report.current_epoch for report in training] == [1, 1, 1, 2, 2, 2]
         needed = ("current_loss", "learning_rate", "tokens_per_s", "num_tokens", "train_seconds")
-        assert all(report.facts()[name] > 0 for report in training for name in needed)
+        assert all(report.known()[name] > 0 for report in training for name in needed)
         evaluated = [report for report in run.reporter.reports if report.eval_loss is not None]
         assert [(report.current_epoch, report.current_step) for report in evaluated] == [(0, 0), (1, 3), (2, 6)]
 

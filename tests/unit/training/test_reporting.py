@@ -2,7 +2,7 @@ from __future__ import annotations
 
 import pytest
 
-from sienn_ray.training.reporting import PHASE_PERCENT, Phase, Progress, ProgressMeter
+from sienn_ray.training.reporting import PHASE_PERCENT, Phase, Progress, ProgressMeter, RunProgress
 from tests.fakes_training import RecordingReporter
 
 
@@ -42,10 +42,12 @@ def test_every_phase_has_its_mark_in_order() -> None:
     assert (marks[0], marks[-1]) == (0, 98)
 
 
-def test_unknown_fields_are_left_out_of_the_facts() -> None:
-    assert Progress.of_phase(Phase.LOADING_DATA, "Loading").facts() == {"phase": "loading_data"}
+def test_only_known_fields_are_told() -> None:
+    assert Progress.of_phase(Phase.LOADING_DATA, "Loading").known() == {}
     progress = Progress(Phase.TRAINING, "Training", 40, current_loss=0.0, current_step=0)
-    assert progress.facts() == {"phase": "training", "current_loss": 0.0, "current_step": 0}
+    assert progress.known() == {"current_loss": 0.0, "current_step": 0}
+    earlier = RunProgress(current_loss=1.0, total_steps=9)
+    assert earlier.updated(progress) == RunProgress(current_loss=0.0, current_step=0, total_steps=9)
 
 
 @pytest.mark.parametrize("phase", Phase)
@@ -56,12 +58,12 @@ def test_phase_starts_at_its_mark(phase: Phase) -> None:
 def test_step_says_all_that_is_known() -> None:
     reports = run(num_steps=10, interval_s=0)
     assert reports[0].message == "Training in progress: Epoch 1/2"
-    facts = reports[5].facts()
+    assert reports[5].phase is Phase.TRAINING
+    facts = reports[5].known()
     assert facts.pop("tokens_per_s") > 0
     assert facts.pop("time_left_s") >= 0
     assert facts.pop("train_seconds") >= 0
     assert facts == {
-        "phase": "training",
         "current_epoch": 2,
         "total_epochs": 2,
         "current_step": 6,
@@ -139,9 +141,8 @@ def test_progress_moves_through_evaluations_too() -> None:
     assert len(set(percents)) > 20
     assert percents[0] > PHASE_PERCENT[Phase.TRAINING]
     assert percents[-1] == PHASE_PERCENT[Phase.SAVING]
-    assert reporter.reports[8].facts() == {"phase": "evaluating"}
-    assert reporter.reports[9].facts() == {
-        "phase": "evaluating",
+    assert (reporter.reports[8].phase, reporter.reports[8].known()) == (Phase.EVALUATING, {})
+    assert reporter.reports[9].known() == {
         "current_epoch": 0,
         "total_epochs": 1,
         "current_step": 0,
@@ -168,7 +169,7 @@ def test_the_timeline_is_told_at_once_and_moves_nothing() -> None:
     meter.step(epoch=1, step=1, loss=1.0, num_tokens=10, learning_rate=1e-4)
     meter.tell_timeline({"first_step": 1.5, "total": 1.5}, epoch=1, step=1)
     step, told = reporter.reports
-    assert told.facts() == {"phase": "training", "timeline": {"first_step": 1.5, "total": 1.5}}
+    assert told.known() == {"timeline": {"first_step": 1.5, "total": 1.5}}
     assert (told.percent, told.message) == (step.percent, "Training in progress: Epoch 1/3")
 
 

@@ -1,0 +1,121 @@
+"""The tracker's calls are described once: the actor answers all of them, and nothing else."""
+
+from __future__ import annotations
+
+import asyncio
+import inspect
+from typing import Any
+
+import pytest
+
+from sienn_ray.errors import NotFoundError
+from sienn_ray.jobs.schema import JobRecord
+from sienn_ray.jobs.tracker import JobTracker
+from sienn_ray.jobs.tracker_protocol import METHODS, Tracker, TrackerCalls, check_arguments
+from tests.unit.jobs.test_ids import STRANGE
+
+# What only the process calls that starts the actor, or one that runs it without Ray.
+OF_WHO_STARTS_IT = {"close", "is_like"}
+
+
+def faults(actor: type) -> list[str]:
+    """How the public methods of an actor differ from the calls that `Tracker` describes."""
+    public = {name: member for name, member in inspect.getmembers(actor, inspect.isfunction) if name[0] != "_"}
+    undescribed = [f"{name} is in no word of Tracker" for name in public if name not in {*METHODS, *OF_WHO_STARTS_IT}]
+    missing = [f"{name} is missing" for name in METHODS if name not in public]
+    differing = [
+        f"{name} takes or gives something else than Tracker says"
+        for name in METHODS
+        if name in public and signature(public[name]) != signature(getattr(Tracker, name))
+    ]
+    return undescribed + missing + differing
+
+
+def signature(method: Any) -> inspect.Signature:
+    return inspect.signature(method, eval_str=True)
+
+
+def test_the_actor_answers_the_calls_as_they_are_described() -> None:
+    assert faults(JobTracker) == []
+    assert len(METHODS) > 30
+
+
+@pytest.mark.parametrize("name", METHODS)
+def test_every_call_is_described_in_words(name: str) -> None:
+    assert getattr(Tracker, name).__doc__
+
+
+class OneMore(JobTracker):
+    def vacuum(self) -> None: ...
+
+
+class OtherArguments(JobTracker):
+    def job(self, job_id: str, attempt: int) -> JobRecord: ...  # type: ignore[override]
+
+
+class OtherName(JobTracker):
+    def job(self, job: str) -> JobRecord: ...
+
+
+class OtherAnswer(JobTracker):
+    def job(self, job_id: str) -> JobRecord | None: ...  # type: ignore[override]
+
+
+class OneLess:
+    """All but the first."""
+
+
+for name in list(METHODS)[1:]:
+    setattr(OneLess, name, getattr(JobTracker, name))
+
+
+@pytest.mark.parametrize(
+    ("actor", "fault"),
+    [
+        (OneMore, "vacuum is in no word of Tracker"),
+        (OneLess, "add_dataset is missing"),
+        (OtherArguments, "job takes or gives something else than Tracker says"),
+        (OtherName, "job takes or gives something else than Tracker says"),
+        (OtherAnswer, "job takes or gives something else than Tracker says"),
+    ],
+)
+def test_the_check_itself(actor: type, fault: str) -> None:
+    assert faults(actor) == [fault]
+
+
+class Sent(TrackerCalls):
+    """Answers with what is sent."""
+
+    async def send(self, method: str, *args: Any) -> Any:
+        return method, args
+
+
+def test_calls_are_sent_with_their_arguments_in_order() -> None:
+    client = Sent()
+    assert asyncio.run(client.events("job-1", limit=10, after=3)) == ("events", ("job-1", 3, 10))
+    assert asyncio.run(client.datasets()) == ("datasets", ())
+
+
+def test_other_arguments_are_refused_before_anything_is_sent() -> None:
+    with pytest.raises(TypeError, match="missing a required argument: 'limit'"):
+        check_arguments("events", "job-1", 3)
+
+
+@pytest.mark.parametrize("name", ["vacuum", "is_like", "close", "__len__", "_send"])
+def test_what_is_no_call_is_no_attribute(name: str) -> None:
+    with pytest.raises(AttributeError, match=f"'{name}', and neither has Tracker"):
+        getattr(Sent(), name)
+
+
+def test_every_id_is_checked() -> None:
+    with_ids = {
+        name: next(parameter for parameter in described.parameters if parameter.endswith("_id"))
+        for name, described in METHODS.items()
+        if any(parameter.endswith("_id") for parameter in described.parameters)
+    }
+    assert len(with_ids) > 15
+    for name, parameter in with_ids.items():
+        others = dict.fromkeys(list(METHODS[name].parameters)[1:], 1)
+        for text in STRANGE:
+            with pytest.raises(NotFoundError, match=f"^{parameter.removesuffix('_id').capitalize()} .* not found"):
+                check_arguments(name, **{**others, parameter: text})
