@@ -104,7 +104,7 @@ def read_tensors(folder: Path) -> dict[str, torch.Tensor]:
         EngineError: There are no weights, or some aren't finite.
     """
     try:
-        tensors = load_file(folder / WEIGHTS_FILE)
+        tensors: dict[str, torch.Tensor] = load_file(folder / WEIGHTS_FILE)
     except (OSError, SafetensorError) as error:
         raise ArtifactError(f"{WEIGHTS_FILE} can't be read; other formats aren't loaded: {error}") from error
     if not tensors:

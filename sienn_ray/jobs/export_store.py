@@ -182,7 +182,8 @@ class ExportStore:
             known = export_records.find(connection, export_id)
             if known is None or not known.is_running(attempt):
                 return False
-            export_records.write(connection, known, updated_at=self._clock(), ended_at=self._clock(), **changes)
+            changes["updated_at"] = changes["ended_at"] = self._clock()
+            export_records.write(connection, known, **changes)
             return True
 
     def requeue(self, export_id: str, attempt: int, words: str) -> None:

@@ -7,7 +7,7 @@ tests get it from here.
 from __future__ import annotations
 
 import inspect
-from collections.abc import Awaitable, Callable
+from collections.abc import Callable, Coroutine
 from typing import Any, Protocol
 
 from sienn_ray.errors import FailureReason
@@ -224,7 +224,7 @@ class TrackerCalls:
         """
         raise NotImplementedError
 
-    def __getattr__(self, name: str) -> Callable[..., Awaitable[Any]]:
+    def __getattr__(self, name: str) -> Callable[..., Coroutine[Any, Any, Any]]:
         if name not in METHODS:
             raise AttributeError(f"{type(self).__name__} has no attribute '{name}', and neither has Tracker")
 

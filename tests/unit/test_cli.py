@@ -455,7 +455,7 @@ def test_each_choice_of_an_export_reaches_the_service(
     words = ["export", "job-1", "--format", target.format, "--output", str(tmp_path / "file")]
     done(*words)
     done(*words, *([option] if value is True else [option, str(value)]))
-    plain, chosen = (export.options for export in tracker._exports.values())
+    plain, chosen = (export.options for export in tracker.actor.exports("job-1"))
     assert plain.format is chosen.format is target.format
     assert chosen != plain
 

@@ -155,7 +155,7 @@ class TestGoingOn:
         actor = tracker.actor
         for _ in range(2):  # two at a time
             tracker.make_exports()
-        exports = {export.options.quantization: export for export in actor.exports("completed-sft")}
+        exports = {str(export.options.quantization): export for export in actor.exports("completed-sft")}
         assert {quantization: export.status.value for quantization, export in exports.items()} == {
             "Q8_0": "completed",
             "Q6_K": "failed",

@@ -10,7 +10,7 @@ import pytest
 from starlette.testclient import TestClient
 
 from sienn_ray.export import llama_cpp_package
-from sienn_ray.jobs.export_schema import ExportFailure, ExportStatus
+from sienn_ray.jobs.export_schema import ExportFailure, ExportRecord, ExportStatus
 from sienn_ray.jobs.schema import JobStatus
 from sienn_ray.settings import Settings
 from sienn_ray.storage import Storage
@@ -306,7 +306,7 @@ ANSWER = (
 )
 
 
-def test_kept_exports_are_answered_as_the_first_version_did(client: TestClient, tracker: FakeTracker) -> None:
+def test_kept_exports_are_answered_as_the_first_version_did(client: TestClient, tracker: InProcessTracker) -> None:
     for record in (OLLAMA, MERGED):
         tracker.put_export(ExportRecord.model_validate({**KEPT, **record}))
     answered = client.get(f"/api/exports/{JOB}").text

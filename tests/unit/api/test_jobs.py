@@ -231,7 +231,7 @@ class TestList:
         assert seen == [["job-6", "job-4", "job-2"], ["job-0"]]
 
     def test_what_comes_or_goes_between_pages_moves_no_job(self, client: TestClient, tracker: InProcessTracker) -> None:
-        ended = {"status": JobStatus.FAILED}
+        ended: dict[str, Any] = {"status": JobStatus.FAILED}
         tracker.put(*(job_record(id=f"job-{index}", **ended) for index in range(4)))
         cursor = client.get("/api/jobs?limit=2").json()["next_cursor"]
         tracker.put(job_record(id="job-new"))

@@ -115,7 +115,7 @@ class TestNumbers:
 
     def test_jobs_and_datasets_are_counted(self, client: TestClient, tracker: InProcessTracker) -> None:
         now = utc_now()
-        ended = {"started_at": now - timedelta(minutes=13), "ended_at": now - timedelta(seconds=30)}
+        ended: dict[str, Any] = {"started_at": now - timedelta(minutes=13), "ended_at": now - timedelta(seconds=30)}
         of_a = partial(job_record, dataset_id="a")
         tracker.put(
             dataset_record(id="a", size_bytes=256 * MIB),

@@ -65,8 +65,7 @@ def client(app: FastAPI) -> TestClient:
 
 def test_route_has_its_dependencies_and_an_id(client: TestClient, caplog: pytest.LogCaptureFixture) -> None:
     with client.websocket_connect("/api/echo", headers={"Prefer": "wait=5"}) as socket:
-        assert socket.extra_headers
-        headers = dict(socket.extra_headers)
+        headers: dict[bytes, bytes] = dict(socket.extra_headers or ())
         env, wait_s, request_id = socket.receive_json()
         socket.send_text("hello")
         assert socket.receive_text() == "hello"

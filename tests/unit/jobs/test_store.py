@@ -167,7 +167,7 @@ def test_concurrent_changes_are_all_kept(store: Store) -> None:
     store.jobs.add(job_record())
     names = [field.name for field in fields(RunProgress) if field.name != "timeline"]
     with ThreadPoolExecutor(8) as pool:
-        list(pool.map(lambda name: store.jobs.update("job-1", run=RunProgress(**{name: 1})), names))
+        list(pool.map(lambda name: store.jobs.update("job-1", run=RunProgress(**dict[str, Any]({name: 1}))), names))
     assert stored_job(store, "job-1").run.known() == dict.fromkeys(names, 1)
 
 

@@ -50,11 +50,13 @@ class OneMore(JobTracker):
 
 
 class OtherArguments(JobTracker):
-    def job(self, job_id: str, attempt: int) -> JobRecord: ...  # type: ignore[override]
+    def job(self, job_id: str, attempt: int) -> JobRecord:  # type: ignore[override]
+        raise NotImplementedError
 
 
 class OtherName(JobTracker):
-    def job(self, job: str) -> JobRecord: ...
+    def job(self, job: str) -> JobRecord:
+        raise NotImplementedError
 
 
 class OtherAnswer(JobTracker):
