@@ -20,7 +20,7 @@ from peft import LoraConfig, PeftModel, get_peft_model
 
 from sienn_ray.base_model import load_causal_lm, load_tokenizer, local_folder
 from sienn_ray.datasets.prompt import FILE_NAME, PromptFormat
-from sienn_ray.inference.batching_engine import BatchingEngine
+from sienn_ray.inference.batching.engine import BatchingEngine
 from sienn_ray.inference.blocking import generate as answer
 from sienn_ray.inference.engine import GenerationRequest, SamplingParams
 from sienn_ray.settings import Settings

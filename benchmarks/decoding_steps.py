@@ -113,9 +113,9 @@ def load(material: Material, num_adapters: int, choices: Path | None) -> tuple[A
     import torch
 
     from sienn_ray.base_model import load_causal_lm
-    from sienn_ray.inference.linear_choice import LinearChoices
-    from sienn_ray.inference.lora_weights import read_lora
-    from sienn_ray.inference.model_runner import ModelRunner
+    from sienn_ray.inference.model.linear_choice import LinearChoices
+    from sienn_ray.inference.model.lora_weights import read_lora
+    from sienn_ray.inference.model.runner import ModelRunner
 
     model = load_causal_lm(material.model_folder, torch.device("cpu"))
     runner = ModelRunner(model, CACHE_BYTES, BLOCK_TOKENS, LinearChoices(choices))
@@ -139,7 +139,7 @@ def measured(runner: Any, adapters: dict[str, Any], options: argparse.Namespace)
 def one_setting(
     runner: Any, adapters: dict[str, Any], num_requests: int, num_adapters: int, num_threads: int
 ) -> dict[str, float]:
-    from sienn_ray.inference.model_runner import StepRow
+    from sienn_ray.inference.model.runner import StepRow
 
     num_blocks = -(-(CONTEXT_TOKENS + STEPS + 1) // BLOCK_TOKENS)
     names = [str(number % num_adapters) if num_adapters else None for number in range(num_requests)]

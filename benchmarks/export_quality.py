@@ -37,10 +37,10 @@ import torch
 
 from benchmarks.own import quality_material
 from sienn_ray.base_model import load_tokenizer, local_folder
-from sienn_ray.export.adapter_reader import Adapter
-from sienn_ray.export.gguf_model import GgufModel, ModelTexts, write_lora
+from sienn_ray.export.gguf.model import GgufModel, ModelTexts, write_lora
 from sienn_ray.export.options import GgufQuantization
-from sienn_ray.inference.batching_engine import BatchingEngine
+from sienn_ray.export.weights.adapter_reader import Adapter
+from sienn_ray.inference.batching.engine import BatchingEngine
 from sienn_ray.inference.blocking import generate
 from sienn_ray.inference.engine import GenerationRequest, SamplingParams
 from sienn_ray.settings import Settings

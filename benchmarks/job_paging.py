@@ -23,10 +23,10 @@ from typing import Any
 import sqlalchemy as sa
 
 from sienn_ray.jobs import job_facts
-from sienn_ray.jobs.records import insert_job
 from sienn_ray.jobs.schema import DatasetRecord, JobPage, JobQuery, JobRecord, JobStatus
-from sienn_ray.jobs.store import Store
-from sienn_ray.jobs.tables import jobs
+from sienn_ray.jobs.store.records import insert_job
+from sienn_ray.jobs.store.store import Store
+from sienn_ray.jobs.store.tables import jobs
 from sienn_ray.training.config import TrainingConfig
 
 NUM_JOBS = 10_000

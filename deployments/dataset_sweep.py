@@ -7,7 +7,7 @@ import threading
 from datetime import timedelta
 
 from sienn_ray.datasets.leftovers import sweep
-from sienn_ray.jobs.client import ask
+from sienn_ray.jobs.client.tracker_client import ask
 from sienn_ray.jobs.schema import utc_now
 from sienn_ray.jobs.tracker_protocol import Tracker
 from sienn_ray.settings import Settings

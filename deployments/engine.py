@@ -147,7 +147,7 @@ def load_engine(base_model: str, settings: Settings) -> Engine:
     # Each is imported in the replica only: the ingress builds this application and must stay without torch.
     match settings.engine:
         case EngineKind.BUILTIN:
-            from sienn_ray.inference.batching_engine import BatchingEngine
+            from sienn_ray.inference.batching.engine import BatchingEngine
 
             return BatchingEngine(base_model, settings)
         case _:

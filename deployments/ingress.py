@@ -16,7 +16,7 @@ from deployments.health import RayCluster
 from deployments.job_logs import RayJobLogs
 from sienn_ray.api.app import create_app
 from sienn_ray.api.deps import Backends
-from sienn_ray.jobs.client import tracker_client
+from sienn_ray.jobs.client.tracker_client import tracker_client
 from sienn_ray.jobs.tracker_start import get_or_create_tracker, start_tracker
 from sienn_ray.metrics import Recorder
 from sienn_ray.ray_metrics import RayMirror

@@ -81,7 +81,7 @@ def running(settings: Settings) -> Iterator[LocalCluster]:
         from ray import serve
 
         from deployments.app import build
-        from sienn_ray.jobs.client import NAMESPACE
+        from sienn_ray.jobs.client.tracker_client import NAMESPACE
 
         ray.init(cluster.address, namespace=NAMESPACE, log_to_driver=False, logging_level=logging.WARNING)
         try:

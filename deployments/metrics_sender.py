@@ -6,7 +6,7 @@ import logging
 import threading
 from collections.abc import Callable
 
-from sienn_ray.jobs.client import ask_within
+from sienn_ray.jobs.client.tracker_client import ask_within
 from sienn_ray.jobs.tracker_protocol import Tracker
 from sienn_ray.metrics import MetricBatch, Recorder
 

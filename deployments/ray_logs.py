@@ -16,7 +16,7 @@ from contextlib import aclosing
 from dataclasses import dataclass
 from typing import Any, Protocol
 
-from sienn_ray.jobs.ray_job_client import RayJobClient
+from sienn_ray.jobs.supervision.ray_job_client import RayJobClient
 
 # Where Ray keeps what a job's program prints.
 _FILE_NAME = "job-driver-{submission_id}.log"

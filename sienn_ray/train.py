@@ -34,7 +34,8 @@ from sienn_ray.errors import (
     TrainingError,
 )
 from sienn_ray.inference.applications import prefetch
-from sienn_ray.jobs.client import NAMESPACE, ask
+from sienn_ray.jobs.client.run_session import TrainingSession
+from sienn_ray.jobs.client.tracker_client import NAMESPACE, ask
 from sienn_ray.jobs.naming import (
     MAX_LABEL_KEY_CHARS,
     MAX_LABEL_VALUE_CHARS,
@@ -44,7 +45,6 @@ from sienn_ray.jobs.naming import (
     is_name,
 )
 from sienn_ray.jobs.schema import DatasetRecord, JobRecord, JobStatus, utc_now
-from sienn_ray.jobs.session import TrainingSession
 from sienn_ray.jobs.tracker_protocol import Tracker
 from sienn_ray.jobs.tracker_start import get_or_create_tracker
 from sienn_ray.settings import Settings

@@ -10,8 +10,8 @@ from sienn_ray.export.options import ExportFormat, ExportOptions, GgufQuantizati
 from sienn_ray.export.publication import Publication
 from sienn_ray.export.sink import Sink
 from sienn_ray.export.targets import Choice, target_of
-from sienn_ray.jobs.export_runs import ExportEnd
 from sienn_ray.jobs.export_schema import ExportRecord
+from sienn_ray.jobs.supervision.export_runs import ExportEnd
 from sienn_ray.storage import FileEntry, Storage
 
 CONTENT = b"GGUF" + bytes(range(256)) * 40

@@ -8,10 +8,10 @@ from types import MappingProxyType
 from typing import Any
 
 from sienn_ray.jobs import job_facts
-from sienn_ray.jobs.ray_jobs import RayJobReport, RayJobState, submission_id_of
-from sienn_ray.jobs.records import read_job
 from sienn_ray.jobs.schema import DatasetRecord, JobQuery, JobRecord, JobStatus
-from sienn_ray.jobs.store import Store
+from sienn_ray.jobs.store.records import read_job
+from sienn_ray.jobs.store.store import Store
+from sienn_ray.jobs.supervision.ray_jobs import RayJobReport, RayJobState, submission_id_of
 from sienn_ray.metrics import Sample
 from sienn_ray.training.config import TrainingConfig
 from sienn_ray.training.run_state import EvalRecord

@@ -13,13 +13,13 @@ from typing import Any
 
 import sqlalchemy as sa
 
-from sienn_ray.jobs import tables
-from sienn_ray.jobs.database import Database
 from sienn_ray.jobs.export_schema import ExportRecord
-from sienn_ray.jobs.records import dataset_columns, insert_job, write_job
 from sienn_ray.jobs.schema import DatasetRecord, JobEvent, JobQuery, JobRecord, MetricPoint
-from sienn_ray.jobs.store import Store
-from sienn_ray.jobs.supervision import Steps
+from sienn_ray.jobs.store import tables
+from sienn_ray.jobs.store.database import Database
+from sienn_ray.jobs.store.records import dataset_columns, insert_job, write_job
+from sienn_ray.jobs.store.store import Store
+from sienn_ray.jobs.supervision.threads import Steps
 from sienn_ray.jobs.tracker import JobTracker
 from sienn_ray.jobs.tracker_protocol import TrackerCalls
 from sienn_ray.settings import Settings

@@ -66,7 +66,7 @@ def _take(answer: Answer, moment_s: float, delta: GenerationDelta) -> bool:
 
 @contextlib.contextmanager
 def engine(work: Work, options: argparse.Namespace) -> Iterator[Submitting]:
-    from sienn_ray.inference.batching_engine import BatchingEngine
+    from sienn_ray.inference.batching.engine import BatchingEngine
 
     chosen = json.loads(options.settings or "{}")
     with tempfile.TemporaryDirectory() as home:

@@ -26,7 +26,7 @@ from sienn_ray.base_model import load_tokenizer, local_folder
 from sienn_ray.datasets.prompt import FILE_NAME as PROMPT_FORMAT_FILE
 from sienn_ray.datasets.prompt import PromptFormat
 from sienn_ray.jobs.schema import DatasetRecord, JobRecord, JobStatus, utc_now
-from sienn_ray.jobs.store import Store
+from sienn_ray.jobs.store.store import Store
 from sienn_ray.settings import Settings
 from sienn_ray.storage import Storage
 from sienn_ray.training.config import LoraSettings, TrainingConfig

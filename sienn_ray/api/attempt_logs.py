@@ -9,8 +9,8 @@ from contextlib import aclosing
 
 from sienn_ray.api.deps import Backends
 from sienn_ray.errors import CapacityError, NotFoundError
-from sienn_ray.jobs.ray_jobs import submission_id_of
 from sienn_ray.jobs.schema import JobRecord
+from sienn_ray.jobs.supervision.ray_jobs import submission_id_of
 
 logger = logging.getLogger(__name__)
 

@@ -10,16 +10,18 @@ from typing import Any, assert_never
 from sienn_ray.base_model import load_tokenizer, local_folder
 from sienn_ray.datasets.prompt import FILE_NAME as PROMPT_FORMAT_FILE
 from sienn_ray.datasets.prompt import PromptFormat
-from sienn_ray.export import archive, huggingface, ollama
-from sienn_ray.export.adapter_reader import Adapter
-from sienn_ray.export.chat_turns import turns_of
-from sienn_ray.export.gguf_model import GgufModel, ModelTexts, write_lora
-from sienn_ray.export.merged_weights import MergedWeights
+from sienn_ray.export import archive
+from sienn_ray.export.gguf.model import GgufModel, ModelTexts, write_lora
+from sienn_ray.export.huggingface import model as huggingface
+from sienn_ray.export.huggingface.safetensors_writer import plan_shards
+from sienn_ray.export.ollama import modelfile as ollama
+from sienn_ray.export.ollama.chat_turns import turns_of
 from sienn_ray.export.options import ExportFormat, ExportOptions, GgufQuantization, folder_key, printable_name
 from sienn_ray.export.publication import Publication
-from sienn_ray.export.safetensors_writer import plan_shards
 from sienn_ray.export.sink import Sink, Write
 from sienn_ray.export.targets import target_of
+from sienn_ray.export.weights.adapter_reader import Adapter
+from sienn_ray.export.weights.merged_weights import MergedWeights
 from sienn_ray.settings import Settings
 from sienn_ray.storage import FileEntry, Storage
 

@@ -10,7 +10,7 @@ from dataclasses import dataclass
 from typing import Literal, assert_never
 
 from sienn_ray.errors import ExportError, InvalidInputError
-from sienn_ray.export import llama_cpp_package
+from sienn_ray.export.gguf import llama_cpp_package
 from sienn_ray.export.options import PLAIN_QUANTIZATIONS, ExportFormat, ExportOptions, GgufQuantization
 
 # Fields of a request beside its format.

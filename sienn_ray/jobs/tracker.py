@@ -14,13 +14,7 @@ from typing import Unpack
 
 import sienn_ray
 from sienn_ray.errors import CapacityError, FailureReason, NotFoundError
-from sienn_ray.jobs.database import words_of
-from sienn_ray.jobs.export_memory import memory_need_bytes
-from sienn_ray.jobs.export_runs import ExportRuns, RayExportRuns
 from sienn_ray.jobs.export_schema import ExportRecord
-from sienn_ray.jobs.export_supervisor import ExportSupervisor
-from sienn_ray.jobs.job_changes import JobChanges
-from sienn_ray.jobs.ray_jobs import RayJobApi, RayJobs
 from sienn_ray.jobs.schema import (
     DatasetRecord,
     JobEvent,
@@ -34,9 +28,15 @@ from sienn_ray.jobs.schema import (
     TrackerHealth,
     utc_now,
 )
-from sienn_ray.jobs.store import Store
-from sienn_ray.jobs.supervision import Supervise, Supervision
-from sienn_ray.jobs.supervisor import Supervisor
+from sienn_ray.jobs.store.database import words_of
+from sienn_ray.jobs.store.job_changes import JobChanges
+from sienn_ray.jobs.store.store import Store
+from sienn_ray.jobs.supervision.export_memory import memory_need_bytes
+from sienn_ray.jobs.supervision.export_runs import ExportRuns, RayExportRuns
+from sienn_ray.jobs.supervision.export_supervisor import ExportSupervisor
+from sienn_ray.jobs.supervision.job_supervisor import Supervisor
+from sienn_ray.jobs.supervision.ray_jobs import RayJobApi, RayJobs
+from sienn_ray.jobs.supervision.threads import Supervise, Supervision
 from sienn_ray.jobs.transitions import check_job_transition
 from sienn_ray.metrics import MetricBatch, Sample
 from sienn_ray.ray_metrics import mirror_samples

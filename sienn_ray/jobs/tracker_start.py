@@ -9,7 +9,7 @@ from typing import Any
 import ray
 
 import sienn_ray
-from sienn_ray.jobs.client import NAMESPACE, TRACKER_NAME, find_tracker
+from sienn_ray.jobs.client.tracker_client import NAMESPACE, TRACKER_NAME, find_tracker
 from sienn_ray.settings import Settings
 
 logger = logging.getLogger(__name__)

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 import torch
 
 from sienn_ray.datasets.token_stream import Share
-from sienn_ray.training.objectives import Example
+from sienn_ray.training.loss.objectives import Example
 from sienn_ray.training.spec import RowSource
 from sienn_ray.training.worker import Worker, global_sums
 

@@ -14,8 +14,8 @@ import torch
 from sienn_ray.errors import FailureReason, TrainingError
 from sienn_ray.training.config import TrainingConfig
 from sienn_ray.training.hardware import is_out_of_memory
-from sienn_ray.training.objectives import Example, Objective
-from sienn_ray.training.packing import TokenRow
+from sienn_ray.training.loss.objectives import Example, Objective
+from sienn_ray.training.loss.packing import TokenRow
 from sienn_ray.training.worker import Worker, add_up_gradients, global_sums
 
 logger = logging.getLogger(__name__)

@@ -17,7 +17,7 @@ from sienn_ray.compute_threads import SpinControl
 from sienn_ray.datasets.token_stream import Share
 from sienn_ray.errors import FailureReason, InvalidDatasetError, TrainingError
 from sienn_ray.training import checkpoint
-from sienn_ray.training.adapters import make_optimizer, trainable
+from sienn_ray.training.adapter.adapters import make_optimizer, trainable
 from sienn_ray.training.checkpoint import Weights
 from sienn_ray.training.config import MAX_ROW_TOKENS, TrainingConfig
 from sienn_ray.training.evaluation import Evaluation

@@ -12,15 +12,15 @@ from transformers import PreTrainedModel
 from sienn_ray.compute_threads import observe
 from sienn_ray.datasets.schema import RowKind
 from sienn_ray.training import sharding
-from sienn_ray.training.adapters import add_adapter, is_fused
+from sienn_ray.training.adapter.adapters import add_adapter, is_fused
 from sienn_ray.training.checkpoint import Restored, restore
 from sienn_ray.training.config import TrainingConfig
 from sienn_ray.training.gradients import GradientStep
 from sienn_ray.training.hardware import needs_gradient_checkpointing
+from sienn_ray.training.loss.objectives import make_objective
+from sienn_ray.training.loss.scoring import Scorer, body, can_pack, has_plain_head
 from sienn_ray.training.methods import method_of
-from sienn_ray.training.objectives import make_objective
 from sienn_ray.training.record import ResolvedFacts
-from sienn_ray.training.scoring import Scorer, body, can_pack, has_plain_head
 from sienn_ray.training.steps import StepPlan
 from sienn_ray.training.worker import Worker
 

@@ -12,7 +12,7 @@ from transformers import PreTrainedModel
 
 from sienn_ray.training.checkpoint import Weights
 from sienn_ray.training.config import Sharding
-from sienn_ray.training.scoring import body
+from sienn_ray.training.loss.scoring import body
 
 # Of a GPU's memory; the rest is for activations.
 _MAX_WEIGHT_SHARE = 0.6

@@ -12,8 +12,8 @@ from pathlib import Path
 import jinja2
 import pytest
 
-from sienn_ray.export.chat_turns import find_turns
-from sienn_ray.export.ollama import OllamaModel
+from sienn_ray.export.ollama.chat_turns import find_turns
+from sienn_ray.export.ollama.modelfile import OllamaModel
 from sienn_ray.export.options import Sampling
 from tests.chat_templates import CONVERSATIONS, TEMPLATES
 from tests.modelfile import parse

@@ -7,7 +7,7 @@ import asyncio
 from fastapi import APIRouter
 
 from sienn_ray.api.schemas.exports import ExportFormatEntry, ExportFormatList
-from sienn_ray.export import llama_cpp_package
+from sienn_ray.export.gguf import llama_cpp_package
 from sienn_ray.export.options import PLAIN_QUANTIZATIONS, GgufQuantization
 from sienn_ray.export.targets import TARGETS, ExportTarget
 

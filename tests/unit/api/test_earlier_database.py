@@ -16,10 +16,11 @@ import sqlalchemy as sa
 from starlette.testclient import TestClient
 
 from sienn_ray.errors import FailureReason
-from sienn_ray.jobs import job_facts, tables
+from sienn_ray.jobs import job_facts
 from sienn_ray.jobs.export_schema import ExportStatus
 from sienn_ray.jobs.schema import JobPhase, JobQuery, JobStatus
-from sienn_ray.jobs.store import Store
+from sienn_ray.jobs.store import tables
+from sienn_ray.jobs.store.store import Store
 from sienn_ray.settings import Settings
 from sienn_ray.training.reporting import Phase, Progress, RunCommand, RunProgress
 from tests.fakes_jobs import run_summary

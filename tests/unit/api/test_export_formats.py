@@ -9,7 +9,7 @@ from starlette.testclient import TestClient
 
 from sienn_ray.api.routes.export_formats import formats
 from sienn_ray.api.schemas.exports import ExportModelRequest
-from sienn_ray.export import llama_cpp_package
+from sienn_ray.export.gguf import llama_cpp_package
 from sienn_ray.export.options import PLAIN_QUANTIZATIONS, ExportFormat, GgufQuantization
 from sienn_ray.export.targets import TARGETS, Choice, ExportTarget
 from tests.fakes_exports import CHOSEN

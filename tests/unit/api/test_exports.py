@@ -9,7 +9,7 @@ from urllib.parse import urlsplit
 import pytest
 from starlette.testclient import TestClient
 
-from sienn_ray.export import llama_cpp_package
+from sienn_ray.export.gguf import llama_cpp_package
 from sienn_ray.jobs.export_schema import ExportFailure, ExportRecord, ExportStatus
 from sienn_ray.jobs.schema import JobStatus
 from sienn_ray.settings import Settings

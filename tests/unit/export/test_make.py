@@ -13,7 +13,7 @@ import pytest
 import torch
 from transformers import AutoModelForCausalLM
 
-from sienn_ray.export import huggingface
+from sienn_ray.export.huggingface import model as huggingface
 from sienn_ray.export.make import ExportRequest, make_export
 from sienn_ray.export.options import ExportFormat, ExportOptions, GgufQuantization
 from sienn_ray.export.targets import TARGETS, ExportTarget

@@ -10,9 +10,9 @@ import gguf
 import pytest
 
 from sienn_ray.errors import ExportError
-from sienn_ray.export import ggml, llama_cpp_package
+from sienn_ray.export.gguf import ggml, llama_cpp_package
+from sienn_ray.export.gguf.quantization_mix import MOST
 from sienn_ray.export.options import ExportFormat, ExportOptions, GgufQuantization, Sampling
-from sienn_ray.export.quantization_mix import MOST
 from sienn_ray.export.targets import TARGETS, Choice, ExportTarget, formats_with, target_of
 from tests.fakes_exports import CHOSEN
 

@@ -17,7 +17,7 @@ from sienn_ray.datasets.prompt import FILE_NAME as PROMPT_FORMAT_FILE
 from sienn_ray.datasets.prompt import PromptFormat
 from sienn_ray.settings import Settings
 from sienn_ray.storage import Storage
-from sienn_ray.training.adapters import add_adapter
+from sienn_ray.training.adapter.adapters import add_adapter
 from sienn_ray.training.config import TrainingConfig
 from tests.tiny_model import TINY_ID, add_to_hub_cache
 from tests.unit.inference.asking import PROMPT

@@ -13,7 +13,7 @@ from sienn_ray.datasets.prompt import FILE_NAME as PROMPT_FORMAT_FILE
 from sienn_ray.datasets.prompt import PromptFormat
 from sienn_ray.settings import Settings
 from sienn_ray.storage import Storage
-from sienn_ray.training.adapters import add_adapter
+from sienn_ray.training.adapter.adapters import add_adapter
 from sienn_ray.training.config import TrainingConfig
 from tests.computing import NEEDS_CPUS, seen
 from tests.tiny_model import TINY_ID, add_to_hub_cache
@@ -23,7 +23,7 @@ pytestmark = pytest.mark.alone
 # Its listener is called by the thread that computes, between two steps.
 _PROGRAM = f"""
 import queue
-from sienn_ray.inference.batching_engine import BatchingEngine
+from sienn_ray.inference.batching.engine import BatchingEngine
 from sienn_ray.inference.engine import GenerationRequest, SamplingParams
 from sienn_ray.settings import Settings
 

@@ -12,8 +12,8 @@ import pytest
 import sqlalchemy as sa
 from sqlalchemy.pool import NullPool
 
-from sienn_ray.jobs import tables
-from sienn_ray.jobs.store import Store
+from sienn_ray.jobs.store import tables
+from sienn_ray.jobs.store.store import Store
 from tests.fakes_jobs import Clock, dataset_record
 from tests.postgres import PostgresServer
 

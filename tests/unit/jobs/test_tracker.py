@@ -9,8 +9,8 @@ import pytest
 
 import sienn_ray
 from sienn_ray.errors import ConflictError, FailureReason, TooManyRequestsError, TransitionError
-from sienn_ray.jobs.ray_jobs import RayJobState
 from sienn_ray.jobs.schema import JobQuery, JobStatus
+from sienn_ray.jobs.supervision.ray_jobs import RayJobState
 from sienn_ray.jobs.tracker import JobTracker
 from sienn_ray.metrics import MetricBatch, Sample
 from sienn_ray.settings import Settings

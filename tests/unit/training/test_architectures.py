@@ -15,7 +15,7 @@ from transformers import PreTrainedModel
 
 from sienn_ray.datasets.schema import RowKind
 from sienn_ray.training import checkpoint
-from sienn_ray.training.fused_lora import FusedLoraLinear
+from sienn_ray.training.adapter.fused_lora import FusedLoraLinear
 from tests.architectures import random_model
 from tests.unit.training.training import TRAIN_ROWS, Trainee, config_of
 

@@ -11,7 +11,7 @@ from safetensors.torch import load_file
 
 from sienn_ray.base_model import load_causal_lm
 from sienn_ray.training import checkpoint
-from sienn_ray.training.adapters import add_adapter, make_optimizer
+from sienn_ray.training.adapter.adapters import add_adapter, make_optimizer
 from sienn_ray.training.checkpoint import ADAPTER_CONFIG, ADAPTER_WEIGHTS, Weights
 from sienn_ray.training.config import LoraSettings, TrainingConfig
 from sienn_ray.training.run_state import EvalRecord, RunState, read_state

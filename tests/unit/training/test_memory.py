@@ -10,7 +10,7 @@ import torch
 
 from sienn_ray.errors import FailureReason, TrainingError
 from sienn_ray.training import hardware
-from sienn_ray.training.objectives import CompletionObjective, Example
+from sienn_ray.training.loss.objectives import CompletionObjective, Example
 from tests.unit.training.training import Trainee, config_of
 
 

@@ -13,8 +13,8 @@ from sienn_ray.datasets.schema import RowKind
 from sienn_ray.settings import Settings
 from sienn_ray.training import model_card, publication, record
 from sienn_ray.training.config import TrainingConfig
+from sienn_ray.training.loss.objectives import make_objective
 from sienn_ray.training.methods import Method, method_of, words_of
-from sienn_ray.training.objectives import make_objective
 from sienn_ray.training.spec import OrderedRows, Run, RunRows
 from tests.fakes_training import FakeRows
 from tests.tiny_model import add_to_hub_cache

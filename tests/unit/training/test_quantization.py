@@ -10,7 +10,7 @@ import torch
 from transformers import PreTrainedModel
 
 from sienn_ray.base_model import load_causal_lm
-from sienn_ray.training.adapters import add_adapter
+from sienn_ray.training.adapter.adapters import add_adapter
 from tests.fakes_training import FakeRows
 from tests.unit.training.training import CPU, TRAIN_ROWS, Trainee, config_of
 

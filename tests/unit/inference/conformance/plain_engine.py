@@ -16,15 +16,15 @@ from peft import PeftModel
 
 from sienn_ray.base_model import load_causal_lm, load_tokenizer, local_folder
 from sienn_ray.errors import EngineError
-from sienn_ray.inference.adapter_files import AdapterFiles, read_config, read_tensors
-from sienn_ray.inference.answer import Answer
 from sienn_ray.inference.engine import Generation, GenerationDelta, GenerationRequest, SamplingParams
-from sienn_ray.inference.logprobs import Sampled
-from sienn_ray.inference.open_requests import OpenRequests, queue_timeout
-from sienn_ray.inference.prompts import PromptEncoder
-from sienn_ray.inference.request_preparation import LoadedAdapter, RequestPreparation
-from sienn_ray.inference.sampling import eos_token_ids
-from sienn_ray.inference.vocabulary import Vocabulary
+from sienn_ray.inference.requests.adapter_files import AdapterFiles, read_config, read_tensors
+from sienn_ray.inference.requests.answer import Answer
+from sienn_ray.inference.requests.open_requests import OpenRequests, queue_timeout
+from sienn_ray.inference.requests.prompts import PromptEncoder
+from sienn_ray.inference.requests.request_preparation import LoadedAdapter, RequestPreparation
+from sienn_ray.inference.sampling.logprobs import Sampled
+from sienn_ray.inference.sampling.sampler import eos_token_ids
+from sienn_ray.inference.text.vocabulary import Vocabulary
 from sienn_ray.settings import Settings
 from tests.unit.inference.logits_reference import reference_scores
 

@@ -1,0 +1,1 @@
+"""A base model's and an adapter's tensors, read and merged."""

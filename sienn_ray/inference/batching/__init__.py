@@ -1,0 +1,1 @@
+"""The engine: one batch for all requests and adapters."""

@@ -1,0 +1,239 @@
+"""The built-in engine: continuous batching over one base model and any of its adapters."""
+
+from __future__ import annotations
+
+import itertools
+import logging
+import queue
+import time
+from collections.abc import Callable
+from contextlib import suppress
+from dataclasses import dataclass
+from functools import partial
+from pathlib import Path
+
+import torch
+from transformers import PreTrainedModel
+
+from sienn_ray.base_model import load_causal_lm, load_tokenizer, local_folder
+from sienn_ray.compute_threads import ComputeThread, SpinControl, observe, usable_cpus
+from sienn_ray.errors import EngineError
+from sienn_ray.inference.batching.generation import AdapterUse, RunningGeneration
+from sienn_ray.inference.batching.scheduler import Scheduler
+from sienn_ray.inference.engine import Generation, GenerationDelta, GenerationRequest
+from sienn_ray.inference.model.kv_blocks import BlockPool
+from sienn_ray.inference.model.linear_choice import LinearChoices
+from sienn_ray.inference.model.lora_weights import LoraWeights, read_lora
+from sienn_ray.inference.model.runner import ModelRunner, PackingError
+from sienn_ray.inference.requests.adapter_files import AdapterFiles
+from sienn_ray.inference.requests.open_requests import OpenRequests
+from sienn_ray.inference.requests.prompts import PromptEncoder
+from sienn_ray.inference.requests.request_preparation import LoadedAdapter, RequestPreparation
+from sienn_ray.inference.sampling.sampler import eos_token_ids, sample
+from sienn_ray.inference.text.vocabulary import Vocabulary
+from sienn_ray.settings import Settings
+
+logger = logging.getLogger(__name__)
+
+BLOCK_TOKENS = 32
+_IDLE_S = 0.5
+
+
+@dataclass(frozen=True)
+class NamedLora:
+    """LoRA weights in memory.
+
+    Args:
+        name: Name of this load of them; another load of the same adapter has another one.
+        weights: The weights.
+    """
+
+    name: str
+    weights: LoraWeights
+
+    @property
+    def size_bytes(self) -> int:
+        """Bytes in memory."""
+        return self.weights.size_bytes
+
+
+class BatchingEngine:
+    """`Engine` on transformers: continuous batching, chunked prefill, paged KV cache, prefix cache, batched LoRA.
+
+    One thread computes. At every step the scheduler has requests join and leave the batch, the model runner computes
+    one forward pass over all their tokens, and the sampler chooses the next token of each request that decodes.
+
+    Args:
+        base_model: Hub id.
+        settings: Storage, limits, threads.
+    """
+
+    def __init__(self, base_model: str, settings: Settings) -> None:
+        self.base_model = base_model
+        self._settings = settings
+        folder = local_folder(base_model, settings)
+        self._device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
+        tokenizer = load_tokenizer(folder)
+        # This thread loads the model too: a second thread with OpenMP workers would have all sleep between products.
+        self._thread = ComputeThread("engine", int(settings.engine_num_cpus) or usable_cpus())
+        try:
+            model, self._runner = self._thread.run(lambda: _loaded(folder, self._device, settings))
+        except BaseException:
+            self._thread.end()
+            raise
+        self._vocab_size = model.get_input_embeddings().num_embeddings
+        generation_eos = model.generation_config.eos_token_id if model.generation_config else None
+        self._eos = frozenset(eos_token_ids(generation_eos, tokenizer.eos_token_id))
+        self._scheduler = Scheduler(BlockPool(self._runner.num_blocks, BLOCK_TOKENS), settings)
+        self._preparation = RequestPreparation(
+            settings,
+            PromptEncoder(
+                base_model,
+                tokenizer,
+                context_tokens=getattr(model.config, "max_position_embeddings", None),
+                cache_tokens=self._runner.num_blocks * BLOCK_TOKENS,
+            ),
+            Vocabulary(tokenizer),
+            self._read_lora,
+            lambda lora: self._unloaded.put(lora.name),
+        )
+        self._requests = OpenRequests(base_model, settings.engine_max_queue)
+        self._unloaded: queue.SimpleQueue[str] = queue.SimpleQueue()
+        self._load_numbers = itertools.count()
+        self._weights: dict[str, LoraWeights] = {}
+        self._prepared: queue.SimpleQueue[RunningGeneration | None] = queue.SimpleQueue()
+        self._step_began_at: float | None = None
+        #: OpenMP threads of the thread that computes.
+        self.compute_setup = self._thread.run(observe)
+        logger.info("the engine of %s computes with %s", base_model, self.compute_setup)
+        self._thread.start(self._run)
+
+    @property
+    def num_cpus(self) -> int | None:
+        """See `Engine.num_cpus`."""
+        return self.compute_setup.num_threads if self._device.type == "cpu" else None
+
+    @property
+    def num_adapters(self) -> int:
+        """See `Engine.num_adapters`."""
+        return self._preparation.num_adapters
+
+    @property
+    def num_adapter_loads(self) -> int:
+        """Adapters loaded since the start; a cache hit doesn't count."""
+        return self._preparation.num_adapter_loads
+
+    @property
+    def stuck_s(self) -> float:
+        """See `Engine.stuck_s`."""
+        began_at = self._step_began_at
+        return 0.0 if began_at is None else time.monotonic() - began_at
+
+    def submit(self, request: GenerationRequest, listener: Callable[[GenerationDelta], None]) -> Generation:
+        """See `Engine.submit`."""
+        generation = RunningGeneration(request, listener)
+        self._requests.add(generation, self._scheduler.num_running)
+        self._preparation.submit(generation, partial(self._ready, generation))
+        return generation
+
+    def load_adapter(self, adapter_id: str, adapter_key: str) -> None:
+        """See `Engine.load_adapter`."""
+        self._preparation.load_adapter(adapter_id, adapter_key)
+
+    def close(self) -> None:
+        """See `Engine.close`."""
+        self._requests.close()
+        self._prepared.put(None)
+        self._thread.end()
+        self._requests.fail_all()
+        self._preparation.close()
+
+    # Threads that prepare requests.
+
+    def _ready(self, generation: RunningGeneration, adapter: LoadedAdapter[NamedLora] | None) -> None:
+        if adapter is None:
+            use = AdapterUse(self.base_model, None)
+        else:
+            use = AdapterUse(adapter.files.content_hash, adapter.weights.name)
+            self._weights[adapter.weights.name] = adapter.weights.weights
+        generation.prepare(use, self._vocab_size)
+        self._prepared.put(generation)
+
+    def _read_lora(self, files: AdapterFiles) -> NamedLora:
+        weights = read_lora(files.folder, self.base_model, self._runner.lora.layers, self._runner.dtype)
+        return NamedLora(f"{files.content_hash}-{next(self._load_numbers)}", weights)
+
+    # The thread that computes.
+
+    def _run(self) -> None:
+        spin = SpinControl()
+        try:
+            self._run_until_closed(spin)
+        except Exception:
+            logger.critical("the engine of %s has ended", self.base_model, exc_info=True)  # no caller awaits this
+            raise
+        finally:
+            spin.end()
+
+    def _run_until_closed(self, spin: SpinControl) -> None:
+        while not self._requests.is_closed:
+            self._take_prepared(is_idle=self._scheduler.is_idle)
+            self._scheduler.drop_abandoned()
+            self._scheduler.admit()
+            if self._scheduler.running:
+                self._step()
+                spin.look()
+
+    def _take_prepared(self, *, is_idle: bool) -> None:
+        with suppress(queue.Empty):
+            while True:
+                generation = self._prepared.get(block=is_idle, timeout=_IDLE_S)
+                is_idle = False
+                if generation is not None:
+                    self._scheduler.add(generation)
+
+    def _step(self) -> None:
+        self._step_began_at = time.monotonic()
+        try:
+            self._compute()
+        except Exception as error:
+            logger.exception("a step failed")
+            for generation in self._scheduler.running:
+                generation.fail(EngineError(f"the engine failed: {type(error).__name__}: {error}"))
+        finally:
+            self._step_began_at = None
+        self._scheduler.retire()
+
+    def _compute(self) -> None:
+        while not self._unloaded.empty():
+            name = self._unloaded.get()
+            self._runner.lora.forget(name)
+            self._weights.pop(name, None)
+        rows = self._scheduler.plan()
+        logits = self._runner.step([row for _, row in rows], self._weights)
+        for generation, row in rows:
+            generation.num_computed += row.num_new
+        with_logits = [generation for generation, row in rows if row.wants_logits]
+        if not with_logits:
+            return
+        is_broken = logits.sum(dim=1).isnan().tolist()  # before sampling, which overwrites them
+        tokens = sample(logits, [each.sampler for each in with_logits])
+        for generation, token, is_nan in zip(with_logits, tokens, is_broken, strict=True):
+            if is_nan:
+                generation.fail(EngineError("the model's scores aren't numbers; the adapter may have diverged"))
+                continue
+            if generation.num_generated == 0:
+                self._scheduler.note_prefilled(generation)
+            generation.take(token, self._eos)
+
+
+def _loaded(folder: Path, device: torch.device, settings: Settings) -> tuple[PreTrainedModel, ModelRunner]:
+    """Load the base model, and a runner with the fastest layouts that the model can have."""
+    model = load_causal_lm(folder, device)
+    choices = LinearChoices(settings.home / "cache" / "linear-layers.json")
+    try:
+        return model, ModelRunner(model, settings.engine_kv_cache_bytes, BLOCK_TOKENS, choices)
+    except PackingError:
+        logger.warning("%s can't have packed weights and will be slower", type(model).__name__)
+    model = load_causal_lm(folder, device)
+    return model, ModelRunner(model, settings.engine_kv_cache_bytes, BLOCK_TOKENS)

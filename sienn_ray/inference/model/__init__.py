@@ -1,0 +1,1 @@
+"""A base model as the engine computes it."""

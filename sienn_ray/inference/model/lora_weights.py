@@ -1,0 +1,150 @@
+"""LoRA weights in PEFT's format, read for batches; adapters that can't be applied as they were trained are refused."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Protocol
+
+import torch
+
+from sienn_ray.errors import EngineError
+from sienn_ray.inference.requests.adapter_files import PREFIX, read_config, read_tensors
+
+_KINDS = {"lora_A.weight": "a", "lora_B.weight": "b", "lora_magnitude_vector": "magnitude"}
+# Fields of PEFT's LoraConfig that add weights or change the products, with the values that don't.
+_UNSUPPORTED: dict[str, tuple[Any, ...]] = {
+    "modules_to_save": (None, []), "bias": ("none",), "layer_replication": (None, []), "lora_bias": (None, False),
+    "trainable_token_indices": (None,), "target_parameters": (None, []), "alora_invocation_tokens": (None,),
+    "use_bdlora": (None, False), "megatron_config": (None,),
+}  # fmt: skip
+
+
+class BaseLayer(Protocol):
+    """A linear layer of the base model."""
+
+    @property
+    def shape(self) -> tuple[int, int]:
+        """(out, in)."""
+        ...
+
+    def matrix(self) -> torch.Tensor:
+        """The weight, (out, in)."""
+        ...
+
+
+@dataclass(frozen=True)
+class LayerLora:
+    """An adapter's part in one linear layer: y + x A' B', and for DoRA the whole times a gain for each output.
+
+    Args:
+        a: (r, in).
+        b: (out, r), times the scaling.
+        gain: (out,) of DoRA (Liu et al. 2024, arXiv:2402.09353, equation 5), or None.
+    """
+
+    a: torch.Tensor
+    b: torch.Tensor
+    gain: torch.Tensor | None = None
+
+
+@dataclass(frozen=True)
+class LoraWeights:
+    """An adapter's weights by the name of the layer."""
+
+    layers: Mapping[str, LayerLora]
+    max_r: int
+
+    @property
+    def size_bytes(self) -> int:
+        """Bytes in memory."""
+        return sum(
+            layer.a.nbytes + layer.b.nbytes + (0 if layer.gain is None else layer.gain.nbytes)
+            for layer in self.layers.values()
+        )
+
+
+def read_lora(folder: Path, base_model: str, layers: Mapping[str, BaseLayer], dtype: torch.dtype) -> LoraWeights:
+    """Read an adapter.
+
+    Args:
+        folder: The adapter's files.
+        base_model: Hub id of the base model that the adapter has to be for.
+        layers: The base model's linear layers by name.
+        dtype: Type of the weights in memory.
+
+    Raises:
+        ArtifactError: A file is missing or can't be read.
+        EngineError: The adapter is for another base model, or has what can't be applied here.
+    """
+    config = read_config(folder, base_model)
+    _check_config(config)
+    found: dict[str, dict[str, torch.Tensor]] = {}
+    for key, tensor in read_tensors(folder).items():
+        name, kind = _parsed(key)
+        if name not in layers:
+            raise EngineError(f"the adapter has weights for '{name}', which {base_model} doesn't have")
+        found.setdefault(name, {})[kind] = tensor
+    result = {name: _layer(name, parts, layers[name], config, dtype) for name, parts in found.items()}
+    return LoraWeights(result, max(layer.a.shape[0] for layer in result.values()))
+
+
+def _check_config(config: Mapping[str, Any]) -> None:
+    for field, plain in _UNSUPPORTED.items():
+        if config.get(field) not in (None, *plain):
+            raise EngineError(
+                f"the adapter has {field}={config[field]}, which can't be applied beside other adapters; merge it into "
+                "its base model instead"
+            )
+
+
+def _parsed(key: str) -> tuple[str, str]:
+    """Parse a name: `base_model.model.layers.0.q_proj.lora_A.weight` is the A of `layers.0.q_proj`."""
+    for ending, kind in _KINDS.items():
+        if key.startswith(PREFIX) and key.endswith(f".{ending}"):
+            return key[len(PREFIX) : -len(ending) - 1], kind
+    raise EngineError(f"the adapter has a tensor '{key}', which can't be applied beside other adapters")
+
+
+def _layer(
+    name: str, parts: Mapping[str, torch.Tensor], base: BaseLayer, config: Mapping[str, Any], dtype: torch.dtype
+) -> LayerLora:
+    if not {"a", "b"} <= parts.keys():
+        raise EngineError(f"the adapter has only half of the weights for '{name}'")
+    a, b = parts["a"].float(), parts["b"].float()
+    out_size, in_size = base.shape
+    if a.dim() != 2 or b.dim() != 2 or a.shape[1] != in_size or b.shape[0] != out_size or a.shape[0] != b.shape[1]:
+        raise EngineError(
+            f"the adapter's weights for '{name}' are {list(a.shape)} and {list(b.shape)}; the layer takes "
+            f"[r, {in_size}] and [{out_size}, r]"
+        )
+    b = b * _scaling(name, a.shape[0], config)
+    gain = None
+    if config.get("use_dora"):
+        if "magnitude" not in parts:
+            raise EngineError(f"the adapter uses DoRA and has no magnitudes for '{name}'")
+        # Norms of the rows of the changed weights, as PEFT takes them.
+        gain = parts["magnitude"].float().flatten() / (base.matrix().float() + b @ a).norm(dim=1)
+        if not gain.isfinite().all():
+            raise EngineError(f"the adapter's magnitudes for '{name}' aren't all finite numbers; train it again")
+        b = b * gain.unsqueeze(1)
+    return LayerLora(a.to(dtype).contiguous(), b.to(dtype).contiguous(), None if gain is None else gain.to(dtype))
+
+
+def _scaling(name: str, r: int, config: Mapping[str, Any]) -> float:
+    """Return alpha / r (Hu et al. 2021), or alpha / sqrt(r) for rsLoRA (Kalajdzievski 2023, arXiv:2312.03732)."""
+    alpha = float(_by_pattern(name, config.get("alpha_pattern") or {}, config["lora_alpha"]))
+    return float(alpha / (r**0.5 if config.get("use_rslora") else r))
+
+
+def _by_pattern(name: str, patterns: Mapping[str, float], default: float) -> float:
+    """Return a layer's value of PEFT's patterns, regular expressions for ends of names; only plain names work here."""
+    for pattern, value in patterns.items():
+        if not re.fullmatch(r"[\w.^]+", pattern):
+            raise EngineError(f"alpha_pattern {pattern!r} isn't a layer's name; such adapters can't be served")
+        plain = pattern.lstrip("^")
+        if name == plain or (not pattern.startswith("^") and name.endswith(f".{plain}")):
+            return value
+    return default

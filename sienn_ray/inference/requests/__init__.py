@@ -1,0 +1,1 @@
+"""Requests and adapters as every engine needs them: rendered, checked, and ended."""

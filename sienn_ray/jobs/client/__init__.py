@@ -1,0 +1,1 @@
+"""The callers' side of the job tracker."""

@@ -1,0 +1,78 @@
+"""Datasets in the job database."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import sqlalchemy as sa
+
+from sienn_ray.errors import ConflictError
+from sienn_ray.jobs.schema import DatasetRecord
+from sienn_ray.jobs.store import job_pages
+from sienn_ray.jobs.store.database import Database
+from sienn_ray.jobs.store.records import dataset_columns, read_dataset, to_dataset
+from sienn_ray.jobs.store.tables import datasets, jobs
+
+_MAX_NAMED = 3
+
+
+class DatasetStore:
+    """Reads and writes datasets; every method is one transaction.
+
+    Args:
+        database: Where they are kept.
+    """
+
+    def __init__(self, database: Database) -> None:
+        self._database = database
+
+    def add(self, record: DatasetRecord) -> DatasetRecord:
+        """Add a dataset, and say if its bytes were there before; adding the same id again changes nothing."""
+        with self._database.writing() as connection:
+            known = connection.execute(sa.select(datasets).where(datasets.c.id == record.id)).mappings().first()
+            if known is not None:
+                return to_dataset(known)
+            same_bytes = sa.select(datasets.c.id).where(datasets.c.sha256 == record.sha256).order_by(datasets.c.seq)
+            added = record.model_copy(update={"duplicate_of": connection.scalar(same_bytes.limit(1))})
+            connection.execute(sa.insert(datasets).values(**dataset_columns(added)))
+            return added
+
+    def get(self, dataset_id: str) -> DatasetRecord:
+        """One dataset.
+
+        Raises:
+            NotFoundError: There is none with this id.
+        """
+        with self._database.reading() as connection:
+            return read_dataset(connection, dataset_id)
+
+    def all(self) -> list[DatasetRecord]:
+        """All datasets, the newest first."""
+        with self._database.reading() as connection:
+            rows = connection.execute(sa.select(datasets).order_by(datasets.c.seq.desc())).mappings().all()
+        return [to_dataset(row) for row in rows]
+
+    def delete(self, dataset_id: str) -> DatasetRecord:
+        """Forget a dataset.
+
+        Raises:
+            NotFoundError: There is none with this id.
+            ConflictError: A job trained on it or evaluates on it.
+        """
+        with self._database.writing() as connection:
+            record = read_dataset(connection, dataset_id)
+            users = connection.scalars(
+                sa.select(jobs.c.id).where(job_pages.of_dataset(dataset_id)).order_by(jobs.c.seq.desc())
+            ).all()
+            if users:
+                raise _in_use(dataset_id, users)
+            connection.execute(sa.delete(datasets).where(datasets.c.id == dataset_id))
+        return record
+
+
+def _in_use(dataset_id: str, users: Sequence[str]) -> ConflictError:
+    number = "1 job uses" if len(users) == 1 else f"{len(users)} jobs use"
+    named = ", ".join(users[:_MAX_NAMED]) + (", ..." if len(users) > _MAX_NAMED else "")
+    return ConflictError(
+        f"{number} dataset {dataset_id}: {named}; delete them first, GET /api/jobs?dataset_id={dataset_id} lists them"
+    )

@@ -1,0 +1,237 @@
+"""Exports in the job database."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from datetime import datetime, timedelta
+from typing import Unpack
+
+import sqlalchemy as sa
+
+from sienn_ray.errors import ConflictError
+from sienn_ray.jobs.export_schema import ExportFailure, ExportRecord, ExportStatus
+from sienn_ray.jobs.schema import JobStatus
+from sienn_ray.jobs.store import export_records
+from sienn_ray.jobs.store.database import Database
+from sienn_ray.jobs.store.records import read_job
+from sienn_ray.jobs.store.tables import exports
+from sienn_ray.storage import FileEntry
+
+
+class ExportStore:
+    """Reads and writes exports; every method is one transaction.
+
+    Args:
+        database: Where they are kept.
+        clock: The time.
+        lifetime_s: Seconds that a completed export is kept after it was last asked for.
+    """
+
+    def __init__(self, database: Database, clock: Callable[[], datetime], lifetime_s: float) -> None:
+        self._database = database
+        self._clock = clock
+        self._lifetime = timedelta(seconds=lifetime_s)
+
+    def request(self, record: ExportRecord) -> ExportRecord:
+        """Ask for an export: a new one waits, a failed or cancelled one waits again, any other is given as it is.
+
+        One that is completed is kept for another lifetime.
+
+        Raises:
+            NotFoundError: Its job is gone.
+            ConflictError: Its job isn't completed any more.
+        """
+        with self._database.writing() as connection:
+            if read_job(connection, record.job_id).status is not JobStatus.COMPLETED:
+                raise ConflictError(f"Job {record.job_id} isn't completed any more; export it once it is")
+            known = export_records.find(connection, record.id)
+            if known is None:
+                connection.execute(sa.insert(exports).values(**export_records.columns(record)))
+                return record
+            if known.status in {ExportStatus.FAILED, ExportStatus.CANCELLED}:
+                return self._put_back(connection, known, record.message)
+            if known.status is ExportStatus.COMPLETED:
+                return export_records.write(connection, known, expires_at=self._clock() + self._lifetime)
+            return known
+
+    def redo(self, export_id: str, words: str) -> ExportRecord:
+        """Have a completed export made again, since its file is gone.
+
+        Raises:
+            NotFoundError: There is no such export.
+        """
+        with self._database.writing() as connection:
+            known = export_records.get(connection, export_id)
+            return self._put_back(connection, known, words) if known.status is ExportStatus.COMPLETED else known
+
+    def _put_back(self, connection: sa.Connection, known: ExportRecord, words: str) -> ExportRecord:
+        return export_records.write(
+            connection,
+            known,
+            status=ExportStatus.PENDING,
+            progress=0,
+            message=words,
+            failure_reason=None,
+            attempt=0,
+            updated_at=self._clock(),
+            ended_at=None,
+            expires_at=None,
+        )
+
+    def get(self, export_id: str) -> ExportRecord:
+        """One export.
+
+        Raises:
+            NotFoundError: There is none with this id.
+        """
+        with self._database.reading() as connection:
+            return export_records.get(connection, export_id)
+
+    def of_job(self, job_id: str) -> list[ExportRecord]:
+        """A job's exports, the newest first.
+
+        Raises:
+            NotFoundError: There is no such job.
+        """
+        with self._database.reading() as connection:
+            read_job(connection, job_id)
+            query = sa.select(*export_records.COLUMNS).where(exports.c.job_id == job_id).order_by(exports.c.seq.desc())
+            return [ExportRecord.model_validate(dict(row)) for row in connection.execute(query).mappings()]
+
+    def with_status(self, status: ExportStatus) -> list[ExportRecord]:
+        """All exports with a status, the oldest first."""
+        query = sa.select(*export_records.COLUMNS).where(exports.c.status == status.value).order_by(exports.c.seq)
+        with self._database.reading() as connection:
+            return [ExportRecord.model_validate(dict(row)) for row in connection.execute(query).mappings()]
+
+    def expired(self) -> list[ExportRecord]:
+        """Completed exports whose time is over."""
+        query = sa.select(*export_records.COLUMNS).where(exports.c.expires_at <= self._clock())
+        with self._database.reading() as connection:
+            return [ExportRecord.model_validate(dict(row)) for row in connection.execute(query).mappings()]
+
+    def is_running(self, export_id: str, attempt: int) -> bool:
+        """Whether this very attempt is the one that runs."""
+        with self._database.reading() as connection:
+            known = export_records.find(connection, export_id)
+            return known is not None and known.is_running(attempt)
+
+    def is_wanted(self, export_id: str) -> bool:
+        """Whether its files are wanted, or will be."""
+        with self._database.reading() as connection:
+            known = export_records.find(connection, export_id)
+            return known is not None and known.status not in {ExportStatus.FAILED, ExportStatus.CANCELLED}
+
+    def ids(self) -> set[str]:
+        """Ids of all exports."""
+        with self._database.reading() as connection:
+            return set(connection.scalars(sa.select(exports.c.id)))
+
+    def start(self, export_id: str) -> ExportRecord | None:
+        """Begin the next attempt of a waiting export; None where it doesn't wait any more."""
+        with self._database.writing() as connection:
+            known = export_records.find(connection, export_id)
+            if known is None or known.status is not ExportStatus.PENDING:
+                return None
+            return export_records.write(
+                connection,
+                known,
+                status=ExportStatus.RUNNING,
+                attempt=known.attempt + 1,
+                message="Waiting for a worker process",
+                updated_at=self._clock(),
+            )
+
+    def report(self, export_id: str, attempt: int, progress: int, message: str) -> bool:
+        """Take the progress of a running export; returns whether it is to go on."""
+        with self._database.writing() as connection:
+            known = export_records.find(connection, export_id)
+            if known is None or not known.is_running(attempt):
+                return False
+            # What was made in an earlier attempt isn't shown as undone.
+            export_records.write(
+                connection,
+                known,
+                progress=max(known.progress, progress),
+                message=message,
+                updated_at=self._clock(),
+            )
+            return True
+
+    def complete(self, export_id: str, attempt: int, file: FileEntry) -> bool:
+        """Note that an export is published; returns whether it was wanted still."""
+        now = self._clock()
+        return self._end(
+            export_id,
+            attempt,
+            status=ExportStatus.COMPLETED,
+            progress=100,
+            message="The export is complete",
+            file_name=file.name,
+            size_bytes=file.size_bytes,
+            sha256=file.sha256,
+            expires_at=now + self._lifetime,
+        )
+
+    def fail(self, export_id: str, attempt: int, reason: ExportFailure, message: str) -> bool:
+        """Note that an export couldn't be made; returns whether it was wanted still."""
+        return self._end(export_id, attempt, status=ExportStatus.FAILED, failure_reason=reason, message=message)
+
+    def _end(self, export_id: str, attempt: int, /, **changes: Unpack[export_records.ExportChanges]) -> bool:
+        with self._database.writing() as connection:
+            known = export_records.find(connection, export_id)
+            if known is None or not known.is_running(attempt):
+                return False
+            changes["updated_at"] = changes["ended_at"] = self._clock()
+            export_records.write(connection, known, **changes)
+            return True
+
+    def requeue(self, export_id: str, attempt: int, words: str) -> None:
+        """Have an export wait again whose run was lost."""
+        with self._database.writing() as connection:
+            known = export_records.find(connection, export_id)
+            if known is not None and known.is_running(attempt):
+                export_records.write(
+                    connection, known, status=ExportStatus.PENDING, message=words, updated_at=self._clock()
+                )
+
+    def cancel(self, export_id: str) -> ExportRecord:
+        """End an export that waits or runs.
+
+        Raises:
+            NotFoundError: There is no such export.
+            ConflictError: It has ended.
+        """
+        with self._database.writing() as connection:
+            known = export_records.get(connection, export_id)
+            if known.status.is_final:
+                raise ConflictError(
+                    f"Export {export_id} is '{known.status}' and can't be cancelled; DELETE "
+                    f"/api/exports/{known.job_id}/{export_id} removes it"
+                )
+            now = self._clock()
+            return export_records.write(
+                connection,
+                known,
+                status=ExportStatus.CANCELLED,
+                message="The export was cancelled",
+                updated_at=now,
+                ended_at=now,
+            )
+
+    def delete(self, export_id: str) -> ExportRecord:
+        """Forget an export; one that runs is stopped by who looks after it.
+
+        Raises:
+            NotFoundError: There is no such export.
+        """
+        with self._database.writing() as connection:
+            known = export_records.get(connection, export_id)
+            connection.execute(sa.delete(exports).where(exports.c.id == export_id))
+            return known
+
+    def forget_expired(self, export_id: str) -> bool:
+        """Forget an export if its time is over still; returns whether it was."""
+        with self._database.writing() as connection:
+            query = sa.delete(exports).where(exports.c.id == export_id, exports.c.expires_at <= self._clock())
+            return connection.execute(query).rowcount > 0

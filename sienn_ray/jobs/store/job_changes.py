@@ -1,0 +1,164 @@
+"""How a job changes: what is written, counted and told, all in one transaction."""
+
+from __future__ import annotations
+
+from datetime import datetime
+from typing import TypedDict, Unpack
+
+import sqlalchemy as sa
+
+from sienn_ray import metrics
+from sienn_ray.errors import FailureReason
+from sienn_ray.jobs.schema import JobPhase, JobRecord, JobStatus
+from sienn_ray.jobs.store import job_events, metric_sums
+from sienn_ray.jobs.store.job_events import EventKind
+from sienn_ray.jobs.store.records import insert_job, write_job
+from sienn_ray.jobs.transitions import check_job_transition
+from sienn_ray.metrics import Sample
+from sienn_ray.training.reporting import RunProgress
+from sienn_ray.training.summary import RunSummary
+
+# The statuses that are told and counted as they are entered; those of waiting and running need more words.
+_EVENT_OF = {
+    JobStatus.PAUSED: EventKind.PAUSED,
+    JobStatus.COMPLETED: EventKind.COMPLETED,
+    JobStatus.FAILED: EventKind.FAILED,
+    JobStatus.CANCELLED: EventKind.CANCELLED,
+}
+
+
+class JobChanges(TypedDict, total=False):
+    """Fields of a job that change, beside its status."""
+
+    progress: int
+    message: str
+    failure_reason: FailureReason | None
+    attempt: int
+    attempt_base: int
+    submission_id: str | None
+    phase: JobPhase
+    pause_requested_at: datetime | None
+    run: RunProgress
+    summary: RunSummary
+    started_at: datetime | None
+    ended_at: datetime | None
+
+
+def add(connection: sa.Connection, record: JobRecord, moment: datetime) -> JobRecord:
+    """Add a job that isn't there: a waiting one, or one that runs already as a Ray job started by hand."""
+    runs = record.status is JobStatus.RUNNING and record.submission_id is not None
+    added = record.model_copy(update={"started_at": record.started_at or record.created_at}) if runs else record
+    insert_job(connection, added)
+    _count_entry(connection, JobStatus.PENDING)
+    job_events.add(connection, added.id, EventKind.CREATED, added.message, moment)
+    if runs:
+        _count_entry(connection, JobStatus.RUNNING)
+        _tell_of_start(connection, added, moment)
+    return added
+
+
+def change(
+    connection: sa.Connection,
+    job: JobRecord,
+    moment: datetime,
+    *,
+    status: JobStatus | None = None,
+    **changes: Unpack[JobChanges],
+) -> JobRecord:
+    """Change a job's fields, and its status if the table of transitions allows that.
+
+    `run` adds to what the run has reported before, and `progress` doesn't go back unless an ended job starts anew. A
+    job that leaves `running` is not to be paused any more.
+
+    Raises:
+        TransitionError: The status change isn't allowed; nothing is written then.
+    """
+    if status is not None:
+        check_job_transition(job.id, job.status, status)
+        if status.is_final:
+            changes.setdefault("ended_at", moment)
+    if "progress" in changes and not job.status.is_final:
+        changes["progress"] = max(changes["progress"], job.progress)
+    if "run" in changes:
+        _count_training(connection, job.run, changes["run"])
+        changes["run"] = job.run.updated(changes["run"])
+    if "summary" in changes:
+        _count_training(connection, changes.get("run", job.run), changes["summary"])
+    if status is not None and status is not JobStatus.RUNNING:
+        changes["pause_requested_at"] = None
+    changed = job.model_copy(update={**changes, "status": status or job.status, "updated_at": moment})
+    write_job(connection, changed)
+    if status in _EVENT_OF:
+        _count_entry(connection, status)
+        reason = {"failure_reason": changed.failure_reason} if changed.failure_reason else {}
+        job_events.add(connection, job.id, _EVENT_OF[status], changed.message, moment, **reason)
+    return changed
+
+
+def note_start(connection: sa.Connection, job: JobRecord, submission_id: str, moment: datetime) -> JobRecord:
+    """Ray has taken a running job's attempt; the job's first start ends its wait in the queue."""
+    started = change(connection, job, moment, submission_id=submission_id, started_at=job.started_at or moment)
+    _tell_of_start(connection, started, moment)
+    if job.started_at is None:
+        _count_entry(connection, JobStatus.RUNNING)
+        wait_s = max(0.0, (moment - job.created_at).total_seconds())
+        metric_sums.add_up(connection, metrics.observation(metrics.QUEUE_WAIT_SECONDS, wait_s))
+    return started
+
+
+def requeue(connection: sa.Connection, job: JobRecord, reason: str, moment: datetime) -> JobRecord:
+    """A running job's attempt is lost; it waits for the next one."""
+    words = f"Attempt {job.attempt} was interrupted; waiting to resume from the last checkpoint"
+    lost = f"Attempt {job.attempt} was lost: {reason}"
+    job_events.add(connection, job.id, EventKind.INTERRUPTED, lost, moment, attempt=job.attempt)
+    job_events.add(connection, job.id, EventKind.QUEUED, words, moment)
+    return change(
+        connection,
+        job,
+        moment,
+        status=JobStatus.PENDING,
+        submission_id=None,
+        message=words,
+        phase=JobPhase.STARTING,
+    )
+
+
+def put_back(connection: sa.Connection, job: JobRecord, submission_id: str, words: str, moment: datetime) -> JobRecord:
+    """Ray didn't say whether it has taken a running job's attempt: it waits again, and this counts as no attempt."""
+    if job.is_pausing:  # a look at Ray's job decides
+        return job
+    return change(
+        connection,
+        job,
+        moment,
+        status=JobStatus.PENDING,
+        attempt=job.attempt - 1,
+        submission_id=submission_id,
+        message=f"Waiting for Ray's job API: {words}",
+    )
+
+
+def _tell_of_start(connection: sa.Connection, job: JobRecord, moment: datetime) -> None:
+    job_events.add(
+        connection,
+        job.id,
+        EventKind.STARTED,
+        f"Attempt {job.attempt} started as Ray job {job.submission_id}",
+        moment,
+        attempt=job.attempt,
+        ray_submission_id=job.submission_id,
+    )
+
+
+def _count_entry(connection: sa.Connection, status: JobStatus) -> None:
+    metric_sums.add_up(connection, [Sample(metrics.JOBS_TOTAL.name, (("status", status.value),), 1.0)])
+
+
+def _count_training(connection: sa.Connection, before: RunProgress, after: RunProgress | RunSummary) -> None:
+    """Count what the run has done since; a resumed run that goes over steps again falls first, which isn't counted."""
+    rises = [
+        (metrics.TRAINING_TOKENS_TOTAL, before.num_tokens, after.num_tokens),
+        (metrics.TRAINING_SECONDS_TOTAL, before.train_seconds, after.train_seconds),
+    ]
+    samples = [Sample(metric.name, (), new - (old or 0.0)) for metric, old, new in rises if new is not None]
+    metric_sums.add_up(connection, samples)

@@ -1,0 +1,101 @@
+"""What a user asks for around a job's end: to cancel it, to try it again, to forget it."""
+
+from __future__ import annotations
+
+from datetime import datetime
+
+import sqlalchemy as sa
+
+from sienn_ray.errors import ConflictError
+from sienn_ray.jobs.schema import JobPhase, JobRecord, JobStatus
+from sienn_ray.jobs.store import job_changes, job_curves, job_events
+from sienn_ray.jobs.store.job_events import EventKind
+from sienn_ray.jobs.store.tables import job_labels, jobs
+from sienn_ray.training.reporting import RunProgress
+
+
+def cancel(connection: sa.Connection, job: JobRecord, moment: datetime) -> JobRecord:
+    """End a waiting, running or paused job. One that Ray may know has no `ended_at` until Ray says that it is over.
+
+    Raises:
+        ConflictError: It has ended.
+    """
+    if job.status.is_final:
+        raise ConflictError(
+            f"Job {job.id} is already '{job.status}'; only pending, running and paused jobs can be cancelled"
+        )
+    attempt = job.attempt
+    if job.status is JobStatus.PAUSED:
+        words, phase, ended_at = "Cancelled while it was paused", JobPhase.CANCELLED, moment
+    elif job.status is JobStatus.PENDING and job.submission_id is None:
+        words, phase, ended_at = "Cancelled while it waited", JobPhase.CANCELLED, moment
+    else:
+        words, phase, ended_at = "Cancelled; its run is being stopped", JobPhase.STOPPING, None
+        # What waits with a submission is an attempt that may have begun: the next one needs a Ray job of its own.
+        attempt += job.status is JobStatus.PENDING
+    return job_changes.change(
+        connection,
+        job,
+        moment,
+        status=JobStatus.CANCELLED,
+        attempt=attempt,
+        message=words,
+        ended_at=ended_at,
+        phase=phase,
+        run=RunProgress(time_left_s=0.0),
+    )
+
+
+def note_stop(connection: sa.Connection, job: JobRecord, moment: datetime) -> None:
+    """The run of a cancelled job has ended; a repeat changes nothing."""
+    if job.status is JobStatus.CANCELLED and job.is_stopping:
+        job_changes.change(connection, job, moment, message="Cancelled", ended_at=moment, phase=JobPhase.CANCELLED)
+
+
+def retry(connection: sa.Connection, job: JobRecord, moment: datetime) -> JobRecord:
+    """Put a failed or cancelled job back into the queue, at its old place; its attempts count anew.
+
+    Raises:
+        ConflictError: It is neither, or its run is still being stopped.
+    """
+    if job.status not in {JobStatus.FAILED, JobStatus.CANCELLED}:
+        raise ConflictError(f"Job {job.id} is '{job.status}'; only failed and cancelled jobs can be retried")
+    _check_stopped(job)
+    words = "Waiting to be tried again; a run that left a checkpoint goes on from there"
+    job_events.add(connection, job.id, EventKind.RETRIED, f"Tried again after it was '{job.status}'", moment)
+    job_events.add(connection, job.id, EventKind.QUEUED, words, moment)
+    # Its run goes on counting where the last one stopped; all else begins anew.
+    lasting = RunProgress(num_tokens=job.run.num_tokens, train_seconds=job.run.train_seconds)
+    return job_changes.change(
+        connection,
+        job.model_copy(update={"phase": None, "run": lasting, "other_facts": {}}),
+        moment,
+        status=JobStatus.PENDING,
+        message=words,
+        progress=0,
+        failure_reason=None,
+        submission_id=None,
+        attempt_base=job.attempt,
+        ended_at=None,
+    )
+
+
+def delete(connection: sa.Connection, job: JobRecord) -> JobRecord:
+    """Forget an ended job, with its labels, events and curves.
+
+    Raises:
+        ConflictError: It hasn't ended.
+    """
+    if not job.status.is_final:
+        raise ConflictError(f"Job {job.id} is '{job.status}'; cancel it first, only ended jobs can be deleted")
+    _check_stopped(job)
+    job_events.delete(connection, job.id)
+    job_curves.delete(connection, job.id)
+    connection.execute(sa.delete(job_labels).where(job_labels.c.job_id == job.id))
+    connection.execute(sa.delete(jobs).where(jobs.c.id == job.id))
+    return job
+
+
+def _check_stopped(job: JobRecord) -> None:
+    if job.is_stopping:
+        raise ConflictError(f"Job {job.id} is cancelled, but its run is still being stopped; try again in a moment")

@@ -1,0 +1,69 @@
+"""How a job gets in: once, whatever is repeated, and only while there is room in the queue."""
+
+from __future__ import annotations
+
+from datetime import datetime
+
+import sqlalchemy as sa
+
+from sienn_ray.errors import ConflictError, TooManyRequestsError
+from sienn_ray.jobs.schema import JobRecord, JobStatus
+from sienn_ray.jobs.store import job_changes, queue
+from sienn_ray.jobs.store.records import read_dataset, to_job
+from sienn_ray.jobs.store.tables import jobs
+
+# A place in the queue comes free when a fine-tune starts.
+_QUEUE_RETRY_AFTER_S = 60
+
+
+def enter(connection: sa.Connection, record: JobRecord, max_pending: int | None, moment: datetime) -> JobRecord:
+    """Add a job, or give the one that has its id or idempotency key.
+
+    Raises:
+        NotFoundError: There is no such dataset.
+        ConflictError: The idempotency key came with another request before.
+        TooManyRequestsError: So many wait already.
+    """
+    known = _known(connection, record)
+    if known is not None:
+        return known
+    read_dataset(connection, record.dataset_id)
+    if record.validation_dataset_id is not None:
+        read_dataset(connection, record.validation_dataset_id)
+    if record.status is JobStatus.PENDING and max_pending is not None:
+        _check_room(connection, max_pending)
+    return job_changes.add(connection, record, moment)
+
+
+def _known(connection: sa.Connection, record: JobRecord) -> JobRecord | None:
+    """The job that has this id or idempotency key already.
+
+    Raises:
+        ConflictError: The key came with another request.
+    """
+    same_id = first(connection, jobs.c.id == record.id)
+    if same_id is not None or record.idempotency_key is None:
+        return same_id
+    same_key = first(connection, jobs.c.idempotency_key == record.idempotency_key)
+    if same_key is not None and same_key.request_hash != record.request_hash:
+        raise ConflictError(
+            f"Idempotency-Key '{record.idempotency_key}' came with another request before, which made job "
+            f"{same_key.id}; send a new key with a new request"
+        )
+    return same_key
+
+
+def first(connection: sa.Connection, condition: sa.ColumnElement[bool]) -> JobRecord | None:
+    """The job that fits a condition, if any."""
+    row = connection.execute(sa.select(jobs).where(condition)).mappings().first()
+    return None if row is None else to_job(row)
+
+
+def _check_room(connection: sa.Connection, max_pending: int) -> None:
+    num_waiting = queue.length(connection)
+    if num_waiting >= max_pending:
+        raise TooManyRequestsError(
+            f"{num_waiting} jobs wait already and SIENN_MAX_PENDING_JOBS is {max_pending}; "
+            "try again when some of them have started, or cancel some",
+            retry_after_s=_QUEUE_RETRY_AFTER_S,
+        )

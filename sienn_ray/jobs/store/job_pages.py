@@ -1,0 +1,86 @@
+"""Which jobs a query fits, a page at a time."""
+
+from __future__ import annotations
+
+import base64
+import binascii
+
+import sqlalchemy as sa
+
+from sienn_ray.errors import InvalidInputError
+from sienn_ray.jobs.schema import JobPage, JobQuery, JobStatus
+from sienn_ray.jobs.store import queue
+from sienn_ray.jobs.store.records import to_job
+from sienn_ray.jobs.store.tables import job_labels, jobs
+
+_MAX_SHOWN_CHARS = 64
+_MAX_SEQ_DIGITS = 18
+
+
+def read(connection: sa.Connection, query: JobQuery) -> JobPage:
+    """One page, the newest job first; waiting jobs say where they stand in the queue.
+
+    Raises:
+        InvalidInputError: The cursor isn't one.
+    """
+    conditions = _conditions(query)
+    before = [] if query.cursor is None else [jobs.c.seq < _seq_of(query.cursor)]
+    # Only numbers are sorted and skipped, since rows are large.
+    seqs = sa.select(jobs.c.seq).where(*conditions, *before).order_by(jobs.c.seq.desc())
+    if query.limit is not None:
+        seqs = seqs.limit(query.limit + 1)
+    page = sa.select(jobs).where(jobs.c.seq.in_(seqs.scalar_subquery())).order_by(jobs.c.seq.desc())
+    found = connection.execute(page).mappings().all()
+    rows = found[: query.limit]
+    places = queue.places(connection, [row["seq"] for row in rows if row["status"] == JobStatus.PENDING.value])
+    return JobPage(
+        jobs=[queue.with_place(to_job(row), places.get(row["seq"])) for row in rows],
+        count=connection.scalar(sa.select(sa.func.count()).select_from(jobs).where(*conditions)) or 0,
+        next_cursor=_cursor_of(rows[-1]["seq"]) if rows and len(found) > len(rows) else None,
+    )
+
+
+def _conditions(query: JobQuery) -> list[sa.ColumnElement[bool]]:
+    conditions: list[sa.ColumnElement[bool]] = []
+    if query.status is not None:
+        conditions.append(jobs.c.status == query.status.value)
+    if query.dataset_id is not None:
+        conditions.append(of_dataset(query.dataset_id))
+    if query.base_model is not None:
+        conditions.append(jobs.c.base_model == query.base_model)
+    if query.name is not None:
+        conditions.append(jobs.c.name == query.name)
+    return [*conditions, *(_has_label(key, value) for key, value in query.labels.items())]
+
+
+def of_dataset(dataset_id: str) -> sa.ColumnElement[bool]:
+    """Jobs that train on a dataset, or evaluate on it."""
+    return sa.or_(jobs.c.dataset_id == dataset_id, jobs.c.validation_dataset_id == dataset_id)
+
+
+def _has_label(key: str, value: str) -> sa.ColumnElement[bool]:
+    # Not EXISTS: databases then ask once for each job instead of reading the few rows of the label.
+    return jobs.c.id.in_(sa.select(job_labels.c.job_id).where(job_labels.c.key == key, job_labels.c.value == value))
+
+
+def _cursor_of(seq: int) -> str:
+    return base64.urlsafe_b64encode(str(seq).encode()).decode()
+
+
+def _seq_of(cursor: str) -> int:
+    """The `seq` behind a cursor.
+
+    Raises:
+        InvalidInputError: No page ended with this.
+    """
+    try:
+        digits = base64.b64decode(cursor, altchars=b"-_", validate=True)
+    except (binascii.Error, ValueError):
+        digits = b""
+    if not digits.isdigit() or len(digits) > _MAX_SEQ_DIGITS:
+        shown = repr(cursor[:_MAX_SHOWN_CHARS])
+        raise InvalidInputError(
+            f"cursor {shown} isn't one; take `next_cursor` of the page before as it is, or leave it out for the first "
+            "page"
+        )
+    return int(digits)

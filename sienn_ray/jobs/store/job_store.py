@@ -1,0 +1,236 @@
+"""Jobs in the job database."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from datetime import datetime
+from typing import Unpack
+
+import sqlalchemy as sa
+
+from sienn_ray.jobs.schema import JobEvent, JobPage, JobQuery, JobRecord, JobStatus, MetricPoint, utc_now
+from sienn_ray.jobs.store import (
+    job_changes,
+    job_curves,
+    job_ends,
+    job_entries,
+    job_events,
+    job_pages,
+    job_pauses,
+    job_reports,
+    queue,
+)
+from sienn_ray.jobs.store.database import Database
+from sienn_ray.jobs.store.job_changes import JobChanges
+from sienn_ray.jobs.store.records import read_job, to_job
+from sienn_ray.jobs.store.tables import jobs
+from sienn_ray.training.reporting import Progress, RunCommand
+
+
+class JobStore:
+    """Reads and writes jobs; every method is one transaction. All that name a job may raise `NotFoundError`.
+
+    Args:
+        database: Where they are kept.
+        clock: The time.
+    """
+
+    def __init__(self, database: Database, clock: Callable[[], datetime] = utc_now) -> None:
+        self._database = database
+        self._clock = clock
+
+    def add(self, record: JobRecord, max_pending: int | None = None) -> JobRecord:
+        """Add a job; adding the same id or idempotency key again gives the job that is there.
+
+        Args:
+            record: The job.
+            max_pending: Jobs that may wait; None for any number.
+
+        Raises:
+            NotFoundError: There is no such dataset.
+            ConflictError: The idempotency key came with another request before.
+            TooManyRequestsError: So many wait already.
+        """
+        try:
+            return self._add(record, max_pending)
+        except sa.exc.IntegrityError:
+            # A tracker that is being replaced has added the same just now.
+            return self._add(record, max_pending)
+
+    def _add(self, record: JobRecord, max_pending: int | None) -> JobRecord:
+        with self._database.writing() as connection:
+            return job_entries.enter(connection, record, max_pending, self._clock())
+
+    def of_key(self, idempotency_key: str) -> JobRecord | None:
+        """The job that came with this idempotency key, if any."""
+        with self._database.reading() as connection:
+            return job_entries.first(connection, jobs.c.idempotency_key == idempotency_key)
+
+    def get(self, job_id: str) -> JobRecord:
+        """One job; one that waits says where it stands in the queue."""
+        with self._database.reading() as connection:
+            record = read_job(connection, job_id)
+            if record.status is not JobStatus.PENDING:
+                return record
+            seq: int = connection.execute(sa.select(jobs.c.seq).where(jobs.c.id == job_id)).scalar_one()
+            return queue.with_place(record, queue.places(connection, [seq]).get(seq))
+
+    def page(self, query: JobQuery) -> JobPage:
+        """Jobs, the newest first; those that wait say where they stand in the queue.
+
+        Raises:
+            InvalidInputError: The cursor isn't one.
+        """
+        with self._database.reading() as connection:
+            return job_pages.read(connection, query)
+
+    def running(self) -> list[JobRecord]:
+        """Jobs that run, the oldest first."""
+        return self._list(jobs.c.status == JobStatus.RUNNING.value)
+
+    def stopping(self) -> list[JobRecord]:
+        """Cancelled jobs that are `is_stopping`, the oldest first; found by columns that have an index."""
+        return self._list(jobs.c.status == JobStatus.CANCELLED.value, jobs.c.ended_at.is_(None))
+
+    def waiting(self, limit: int) -> list[JobRecord]:
+        """The jobs that are next to start, in this order."""
+        return self._list(jobs.c.status == JobStatus.PENDING.value, limit=max(0, limit))
+
+    def _list(self, *conditions: sa.ColumnElement[bool], limit: int | None = None) -> list[JobRecord]:
+        query = sa.select(jobs).where(*conditions).order_by(jobs.c.seq).limit(limit)
+        with self._database.reading() as connection:
+            return [to_job(row) for row in connection.execute(query).mappings().all()]
+
+    def update(
+        self,
+        job_id: str,
+        *,
+        status: JobStatus | None = None,
+        running_attempt: int | None = None,
+        **changes: Unpack[JobChanges],
+    ) -> JobRecord:
+        """Change a job's fields, and its status if the table of transitions allows that; see `job_changes.change`.
+
+        Args:
+            job_id: The job's id.
+            status: The new status.
+            running_attempt: Change nothing unless this attempt is running.
+            **changes: The new fields.
+
+        Raises:
+            TransitionError: The status change isn't allowed; nothing is written then.
+        """
+        with self._database.writing() as connection:
+            current = read_job(connection, job_id)
+            if running_attempt is not None and not current.is_running(running_attempt):
+                return current
+            return job_changes.change(connection, current, self._clock(), status=status, **changes)
+
+    def note_start(self, job_id: str, attempt: int, submission_id: str) -> JobRecord:
+        """Ray has taken an attempt; changes nothing unless that one still runs, or has yet to be stopped."""
+        with self._database.writing() as connection:
+            job = read_job(connection, job_id)
+            if job.is_running(attempt) or (job.is_stopping and job.attempt == attempt):
+                return job_changes.note_start(connection, job, submission_id, self._clock())
+            return job
+
+    def requeue(self, job_id: str, attempt: int, reason: str) -> JobRecord:
+        """A running attempt is lost, and the job waits for its next one; one that is to be paused is paused then."""
+        with self._database.writing() as connection:
+            job = read_job(connection, job_id)
+            if not job.is_running(attempt):
+                return job
+            if job.is_pausing:
+                return job_pauses.note_pause(connection, job, self._clock(), job_pauses.WORDS_OF_LOSS)
+            return job_changes.requeue(connection, job, reason, self._clock())
+
+    def put_back(self, job_id: str, attempt: int, submission_id: str, words: str) -> JobRecord:
+        """Ray didn't say whether it has taken a running attempt, and the job waits again."""
+        with self._database.writing() as connection:
+            job = read_job(connection, job_id)
+            if not job.is_running(attempt):
+                return job
+            return job_changes.put_back(connection, job, submission_id, words, self._clock())
+
+    def report(self, job_id: str, attempt: int, progress: Progress) -> RunCommand:
+        """Take a report of a running attempt; the answer is what is wanted of it."""
+        with self._database.writing() as connection:
+            return job_reports.take(connection, job_id, attempt, progress, self._clock())
+
+    def cancel(self, job_id: str) -> JobRecord:
+        """End a waiting or running job; a run has yet to be stopped then.
+
+        Raises:
+            ConflictError: It has ended.
+        """
+        with self._database.writing() as connection:
+            return job_ends.cancel(connection, read_job(connection, job_id), self._clock())
+
+    def note_stop(self, job_id: str) -> None:
+        """A cancelled job's run has ended."""
+        with self._database.writing() as connection:
+            job_ends.note_stop(connection, read_job(connection, job_id), self._clock())
+
+    def pause(self, job_id: str) -> JobRecord:
+        """Pause a waiting job, or note the wish to pause a running one.
+
+        Raises:
+            ConflictError: It is neither, or it is being paused already.
+        """
+        with self._database.writing() as connection:
+            return job_pauses.pause(connection, read_job(connection, job_id), self._clock())
+
+    def resume(self, job_id: str) -> JobRecord:
+        """Put a paused job back into the queue, or withdraw the wish to pause a running one.
+
+        Raises:
+            ConflictError: It is neither, or its run is being stopped.
+        """
+        with self._database.writing() as connection:
+            return job_pauses.resume(connection, read_job(connection, job_id), self._clock())
+
+    def note_pause(self, job_id: str, attempt: int) -> JobRecord:
+        """A running attempt has ended at a checkpoint, to go on later."""
+        with self._database.writing() as connection:
+            job = read_job(connection, job_id)
+            if not job.is_running(attempt):
+                return job
+            return job_pauses.note_pause(connection, job, self._clock(), job_pauses.WORDS_OF_PAUSE)
+
+    def note_overdue(self, job_id: str, attempt: int) -> JobRecord:
+        """A running attempt that is to be paused is about to be stopped; changes nothing if it isn't any more."""
+        with self._database.writing() as connection:
+            job = read_job(connection, job_id)
+            if not (job.is_running(attempt) and job.is_pausing):
+                return job
+            return job_pauses.note_overdue(connection, job, self._clock())
+
+    def retry(self, job_id: str) -> JobRecord:
+        """Put a failed or cancelled job back into the queue.
+
+        Raises:
+            ConflictError: It is neither, or its run is still being stopped.
+        """
+        with self._database.writing() as connection:
+            return job_ends.retry(connection, read_job(connection, job_id), self._clock())
+
+    def delete(self, job_id: str) -> JobRecord:
+        """Forget an ended job and all that is known of it.
+
+        Raises:
+            ConflictError: It hasn't ended.
+        """
+        with self._database.writing() as connection:
+            return job_ends.delete(connection, read_job(connection, job_id))
+
+    def events(self, job_id: str, after: int, limit: int) -> list[JobEvent]:
+        """A job's events with a `seq` above `after`, the oldest first."""
+        with self._database.reading() as connection:
+            read_job(connection, job_id)
+            return job_events.read(connection, job_id, after, limit)
+
+    def metric_points(self, job_id: str, max_points: int) -> list[MetricPoint]:
+        """A job's curves in order of steps, thinned out evenly to `max_points`."""
+        with self._database.reading() as connection:
+            read_job(connection, job_id)
+            return job_curves.read(connection, job_id, max_points)

@@ -1,0 +1,1 @@
+"""Threads that follow what Ray runs: jobs and exports."""

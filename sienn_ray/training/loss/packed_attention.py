@@ -1,0 +1,124 @@
+"""Attention over packed rows: each row attends to its group's prefix and to itself, causally, and to nothing else.
+
+transformers takes attention functions by name and hands them whatever else the forward pass was given, here
+`row_groups`. A row's products are its own, so no work is done for pairs of rows, and no mask is made.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+import torch
+import torch.nn.functional as F  # noqa: N812
+from transformers import AttentionInterface
+
+from sienn_ray.training.loss.packing import RowGroup
+
+NAME = "sienn_packed"
+
+
+def register() -> None:
+    """Make `NAME` known to transformers; a repeat changes nothing. It has no mask function, so no mask is made."""
+    AttentionInterface.register(NAME, packed_attention)
+
+
+def packed_attention(
+    module: torch.nn.Module,
+    query: torch.Tensor,
+    key: torch.Tensor,
+    value: torch.Tensor,
+    attention_mask: torch.Tensor | None,  # noqa: ARG001
+    *,
+    row_groups: Sequence[RowGroup],
+    dropout: float = 0.0,
+    scaling: float | None = None,
+    sliding_window: int | None = None,
+    softcap: float | None = None,
+    **_: Any,
+) -> tuple[torch.Tensor, None]:
+    """Attend within rows.
+
+    Args:
+        module: The attention layer.
+        query: (1, heads, tokens, head size).
+        key: (1, key heads, tokens, head size); fewer heads are shared (grouped-query attention).
+        value: As `key`.
+        attention_mask: None; `row_groups` say it all.
+        row_groups: How the tokens divide into rows.
+        dropout: Probability that an attention weight is dropped.
+        scaling: Factor of the scores; None is one over the root of the head size.
+        sliding_window: Tokens that a token sees back, itself included.
+        softcap: Bound of the scores (Gemma 2).
+
+    Returns:
+        (1, tokens, heads, head size), and no weights.
+    """
+    repeats = query.shape[1] // key.shape[1]
+    if repeats > 1:
+        key, value = (tensor.repeat_interleave(repeats, dim=1) for tensor in (key, value))
+    sizes = [size for group in row_groups for size in ((group.prefix, *group.rests) if group.prefix else group.rests)]
+    # Split rather than sliced: the gradient of slices would be a full tensor for each.
+    pieces = zip(*(torch.split(tensor, sizes, dim=2) for tensor in (query, key, value)), strict=True)
+    window = sliding_window if sliding_window is not None and getattr(module, "is_causal", True) else None
+
+    def attend(row: Sequence[torch.Tensor]) -> torch.Tensor:
+        return _causal(*row, dropout=dropout, scaling=scaling, window=window, softcap=softcap)
+
+    outputs: list[torch.Tensor] = []
+    for group in row_groups:
+        if not group.prefix:
+            outputs += [attend(next(pieces)) for _ in group.rests]
+            continue
+        prefix = next(pieces)
+        for number in range(len(group.rests)):
+            # The prefix's queries are few, and with them a row is plainly causal, which has the fastest kernels.
+            row = attend([torch.cat(pair, dim=2) for pair in zip(prefix, next(pieces), strict=True)])
+            outputs.append(row if number == 0 else row[:, :, group.prefix :])
+    return torch.cat(outputs, dim=2).transpose(1, 2), None
+
+
+def _causal(
+    query: torch.Tensor,
+    key: torch.Tensor,
+    value: torch.Tensor,
+    *,
+    dropout: float,
+    scaling: float | None,
+    window: int | None,
+    softcap: float | None,
+) -> torch.Tensor:
+    """One row's attention; all are (1, heads, tokens, head size)."""
+    num_tokens = query.shape[2]
+    if softcap is not None:
+        return _softcapped(query, key, value, dropout=dropout, scaling=scaling, window=window, softcap=softcap)
+    if window is None or num_tokens <= window:
+        return F.scaled_dot_product_attention(query, key, value, dropout_p=dropout, is_causal=True, scale=scaling)
+    mask = _window_mask(num_tokens, window, query.device)
+    return F.scaled_dot_product_attention(query, key, value, attn_mask=mask, dropout_p=dropout, scale=scaling)
+
+
+def _softcapped(
+    query: torch.Tensor,
+    key: torch.Tensor,
+    value: torch.Tensor,
+    *,
+    dropout: float,
+    scaling: float | None,
+    window: int | None,
+    softcap: float,
+) -> torch.Tensor:
+    """The same with bounded scores, which PyTorch has no kernel for (Gemma 2, arXiv:2408.00118, section 2)."""
+    scores = query @ key.transpose(2, 3) * (scaling if scaling is not None else query.shape[-1] ** -0.5)
+    scores = torch.tanh(scores / softcap) * softcap
+    num_tokens = query.shape[2]
+    scores = scores.masked_fill(~_window_mask(num_tokens, window or num_tokens, query.device), float("-inf"))
+    weights = F.dropout(scores.softmax(dim=-1, dtype=torch.float32).to(query.dtype), dropout)
+    return weights @ value
+
+
+def _window_mask(num_tokens: int, window: int, device: torch.device) -> torch.Tensor:
+    """(tokens, tokens) bool; which keys a query sees."""
+    positions = torch.arange(num_tokens, device=device)
+    distance = positions[:, None] - positions[None, :]
+    return (distance >= 0) & (distance < window)

@@ -1,0 +1,158 @@
+"""What a base model with an adapter says of the tokens in a batch, in the cheapest way that it can be asked."""
+
+from __future__ import annotations
+
+import contextlib
+import logging
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import AbstractContextManager, nullcontext
+from typing import Any
+
+import torch
+from transformers import PreTrainedModel
+
+from sienn_ray.training.loss import packed_attention
+from sienn_ray.training.loss.packing import Batch, TokenRow, pack, pad
+from sienn_ray.training.loss.token_log_probs import OutputHead, token_log_probs
+
+logger = logging.getLogger(__name__)
+
+# Two rows that begin alike, for the check; short, since it runs before every training.
+_PROBE_TOKENS = 12
+# Differences over the largest value, of hidden states and logits that should be the same.
+_TOLERANCES = {torch.float32: 2e-3, torch.bfloat16: 0.1, torch.float16: 0.05}
+
+
+class Scorer:
+    """Log-probabilities of a batch's targets.
+
+    Args:
+        model: The causal LM; an adapter on it takes part.
+        pad_token_id: Fills rows up where they can't be packed.
+        device: Where it computes.
+        is_packed: Whether rows are packed; see `can_pack`.
+        has_plain_head: Whether logits are what `OutputHead` makes of hidden states; else whole logits are taken.
+        use_autocast: Whether products of float32 tensors are to be done in bfloat16.
+    """
+
+    def __init__(
+        self,
+        model: PreTrainedModel,
+        pad_token_id: int,
+        device: torch.device,
+        *,
+        is_packed: bool,
+        has_plain_head: bool,
+        use_autocast: bool = False,
+    ) -> None:
+        self._model = model
+        self._pad_token_id = pad_token_id
+        self._device = device
+        self._head = OutputHead.of(model)
+        self._has_plain_head = has_plain_head
+        self._use_autocast = use_autocast
+        self.is_packed = is_packed
+
+    def batch(self, rows: Sequence[TokenRow], group_size: int | None = None) -> Batch:
+        """Make a batch of rows, packed where the base model can take that; see `pack`."""
+        if self.is_packed:
+            return pack(rows, self._device, group_size)
+        return pad(rows, self._device, self._pad_token_id)
+
+    def log_probs(self, batch: Batch) -> torch.Tensor:
+        """(targets,) float32: the log-probability of each target, in nats."""
+        with self._autocast():
+            if not self._has_plain_head:
+                logits = self._model(**batch.inputs, use_cache=False).logits.flatten(0, 1)[batch.source_positions]
+                return -torch.nn.functional.cross_entropy(logits.float(), batch.targets, reduction="none")
+            states = body(self._model)(**batch.inputs, use_cache=False).last_hidden_state
+            # Before the head, which then sees completions only.
+            wanted = states.flatten(0, 1)[batch.source_positions]
+            return token_log_probs(self._head, wanted, batch.targets)
+
+    def _autocast(self) -> AbstractContextManager[Any]:
+        return torch.autocast(self._device.type, torch.bfloat16) if self._use_autocast else nullcontext()
+
+
+def body(model: PreTrainedModel) -> Any:
+    """A causal LM without its output head."""
+    return model.get_decoder()
+
+
+@torch.no_grad()
+def has_plain_head(model: PreTrainedModel) -> bool:
+    """Whether the model's logits are what `OutputHead` makes of its hidden states."""
+    ids = _probe_rows(model)[0][0]
+    inputs = {"input_ids": torch.tensor([ids], device=model.device), "use_cache": False}
+    with _evaluating(model):
+        logits = model(**inputs).logits[0]
+        return _works(
+            lambda: _agree(
+                OutputHead.of(model).logits(body(model)(**inputs).last_hidden_state[0]), logits, model.dtype
+            ),
+            "hidden states and output head",
+        )
+
+
+@torch.no_grad()
+def can_pack(model: PreTrainedModel) -> bool:
+    """Switch the model's attention to packed rows, unless packed rows then differ from rows by themselves.
+
+    Models whose layers mix tokens in other ways (state space models, convolutions), or whose attention isn't
+    transformers' exchangeable one, keep theirs.
+    """
+    before = model.config._attn_implementation
+    rows = _probe_rows(model)
+    with _evaluating(model):
+        alone = [_hidden(model, pad([row], model.device, 0)) for row in rows]
+        packed_attention.register()
+
+        def compare() -> bool:
+            model.set_attn_implementation(packed_attention.NAME)
+            together = _hidden(model, pack(rows, model.device))
+            return _agree(together, torch.cat(alone), model.dtype)
+
+        if _works(compare, "packed rows"):
+            return True
+    model.set_attn_implementation(before)
+    return False
+
+
+def _works(check: Callable[[], bool], what: str) -> bool:
+    try:
+        fits = check()
+    except Exception as error:  # whatever a foreign architecture makes of it
+        logger.info("%s can't be used: %s: %s", what, type(error).__name__, error)
+        return False
+    if not fits:
+        logger.info("%s can't be used: they don't give what the base model gives", what)
+    return fits
+
+
+def _probe_rows(model: PreTrainedModel) -> list[TokenRow]:
+    """Rows that begin alike and go on apart, each of whose tokens is a target."""
+    size = min(model.get_input_embeddings().num_embeddings, 1000)
+    first = [(7 * i + 3) % size for i in range(_PROBE_TOKENS)]
+    second = first[:4] + [(11 * i + 5) % size for i in range(_PROBE_TOKENS - 5)]
+    return [(first, first), (second, second)]
+
+
+def _hidden(model: PreTrainedModel, batch: Batch) -> torch.Tensor:
+    states: torch.Tensor = body(model)(**batch.inputs, use_cache=False).last_hidden_state
+    return states.flatten(0, 1)[batch.source_positions]
+
+
+def _agree(found: torch.Tensor, expected: torch.Tensor, dtype: torch.dtype) -> bool:
+    scale = float(expected.float().abs().max()) or 1.0
+    difference = float((found.float() - expected.float()).abs().max())
+    return difference <= _TOLERANCES.get(dtype, 0.1) * scale
+
+
+@contextlib.contextmanager
+def _evaluating(model: PreTrainedModel) -> Iterator[None]:
+    was_training = model.training
+    model.eval()
+    try:
+        yield
+    finally:
+        model.train(was_training)

@@ -1,0 +1,140 @@
+"""The batching engine beyond what every engine does, for which see `conformance`."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import ExitStack
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from safetensors.torch import load_file, save_file
+
+from sienn_ray.errors import EngineError, InvalidInputError
+from sienn_ray.inference.batching.engine import BatchingEngine
+from sienn_ray.inference.blocking import generate
+from sienn_ray.inference.engine import GenerationDelta
+from sienn_ray.inference.model.packed_linear import PackedLinear
+from sienn_ray.settings import Settings
+from sienn_ray.storage import Storage
+from sienn_ray.training.checkpoint import ADAPTER_WEIGHTS
+from tests.tiny_model import TINY_ID
+from tests.unit.inference.asking import ENDLESS, GREEDY, Listener, copy_of, sampled, with_adapter
+
+ONE_TOKEN_BYTES = 2 * 2 * 2 * 16 * 4  # layers, keys and values, key heads, head size, float32
+Start = Callable[..., BatchingEngine]
+
+
+@pytest.fixture
+def start(settings: Settings, storage: Storage, hub_home: Path) -> Iterator[Start]:
+    """Starts an engine, with other settings, and ends it after the test."""
+    with ExitStack() as stack:
+
+        def start(**changes: Any) -> BatchingEngine:
+            engine = BatchingEngine(TINY_ID, settings.model_copy(update=changes))
+            stack.callback(engine.close)
+            return engine
+
+        yield start
+
+
+@pytest.fixture
+def engine(start: Start) -> BatchingEngine:
+    """An engine with the usual settings."""
+    return start()
+
+
+def test_model_that_packed_weights_do_not_suit_keeps_its_own(
+    start: Start, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    expected = generate(start(), GREEDY).text
+    forward = PackedLinear.forward
+    monkeypatch.setattr(PackedLinear, "forward", lambda self, x: 1.1 * forward(self, x))
+    assert generate(start(), GREEDY).text == expected
+    if torch._C.has_mkl:
+        assert "can't have packed weights" in caplog.text
+
+
+def test_requests_join_while_others_are_answered(engine: BatchingEngine) -> None:
+    long, short = Listener(), Listener()
+    generation = engine.submit(ENDLESS, long)
+    long.wait_for_text()
+    engine.submit(GREEDY, short)
+    assert short.wait().result is not None
+    assert not long.is_over
+    generation.cancel()
+    assert long.wait().result is not None
+
+
+def test_an_adapter_is_loaded_once_for_all_who_ask(engine: BatchingEngine) -> None:
+    engine.load_adapter("plus", "adapters/plus")
+    with ThreadPoolExecutor(max_workers=6) as pool:
+        list(pool.map(lambda request: generate(engine, request), [with_adapter("plus")] * 6))
+    assert engine.num_adapter_loads == 1
+
+
+def test_a_step_that_goes_on_shows(engine: BatchingEngine) -> None:
+    seen: list[float] = []
+    listener = Listener()
+
+    def look(delta: GenerationDelta) -> None:
+        seen.append(engine.stuck_s)
+        listener(delta)
+
+    engine.submit(GREEDY, look)
+    listener.wait()
+    assert all(stuck_s > 0 for stuck_s in seen)
+    engine.close()
+    assert engine.stuck_s == 0
+
+
+def test_chunked_prefill_changes_no_answer(start: Start) -> None:
+    request = with_adapter("plus", replace(GREEDY, prompt="word " * 300))
+    expected = generate(start(engine_step_tokens=10_000), request).text
+    assert expected
+    assert generate(start(engine_step_tokens=7, engine_max_batch=4), request).text == expected
+
+
+class TestKvCache:
+    def test_requests_wait_for_room(self, start: Start) -> None:
+        engine = start(engine_kv_cache_bytes=96 * ONE_TOKEN_BYTES)
+        request = with_adapter("plus")
+        expected = generate(engine, request).text
+        assert expected
+        with ThreadPoolExecutor(max_workers=6) as pool:
+            results = list(pool.map(lambda request: generate(engine, request), [request] * 6))
+        assert [result.text for result in results] == [expected] * 6
+
+    def test_what_never_fits_is_refused(self, start: Start) -> None:
+        engine = start(engine_kv_cache_bytes=96 * ONE_TOKEN_BYTES)
+        with pytest.raises(InvalidInputError, match=r"96 tokens that fit \(SIENN_ENGINE_KV_CACHE_BYTES"):
+            generate(engine, sampled(max_new_tokens=90))
+
+    def test_a_shared_prefix_is_computed_once(self, engine: BatchingEngine) -> None:
+        request = with_adapter("plus", replace(GREEDY, prompt="word " * 100))
+        first, second = generate(engine, request), generate(engine, request)
+        assert first.num_cached_tokens == 0
+        assert second.num_cached_tokens >= 64
+        assert first.text == second.text != ""
+        other = generate(engine, with_adapter("minus", request))
+        assert other.num_cached_tokens == 0
+        assert other.text != first.text
+
+
+def test_scores_that_are_no_numbers_end_their_own_request_only(
+    engine: BatchingEngine, storage: Storage, adapter_folders: dict[str, Path], tmp_path: Path
+) -> None:
+    folder = copy_of(adapter_folders["plus"], tmp_path)
+    tensors = load_file(folder / ADAPTER_WEIGHTS)
+    save_file({name: tensor * 1e30 for name, tensor in tensors.items()}, folder / ADAPTER_WEIGHTS)
+    storage.publish(folder, "adapters/huge")
+    request = sampled(with_adapter("plus"), max_new_tokens=40)
+    expected = generate(engine, request).text
+    listener = Listener()
+    engine.submit(request, listener)
+    with pytest.raises(EngineError, match="aren't numbers"):
+        generate(engine, with_adapter("huge"))
+    assert listener.result().text == expected
