@@ -11,15 +11,18 @@ from starlette.middleware import Middleware
 from starlette.routing import BaseRoute
 
 from sienn_ray import __version__
-from sienn_ray.api.body_limits import BodyLimits
 from sienn_ray.api.deps import Backends
-from sienn_ray.api.docs import add_docs
-from sienn_ray.api.errors import add_error_handlers, internal_error
-from sienn_ray.api.export_links import ExportLinks
-from sienn_ray.api.monitoring import Monitoring
-from sienn_ray.api.openapi import DESCRIPTION, TAGS, DocumentedApi, operation_id
-from sienn_ray.api.request_id import RequestIds
-from sienn_ray.api.request_metrics import RequestMetrics
+from sienn_ray.api.exports.links import ExportLinks
+from sienn_ray.api.http.body_limits import BodyLimits
+from sienn_ray.api.http.errors import add_error_handlers, internal_error
+from sienn_ray.api.http.request_id import RequestIds
+from sienn_ray.api.http.request_metrics import RequestMetrics
+from sienn_ray.api.http.uploads import Uploads
+from sienn_ray.api.http.websockets import WebSocketErrors
+from sienn_ray.api.lists.shared_statistics import SharedStatistics
+from sienn_ray.api.monitoring.monitoring import Monitoring
+from sienn_ray.api.openapi.document import DESCRIPTION, TAGS, DocumentedApi, operation_id
+from sienn_ray.api.openapi.pages import add_docs
 from sienn_ray.api.routes import (
     chat,
     completions,
@@ -39,9 +42,6 @@ from sienn_ray.api.routes import (
     openai_models,
     uploads,
 )
-from sienn_ray.api.shared_statistics import SharedStatistics
-from sienn_ray.api.uploads import Uploads
-from sienn_ray.api.websockets import WebSocketErrors
 
 _ROUTES = (
     health,

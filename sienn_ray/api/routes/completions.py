@@ -4,15 +4,15 @@ from __future__ import annotations
 
 from fastapi import APIRouter, Request
 
-from sienn_ray.api.completion_output import CompletionOutput
-from sienn_ray.api.error_shapes import OPENAI_PREFIX
-from sienn_ray.api.errors import documented
-from sienn_ray.api.event_streams import documented_stream
-from sienn_ray.api.openai_output import ERRORS
-from sienn_ray.api.openai_run import run_openai
-from sienn_ray.api.openapi import OPENAI_TAG
+from sienn_ray.api.answers.completion_output import CompletionOutput
+from sienn_ray.api.answers.openai_output import ERRORS
+from sienn_ray.api.answers.openai_run import run_openai
+from sienn_ray.api.answers.start_wait import AskingBackendsDep
+from sienn_ray.api.http.error_shapes import OPENAI_PREFIX
+from sienn_ray.api.http.errors import documented
+from sienn_ray.api.http.event_streams import documented_stream
+from sienn_ray.api.openapi.document import OPENAI_TAG
 from sienn_ray.api.schemas.completions import Completion, CompletionRequest
-from sienn_ray.api.start_wait import AskingBackendsDep
 
 router = APIRouter(prefix=OPENAI_PREFIX, tags=[OPENAI_TAG])
 

@@ -9,12 +9,12 @@ from typing import Annotated
 from fastapi import APIRouter, Depends, Query
 from fastapi.requests import HTTPConnection
 
-from sienn_ray.api.base_models import check_base_model
 from sienn_ray.api.deps import BackendsDep
-from sienn_ray.api.errors import documented
-from sienn_ray.api.ids import DatasetIdPath
+from sienn_ray.api.http.errors import documented
+from sienn_ray.api.lists.base_models import check_base_model
+from sienn_ray.api.lists.shared_statistics import SharedStatistics
+from sienn_ray.api.schemas.ids import DatasetIdPath
 from sienn_ray.api.schemas.statistics import DatasetStatisticsResponse, Duplicates, Spread, TokenCounts
-from sienn_ray.api.shared_statistics import SharedStatistics
 from sienn_ray.catalog import CATALOG
 from sienn_ray.datasets.schema import row_kind
 from sienn_ray.datasets.statistics_schema import DatasetStatistics, StatisticsRequest

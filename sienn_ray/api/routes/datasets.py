@@ -9,12 +9,11 @@ from typing import Annotated, Any
 from fastapi import APIRouter, Query
 from fastapi.responses import StreamingResponse
 
-from sienn_ray.api.attachments import send_stored_file
-from sienn_ray.api.dataset_pages import page_of
 from sienn_ray.api.deps import Backends, BackendsDep
-from sienn_ray.api.errors import documented
-from sienn_ray.api.ids import DatasetIdPath
-from sienn_ray.api.paging import cursor_query, limit_query
+from sienn_ray.api.http.attachments import send_stored_file
+from sienn_ray.api.http.errors import documented
+from sienn_ray.api.lists.dataset_pages import page_of
+from sienn_ray.api.lists.paging import cursor_query, limit_query
 from sienn_ray.api.schemas.datasets import (
     DatasetDetail,
     DatasetList,
@@ -24,6 +23,7 @@ from sienn_ray.api.schemas.datasets import (
     DeletedDataset,
     RowMessage,
 )
+from sienn_ray.api.schemas.ids import DatasetIdPath
 from sienn_ray.datasets import intake
 from sienn_ray.datasets.row_pages import ShownRow, read_page
 from sienn_ray.jobs.schema import DatasetRecord

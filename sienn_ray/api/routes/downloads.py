@@ -10,14 +10,14 @@ from fastapi import APIRouter, Path, Query, Request
 from fastapi.responses import StreamingResponse
 from starlette.responses import FileResponse
 
-from sienn_ray.api.attachments import send_stored_file
-from sienn_ray.api.completed import completed_job
 from sienn_ray.api.deps import BackendsDep
-from sienn_ray.api.errors import documented
-from sienn_ray.api.export_links import ExportLinks, download_name
-from sienn_ray.api.ids import ExportIdPath, JobIdPath
+from sienn_ray.api.exports.links import ExportLinks, download_name
+from sienn_ray.api.http.attachments import send_stored_file
+from sienn_ray.api.http.errors import documented
+from sienn_ray.api.http.stored_file import StoredFileResponse
+from sienn_ray.api.lists.completed import completed_job
 from sienn_ray.api.schemas.common import JOB_ID
-from sienn_ray.api.stored_file import StoredFileResponse
+from sienn_ray.api.schemas.ids import ExportIdPath, JobIdPath
 from sienn_ray.errors import ArtifactError
 from sienn_ray.export.archive import adapter_files, check_complete, iter_zip
 from sienn_ray.jobs.export_schema import ExportRecord

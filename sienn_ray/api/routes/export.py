@@ -9,19 +9,19 @@ from typing import Annotated, assert_never
 
 from fastapi import APIRouter, Query, Request, Response
 
-from sienn_ray.api.completed import completed_job
-from sienn_ray.api.deleted_exports import delete_with_file
 from sienn_ray.api.deps import Backends, BackendsDep
-from sienn_ray.api.errors import documented
-from sienn_ray.api.export_links import ExportLinks
-from sienn_ray.api.ids import ExportIdPath, JobIdPath
+from sienn_ray.api.exports.deletion import delete_with_file
+from sienn_ray.api.exports.links import ExportLinks
+from sienn_ray.api.http.errors import documented
+from sienn_ray.api.http.streams import unless_gone
+from sienn_ray.api.lists.completed import completed_job
 from sienn_ray.api.schemas.exports import (
     DeletedExport,
     ExportList,
     ExportModelRequest,
     ExportModelResponse,
 )
-from sienn_ray.api.streams import unless_gone
+from sienn_ray.api.schemas.ids import ExportIdPath, JobIdPath
 from sienn_ray.errors import CapacityError, ConflictError, ExportError, NotFoundError, SiennError, StorageFullError
 from sienn_ray.export.archive import check_complete
 from sienn_ray.export.targets import target_of

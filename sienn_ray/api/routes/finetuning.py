@@ -10,9 +10,9 @@ from typing import Annotated, Any
 
 from fastapi import APIRouter, Header, Response
 
-from sienn_ray.api.base_models import check_base_model
 from sienn_ray.api.deps import Backends, BackendsDep
-from sienn_ray.api.errors import documented
+from sienn_ray.api.http.errors import documented
+from sienn_ray.api.lists.base_models import check_base_model
 from sienn_ray.api.schemas.finetuning import StartFinetuningRequest, StartFinetuningResponse
 from sienn_ray.datasets.schema import check_same_kind
 from sienn_ray.errors import ConflictError, InvalidInputError

@@ -5,7 +5,7 @@ from __future__ import annotations
 from fastapi import APIRouter
 
 from sienn_ray.api.deps import BackendsDep
-from sienn_ray.api.monitoring import MonitoringDep
+from sienn_ray.api.monitoring.monitoring import MonitoringDep
 from sienn_ray.api.schemas.health import DetailedHealthResponse, HealthResponse, ServicesHealthResponse
 
 router = APIRouter(tags=["Health & Metrics"])

@@ -9,22 +9,22 @@ from http import HTTPStatus
 
 from fastapi import APIRouter, Request
 
-from sienn_ray.api.answers import answer_fields
-from sienn_ray.api.asked_models import AskedModel
-from sienn_ray.api.comparison import compared_answer, compared_models
-from sienn_ray.api.completed import completed_job
-from sienn_ray.api.error_shapes import Fault
-from sienn_ray.api.errors import documented
-from sienn_ray.api.event_streams import documented_stream, event, event_stream
-from sienn_ray.api.generation import stream_all
+from sienn_ray.api.answers.asked_models import AskedModel
+from sienn_ray.api.answers.comparison import compared_answer, compared_models
+from sienn_ray.api.answers.fan_out import stream_all
+from sienn_ray.api.answers.fields import answer_fields
+from sienn_ray.api.answers.start_wait import AskingBackendsDep
+from sienn_ray.api.http.error_shapes import Fault
+from sienn_ray.api.http.errors import documented
+from sienn_ray.api.http.event_streams import documented_stream, event, event_stream
+from sienn_ray.api.http.streams import gathered, unless_gone
+from sienn_ray.api.lists.completed import completed_job
 from sienn_ray.api.schemas.inference import (
     AskRequest,
     AskResponse,
     CompareModelsRequest,
     CompareModelsResponse,
 )
-from sienn_ray.api.start_wait import AskingBackendsDep
-from sienn_ray.api.streams import gathered, unless_gone
 from sienn_ray.inference.engine import ChatMessage, GenerationDelta, GenerationResult
 
 router = APIRouter(prefix="/api", tags=["Inference"])

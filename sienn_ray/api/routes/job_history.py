@@ -8,8 +8,8 @@ from typing import Annotated
 from fastapi import APIRouter, Query
 
 from sienn_ray.api.deps import BackendsDep
-from sienn_ray.api.errors import documented
-from sienn_ray.api.ids import JobIdPath
+from sienn_ray.api.http.errors import documented
+from sienn_ray.api.schemas.ids import JobIdPath
 from sienn_ray.api.schemas.job_history import JobCurves, JobEventBody, JobEventList, MetricPointBody
 
 router = APIRouter(prefix="/api", tags=["Training Jobs"])

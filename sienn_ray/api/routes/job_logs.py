@@ -8,11 +8,11 @@ from typing import Annotated, Any
 from fastapi import APIRouter, Query
 from fastapi.responses import StreamingResponse
 
-from sienn_ray.api.attempt_logs import followed_log_of, log_of
 from sienn_ray.api.deps import BackendsDep
-from sienn_ray.api.errors import documented
-from sienn_ray.api.ids import JobIdPath
-from sienn_ray.api.streams import StartedStream
+from sienn_ray.api.http.errors import documented
+from sienn_ray.api.http.streams import StartedStream
+from sienn_ray.api.lists.attempt_logs import followed_log_of, log_of
+from sienn_ray.api.schemas.ids import JobIdPath
 
 router = APIRouter(prefix="/api", tags=["Training Jobs"])
 

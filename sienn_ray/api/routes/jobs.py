@@ -9,15 +9,15 @@ from typing import Annotated, Any
 from fastapi import APIRouter, Query
 from pydantic import StringConstraints
 
-from sienn_ray.api.deleted_exports import delete_all_of
 from sienn_ray.api.deps import Backends, BackendsDep
-from sienn_ray.api.errors import documented
-from sienn_ray.api.ids import JobIdPath
-from sienn_ray.api.job_pages import job_page
-from sienn_ray.api.paging import cursor_query, limit_query
+from sienn_ray.api.exports.deletion import delete_all_of
+from sienn_ray.api.http.errors import documented
+from sienn_ray.api.lists.job_pages import job_page
+from sienn_ray.api.lists.paging import cursor_query, limit_query
 from sienn_ray.api.schemas.common import DATASET_ID
 from sienn_ray.api.schemas.finetuning import JobName
 from sienn_ray.api.schemas.hyperparameters import hyperparameters
+from sienn_ray.api.schemas.ids import JobIdPath
 from sienn_ray.api.schemas.jobs import DeletedJob, JobList, JobMeta, JobStatusName, JobSummary, TrainingStatus
 from sienn_ray.catalog import CATALOG
 from sienn_ray.errors import ConflictError, InvalidInputError

@@ -10,12 +10,12 @@ from typing import TypeVar
 from fastapi import APIRouter
 from starlette.responses import Response
 
-from sienn_ray.api import machine, prometheus
-from sienn_ray.api.check_runner import in_own_thread
 from sienn_ray.api.deps import Backends, BackendsDep
-from sienn_ray.api.errors import documented
-from sienn_ray.api.health_checks import machine_folders
-from sienn_ray.api.monitoring import Monitoring, MonitoringDep
+from sienn_ray.api.http.errors import documented
+from sienn_ray.api.monitoring import machine, prometheus
+from sienn_ray.api.monitoring.check_runner import in_own_thread
+from sienn_ray.api.monitoring.health_checks import machine_folders
+from sienn_ray.api.monitoring.monitoring import Monitoring, MonitoringDep
 from sienn_ray.api.schemas.metrics import (
     ApplicationMetrics,
     DatasetMetrics,

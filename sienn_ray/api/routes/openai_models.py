@@ -8,13 +8,13 @@ from typing import Annotated
 
 from fastapi import APIRouter, Path
 
-from sienn_ray.api.asked_models import AskedModel, find_model
+from sienn_ray.api.answers.asked_models import AskedModel, find_model
+from sienn_ray.api.answers.openai_output import ERRORS
 from sienn_ray.api.deps import BackendsDep
-from sienn_ray.api.error_shapes import OPENAI_PREFIX
-from sienn_ray.api.errors import documented
-from sienn_ray.api.job_pages import job_page
-from sienn_ray.api.openai_output import ERRORS
-from sienn_ray.api.openapi import OPENAI_TAG
+from sienn_ray.api.http.error_shapes import OPENAI_PREFIX
+from sienn_ray.api.http.errors import documented
+from sienn_ray.api.lists.job_pages import job_page
+from sienn_ray.api.openapi.document import OPENAI_TAG
 from sienn_ray.api.schemas.common import JOB_ID
 from sienn_ray.api.schemas.openai_answers import Model, ModelList
 from sienn_ray.api.schemas.openai_requests import MAX_NAME_CHARS

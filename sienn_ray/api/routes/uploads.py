@@ -12,9 +12,9 @@ from typing import Any
 from fastapi import APIRouter, Request
 
 from sienn_ray.api.deps import Backends, BackendsDep
-from sienn_ray.api.errors import documented
+from sienn_ray.api.http.errors import documented
+from sienn_ray.api.http.uploads import Uploads, UploadsDep
 from sienn_ray.api.schemas.datasets import RowError, UploadDatasetResponse, ValidationReport
-from sienn_ray.api.uploads import Uploads, UploadsDep
 from sienn_ray.datasets import intake
 from sienn_ray.datasets.ingest import IngestReport, Inspection
 from sienn_ray.jobs.schema import DatasetRecord

@@ -6,9 +6,9 @@ from typing import Annotated, Any, Self
 
 from pydantic import ConfigDict, Field, StringConstraints, ValidationError, model_validator
 
-from sienn_ray.api.ids import DatasetId
 from sienn_ray.api.schemas.common import DATASET_ID, JOB_ID, RequestBody, ResponseBody, Timestamp
 from sienn_ray.api.schemas.hyperparameters import Hyperparameters
+from sienn_ray.api.schemas.ids import DatasetId
 from sienn_ray.api.schemas.jobs import JobStatusName
 from sienn_ray.catalog import CATALOG
 from sienn_ray.jobs.naming import (

@@ -6,8 +6,8 @@ from typing import Annotated, Self
 
 from pydantic import ConfigDict, Field, model_validator
 
-from sienn_ray.api.ids import JobId
 from sienn_ray.api.schemas.common import JOB_ID, ErrorResponse, ResponseBody, Timestamp
+from sienn_ray.api.schemas.ids import JobId
 from sienn_ray.api.schemas.messages import MAX_TEXT_CHARS, Messages
 from sienn_ray.api.schemas.openai_answers import FinishReason
 from sienn_ray.api.schemas.sampling import SamplingFields

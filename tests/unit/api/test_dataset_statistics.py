@@ -7,7 +7,7 @@ import pytest
 from fastapi import FastAPI
 from starlette.testclient import TestClient
 
-from sienn_ray.api.shared_statistics import SharedStatistics
+from sienn_ray.api.lists.shared_statistics import SharedStatistics
 from sienn_ray.datasets.schema import RowKind
 from sienn_ray.datasets.statistics_schema import DatasetStatistics, StatisticsRequest
 from sienn_ray.errors import CapacityError, InvalidDatasetError, SiennError

@@ -10,7 +10,7 @@ import pyarrow.parquet as pq
 import pytest
 from starlette.testclient import TestClient
 
-from sienn_ray.api.attachments import CHUNK_BYTES, content_disposition
+from sienn_ray.api.http.attachments import CHUNK_BYTES, content_disposition
 from sienn_ray.datasets import intake
 from sienn_ray.datasets.row_pages import MAX_MESSAGES, MAX_STRING_CHARS
 from sienn_ray.errors import CapacityError

@@ -14,7 +14,7 @@ from starlette.middleware import Middleware
 from starlette.testclient import TestClient
 from starlette.types import ASGIApp, Receive, Scope, Send
 
-from sienn_ray.api.errors import error_response
+from sienn_ray.api.http.errors import error_response
 from sienn_ray.errors import (
     ArtifactError,
     CapacityError,

@@ -14,11 +14,11 @@ from starlette.testclient import TestClient
 
 from sienn_ray import __version__
 from sienn_ray.api.app import create_app
-from sienn_ray.api.check_runner import Outcome
 from sienn_ray.api.cluster import EngineState
 from sienn_ray.api.deps import Backends
-from sienn_ray.api.health_checks import disk_health, memory_health, probe
-from sienn_ray.api.machine import Disk, Memory
+from sienn_ray.api.monitoring.check_runner import Outcome
+from sienn_ray.api.monitoring.health_checks import disk_health, memory_health, probe
+from sienn_ray.api.monitoring.machine import Disk, Memory
 from sienn_ray.errors import ArtifactError, CapacityError
 from sienn_ray.settings import Settings
 from sienn_ray.storage import Storage

@@ -7,8 +7,8 @@ from contextlib import aclosing
 import pytest
 from starlette.testclient import TestClient
 
-from sienn_ray.api.attempt_logs import followed_log_of
 from sienn_ray.api.deps import Backends
+from sienn_ray.api.lists.attempt_logs import followed_log_of
 from sienn_ray.errors import CapacityError, NotFoundError
 from sienn_ray.jobs.schema import JobRecord, JobStatus
 from sienn_ray.settings import Settings

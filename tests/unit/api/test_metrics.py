@@ -16,7 +16,7 @@ from starlette.testclient import TestClient
 
 from sienn_ray.api.app import create_app
 from sienn_ray.api.deps import Backends
-from sienn_ray.api.metrics_flusher import MetricsFlusher
+from sienn_ray.api.monitoring.metrics_flusher import MetricsFlusher
 from sienn_ray.errors import CapacityError
 from sienn_ray.jobs.schema import JobStatus, utc_now
 from sienn_ray.metrics import TRAINING_TOKENS_TOTAL, MetricBatch, Recorder
@@ -26,7 +26,7 @@ from tests.fakes_api import FakeEngines, FakeJobLogs, dataset_record, job_record
 from tests.fakes_cluster import FakeCluster
 from tests.fakes_statistics import FakeStatistics
 from tests.in_process_tracker import InProcessTracker
-from tests.unit.api.test_prometheus import check_rules
+from tests.unit.api.monitoring.test_prometheus import check_rules
 
 ROUTE = "/api/metrics"
 SCRAPE = "/api/metrics/prometheus"

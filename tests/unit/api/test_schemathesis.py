@@ -13,7 +13,7 @@ import pytest
 from fastapi import FastAPI
 from starlette.types import Message, Receive, Scope, Send
 
-from sienn_ray.api.openapi import operations_of
+from sienn_ray.api.openapi.document import operations_of
 from sienn_ray.errors import FailureReason
 from sienn_ray.export.options import ExportFormat
 from tests.contract.walk import Walk

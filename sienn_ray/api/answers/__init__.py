@@ -1,0 +1,1 @@
+"""Questions to engines and the answers in each API's shape."""

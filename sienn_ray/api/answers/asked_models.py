@@ -1,0 +1,75 @@
+"""The model that a request is for: a base model, or an adapter of it."""
+
+from __future__ import annotations
+
+from contextlib import suppress
+from dataclasses import dataclass
+
+from sienn_ray import catalog
+from sienn_ray.api.deps import Backends
+from sienn_ray.api.lists.base_models import check_base_model
+from sienn_ray.api.lists.completed import completed_job
+from sienn_ray.errors import InvalidBaseModelError, NotFoundError
+from sienn_ray.inference.engine import ChatMessage, GenerationRequest, SamplingParams
+from sienn_ray.jobs.ids import is_id, shown
+from sienn_ray.jobs.schema import JobQuery, JobRecord, JobStatus
+from sienn_ray.storage import Storage
+
+_CATALOG_IDS = frozenset(entry.id for entry in catalog.CATALOG)
+
+
+@dataclass(frozen=True)
+class AskedModel:
+    """A base model, with a completed job's adapter or without.
+
+    Args:
+        base_model: Hub id.
+        job: The adapter's job.
+    """
+
+    base_model: str
+    job: JobRecord | None = None
+
+    @classmethod
+    def adapter_of(cls, job: JobRecord) -> AskedModel:
+        """A completed job's adapter."""
+        return cls(job.config.base_model, job)
+
+    def request(self, prompt: tuple[ChatMessage, ...] | str, sampling: SamplingParams) -> GenerationRequest:
+        """Return the request to the base model's engine."""
+        if self.job is None:
+            return GenerationRequest(prompt, sampling=sampling)
+        return GenerationRequest(prompt, self.job.id, self.job.adapter_key, sampling)
+
+    def path(self, storage: Storage) -> str:
+        """Return the adapter's location in storage, or the base model's id."""
+        return self.base_model if self.job is None else storage.location(self.job.adapter_key)
+
+
+async def find_model(backends: Backends, name: str) -> AskedModel:
+    """Find a model by name: a completed job's id, or the hub id of a base model of the catalog or of such a job.
+
+    Raises:
+        NotFoundError: It stands for nothing that can be had here.
+        JobStateError: The job isn't completed.
+    """
+    if is_id(name) and name not in _CATALOG_IDS:
+        with suppress(NotFoundError):
+            return AskedModel.adapter_of(await completed_job(backends, name, "answering"))
+    try:
+        await _check_base_model(backends, name)
+    except InvalidBaseModelError as error:
+        raise NotFoundError(f"The model '{shown(name)}' does not exist here: {error.message}") from error
+    return AskedModel(name)
+
+
+async def _check_base_model(backends: Backends, name: str) -> None:
+    if name in _CATALOG_IDS:
+        await check_base_model(name, backends.settings)
+        return
+    catalog.check_id(name)
+    page = await backends.tracker.jobs(JobQuery(base_model=name, status=JobStatus.COMPLETED, limit=1))
+    if not page.jobs:
+        raise InvalidBaseModelError(
+            "it is neither a job's id, nor a base model of the catalog or of a completed job; see GET /v1/models"
+        )

@@ -1,0 +1,116 @@
+"""Slots, threads and deadlines of uploads: no more at once than there is memory for."""
+
+from __future__ import annotations
+
+import asyncio
+import threading
+from collections.abc import AsyncIterator, Callable
+from concurrent.futures import Future, ThreadPoolExecutor
+from contextlib import asynccontextmanager
+from typing import Annotated, Any, TypeVar, cast
+
+from fastapi import Depends, Request
+from fastapi.requests import HTTPConnection
+from starlette.requests import ClientDisconnect
+
+from sienn_ray.api.http.body_limits import declared_bytes
+from sienn_ray.api.http.multipart import ENVELOPE_BYTES, ReceivedFile, boundary_of, receive_file, too_large
+from sienn_ray.api.http.threads import entered, run_to_end
+from sienn_ray.datasets import intake
+from sienn_ray.errors import InvalidInputError
+from sienn_ray.settings import Settings
+from sienn_ray.storage import Storage
+
+T = TypeVar("T")
+
+# Checking rows is Python's own work, of which one process does one thing at a time, and the worst of rows take 150 MiB
+# while they are checked.
+_NUM_CHECKING_THREADS = 2
+_NUM_WRITING_THREADS = 4
+
+
+class Uploads:
+    """The slots, threads and deadlines of one process's uploads.
+
+    Args:
+        settings: See `Settings`.
+    """
+
+    def __init__(self, settings: Settings) -> None:
+        self._settings = settings
+        self._places = asyncio.Semaphore(settings.max_concurrent_uploads)
+        self._checking = ThreadPoolExecutor(_NUM_CHECKING_THREADS, "upload-check")
+        self._writing = ThreadPoolExecutor(_NUM_WRITING_THREADS, "upload-write")
+
+    @asynccontextmanager
+    async def received(self, request: Request, storage: Storage, dataset_id: str) -> AsyncIterator[ReceivedFile]:
+        """Receive a request's file into storage, under `intake.file_key`; waits for a slot first.
+
+        When the block ends with an error, whatever is in storage under this id is deleted.
+
+        Raises:
+            MediaTypeError: The body is no form.
+            UploadTooLargeError: The file is larger than the server takes.
+            InvalidInputError: The body holds no file, isn't whole, or stopped coming.
+        """
+        boundary = boundary_of(request.headers.get("content-type", ""))
+        declared = declared_bytes(request.headers)
+        if declared is not None and declared > self._settings.max_upload_bytes + ENVELOPE_BYTES:
+            raise too_large(self._settings.max_upload_bytes)
+        async with self._places:
+            try:
+                yield await self._receive(request, boundary, storage, dataset_id)
+            except ClientDisconnect as error:
+                await self.forget(storage, dataset_id)
+                raise InvalidInputError("the connection closed before the file was whole; send it again") from error
+            except BaseException:
+                await self.forget(storage, dataset_id)
+                raise
+
+    async def _receive(self, request: Request, boundary: bytes, storage: Storage, dataset_id: str) -> ReceivedFile:
+        body = _not_idle(request.stream(), self._settings.upload_idle_timeout_s)
+        async with entered(self._writing, storage.writing(intake.file_key(dataset_id))) as sink:
+            return await receive_file(
+                body, boundary, sink, executor=self._writing, max_bytes=self._settings.max_upload_bytes
+            )
+
+    async def check(self, function: Callable[[threading.Event], T]) -> T:
+        """Run a check of rows in a thread of those that are there for it.
+
+        Args:
+            function: What to run. It is given an event, which is set when the request is cancelled.
+        """
+        abandoned = threading.Event()
+
+        def abandon(job: Future[Any]) -> None:
+            abandoned.set()
+            job.cancel()  # if it still waits for a thread
+
+        return await run_to_end(self._checking, function, abandoned, on_cancel=abandon)
+
+    async def forget(self, storage: Storage, dataset_id: str) -> None:
+        """Leave nothing behind, even if the request is cancelled meanwhile."""
+        await run_to_end(self._writing, storage.delete, intake.folder_key(dataset_id))
+
+
+def _uploads(connection: HTTPConnection) -> Uploads:
+    return cast(Uploads, connection.app.state.uploads)
+
+
+UploadsDep = Annotated[Uploads, Depends(_uploads)]
+
+
+async def _not_idle(body: AsyncIterator[bytes], timeout_s: float) -> AsyncIterator[bytes]:
+    """The chunks of a body, as long as they keep coming."""
+    while True:
+        try:
+            async with asyncio.timeout(timeout_s):
+                chunk = await anext(body)
+        except StopAsyncIteration:
+            return
+        except TimeoutError:
+            raise InvalidInputError(
+                f"nothing came for {timeout_s:g} s (SIENN_UPLOAD_IDLE_TIMEOUT_S) in the middle of the file; "
+                "send it again"
+            ) from None
+        yield chunk
