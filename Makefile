@@ -72,8 +72,8 @@ format: install ## mends formatting, and what else ruff can
 	$(BIN)/ruff format .
 
 docs: install ## rewrites `docs/settings.md` and `docs/openapi.json` from the code
-	$(BIN)/python -m tests.settings_table
-	$(BIN)/python -m tests.openapi_document
+	$(BIN)/python -m tools.settings_table
+	$(BIN)/python -m tools.openapi_document
 
 bench: install ## the benchmarks, each a ratio against a named peer measured in the same run
 	@set -e; for script in benchmarks/*.py; do $(BIN)/python $$script; done

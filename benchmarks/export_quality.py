@@ -45,8 +45,8 @@ from sienn_ray.inference.blocking import generate
 from sienn_ray.inference.engine import GenerationRequest, SamplingParams
 from sienn_ray.settings import Settings
 from sienn_ray.storage import MANIFEST_NAME, Storage
-from tests.llama_cpp import LlamaCpp, opened
-from tests.tiny_model import add_to_hub_cache
+from tests.support.llama_cpp import LlamaCpp, opened
+from tests.support.tiny_model import add_to_hub_cache
 
 SMOLLM2 = "HuggingFaceTB/SmolLM2-135M-Instruct"
 NEW_TOKENS = 32

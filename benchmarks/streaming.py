@@ -24,7 +24,7 @@ sys.path[:0] = [str(HERE / "own"), str(HERE.parent)]
 
 from platform_run import Service, running_service
 
-from tests.tiny_model import TINY_ID, add_to_hub_cache, save_tiny_model
+from tests.support.tiny_model import TINY_ID, add_to_hub_cache, save_tiny_model
 
 WORDS = ("heron", "juniper", "cobalt", "walnut", "ember", "saffron", "quartz", "lagoon", "meadow", "copper")
 EVERY_S = 15.0

@@ -10,9 +10,9 @@ from typing import Any
 import pytest
 from filelock import FileLock
 
-from tests.by_folder import ByFolder
-from tests.postgres import PostgresServer, postgres_server
-from tests.tiny_model import save_tiny_model
+from tests.support.by_folder import ByFolder
+from tests.support.postgres import PostgresServer, postgres_server
+from tests.support.tiny_model import save_tiny_model
 
 
 def pytest_xdist_make_scheduler(config: pytest.Config, log: Any) -> ByFolder | None:

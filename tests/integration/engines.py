@@ -7,7 +7,7 @@ from typing import Any
 import psutil
 
 from tests.integration.service import Service
-from tests.tiny_model import TINY_ID
+from tests.support.tiny_model import TINY_ID
 
 
 def replicas(service: Service) -> list[psutil.Process]:

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from tests.integration.service import JOB_TIMEOUT_S, PROMPT, ROWS, Service, wait_for
-from tests.tiny_model import STRICT_ID
+from tests.support.tiny_model import STRICT_ID
 
 # Not a multiple of the number of workers: all of them are evaluated on all the same.
 VALIDATION_ROWS = "\n".join(ROWS.splitlines()[:5])

@@ -18,7 +18,7 @@ from typing import Any
 import httpx2
 import psutil
 
-from tests.tiny_model import CONTRACT_ID, STRICT_ID, TINY_ID, add_to_hub_cache, save_strict_model
+from tests.support.tiny_model import CONTRACT_ID, STRICT_ID, TINY_ID, add_to_hub_cache, save_strict_model
 
 START_TIMEOUT_S = 180.0
 JOB_TIMEOUT_S = 480.0

@@ -13,7 +13,7 @@ import yaml
 
 from deployments.local_cluster import local_cluster
 from tests.integration.service import ROWS, environment, free_port, wait_for
-from tests.tiny_model import TINY_ID
+from tests.support.tiny_model import TINY_ID
 
 ROOT = Path(__file__).parents[2]
 

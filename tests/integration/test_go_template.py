@@ -15,8 +15,8 @@ import pytest
 from sienn_ray.export.ollama.chat_turns import find_turns
 from sienn_ray.export.ollama.modelfile import OllamaModel
 from sienn_ray.export.options import Sampling
-from tests.chat_templates import CONVERSATIONS, TEMPLATES
-from tests.modelfile import parse
+from tests.support.chat_templates import CONVERSATIONS, TEMPLATES
+from tests.support.modelfile import parse
 
 # Ollama gives templates a map with `Messages`, a list of pointers to messages.
 _PROGRAM = """

@@ -17,8 +17,8 @@ from sienn_ray import catalog
 from sienn_ray.catalog import CATALOG, BaseModelSource
 from sienn_ray.errors import InvalidBaseModelError
 from sienn_ray.training.config import TrainingConfig
-from tests.fakes_hub import FakeHub, serving
-from tests.tiny_model import add_to_hub_cache
+from tests.support.fakes_hub import FakeHub, serving
+from tests.support.tiny_model import add_to_hub_cache
 
 MODEL = "owner/model"
 PACKAGED = "HuggingFaceTB/SmolLM2-135M-Instruct"

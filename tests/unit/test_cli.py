@@ -29,12 +29,12 @@ from sienn_ray.settings import Settings
 from sienn_ray.storage import Storage
 from sienn_ray.training.config import TrainingConfig
 from sienn_ray.training.hyperparameters import config_of
-from tests.fakes_api import BASE_MODEL as FAKE_BASE_MODEL
-from tests.fakes_api import CREATED_AT, FakeEngines, FakeJobLogs, dataset_record, job_record
-from tests.fakes_backends import fake_backends
-from tests.fakes_exports import CHOSEN, CONTENT
-from tests.hyperparameter_values import as_options, other_values
-from tests.in_process_tracker import InProcessTracker
+from tests.support.fakes_api import BASE_MODEL as FAKE_BASE_MODEL
+from tests.support.fakes_api import CREATED_AT, FakeEngines, FakeJobLogs, dataset_record, job_record
+from tests.support.fakes_backends import fake_backends
+from tests.support.fakes_exports import CHOSEN, CONTENT
+from tests.support.hyperparameter_values import as_options, other_values
+from tests.support.in_process_tracker import InProcessTracker
 
 DEADLINE_S = 20
 BASE_MODEL = "HuggingFaceTB/SmolLM2-135M-Instruct"  # comes as a package, so no hub is asked

@@ -10,7 +10,7 @@ import pytest
 import torch
 
 from sienn_ray.compute_threads import ComputeThread, SpinControl, compute_alone, cpu_wait_s, observe
-from tests.computing import NEEDS_CPUS, NUM_THREADS, seen
+from tests.support.computing import NEEDS_CPUS, NUM_THREADS, seen
 
 pytestmark = pytest.mark.alone
 

@@ -10,7 +10,7 @@ from pathlib import Path
 
 import pytest
 
-from tests.markdown_links import anchors, broken_links
+from tests.support.markdown_links import anchors, broken_links
 
 ROOT = Path(__file__).parents[2]
 DECISIONS = ROOT / "docs" / "decisions"

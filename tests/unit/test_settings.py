@@ -8,7 +8,7 @@ import pytest
 from pydantic import ValidationError
 
 from sienn_ray.settings import EngineKind, Settings
-from tests import settings_table
+from tools import settings_table
 
 
 @pytest.fixture(autouse=True)

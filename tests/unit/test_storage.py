@@ -16,7 +16,7 @@ import pytest
 
 from sienn_ray.errors import ArtifactError
 from sienn_ray.storage import CHUNK_BYTES, MANIFEST_NAME, FileEntry, Manifest, Storage, copy_hashed
-from tests.fakes_object_store import FakeObjectStore, fake_object_store_url
+from tests.support.fakes_object_store import FakeObjectStore, fake_object_store_url
 
 FILES = {"adapter_config.json": b'{"r": 16}', "adapter_model.safetensors": bytes(range(256)) * 9000, "empty.txt": b""}
 

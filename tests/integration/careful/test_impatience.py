@@ -6,7 +6,7 @@ import httpx2
 
 from tests.integration.service import Service, wait_for
 from tests.integration.swept import LEFT_LONG_AGO, LEFT_TODAY
-from tests.tiny_model import TINY_ID
+from tests.support.tiny_model import TINY_ID
 
 
 def test_datasets_that_were_left_long_ago_are_cleared_away_at_the_start(careful: Service) -> None:

@@ -12,10 +12,10 @@ import httpx2
 import pytest
 
 from sienn_ray.compute_threads import usable_cpus
-from tests.computing import NEEDS_CPUS
 from tests.integration.programs import programs_of
 from tests.integration.runs import UNDISTURBED
 from tests.integration.service import JOB_TIMEOUT_S, ROWS, Service, wait_for
+from tests.support.computing import NEEDS_CPUS
 
 NUM_STEPS = 2 * 15
 GONE_TIMEOUT_S = 60.0

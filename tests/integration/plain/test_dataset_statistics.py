@@ -18,7 +18,7 @@ from sienn_ray.base_model import load_tokenizer
 from sienn_ray.datasets.prompt import PromptFormat
 from sienn_ray.datasets.tokenization import IGNORE_INDEX, tokenize_row
 from tests.integration.service import RefusedError, Service
-from tests.tiny_model import STRICT_ID, TINY_ID
+from tests.support.tiny_model import STRICT_ID, TINY_ID
 
 MAX_LENGTH = 128
 NO_LIMIT = 10**9

@@ -13,7 +13,7 @@ import pytest
 
 from tests.integration.engines import engine_state, replicas
 from tests.integration.service import PROMPT, ROWS, Service, wait_for
-from tests.tiny_model import TINY_ID
+from tests.support.tiny_model import TINY_ID
 
 # More than the 64 that wait and fewer than the 96 that are taken.
 NUM_PLAIN, NUM_STREAMS = 70, 16

@@ -16,8 +16,8 @@ from transformers import AutoModelForCausalLM, AutoTokenizer
 
 from tests.integration.exports import EXPORT_TIMEOUT_S, download, export, exported, finished, state
 from tests.integration.service import Service, wait_for
-from tests.llama_cpp import opened
-from tests.modelfile import parse
+from tests.support.llama_cpp import opened
+from tests.support.modelfile import parse
 
 
 def base_folder(service: Service) -> Path:

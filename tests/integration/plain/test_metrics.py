@@ -11,7 +11,7 @@ import pytest
 from prometheus_client.parser import text_string_to_metric_families
 
 from tests.integration.service import ROWS, RefusedError, Service, wait_for
-from tests.tiny_model import TINY_ID
+from tests.support.tiny_model import TINY_ID
 
 # Ray's processes report every ten seconds.
 RAY_REPORT_TIMEOUT_S = 60.0

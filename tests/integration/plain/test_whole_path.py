@@ -12,7 +12,7 @@ import pytest
 
 from tests.integration.runs import QueuedRuns, WatchedRun
 from tests.integration.service import ROWS, Service
-from tests.tiny_model import TINY_ID
+from tests.support.tiny_model import TINY_ID
 
 ARCHIVE_NAMES = {
     "README.md",

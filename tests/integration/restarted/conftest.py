@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 
 from tests.integration.outside import Restarted, restarted_service
-from tests.postgres import PostgresServer
+from tests.support.postgres import PostgresServer
 
 
 @pytest.fixture(scope="package")

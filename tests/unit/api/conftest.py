@@ -14,11 +14,11 @@ from sienn_ray.api.app import create_app
 from sienn_ray.api.deps import Backends
 from sienn_ray.settings import Settings
 from sienn_ray.storage import Storage
-from tests.fakes_api import FakeEngines, FakeJobLogs
-from tests.fakes_cluster import FakeCluster
-from tests.fakes_statistics import FakeStatistics
-from tests.in_process_tracker import InProcessTracker
-from tests.tiny_model import CONTRACT_ID, add_to_hub_cache
+from tests.support.fakes_api import FakeEngines, FakeJobLogs
+from tests.support.fakes_cluster import FakeCluster
+from tests.support.fakes_statistics import FakeStatistics
+from tests.support.in_process_tracker import InProcessTracker
+from tests.support.tiny_model import CONTRACT_ID, add_to_hub_cache
 
 MAX_UPLOAD_BYTES = 100_000
 

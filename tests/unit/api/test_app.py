@@ -8,7 +8,7 @@ from starlette.testclient import TestClient
 
 from sienn_ray.api.app import create_app
 from sienn_ray.settings import Settings
-from tests.fakes_backends import fake_backends
+from tests.support.fakes_backends import fake_backends
 
 
 def test_routes_are_made_once_and_answer_for_each_application(tmp_path: Path) -> None:

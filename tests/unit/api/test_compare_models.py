@@ -10,8 +10,8 @@ from sienn_ray.errors import CapacityError, InvalidInputError
 from sienn_ray.inference.engine import ChatMessage, GenerationRequest
 from sienn_ray.jobs.schema import JobRecord, JobStatus
 from sienn_ray.settings import Settings
-from tests.fakes_api import BASE_MODEL, FakeEngines, job_record
-from tests.in_process_tracker import InProcessTracker
+from tests.support.fakes_api import BASE_MODEL, FakeEngines, job_record
+from tests.support.in_process_tracker import InProcessTracker
 
 PROMPT = "What is machine learning?"
 

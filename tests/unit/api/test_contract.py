@@ -25,8 +25,8 @@ from sienn_ray.jobs.schema import JobStatus
 from tests.contract import reference
 from tests.contract.reference import Endpoint, Parameter
 from tests.contract.shape import faults
-from tests.in_process import Service, running_service
-from tests.tiny_model import CONTRACT_ID, add_to_hub_cache
+from tests.support.in_process import Service, running_service
+from tests.support.tiny_model import CONTRACT_ID, add_to_hub_cache
 
 ENDPOINTS = reference.endpoints()
 START, ASK = "POST /api/start-finetuning", "POST /api/test-model"

@@ -12,10 +12,10 @@ from sienn_ray.datasets.schema import RowKind
 from sienn_ray.datasets.statistics_schema import DatasetStatistics, StatisticsRequest
 from sienn_ray.errors import CapacityError, InvalidDatasetError, SiennError
 from sienn_ray.storage import Storage
-from tests.fakes_api import dataset_record
-from tests.fakes_statistics import FakeStatistics, statistics_of
-from tests.in_process_tracker import InProcessTracker
-from tests.tiny_model import CONTRACT_ID
+from tests.support.fakes_api import dataset_record
+from tests.support.fakes_statistics import FakeStatistics, statistics_of
+from tests.support.in_process_tracker import InProcessTracker
+from tests.support.tiny_model import CONTRACT_ID
 
 ROUTE = "/api/datasets/dataset-1/statistics"
 

@@ -15,8 +15,8 @@ from sienn_ray.datasets import intake
 from sienn_ray.datasets.row_pages import MAX_MESSAGES, MAX_STRING_CHARS
 from sienn_ray.errors import CapacityError
 from sienn_ray.storage import Storage
-from tests.fakes_api import CREATED_AT, dataset_record, job_record
-from tests.in_process_tracker import InProcessTracker
+from tests.support.fakes_api import CREATED_AT, dataset_record, job_record
+from tests.support.in_process_tracker import InProcessTracker
 from tests.unit.api.uploading import CSV, is_untouched, stored, upload
 
 LIST = "/api/datasets"

@@ -23,8 +23,8 @@ from sienn_ray.jobs.store import tables
 from sienn_ray.jobs.store.store import Store
 from sienn_ray.settings import Settings
 from sienn_ray.training.reporting import Phase, Progress, RunCommand, RunProgress
-from tests.fakes_jobs import run_summary
-from tests.in_process_tracker import InProcessTracker
+from tests.support.fakes_jobs import run_summary
+from tests.support.in_process_tracker import InProcessTracker
 
 FOLDER = Path(__file__).parents[2] / "data" / "database_0.2"
 ANSWERS: dict[str, Any] = json.loads((FOLDER / "answers.json").read_text(encoding="utf-8"))

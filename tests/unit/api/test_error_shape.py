@@ -30,8 +30,8 @@ from sienn_ray.errors import (
     UploadTooLargeError,
 )
 from sienn_ray.jobs.schema import JobStatus
-from tests.fakes_api import job_record
-from tests.in_process_tracker import InProcessTracker
+from tests.support.fakes_api import job_record
+from tests.support.in_process_tracker import InProcessTracker
 
 UNKNOWN_ID = "f8e7d3b2-1234-5678-9abc-def012345678"
 

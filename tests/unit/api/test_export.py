@@ -12,8 +12,8 @@ from sienn_ray.errors import ArtifactError
 from sienn_ray.export.archive import ARCHIVE_FILES, check_complete, iter_zip
 from sienn_ray.jobs.schema import JobStatus
 from sienn_ray.storage import CHUNK_BYTES, FileEntry, Manifest, Storage
-from tests.fakes_api import job_record
-from tests.in_process_tracker import InProcessTracker
+from tests.support.fakes_api import job_record
+from tests.support.in_process_tracker import InProcessTracker
 
 CONTENTS = {
     "adapter_model.safetensors": bytes(range(256)) * 10_000,

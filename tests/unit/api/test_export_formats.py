@@ -12,7 +12,7 @@ from sienn_ray.api.schemas.exports import ExportModelRequest
 from sienn_ray.export.gguf import llama_cpp_package
 from sienn_ray.export.options import PLAIN_QUANTIZATIONS, ExportFormat, GgufQuantization
 from sienn_ray.export.targets import TARGETS, Choice, ExportTarget
-from tests.fakes_exports import CHOSEN
+from tests.support.fakes_exports import CHOSEN
 
 ROOT = Path(__file__).parents[3]
 

@@ -14,9 +14,9 @@ from sienn_ray.jobs.export_schema import ExportFailure, ExportRecord, ExportStat
 from sienn_ray.jobs.schema import JobStatus
 from sienn_ray.settings import Settings
 from sienn_ray.storage import Storage
-from tests.fakes_api import job_record
-from tests.fakes_exports import CONTENT
-from tests.in_process_tracker import InProcessTracker
+from tests.support.fakes_api import job_record
+from tests.support.fakes_exports import CONTENT
+from tests.support.in_process_tracker import InProcessTracker
 from tests.unit.api.test_export import CONTENTS, publish
 
 JOB = "job-1"

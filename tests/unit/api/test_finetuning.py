@@ -16,9 +16,9 @@ from sienn_ray.jobs.schema import JobStatus
 from sienn_ray.settings import Settings
 from sienn_ray.training.config import LoraSettings, TrainingConfig
 from sienn_ray.training.hyperparameters import config_of
-from tests.fakes_api import BASE_MODEL, dataset_record
-from tests.hyperparameter_values import other_values
-from tests.in_process_tracker import InProcessTracker
+from tests.support.fakes_api import BASE_MODEL, dataset_record
+from tests.support.hyperparameter_values import other_values
+from tests.support.in_process_tracker import InProcessTracker
 
 START = "/api/start-finetuning"
 KEY = {"Idempotency-Key": "order 66/a"}

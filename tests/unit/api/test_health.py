@@ -22,11 +22,11 @@ from sienn_ray.api.monitoring.machine import Disk, Memory
 from sienn_ray.errors import ArtifactError, CapacityError
 from sienn_ray.settings import Settings
 from sienn_ray.storage import Storage
-from tests.fakes_api import FakeEngines, FakeJobLogs
-from tests.fakes_cluster import FakeCluster
-from tests.fakes_object_store import fake_object_store_url
-from tests.fakes_statistics import FakeStatistics
-from tests.in_process_tracker import InProcessTracker
+from tests.support.fakes_api import FakeEngines, FakeJobLogs
+from tests.support.fakes_cluster import FakeCluster
+from tests.support.fakes_object_store import fake_object_store_url
+from tests.support.fakes_statistics import FakeStatistics
+from tests.support.in_process_tracker import InProcessTracker
 
 TIMEOUT_S = 0.5
 QWEN = "Qwen/Qwen2.5-0.5B-Instruct"

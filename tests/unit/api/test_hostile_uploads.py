@@ -20,8 +20,8 @@ from sienn_ray.api.app import create_app
 from sienn_ray.api.deps import Backends
 from sienn_ray.settings import MIB
 from sienn_ray.storage import Storage
-from tests.fakes_api import BOUNDARY, Part, multipart_body
-from tests.in_process_tracker import InProcessTracker
+from tests.support.fakes_api import BOUNDARY, Part, multipart_body
+from tests.support.in_process_tracker import InProcessTracker
 from tests.unit.api.uploading import UPLOAD, VALIDATE, is_untouched, messages_of, post, send, stored, upload
 
 

@@ -12,7 +12,7 @@ from sienn_ray.cli.training import train
 from sienn_ray.training.config import TrainingConfig
 from sienn_ray.training.hyperparameters import HYPERPARAMETERS
 from sienn_ray.training.options import add_options
-from tests.hyperparameters_table import COMMAND, PAGE, render, table_of
+from tools.hyperparameters_table import COMMAND, PAGE, render, table_of
 
 NAMES = {each.name for each in HYPERPARAMETERS}
 # What a fine-tune is told beside its hyperparameters.

@@ -13,8 +13,8 @@ from sienn_ray.errors import ArtifactError, CapacityError, EngineError, InvalidI
 from sienn_ray.inference.engine import FinishReason, GenerationRequest, SamplingParams
 from sienn_ray.jobs.schema import JobStatus
 from sienn_ray.settings import Settings
-from tests.fakes_api import BASE_MODEL, FakeEngines, job_record
-from tests.in_process_tracker import InProcessTracker
+from tests.support.fakes_api import BASE_MODEL, FakeEngines, job_record
+from tests.support.in_process_tracker import InProcessTracker
 
 PROMPT = "What is machine learning?"
 

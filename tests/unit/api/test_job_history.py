@@ -6,8 +6,8 @@ import pytest
 from starlette.testclient import TestClient
 
 from sienn_ray.jobs.schema import JobEvent, MetricPoint
-from tests.fakes_api import CREATED_AT, job_record
-from tests.in_process_tracker import InProcessTracker
+from tests.support.fakes_api import CREATED_AT, job_record
+from tests.support.in_process_tracker import InProcessTracker
 
 EVENTS, METRICS = "/api/jobs/job-1/events", "/api/jobs/job-1/metrics"
 

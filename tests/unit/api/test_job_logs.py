@@ -13,10 +13,10 @@ from sienn_ray.errors import CapacityError, NotFoundError
 from sienn_ray.jobs.schema import JobRecord, JobStatus
 from sienn_ray.settings import Settings
 from sienn_ray.storage import Storage
-from tests.fakes_api import FakeEngines, FakeJobLogs, job_record
-from tests.fakes_cluster import FakeCluster
-from tests.fakes_statistics import FakeStatistics
-from tests.in_process_tracker import InProcessTracker
+from tests.support.fakes_api import FakeEngines, FakeJobLogs, job_record
+from tests.support.fakes_cluster import FakeCluster
+from tests.support.fakes_statistics import FakeStatistics
+from tests.support.in_process_tracker import InProcessTracker
 
 LOGS = "/api/jobs/job-1/logs"
 DEADLINE_S = 20

@@ -7,8 +7,8 @@ from starlette.testclient import TestClient
 
 from sienn_ray.errors import CapacityError
 from sienn_ray.jobs.schema import JobStatus
-from tests.fakes_api import job_record
-from tests.in_process_tracker import InProcessTracker
+from tests.support.fakes_api import job_record
+from tests.support.in_process_tracker import InProcessTracker
 
 PAUSE, RESUME = "/api/jobs/job-1/pause", "/api/jobs/job-1/resume"
 

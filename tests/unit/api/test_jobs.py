@@ -13,8 +13,8 @@ from sienn_ray.settings import Settings
 from sienn_ray.storage import Storage
 from sienn_ray.training.config import TrainingConfig
 from sienn_ray.training.hyperparameters import HYPERPARAMETERS
-from tests.fakes_api import BASE_MODEL, CREATED_AT, job_record
-from tests.in_process_tracker import InProcessTracker
+from tests.support.fakes_api import BASE_MODEL, CREATED_AT, job_record
+from tests.support.in_process_tracker import InProcessTracker
 
 
 class TestStatus:

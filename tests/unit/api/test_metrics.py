@@ -22,10 +22,10 @@ from sienn_ray.jobs.schema import JobStatus, utc_now
 from sienn_ray.metrics import TRAINING_TOKENS_TOTAL, MetricBatch, Recorder
 from sienn_ray.settings import MIB, Settings
 from sienn_ray.storage import Storage
-from tests.fakes_api import FakeEngines, FakeJobLogs, dataset_record, job_record
-from tests.fakes_cluster import FakeCluster
-from tests.fakes_statistics import FakeStatistics
-from tests.in_process_tracker import InProcessTracker
+from tests.support.fakes_api import FakeEngines, FakeJobLogs, dataset_record, job_record
+from tests.support.fakes_cluster import FakeCluster
+from tests.support.fakes_statistics import FakeStatistics
+from tests.support.in_process_tracker import InProcessTracker
 from tests.unit.api.monitoring.test_prometheus import check_rules
 
 ROUTE = "/api/metrics"

@@ -6,7 +6,7 @@ import pytest
 from starlette.testclient import TestClient
 
 from sienn_ray.catalog import CATALOG
-from tests.fakes_api import BASE_MODEL
+from tests.support.fakes_api import BASE_MODEL
 
 FIELDS = {
     "id": str,

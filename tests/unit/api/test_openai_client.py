@@ -16,9 +16,9 @@ from starlette.testclient import TestClient
 from sienn_ray.errors import CapacityError, EngineError, InvalidInputError, SiennError
 from sienn_ray.inference.engine import ChatMessage, GenerationRequest, SamplingParams, TokenLogprob
 from sienn_ray.jobs.schema import JobStatus
-from tests.fakes_api import BASE_MODEL, FakeEngines, job_record
-from tests.in_process import served
-from tests.in_process_tracker import InProcessTracker
+from tests.support.fakes_api import BASE_MODEL, FakeEngines, job_record
+from tests.support.in_process import served
+from tests.support.in_process_tracker import InProcessTracker
 
 TEXT = "A branch of artificial intelligence."
 MESSAGES: Any = [{"role": "system", "content": "Be brief."}, {"role": "user", "content": "What is LoRA?"}]

@@ -17,8 +17,8 @@ from sienn_ray.api.openapi.document import operations_of
 from sienn_ray.errors import FailureReason
 from sienn_ray.export.options import ExportFormat
 from tests.contract.walk import Walk
-from tests.in_process import Service, running_service, served
-from tests.tiny_model import CONTRACT_ID, add_to_hub_cache
+from tests.support.in_process import Service, running_service, served
+from tests.support.tiny_model import CONTRACT_ID, add_to_hub_cache
 
 ROOT = Path(__file__).parents[3]
 TIMEOUT_S = 900

@@ -4,8 +4,8 @@ import pytest
 from starlette.testclient import TestClient
 
 from sienn_ray.storage import Storage
-from tests.fakes_api import Part, multipart_body
-from tests.in_process_tracker import InProcessTracker
+from tests.support.fakes_api import Part, multipart_body
+from tests.support.in_process_tracker import InProcessTracker
 from tests.unit.api.conftest import MAX_UPLOAD_BYTES
 from tests.unit.api.uploading import CSV, VALIDATE, is_untouched, send, upload
 

@@ -14,8 +14,8 @@ from starlette.testclient import TestClient
 from starlette.types import ASGIApp, Message
 
 from sienn_ray.storage import Storage
-from tests.fakes_api import multipart_type
-from tests.in_process_tracker import InProcessTracker
+from tests.support.fakes_api import multipart_type
+from tests.support.in_process_tracker import InProcessTracker
 
 UPLOAD = "/api/upload-dataset"
 VALIDATE = "/api/validate-dataset"

@@ -21,7 +21,7 @@ from sienn_ray.datasets.token_stream import Share, StoredRows, TokenArrays, Toke
 from sienn_ray.datasets.tokenization import IGNORE_INDEX
 from sienn_ray.errors import InvalidDatasetError
 from sienn_ray.storage import Storage
-from tests.tiny_model import save_strict_model
+from tests.support.tiny_model import save_strict_model
 
 KEY = "datasets/d/rows.parquet"
 LONG = "word " * 400

@@ -19,7 +19,7 @@ from sienn_ray.export.options import ExportFormat, ExportOptions, GgufQuantizati
 from sienn_ray.export.targets import TARGETS, ExportTarget
 from sienn_ray.settings import Settings
 from sienn_ray.storage import Storage
-from tests.tiny_model import add_to_hub_cache
+from tests.support.tiny_model import add_to_hub_cache
 from tests.unit.export.conftest import BASE_MODEL, merged_by_peft
 
 REQUEST = ExportRequest(

@@ -12,7 +12,7 @@ from sienn_ray.errors import StorageFullError
 from sienn_ray.export.publication import Publication
 from sienn_ray.export.sink import Sink, Write
 from sienn_ray.storage import Storage
-from tests.fakes_object_store import fake_object_store_url
+from tests.support.fakes_object_store import fake_object_store_url
 
 KEY = "exports/job-1/export-1"
 

@@ -14,7 +14,7 @@ from sienn_ray.export.gguf import ggml, llama_cpp_package
 from sienn_ray.export.gguf.quantization_mix import MOST
 from sienn_ray.export.options import ExportFormat, ExportOptions, GgufQuantization, Sampling
 from sienn_ray.export.targets import TARGETS, Choice, ExportTarget, formats_with, target_of
-from tests.fakes_exports import CHOSEN
+from tests.support.fakes_exports import CHOSEN
 
 # As the first version has written them into the database, with the id, file and copies of the largest matrix.
 EARLIER = [

@@ -19,7 +19,7 @@ from sienn_ray.settings import Settings
 from sienn_ray.storage import Storage
 from sienn_ray.training.adapter.adapters import add_adapter
 from sienn_ray.training.config import TrainingConfig
-from tests.tiny_model import TINY_ID, add_to_hub_cache
+from tests.support.tiny_model import TINY_ID, add_to_hub_cache
 from tests.unit.inference.asking import PROMPT
 
 CPU = torch.device("cpu")

@@ -14,8 +14,8 @@ from sqlalchemy.pool import NullPool
 
 from sienn_ray.jobs.store import tables
 from sienn_ray.jobs.store.store import Store
-from tests.fakes_jobs import Clock, dataset_record
-from tests.postgres import PostgresServer
+from tests.support.fakes_jobs import Clock, dataset_record
+from tests.support.postgres import PostgresServer
 
 # A test that has one of these is given a database after all migrations, which take longer than most tests.
 OVER_TABLES = {"store", "tracker"}

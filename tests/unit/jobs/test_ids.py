@@ -7,7 +7,7 @@ import pytest
 from sienn_ray.errors import NotFoundError
 from sienn_ray.jobs.ids import check_id, is_id, not_found
 from sienn_ray.jobs.store.store import Store
-from tests.fakes_jobs import job_record
+from tests.support.fakes_jobs import job_record
 
 STRANGE = [
     "",

@@ -7,7 +7,7 @@ from pydantic import ValidationError
 
 from sienn_ray.jobs.schema import JobPhase, JobRecord, JobStatus, utc_now
 from sienn_ray.training.reporting import Phase, RunProgress
-from tests.fakes_jobs import job_record
+from tests.support.fakes_jobs import job_record
 
 
 def test_every_phase_of_a_run_is_one_of_its_job() -> None:

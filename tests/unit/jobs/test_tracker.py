@@ -15,7 +15,7 @@ from sienn_ray.jobs.tracker import JobTracker
 from sienn_ray.metrics import MetricBatch, Sample
 from sienn_ray.settings import Settings
 from sienn_ray.training.reporting import Phase, Progress, RunCommand
-from tests.fakes_jobs import FakeRayJobs, dataset_record, job_record, no_mirror, run_summary
+from tests.support.fakes_jobs import FakeRayJobs, dataset_record, job_record, no_mirror, run_summary
 
 # Far more than any step takes; nothing waits for it unless a wake-up is missed.
 DEADLINE_S = 30.0

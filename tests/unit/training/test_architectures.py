@@ -16,7 +16,7 @@ from transformers import PreTrainedModel
 from sienn_ray.datasets.schema import RowKind
 from sienn_ray.training import checkpoint
 from sienn_ray.training.adapter.fused_lora import FusedLoraLinear
-from tests.architectures import random_model
+from tests.support.architectures import random_model
 from tests.unit.training.training import TRAIN_ROWS, Trainee, config_of
 
 NAMES = ["llama", "qwen2", "qwen3", "mistral", "gemma", "gemma2", "phi", "phi3", "gpt2"]
@@ -112,7 +112,7 @@ def test_preferences_are_learned_without_the_base_models_dropout(tmp_path: Path)
 
     from sienn_ray.training.preparation import prepare
     from sienn_ray.training.steps import StepPlan
-    from tests.fakes_training import FakeWorker
+    from tests.support.fakes_training import FakeWorker
 
     base = AutoModelForCausalLM.from_config(GPT2Config(vocab_size=300, n_embd=32, n_layer=2, n_head=4, n_positions=256))
     config = config_of()

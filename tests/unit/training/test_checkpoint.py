@@ -16,7 +16,7 @@ from sienn_ray.training.checkpoint import ADAPTER_CONFIG, ADAPTER_WEIGHTS, Weigh
 from sienn_ray.training.config import LoraSettings, TrainingConfig
 from sienn_ray.training.run_state import EvalRecord, RunState, read_state
 from sienn_ray.training.sharding import load_optimizer_state, whole_optimizer_state, whole_weights
-from tests.tiny_model import TINY_ID
+from tests.support.tiny_model import TINY_ID
 
 CPU = torch.device("cpu")
 CONFIG = TrainingConfig(base_model=TINY_ID, lora=LoraSettings(r=4, lora_dropout=0.5), learning_rate=1e-3)

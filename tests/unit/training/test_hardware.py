@@ -15,7 +15,7 @@ from sienn_ray.training.hardware import (
     needs_gradient_checkpointing,
     use_all_cpus,
 )
-from tests.architectures import ARCHITECTURES
+from tests.support.architectures import ARCHITECTURES
 
 CPU = torch.device("cpu")
 

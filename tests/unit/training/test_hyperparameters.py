@@ -10,7 +10,7 @@ from pydantic import BaseModel, Field
 from sienn_ray.training import config
 from sienn_ray.training.config import LoraSettings, TrainingConfig
 from sienn_ray.training.hyperparameters import HYPERPARAMETERS, Hyperparameter, config_of, flat_values
-from tests.hyperparameter_values import other_values
+from tests.support.hyperparameter_values import other_values
 
 
 def test_every_field_of_the_configuration_is_one() -> None:

@@ -16,7 +16,7 @@ from sienn_ray.errors import FailureReason, InvalidDatasetError, TrainingError
 from sienn_ray.training.config import LoraSettings
 from sienn_ray.training.loop import _check_finite
 from sienn_ray.training.reporting import Phase
-from tests.fakes_training import FakeRows
+from tests.support.fakes_training import FakeRows
 from tests.unit.training.training import CPU, TRAIN_ROWS, Trainee, config_of
 
 

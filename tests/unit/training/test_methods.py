@@ -16,8 +16,8 @@ from sienn_ray.training.config import TrainingConfig
 from sienn_ray.training.loss.objectives import make_objective
 from sienn_ray.training.methods import Method, method_of, words_of
 from sienn_ray.training.spec import OrderedRows, Run, RunRows
-from tests.fakes_training import FakeRows
-from tests.tiny_model import add_to_hub_cache
+from tests.support.fakes_training import FakeRows
+from tests.support.tiny_model import add_to_hub_cache
 from tests.unit.training.test_record import a_record
 from tests.unit.training.training import Trainee, config_of, row
 

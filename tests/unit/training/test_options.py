@@ -8,7 +8,7 @@ from sienn_ray.errors import FailureReason, TrainingError
 from sienn_ray.training import hyperparameters
 from sienn_ray.training.config import TrainingConfig
 from sienn_ray.training.options import add_options, config_of
-from tests.hyperparameter_values import as_options, other_values
+from tests.support.hyperparameter_values import as_options, other_values
 
 
 def parsed(*words: str) -> TrainingConfig:

@@ -11,7 +11,7 @@ from transformers import PreTrainedModel
 
 from sienn_ray.base_model import load_causal_lm
 from sienn_ray.training.adapter.adapters import add_adapter
-from tests.fakes_training import FakeRows
+from tests.support.fakes_training import FakeRows
 from tests.unit.training.training import CPU, TRAIN_ROWS, Trainee, config_of
 
 # Told by transformers of bitsandbytes' custom operators, and by bitsandbytes of an optional package.

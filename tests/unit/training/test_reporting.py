@@ -3,7 +3,7 @@ from __future__ import annotations
 import pytest
 
 from sienn_ray.training.reporting import PHASE_PERCENT, Phase, Progress, ProgressMeter, RunProgress
-from tests.fakes_training import RecordingReporter
+from tests.support.fakes_training import RecordingReporter
 
 
 class ManualClock:

@@ -16,7 +16,7 @@ from sienn_ray.settings import Settings
 from sienn_ray.training import checkpoint
 from sienn_ray.training.config import LoraSettings
 from sienn_ray.training.run_state import read_state
-from tests.fakes_training import FakeRows, FakeWorker, RecordingReporter
+from tests.support.fakes_training import FakeRows, FakeWorker, RecordingReporter
 from tests.unit.training.training import TRAIN_ROWS, Trainee, config_of
 
 # A checkpoint after every step.

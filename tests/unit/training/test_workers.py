@@ -12,7 +12,7 @@ import torch.distributed as dist
 from torch.multiprocessing.spawn import spawn
 
 from sienn_ray.training.config import TrainingConfig
-from tests.fakes_training import FakeWorker
+from tests.support.fakes_training import FakeWorker
 from tests.unit.training.training import Trainee, config_of
 
 # A step of 3 rows gives one worker 2 and the other 1; the last one of 12 rows in steps of 5 has 2.

@@ -18,8 +18,8 @@ from sienn_ray.training.config import LoraSettings, TrainingConfig
 from sienn_ray.training.loop import FineTune
 from sienn_ray.training.run_state import RunState, read_state
 from sienn_ray.training.spec import LoopResult, LoopSpec
-from tests.fakes_training import FakeRows, FakeWorker, RecordingReporter, TokenRow
-from tests.tiny_model import TINY_ID
+from tests.support.fakes_training import FakeRows, FakeWorker, RecordingReporter, TokenRow
+from tests.support.tiny_model import TINY_ID
 
 CPU = torch.device("cpu")
 EOS = 2

@@ -8,8 +8,8 @@ from starlette.testclient import TestClient
 from sienn_ray.api.answers.start_wait import wait_of
 from sienn_ray.errors import InvalidInputError
 from sienn_ray.jobs.schema import JobStatus
-from tests.fakes_api import FakeEngines, job_record
-from tests.in_process_tracker import InProcessTracker
+from tests.support.fakes_api import FakeEngines, job_record
+from tests.support.in_process_tracker import InProcessTracker
 
 MESSAGES = [{"role": "user", "content": "Why?"}]
 ASKING: list[tuple[str, dict[str, Any]]] = [

@@ -19,7 +19,7 @@ from starlette.testclient import TestClient
 from sienn_ray.api.app import create_app
 from sienn_ray.api.http.body_limits import BodyLimits, declared_bytes
 from sienn_ray.settings import Settings
-from tests.in_process import served
+from tests.support.in_process import served
 from tests.unit.api.test_error_shape import detail_of
 
 MAX_BODY_BYTES = 1_000

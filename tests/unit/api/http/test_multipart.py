@@ -19,7 +19,7 @@ from sienn_ray.api.http.multipart import (
     receive_file,
 )
 from sienn_ray.errors import InvalidInputError, MediaTypeError, UploadTooLargeError
-from tests.fakes_api import BOUNDARY, Part, multipart_body, multipart_type
+from tests.support.fakes_api import BOUNDARY, Part, multipart_body, multipart_type
 
 CHUNK_BYTES = 64 * 1024
 # Everything that could be taken for the end of a part: half a boundary, dashes, bare line breaks.

@@ -16,8 +16,8 @@ from sienn_ray.datasets import intake
 from sienn_ray.errors import CapacityError
 from sienn_ray.settings import Settings
 from sienn_ray.storage import Storage
-from tests.fakes_api import BOUNDARY, Part, multipart_body, multipart_type
-from tests.in_process_tracker import InProcessTracker
+from tests.support.fakes_api import BOUNDARY, Part, multipart_body, multipart_type
+from tests.support.in_process_tracker import InProcessTracker
 from tests.unit.api.conftest import MAX_UPLOAD_BYTES
 from tests.unit.api.uploading import CSV, UPLOAD, VALIDATE, is_untouched, send, upload
 

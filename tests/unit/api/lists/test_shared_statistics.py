@@ -14,7 +14,7 @@ from sienn_ray.datasets.schema import RowKind
 from sienn_ray.datasets.statistics_schema import StatisticsRequest
 from sienn_ray.errors import CapacityError, InvalidDatasetError
 from sienn_ray.storage import Storage
-from tests.fakes_statistics import FakeStatistics, statistics_of
+from tests.support.fakes_statistics import FakeStatistics, statistics_of
 
 REQUEST = StatisticsRequest("dataset-1", "owner/model", max_length=512, row_kind=RowKind.CONVERSATION, num_columns=2)
 

@@ -19,9 +19,9 @@ from sienn_ray.api.http.errors import documented
 from sienn_ray.api.openapi.document import OPENAI_TAG, operations_of
 from sienn_ray.api.schemas.common import DATASET_ID, JOB_ID
 from sienn_ray.errors import CapacityError
-from tests.in_process_tracker import InProcessTracker
-from tests.openapi_changes import changes
-from tests.openapi_document import COMMAND, PAGE, document, render
+from tests.support.in_process_tracker import InProcessTracker
+from tools.openapi_changes import changes
+from tools.openapi_document import COMMAND, PAGE, document, render
 
 Json = dict[str, Any]
 ERROR = {"$ref": "#/components/schemas/ErrorResponse"}

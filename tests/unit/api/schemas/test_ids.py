@@ -10,8 +10,8 @@ from starlette.testclient import TestClient
 from sienn_ray.api.schemas.ids import dataset_id, job_id
 from sienn_ray.errors import NotFoundError
 from sienn_ray.jobs.ids import shown
-from tests.fakes_api import job_record
-from tests.in_process_tracker import InProcessTracker
+from tests.support.fakes_api import job_record
+from tests.support.in_process_tracker import InProcessTracker
 from tests.unit.api.test_error_shape import detail_of
 
 NO_IDS = ["a.b", "a b", "..", "a" * 65, "é", "\0", "a\r\nb", "🦙", "a%2fb", "'; drop table jobs;--", "job-1\n"]

@@ -2,7 +2,7 @@ from __future__ import annotations
 
 import pytest
 
-from tests.computing import NEEDS_CPUS, NUM_THREADS, seen
+from tests.support.computing import NEEDS_CPUS, NUM_THREADS, seen
 
 pytestmark = pytest.mark.alone
 

@@ -18,7 +18,7 @@ from sienn_ray.errors import ExportError
 from sienn_ray.export.gguf.model import GgufModel, ModelTexts, write_lora
 from sienn_ray.export.options import GgufQuantization
 from sienn_ray.export.weights.adapter_reader import Adapter
-from tests.llama_cpp import opened
+from tests.support.llama_cpp import opened
 from tests.unit.export.conftest import ARCHITECTURES, BASE_MODEL, merged_by_peft, save_adapter, save_base
 
 TEXTS = [

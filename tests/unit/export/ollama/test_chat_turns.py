@@ -9,7 +9,7 @@ import pytest
 from sienn_ray.datasets.prompt import PLAIN_TEMPLATE
 from sienn_ray.errors import ExportError
 from sienn_ray.export.ollama.chat_turns import Turn, Turns, find_turns
-from tests.chat_templates import CONVERSATIONS, TEMPLATES
+from tests.support.chat_templates import CONVERSATIONS, TEMPLATES
 
 
 def renderer(template: str) -> Callable[[Any, bool], str]:

@@ -9,7 +9,7 @@ from sienn_ray.errors import ExportError
 from sienn_ray.export.ollama.chat_turns import Turn, Turns
 from sienn_ray.export.ollama.modelfile import OllamaModel, go_template, install_script
 from sienn_ray.export.options import Sampling
-from tests.modelfile import parse
+from tests.support.modelfile import parse
 
 CHATML = Turns(
     start="<|im_start|>system\nYou are helpful.<|im_end|>\n",

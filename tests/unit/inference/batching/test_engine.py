@@ -21,7 +21,7 @@ from sienn_ray.inference.model.packed_linear import PackedLinear
 from sienn_ray.settings import Settings
 from sienn_ray.storage import Storage
 from sienn_ray.training.checkpoint import ADAPTER_WEIGHTS
-from tests.tiny_model import TINY_ID
+from tests.support.tiny_model import TINY_ID
 from tests.unit.inference.asking import ENDLESS, GREEDY, Listener, copy_of, sampled, with_adapter
 
 ONE_TOKEN_BYTES = 2 * 2 * 2 * 16 * 4  # layers, keys and values, key heads, head size, float32

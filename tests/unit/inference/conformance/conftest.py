@@ -16,7 +16,7 @@ from deployments.engine import load_engine
 from sienn_ray.inference.engine import Engine
 from sienn_ray.settings import EngineKind, Settings
 from sienn_ray.storage import Storage
-from tests.tiny_model import TINY_ID
+from tests.support.tiny_model import TINY_ID
 from tests.unit.inference.conformance.plain_engine import PlainEngine
 
 Load = Callable[[str, Settings], Engine]

@@ -20,7 +20,7 @@ from sienn_ray.inference.blocking import generate
 from sienn_ray.inference.engine import Engine
 from sienn_ray.settings import EngineKind
 from sienn_ray.storage import Storage
-from tests.tiny_model import add_to_hub_cache
+from tests.support.tiny_model import add_to_hub_cache
 from tests.unit.inference.asking import GREEDY, PROMPT, SAMPLED, Listener, copy_of, sampled, with_adapter
 from tests.unit.inference.conformance.conftest import ENGINES, Start
 

@@ -16,7 +16,7 @@ from sienn_ray.inference.model.linear_choice import LinearChoices
 from sienn_ray.inference.model.lora_weights import LoraWeights, read_lora
 from sienn_ray.inference.model.runner import ModelRunner, StepRow
 from sienn_ray.inference.requests.adapter_files import CONFIG_FILE, WEIGHTS_FILE
-from tests.architectures import random_model
+from tests.support.architectures import random_model
 
 BASE = "sienn-tests/base"
 # Of logits whose largest is about one.

@@ -11,7 +11,7 @@ from transformers.models.llama.modeling_llama import LlamaRMSNorm
 from sienn_ray.inference.model.decoder_layers import PagedDecoderLayer, replace_layers, rms_norm
 from sienn_ray.inference.model.linear_choice import LinearChoices
 from sienn_ray.inference.model.runner import ModelRunner, StepRow
-from tests.architectures import ARCHITECTURES, random_model
+from tests.support.architectures import ARCHITECTURES, random_model
 
 KNOWN = {"llama", "mistral", "qwen2", "qwen3"}
 

@@ -11,7 +11,7 @@ from sienn_ray.inference.model.kv_blocks import BlockPool
 from sienn_ray.inference.model.linear_choice import LinearChoices
 from sienn_ray.inference.model.lora_weights import LayerLora, LoraWeights
 from sienn_ray.inference.model.runner import BLOCKS_WITHOUT_CACHE, ModelRunner, StepRow
-from tests.architectures import ARCHITECTURES, random_model
+from tests.support.architectures import ARCHITECTURES, random_model
 
 PAGED = sorted(ARCHITECTURES.keys() - {"bloom"})
 # Of logits whose largest is about one.

@@ -8,7 +8,7 @@ import pytest
 from sienn_ray.jobs.client.run_commands import NewestCommand
 from sienn_ray.jobs.client.run_session import TrainingSession
 from sienn_ray.training.reporting import Reporter, RunCommand
-from tests.fakes_jobs import job_record
+from tests.support.fakes_jobs import job_record
 
 GO_ON, PAUSE = RunCommand.GO_ON, RunCommand.PAUSE
 

@@ -20,7 +20,7 @@ from sienn_ray.jobs.tracker import JobTracker
 from sienn_ray.jobs.tracker_protocol import Tracker
 from sienn_ray.metrics import MetricBatch, Sample
 from sienn_ray.settings import Settings
-from tests.fakes_jobs import FakeRayJobs, dataset_record, job_record, no_mirror
+from tests.support.fakes_jobs import FakeRayJobs, dataset_record, job_record, no_mirror
 from tests.unit.jobs.test_ids import STRANGE
 
 

@@ -13,7 +13,7 @@ from sienn_ray.jobs import job_facts
 from sienn_ray.jobs.store.database import Database, _of_json, _to_json
 from sienn_ray.jobs.store.store import Store
 from sienn_ray.jobs.store.tables import metric_values, safe_text
-from tests.fakes_jobs import dataset_record, job_record
+from tests.support.fakes_jobs import dataset_record, job_record
 
 VALUES: dict[str, Any] = {"name": "one", "labels": "{}", "value": 1.0}
 

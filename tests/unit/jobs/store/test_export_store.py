@@ -9,8 +9,8 @@ from sienn_ray.jobs.schema import JobStatus
 from sienn_ray.jobs.store import export_records
 from sienn_ray.jobs.store.store import Store
 from sienn_ray.storage import FileEntry
-from tests.fakes_exports import export_record
-from tests.fakes_jobs import Clock, job_record
+from tests.support.fakes_exports import export_record
+from tests.support.fakes_jobs import Clock, job_record
 
 FILE = FileEntry("model-Q8_0.gguf", 5_000_000_000, "ab" * 32)
 

@@ -13,7 +13,7 @@ from sienn_ray.jobs.store.job_curves import MAX_POINTS, kept_places
 from sienn_ray.jobs.store.store import Store
 from sienn_ray.jobs.store.tables import job_metric_points
 from sienn_ray.training.reporting import Phase, Progress, RunProgress
-from tests.fakes_jobs import Clock, job_record, stored_job
+from tests.support.fakes_jobs import Clock, job_record, stored_job
 
 
 @pytest.fixture

@@ -12,7 +12,7 @@ from sienn_ray.jobs.schema import JobPhase, JobQuery, JobRecord, JobStatus
 from sienn_ray.jobs.store import tables
 from sienn_ray.jobs.store.store import Store
 from sienn_ray.training.reporting import Phase, Progress, RunProgress
-from tests.fakes_jobs import Clock, all_jobs, dataset_record, job_record, stored_job
+from tests.support.fakes_jobs import Clock, all_jobs, dataset_record, job_record, stored_job
 
 
 def kinds(store: Store, job_id: str = "job-1") -> list[str]:

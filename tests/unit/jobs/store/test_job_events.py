@@ -10,7 +10,7 @@ from sienn_ray.jobs.store import job_events
 from sienn_ray.jobs.store.job_events import MAX_EVENTS, EventKind
 from sienn_ray.jobs.store.store import Store
 from sienn_ray.training.reporting import Phase, Progress
-from tests.fakes_jobs import Clock, job_record
+from tests.support.fakes_jobs import Clock, job_record
 
 
 @pytest.fixture

@@ -10,7 +10,7 @@ from sienn_ray.errors import InvalidInputError
 from sienn_ray.jobs.schema import JobPage, JobQuery, JobStatus
 from sienn_ray.jobs.store.store import Store
 from sienn_ray.training.config import TrainingConfig
-from tests.fakes_jobs import MOMENT, dataset_record, job_record
+from tests.support.fakes_jobs import MOMENT, dataset_record, job_record
 
 
 def add_jobs(store: Store, number: int, **fields: Any) -> None:

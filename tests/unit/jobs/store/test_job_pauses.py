@@ -13,7 +13,7 @@ from sienn_ray.jobs.store.store import Store
 from sienn_ray.jobs.supervision.job_supervisor import Supervisor
 from sienn_ray.jobs.supervision.ray_jobs import RayJobState
 from sienn_ray.training.reporting import Phase, Progress, RunCommand
-from tests.fakes_jobs import Clock, FakeRayJobs, job_record, stored_job
+from tests.support.fakes_jobs import Clock, FakeRayJobs, job_record, stored_job
 
 TIMEOUT_S = 60.0
 

@@ -13,7 +13,7 @@ from sienn_ray.jobs.store import tables
 from sienn_ray.jobs.store.metric_sums import labels_text
 from sienn_ray.jobs.store.store import Store
 from sienn_ray.metrics import Labels, MetricBatch, Recorder, Sample, observation
-from tests.fakes_jobs import Clock, dataset_record, job_record
+from tests.support.fakes_jobs import Clock, dataset_record, job_record
 
 A: Labels = (("base_model", "a"),)
 B: Labels = (("base_model", "b"),)

@@ -14,7 +14,7 @@ from sqlalchemy.pool import NullPool
 from sienn_ray.jobs.schema import DatasetRecord, JobQuery, JobRecord, JobStatus
 from sienn_ray.jobs.store import database, tables
 from sienn_ray.jobs.store.store import Store
-from tests.fakes_jobs import all_jobs, dataset_record, job_record
+from tests.support.fakes_jobs import all_jobs, dataset_record, job_record
 
 OLD_FACTS = {"loss_history": [{"epoch": 1}]}
 ENDED_AT = datetime(2025, 3, 5, 6, 7, 8, 900_000, tzinfo=UTC)

@@ -5,7 +5,7 @@ import pytest
 from sienn_ray.jobs.schema import JobStatus
 from sienn_ray.jobs.store import queue
 from sienn_ray.jobs.store.store import Store
-from tests.fakes_jobs import job_record
+from tests.support.fakes_jobs import job_record
 
 
 @pytest.fixture

@@ -17,7 +17,7 @@ from sienn_ray.jobs.store.store import Store
 from sienn_ray.jobs.transitions import JOB_TRANSITIONS
 from sienn_ray.training.config import LoraSettings, TrainingConfig
 from sienn_ray.training.reporting import RunProgress
-from tests.fakes_jobs import MOMENT, all_jobs, dataset_record, job_record, stored_job
+from tests.support.fakes_jobs import MOMENT, all_jobs, dataset_record, job_record, stored_job
 
 # How a job gets from being added to each status.
 WAY_TO: dict[JobStatus, list[JobStatus]] = {

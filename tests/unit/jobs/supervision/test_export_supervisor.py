@@ -12,8 +12,8 @@ from sienn_ray.jobs.store.store import Store
 from sienn_ray.jobs.supervision.export_runs import ExportEnd
 from sienn_ray.jobs.supervision.export_supervisor import ExportSupervisor
 from sienn_ray.storage import Storage
-from tests.fakes_exports import FakeExportRuns, export_record, publish
-from tests.fakes_jobs import Clock, job_record
+from tests.support.fakes_exports import FakeExportRuns, export_record, publish
+from tests.support.fakes_jobs import Clock, job_record
 
 NEED_BYTES = 2_000_000_000
 

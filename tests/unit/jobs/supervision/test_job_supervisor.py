@@ -13,7 +13,7 @@ from sienn_ray.jobs.store.store import Store
 from sienn_ray.jobs.supervision.job_supervisor import Supervisor
 from sienn_ray.jobs.supervision.ray_jobs import RayJobState, submission_id_of
 from sienn_ray.training.reporting import RunProgress
-from tests.fakes_jobs import Clock, FakeRayJobs, all_jobs, job_record
+from tests.support.fakes_jobs import Clock, FakeRayJobs, all_jobs, job_record
 
 LOST = [RayJobState.MISSING, RayJobState.FAILED]
 

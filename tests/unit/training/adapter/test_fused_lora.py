@@ -12,7 +12,7 @@ from peft import LoraConfig, PeftModel, get_peft_model
 from sienn_ray.training.adapter.adapters import add_adapter
 from sienn_ray.training.adapter.fused_lora import FusedLoraLinear
 from sienn_ray.training.config import LoraSettings, TrainingConfig
-from tests.architectures import random_model
+from tests.support.architectures import random_model
 
 IDS = torch.arange(3, 27).reshape(2, 12)
 

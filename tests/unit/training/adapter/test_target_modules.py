@@ -12,7 +12,7 @@ from sienn_ray.errors import FailureReason, TrainingError
 from sienn_ray.training.adapter.adapters import add_adapter
 from sienn_ray.training.adapter.target_modules import check_target_modules, linear_modules
 from sienn_ray.training.config import LoraSettings, TargetModules, TrainingConfig
-from tests.tiny_model import TINY_ID
+from tests.support.tiny_model import TINY_ID
 
 PROJECTIONS = {"q_proj", "k_proj", "v_proj", "o_proj", "gate_proj", "up_proj", "down_proj"}
 

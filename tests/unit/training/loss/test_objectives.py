@@ -19,8 +19,8 @@ from sienn_ray.training.config import LoraSettings, TrainingConfig
 from sienn_ray.training.loss.objectives import CompletionObjective, PreferenceObjective
 from sienn_ray.training.loss.scoring import Scorer, can_pack, has_plain_head
 from sienn_ray.training.methods import Method
-from tests.architectures import random_model
-from tests.fakes_training import FakeRows, TokenRow
+from tests.support.architectures import random_model
+from tests.support.fakes_training import FakeRows, TokenRow
 from tests.unit.training.training import CPU, EOS, Trainee, config_of
 
 BETA = 0.3

@@ -11,7 +11,7 @@ from sienn_ray.datasets.tokenization import IGNORE_INDEX
 from sienn_ray.training.loss.packed_attention import NAME
 from sienn_ray.training.loss.packing import TokenRow, pack
 from sienn_ray.training.loss.scoring import Scorer, body, can_pack, has_plain_head
-from tests.architectures import ARCHITECTURES, PACKED, random_model
+from tests.support.architectures import ARCHITECTURES, PACKED, random_model
 
 CPU = torch.device("cpu")
 

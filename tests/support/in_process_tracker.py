@@ -24,9 +24,9 @@ from sienn_ray.jobs.tracker import JobTracker
 from sienn_ray.jobs.tracker_protocol import TrackerCalls
 from sienn_ray.settings import Settings
 from sienn_ray.storage import Storage
-from tests.fakes_api import dataset_record
-from tests.fakes_exports import FakeExportRuns
-from tests.fakes_jobs import FakeRayJobs, no_mirror
+from tests.support.fakes_api import dataset_record
+from tests.support.fakes_exports import FakeExportRuns
+from tests.support.fakes_jobs import FakeRayJobs, no_mirror
 
 
 class InProcessTracker(TrackerCalls):

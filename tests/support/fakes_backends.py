@@ -7,10 +7,10 @@ from typing import Any
 from sienn_ray.api.deps import Backends
 from sienn_ray.settings import Settings
 from sienn_ray.storage import Storage
-from tests.fakes_api import FakeEngines, FakeJobLogs
-from tests.fakes_cluster import FakeCluster
-from tests.fakes_statistics import FakeStatistics
-from tests.in_process_tracker import InProcessTracker
+from tests.support.fakes_api import FakeEngines, FakeJobLogs
+from tests.support.fakes_cluster import FakeCluster
+from tests.support.fakes_statistics import FakeStatistics
+from tests.support.in_process_tracker import InProcessTracker
 
 
 def fake_backends(settings: Settings, **given: Any) -> Backends:

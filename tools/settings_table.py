@@ -1,4 +1,4 @@
-"""Writes docs/settings.md from the settings class: `python -m tests.settings_table`."""
+"""Writes docs/settings.md from the settings class: `python -m tools.settings_table`."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from typing import Any, Literal, get_args, get_origin
 from sienn_ray.settings import GIB, MIB, Settings
 
 PAGE = Path(__file__).parents[1] / "docs" / "settings.md"
-COMMAND = "python -m tests.settings_table"
+COMMAND = "python -m tools.settings_table"
 _HEAD = f"""\
 # Settings
 

@@ -1,4 +1,4 @@
-"""Writes docs/openapi.json from the application: `python -m tests.openapi_document`."""
+"""Writes docs/openapi.json from the application: `python -m tools.openapi_document`."""
 
 from __future__ import annotations
 
@@ -9,10 +9,10 @@ from typing import Any
 
 from sienn_ray.api.app import create_app
 from sienn_ray.settings import Settings
-from tests.fakes_backends import fake_backends
+from tests.support.fakes_backends import fake_backends
 
 PAGE = Path(__file__).parents[1] / "docs" / "openapi.json"
-COMMAND = "python -m tests.openapi_document"
+COMMAND = "python -m tools.openapi_document"
 
 
 def document() -> dict[str, Any]:

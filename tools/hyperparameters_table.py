@@ -1,4 +1,4 @@
-"""Writes the table of a fine-tune's fields in docs/api.md: `python -m tests.hyperparameters_table`."""
+"""Writes the table of a fine-tune's fields in docs/api.md: `python -m tools.hyperparameters_table`."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from sienn_ray.api.schemas.finetuning import StartFinetuningRequest
 from sienn_ray.training.hyperparameters import HYPERPARAMETERS, Hyperparameter
 
 PAGE = Path(__file__).parents[1] / "docs" / "api.md"
-COMMAND = "python -m tests.hyperparameters_table"
+COMMAND = "python -m tools.hyperparameters_table"
 _HEADING = "## Fine-tunes\n\n"
 _HEAD = """\
 | Field | Type | Default | Range | Meaning |

@@ -21,11 +21,11 @@ from sienn_ray.jobs.tracker import JobTracker
 from sienn_ray.settings import Settings
 from sienn_ray.storage import Storage
 from sienn_ray.training.reporting import Phase, Progress
-from tests.fakes_api import FakeEngines, FakeJobLogs
-from tests.fakes_backends import fake_backends
-from tests.fakes_exports import FakeExportRuns
-from tests.fakes_jobs import FakeRayJobs, no_mirror, run_summary
-from tests.in_process_tracker import InProcessTracker
+from tests.support.fakes_api import FakeEngines, FakeJobLogs
+from tests.support.fakes_backends import fake_backends
+from tests.support.fakes_exports import FakeExportRuns
+from tests.support.fakes_jobs import FakeRayJobs, no_mirror, run_summary
+from tests.support.in_process_tracker import InProcessTracker
 
 _DEADLINE_S = 20.0
 
