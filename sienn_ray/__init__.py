@@ -1,7 +1,5 @@
 """LoRA fine-tuning of language models as a service, on Ray.
 
-From the top down; imports point down only:
-
 api/: the REST API.
 cli/: the `sienn` command.
 train: the program of one fine-tune, which runs as a Ray job.
@@ -18,6 +16,7 @@ ray_metrics: a mirror of all metrics on Ray's metrics endpoint.
 compute_threads: the one thread of a process that computes.
 metrics: every metric by name, and how values travel.
 errors: the tree of errors.
+storage_keys: keys of adapters and checkpoints in storage.
 """
 
 __version__ = "0.2.0"

@@ -1,13 +1,8 @@
 """One fine-tune: LoRA on a base model, from the rows of a dataset to a published adapter.
 
-What is asked:
-
 config: hyperparameters, with their limits.
 options: hyperparameters as options of a command line.
 spec: the messages between the driver and its workers.
-
-The driver:
-
 trainer: one fine-tune by Ray Train.
 resources: the resources of workers, and waiting for them.
 reporting: progress reports.
@@ -19,31 +14,22 @@ garbage: the rate of Python's garbage collection.
 publication: the files of an adapter.
 record: `training_run.json`, for repeating a run.
 model_card: the README.md of an adapter.
-
-A worker:
-
 ray_worker: the function that Ray Train runs.
 worker: the group of workers, as a protocol, and Ray Train behind it.
 preparation: base model and adapter, made ready for the loop.
 hardware: precision, threads and memory.
-adapters: a LoRA adapter on a base model, and its optimizer.
-target_modules: modules that may have an adapter.
-fused_lora: LoRA's linear layer as one autograd step.
 sharding: a base model shared out among workers (FSDP2).
-
-The loop:
-
 loop: the training loop.
 steps: rows per optimizer step, over workers and micro batches.
 prefetch: the next batches, made in a thread.
-packing: tokenized rows as batches without padding.
-packed_attention: attention over packed rows.
-objectives: the losses: completions, or preferences.
-scoring: scores of a batch's tokens by the base model.
-token_log_probs: log-probabilities from hidden states, a few at a time.
 gradients: gradients of one optimizer step.
 schedules: learning rate schedules.
 evaluation: loss over the rows held out.
 checkpoint: checkpoints.
 run_state: the position of a run in its checkpoints.
+hyperparameters: every hyperparameter, for the API and both command lines.
+methods: supervised fine-tuning and DPO, in words.
+summary: the summary of a completed run.
+loss/: losses over packed rows.
+adapter/: adapters on a base model.
 """

@@ -1,1 +1,18 @@
-"""Requests and responses below the routes: errors, limits, ids, uploads, downloads, streams."""
+"""Requests and responses below the routes: errors, limits, ids, uploads, downloads, streams.
+
+request_id: an id for every request.
+request_metrics: the duration of every request, by route.
+body_limits: the size limit of request bodies.
+websockets: errors of WebSocket connections.
+errors: the mapping from errors to HTTP.
+error_shapes: the two JSON shapes of errors.
+statuses: meanings of the statuses of errors.
+validation: messages of validation errors.
+uploads: slots, threads and deadlines of uploads.
+multipart: the file in a multipart body, while it arrives.
+threads: blocking work that is never left alone.
+attachments: a stored file as a download.
+stored_file: a local file as a response, with Range requests.
+streams: several streams at the same time, cancelled together.
+event_streams: server-sent events.
+"""

@@ -1,1 +1,10 @@
-"""Pages and logs that several routes share."""
+"""Pages and logs that several routes share.
+
+paging: query parameters of lists that come in pages.
+completed: completed jobs, which alone have an adapter.
+base_models: the check that a base model exists, with a deadline.
+job_pages: lists of jobs, in pages or whole.
+dataset_pages: pages of the list of datasets.
+attempt_logs: the logs of a job's attempts as one stream.
+shared_statistics: statistics of datasets, computed once for all clients.
+"""

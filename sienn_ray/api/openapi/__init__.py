@@ -1,1 +1,6 @@
-"""The OpenAPI document and the pages that show it."""
+"""The OpenAPI document and the pages that show it.
+
+document: additions to what FastAPI derives from the routes.
+links: links from a response to the next operations.
+pages: the interactive pages, /docs and /redoc.
+"""

@@ -1,5 +1,6 @@
 """Bodies of requests and responses, by resource.
 
+ids: ids in paths and bodies, checked.
 common: strictness, timestamps, the shape of errors, example ids.
 health: health checks.
 metrics: metrics.

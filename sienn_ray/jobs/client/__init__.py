@@ -1,1 +1,6 @@
-"""The callers' side of the job tracker."""
+"""The callers' side of the job tracker.
+
+tracker_client: calls to the tracker, asynchronous and not.
+run_session: a training program's connection to the tracker.
+run_commands: commands to a run, in the answers to its reports.
+"""

@@ -1,1 +1,6 @@
-"""Adapters on a base model."""
+"""Adapters on a base model.
+
+adapters: a LoRA adapter on a base model, and its optimizer.
+target_modules: modules that may have an adapter.
+fused_lora: LoRA's linear layer as one autograd step.
+"""
