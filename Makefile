@@ -71,8 +71,9 @@ format: install ## mends formatting, and what else ruff can
 	$(BIN)/ruff check --fix .
 	$(BIN)/ruff format .
 
-docs: install ## rewrites `docs/settings.md` and `docs/openapi.json` from the code
+docs: install ## rewrites what `docs/` says of settings, hyperparameters and the OpenAPI document
 	$(BIN)/python -m tools.settings_table
+	$(BIN)/python -m tools.hyperparameters_table
 	$(BIN)/python -m tools.openapi_document
 
 bench: install ## the benchmarks, each a ratio against a named peer measured in the same run
