@@ -20,6 +20,8 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
+from filelock import FileLock
+
 from deployments.flow_control import PROXY_ENVIRONMENT
 
 HOST = "127.0.0.1"
@@ -81,9 +83,21 @@ def local_cluster(home: Path) -> Iterator[LocalCluster]:
     """
     os.environ.update({name: value for name, value in _ENVIRONMENT.items() if name not in os.environ})
     os.environ.pop("RAY_ADDRESS", None)  # another cluster's, which nothing here must join
+    _make_token()
+    log_path = home / "ray.log"
+    with contextlib.ExitStack() as stack:
+        # A port is free until Ray listens on it. Two services that start at once would choose the same one for their
+        # dashboards, and jobs of the one whose dashboard then ends never start.
+        with FileLock(Path(tempfile.gettempdir()) / f"sienn-start-{os.getuid()}.lock"):
+            process, cluster = _start(home, log_path)
+            stack.callback(_stop, process)
+            _wait_until_up(process, log_path)
+        yield cluster
+
+
+def _start(home: Path, log_path: Path) -> tuple[subprocess.Popen[bytes], LocalCluster]:
     import ray.util  # reads the environment when it is imported
 
-    _make_token()
     gcs_port, agent_port, runtime_env_port, metrics_port, client_port = _free_ports(5)
     dashboard_port = DASHBOARD_PORT if _is_free(DASHBOARD_PORT) else _free_ports(1)[0]
     options = {
@@ -102,17 +116,12 @@ def local_cluster(home: Path) -> Iterator[LocalCluster]:
     }
     command = [sys.executable, "-m", "ray.scripts.scripts", "start", "--head", "--block", "--disable-usage-stats"]
     command += [f"--{name}={value}" for name, value in options.items()]
-    log_path = home / "ray.log"
     with log_path.open("wb") as log:
         # A session of its own: Ctrl-C goes to us alone, and we end Ray once everything on it has ended.
         process = subprocess.Popen(  # noqa: S603
             command, stdout=log, stderr=subprocess.STDOUT, start_new_session=True, preexec_fn=_end_with_parent
         )
-    try:
-        _wait_until_up(process, log_path)
-        yield LocalCluster(f"{ray.util.get_node_ip_address()}:{gcs_port}", f"http://{HOST}:{dashboard_port}")
-    finally:
-        _stop(process)
+    return process, LocalCluster(f"{ray.util.get_node_ip_address()}:{gcs_port}", f"http://{HOST}:{dashboard_port}")
 
 
 def temp_dir(home: Path) -> Path:
