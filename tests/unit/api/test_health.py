@@ -94,7 +94,8 @@ def test_version_is_that_of_the_package(app: FastAPI) -> None:
 
 
 class TestServices:
-    def test_everything_healthy(self, client: TestClient, cluster: FakeCluster) -> None:
+    def test_everything_healthy(self, client: TestClient, tracker: InProcessTracker, cluster: FakeCluster) -> None:
+        has(tracker, database_response_s=0.0021)
         cluster.states = [EngineState(QWEN, "running", 2), EngineState("gpt2", "starting", 0)]
         body = services(client)
         found = body["services"]

@@ -1,12 +1,11 @@
 from __future__ import annotations
 
 from datetime import timedelta, timezone
-from typing import Any, get_args
+from typing import Any
 
 import pytest
 from starlette.testclient import TestClient
 
-from sienn_ray.api.schemas.jobs import JobStatusName
 from sienn_ray.errors import CapacityError, FailureReason
 from sienn_ray.jobs.schema import JobStatus
 from sienn_ray.settings import Settings
@@ -393,7 +392,3 @@ class TestEveryRoute:
         for parameter in operation.get("parameters", []):
             assert parameter["description"]
             assert parameter.get("example") or parameter.get("examples") or parameter["schema"]["examples"]
-
-
-def test_statuses_of_the_api_are_those_of_the_tracker() -> None:
-    assert get_args(JobStatusName) == tuple(JobStatus)

@@ -167,7 +167,7 @@ class PlainEngine:
 def _choose(logits: torch.Tensor, answer: Answer, generator: torch.Generator) -> Sampled:
     params: SamplingParams = answer.request.sampling
     if params.temperature == 0:
-        params = replace(params, do_sample=False)
+        params = replace(params, do_sample=False, temperature=1.0)
     num_prompt = len(answer.prompt.input_ids)
     scores = reference_scores(logits, params, answer.tokens[:num_prompt], answer.tokens[num_prompt:])
     if params.do_sample:

@@ -82,6 +82,8 @@ class TestCache:
 
 def alter(storage: Storage, folder: Path) -> None:
     """Publish, and change a bit of the weights afterwards."""
+    # Other bytes than the good one has, of which there may be a copy on this machine already.
+    (folder / "README.md").write_text("altered")
     storage.publish(folder, "adapters/bad")
     weights = bytearray(storage.read_bytes(f"adapters/bad/{ADAPTER_WEIGHTS}"))
     weights[-1] ^= 1

@@ -43,7 +43,7 @@ class EndingEncoder(PromptEncoder):
 
 @pytest.fixture
 def prompts() -> EndingEncoder:
-    return EndingEncoder("org/base", TOKENIZER, context_tokens=100)
+    return EndingEncoder("org/base", TOKENIZER, context_tokens=300)
 
 
 @pytest.fixture
@@ -121,7 +121,7 @@ def test_an_answer_holds_its_adapter_until_it_is_over(
     assert order == ["over", "evicted"]
 
 
-@pytest.mark.parametrize("prompt", ["", "a" * 200])
+@pytest.mark.parametrize("prompt", ["", "a " * 300])
 def test_a_prompt_that_is_refused_gives_its_adapter_back(
     prepare: Callable[..., RequestPreparation[Weights]], prompts: EndingEncoder, prompt: str
 ) -> None:
