@@ -1,4 +1,4 @@
-"""Where the artifacts of a job are in storage; those of a dataset are named in `datasets/intake.py`."""
+"""Storage keys of a job's artifacts; those of a dataset are named in `datasets/intake.py`."""
 
 from __future__ import annotations
 

@@ -42,7 +42,7 @@ class DatasetFormat(StrEnum):
 
 
 class RowKind(StrEnum):
-    """What the rows of a dataset are once they are checked, whatever its column set is."""
+    """Kinds of a dataset's checked rows, whatever its column set is."""
 
     CONVERSATION = "conversation"
     TEXT = "text"

@@ -33,7 +33,7 @@ _GGUF_FILE = "model.gguf"
 
 @dataclass(frozen=True)
 class ExportRequest:
-    """What to export.
+    """An export to make: the adapter, its base model, and the options.
 
     Args:
         export_id: Its id.
@@ -58,7 +58,7 @@ class ExportRequest:
 
     @property
     def model_name(self) -> str:
-        """What the files call the model."""
+        """The model's name within the files."""
         return self.options.model_name or printable_name(self.name or f"{self.base_model.rpartition('/')[2]}-finetuned")
 
 

@@ -1,4 +1,4 @@
-"""What an export is made of: its format and the choices that go with it."""
+"""Options of an export: its format and the choices that go with it."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ _NOT_IN_A_NAME = re.compile(r"[^A-Za-z0-9._-]+")
 
 
 class ExportFormat(StrEnum):
-    """Where an export is to run; `targets.py` says all else about each."""
+    """Formats of exports; `targets.py` says all else about each."""
 
     OLLAMA = "ollama"
     HUGGINGFACE = "huggingface"
@@ -38,7 +38,7 @@ class GgufQuantization(StrEnum):
 
     @property
     def is_plain(self) -> bool:
-        """Whether the package `gguf` writes it, without llama.cpp's code; a GGUF LoRA takes these alone."""
+        """Return whether the package `gguf` writes it, without llama.cpp's code; a GGUF LoRA takes these alone."""
         match self:
             case GgufQuantization.F32 | GgufQuantization.F16 | GgufQuantization.BF16 | GgufQuantization.Q8_0:
                 return True
@@ -60,7 +60,7 @@ PLAIN_QUANTIZATIONS = tuple(quantization for quantization in GgufQuantization if
 
 
 class Sampling(BaseModel):
-    """What Ollama draws tokens with, unless a request says otherwise.
+    """Sampling parameters that Ollama uses unless a request says otherwise.
 
     Args:
         temperature: 0 takes the most likely token.

@@ -1,4 +1,4 @@
-"""Where an export is put together, and how it becomes visible: whole, or not at all.
+"""Publication of an export: it becomes visible whole, or not at all.
 
 Files which took long are kept in a folder of their own until the export is there, so that a run which is lost doesn't
 make them again.

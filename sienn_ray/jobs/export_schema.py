@@ -1,4 +1,4 @@
-"""What the tracker keeps of exports."""
+"""Records of exports, as the tracker keeps them."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from sienn_ray.export.options import ExportOptions, folder_key
 
 
 class ExportStatus(StrEnum):
-    """Where an export stands."""
+    """Statuses of an export."""
 
     PENDING = "pending"
     RUNNING = "running"
@@ -21,12 +21,12 @@ class ExportStatus(StrEnum):
 
     @property
     def is_final(self) -> bool:
-        """Whether nothing happens to it any more, unless a user asks for it again."""
+        """Return whether nothing happens to it any more, unless a user asks for it again."""
         return self in {ExportStatus.COMPLETED, ExportStatus.FAILED, ExportStatus.CANCELLED}
 
 
 class ExportFailure(StrEnum):
-    """Why an export failed, for programs to switch on."""
+    """Reasons why an export failed, for programs to switch on."""
 
     INVALID = "invalid"
     STORAGE_FULL = "storage_full"
@@ -64,5 +64,5 @@ class ExportRecord(BaseModel):
         return folder_key(self.job_id, self.id)
 
     def is_running(self, attempt: int) -> bool:
-        """Whether this very attempt is the one that runs."""
+        """Return whether this very attempt is the one that runs."""
         return self.status is ExportStatus.RUNNING and self.attempt == attempt

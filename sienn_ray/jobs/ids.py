@@ -1,4 +1,4 @@
-"""What an id of a dataset or a job can look like; anything else is not there, and reaches no database."""
+"""The form of ids of datasets and jobs; anything else is not there, and reaches no database."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ _MAX_SHOWN_CHARS = 80
 
 
 def is_id(text: str) -> bool:
-    """Whether this can be an id at all."""
+    """Return whether this can be an id at all."""
     return _FORM.fullmatch(text) is not None
 
 

@@ -1,4 +1,4 @@
-"""How a job may be named and labelled, whichever way it is started."""
+"""Limits of a job's name and labels, whichever way it is started."""
 
 from __future__ import annotations
 

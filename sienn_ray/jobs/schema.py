@@ -1,4 +1,4 @@
-"""What the tracker keeps: datasets, jobs, their events and curves."""
+"""Records of the tracker: datasets, jobs, their events and curves."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ from sienn_ray.training.summary import RunSummary
 
 
 class JobStatus(StrEnum):
-    """Where a job stands."""
+    """Statuses of a job."""
 
     PENDING = "pending"
     RUNNING = "running"
@@ -29,12 +29,12 @@ class JobStatus(StrEnum):
 
     @property
     def is_final(self) -> bool:
-        """Whether the job has ended."""
+        """Return whether the job has ended."""
         return self in {JobStatus.COMPLETED, JobStatus.FAILED, JobStatus.CANCELLED}
 
     @property
     def is_at_rest(self) -> bool:
-        """Whether nothing happens to the job any more, unless a user asks for it."""
+        """Return whether nothing happens to the job any more, unless a user asks for it."""
         return self.is_final or self is JobStatus.PAUSED
 
 
@@ -141,17 +141,17 @@ class JobRecord(BaseModel):
     ended_at: datetime | None = None
 
     def is_running(self, attempt: int) -> bool:
-        """Whether this very attempt is the one that runs."""
+        """Return whether this very attempt is the one that runs."""
         return self.status is JobStatus.RUNNING and self.attempt == attempt
 
     @property
     def is_pausing(self) -> bool:
-        """Whether it runs, and is to be paused."""
+        """Return whether it runs, and is to be paused."""
         return self.status is JobStatus.RUNNING and self.pause_requested_at is not None
 
     @property
     def is_stopping(self) -> bool:
-        """Whether its run is being ended: that of a cancelled job, or of one that didn't pause in time."""
+        """Return whether its run is being ended: that of a cancelled job, or of one that didn't pause in time."""
         return self.phase is JobPhase.STOPPING
 
     @property
@@ -167,7 +167,7 @@ class JobRecord(BaseModel):
 
 @dataclass(frozen=True)
 class JobQuery:
-    """Which jobs are wanted; None and empty mean any.
+    """A filter over jobs; None and empty mean any.
 
     Args:
         status: Status.
@@ -204,7 +204,7 @@ class JobPage:
 
 
 class JobEvent(BaseModel):
-    """Something that happened to a job; `seq` rises over all jobs."""
+    """An event of a job; `seq` rises over all jobs."""
 
     model_config = ConfigDict(frozen=True)
 
@@ -252,7 +252,7 @@ class Overview:
 
 @dataclass(frozen=True)
 class TrackerHealth:
-    """How the tracker and what is behind it are.
+    """Health of the tracker and its database.
 
     Args:
         database: `SQLite` or `PostgreSQL`.

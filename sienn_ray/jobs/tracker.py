@@ -108,7 +108,7 @@ class JobTracker:
         self._store.close()
 
     def is_like(self, version: str, settings: Settings) -> bool:
-        """Whether this actor runs that version of the code with those settings."""
+        """Return whether this actor runs that version of the code with those settings."""
         return version == sienn_ray.__version__ and settings == self._settings
 
     def settings(self) -> Settings:

@@ -154,7 +154,7 @@ class Tracker(Protocol):
         ...
 
     async def health(self) -> TrackerHealth:
-        """How the tracker and its database are. Callers who can't wait long set a timeout of their own."""
+        """Return the health of the tracker and its database. Callers who can't wait long set a timeout of their own."""
         ...
 
     # Runs of jobs and exports, as their programs report them

@@ -1,4 +1,4 @@
-"""What a run must keep to go on where it was: adapter, optimizer, position and history.
+"""Checkpoints: the adapter, optimizer, position and history that a run goes on with.
 
 Random state and learning rate needn't be kept: both follow from the number of a step, see `seed_step`.
 """
@@ -57,7 +57,7 @@ def save(
 
 @dataclass(frozen=True)
 class Restored:
-    """What a checkpoint holds beside the weights that were put into the model."""
+    """Contents of a checkpoint beside the weights that were put into the model."""
 
     state: RunState
     best_weights: Weights | None

@@ -1,4 +1,4 @@
-"""What one fine-tune is asked to do."""
+"""Configuration of one fine-tune."""
 
 from __future__ import annotations
 
@@ -97,7 +97,7 @@ class LoraSettings(AdapterHyperparameters, _Rank):
 
 
 class RunHyperparameters(BaseModel):
-    """How a run goes: its steps, its rows, its workers, its loss.
+    """Hyperparameters of a run: its steps, its rows, its workers, its loss.
 
     The one place for a hyperparameter's type, default, limits and words: the API's request is made of these fields, and
     the options of both command lines are made from them. Descriptions are for all of these, so they say "by default"

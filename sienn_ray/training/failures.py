@@ -1,4 +1,4 @@
-"""Why a run failed, in words that a person can act on."""
+"""Reasons why a run failed, in words that a person can act on."""
 
 from __future__ import annotations
 
@@ -73,7 +73,7 @@ def reason_of(error: SiennError) -> FailureReason:
 
 
 def is_worth_another_try(error: SiennError) -> bool:
-    """Whether a run may succeed from its last checkpoint: its workers were lost, or memory ran out."""
+    """Return whether a run may succeed from its last checkpoint: its workers were lost, or memory ran out."""
     return isinstance(error, TrainingError) and error.reason in _TRANSIENT
 
 

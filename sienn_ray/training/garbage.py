@@ -1,4 +1,4 @@
-"""How often Python looks for garbage in the processes of a fine-tune."""
+"""Garbage collection, made rare, in the processes of a fine-tune."""
 
 from __future__ import annotations
 

@@ -25,7 +25,7 @@ _FILLER_ROW = ([0, 0], [-100, 0])
 
 
 class StepLoss(NamedTuple):
-    """What one optimizer step was about, over all workers.
+    """Loss and tokens of one optimizer step, over all workers.
 
     Args:
         mean: Loss per completion token in nats, or per preference pair; NaN of no examples.
@@ -150,7 +150,7 @@ class GradientStep:
 
 
 def out_of_memory(config: TrainingConfig) -> TrainingError:
-    """What to say when nothing smaller is left to try."""
+    """Return the error for a batch that can't be made smaller."""
     return TrainingError(
         f"out of memory even with one row at a time and max_length={config.max_length}; lower max_length or lora_r, "
         "set gradient_checkpointing=true or quantization=nf4, choose a smaller base model, or give the workers more "

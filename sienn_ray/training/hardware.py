@@ -1,4 +1,4 @@
-"""How a worker computes on the hardware that it was given: precision, threads, memory."""
+"""Precision, threads and memory of a worker, by the hardware that it was given."""
 
 from __future__ import annotations
 
@@ -89,14 +89,14 @@ def activation_bytes(config: object, num_tokens: int, dtype: torch.dtype) -> int
 def needs_gradient_checkpointing(
     wanted: bool | None, config: object, num_tokens: int, dtype: torch.dtype, device: torch.device
 ) -> bool:
-    """Whether activations are computed twice instead of kept: as wanted, else where they would take half the memory."""
+    """Return whether activations are computed twice instead of kept: as wanted, else if they fill half the memory."""
     if wanted is not None:
         return wanted
     return activation_bytes(config, num_tokens, dtype) > free_memory_bytes(device) // 2
 
 
 def is_out_of_memory(error: BaseException) -> bool:
-    """Whether an allocation failed. On a CPU PyTorch has no class for that, only its allocator's words."""
+    """Return whether an allocation failed. On a CPU PyTorch has no class for that, only its allocator's words."""
     if isinstance(error, torch.OutOfMemoryError | MemoryError):
         return True
     return isinstance(error, RuntimeError) and any(words in str(error) for words in _CPU_ALLOCATOR_WORDS)

@@ -31,7 +31,7 @@ class Hyperparameter:
 
     @property
     def option(self) -> str:
-        """Its name on a command line."""
+        """The name on a command line."""
         return f"--{self.name.replace('_', '-')}"
 
     @property
@@ -60,7 +60,7 @@ class Hyperparameter:
 
     @property
     def limits(self) -> str:
-        """Its limits in words, such as `above 0, to 10`, or nothing where the type says all."""
+        """The limits in words, such as `above 0, to 10`, or nothing where the type says all."""
         if tuple in self.types:
             return f"{', '.join(self.choices)} or names"
         if self.choices:
@@ -78,7 +78,7 @@ class Hyperparameter:
 
     @property
     def default(self) -> str:
-        """Its default in words, or nothing where the description has it."""
+        """The default in words, or nothing where the description has it."""
         value = self.field.default
         if value is None:
             return ""

@@ -1,4 +1,4 @@
-"""What a run can learn by: the names of the losses, as they stand in records and on model cards."""
+"""Training methods: the names of the losses, as they stand in records and on model cards."""
 
 from __future__ import annotations
 

@@ -25,7 +25,7 @@ def add_options(parser: argparse.ArgumentParser) -> None:
 
 
 def config_of(base_model: str, arguments: argparse.Namespace) -> TrainingConfig:
-    """What the options ask for.
+    """Return the configuration that the options ask for.
 
     Args:
         base_model: Hub id.

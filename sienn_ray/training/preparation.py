@@ -29,7 +29,7 @@ logger = logging.getLogger(__name__)
 
 @dataclass(frozen=True)
 class Learner:
-    """What the loop works with.
+    """Model, optimizer, objective and rows that the loop works with.
 
     Args:
         adapter: The base model, adapted in place, in PEFT's wrapper.

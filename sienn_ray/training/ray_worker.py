@@ -1,4 +1,4 @@
-"""What Ray Train runs on every worker: everything from the base model to the end of the loop.
+"""The function that Ray Train runs on every worker: from the base model to the end of the loop.
 
 The program that starts a run imports this module without transformers and PEFT, which take seconds.
 """

@@ -1,4 +1,4 @@
-"""What it takes to repeat a run, as `training_run.json` beside the adapter.
+"""The record of a run, `training_run.json` beside the adapter: all that repeating it takes.
 
 To repeat a run from its record:
 
@@ -61,7 +61,7 @@ class DatasetFacts(_Fields):
 
     @property
     def purpose(self) -> str:
-        """What the run did with it."""
+        """The use that the run made of it."""
         match self.role:
             case "train":
                 return "training"
@@ -72,7 +72,7 @@ class DatasetFacts(_Fields):
 
 
 class ResolvedFacts(_Fields):
-    """What became of the choices that a configuration leaves to the service."""
+    """Values of the choices that a configuration leaves to the service."""
 
     method: Method
     precision: str
@@ -99,7 +99,7 @@ class Losses(_Fields):
 
 
 class RunResults(_Fields):
-    """What a run came to; the two losses are those of the adapter that was published."""
+    """Results of a run; the two losses are those of the adapter that was published."""
 
     train_loss: float | None
     eval_loss: float | None

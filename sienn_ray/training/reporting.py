@@ -1,4 +1,4 @@
-"""What a run tells the outside while it goes on; who listens is not training's business."""
+"""Progress reports of a run and commands to it; who listens is not training's business."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from typing import Any, Protocol
 
 
 class Phase(StrEnum):
-    """What a run is doing."""
+    """Phases of a run."""
 
     STARTING = "starting"
     LOADING_DATA = "loading_data"
@@ -39,7 +39,7 @@ _EVAL_BATCH_COST = 1 / 3
 
 @dataclass(frozen=True, kw_only=True)
 class RunProgress:
-    """How far a run has come. Fields that aren't known are None; a float that is no number was reported as such."""
+    """Progress of a run. Fields that aren't known are None; a float that is no number was reported as such."""
 
     current_epoch: int | None = None
     total_epochs: int | None = None
@@ -62,7 +62,7 @@ class RunProgress:
         return {name: value for name, value in values.items() if value is not None}
 
     def updated(self, newer: RunProgress) -> RunProgress:
-        """This progress with what a newer one knows."""
+        """Return this progress with all that a newer one knows."""
         return RunProgress(**{**self.known(), **newer.known()})
 
 
@@ -81,7 +81,7 @@ class Progress(RunProgress):
 
 
 class RunCommand(StrEnum):
-    """What the outside wants of a run."""
+    """Commands to a run."""
 
     GO_ON = "go_on"
     # Write a checkpoint and end; the run is to be resumed later.

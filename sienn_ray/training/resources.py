@@ -1,4 +1,4 @@
-"""What training workers ask of the cluster, and waiting until it has that."""
+"""Resources that training workers ask of the cluster, and waiting until it has them."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""How far a run has come, as its checkpoints keep it."""
+"""Progress of a run, as its checkpoints keep it."""
 
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ class EvalRecord:
 
 @dataclass
 class RunState:
-    """How far a run has come.
+    """Progress of a run: position, history, and the losses that count.
 
     Args:
         steps_done: Optimizer steps.

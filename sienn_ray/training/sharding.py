@@ -19,7 +19,7 @@ _MAX_WEIGHT_SHARE = 0.6
 
 
 def is_sharded(wanted: Sharding, model: PreTrainedModel, device: torch.device, world_size: int) -> bool:
-    """Whether the base model is to be shared out: as wanted, else where it takes most of a GPU's memory."""
+    """Return whether the base model is to be shared out: as wanted, else where it takes most of a GPU's memory."""
     if world_size == 1:
         return False
     match wanted:

@@ -1,4 +1,4 @@
-"""What a run's program tells its workers, and what they tell it in the end. Nothing here brings torch along."""
+"""Specification of a run, from its program to its workers, and their results. Nothing here brings torch along."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ from sienn_ray.training.timeline import Timeline
 
 
 class RowSource(Protocol):
-    """Where a worker's tokenized rows come from; `TokenStream` is one."""
+    """A source of a worker's tokenized rows; `TokenStream` is one."""
 
     def steps(self, share: Share, *, first_step: int, num_steps: int) -> Iterator[tuple[int, list[TokenArrays]]]:
         """Steps with this worker's rows of each."""
@@ -27,7 +27,7 @@ class RowSource(Protocol):
 
 @dataclass(frozen=True)
 class Run:
-    """What to train, on what, and where the adapter goes.
+    """A run: its configuration, its datasets, and the place for its adapter.
 
     Args:
         job_id: Names the run and its checkpoints.
@@ -62,7 +62,7 @@ class OrderedRows:
 
 @dataclass(frozen=True)
 class RunRows:
-    """What a run trains on and what it is evaluated on.
+    """Rows that a run trains on and is evaluated on.
 
     Args:
         train: Rows to train on.
@@ -114,7 +114,7 @@ class LoopSpec:
 
 @dataclass(frozen=True)
 class LoopResult:
-    """How the loop ended on a worker.
+    """Result of the loop on a worker.
 
     Args:
         facts: What was chosen for the run, for its record.

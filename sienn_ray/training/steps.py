@@ -1,4 +1,4 @@
-"""How rows become optimizer steps: over workers, and in micro batches whose gradients add up."""
+"""Optimizer steps from rows: over workers, and in micro batches whose gradients add up."""
 
 from __future__ import annotations
 
@@ -60,5 +60,5 @@ class StepPlan:
         return step // self.steps_per_epoch + 1
 
     def ends_epoch(self, steps_done: int) -> bool:
-        """Whether an epoch is over after so many steps."""
+        """Return whether an epoch is over after so many steps."""
         return steps_done % self.steps_per_epoch == 0

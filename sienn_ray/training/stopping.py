@@ -1,4 +1,4 @@
-"""How a training program ends when Ray stops it."""
+"""End of a training program when Ray stops it."""
 
 from __future__ import annotations
 

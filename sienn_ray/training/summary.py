@@ -9,7 +9,7 @@ from sienn_ray.training.run_state import EvalRecord
 
 @dataclass(frozen=True, kw_only=True)
 class RunSummary:
-    """How a run went that has published its adapter.
+    """Summary of a run that has published its adapter.
 
     Args:
         train_loss: Of the published adapter, mean over the epoch until then; None before the first step.

@@ -1,4 +1,4 @@
-"""Where the seconds between a submission and the first optimizer step go."""
+"""Seconds between a submission and the first optimizer step, by what they went to."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ class Timeline:
         self.is_complete = False
 
     def mark(self, name: str, at: float | None = None) -> None:
-        """What is named so ends now, or at a moment that is past; a second mark of the same name counts nothing."""
+        """End the part of this name now, or at a moment that is past; a second mark of the same name counts nothing."""
         now = self._clock() if at is None else at
         if name not in self._seconds:
             self._seconds[name] = round(max(now - self._last, 0.0), 2)

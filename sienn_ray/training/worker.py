@@ -1,4 +1,4 @@
-"""What the training loop needs of the group of workers that it runs in, and Ray Train behind it."""
+"""The group of workers as the training loop sees it, and Ray Train behind it."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ class Worker(Protocol):
 
     @property
     def rank(self) -> int:
-        """Its number in the group, from 0."""
+        """The number in the group, from 0."""
         ...
 
     @property
@@ -28,7 +28,7 @@ class Worker(Protocol):
 
     @property
     def device(self) -> torch.device:
-        """Where it computes."""
+        """The device that it computes on."""
         ...
 
     def last_checkpoint(self) -> AbstractContextManager[Path | None]:

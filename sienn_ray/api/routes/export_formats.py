@@ -1,4 +1,4 @@
-"""What fine-tuned models can be exported as."""
+"""Routes about the formats that a fine-tuned model can be exported to."""
 
 from __future__ import annotations
 

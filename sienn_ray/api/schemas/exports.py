@@ -55,7 +55,7 @@ OllamaName = Annotated[str, AfterValidator(_ollama_name), WithJsonSchema({"type"
 
 
 class ExportModelRequest(RequestBody):
-    """What a fine-tuned model is to be exported as."""
+    """The format of an export, and the choices that go with it."""
 
     format: FormatName = Field(description="What it is to run in.", examples=["ollama"])
     model_name: OllamaName | None = Field(

@@ -59,7 +59,7 @@ class _Subject(RequestBody):
 
 # The fields of the last base are the first.
 class StartFinetuningRequest(Hyperparameters, _Subject):
-    """What to fine-tune, and how."""
+    """A fine-tune to start: its dataset, its base model, its hyperparameters."""
 
     model_config = ConfigDict(json_schema_extra={"not": _EXCLUDED})
 
@@ -98,7 +98,7 @@ class StartFinetuningRequest(Hyperparameters, _Subject):
         return self
 
     def config(self) -> TrainingConfig:
-        """The same as the training program takes it."""
+        """Return the configuration as the training program takes it."""
         config = self.config_for(self.model_name)
         # Rows of their own to evaluate on: none are held out.
         return config if self.validation_dataset_id is None else config.model_copy(update={"validation_split": 0.0})

@@ -24,10 +24,10 @@ class _Rank(RequestBody):
 
 # The fields of the last base are the first.
 class Hyperparameters(AdapterHyperparameters, _Rank, RunHyperparameters, RequestBody):
-    """How to fine-tune."""
+    """Hyperparameters of a fine-tune."""
 
     def config_for(self, base_model: str) -> TrainingConfig:
-        """The same as the training program takes it.
+        """Return the configuration as the training program takes it.
 
         Raises:
             ValidationError: Values that are fine each don't go together.

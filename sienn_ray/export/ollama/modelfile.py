@@ -117,7 +117,7 @@ def install_script(model_name: str, files: Sequence[str]) -> str:
 
 
 def license_text(base_model: str) -> str:
-    """What can be said of a fine-tuned model's licence: that of its base model applies."""
+    """Return the licence of a fine-tuned model, in words: that of its base model applies."""
     entry = next((entry for entry in catalog.CATALOG if entry.id == base_model), None)
     known = f" ({entry.license})" if entry else ""
     return (

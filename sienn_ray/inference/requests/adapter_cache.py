@@ -11,7 +11,7 @@ from sienn_ray.errors import EngineError
 
 
 class Sized(Protocol):
-    """Something that takes memory."""
+    """An object with a size in memory."""
 
     @property
     def size_bytes(self) -> int:

@@ -1,4 +1,4 @@
-"""What a run is told in the answers to its reports, which it doesn't wait for."""
+"""Commands to a run, read from the answers to its reports, for which it doesn't wait."""
 
 from __future__ import annotations
 

@@ -60,7 +60,7 @@ class Database:
 
     @property
     def name(self) -> str:
-        """What kind of database this is, as its makers write it."""
+        """The product's name, as its makers write it."""
         return _NAMES.get(self._engine.dialect.name, self._engine.dialect.name)
 
     @contextlib.contextmanager

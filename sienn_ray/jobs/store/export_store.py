@@ -111,13 +111,13 @@ class ExportStore:
             return [ExportRecord.model_validate(dict(row)) for row in connection.execute(query).mappings()]
 
     def is_running(self, export_id: str, attempt: int) -> bool:
-        """Whether this very attempt is the one that runs."""
+        """Return whether this very attempt is the one that runs."""
         with self._database.reading() as connection:
             known = export_records.find(connection, export_id)
             return known is not None and known.is_running(attempt)
 
     def is_wanted(self, export_id: str) -> bool:
-        """Whether its files are wanted, or will be."""
+        """Return whether its files are wanted, or will be."""
         with self._database.reading() as connection:
             known = export_records.find(connection, export_id)
             return known is not None and known.status not in {ExportStatus.FAILED, ExportStatus.CANCELLED}

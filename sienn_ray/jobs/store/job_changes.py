@@ -1,4 +1,4 @@
-"""How a job changes: what is written, counted and told, all in one transaction."""
+"""Changes of a job: written, counted and told in one transaction."""
 
 from __future__ import annotations
 

@@ -82,7 +82,7 @@ def _to_point(row: sa.RowMapping) -> MetricPoint:
 
 
 def kept_places(is_evaluation: Sequence[bool], max_points: int) -> list[int]:
-    """Which points stay when there are more than `max_points`.
+    """Return the places of the points that stay when there are more than `max_points`.
 
     Args:
         is_evaluation: For each point, whether it tells of an evaluation.

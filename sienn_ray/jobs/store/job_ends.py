@@ -1,4 +1,4 @@
-"""What a user asks for around a job's end: to cancel it, to try it again, to forget it."""
+"""Cancellation, retry and deletion of jobs."""
 
 from __future__ import annotations
 

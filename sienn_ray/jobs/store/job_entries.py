@@ -1,4 +1,4 @@
-"""How a job gets in: once, whatever is repeated, and only while there is room in the queue."""
+"""Entry of jobs: once, whatever is repeated, and only while there is room in the queue."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What happened to a job, for its owner to read; bounded, however long the job goes on."""
+"""Events of a job, for its owner to read; bounded, however long the job goes on."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ _MAX_SEQ = 2**63 - 1
 
 
 class EventKind(StrEnum):
-    """What an event tells."""
+    """Kinds of events."""
 
     CREATED = "created"
     QUEUED = "queued"

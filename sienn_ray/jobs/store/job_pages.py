@@ -1,4 +1,4 @@
-"""Which jobs a query fits, a page at a time."""
+"""Jobs that fit a query, a page at a time."""
 
 from __future__ import annotations
 

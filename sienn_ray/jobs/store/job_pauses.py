@@ -1,4 +1,4 @@
-"""How a job is paused and goes on.
+"""Pausing and resuming jobs.
 
 The wish to pause a running job is in its record, `pause_requested_at`, and stands until the job leaves `running`
 or a user withdraws it. The run hears of it in the answer to its next report, writes a checkpoint and ends.

@@ -1,4 +1,4 @@
-"""What is measured, added up over all processes that measure."""
+"""Metrics, added up over all processes that measure."""
 
 from __future__ import annotations
 
@@ -70,7 +70,7 @@ class MetricStore:
         connection.execute(sa.delete(metric_sources).where(metric_sources.c.updated_at < now - _SOURCE_LIFE))
 
     def samples(self) -> list[Sample]:
-        """All of them, those about jobs and datasets included, as they are now."""
+        """Return all samples, those about jobs and datasets included, as they are now."""
         now = self._clock()
         columns = (metric_gauges.c.name, metric_gauges.c.labels)
         gauges = (

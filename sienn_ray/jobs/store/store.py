@@ -40,7 +40,7 @@ class Store:
             return overview.read(connection, self._clock())
 
     def signing_key(self) -> bytes:
-        """What links to downloads are signed with; made at first use."""
+        """Return the key that signs links to downloads; made at first use."""
         return signing_key(self.database)
 
     def close(self) -> None:

@@ -1,4 +1,4 @@
-"""How much memory an export needs, from the sizes of the base model's matrices."""
+"""Memory that an export needs, from the sizes of the base model's matrices."""
 
 from __future__ import annotations
 

@@ -33,7 +33,7 @@ _PATIENCE_S = 30.0
 
 @dataclass(frozen=True)
 class ExportEnd:
-    """How a run ended.
+    """The end of a run: its file, or its failure.
 
     Args:
         record: The export as it was when the run began.

@@ -76,7 +76,7 @@ class ExportSupervisor:
             self._swept_at = self._clock_s()
 
     def needs_close_look(self) -> bool:
-        """Whether a run may end at any moment, and somebody waits for it."""
+        """Return whether a run may end at any moment, and somebody waits for it."""
         return bool(self._runs.active())
 
     def _start(self, waiting: ExportRecord) -> None:

@@ -1,4 +1,4 @@
-"""What the Ray task of an export does."""
+"""The body of an export's Ray task."""
 
 from __future__ import annotations
 

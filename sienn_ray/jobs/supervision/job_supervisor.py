@@ -68,7 +68,7 @@ class Supervisor:
             raise trouble
 
     def needs_close_look(self) -> bool:
-        """Whether a run was told to end just now, and is worth a closer look."""
+        """Return whether a run was told to end just now, and is worth a closer look."""
         stopping = [*self._jobs.stopping(), *filter(self._is_overdue, self._jobs.running())]
         return any(self._clock() - job.updated_at < _END_OF_A_STOP for job in stopping)
 

@@ -15,7 +15,7 @@ _LOG_TAIL_CHARS = 2000
 
 
 class RayJobState(StrEnum):
-    """What Ray says of a job."""
+    """State of a job, as Ray tells it."""
 
     MISSING = "missing"
     ACTIVE = "active"

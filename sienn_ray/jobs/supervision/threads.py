@@ -14,14 +14,14 @@ _CLOSE_LOOK_S = 0.25
 
 
 class Steps(Protocol):
-    """What has to be looked after."""
+    """A supervisor, whose steps a thread takes."""
 
     def step(self) -> None:
         """Look once."""
         ...
 
     def needs_close_look(self) -> bool:
-        """Whether something ends at any moment, and somebody waits for it."""
+        """Return whether something ends at any moment, and somebody waits for it."""
         ...
 
 

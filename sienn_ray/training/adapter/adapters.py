@@ -45,7 +45,7 @@ def add_adapter(model: Any, config: TrainingConfig) -> PeftModel:
 
 
 def is_fused(config: TrainingConfig) -> bool:
-    """Whether the adapter's layers are plain enough for `fused_lora`."""
+    """Return whether the adapter's layers are plain enough for `fused_lora`."""
     return not (config.lora.use_dora or config.lora.lora_dropout or config.quantization)
 
 

@@ -1,4 +1,4 @@
-"""Which modules of a base model a LoRA adapter may sit on."""
+"""Modules of a base model that a LoRA adapter may sit on."""
 
 from __future__ import annotations
 

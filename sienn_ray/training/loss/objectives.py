@@ -1,4 +1,4 @@
-"""What a run learns from: completions, or preferences between two of them."""
+"""Objectives: the losses over completions, or over preferences between two of them."""
 
 from __future__ import annotations
 
@@ -38,7 +38,7 @@ class Objective(Protocol):
         ...
 
     def weight(self, examples: Sequence[Example]) -> int:
-        """What the sum is to be divided by for a mean."""
+        """Return the divisor that makes a mean of the sum."""
         ...
 
     def loss_sum(self, examples: Sequence[Example]) -> torch.Tensor:

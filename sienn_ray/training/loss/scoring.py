@@ -1,4 +1,4 @@
-"""What a base model with an adapter says of the tokens in a batch, in the cheapest way that it can be asked."""
+"""Scores of the tokens in a batch by a base model with an adapter, as cheaply as it can be asked."""
 
 from __future__ import annotations
 
@@ -81,7 +81,7 @@ def body(model: PreTrainedModel) -> Any:
 
 @torch.no_grad()
 def has_plain_head(model: PreTrainedModel) -> bool:
-    """Whether the model's logits are what `OutputHead` makes of its hidden states."""
+    """Return whether the model's logits are what `OutputHead` makes of its hidden states."""
     ids = _probe_rows(model)[0][0]
     inputs = {"input_ids": torch.tensor([ids], device=model.device), "use_cache": False}
     with _evaluating(model):

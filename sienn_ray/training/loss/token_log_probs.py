@@ -51,7 +51,7 @@ class OutputHead:
 
     @property
     def is_trainable(self) -> bool:
-        """Whether an adapter sits on it."""
+        """Return whether an adapter sits on it."""
         return any(parameter.requires_grad for parameter in self.module.parameters())
 
 
