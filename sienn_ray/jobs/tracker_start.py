@@ -7,6 +7,7 @@ from contextlib import suppress
 from typing import Any
 
 import ray
+from ray.exceptions import RayTaskError
 
 import sienn_ray
 from sienn_ray.jobs.client.tracker_client import NAMESPACE, TRACKER_NAME, find_tracker
@@ -24,12 +25,20 @@ def start_tracker(settings: Settings) -> Any:
     Replacing is safe, since everything it knows is in the database.
     """
     tracker = get_or_create_tracker(settings)
-    if not ray.get(tracker.is_like.remote(sienn_ray.__version__, settings)):
+    if not _is_like(tracker, settings):
         logger.info("replacing the job tracker, since code or settings have changed")
         ray.kill(tracker, no_restart=True)
         tracker = get_or_create_tracker(settings)
         ray.get(tracker.is_like.remote(sienn_ray.__version__, settings))
     return tracker
+
+
+def _is_like(tracker: Any, settings: Settings) -> bool:
+    try:
+        return bool(ray.get(tracker.is_like.remote(sienn_ray.__version__, settings)))
+    except RayTaskError as error:  # its code knows fewer settings and can't read these
+        logger.info("the job tracker can't read the settings: %s", error.cause)
+        return False
 
 
 def get_or_create_tracker(settings: Settings) -> Any:
