@@ -88,8 +88,13 @@ def _check_key(key: str) -> None:
 
 
 def _options(url: str) -> dict[str, Any]:
-    """S3 signs links as it did before 2014 unless told otherwise, which newer regions refuse."""
-    return {"config_kwargs": {"signature_version": "s3v4"}} if _is_s3(url) else {}
+    """Options of the file system."""
+    # Other processes write what this one looks for: a checkpoint, say, in a folder that was listed before.
+    options: dict[str, Any] = {"use_listings_cache": False}
+    if _is_s3(url):
+        # S3 signs links as it did before 2014 unless told otherwise, which newer regions refuse.
+        options["config_kwargs"] = {"signature_version": "s3v4"}
+    return options
 
 
 def _is_s3(url: str) -> bool:

@@ -176,6 +176,12 @@ def test_arrow_reads_what_was_written(storage: Storage) -> None:
 # Reading and deleting
 
 
+@pytest.mark.parametrize("url", ["memory://bucket/root", "s3://bucket/root"])
+def test_listings_are_never_old(url: str) -> None:
+    # Two processes: one lists a folder, the other adds to it.
+    assert Storage(url).fs.dircache.use_listings_cache is False
+
+
 def test_missing_object_is_an_artifact_error_with_its_location(storage: Storage) -> None:
     assert not storage.exists("a/b")
     with pytest.raises(ArtifactError) as error:
