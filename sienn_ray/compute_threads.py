@@ -9,11 +9,11 @@ whichever that is, and all others that touch tensors compute with a single OpenM
 
 from __future__ import annotations
 
+import contextlib
 import ctypes
 import os
 import queue
 import re
-import resource
 import threading
 import time
 from collections.abc import Callable
@@ -31,8 +31,11 @@ _LOOKS = 3
 # Parallel regions of a look, and values in each: enough that PyTorch shares them out.
 _LOOK_REGIONS = 50
 _LOOK_VALUES = 1 << 17
-# While workers spin there is none; with workers to be woken, at least every seventh, however busy the machine is.
-_MANY_SLEEPS_PER_REGION = 0.05
+# Between two regions of a look. libgomp has a worker look 1,000 times for the next region, some 50 us, where it counts
+# more threads than CPUs, and 300,000 times else.
+_LOOK_PAUSE_S = 3e-4
+# A worker that spins doesn't sleep in these pauses, one that has to be woken sleeps in each.
+_MANY_SLEEPS_PER_REGION = 0.5
 
 # Of the time between two looks that the computing thread waited for a CPU. Another process that computes takes half of
 # it, the processes around an engine that answers through HTTP a tenth.
@@ -51,9 +54,8 @@ class ComputeSetup:
         is_compute_thread: Whether the calling thread is the one that claimed to compute.
         wait_policy: `OMP_WAIT_POLICY`, or None for the runtime's own.
         spin_count: `GOMP_SPINCOUNT`, or None for the runtime's own.
-        sleeps_per_region: Times that the calling thread went to sleep to wait for its workers, over the parallel
-            regions of a short look: 0 where workers spin, more than a tenth where they sleep; None where it can't be
-            told.
+        sleeps_per_region: Times that a worker went to sleep to wait for the next parallel region, over the regions of
+            a short look: near 0 where workers spin, near 1 where they sleep; None where it can't be told.
     """
 
     openmp: str | None
@@ -73,6 +75,9 @@ class ComputeSetup:
         waiting = "wake up for each parallel region" if self.is_waking_workers else "spin between parallel regions"
         return f"{self.num_threads} thread(s) of {runtime}" + (f", which {waiting}" if self.num_threads > 1 else "")
 
+
+_TASKS = Path("/proc/self/task")
+_VOLUNTARY_SWITCHES = re.compile(r"^voluntary_ctxt_switches:\s*(\d+)", re.MULTILINE)
 
 _compute_thread_id: int | None = None
 
@@ -140,17 +145,35 @@ def _openmp_runtime() -> str | None:
 
 
 def _sleeps_per_region() -> float | None:
-    if not hasattr(resource, "RUSAGE_THREAD"):
+    if not _TASKS.is_dir():
         return None
     x = torch.ones(_LOOK_VALUES)
     x.mul_(1.0)  # makes the team
     found = []
     for _ in range(_LOOKS):
-        before = resource.getrusage(resource.RUSAGE_THREAD).ru_nvcsw
+        before = _sleeps_of_other_threads()
         for _ in range(_LOOK_REGIONS):
             x.mul_(1.0)
-        found.append((resource.getrusage(resource.RUSAGE_THREAD).ru_nvcsw - before) / _LOOK_REGIONS)
+            pause_ends_s = time.perf_counter() + _LOOK_PAUSE_S
+            while time.perf_counter() < pause_ends_s:
+                pass  # keeps its CPU, as the code between two regions of a step does
+        after = _sleeps_of_other_threads()
+        # Only a worker goes to sleep as often as there are regions.
+        sleeps = [number - before[thread] for thread, number in after.items() if thread in before]
+        found.append(max(sleeps, default=0) / _LOOK_REGIONS)
     return min(found)
+
+
+def _sleeps_of_other_threads() -> dict[str, int]:
+    """Times that each other thread of this process has given up its CPU to wait."""
+    own = str(threading.get_native_id())
+    sleeps = {}
+    for status in _TASKS.glob("*/status"):
+        with contextlib.suppress(OSError):  # a thread that has just ended
+            match = _VOLUNTARY_SWITCHES.search(status.read_text())
+            if match and status.parent.name != own:
+                sleeps[status.parent.name] = int(match[1])
+    return sleeps
 
 
 class SpinControl:
