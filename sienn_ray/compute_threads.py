@@ -263,6 +263,12 @@ class ComputeThread:
     Args:
         name: Of the thread.
         num_threads: OpenMP threads, itself included.
+
+    Example:
+        >>> engine = ComputeThread("engine", num_threads=1)
+        >>> engine.run(lambda: torch.ones(2).sum().item())
+        2.0
+        >>> engine.end()
     """
 
     def __init__(self, name: str, num_threads: int) -> None:

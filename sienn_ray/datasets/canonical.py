@@ -21,6 +21,11 @@ def canonical_row(dataset_format: DatasetFormat, raw_row: Mapping[str, Any]) -> 
 
     Raises:
         InvalidDatasetError: The row is not what its format asks for. The error bears no line; the caller knows it.
+
+    Example:
+        >>> row = canonical_row(DatasetFormat.QUESTION_ANSWER, {"Question": "Why?", "Answer": "So."})
+        >>> [(message.role.value, message.content) for message in row.messages]
+        [('user', 'Why?'), ('assistant', 'So.')]
     """
     row = by_normalized_column(raw_row)
     match dataset_format:

@@ -108,7 +108,14 @@ def ingest(
 def inspect(
     source: BinaryIO, filename: str, *, preview_rows: int = PREVIEW_ROWS, max_row_bytes: int = MAX_ROW_BYTES
 ) -> Inspection:
-    """Check a dataset, write nothing, and report whatever is wrong with it. The arguments are those of `ingest`."""
+    """Check a dataset, write nothing, and report whatever is wrong with it. The arguments are those of `ingest`.
+
+    Example:
+        >>> import io
+        >>> inspection = inspect(io.BytesIO(b'{"instruction": "Hi", "response": 5}'), "rows.jsonl")
+        >>> inspection.num_bad_rows, inspection.faults[0].message
+        (1, "line 1: column 'response' must be a string, got a number")
+    """
     reading = _Reading(preview_rows)
     reading.read(source, filename, max_row_bytes)
     return Inspection(

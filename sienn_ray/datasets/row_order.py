@@ -148,7 +148,14 @@ def _windows(groups: Sequence[RowGroup]) -> Iterator[tuple[int, ...]]:
 
 
 def held_out_rows(num_rows: int, validation_split: float, seed: int) -> RowNumbers:
-    """Row numbers for evaluation, ascending: the share asked for, at least one of two rows, the same for one seed."""
+    """Row numbers for evaluation, ascending: the share asked for, at least one of two rows, the same for one seed.
+
+    Example:
+        >>> held_out_rows(1000, validation_split=0.003, seed=1).tolist() == held_out_rows(1000, 0.003, 1).tolist()
+        True
+        >>> len(held_out_rows(1000, 0.003, seed=1)), len(held_out_rows(2, 0.003, seed=1))
+        (3, 1)
+    """
     if validation_split == 0.0 or num_rows < 2:
         return NO_ROWS
     count = min(max(1, round(num_rows * validation_split)), num_rows - 1)

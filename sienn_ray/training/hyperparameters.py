@@ -110,6 +110,10 @@ def config_of(base_model: str, values: Mapping[str, Any]) -> TrainingConfig:
 
     Raises:
         ValidationError: A value is outside its limits, or doesn't go with another one.
+
+    Example:
+        >>> config_of("HuggingFaceTB/SmolLM2-135M-Instruct", {"lora_r": 8, "num_epochs": 2}).lora.r
+        8
     """
     lora = LoraSettings(**{name: values[flat] for flat, name in _LORA_FIELDS.items() if flat in values})
     own = {name: values[name] for name in RunHyperparameters.model_fields if name in values}

@@ -59,6 +59,10 @@ def wait_of(prefer: str) -> float | None:
 
     Raises:
         InvalidInputError: It isn't a whole number of seconds.
+
+    Example:
+        >>> wait_of("respond-async, wait=30")
+        30.0
     """
     for preference in map(str.strip, prefer.split(",")):
         name, _, value = preference.partition(";")[0].partition("=")

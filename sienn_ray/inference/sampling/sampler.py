@@ -127,6 +127,11 @@ def _check(logits: torch.Tensor, rows: Sequence[RowSampler]) -> None:
 
 
 def eos_token_ids(model_config_value: int | list[int] | None, tokenizer_value: int | None) -> list[int]:
-    """Return every token that ends an answer: those of the base model's generation settings, and the tokenizer's."""
+    """Return every token that ends an answer: those of the base model's generation settings, and the tokenizer's.
+
+    Example:
+        >>> eos_token_ids([151645, 151643], 151645)
+        [151643, 151645]
+    """
     listed = model_config_value if isinstance(model_config_value, list) else [model_config_value]
     return sorted({token for token in [*listed, tokenizer_value] if token is not None})

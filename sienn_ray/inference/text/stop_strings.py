@@ -13,6 +13,11 @@ class StopStrings:
 
     Args:
         stop: Empty ones are left out, since they would stand everywhere.
+
+    Example:
+        >>> stops = StopStrings(["END"])
+        >>> stops.push("the E"), stops.push("ND of it"), stops.matched
+        ('the ', '', 'END')
     """
 
     def __init__(self, stop: Sequence[str]) -> None:

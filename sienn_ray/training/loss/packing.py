@@ -68,6 +68,12 @@ def pack(rows: Sequence[TokenRow], device: torch.device, group_size: int | None 
         rows: At least one.
         device: Where the tensors go.
         group_size: Rows whose common prefix is shared; all by default. 2 fits the pairs of preference data.
+
+    Example:
+        >>> rows = [([1, 2, 3], [-100, 2, 3]), ([1, 2, 9], [-100, 2, 9])]
+        >>> batch = pack(rows, torch.device("cpu"))
+        >>> batch.inputs["input_ids"].tolist(), batch.targets.tolist()
+        ([[1, 2, 3, 9]], [2, 3, 2, 9])
     """
     size = group_size or len(rows)
     input_ids: list[int] = []

@@ -65,6 +65,13 @@ def token_log_probs(head: OutputHead, hidden: torch.Tensor, targets: torch.Tenso
 
     Returns:
         (tokens,) float32.
+
+    Example:
+        >>> linear = torch.nn.Linear(4, 10, bias=False)
+        >>> _ = torch.nn.init.zeros_(linear.weight)
+        >>> with torch.no_grad():
+        ...     token_log_probs(OutputHead(linear), torch.ones(2, 4), torch.tensor([3, 7]))
+        tensor([-2.3026, -2.3026])
     """
     vocabulary = getattr(head.module, "out_features", None) or 131_072
     chunk = max(16, _CHUNK_ELEMENTS // vocabulary)
