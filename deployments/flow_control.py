@@ -25,7 +25,12 @@ from starlette.types import ASGIApp, Message, Receive, Scope, Send
 # Bytes of one body that may wait between proxy and application: two hundred uploads at once take a hundred MiB, and one
 # alone still runs at the speed of Serve's own messages.
 WINDOW_BYTES = 512 * 1024
-PROXY_ENVIRONMENT = {"RAY_SERVE_HTTP_PROXY_CALLBACK_IMPORT_PATH": "deployments.flow_control.proxy_middlewares"}
+PROXY_ENVIRONMENT = {
+    "RAY_SERVE_HTTP_PROXY_CALLBACK_IMPORT_PATH": "deployments.flow_control.proxy_middlewares",
+    # Serve's controller starts another proxy once three looks at the old one have failed; it looks every 10 s by
+    # default, and meanwhile nobody listens.
+    "RAY_SERVE_PROXY_HEALTH_CHECK_PERIOD_S": "1",
+}
 
 # Told once this much has come together, so that a small body, as nearly all are, costs no message at all.
 _TELL_BYTES = WINDOW_BYTES // 4
