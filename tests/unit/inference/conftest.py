@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+import shutil
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -56,9 +57,22 @@ def hub_home(tiny_model_folder: Path, tmp_path: Path, monkeypatch: pytest.Monkey
     return home
 
 
+@pytest.fixture(scope="session")
+def measured_layers(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """What the first engine has measured, as the later ones of a machine find it; a second or two for each of them."""
+    return tmp_path_factory.mktemp("measured") / "linear-layers.json"
+
+
 @pytest.fixture
-def settings(tmp_path: Path) -> Settings:
-    return Settings(env="test", home=tmp_path / "home", engine_num_cpus=1, engine_kv_cache_bytes=16 << 20)
+def settings(tmp_path: Path, measured_layers: Path) -> Iterator[Settings]:
+    settings = Settings(env="test", home=tmp_path / "home", engine_num_cpus=1, engine_kv_cache_bytes=16 << 20)
+    own = settings.home / "cache" / measured_layers.name
+    own.parent.mkdir(parents=True)
+    if measured_layers.exists():
+        shutil.copyfile(measured_layers, own)
+    yield settings
+    if own.exists():
+        shutil.copyfile(own, measured_layers)
 
 
 @pytest.fixture
