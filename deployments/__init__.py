@@ -11,9 +11,11 @@ The backends of the API:
 
 engines: requests to engines, asked again where a replica is lost.
 engine_starts: starts of engines.
+engine_applications: their applications: how many, in how much memory, of which version.
+engine_memory: the memory of an engine's replica.
+engine_versions: what an engine's application was deployed with.
 pieces: the pieces of a streamed answer.
 job_logs: the logs of training programs.
-ray_logs: Ray's APIs for them.
 health: the state of the cluster.
 dataset_statistics: statistics of datasets in Ray tasks.
 dataset_sweep: deletion of unfinished uploads, once at the start.
@@ -21,6 +23,7 @@ metrics_sender: sends a process's metrics to the tracker.
 
 One machine:
 
+access: the first admin's key, and the address that Serve listens on.
 local: `sienn serve`.
 local_cluster: a Ray cluster of one node.
 """

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import functools
 from typing import Any
 
 import ray
@@ -35,8 +36,7 @@ class RayStatistics:
             SiennError: What the task raised, or why it didn't end.
         """
         # No CPU is reserved: fine-tunes may hold all of them for hours.
-        task = ray.remote(num_cpus=0, max_retries=1)(compute)
-        result = task.options(name=f"statistics of dataset {request.dataset_id}").remote(request, self._settings)
+        result = _task().options(name=f"statistics of dataset {request.dataset_id}").remote(request, self._settings)
         try:
             async with asyncio.timeout(_MAX_RUN_S):
                 return DatasetStatistics.model_validate(await result)
@@ -52,6 +52,12 @@ class RayStatistics:
             raise CapacityError(
                 f"the computation of the statistics was lost ({type(error).__name__}: {first_line(error)}); try again"
             ) from error
+
+
+@functools.cache
+def _task() -> Any:
+    """The task of all computations: Ray keeps each function that is decorated for as long as the cluster lives."""
+    return ray.remote(num_cpus=0, max_retries=1)(compute)
 
 
 def _as_own(error: RayTaskError, request: StatisticsRequest) -> SiennError:
@@ -73,8 +79,8 @@ def compute(request: StatisticsRequest, settings: Settings) -> DatasetStatistics
     from sienn_ray.base_model import load_tokenizer, tokenizer_folder
     from sienn_ray.datasets.statistics import compute_statistics
 
-    storage = Storage(settings.storage_url)
-    tokenizer = load_tokenizer(tokenizer_folder(request.base_model, settings))
+    storage = Storage(settings.storage_url, settings.outage_patience_s)
+    tokenizer = load_tokenizer(tokenizer_folder(request.base_model, settings, request.revision))
     statistics = compute_statistics(storage, request, tokenizer)
     storage.write_bytes(request.key, statistics.model_dump_json().encode())
     if not storage.exists(intake.file_key(request.dataset_id)):  # the dataset was deleted meanwhile

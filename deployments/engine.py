@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import logging
 import os
+import time
 from collections.abc import AsyncGenerator, Callable
 from contextlib import aclosing
 from typing import assert_never
@@ -13,10 +14,12 @@ import ray
 from ray import serve
 from ray.serve import Application
 
+from deployments.engine_versions import EngineVersion, marker
 from deployments.metrics_sender import MetricsSender, send_to_tracker
 from deployments.pieces import Pace, Pieces, at_the_end
 from sienn_ray import catalog
 from sienn_ray.errors import EngineError
+from sienn_ray.inference.applications import deployment_name
 from sienn_ray.inference.engine import Engine, GenerationDelta, GenerationRequest, GenerationResult
 from sienn_ray.inference.metered import MeteredEngine
 from sienn_ray.metrics import Recorder
@@ -27,6 +30,9 @@ logger = logging.getLogger(__name__)
 
 # Routers needn't know more adapters of a replica, whatever its engine's cache holds.
 _MAX_REPORTED_ADAPTERS = 64
+# How often Serve's controller looks at a replica, and so how soon it replaces a dead one. By default it looks every
+# 10 s, and meanwhile nobody answers.
+REPLICA_HEALTH_CHECK_PERIOD_S = 1
 # A queue that is empty sooner than another replica would have loaded the base model needs none.
 _UPSCALE_DELAY_S = 10.0
 
@@ -37,13 +43,23 @@ class EngineDeployment:
     Args:
         base_model: Hub id.
         settings: See `Settings`.
+        revision: Its commit; None is what is here, or the main branch.
+        version: A handle of the deployment that tells the application's version; see `deployments.engine_versions`.
     """
 
-    def __init__(self, base_model: str, settings: Settings) -> None:
+    def __init__(
+        self,
+        base_model: str,
+        settings: Settings,
+        revision: str | None = None,
+        version: object = None,  # noqa: ARG002
+    ) -> None:
         recorder = Recorder(mirror=RayMirror())
         self._base_model = base_model
+        self._revision = revision
         self._step_timeout_s = settings.engine_step_timeout_s
-        engine = load_engine(base_model, settings)
+        self._num_open, self._last_end_at = 0, time.monotonic()
+        engine = load_engine(base_model, settings, revision)
         self._pace = Pace(settings.stream_interval_s, engine.num_cpus)
         self._engine: Engine = MeteredEngine(engine, recorder, base_model)
         self._sender = MetricsSender(
@@ -58,10 +74,13 @@ class EngineDeployment:
             self._engine.close()
 
     def check_health(self) -> None:
-        """End a replica whose engine is stuck: Serve then starts another, and requests are retried there.
+        """End a replica whose engine is stuck or has failed: Serve then starts another, and requests are retried there.
 
         A replica that reports itself unhealthy would be drained first, and wait for answers that never come.
         """
+        if self._engine.failure is not None:
+            logger.critical("the engine of %s has failed: %s; the replica ends", self._base_model, self._engine.failure)
+            os._exit(1)
         if self._engine.stuck_s > self._step_timeout_s:
             logger.critical(
                 "a step of %s has taken %.0f s (SIENN_ENGINE_STEP_TIMEOUT_S); the replica ends",
@@ -72,6 +91,10 @@ class EngineDeployment:
 
     async def ready(self) -> None:
         """Return once the replica can answer, that is, has loaded the base model."""
+
+    async def idle_s(self) -> float:
+        """Return the seconds since the last request ended; 0 while one is open."""
+        return 0.0 if self._num_open else time.monotonic() - self._last_end_at
 
     async def prefetch(self, adapter_id: str, adapter_key: str) -> None:
         """Load an adapter before a request names it.
@@ -110,6 +133,7 @@ class EngineDeployment:
     async def _deltas(
         self, request: GenerationRequest, interval_s: Callable[[], float]
     ) -> AsyncGenerator[GenerationDelta]:
+        self._check_commit(request)
         if request.adapter_id is not None:
             await self._hold(request.adapter_id)
         loop = asyncio.get_running_loop()
@@ -119,6 +143,7 @@ class EngineDeployment:
             loop.call_soon_threadsafe(pieces.put, delta)
 
         generation = self._engine.submit(request, listen)
+        self._num_open += 1
         try:
             while True:
                 delta = await pieces.next()
@@ -126,7 +151,22 @@ class EngineDeployment:
                 if delta.is_last:
                     return
         finally:
+            self._num_open -= 1
+            self._last_end_at = time.monotonic()
             generation.cancel()
+
+    def _check_commit(self, request: GenerationRequest) -> None:
+        """Refuse an adapter of other weights: the application may have been deployed anew since it was looked up.
+
+        Raises:
+            EngineError: The request is for another commit.
+        """
+        wanted = request.base_model_revision
+        if wanted is not None and self._revision is not None and wanted != self._revision:
+            raise EngineError(
+                f"the engine holds {self._base_model} at commit {self._revision}, and commit {wanted} is asked for; "
+                "ask again in a moment"
+            )
 
     @serve.multiplexed(max_num_models_per_replica=_MAX_REPORTED_ADAPTERS)  # type: ignore[untyped-decorator]
     async def _hold(self, adapter_id: str) -> str:
@@ -134,12 +174,13 @@ class EngineDeployment:
         return adapter_id
 
 
-def load_engine(base_model: str, settings: Settings) -> Engine:
+def load_engine(base_model: str, settings: Settings, revision: str | None = None) -> Engine:
     """Load a base model into an engine of the kind that the settings name.
 
     Args:
         base_model: Hub id.
         settings: See `Settings`.
+        revision: Its commit; None is what is here, or the main branch.
 
     Raises:
         SiennError: The base model can't be loaded.
@@ -149,18 +190,34 @@ def load_engine(base_model: str, settings: Settings) -> Engine:
         case EngineKind.BUILTIN:
             from sienn_ray.inference.batching.engine import BatchingEngine
 
-            return BatchingEngine(base_model, settings)
+            return BatchingEngine(base_model, settings, revision)
         case _:
             assert_never(settings.engine)
 
 
-def build_engine(base_model: str, settings: Settings) -> Application:
-    """Build the application that serves one base model; without requests it scales to zero."""
+def build_engine(
+    base_model: str,
+    settings: Settings,
+    revision: str | None = None,
+    *,
+    version: EngineVersion | None = None,
+    memory_bytes: int = 0,
+) -> Application:
+    """Build the application that serves one base model; without requests it scales to zero.
+
+    Args:
+        base_model: Hub id.
+        settings: See `Settings`.
+        revision: Its commit; None is what is here, or the main branch.
+        version: What the application tells of itself in Serve's overview.
+        memory_bytes: Memory that a replica reserves; 0 reserves none.
+    """
     deployment = serve.deployment(
         EngineDeployment,
-        name="Engine",
+        name=deployment_name(revision),
         max_ongoing_requests=settings.engine_max_queue + settings.engine_max_batch,
         max_queued_requests=settings.engine_max_queue,
+        health_check_period_s=REPLICA_HEALTH_CHECK_PERIOD_S,
         health_check_timeout_s=30,
         # Graceful shutdown: a replica that is replaced or no longer needed first ends the answers that it has begun.
         graceful_shutdown_timeout_s=settings.generation_timeout_s,
@@ -173,12 +230,17 @@ def build_engine(base_model: str, settings: Settings) -> Application:
             "upscale_delay_s": _UPSCALE_DELAY_S,
             "downscale_delay_s": settings.engine_idle_timeout_s,
         },
-        ray_actor_options={"num_cpus": settings.engine_num_cpus, "num_gpus": _num_gpus(base_model, settings)},
+        ray_actor_options={
+            "num_cpus": settings.engine_num_cpus,
+            "num_gpus": num_gpus_of(base_model, settings),
+            **({"memory": memory_bytes} if memory_bytes else {}),
+        },
     )
-    return deployment.bind(base_model, settings)
+    told = {} if version is None else {"version": marker(version)}
+    return deployment.bind(base_model, settings, revision, **told)
 
 
-def _num_gpus(base_model: str, settings: Settings) -> float:
+def num_gpus_of(base_model: str, settings: Settings) -> float:
     """Return the settings' GPUs of a replica, or else the catalog's share on a cluster that has GPUs."""
     if settings.engine_num_gpus is not None:
         return settings.engine_num_gpus

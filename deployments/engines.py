@@ -12,8 +12,10 @@ from typing import Any, TypeVar
 from ray.exceptions import RayActorError, RayTaskError
 from ray.serve.exceptions import BackPressureError, DeploymentUnavailableError
 
+from deployments.engine_applications import EngineApplications
 from deployments.engine_starts import EngineStarts
 from sienn_ray.errors import CapacityError, QueueFullError, SiennError
+from sienn_ray.inference.applications import EngineKey
 from sienn_ray.inference.engine import GenerationDelta, GenerationRequest, GenerationResult
 from sienn_ray.settings import Settings
 
@@ -29,11 +31,12 @@ class ServeEngines:
 
     Args:
         settings: See `Settings`.
+        applications: The engines' applications.
     """
 
-    def __init__(self, settings: Settings) -> None:
+    def __init__(self, settings: Settings, applications: EngineApplications) -> None:
         self._settings = settings
-        self._starts = EngineStarts(settings)
+        self._starts = EngineStarts(settings, applications)
 
     async def generate(
         self, base_model: str, request: GenerationRequest, start_wait_s: float | None = None
@@ -43,6 +46,7 @@ class ServeEngines:
         Raises:
             SiennError: The engine's error; `CapacityError` when the engine is starting, too busy, too slow, or lost.
         """
+        key = EngineKey(base_model, request.base_model_revision)
 
         async def ask(handle: Any, asked_at: float, latest: float) -> GenerationResult:
             response = _preferring_adapter(handle, request).generate.remote(request)
@@ -52,10 +56,10 @@ class ServeEngines:
             except BaseException:
                 _cancel(response)
                 raise
-            self._starts.note_answer(base_model, asked_at)
+            self._starts.note_answer(key, asked_at)
             return result
 
-        return await self._with_retries(base_model, start_wait_s, ask)
+        return await self._with_retries(key, start_wait_s, ask)
 
     async def stream(
         self, base_model: str, request: GenerationRequest, start_wait_s: float | None = None
@@ -65,6 +69,7 @@ class ServeEngines:
         Raises:
             SiennError: See `generate`, before the first delta; a later error comes as the last delta.
         """
+        key = EngineKey(base_model, request.base_model_revision)
         response: Any = None
         is_whole = False
 
@@ -72,7 +77,7 @@ class ServeEngines:
             nonlocal is_whole
             async with asyncio.timeout_at(latest):
                 delta: GenerationDelta = await anext(response)
-            self._starts.note_answer(base_model, asked_at)
+            self._starts.note_answer(key, asked_at)
             is_whole = delta.is_last
             return delta
 
@@ -87,7 +92,7 @@ class ServeEngines:
             return delta, asked_at, latest
 
         try:
-            delta, asked_at, latest = await self._with_retries(base_model, start_wait_s, ask)
+            delta, asked_at, latest = await self._with_retries(key, start_wait_s, ask)
             yield delta
             while not is_whole:
                 try:
@@ -97,8 +102,8 @@ class ServeEngines:
                     yield GenerationDelta(error=error)
                     return
                 except RayActorError as error:
-                    self._starts.note_loss(base_model)
-                    yield GenerationDelta(error=self._refusal(base_model, error))
+                    self._starts.note_loss(key)
+                    yield GenerationDelta(error=self._refusal(key, error))
                     return
                 yield delta
         finally:
@@ -107,48 +112,50 @@ class ServeEngines:
 
     async def _with_retries(
         self,
-        base_model: str,
+        key: EngineKey,
         start_wait_s: float | None,
         ask: Callable[[Any, float, float], Awaitable[_Answer]],
     ) -> _Answer:
         """Retry a request whose replica was lost; no part of such an answer has left this process.
 
         Args:
-            base_model: Hub id.
+            key: The engine.
             start_wait_s: See `generate`.
             ask: Gets a handle, the time of the call, and the deadline of the answer on the loop's clock.
 
         Raises:
+            InvalidBaseModelError: The base model isn't allowed, or not any more.
             SiennError: The engine's error, or the last loss.
         """
+        self._settings.admission_rules.check_id(key.base_model)
         loop = asyncio.get_running_loop()
         latest = None
         num_losses, has_waited = 0, False
         while True:
-            has_waited |= not self._starts.is_heard(base_model)
-            handle = await self._starts.ready(base_model, start_wait_s)
+            has_waited |= not self._starts.is_heard(key)
+            handle = await self._starts.ready(key, start_wait_s)
             latest = latest or loop.time() + self._settings.generation_timeout_s
             try:
                 with self._translated():
                     return await ask(handle, time.monotonic(), latest)
             except (RayActorError, DeploymentUnavailableError) as error:
-                self._starts.note_loss(base_model)
+                self._starts.note_loss(key)
                 num_losses += 1
                 if num_losses == _MAX_TRIES:
-                    raise self._refusal(base_model, error) from error
+                    raise self._refusal(key, error) from error
             except (BackPressureError, QueueFullError) as error:
                 # Callers that waited for a start come all at once, more of them than the queue holds.
                 if not has_waited or loop.time() + _POLL_S > latest:
-                    raise self._refusal(base_model, error) from None
+                    raise self._refusal(key, error) from None
                 await asyncio.sleep(_POLL_S)
 
-    def _refusal(self, base_model: str, error: Exception) -> CapacityError:
+    def _refusal(self, key: EngineKey, error: Exception) -> CapacityError:
         """Return the error of a lost replica or a full queue."""
         if isinstance(error, QueueFullError):
             return error
         if isinstance(error, BackPressureError):
-            return QueueFullError.of(base_model, self._settings.engine_max_queue)
-        return CapacityError(f"the engine of {base_model} was lost while it answered; ask again")
+            return QueueFullError.of(str(key), self._settings.engine_max_queue)
+        return CapacityError(f"the engine of {key} was lost while it answered; ask again")
 
     @contextmanager
     def _translated(self) -> Iterator[None]:

@@ -15,12 +15,19 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import logging
 from collections import deque
 from http import HTTPStatus
 
 from starlette.middleware import Middleware
 from starlette.responses import JSONResponse
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
+
+from sienn_ray.api.http.error_shapes import Fault, is_openai
+from sienn_ray.api.http.methods import SAFE_METHODS
+from sienn_ray.errors import DEFAULT_RETRY_AFTER_S
+
+logger = logging.getLogger(__name__)
 
 # Bytes of one body that may wait between proxy and application: two hundred uploads at once take a hundred MiB, and one
 # alone still runs at the speed of Serve's own messages.
@@ -36,6 +43,21 @@ PROXY_ENVIRONMENT = {
 _TELL_BYTES = WINDOW_BYTES // 4
 # How long an answer that came before the end of the request's body waits for that end.
 _DRAIN_S = 5.0
+# How long a client may leave a piece of an answer, of 256 KiB at the most, unread. The replica gives slow clients up
+# sooner (SIENN_TRANSFER_MIN_BYTES_PER_S), but the proxy, which doesn't read while it writes, can't hear of that.
+_WRITE_TIMEOUT_S = 120.0
+# What Serve's proxy takes from anybody, as it writes their names: how long a request may take, that it goes on when its
+# client has left, and which replica it should wait for.
+_HEADERS_FOR_SERVE = frozenset(
+    {
+        b"x_request_timeout_seconds",
+        b"x_request_disconnect_disabled",
+        b"x_session_id",
+        b"serve_multiplexed_model_id",
+    }
+)
+# How the answer ends of a proxy that knows no application for a path, as one that has just started.
+_NO_ROUTE = b"/-/routes for available routes."
 # Clients can't set extensions of a scope, as they could a header.
 _EXTENSION = "sienn.flow_control"
 _REQUEST_TAKEN = "sienn.request_taken"
@@ -48,29 +70,54 @@ def proxy_middlewares() -> list[Middleware]:
 
 
 class ProxyFlowControl:
-    """Reads a request no further ahead than the application, and acknowledges what the client reads of the response."""
+    """Reads a request no further ahead than the application, and acknowledges what the client reads of the response.
+
+    Headers by which a client could tell Serve what to do don't reach Serve.
+    """
 
     def __init__(self, app: ASGIApp) -> None:
         self._app = app
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """See the ASGI specification."""
+        if "headers" in scope:
+            scope = {**scope, "headers": [each for each in scope["headers"] if not _is_for_serve(each[0])]}
         if scope["type"] != "http":
             await self._app(scope, receive, send)
             return
-        exchange = _ProxyExchange(receive, send)
+        exchange = _ProxyExchange(scope, receive, send)
         extensions = {**(scope.get("extensions") or {}), _EXTENSION: {}}
         try:
             await self._app({**scope, "extensions": extensions}, exchange.receive, exchange.send)
             await exchange.answer_if_unanswered()
+        except _StalledClientError:
+            logger.warning("%s: the client has read nothing for %g s; it is given up", scope["path"], _WRITE_TIMEOUT_S)
         finally:
             exchange.close()
+
+
+def _may_be_of_serve(message: Message) -> bool:
+    """Whether an answer begins as that of a proxy which knows no application for a path; ours are JSON."""
+    if message["type"] != "http.response.start" or message["status"] != HTTPStatus.NOT_FOUND:
+        return False
+    return any(
+        name.lower() == b"content-type" and value.startswith(b"text/plain") for name, value in message["headers"]
+    )
+
+
+def _is_for_serve(header: bytes) -> bool:
+    return header.lower().replace(b"-", b"_") in _HEADERS_FOR_SERVE
+
+
+class _StalledClientError(Exception):
+    """A client has stopped reading."""
 
 
 class _ProxyExchange:
     """One request in the proxy, and its answer."""
 
-    def __init__(self, receive: Receive, send: Send) -> None:
+    def __init__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        self._scope = scope
         self._receive = receive
         self._send = send
         self._receiving: asyncio.Task[Message] | None = None
@@ -80,6 +127,8 @@ class _ProxyExchange:
         self._num_response_bytes_untold = 0
         self._is_answered = False
         self._is_read = False
+        # The beginning of an answer that may be Serve's own.
+        self._held: Message | None = None
 
     async def receive(self) -> Message:
         self._is_read = True
@@ -127,13 +176,26 @@ class _ProxyExchange:
         if not self._is_answered:
             self._is_answered = True
             self._changed.set()
+        if _may_be_of_serve(message):
+            self._held = message
+            return
+        if self._held is not None:
+            held, self._held = self._held, None
+            if message.get("body", b"").endswith(_NO_ROUTE):
+                await self._respond("no application answers here yet; the service is starting, or isn't deployed")
+                return
+            await self._send(held)
         is_last = message["type"] == "http.response.body" and not message.get("more_body", False)
         # What the proxy answers by itself, such as its own health check, it answers without reading the request.
         if is_last and self._is_read and not self._request_is_whole.is_set():
             await self._send({**message, "more_body": True})
             await self._drain()
             message = {"type": "http.response.body"}
-        await self._send(message)  # waits while the client's connection is full
+        try:
+            async with asyncio.timeout(_WRITE_TIMEOUT_S):
+                await self._send(message)  # waits while the client's connection is full
+        except TimeoutError:
+            raise _StalledClientError from None
         self._num_response_bytes_untold += len(message.get("body", b""))
         if self._num_response_bytes_untold >= _TELL_BYTES:
             self._changed.set()
@@ -144,13 +206,19 @@ class _ProxyExchange:
             await asyncio.wait_for(self._request_is_whole.wait(), _DRAIN_S)
 
     async def answer_if_unanswered(self) -> None:
-        """Serve says nothing when a replica dies in the middle of a body, since it takes our messages for an answer."""
-        if self._is_answered or self._num_request_bytes_out == 0:
+        """Respond where the replica has died: Serve says nothing then, and its web server "Internal Server Error"."""
+        if self._is_answered:
             return
-        status = HTTPStatus.SERVICE_UNAVAILABLE
-        detail = "the server that was taking this request has stopped; send it again"
-        response = JSONResponse({"detail": detail, "status_code": status}, status, headers={"Retry-After": "5"})
-        await response({"type": "http"}, self._receive, self._send)
+        is_repeatable = self._scope["method"] in SAFE_METHODS
+        advice = "send it again" if is_repeatable else "look whether it was done before you send it again"
+        await self._respond(f"the process that was working on this request has stopped; {advice}")
+
+    async def _respond(self, detail: str) -> None:
+        """Say that the client should come back."""
+        fault = Fault(HTTPStatus.SERVICE_UNAVAILABLE, detail)
+        headers = {"Retry-After": str(DEFAULT_RETRY_AFTER_S)}
+        response = JSONResponse(fault.as_json(is_openai=is_openai(self._scope)), fault.status, headers)
+        await response(self._scope, self._receive, self._send)
 
     def close(self) -> None:
         if self._receiving is not None:

@@ -3,13 +3,15 @@
 from __future__ import annotations
 
 import logging
-from functools import partial
+import threading
 
 from fastapi import FastAPI
 from ray import serve
 
+from deployments.access import serves_host
 from deployments.dataset_statistics import RayStatistics
 from deployments.dataset_sweep import start_sweep
+from deployments.engine_applications import EngineApplications
 from deployments.engines import ServeEngines
 from deployments.flow_control import ReplicaFlowControl
 from deployments.health import RayCluster
@@ -17,7 +19,8 @@ from deployments.job_logs import RayJobLogs
 from sienn_ray.api.app import create_app
 from sienn_ray.api.deps import Backends
 from sienn_ray.jobs.client.tracker_client import tracker_client
-from sienn_ray.jobs.tracker_start import get_or_create_tracker, start_tracker
+from sienn_ray.jobs.deployment import Deployment
+from sienn_ray.jobs.tracker_start import start_tracker
 from sienn_ray.metrics import Recorder
 from sienn_ray.ray_metrics import RayMirror
 from sienn_ray.settings import Settings
@@ -30,22 +33,26 @@ class Ingress:
 
     Args:
         settings: See `Settings`.
+        built_at: When the service was deployed, in milliseconds of Unix time; the same for all of its replicas.
     """
 
-    def __init__(self, settings: Settings) -> None:
+    def __init__(self, settings: Settings, built_at: int = 0) -> None:
         logging.basicConfig(level=logging.INFO)
+        if settings.auth == "auto" and (fault := settings.access_fault(serves_host())):
+            raise RuntimeError(fault)
         self._settings = settings
-        start_tracker(settings)
+        self._engines = EngineApplications(settings.without_secrets(), built_at)
+        start_tracker(Deployment(settings, built_at / 1000))
         start_sweep(settings)
+        threading.Thread(target=self._engines.roll_outdated, name="roll-engines", daemon=True).start()
 
     def __serve_build_asgi_app__(self) -> FastAPI:
         """Return the application that Ray Serve mounts, once in each replica."""
         app = create_app(
             Backends(
                 settings=self._settings,
-                # A tracker that is gone for good is started again.
-                tracker=tracker_client(partial(get_or_create_tracker, self._settings)),
-                engines=ServeEngines(self._settings),
+                tracker=tracker_client(),
+                engines=ServeEngines(self._settings, self._engines),
                 storage=Storage(self._settings.storage_url),
                 job_logs=RayJobLogs(),
                 cluster=RayCluster(),

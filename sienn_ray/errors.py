@@ -6,22 +6,28 @@ A message names the value, the limit and the way out, since a user reads it as i
 SiennError
 ├── InvalidInputError            the request can't be carried out as asked
 │   ├── InvalidDatasetError      a file's content, with the line where it is wrong
-│   ├── InvalidBaseModelError    an id that is malformed, unknown, gated or out of reach
+│   ├── InvalidBaseModelError    an id that is malformed, unknown, gated or not allowed
 │   ├── JobStateError            the job isn't in a state that allows this
 │   ├── ExportError              a fine-tuned model can't be exported as asked
 │   ├── UploadTooLargeError      more bytes than the server takes
-│   └── MediaTypeError           a body of a kind that isn't taken
+│   ├── MediaTypeError           a body of a kind that isn't taken
+│   └── SlowClientError          a body that stopped coming
 ├── NotFoundError                no such dataset, job or adapter
 ├── ConflictError                what is asked contradicts what there is
-│   └── TransitionError          a status change that the table doesn't allow
-├── ForbiddenError               a signed link was altered or has expired
+│   ├── TransitionError          a status change that the table doesn't allow
+│   └── FencedError              an attempt at a job that isn't awaited any more
+├── UnauthorizedError            a request comes without valid credentials
+├── ForbiddenError               the caller may not do this, or a signed link isn't valid
 ├── ArtifactError                a stored artifact is missing, incomplete or altered
 ├── StorageFullError             storage has no room for what is to be written
 ├── TrainingError                a run ended without an adapter; carries a reason code
 ├── ExportStoppedError           an export isn't wanted any more, so its run ends
 ├── CapacityError                too much to do at the moment; carries when to come back
+│   ├── OutOfReachError      hub or storage can't be reached at the moment; worth another try
 │   ├── QueueFullError           as many requests wait for an engine as may
-│   └── TooManyRequestsError     this user asked for more than the server takes
+│   ├── TooManyRequestsError     this user asked for more than the server takes
+│   ├── TooLateError             a change came too late to be carried out, and won't be
+│   └── RedeployedError          a change was asked of a deployment that has been replaced
 └── EngineError                  a base model or an adapter couldn't be loaded or asked
 ```
 
@@ -76,7 +82,7 @@ class InvalidDatasetError(InvalidInputError):
 
 
 class InvalidBaseModelError(InvalidInputError):
-    """A base model id is malformed, unknown, gated or out of reach."""
+    """A base model id is malformed, unknown, gated or not allowed."""
 
 
 class JobStateError(InvalidInputError):
@@ -95,6 +101,10 @@ class MediaTypeError(InvalidInputError):
     """A request's body is of a kind that isn't accepted."""
 
 
+class SlowClientError(InvalidInputError):
+    """A request's body has stopped coming."""
+
+
 class NotFoundError(SiennError):
     """No such dataset, job or adapter."""
 
@@ -107,8 +117,16 @@ class TransitionError(ConflictError):
     """A status change of a job or an export is not in the table of allowed transitions."""
 
 
+class FencedError(ConflictError):
+    """An attempt at a job isn't awaited any more: the job is gone, has ended, or goes on with another attempt."""
+
+
+class UnauthorizedError(SiennError):
+    """A request comes without credentials, or with some that aren't valid."""
+
+
 class ForbiddenError(SiennError):
-    """A signed link was altered or has expired."""
+    """The caller may not do this, or a signed link was altered or has expired."""
 
 
 class StorageFullError(SiennError):
@@ -132,6 +150,7 @@ class FailureReason(StrEnum):
     INTERRUPTED = "interrupted"
     STOPPED = "stopped"
     STORAGE = "storage"
+    OUT_OF_REACH = "out_of_reach"
     INTERNAL = "internal"
 
 
@@ -171,6 +190,15 @@ class CapacityError(SiennError):
         return (self.message, self.retry_after_s)
 
 
+class OutOfReachError(CapacityError):
+    """Hub or storage can't be reached at the moment, so another try may succeed."""
+
+    @classmethod
+    def of(cls, what: str, error: BaseException) -> OutOfReachError:
+        """With what is out of reach, and the kind of error, in its message."""
+        return cls(f"{what} can't be reached at the moment ({type(error).__name__}); try again in a while", 30)
+
+
 class QueueFullError(CapacityError):
     """As many requests wait for an engine as may."""
 
@@ -182,6 +210,14 @@ class QueueFullError(CapacityError):
 
 class TooManyRequestsError(CapacityError):
     """A user asked for more at once than the server accepts."""
+
+
+class TooLateError(CapacityError):
+    """A change was asked for too long ago to be carried out; it has not happened, and won't."""
+
+
+class RedeployedError(CapacityError):
+    """The service was deployed anew with another storage meanwhile, so that a change has not happened, and won't."""
 
 
 class EngineError(SiennError):

@@ -84,6 +84,12 @@ QUEUE_LENGTH = Metric("sienn_queue_length", "gauge", "Jobs that wait for their s
 QUEUE_WAIT_SECONDS = Metric(
     "sienn_queue_wait_seconds", "histogram", "Seconds from a job's creation to its first start", (), _QUEUE_BUCKETS_S
 )
+SUPERVISION_HEARTBEAT_AGE_SECONDS = Metric(
+    "sienn_supervision_heartbeat_age_seconds",
+    "gauge",
+    "Seconds since the job tracker last looked after its jobs, or exports, to the end",
+    ("kind",),
+)
 TRAINING_TOKENS_TOTAL = Metric("sienn_training_tokens_total", "counter", "Tokens that training runs have processed")
 TRAINING_SECONDS_TOTAL = Metric("sienn_training_seconds_total", "counter", "Seconds that training runs have taken")
 DATASETS = Metric("sienn_datasets", "gauge", "Datasets that are kept now")
@@ -125,6 +131,7 @@ TRACKER_METRICS = (
     JOBS,
     QUEUE_LENGTH,
     QUEUE_WAIT_SECONDS,
+    SUPERVISION_HEARTBEAT_AGE_SECONDS,
     TRAINING_TOKENS_TOTAL,
     TRAINING_SECONDS_TOTAL,
     DATASETS,

@@ -6,15 +6,60 @@ arguments in `serveconfig.yaml`. docs/settings.md lists them, and a test compare
 
 from __future__ import annotations
 
+import ipaddress
+import re
 from enum import StrEnum
 from pathlib import Path
-from typing import Any, Literal, Self
+from typing import Annotated, Any, Literal, Self
+from urllib.parse import urlsplit
 
-from pydantic import Field, model_validator
-from pydantic_settings import BaseSettings, SettingsConfigDict
+from pydantic import BeforeValidator, Field, SecretStr, ValidationError, field_validator, model_validator
+from pydantic_settings import BaseSettings, NoDecode, SettingsConfigDict
+
+from sienn_ray.admission import AdmissionRules
 
 MIB = 1024**2
 GIB = 1024**3
+LOCALHOST = "localhost"
+_DEFAULT_RATE_LIMITS = "100/minute;1000/hour"
+_ENV_PREFIX = "SIENN_"
+
+
+def fault_words(error: ValidationError) -> str:
+    """Say what is wrong with settings, in a sentence with the names of their variables.
+
+    Args:
+        error: What `Settings()` raised.
+    """
+    return "; ".join(_fault_in_words(fault) for fault in error.errors())
+
+
+def _fault_in_words(fault: Any) -> str:
+    words = str(fault["msg"]).removeprefix("Value error, ").replace("Input should be", "must be")
+    words = words.partition(", unable to parse")[0]
+    if not fault["loc"]:  # what doesn't fit together names the settings itself
+        return words
+    name = f"{_ENV_PREFIX}{'_'.join(map(str, fault['loc']))}".upper()
+    # A URL may hold a password.
+    return f"{name} {words}" if name.endswith("_URL") else f"{name} is {str(fault['input'])!r}, but {words}"
+
+
+def is_loopback(host: str) -> bool:
+    """Return whether only this machine reaches what listens on an address."""
+    try:
+        return ipaddress.ip_address(host).is_loopback
+    except ValueError:
+        return host == LOCALHOST
+
+
+def _split(names: Any) -> Any:
+    return tuple(filter(None, map(str.strip, names.split(",")))) if isinstance(names, str) else names
+
+
+# A list with commas between, in the environment as in `serveconfig.yaml`.
+_Names = Annotated[tuple[str, ...], NoDecode, BeforeValidator(_split)]
+# As browsers write it in the header `Origin`.
+_ORIGIN = re.compile(r"\*|https?://[a-z0-9.-]+(:[0-9]{1,5})?|https?://\[[0-9a-f:]+\](:[0-9]{1,5})?")
 
 
 class EngineKind(StrEnum):
@@ -26,7 +71,7 @@ class EngineKind(StrEnum):
 class Settings(BaseSettings):
     """Everything that a deployment can choose. Frozen: a process keeps the settings it started with."""
 
-    model_config = SettingsConfigDict(env_prefix="SIENN_", frozen=True, extra="forbid")
+    model_config = SettingsConfigDict(env_prefix=_ENV_PREFIX, frozen=True, extra="forbid")
 
     env: Literal["development", "production", "test"] = Field("development", description="Name shown by `GET /health`.")
     home: Path = Field(
@@ -49,8 +94,35 @@ class Settings(BaseSettings):
     max_concurrent_uploads: int = Field(
         32, ge=1, description="Uploads that one ingress replica takes at once; further ones wait for their turn."
     )
+    max_waiting_uploads: int = Field(
+        300, ge=0, description="Uploads that may wait for their turn at an ingress replica; more get a 503."
+    )
+    upload_queue_timeout_s: float = Field(
+        60.0, gt=0, description="Longest wait of an upload for its turn; after that it is answered with a 503."
+    )
     upload_idle_timeout_s: float = Field(
         60.0, gt=0, description="Longest silence of a client in the middle of an upload; then the upload is given up."
+    )
+    transfer_min_bytes_per_s: int = Field(
+        8192,
+        ge=1,
+        description="Lowest mean rate at which a client sends a body or reads a response, over a window of waiting for "
+        "it; a slower client is given up. Reading is looked at where Serve's proxies have flow control.",
+    )
+    transfer_window_s: float = Field(
+        60.0, gt=0, description="Seconds of waiting for a client over which its mean rate is taken."
+    )
+    max_downloads: int = Field(100, ge=1, description="Downloads that an ingress replica sends at once.")
+    max_open_answers: int = Field(
+        400, ge=1, description="Requests to models, streamed or not, that an ingress replica has open at once."
+    )
+    max_log_followers: int = Field(100, ge=1, description="Logs that are followed through an ingress replica at once.")
+    max_listeners: int = Field(1000, ge=1, description="Listeners to live updates that an ingress replica has at once.")
+    max_waiting_requests: int = Field(
+        100, ge=1, description="Requests that wait at an ingress replica for an export or for statistics at once."
+    )
+    stream_idle_timeout_s: float = Field(
+        3600.0, gt=0, description="Longest time without news in a followed log or a stream of events; then it ends."
     )
     statistics_timeout_s: float = Field(
         120.0, gt=0, description="Longest wait of one request for a dataset's statistics; computing them goes on."
@@ -61,7 +133,16 @@ class Settings(BaseSettings):
     )
     max_pending_jobs: int = Field(10_000, ge=1, description="Fine-tunes that may wait; more are refused with a 429.")
     max_attempts: int = Field(
-        3, ge=1, description="Starts of one job, the first included, before it fails because its runs get lost."
+        3,
+        ge=1,
+        description="Runs of one job, or of one export, that may be lost in a row without progress in between, before "
+        "it fails; what goes with its cluster or node isn't counted.",
+    )
+    run_silence_timeout_s: float = Field(
+        3600.0,
+        gt=0,
+        description="Longest silence of a run; then it is stopped, which counts as a loss, and goes on from its last "
+        "checkpoint.",
     )
     pause_timeout_s: float = Field(
         120.0,
@@ -79,7 +160,7 @@ class Settings(BaseSettings):
         description="GPU per training worker: where the cluster has them, always (the autoscaler adds them), never.",
     )
     training_max_failures: int = Field(
-        3, ge=0, description="Worker failures one Ray job survives from its checkpoints."
+        3, ge=0, description="Worker failures in a row, without a newer checkpoint in between, that a run survives."
     )
     training_start_timeout_s: float = Field(
         600.0, gt=0, description="Seconds to wait until the cluster has room for the workers; then the job fails."
@@ -88,6 +169,23 @@ class Settings(BaseSettings):
         120.0, gt=0, description="Longest time between two checkpoints of a run; each epoch ends with one as well."
     )
     checkpoints_kept: int = Field(2, ge=1, description="Checkpoints that a run keeps, the newest ones.")
+    checkpoint_lifetime_s: float = Field(
+        30 * 86400.0,
+        gt=0,
+        description="Seconds that checkpoints of failed, cancelled and paused jobs are kept; a job that goes on after "
+        "that begins anew.",
+    )
+    leftover_age_s: float = Field(
+        7 * 86400.0,
+        ge=86400,
+        description="Seconds after which files of jobs and exports that the job database doesn't know are deleted.",
+    )
+    attempt_log_max_bytes: int = Field(
+        16 * MIB,
+        ge=1024,
+        description="Bytes of each attempt's log that are kept in storage once it has ended; of a longer one its head "
+        "and its tail.",
+    )
     report_interval_s: float = Field(1.0, gt=0, description="Shortest time between two progress reports of a run.")
 
     max_running_exports: int = Field(2, ge=1, description="Exports that run at once; the others wait.")
@@ -96,6 +194,11 @@ class Settings(BaseSettings):
     )
     export_wait_s: float = Field(
         50.0, gt=0, description="Longest wait of a request for its export; after that it is answered with a 202."
+    )
+    export_silence_timeout_s: float = Field(
+        3600.0,
+        gt=0,
+        description="Longest silence of an export, its wait for memory included; then it is stopped and made again.",
     )
     export_lifetime_s: float = Field(
         7 * 86400.0, gt=0, description="Seconds that a completed export is kept after it was last asked for."
@@ -109,13 +212,74 @@ class Settings(BaseSettings):
         description="How clients reach the service, where a proxy changes it, as `https://host/path`; links to "
         "downloads begin with it. By default they begin as the request did.",
     )
+    auth: Literal["auto", "on", "off"] = Field(
+        "auto",
+        description="Whether requests need an API key. `auto` asks for none on a loopback address, and starts on no "
+        "other one; `off` lets whoever reaches the service do everything.",
+    )
+    admin_key: SecretStr | None = Field(
+        None,
+        min_length=32,
+        description="A key with which one may do everything, to make the first API keys with; at least 32 characters.",
+    )
+    rate_limits: str | None = Field(
+        None,
+        description="Requests that one client address may send, as `100/minute;1000/hour`, which is the default where "
+        "requests need an API key; empty is any number. Keys may have limits of their own.",
+    )
+    trusted_proxies: _Names = Field(
+        (),
+        description="Addresses and networks of proxies in front of the service, with commas between, whose "
+        "`X-Forwarded-For` says where a request comes from.",
+    )
+    allowed_hosts: _Names = Field(
+        (),
+        description="Names under which the service may be reached, as `sienn.example.org` or `*.example.org`, with "
+        "commas between; by default all, and on a loopback address `localhost`. Addresses are always allowed.",
+    )
+    cors_origins: _Names = Field(
+        (),
+        description="Web sites whose pages may use the service, as `https://app.example.org`, with commas between; `*` "
+        "lets all in.",
+    )
+    cors_development: bool = Field(
+        False,
+        description="Let in what development servers of web front ends serve on this machine: ports 3000, 3001, 3002 "
+        "and 5173.",
+    )
 
     engine: EngineKind = Field(
         EngineKind.BUILTIN,
         description="Engine that answers requests; `builtin` is sienn_ray's own, for CPUs and GPUs.",
     )
+    adapter_copies_max_bytes: int = Field(
+        10 * GIB,
+        gt=0,
+        description="Bytes of adapters that engines and exports keep on the disk of a node; those in use always stay.",
+    )
     adapter_cache_max_count: int = Field(16, ge=1, description="Adapters that an engine keeps loaded.")
     adapter_cache_max_bytes: int = Field(2 * GIB, gt=0, description="Bytes of adapters that an engine keeps loaded.")
+    adapter_load_timeout_s: float = Field(
+        120.0, gt=0, description="Longest time for loading an adapter from storage; requests for it then get a 503."
+    )
+    max_engines: int = Field(
+        4,
+        ge=1,
+        description="Engines that run at once, listed ones included; for another one, the one that was idle for the "
+        "longest time ends, and while all are busy, it gets a 503.",
+    )
+    engine_memory_bytes: int | None = Field(
+        None,
+        ge=0,
+        description="Memory that an engine replica reserves on its node; by default what its program, its weights and, "
+        "without a GPU, engine_kv_cache_bytes take. 0 reserves none.",
+    )
+    engine_node_memory_bytes: int | None = Field(
+        None,
+        gt=0,
+        description="Memory of the largest node that an autoscaler may add, where that is more than the largest node "
+        "has that is there; an engine that needs more is refused.",
+    )
     engine_num_cpus: float = Field(0.0, ge=0, description="CPUs that an engine replica reserves.")
     engine_num_gpus: float | None = Field(
         None,
@@ -140,6 +304,9 @@ class Settings(BaseSettings):
     engine_step_timeout_s: float = Field(
         120.0, gt=0, description="Longest time for one step of an engine; its replica is replaced after that."
     )
+    engine_max_failed_steps: int = Field(
+        3, ge=1, description="Failed steps in a row after which an engine's replica is replaced."
+    )
     engine_start_timeout_s: float = Field(300.0, gt=0, description="Longest wait for an engine to load its base model.")
     generation_timeout_s: float = Field(300.0, gt=0, description="Longest time for one answer, waiting included.")
     stream_interval_s: float | None = Field(
@@ -151,12 +318,43 @@ class Settings(BaseSettings):
     hub_timeout_s: float = Field(
         5.0, gt=0, description="Longest wait for an answer of the model hub when a job is submitted."
     )
+    allowed_base_models: _Names = Field(
+        (),
+        description="Hub ids that may be used, or patterns such as `Qwen/*`, with commas between; by default all.",
+    )
+    max_base_model_bytes: int = Field(
+        200 * GIB,
+        gt=0,
+        description="Most bytes that a base model's files may have, to be downloaded from the hub.",
+    )
+    outage_patience_s: float = Field(
+        300.0,
+        ge=0,
+        description="Longest time that runs, exports and engines retry the model hub or an object store that is out of "
+        "reach.",
+    )
     health_check_timeout_s: float = Field(
         2.0, gt=0, description="Longest wait for each check of `GET /api/health/detailed` and `/services`."
     )
     metrics_flush_s: float = Field(
         5.0, gt=0, description="Seconds between two batches of counted metrics that a process sends to the tracker."
     )
+
+    @field_validator("rate_limits")
+    @classmethod
+    def _check_rate_limits(cls, limits: str | None) -> str | None:
+        if limits:
+            from sienn_ray.access.rate_limits import parsed
+
+            parsed(limits)
+        return limits
+
+    @field_validator("cors_origins")
+    @classmethod
+    def _check_origins(cls, origins: tuple[str, ...]) -> tuple[str, ...]:
+        if wrong := next((each for each in origins if not _ORIGIN.fullmatch(each)), None):
+            raise ValueError(f"{wrong!r} is no origin; write one as https://app.example.org, without a path")
+        return origins
 
     @model_validator(mode="after")
     def _check_replicas(self) -> Self:
@@ -190,6 +388,36 @@ class Settings(BaseSettings):
         return {**values, **derived}
 
     @property
+    def max_long_requests(self) -> int:
+        """Requests that take long, of all kinds, that an ingress replica has open at the most."""
+        uploads = self.max_concurrent_uploads + self.max_waiting_uploads
+        others = self.max_downloads + self.max_open_answers + self.max_log_followers + self.max_waiting_requests
+        return uploads + others + self.max_listeners
+
+    @property
+    def public_origins(self) -> tuple[str, ...]:
+        """The origin of `public_url`, if there is one."""
+        scheme, _, rest = self.public_url.partition("://")
+        return (f"{scheme}://{rest.partition('/')[0]}",) if rest else ()
+
+    @property
+    def limits_of_addresses(self) -> str:
+        """Limits on the requests of one address; empty where there are none."""
+        if self.rate_limits is None:
+            return _DEFAULT_RATE_LIMITS if self.is_auth_on else ""
+        return self.rate_limits
+
+    @property
+    def is_auth_on(self) -> bool:
+        """Return whether requests need an API key."""
+        return self.auth == "on"
+
+    @property
+    def admission_rules(self) -> AdmissionRules:
+        """Limits on the base models that users may name."""
+        return AdmissionRules(self.allowed_base_models, self.max_base_model_bytes)
+
+    @property
     def models_dir(self) -> Path:
         """Base models that were converted on this machine."""
         return self.home / "models"
@@ -199,6 +427,30 @@ class Settings(BaseSettings):
         """Local copies of adapters that an engine has loaded."""
         return self.home / "cache" / "adapters"
 
+    def access_fault(self, host: str | None) -> str | None:
+        """Say why the service mustn't start on an address, or None where it may.
+
+        Args:
+            host: The address that HTTP is listened on; None where it isn't known.
+        """
+        if self.auth != "auto" or (host is not None and is_loopback(host)):
+            return None
+        where = f"on {host}, where other machines may reach it," if host else "on an address that isn't known"
+        return (
+            f"the service would listen {where} without asking who sends a request; set SIENN_AUTH=on to ask for API "
+            "keys, or SIENN_AUTH=off to let whoever reaches it do everything"
+        )
+
+    def for_this_machine(self) -> Settings:
+        """Return the settings of a service that listens on `host` itself.
+
+        On a loopback address nobody is asked who they are, so a name that isn't this machine's may be a trick.
+        """
+        if self.allowed_hosts or not is_loopback(self.host):
+            return self
+        public_names = tuple(filter(None, (urlsplit(origin).hostname for origin in self.public_origins)))
+        return self.model_copy(update={"allowed_hosts": (LOCALHOST, *public_names)})
+
     def without_secrets(self) -> Settings:
-        """Return the settings without the database, which only the tracker reaches."""
-        return self.model_copy(update={"database_url": "sqlite://"})
+        """Return the settings without the database, which only the tracker reaches, and without the admin's key."""
+        return self.model_copy(update={"database_url": "sqlite://", "admin_key": None})

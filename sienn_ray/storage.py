@@ -9,11 +9,13 @@ from __future__ import annotations
 import hashlib
 import json
 import logging
+import math
+import os
 import re
 import shutil
 import uuid
-from collections.abc import Iterator
-from contextlib import contextmanager
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager, suppress
 from dataclasses import asdict, dataclass
 from datetime import datetime
 from pathlib import Path
@@ -31,6 +33,7 @@ logger = logging.getLogger(__name__)
 CHUNK_BYTES = 1024 * 1024
 MANIFEST_NAME = "manifest.json"
 _PARTIAL = ".partial"
+_FIRST_TRIES, _S3FS_TRIES, _MEAN_WAIT_S = 5, 5, 10.0
 _KEY_PART = re.compile(r"[A-Za-z0-9_][A-Za-z0-9._-]{0,254}")
 
 
@@ -87,14 +90,25 @@ def _check_key(key: str) -> None:
         raise ArtifactError(f"{key!r} is no storage key: parts of letters, digits, '.', '_' and '-' joined by '/'")
 
 
-def _options(url: str) -> dict[str, Any]:
+def _options(url: str, patience_s: float) -> dict[str, Any]:
     """Options of the file system."""
     # Other processes write what this one looks for: a checkpoint, say, in a folder that was listed before.
     options: dict[str, Any] = {"use_listings_cache": False}
     if _is_s3(url):
         # S3 signs links as it did before 2014 unless told otherwise, which newer regions refuse.
         options["config_kwargs"] = {"signature_version": "s3v4"}
+        if patience_s:
+            # In the options, since they travel with the file system to the processes that it is pickled to.
+            options["config_kwargs"]["retries"] = {"mode": "standard", "total_max_attempts": _num_tries(patience_s)}
     return options
+
+
+def _num_tries(patience_s: float) -> int:
+    """Tries of botocore that take about so long in all: after five with growing waits, ten seconds apart on average.
+
+    s3fs does each five times over.
+    """
+    return _FIRST_TRIES + math.ceil(patience_s / _S3FS_TRIES / _MEAN_WAIT_S)
 
 
 def _is_s3(url: str) -> bool:
@@ -106,11 +120,13 @@ class Storage:
 
     Args:
         url: Any URL that fsspec has a file system for.
+        patience_s: About how long an object store that is out of reach is retried; 0 is what its client does by itself,
+            some seconds, as long as a request may wait.
     """
 
-    def __init__(self, url: str) -> None:
+    def __init__(self, url: str, patience_s: float = 0.0) -> None:
         self.url = url.rstrip("/")
-        fs, root = fsspec.core.url_to_fs(self.url, **_options(self.url))
+        fs, root = fsspec.core.url_to_fs(self.url, **_options(self.url, patience_s))
         self.fs = fs
         self.root = str(root).rstrip("/")
 
@@ -203,13 +219,29 @@ class Storage:
             raise ArtifactError(f"{self.location(key)} is missing from storage") from error
 
     def changes(self, key: str) -> list[tuple[str, datetime]]:
-        """Every object below a folder, by its key, with when it was last written."""
-        self.fs.invalidate_cache()
-        path = self.path(key)
-        if not self.fs.exists(path):
+        """Every object below a folder, by its key, with when it was last written; one that goes meanwhile is not."""
+        changes = []
+        for path, info in self.fs.find(self.path(key), detail=True).items():
+            changed_at = self._changed_at(path, info)
+            if changed_at is not None:
+                changes.append((str(path).removeprefix(self.root).lstrip("/"), changed_at))
+        return changes
+
+    def _changed_at(self, path: str, info: Mapping[str, Any]) -> datetime | None:
+        if isinstance(info.get("LastModified"), datetime):  # S3 says so in its list, without a request for each
+            return cast(datetime, info["LastModified"])
+        try:
+            return cast(datetime, self.fs.modified(path))
+        except FileNotFoundError:
+            return None
+
+    def names(self, key: str) -> list[str]:
+        """Names of what is directly below a folder, in order; none where it isn't there."""
+        try:
+            paths = self.fs.ls(self.path(key), detail=False)
+        except (FileNotFoundError, NotADirectoryError):
             return []
-        paths = [str(found) for found in self.fs.find(path)]
-        return [(found.removeprefix(self.root).lstrip("/"), self.fs.modified(found)) for found in paths]
+        return sorted(str(path).rstrip("/").rsplit("/", 1)[-1] for path in paths)
 
     def signed_url(self, key: str, lifetime_s: int, file_name: str) -> str | None:
         """A link to an object that works without credentials; None where the store, or who asks, can sign none.
@@ -231,16 +263,19 @@ class Storage:
             return None
 
     def delete(self, key: str) -> None:
-        """Delete an object, or a folder with all below it; silent when it isn't there."""
-        path = self.path(key)
-        if self.fs.exists(path):
-            self.fs.rm(path, recursive=True)
+        """Delete an object, or a folder with all below it; silent when it isn't there.
+
+        Whether it is there isn't asked first: what says no may not know what another process has written just now.
+        """
+        with suppress(FileNotFoundError):
+            self.fs.rm(self.path(key), recursive=True)
 
     def delete_partials(self, key: str) -> None:
         """Delete what killed writers have left below a local folder; object stores show nothing of the kind."""
         if self.is_local:
-            for path in Path(self.path(key)).rglob(f"*{_PARTIAL}"):
-                path.unlink(missing_ok=True)
+            for path in paths_below(Path(self.path(key))):
+                if path.name.endswith(_PARTIAL):
+                    path.unlink(missing_ok=True)
 
     def publish(self, folder: Path, key: str) -> Manifest:
         """Upload the files of a local folder, and the manifest last."""
@@ -268,15 +303,15 @@ class Storage:
 
     def is_published(self, key: str) -> bool:
         """Return whether a folder is published, whatever was known of it before."""
-        self.fs.invalidate_cache()
         return self.exists(f"{key}/{MANIFEST_NAME}")
 
-    def fetch(self, key: str, parent: Path) -> Path:
+    def fetch(self, key: str, parent: Path, manifest: Manifest | None = None) -> Path:
         """Copy a published folder to this machine, checked against its manifest, unless that copy exists.
 
         Args:
             key: The folder's key.
             parent: Local folder that holds such copies.
+            manifest: The folder's manifest, if it has been read already.
 
         Returns:
             The local folder, named after its content, so that an altered artifact never meets a stale copy.
@@ -284,7 +319,7 @@ class Storage:
         Raises:
             ArtifactError: A file is missing or differs from the manifest.
         """
-        manifest = self.manifest(key)
+        manifest = manifest or self.manifest(key)
         folder = parent / manifest.content_hash[:32]
         if folder.is_dir():
             return folder
@@ -309,6 +344,12 @@ class Storage:
                 f"{self.location(key)} has {size_bytes} bytes with SHA-256 {sha256}, its manifest says "
                 f"{entry.size_bytes} and {entry.sha256}; the file was altered, train or publish it again"
             )
+
+
+def paths_below(folder: Path) -> Iterator[Path]:
+    """Files and folders below a local folder, which others may be deleting; `Path.rglob` raises an error then."""
+    for parent, folders, files in os.walk(folder):
+        yield from (Path(parent, name) for name in (*folders, *files))
 
 
 def copy_hashed(source: IO[bytes], target: IO[bytes]) -> tuple[int, str]:

@@ -27,31 +27,35 @@ from sienn_ray.datasets import intake
 from sienn_ray.datasets.schema import check_same_kind
 from sienn_ray.errors import (
     FailureReason,
+    FencedError,
     InvalidDatasetError,
     InvalidInputError,
     NotFoundError,
+    OutOfReachError,
     SiennError,
     TrainingError,
 )
-from sienn_ray.inference.applications import prefetch
+from sienn_ray.inference.applications import EngineKey, prefetch
 from sienn_ray.jobs.client.run_session import TrainingSession
-from sienn_ray.jobs.client.tracker_client import NAMESPACE, ask
+from sienn_ray.jobs.client.tracker_client import ask_patiently
+from sienn_ray.jobs.client.tracker_handle import NAMESPACE
 from sienn_ray.jobs.naming import (
-    MAX_LABEL_KEY_CHARS,
-    MAX_LABEL_VALUE_CHARS,
+    LABEL_WORDS,
     MAX_LABELS,
     MAX_NAME_CHARS,
     is_label,
     is_name,
 )
 from sienn_ray.jobs.schema import DatasetRecord, JobRecord, JobStatus, utc_now
+from sienn_ray.jobs.supervision.ray_job_client import RayJobClient
 from sienn_ray.jobs.tracker_protocol import Tracker
-from sienn_ray.jobs.tracker_start import get_or_create_tracker
+from sienn_ray.module_names import check_target_modules
 from sienn_ray.settings import Settings
 from sienn_ray.storage import Storage
-from sienn_ray.training import garbage
+from sienn_ray.training import process_setup
 from sienn_ray.training.options import add_options, config_of
 from sienn_ray.training.record import DatasetFacts, DatasetRole
+from sienn_ray.training.reporting import Phase, Progress
 from sienn_ray.training.resources import withdraw_request
 from sienn_ray.training.spec import Run
 from sienn_ray.training.stopping import leave_on_sigterm
@@ -59,8 +63,12 @@ from sienn_ray.training.timeline import Timeline
 
 logger = logging.getLogger("sienn_ray.train")
 
+# The tracker is restarted, or replaced in a redeploy. Without a service nothing can be trained.
+_PATIENCE_S = 60.0
 # The whole message of an error that nobody foresaw, since it is all that the job says of it.
 _MAX_ERROR_CHARS = 1000
+# A process has to start, and an engine to load an adapter.
+_LOAD_AHEAD_TIMEOUT_S = 120.0
 
 
 def main(argv: Sequence[str] | None = None) -> int:
@@ -71,13 +79,12 @@ def main(argv: Sequence[str] | None = None) -> int:
     os.environ.setdefault("RAY_TRAIN_HEALTH_CHECK_INTERVAL_S", "0.2")
     # Its process tells the loop of nodes about to go; ours asks for no such word, and goes on from its last checkpoint.
     os.environ.setdefault("RAY_TRAIN_ENABLE_PREEMPTION_WATCHER", "0")
-    garbage.collect_rarely()
-    runtime_env = {"worker_process_setup_hook": garbage.HOOK}
+    process_setup.set_up()
+    runtime_env = {"worker_process_setup_hook": process_setup.HOOK}
     ray.init(address="auto", namespace=NAMESPACE, ignore_reinit_error=True, runtime_env=runtime_env)
     leave_on_sigterm(withdraw_request)
-    get_or_create_tracker(Settings())
-    settings = ask(Tracker.settings)
     try:
+        settings = ask_patiently(_PATIENCE_S, Tracker.settings)
         job = _known(arguments) if arguments.job_id else _register(settings, arguments)
     except SiennError as error:
         sys.stderr.write(f"error: {error.message}\n")
@@ -106,6 +113,7 @@ def _parser() -> argparse.ArgumentParser:
     parser.add_argument("--attempt", type=int, help="which attempt at that job this is")
     parser.add_argument("--validation-dataset", help="the same for rows to evaluate on; nothing is held out then")
     parser.add_argument("--base-model", help="hub id of the base model", default=catalog.CATALOG[0].id)
+    parser.add_argument("--revision", help="branch, tag or commit of the base model; by default its main branch")
     parser.add_argument("--name", type=_name, help="a name to find the job by")
     parser.add_argument(
         "--label", metavar="KEY=VALUE", type=_label, action="append", default=[], help="may be given more than once"
@@ -122,10 +130,7 @@ def _name(text: str) -> str:
 
 def _label(text: str) -> tuple[str, str]:
     if not is_label(text):
-        raise argparse.ArgumentTypeError(
-            f"must be KEY=VALUE, the key of up to {MAX_LABEL_KEY_CHARS} letters, digits, '_', '.' and '-', the value "
-            f"of up to {MAX_LABEL_VALUE_CHARS} printable characters"
-        )
+        raise argparse.ArgumentTypeError(LABEL_WORDS)
     key, _, value = text.partition("=")
     return key, value
 
@@ -140,23 +145,15 @@ def _labels_of(pairs: Sequence[tuple[str, str]]) -> dict[str, str]:
 def _known(arguments: argparse.Namespace) -> JobRecord | None:
     """The job to train, or None when nobody waits for this attempt any more."""
     try:
-        job = ask(Tracker.job, arguments.job_id)
+        job = ask_patiently(_PATIENCE_S, Tracker.job, arguments.job_id)
     except NotFoundError:
         logger.info("job %s isn't there any more; nothing to do", arguments.job_id)
         return None
     attempt = arguments.attempt or job.attempt
-    if not is_awaited(job, attempt):
+    if not job.awaits(attempt):
         logger.info("attempt %d at job %s isn't awaited: it is '%s'; nothing to do", attempt, job.id, job.status)
         return None
     return job.model_copy(update={"attempt": attempt})
-
-
-def is_awaited(job: JobRecord, attempt: int) -> bool:
-    """Return whether this attempt is the one that runs, or that is about to.
-
-    A job waits with the attempt before while Ray's job API hasn't confirmed the start that led to this program.
-    """
-    return job.is_running(attempt) or (job.status is JobStatus.PENDING and job.attempt < attempt)
 
 
 def _register(settings: Settings, arguments: argparse.Namespace) -> JobRecord:
@@ -166,7 +163,9 @@ def _register(settings: Settings, arguments: argparse.Namespace) -> JobRecord:
         SiennError: A dataset, the base model or a hyperparameter can't be used.
     """
     config = config_of(arguments.base_model, arguments)
-    catalog.resolve(config.base_model, settings.hub_timeout_s)
+    found = catalog.resolve(config.base_model, settings.hub_timeout_s, arguments.revision, settings.admission_rules)
+    check_target_modules(config.base_model, found, config.lora.named_modules)
+    config = config.pinned(found.revision)
     dataset = _take_dataset(arguments.dataset, settings)
     validation = arguments.validation_dataset and _take_dataset(arguments.validation_dataset, settings)
     now = utc_now()
@@ -185,7 +184,7 @@ def _register(settings: Settings, arguments: argparse.Namespace) -> JobRecord:
         updated_at=now,
     )
     sys.stdout.write(f"job_id: {job.id}\n")
-    return ask(Tracker.add_job, job)
+    return ask_patiently(_PATIENCE_S, Tracker.add_job, job)
 
 
 def _take_dataset(url: str, settings: Settings) -> DatasetRecord:
@@ -199,7 +198,7 @@ def _take_dataset(url: str, settings: Settings) -> DatasetRecord:
     except OSError as error:
         raise InvalidDatasetError(f"the dataset {url} can't be read: {error}") from error
     record = DatasetRecord.of_report(dataset_id, filename, taken.size_bytes, taken.sha256, taken.report)
-    return ask(Tracker.add_dataset, record)
+    return ask_patiently(_PATIENCE_S, Tracker.add_dataset, record, storage.url)
 
 
 def _own_submission_id() -> str:
@@ -208,10 +207,8 @@ def _own_submission_id() -> str:
     Raises:
         TrainingError: It wasn't started as a Ray job, so nobody could look after it.
     """
-    from ray.job_submission import JobSubmissionClient
-
-    context = ray.get_runtime_context()
-    details = JobSubmissionClient(context.gcs_address).get_job_info(context.get_job_id())
+    ray_job_id = ray.get_runtime_context().get_job_id()
+    details = RayJobClient().call(lambda client: client.get_job_info(ray_job_id))
     if not details.submission_id:
         raise TrainingError("start this program with `ray job submit -- python -m sienn_ray.train ...`")
     return str(details.submission_id)
@@ -219,13 +216,30 @@ def _own_submission_id() -> str:
 
 def _datasets_of(job: JobRecord) -> tuple[DatasetRecord, DatasetRecord | None]:
     """What the job trains on, and what it evaluates on if that is a dataset of its own."""
-    dataset = ask(Tracker.dataset, job.dataset_id)
+    dataset = ask_patiently(_PATIENCE_S, Tracker.dataset, job.dataset_id)
     if job.validation_dataset_id is None:
         return dataset, None
-    return dataset, ask(Tracker.dataset, job.validation_dataset_id)
+    return dataset, ask_patiently(_PATIENCE_S, Tracker.dataset, job.validation_dataset_id)
 
 
 def _run(
+    job: JobRecord,
+    dataset: DatasetRecord,
+    validation: DatasetRecord | None,
+    settings: Settings,
+    session: TrainingSession,
+    timeline: Timeline,
+) -> int:
+    """Train, and tell the tracker how it ended; returns the exit code."""
+    try:
+        return _train(job, dataset, validation, settings, session, timeline)
+    except FencedError as error:
+        # Not 0, which would be the end of an attempt that is awaited.
+        logger.warning("attempt %d ends: %s", job.attempt, error.message)
+        return 3
+
+
+def _train(
     job: JobRecord,
     dataset: DatasetRecord,
     validation: DatasetRecord | None,
@@ -242,8 +256,14 @@ def _run(
     try:
         run = _run_of(job, dataset, validation, timeline)
         summary = run_training(run, settings, session)
+    except FencedError:
+        raise
     except SiennError as error:
         logger.exception("job %s failed", job.id)
+        if isinstance(error, OutOfReachError) and job.attempt - job.attempt_base < settings.max_attempts:
+            # A program that ends without a word is started again, and goes on from the last checkpoint.
+            session.report(Progress.of_phase(Phase.WAITING_FOR_RESOURCES, f"Another attempt follows: {error.message}"))
+            return 1
         session.fail(reason_of(error), error.message)
         return 1
     except Exception as error:
@@ -259,9 +279,24 @@ def _run(
     # Not before: until the end is noted, another attempt may have to pick the checkpoints up.
     if _is_completed(job.id):
         delete_checkpoints(run, settings)
-        prefetch(job.config.base_model, job.id, job.adapter_key)
+        _load_ahead(job)
     logger.info("job %s completed", job.id)
     return 0
+
+
+def _load_ahead(job: JobRecord) -> None:
+    """Have a running engine load the adapter; in a process of its own.
+
+    One that has asked Serve for anything prints the lines of all its replicas from then on, which are no part of this
+    job's log.
+    """
+    remote = ray.remote(num_cpus=0, max_retries=0)(prefetch)
+    try:
+        engine = EngineKey(job.config.base_model, job.config.base_model_revision)
+        # Logged here, since what another process logs isn't in the job's log.
+        logger.info("%s", ray.get(remote.remote(engine, job.id, job.adapter_key), timeout=_LOAD_AHEAD_TIMEOUT_S))
+    except Exception as error:  # the first request loads the adapter as well
+        logger.warning("adapter %s wasn't loaded ahead: %s", job.id, type(error).__name__)
 
 
 def _run_of(job: JobRecord, dataset: DatasetRecord, validation: DatasetRecord | None, timeline: Timeline) -> Run:
@@ -279,6 +314,11 @@ def _run_of(job: JobRecord, dataset: DatasetRecord, validation: DatasetRecord | 
         validation_rows_key=intake.rows_key(validation.id) if validation else None,
         name=job.name,
         datasets=dataset_facts(dataset, validation),
+        statistics=tuple(
+            record.statistics_request(job.config.base_model, job.config.max_length)
+            for record in (dataset, validation)
+            if record is not None
+        ),
         timeline=timeline,
     )
 
@@ -303,7 +343,7 @@ def dataset_facts(dataset: DatasetRecord, validation: DatasetRecord | None) -> t
 def _is_completed(job_id: str) -> bool:
     """Whether the tracker took the end of the run: one that was cancelled meanwhile may be resumed later."""
     try:
-        job = ask(Tracker.job, job_id)
+        job = ask_patiently(_PATIENCE_S, Tracker.job, job_id)
     except Exception:  # the run is over either way, and checkpoints that stay do no harm
         logger.warning("checkpoints of job %s are kept, since the tracker doesn't say how it stands", job_id)
         return False

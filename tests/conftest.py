@@ -10,9 +10,12 @@ from typing import Any
 import pytest
 from filelock import FileLock
 
+from tests.support import quick_sqlite
 from tests.support.by_folder import ByFolder
 from tests.support.postgres import PostgresServer, postgres_server
 from tests.support.tiny_model import save_tiny_model
+
+quick_sqlite.install()
 
 
 def pytest_xdist_make_scheduler(config: pytest.Config, log: Any) -> ByFolder | None:

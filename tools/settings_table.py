@@ -46,9 +46,10 @@ def _default(name: str) -> Any:
 
 
 def _in_words(name: str) -> str:
-    if not name.endswith("_bytes"):
+    default = _default(name)
+    if not name.endswith("_bytes") or default is None:
         return ""
-    num_bytes = int(_default(name))
+    num_bytes = int(default)
     return f" ({num_bytes // GIB} GiB)" if num_bytes % GIB == 0 else f" ({num_bytes // MIB} MiB)"
 
 

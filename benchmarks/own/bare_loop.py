@@ -74,6 +74,10 @@ class Clock:
             self.marks.append(Mark(time.perf_counter(), time.process_time(), progress.num_tokens))
             self.train_seconds = progress.train_seconds
 
+    def is_awaited(self) -> bool:
+        """See `Reporter.is_awaited`."""
+        return True
+
     def command(self) -> Any:
         from sienn_ray.training.reporting import RunCommand
 

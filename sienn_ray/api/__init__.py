@@ -4,11 +4,15 @@ app: put together from routes and middlewares.
 routes/: a module for each resource.
 schemas/: bodies of requests and responses.
 deps: the backends, as protocols, and the dependency that gives them to routes.
+registrations: registration of uploaded datasets with the tracker.
 cluster: the Ray cluster, as a protocol.
 http/: requests and responses below the routes: errors, limits, ids, uploads, downloads, streams.
+access/: authentication, scopes, and owners.
+browsers/: guards against other web sites' pages in a browser.
 openapi/: the OpenAPI document and the pages that show it.
 answers/: questions to engines and the answers in each API's shape.
 exports/: download links and deletion of exports.
+live/: live updates.
 lists/: pages and logs that several routes share.
 monitoring/: health checks and metrics.
 """

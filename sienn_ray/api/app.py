@@ -6,24 +6,40 @@ import functools
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 
-from fastapi import APIRouter, FastAPI
+from fastapi import APIRouter, Depends, FastAPI
 from starlette.middleware import Middleware
 from starlette.routing import BaseRoute
+from uvicorn.middleware.proxy_headers import ProxyHeadersMiddleware
 
 from sienn_ray import __version__
+from sienn_ray.api.access.key_lookup import KeyLookup
+from sienn_ray.api.access.rate_gate import RateGate
+from sienn_ray.api.browsers.cross_origin import allowed_origins, cross_origin_headers
+from sienn_ray.api.browsers.hosts import AllowedHosts
+from sienn_ray.api.browsers.origins import OriginChecks
+from sienn_ray.api.browsers.security_headers import SecurityHeaders
 from sienn_ray.api.deps import Backends
 from sienn_ray.api.exports.links import ExportLinks
+from sienn_ray.api.http.authentication import Authentication, AuthenticationRequired
 from sienn_ray.api.http.body_limits import BodyLimits
 from sienn_ray.api.http.errors import add_error_handlers, internal_error
+from sienn_ray.api.http.known_names import refuse_unknown_parameters
+from sienn_ray.api.http.places import Places, PlacesGivenBack
+from sienn_ray.api.http.rate_limits import RateLimits
 from sienn_ray.api.http.request_id import RequestIds
 from sienn_ray.api.http.request_metrics import RequestMetrics
+from sienn_ray.api.http.transfer_rates import TransferRates
 from sienn_ray.api.http.uploads import Uploads
 from sienn_ray.api.http.websockets import WebSocketErrors
 from sienn_ray.api.lists.shared_statistics import SharedStatistics
+from sienn_ray.api.live.hub import LiveHub
 from sienn_ray.api.monitoring.monitoring import Monitoring
 from sienn_ray.api.openapi.document import DESCRIPTION, TAGS, DocumentedApi, operation_id
 from sienn_ray.api.openapi.pages import add_docs
+from sienn_ray.api.openapi.security import scopes_by_operation
+from sienn_ray.api.registrations import Registrations
 from sienn_ray.api.routes import (
+    api_keys,
     chat,
     completions,
     dataset_statistics,
@@ -37,6 +53,7 @@ from sienn_ray.api.routes import (
     job_history,
     job_logs,
     jobs,
+    live,
     metrics,
     models,
     openai_models,
@@ -46,6 +63,7 @@ from sienn_ray.api.routes import (
 _ROUTES = (
     health,
     metrics,
+    api_keys,
     uploads,
     datasets,
     dataset_statistics,
@@ -53,6 +71,7 @@ _ROUTES = (
     jobs,
     job_history,
     job_logs,
+    live,
     inference,
     export_formats,
     export,
@@ -73,6 +92,7 @@ def create_app(backends: Backends, *, numbered_by_server: bool = False) -> FastA
         backends: Everything behind it.
         numbered_by_server: Whether the server gives requests their ids; see `RequestIds`.
     """
+    gate = RateGate(backends.tracker)
     app = DocumentedApi(
         title="sienn_ray",
         version=__version__,
@@ -83,12 +103,18 @@ def create_app(backends: Backends, *, numbered_by_server: bool = False) -> FastA
         docs_url=None,
         redoc_url=None,
         generate_unique_id_function=operation_id,
-        middleware=_middleware(backends, numbered_by_server),
+        middleware=_middleware(backends, numbered_by_server, gate),
         lifespan=_lifespan,
     )
+    app.is_auth_on = backends.settings.is_auth_on
+    app.scopes = scopes_by_operation(route for module in _ROUTES for route in module.router.routes)
     app.state.backends = backends
+    app.state.rate_gate = gate
+    app.state.live_hub = LiveHub(backends.tracker)
     app.state.monitoring = Monitoring.of(backends)
-    app.state.uploads = Uploads(backends.settings)
+    app.state.places = Places(backends.settings)
+    app.state.uploads = uploads = Uploads(backends.settings)
+    app.state.registrations = Registrations(backends.tracker, backends.storage, uploads.forget)
     app.state.export_links = ExportLinks(backends)
     app.state.statistics = SharedStatistics(
         backends.statistics, backends.storage, backends.settings.statistics_timeout_s
@@ -102,7 +128,7 @@ def create_app(backends: Backends, *, numbered_by_server: bool = False) -> FastA
 @functools.cache
 def _routes() -> list[BaseRoute]:
     """All routes, which know nothing of an application, and take far longer to make than one."""
-    router = APIRouter()
+    router = APIRouter(dependencies=[Depends(refuse_unknown_parameters)])
     for module in _ROUTES:
         router.include_router(module.router, generate_unique_id_function=operation_id)
     return router.routes
@@ -110,15 +136,31 @@ def _routes() -> list[BaseRoute]:
 
 @asynccontextmanager
 async def _lifespan(app: FastAPI) -> AsyncIterator[None]:
-    async with app.state.monitoring.flusher.running():
+    async with app.state.monitoring.flusher.running(), app.state.rate_gate.running():
         yield
 
 
-def _middleware(backends: Backends, numbered_by_server: bool) -> list[Middleware]:
+def _middleware(backends: Backends, numbered_by_server: bool, gate: RateGate) -> list[Middleware]:
     """From the outermost to the innermost."""
+    settings = backends.settings
+    admin_key = settings.admin_key.get_secret_value() if settings.admin_key else None
+    keys = KeyLookup(backends.tracker, admin_key)
+    proxies = [Middleware(ProxyHeadersMiddleware, trusted_hosts=list(settings.trusted_proxies))]
     return [
+        *(proxies if settings.trusted_proxies else []),
+        *cross_origin_headers(settings),
+        Middleware(SecurityHeaders, is_https=settings.public_url.startswith("https:")),
         Middleware(RequestIds, on_error=internal_error, numbered_by_server=numbered_by_server),
         Middleware(RequestMetrics, meter=backends.recorder),
         Middleware(WebSocketErrors),
-        Middleware(BodyLimits, max_bytes=backends.settings.max_body_bytes, exempt=_UPLOADS),
+        Middleware(AllowedHosts, names=settings.allowed_hosts),
+        Middleware(OriginChecks, origins=allowed_origins(settings)),
+        Middleware(Authentication, keys=keys, is_required=settings.is_auth_on),
+        Middleware(RateLimits, gate=gate, limits=settings.limits_of_addresses),
+        Middleware(AuthenticationRequired),
+        Middleware(PlacesGivenBack),
+        Middleware(
+            TransferRates, min_bytes_per_s=settings.transfer_min_bytes_per_s, window_s=settings.transfer_window_s
+        ),
+        Middleware(BodyLimits, max_bytes=settings.max_body_bytes, exempt=_UPLOADS),
     ]

@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import AsyncGenerator
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Annotated, Protocol, cast
 
 from fastapi import Depends
 from fastapi.requests import HTTPConnection
 
+from sienn_ray.api.access.callers import principal_of
+from sienn_ray.api.access.owned_tracker import OwnedTracker
 from sienn_ray.api.cluster import Cluster
 from sienn_ray.datasets.statistics_schema import DatasetStatistics, StatisticsRequest
 from sienn_ray.inference.engine import GenerationDelta, GenerationRequest, GenerationResult
@@ -93,8 +95,18 @@ class Backends:
     recorder: Recorder = field(default_factory=Recorder)
 
 
-def _backends(connection: HTTPConnection) -> Backends:
+def _all_backends(connection: HTTPConnection) -> Backends:
     return cast(Backends, connection.app.state.backends)
 
 
+def _backends(connection: HTTPConnection) -> Backends:
+    backends, principal = _all_backends(connection), principal_of(connection.scope)
+    if principal.is_admin:
+        return backends
+    return replace(backends, tracker=cast(Tracker, OwnedTracker(backends.tracker, principal.owner)))
+
+
+# Backends that show what the caller owns. An admin sees all.
 BackendsDep = Annotated[Backends, Depends(_backends)]
+# For routes that don't ask who somebody is.
+AllBackendsDep = Annotated[Backends, Depends(_all_backends)]

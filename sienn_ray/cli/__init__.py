@@ -3,9 +3,16 @@
 serve: run the service on this machine.
 datasets: upload, validate, list and delete datasets.
 models: base models; ask, compare and download adapters.
+sampling: options of commands that ask a model.
+targets: files that commands download to.
+health: the health of a running service.
+wording: the service's messages in the command's own words.
+doctor/: whether this machine can serve.
 training: start a fine-tune, and watch it.
 jobs: list, show, pause, resume, cancel, retry and delete jobs.
+keys: create, list, rotate and revoke API keys.
 exports: request, list, cancel and delete exports.
+live: live updates, followed over reconnects.
 client: requests to the service; a refusal ends the program.
 output: lines, tables and JSON.
 __main__: `python -m sienn_ray.cli`.
@@ -15,7 +22,8 @@ from __future__ import annotations
 
 import typer
 
-from sienn_ray.cli import datasets, exports, jobs, models, training
+from sienn_ray.cli import datasets, exports, health, jobs, keys, models, training
+from sienn_ray.cli.doctor.command import doctor
 from sienn_ray.cli.serve import serve
 
 app = typer.Typer(
@@ -26,6 +34,9 @@ app = typer.Typer(
 )
 
 app.command(context_settings={"allow_extra_args": True, "ignore_unknown_options": True}, add_help_option=False)(serve)
+
+app.command()(health.health)
+app.command()(doctor)
 
 app.command()(datasets.validate)
 app.command()(datasets.upload)
@@ -56,3 +67,5 @@ app.command()(exports.export)
 app.command("exports")(exports.list_exports)
 app.command()(exports.cancel_export)
 app.command()(exports.delete_export)
+
+app.add_typer(keys.app, name="keys")

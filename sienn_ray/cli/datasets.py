@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Any
 
 import typer
 
@@ -50,10 +50,15 @@ def dataset(dataset_id: DatasetId) -> None:
 def statistics(
     dataset_id: DatasetId,
     base_model: Annotated[str, typer.Option(help="Base model whose tokens are counted.")] = CATALOG[0].id,
+    revision: Annotated[
+        str | None, typer.Option(help="Branch, tag or commit of the base model; by default its main branch.")
+    ] = None,
     max_length: Annotated[int, typer.Option(help="Tokens in one row, to see how many have more.")] = DEFAULT_ROW_TOKENS,
 ) -> None:
     """Count a dataset's rows, tokens, duplicates and empty fields."""
-    query = {"model_name": base_model, "max_length": max_length}
+    query: dict[str, Any] = {"model_name": base_model, "max_length": max_length}
+    if revision is not None:
+        query["revision"] = revision
     print_json(call("GET", f"/api/datasets/{of(dataset_id)}/statistics", params=query))
 
 

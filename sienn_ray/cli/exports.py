@@ -12,6 +12,7 @@ import typer
 
 from sienn_ray.cli.client import JobId, call, end, of
 from sienn_ray.cli.output import print_line, print_table
+from sienn_ray.cli.targets import Overwrite, check_room, check_target, written
 from sienn_ray.export.options import ExportFormat, GgufQuantization
 from sienn_ray.export.targets import formats_with
 from sienn_ray.jobs.export_schema import ExportStatus
@@ -43,6 +44,7 @@ def export(
     top_p: Annotated[float | None, typer.Option(help=f"{formats_with('top_p')}: default top_p.")] = None,
     top_k: Annotated[int | None, typer.Option(help=f"{formats_with('top_k')}: default top_k.")] = None,
     output: Annotated[Path | None, typer.Option(help="Where to; <job_id>-<file> here.")] = None,
+    overwrite: Overwrite = False,
 ) -> None:
     """Export a fine-tuned model and download it. A download that was broken off resumes when this is called again."""
     texts = {"quantization": quantization, "model_name": model_name, "system": system}
@@ -50,11 +52,22 @@ def export(
     given = {name: value for name, value in {**texts, **numbers}.items() if value is not None}
     flags = {name: True for name, is_set in {"merged": merged, "adapter_only": adapter_only}.items() if is_set}
     body = {"format": format, **given, **flags}
-    made = call("POST", f"/api/export-model/{of(job_id)}", json=body, params={"wait": "false"})
+    if output is not None and not (output.is_file() and not overwrite):
+        check_target(output, overwrite=overwrite)
+    names = {"model_name": "--model-name", "format": "--format"}
+    path = f"/api/export-model/{of(job_id)}"
+    made = call("POST", path, json=body, params={"wait": "false"}, other_names=names)
     done = _followed(made)
-    target = output or Path(f"{job_id}-{done['file_name']}")
-    _fetch(done, target)
+    target = output or Path(f"{of(job_id)}-{done['file_name']}")
+    if not _is_here(done, target):
+        check_target(target, overwrite=overwrite)
+        _fetch(done, target)
     print_line(f"{target} ({done['file_size_bytes']} bytes, SHA-256 {done['sha256']})")
+
+
+def _is_here(made: dict[str, Any], target: Path) -> bool:
+    """Whether the file is there as it was exported, so that nothing has to be downloaded."""
+    return target.is_file() and target.stat().st_size == made["file_size_bytes"] and _sha256(target) == made["sha256"]
 
 
 def list_exports(job_id: JobId) -> None:
@@ -94,12 +107,15 @@ def _fetch(made: dict[str, Any], target: Path) -> None:
     partial = target.with_name(f"{target.name}.{made['sha256'][:12]}.partial")
     start = partial.stat().st_size if partial.exists() else 0
     headers = {"Range": f"bytes={start}-"} if 0 < start < made["file_size_bytes"] else {}
+    check_room(target, made["file_size_bytes"] - start)
     if start < made["file_size_bytes"]:
+        if start:
+            print_line(f"going on with {partial}")
         try:
             with httpx2.stream("GET", made["download_url"], headers=headers, timeout=_DOWNLOAD_TIMEOUT_S) as response:
                 response.raise_for_status()
                 mode = "ab" if response.status_code == httpx2.codes.PARTIAL_CONTENT else "wb"
-                with partial.open(mode) as file:
+                with written(partial, keep=True), partial.open(mode) as file:
                     for chunk in response.iter_bytes(_CHUNK_BYTES):
                         file.write(chunk)
         except httpx2.HTTPError as error:

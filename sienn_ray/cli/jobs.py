@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 import sys
 from typing import Annotated, Any
 
@@ -11,6 +12,8 @@ from sienn_ray.cli.client import JobId, answer, call, of
 from sienn_ray.cli.output import print_json, print_line, print_table
 
 _EVENTS_AT_ONCE = 1000
+# Of ECMA-48, such as colours.
+_CONTROL_SEQUENCE = re.compile(r"\x1b\[[0-?]*[ -/]*[@-~]")
 
 
 def list_jobs(
@@ -76,9 +79,14 @@ def logs(
     # A run may be silent for long.
     patience = {"read_timeout_s": None} if follow else {}
     with answer("GET", f"/api/jobs/{of(job_id)}/logs", params=query, **patience) as response:
-        for chunk in response.iter_bytes():
-            sys.stdout.buffer.write(chunk)
-            sys.stdout.buffer.flush()
+        if sys.stdout.isatty():
+            for chunk in response.iter_bytes():
+                sys.stdout.buffer.write(chunk)
+                sys.stdout.buffer.flush()
+            return
+        for line in response.iter_lines():  # a file or another program has no use for colours
+            sys.stdout.write(_CONTROL_SEQUENCE.sub("", line) + "\n")
+            sys.stdout.flush()
 
 
 def events(job_id: JobId) -> None:

@@ -10,6 +10,22 @@ import typer
 
 from sienn_ray.cli.client import JobId, answer, call, end, events, of
 from sienn_ray.cli.output import print_line, print_table
+from sienn_ray.cli.sampling import (
+    FrequencyPenalty,
+    Greedy,
+    MaxNewTokens,
+    MinP,
+    PresencePenalty,
+    RepetitionPenalty,
+    Seed,
+    Stop,
+    System,
+    Temperature,
+    TopK,
+    TopP,
+    given,
+)
+from sienn_ray.cli.targets import Overwrite, check_room, check_target, written
 
 
 def list_models() -> None:
@@ -20,15 +36,36 @@ def list_models() -> None:
 def ask(
     job_id: JobId,
     prompt: Annotated[str, typer.Argument(help="What to ask.")],
+    system: System = None,
     base: Annotated[bool, typer.Option("--base", help="Ask the base model without the adapter.")] = False,
-    max_new_tokens: Annotated[int, typer.Option(help="10 to 2000.")] = 200,
-    greedy: Annotated[bool, typer.Option("--greedy", help="Take the likeliest token each time.")] = False,
-    seed: Annotated[int | None, typer.Option(help="Makes a sampled answer repeatable.")] = None,
+    max_new_tokens: MaxNewTokens = 200,
+    greedy: Greedy = False,
+    seed: Seed = None,
+    temperature: Temperature = None,
+    top_p: TopP = None,
+    top_k: TopK = None,
+    min_p: MinP = None,
+    repetition_penalty: RepetitionPenalty = None,
+    presence_penalty: PresencePenalty = None,
+    frequency_penalty: FrequencyPenalty = None,
+    stop: Stop = None,
 ) -> None:
     """Ask a fine-tuned model; prints its answer as it comes."""
     body = {"job_id": job_id, "prompt": prompt, "max_new_tokens": max_new_tokens, "use_adapter": not base}
-    sampling = {"do_sample": not greedy, "seed": seed}
-    for name, data in events("/api/test-model", {**body, **sampling, "stream": True}):
+    body |= given(
+        greedy=greedy,
+        system=system,
+        seed=seed,
+        temperature=temperature,
+        top_p=top_p,
+        top_k=top_k,
+        min_p=min_p,
+        repetition_penalty=repetition_penalty,
+        presence_penalty=presence_penalty,
+        frequency_penalty=frequency_penalty,
+        stop=stop,
+    )
+    for name, data in events("/api/test-model", {**body, "stream": True}):
         sys.stdout.write("\n" if name else data["text"])
         sys.stdout.flush()
         if name == "error":
@@ -36,15 +73,43 @@ def ask(
 
 
 def compare(
-    job_ids: Annotated[list[str], typer.Argument(help="Ids of up to four jobs of one base model.")],
-    prompt: Annotated[str, typer.Argument(help="What to ask.")],
-    max_new_tokens: Annotated[int, typer.Option(help="10 to 2000.")] = 200,
-    greedy: Annotated[bool, typer.Option("--greedy", help="Take the likeliest token each time.")] = False,
-    seed: Annotated[int | None, typer.Option(help="Makes sampled answers repeatable.")] = None,
+    words: Annotated[
+        list[str],
+        typer.Argument(metavar="JOB_IDS... PROMPT", help="Ids of up to four jobs of one base model; what to ask."),
+    ],
+    system: System = None,
+    max_new_tokens: MaxNewTokens = 200,
+    greedy: Greedy = False,
+    seed: Seed = None,
+    temperature: Temperature = None,
+    top_p: TopP = None,
+    top_k: TopK = None,
+    min_p: MinP = None,
+    repetition_penalty: RepetitionPenalty = None,
+    presence_penalty: PresencePenalty = None,
+    frequency_penalty: FrequencyPenalty = None,
+    stop: Stop = None,
 ) -> None:
     """Ask adapters and their base model the same."""
+    # Parsed as one list: of a single word, the parser would say that the ids are missing rather than the prompt.
+    *job_ids, prompt = words
+    if not job_ids:
+        raise typer.BadParameter("the prompt is missing; give it behind the job ids, in quotes", param_hint="'PROMPT'")
     body = {"job_ids": job_ids, "prompt": prompt, "max_new_tokens": max_new_tokens}
-    reply = call("POST", "/api/compare-models", json={**body, "do_sample": not greedy, "seed": seed})
+    body |= given(
+        greedy=greedy,
+        system=system,
+        seed=seed,
+        temperature=temperature,
+        top_p=top_p,
+        top_k=top_k,
+        min_p=min_p,
+        repetition_penalty=repetition_penalty,
+        presence_penalty=presence_penalty,
+        frequency_penalty=frequency_penalty,
+        stop=stop,
+    )
+    reply = call("POST", "/api/compare-models", json=body)
     for each in reply["answers"]:
         print_line(f"=== {each['job_id'] or reply['base_model']}")
         sys.stdout.write(_said(each) + "\n\n")
@@ -56,13 +121,18 @@ def _said(answer: dict[str, Any]) -> str:
 
 
 def download(
-    job_id: JobId, output: Annotated[Path | None, typer.Option(help="Where to; model_<job_id>.zip.")] = None
+    job_id: JobId,
+    output: Annotated[Path | None, typer.Option(help="Where to; model_<job_id>.zip.")] = None,
+    overwrite: Overwrite = False,
 ) -> None:
     """Download an adapter as ZIP."""
-    target = output or Path(f"model_{job_id}.zip")
+    target = output or Path(f"model_{of(job_id)}.zip")
+    check_target(target, overwrite=overwrite)
     partial = target.with_name(target.name + ".partial")
-    with answer("GET", f"/api/download-model/{of(job_id)}") as response, partial.open("wb") as file:
-        for chunk in response.iter_bytes():
-            file.write(chunk)
+    with answer("GET", f"/api/download-model/{of(job_id)}") as response:
+        check_room(target, int(response.headers.get("Content-Length", 0)))
+        with written(partial), partial.open("wb") as file:
+            for chunk in response.iter_bytes():
+                file.write(chunk)
     partial.replace(target)
     print_line(f"{target} ({target.stat().st_size} bytes)")

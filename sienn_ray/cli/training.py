@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import functools
 import inspect
-import time
+import uuid
 from collections.abc import Callable
 from typing import Annotated, Any
 
@@ -12,12 +12,13 @@ import typer
 from rich.progress import BarColumn, Progress, TaskProgressColumn, TextColumn
 
 from sienn_ray.catalog import CATALOG
-from sienn_ray.cli.client import DatasetId, JobId, call, end, of
+from sienn_ray.cli.client import DatasetId, JobId, call_once, end, of
+from sienn_ray.cli.live import follow
 from sienn_ray.cli.output import console, print_line
+from sienn_ray.cli.wording import in_own_words
 from sienn_ray.training.hyperparameters import HYPERPARAMETERS, Hyperparameter, parsed
 
-_POLL_S = 1.0
-_ENDS = ("paused", "completed", "failed", "cancelled")
+_GOES_ON = frozenset({"pending", "running"})
 
 
 def _with_hyperparameters(command: Callable[..., None]) -> Callable[..., None]:
@@ -57,13 +58,17 @@ def train(
     dataset_id: DatasetId,
     *,
     base_model: Annotated[str, typer.Option(help="Hub id of the base model.")] = CATALOG[0].id,
+    revision: Annotated[
+        str | None, typer.Option(help="Branch, tag or commit of the base model; by default its main branch.")
+    ] = None,
     validation_dataset_id: Annotated[
         str | None, typer.Option(help="Evaluate on this dataset, instead of a share of the other's rows.")
     ] = None,
     name: Annotated[str | None, typer.Option(help="A name for people.")] = None,
     label: Annotated[list[str] | None, typer.Option(help="A label, KEY=VALUE; may be given more than once.")] = None,
     idempotency_key: Annotated[
-        str | None, typer.Option(help="The same command with the same key makes no second job.")
+        str | None,
+        typer.Option(help="The same command with the same key makes no second job; by default, each has its own."),
     ] = None,
     wait: Annotated[bool, typer.Option(help="Watch it until it ends.")] = True,
     **hyperparameters: Any,
@@ -72,16 +77,19 @@ def train(
     given = {
         **parsed(hyperparameters),
         "validation_dataset_id": validation_dataset_id,
+        "revision": revision,
         "name": name,
         "labels": _labels(label or []),
     }
     body = {field: value for field, value in given.items() if value is not None}
-    headers = {} if idempotency_key is None else {"Idempotency-Key": idempotency_key}
     body |= {"dataset_id": dataset_id, "model_name": base_model}
-    job_id = call("POST", "/api/start-finetuning", json=body, headers=headers)["job_id"]
-    print_line(f"job_id: {job_id}")
+    # One for each command by default, so that its own repeats make one job.
+    started = call_once("POST", "/api/start-finetuning", idempotency_key or str(uuid.uuid4()), json=body)
+    if started.get("warning"):
+        print_line(f"warning: {in_own_words(started['warning'])}")
+    print_line(f"job_id: {started['job_id']}")
     if wait:
-        watch(job_id)
+        watch(started["job_id"])
 
 
 def _labels(texts: list[str]) -> dict[str, str] | None:
@@ -94,17 +102,21 @@ def _labels(texts: list[str]) -> dict[str, str] | None:
 
 def watch(job_id: JobId) -> None:
     """Follow a job until it ends or is paused: epoch, loss and time left."""
+    job: dict[str, Any] = {}
+    how_it_ended = ""
     with Progress(
         TextColumn("{task.description}", markup=False), BarColumn(), TaskProgressColumn(),
         TextColumn("{task.fields[facts]}"), console=console,
     ) as bar:  # fmt: skip
         row = bar.add_task("waiting", total=100, facts="")
-        while True:
-            job = call("GET", f"/api/training-status/{of(job_id)}")
-            bar.update(row, completed=job["progress"], description=job["message"][:60], facts=facts(job["meta"]))
-            if job["status"] in _ENDS:
-                break
-            time.sleep(_POLL_S)
+        for update, data in follow(f"/api/events/jobs/{of(job_id)}"):
+            if update == "status":
+                job = data
+                bar.update(row, completed=job["progress"], description=job["message"][:60], facts=facts(job["meta"]))
+            elif update == "end":
+                how_it_ended = str(data["detail"])
+    if job["status"] in _GOES_ON:
+        end(how_it_ended)
     if job["status"] == "failed":
         end(f"the job failed ({job['meta'].get('failure_reason')}): {job['message']}")
     if job["status"] == "paused":

@@ -26,6 +26,7 @@ row_pages: some of a dataset's rows.
 Tokens:
 
 prompt: the format of prompts, in training and in generation.
+chat_turns: a chat template as the strings around each turn.
 tokenization: `input_ids` and `labels` of a row.
 row_order: the order of rows in training.
 token_stream: rows from storage, tokenized while training runs (Ray Data).

@@ -35,6 +35,11 @@ def file_key(dataset_id: str) -> str:
     return f"{folder_key(dataset_id)}/file"
 
 
+def unregistered_key(dataset_id: str) -> str:
+    """Storage key of the mark of a dataset whose record may never come; with a record it means nothing."""
+    return f"{folder_key(dataset_id)}/unregistered"
+
+
 def rows_key(dataset_id: str) -> str:
     """Storage key of the checked rows, as Parquet."""
     return f"{folder_key(dataset_id)}/rows.parquet"

@@ -19,7 +19,8 @@ def sweep(storage: Storage, known_ids: Collection[str], older_than: datetime) ->
     """Delete the folders of uploads that were never finished.
 
     A folder goes if it belongs to no record, nothing in it has changed since `older_than`, and it isn't a whole
-    dataset: those are somebody's data, and a wrong database URL must not cost it.
+    dataset: those are somebody's data, and a wrong database URL must not cost it. A whole one goes, too, if it is
+    marked: nobody was told that it was taken.
 
     Args:
         storage: Where datasets are.
@@ -29,12 +30,7 @@ def sweep(storage: Storage, known_ids: Collection[str], older_than: datetime) ->
     Returns:
         Ids whose folders were deleted.
     """
-    if not storage.exists(intake.FOLDER_KEY):
-        return []
-    storage.fs.invalidate_cache()
-    folders = storage.fs.ls(storage.path(intake.FOLDER_KEY), detail=False)
-    names = [str(folder).rstrip("/").rsplit("/", 1)[-1] for folder in folders]
-    ids = [name for name in names if _ID.fullmatch(name)]  # what others have put there is theirs
+    ids = [name for name in storage.names(intake.FOLDER_KEY) if _ID.fullmatch(name)]  # others' files are theirs
     return [dataset_id for dataset_id in sorted(set(ids) - set(known_ids)) if _clear(storage, dataset_id, older_than)]
 
 
@@ -50,7 +46,8 @@ def _clear(storage: Storage, dataset_id: str, older_than: datetime) -> bool:
 def _is_leftover(storage: Storage, dataset_id: str, older_than: datetime) -> bool:
     folder = storage.path(intake.folder_key(dataset_id))
     files = [str(path) for path in storage.fs.find(folder)]
-    if {storage.path(key(dataset_id)) for key in (intake.file_key, intake.rows_key)} <= set(files):
+    is_whole = {storage.path(key(dataset_id)) for key in (intake.file_key, intake.rows_key)} <= set(files)
+    if is_whole and storage.path(intake.unregistered_key(dataset_id)) not in files:
         logger.warning("%s is a whole dataset without a record; it is left alone", folder)
         return False
     # Object stores know folders only by what is in them.

@@ -14,6 +14,7 @@ from typing import Any, assert_never
 
 import jinja2
 
+from sienn_ray.chat_templates import limited_rendering
 from sienn_ray.datasets.schema import RowKind
 from sienn_ray.errors import ArtifactError, InvalidDatasetError
 
@@ -168,12 +169,13 @@ class PromptFormat:
 
     def _render(self, tokenizer: Any, messages: Sequence[Mapping[str, str]], *, add_generation_prompt: bool) -> str:
         try:
-            rendered = tokenizer.apply_chat_template(
-                [dict(message) for message in messages],
-                chat_template=self.chat_template,
-                tokenize=False,
-                add_generation_prompt=add_generation_prompt,
-            )
+            with limited_rendering(tokenizer):
+                rendered = tokenizer.apply_chat_template(
+                    [dict(message) for message in messages],
+                    chat_template=self.chat_template,
+                    tokenize=False,
+                    add_generation_prompt=add_generation_prompt,
+                )
         except jinja2.TemplateError as error:
             raise InvalidDatasetError(f"the base model's chat template refuses a conversation: {error}") from error
         return str(rendered)

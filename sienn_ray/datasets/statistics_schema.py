@@ -5,11 +5,13 @@ from __future__ import annotations
 import hashlib
 from dataclasses import dataclass
 
-from pydantic import BaseModel, ConfigDict
+from pydantic import BaseModel, ConfigDict, ValidationError
 
 from sienn_ray.datasets import intake
 from sienn_ray.datasets.histogram import Distribution
 from sienn_ray.datasets.schema import RowKind
+from sienn_ray.errors import ArtifactError
+from sienn_ray.storage import Storage
 
 # Raised when the same dataset would get other numbers, so that kept ones are computed anew.
 _VERSION = 1
@@ -51,6 +53,14 @@ class DatasetStatistics(BaseModel):
     duplicate_lines: list[int]
     num_empty: list[int] | None
 
+    @classmethod
+    def kept(cls, storage: Storage, request: StatisticsRequest) -> DatasetStatistics | None:
+        """Read what was computed before, if it was."""
+        try:
+            return cls.model_validate_json(storage.read_bytes(request.key))
+        except (ArtifactError, ValidationError):  # not there, or of a version that wrote other fields
+            return None
+
 
 @dataclass(frozen=True)
 class StatisticsRequest:
@@ -62,6 +72,7 @@ class StatisticsRequest:
         max_length: Tokens of a row in training.
         row_kind: What the rows are.
         num_columns: Columns that the dataset's record names.
+        revision: Commit of the base model that was asked for; None is what is here, or the main branch.
     """
 
     dataset_id: str
@@ -69,10 +80,13 @@ class StatisticsRequest:
     max_length: int
     row_kind: RowKind
     num_columns: int
+    revision: str | None = None
 
     @property
     def key(self) -> str:
         """Storage key of the result; it goes when the dataset goes."""
         words = f"{_VERSION}\n{self.base_model}\n{self.max_length}"
+        if self.revision is not None:
+            words += f"\n{self.revision}"
         name = hashlib.sha256(words.encode()).hexdigest()[:32]
         return f"{intake.folder_key(self.dataset_id)}/statistics/{name}.json"

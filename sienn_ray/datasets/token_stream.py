@@ -9,7 +9,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 from dataclasses import dataclass
 from functools import cached_property
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 import pyarrow as pa
@@ -17,7 +17,7 @@ import pyarrow.parquet as pq
 
 from sienn_ray.datasets.prompt import PromptFormat
 from sienn_ray.datasets.row_order import Part, RowGroup, RowNumbers, RowOrder
-from sienn_ray.datasets.tokenization import TokenizedPair, TokenizedRow, tokenize_pair, tokenize_row
+from sienn_ray.datasets.tokenization import tokenize_pair, tokenize_row
 from sienn_ray.errors import SiennError
 from sienn_ray.storage import Storage
 
@@ -26,10 +26,28 @@ _MAX_WAITING_BYTES = 64 * 1024**2
 _MAX_TASKS = 1
 # Parts that a worker tokenizes itself, up to 1,344 rows.
 _NUM_OWN_PARTS = 3
-_SCHEMA = pa.schema([("step", pa.int64()), ("input_ids", pa.list_(pa.int32())), ("labels", pa.list_(pa.int32()))])
+_SCHEMA = pa.schema(
+    [
+        ("step", pa.int64()),
+        ("input_ids", pa.list_(pa.int32())),
+        ("labels", pa.list_(pa.int32())),
+        ("num_over", pa.int64()),
+    ]
+)
 
-# `input_ids` and `labels`; both empty for a row whose prompt leaves no room for an answer.
-TokenArrays = tuple[list[int], list[int]]
+
+class TokenArrays(NamedTuple):
+    """Tokens of a row, none of one that is left out: it has no room for its answer, or is too long.
+
+    Args:
+        input_ids: Tokens, `max_length` at the most.
+        labels: Those that have to be produced.
+        num_over: Tokens that the row has beyond `max_length`.
+    """
+
+    input_ids: list[int]
+    labels: list[int]
+    num_over: int = 0
 
 
 @dataclass(frozen=True)
@@ -111,6 +129,7 @@ class TokenStream:
         tokenizer: The base model's.
         prompt_format: How rows become text.
         max_length: Tokens of a row.
+        drops_long: Whether longer rows are left out rather than cut.
     """
 
     rows: StoredRows
@@ -118,6 +137,7 @@ class TokenStream:
     tokenizer: Any
     prompt_format: PromptFormat
     max_length: int
+    drops_long: bool = False
 
     def steps(self, share: Share, *, first_step: int, num_steps: int) -> Iterator[tuple[int, list[TokenArrays]]]:
         """Steps with this worker's rows of each, which may be none.
@@ -134,11 +154,11 @@ class TokenStream:
         """
         step, waiting = first_step, []  # type: int, list[TokenArrays]
         for block in self._blocks(share, first_step, num_steps):
-            for number, input_ids, labels in _rows_of(block):
+            for number, arrays in _rows_of(block):
                 while step < number:
                     yield step, waiting
                     step, waiting = step + 1, []
-                waiting.append((input_ids, labels))
+                waiting.append(arrays)
         while step < num_steps:
             yield step, waiting
             step, waiting = step + 1, []
@@ -192,22 +212,22 @@ class TokenStream:
             for arrays in self._tokens(row):
                 steps.append(first_step + int(position) // share.rows_per_step)
                 tokens.append(arrays)
-        columns = [steps, [ids for ids, _ in tokens], [labels for _, labels in tokens]]
+        columns = [steps, *([arrays[place] for arrays in tokens] for place in range(len(TokenArrays._fields)))]
         return pa.Table.from_arrays(
             [pa.array(column, field.type) for column, field in zip(columns, _SCHEMA, strict=True)], schema=_SCHEMA
         )
 
     def _tokens(self, row: dict[str, Any]) -> list[TokenArrays]:
         options = {"max_length": self.max_length, "messages": row["messages"]}
-        tokenized: TokenizedRow | TokenizedPair | None
         if row.get("rejected") is not None:
-            tokenized = tokenize_pair(self.tokenizer, self.prompt_format, rejected=row["rejected"], **options)
+            pair = tokenize_pair(self.tokenizer, self.prompt_format, rejected=row["rejected"], **options)
+            sides = [pair.chosen, pair.rejected]
         else:
-            tokenized = tokenize_row(self.tokenizer, self.prompt_format, text=row["text"], **options)
-        if tokenized is None:
-            return [([], [])]
-        sides = [tokenized.chosen, tokenized.rejected] if isinstance(tokenized, TokenizedPair) else [tokenized]
-        return [(side.input_ids, side.labels) for side in sides]
+            sides = [tokenize_row(self.tokenizer, self.prompt_format, text=row["text"], **options)]
+        num_over = max(side.num_cut for side in sides)
+        if not all(side.has_answer for side in sides) or (self.drops_long and num_over):
+            return [TokenArrays([], [], num_over)]
+        return [TokenArrays(side.input_ids, side.labels, side.num_cut) for side in sides]
 
 
 @dataclass(frozen=True)
@@ -231,8 +251,8 @@ def _configure(context: Any) -> None:
     context.raise_original_map_exception = True  # or our own errors would come as Ray's, with a traceback as message
 
 
-def _rows_of(block: pa.Table) -> Iterator[tuple[int, list[int], list[int]]]:
-    columns = (block.column(name) for name in ("step", "input_ids", "labels"))
+def _rows_of(block: pa.Table) -> Iterator[tuple[int, TokenArrays]]:
+    columns = (block.column(name) for name in _SCHEMA.names)
     # Row by row: as lists, the numbers of a whole block would take many times its memory.
-    for step, input_ids, labels in zip(*columns, strict=True):
-        yield step.as_py(), input_ids.as_py(), labels.as_py()
+    for step, *arrays in zip(*columns, strict=True):
+        yield step.as_py(), TokenArrays(*(array.as_py() for array in arrays))

@@ -18,11 +18,18 @@ class TokenizedRow:
 
     input_ids: list[int]
     labels: list[int]
+    # Tokens that were cut off at the end.
+    num_cut: int = 0
 
     @property
     def num_completion_tokens(self) -> int:
         """Tokens that the loss counts; the first token of a row is never predicted."""
         return sum(label != IGNORE_INDEX for label in self.labels[1:])
+
+    @property
+    def has_answer(self) -> bool:
+        """Return whether anything is left to learn; a prompt may fill the whole row."""
+        return any(label != IGNORE_INDEX for label in self.labels[1:])
 
 
 @dataclass(frozen=True)
@@ -54,21 +61,17 @@ def tokenize_row(
     messages: Sequence[Mapping[str, str]] | None,
     text: str | None,
     max_length: int,
-) -> TokenizedRow | None:
+) -> TokenizedRow:
     """Tokenize a canonical row and cut it to `max_length` tokens.
 
     Labels are masked by position. Masking by token id would also mask the end of turn wherever the pad token is the EOS
     token, and the model would never learn to stop.
-
-    Returns:
-        The row, or None when the prompt alone fills `max_length`, so that nothing is left to learn.
     """
     if messages is not None:
         segments = prompt_format.segments(tokenizer, messages)
     else:
         segments = prompt_format.text_segments(tokenizer, text or "")
-    row = _join(tokenizer, segments, prompt_format.kind, max_length)
-    return row if row.num_completion_tokens else None
+    return _join(tokenizer, segments, prompt_format.kind, max_length)
 
 
 def tokenize_pair(
@@ -78,7 +81,7 @@ def tokenize_pair(
     messages: Sequence[Mapping[str, str]],
     rejected: str,
     max_length: int,
-) -> TokenizedPair | None:
+) -> TokenizedPair:
     """Tokenize a preference row and cut both of its sides to `max_length` tokens.
 
     Answers of earlier turns have no labels here: they are the same on either side, so there is nothing to prefer.
@@ -90,9 +93,6 @@ def tokenize_pair(
         rejected: The other answer to the same messages.
         max_length: Tokens of each side.
 
-    Returns:
-        The pair, or None when a side has no token of its answer left.
-
     Raises:
         InvalidDatasetError: The chat template can't render it.
     """
@@ -100,8 +100,6 @@ def tokenize_pair(
         _join(tokenizer, segments, prompt_format.kind, max_length)
         for segments in pair_segments(tokenizer, prompt_format, messages, rejected)
     )
-    if not (chosen_row.num_completion_tokens and rejected_row.num_completion_tokens):
-        return None
     return TokenizedPair(chosen_row, rejected_row)
 
 
@@ -121,4 +119,4 @@ def _join(tokenizer: Any, segments: Sequence[Segment], kind: PromptKind, max_len
         ids = encode(tokenizer, segment.text, is_start=not input_ids, kind=kind)
         input_ids += ids
         labels += ids if segment.is_completion else [IGNORE_INDEX] * len(ids)
-    return TokenizedRow(input_ids[:max_length], labels[:max_length])
+    return TokenizedRow(input_ids[:max_length], labels[:max_length], max(len(input_ids) - max_length, 0))

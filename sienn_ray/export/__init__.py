@@ -3,7 +3,6 @@
 make: read, write and publish one export.
 options: the format and its choices.
 publication: the folder of an export, published whole or not at all.
-leftovers: folders of exports that were never finished.
 archive: ZIP archives that stream.
 sink: sinks for files, and the functions that write them.
 targets: export formats: names, choices, files, memory.

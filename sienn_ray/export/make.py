@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any, assert_never
 
 from sienn_ray.base_model import load_tokenizer, local_folder
+from sienn_ray.datasets.chat_turns import turns_of
 from sienn_ray.datasets.prompt import FILE_NAME as PROMPT_FORMAT_FILE
 from sienn_ray.datasets.prompt import PromptFormat
 from sienn_ray.export import archive
@@ -15,13 +16,13 @@ from sienn_ray.export.gguf.model import GgufModel, ModelTexts, write_lora
 from sienn_ray.export.huggingface import model as huggingface
 from sienn_ray.export.huggingface.safetensors_writer import plan_shards
 from sienn_ray.export.ollama import modelfile as ollama
-from sienn_ray.export.ollama.chat_turns import turns_of
 from sienn_ray.export.options import ExportFormat, ExportOptions, GgufQuantization, folder_key, printable_name
 from sienn_ray.export.publication import Publication
 from sienn_ray.export.sink import Sink, Write
 from sienn_ray.export.targets import target_of
 from sienn_ray.export.weights.adapter_reader import Adapter
 from sienn_ray.export.weights.merged_weights import MergedWeights
+from sienn_ray.local_copies import LocalCopies
 from sienn_ray.settings import Settings
 from sienn_ray.storage import FileEntry, Storage
 
@@ -42,6 +43,7 @@ class ExportRequest:
         base_model: Hub id.
         name: What the user called the job.
         options: See `ExportOptions`.
+        base_model_revision: The commit that the adapter was trained on; None is what is here, or the main branch.
     """
 
     export_id: str
@@ -50,6 +52,7 @@ class ExportRequest:
     base_model: str
     name: str | None
     options: ExportOptions
+    base_model_revision: str | None = None
 
     @property
     def key(self) -> str:
@@ -97,7 +100,9 @@ class _Maker:
         archive.check_complete(manifest, request.adapter_key)
         self._archived = archive.adapter_files(manifest)
         self._settings = settings
-        self._adapter_folder = storage.fetch(request.adapter_key, settings.adapters_dir)
+        # Kept, so that the copy stays while the export reads it.
+        self._copies = LocalCopies(settings.adapters_dir, settings.adapter_copies_max_bytes)
+        self._adapter_folder = self._copies.fetch(storage, request.adapter_key)
 
     def make(self) -> None:
         options = self._options
@@ -186,7 +191,7 @@ class _Maker:
         return lambda file: model.write(file, texts, self._adapter_folder, self._tokenizer())
 
     def _base_folder(self) -> Path:
-        return local_folder(self._request.base_model, self._settings)
+        return local_folder(self._request.base_model, self._settings, self._request.base_model_revision)
 
     def _tokenizer(self) -> Any:
         return load_tokenizer(self._adapter_folder)

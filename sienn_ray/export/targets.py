@@ -5,9 +5,9 @@ Nothing here imports torch or llama.cpp's code. The files are written by `make.p
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Collection
 from dataclasses import dataclass
-from typing import Literal, assert_never
+from typing import Literal, assert_never, get_args
 
 from sienn_ray.errors import ExportError, InvalidInputError
 from sienn_ray.export.gguf import llama_cpp_package
@@ -77,26 +77,26 @@ def formats_with(choice: Choice) -> str:
     return f"{', '.join(names)} and {last}" if names else str(last)
 
 
-def check_choices(asked: ExportOptions) -> None:
+def check_choices(asked: ExportOptions, given: Collection[str]) -> None:
     """Refuse choices that exclude each other, or that would be left undone by the format.
 
     Args:
         asked: The choices as they came.
+        given: Names of those that were given, rather than left as they are by default.
 
     Raises:
         InvalidInputError: There are such.
     """
     if asked.merged and asked.adapter_only:
         raise InvalidInputError("merged and adapter_only exclude each other; leave out one of them")
-    if asked.adapter_only:
-        _check_taken("adapter_only", asked.format)
-    if asked.quantization is not None:
-        _check_taken("quantization", asked.format)
-        if asked.adapter_only and not asked.quantization.is_plain:
-            raise InvalidInputError(
-                f"quantization {asked.quantization} isn't for an adapter alone, which takes "
-                f"{', '.join(PLAIN_QUANTIZATIONS)}"
-            )
+    for choice in get_args(Choice):
+        if choice in given:
+            _check_taken(choice, asked.format)
+    if asked.quantization is not None and asked.adapter_only and not asked.quantization.is_plain:
+        raise InvalidInputError(
+            f"quantization {asked.quantization} isn't for an adapter alone, which takes "
+            f"{', '.join(PLAIN_QUANTIZATIONS)}"
+        )
     if asked.system is not None and not _can_be_quoted(asked.system):
         raise InvalidInputError(
             "system has three quotes in a row or a character that can't be printed, which a Modelfile can't say"
@@ -108,7 +108,8 @@ def _check_taken(choice: Choice, export_format: ExportFormat) -> None:
         return
     names = formats_with(choice)
     noun = "formats" if " and " in names else "format"
-    raise InvalidInputError(f"{choice} is of the {noun} {names}, not {export_format}; leave it out")
+    other = f"choose the format {names}" if noun == "format" else "choose one of these"
+    raise InvalidInputError(f"{choice} is of the {noun} {names}, not {export_format}; leave it out, or {other}")
 
 
 def _can_be_quoted(text: str) -> bool:

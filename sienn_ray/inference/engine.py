@@ -62,12 +62,14 @@ class GenerationRequest:
         adapter_id: The adapter's job id; None is the base model itself.
         adapter_key: Storage key of that adapter.
         sampling: Parameters of the choice of tokens.
+        base_model_revision: The commit that the base model's weights have to be of; None takes any.
     """
 
     prompt: tuple[ChatMessage, ...] | str
     adapter_id: str | None = None
     adapter_key: str | None = None
     sampling: SamplingParams = field(default_factory=SamplingParams)
+    base_model_revision: str | None = None
 
     @classmethod
     def ask(cls, question: str, **fields: object) -> GenerationRequest:
@@ -159,6 +161,14 @@ class Engine(Protocol):
         """Seconds since the current step began; 0 between steps."""
         ...
 
+    @property
+    def failure(self) -> str | None:
+        """Reason why the engine can't answer any more: a dead thread, a faulty device, steps that all fail; else None.
+
+        An engine that was closed has not failed. One that has ends every open request at once, and takes no other.
+        """
+        ...
+
     def submit(self, request: GenerationRequest, listener: Callable[[GenerationDelta], None]) -> Generation:
         """Queue a request and return at once.
 
@@ -169,7 +179,7 @@ class Engine(Protocol):
 
         Raises:
             QueueFullError: The queue is full.
-            CapacityError: The engine is closed.
+            CapacityError: The engine is closed, or has failed.
         """
         ...
 

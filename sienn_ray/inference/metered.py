@@ -45,6 +45,11 @@ class MeteredEngine:
         """See `Engine.stuck_s`."""
         return self._engine.stuck_s
 
+    @property
+    def failure(self) -> str | None:
+        """See `Engine.failure`."""
+        return self._engine.failure
+
     def submit(self, request: GenerationRequest, listener: Callable[[GenerationDelta], None]) -> Generation:
         """See `Engine.submit`."""
 

@@ -2,14 +2,19 @@
 
 schema: datasets and jobs, and the table of allowed status changes.
 export_schema: exports.
+deletion_schema: deletions whose files are yet to go.
+news_schema: news of jobs behind a place.
 ids: the form of ids.
 tracker: the JobTracker actor, the only writer of the database.
 job_facts: facts about a job, as the status response shows them.
+plain_text: plain text out of what programs print.
 naming: limits of names and labels.
 tracker_protocol: the tracker's calls, in words.
+deployment: a deployment of the service, and how a tracker stands to it.
+change_requests: request ids and deadlines of changes.
 tracker_start: starts the tracker, or replaces one of other code or settings.
 transitions: allowed changes of status, of jobs and exports.
 store/: the database behind the job tracker.
-supervision/: threads that follow what Ray runs: jobs and exports.
+supervision/: threads that follow what Ray runs: jobs and exports; and what they leave.
 client/: the callers' side of the job tracker.
 """

@@ -9,6 +9,9 @@ from pydantic import BaseModel, ConfigDict
 
 from sienn_ray.export.options import ExportOptions, folder_key
 
+# Of the work; a run after a lost one may begin anew, so less proves nothing.
+_PROGRESS_PERCENT = 10
+
 
 class ExportStatus(StrEnum):
     """Statuses of an export."""
@@ -50,6 +53,9 @@ class ExportRecord(BaseModel):
     message: str = "The export waits for its turn"
     failure_reason: ExportFailure | None = None
     attempt: int = 0
+    # Runs lost in a row without progress between them, and the progress that the last of them had come to.
+    num_losses: int = 0
+    loss_progress: int = 0
     file_name: str | None = None
     size_bytes: int | None = None
     sha256: str | None = None
@@ -62,6 +68,12 @@ class ExportRecord(BaseModel):
     def key(self) -> str:
         """Storage key of its folder."""
         return folder_key(self.job_id, self.id)
+
+    @property
+    def num_losses_with_one_more(self) -> int:
+        """Losses in a row, were its run lost now; the first one after some progress counts as one."""
+        has_progressed = self.progress >= self.loss_progress + _PROGRESS_PERCENT
+        return 1 if has_progressed else self.num_losses + 1
 
     def is_running(self, attempt: int) -> bool:
         """Return whether this very attempt is the one that runs."""

@@ -19,6 +19,17 @@ LABEL_KEY_PATTERN = f"^{_LABEL_KEY}$"
 # A label on a command line or in a filter: `key=value`.
 LABEL_PATTERN = f"^{_LABEL_KEY}={_PRINTABLE}{{0,{MAX_LABEL_VALUE_CHARS}}}$"
 
+LABEL_WORDS = (
+    f"must be KEY=VALUE, the key of up to {MAX_LABEL_KEY_CHARS} letters, digits, '_', '.' and '-', the value of up to "
+    f"{MAX_LABEL_VALUE_CHARS} printable characters"
+)
+# What these patterns ask for, since nobody reads them.
+WORDS_OF_PATTERNS = {
+    PRINTABLE_PATTERN: "must have printable characters only, and no line breaks",
+    LABEL_KEY_PATTERN: f"must have 1 to {MAX_LABEL_KEY_CHARS} letters, digits, '_', '.' and '-', the first no sign",
+    LABEL_PATTERN: LABEL_WORDS,
+}
+
 _NAME = re.compile(f"{_PRINTABLE}{{1,{MAX_NAME_CHARS}}}")
 _LABEL = re.compile(LABEL_PATTERN.removeprefix("^").removesuffix("$"))
 

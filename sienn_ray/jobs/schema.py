@@ -10,7 +10,10 @@ from typing import Any
 from pydantic import BaseModel, ConfigDict
 
 from sienn_ray import storage_keys
+from sienn_ray.access.principals import ADMIN_OWNER
 from sienn_ray.datasets.ingest import IngestReport
+from sienn_ray.datasets.schema import row_kind
+from sienn_ray.datasets.statistics_schema import StatisticsRequest
 from sienn_ray.errors import FailureReason
 from sienn_ray.training.config import TrainingConfig
 from sienn_ray.training.reporting import Phase, RunProgress
@@ -79,13 +82,20 @@ class DatasetRecord(BaseModel):
     columns: list[str]
     preview: list[dict[str, Any]]
     status: str = "uploaded"
-    # The oldest dataset with the same bytes that was there when this one came.
+    # The owner's oldest dataset with the same bytes that was there when this one came.
     duplicate_of: str | None = None
+    owner: str = ADMIN_OWNER
     created_at: datetime
 
     @classmethod
     def of_report(
-        cls, dataset_id: str, filename: str, size_bytes: int, sha256: str, report: IngestReport
+        cls,
+        dataset_id: str,
+        filename: str,
+        size_bytes: int,
+        sha256: str,
+        report: IngestReport,
+        owner: str = ADMIN_OWNER,
     ) -> DatasetRecord:
         """The record of a file that has just been checked."""
         return cls(
@@ -97,7 +107,19 @@ class DatasetRecord(BaseModel):
             num_rows=report.num_rows,
             columns=list(report.columns),
             preview=report.preview,
+            owner=owner,
             created_at=utc_now(),
+        )
+
+    def statistics_request(self, base_model: str, max_length: int, revision: str | None = None) -> StatisticsRequest:
+        """Return the request for its statistics under a base model's tokenizer, of a commit if one is named."""
+        return StatisticsRequest(
+            dataset_id=self.id,
+            base_model=base_model,
+            max_length=max_length,
+            row_kind=row_kind(self.format),
+            num_columns=len(self.columns),
+            revision=revision,
         )
 
 
@@ -107,6 +129,7 @@ class JobRecord(BaseModel):
     model_config = ConfigDict(frozen=True)
 
     id: str
+    owner: str = ADMIN_OWNER
     dataset_id: str
     # Rows to evaluate on, instead of a share of the dataset.
     validation_dataset_id: str | None = None
@@ -121,8 +144,13 @@ class JobRecord(BaseModel):
     message: str = "Fine-tuning job submitted successfully"
     failure_reason: FailureReason | None = None
     attempt: int = 0
-    # Attempts before the last retry by a user; only later ones count against SIENN_MAX_ATTEMPTS.
+    # Attempts before the last retry by a user.
     attempt_base: int = 0
+    # Runs lost in a row without a newer step between them, and the step that the last of them had come to.
+    num_losses: int = 0
+    loss_step: int = 0
+    # The end of the log of a run that failed, without terminal codes.
+    log_tail: str | None = None
     submission_id: str | None = None
     phase: JobPhase | None = None
     # Since when a running job is to be paused.
@@ -144,6 +172,18 @@ class JobRecord(BaseModel):
         """Return whether this very attempt is the one that runs."""
         return self.status is JobStatus.RUNNING and self.attempt == attempt
 
+    def awaits(self, attempt: int) -> bool:
+        """Return whether this attempt is the one that runs, or that is about to.
+
+        A job waits with the attempt before while Ray's job API hasn't confirmed a start.
+        """
+        return self.is_running(attempt) or (self.status is JobStatus.PENDING and self.attempt < attempt)
+
+    @property
+    def num_losses_with_one_more(self) -> int:
+        """Losses in a row, were its run lost now; the first one after a newer step counts as one."""
+        return 1 if (self.run.current_step or 0) > self.loss_step else self.num_losses + 1
+
     @property
     def is_pausing(self) -> bool:
         """Return whether it runs, and is to be paused."""
@@ -151,7 +191,7 @@ class JobRecord(BaseModel):
 
     @property
     def is_stopping(self) -> bool:
-        """Return whether its run is being ended: that of a cancelled job, or of one that didn't pause in time."""
+        """Return whether its run is being ended: of a cancelled job, one that didn't pause in time, or a silent one."""
         return self.phase is JobPhase.STOPPING
 
     @property
@@ -174,6 +214,7 @@ class JobQuery:
         dataset_id: Dataset that they train or evaluate on.
         base_model: Hub id.
         name: The name that the user gave.
+        owner: Whose they are.
         labels: Labels that all have to be there.
         limit: Jobs at the most; None gives all.
         cursor: `JobPage.next_cursor` of the page before.
@@ -183,6 +224,7 @@ class JobQuery:
     dataset_id: str | None = None
     base_model: str | None = None
     name: str | None = None
+    owner: str | None = None
     labels: dict[str, str] = field(default_factory=dict)
     limit: int | None = None
     cursor: str | None = None
@@ -251,6 +293,26 @@ class Overview:
 
 
 @dataclass(frozen=True)
+class Heartbeat:
+    """The last sign of life of a thread that supervises.
+
+    Args:
+        what: What it looks after: `jobs` or `exports`.
+        age_s: Seconds since its last step ended, or since it began.
+        limit_s: Seconds after which it counts as stuck.
+    """
+
+    what: str
+    age_s: float
+    limit_s: float
+
+    @property
+    def is_stuck(self) -> bool:
+        """Return whether the last step is longer ago than any step takes."""
+        return self.age_s > self.limit_s
+
+
+@dataclass(frozen=True)
 class TrackerHealth:
     """Health of the tracker and its database.
 
@@ -260,6 +322,7 @@ class TrackerHealth:
         database_error: Why it failed.
         started_at: When this tracker process started.
         gcs: What keeps Ray's own state: `Ray GCS`, or `Ray GCS with Redis`.
+        heartbeats: Of the threads that look after jobs and exports.
     """
 
     database: str
@@ -267,3 +330,4 @@ class TrackerHealth:
     database_error: str | None
     started_at: datetime
     gcs: str
+    heartbeats: tuple[Heartbeat, ...] = ()

@@ -10,13 +10,21 @@ import logging
 import os
 import time
 from collections.abc import Callable
-from typing import Unpack
+from functools import partial
+from typing import Any, Unpack
 
-import sienn_ray
-from sienn_ray.errors import CapacityError, FailureReason, NotFoundError
+from sienn_ray import metrics
+from sienn_ray.access.api_keys import ApiKeyRecord
+from sienn_ray.access.principals import ADMIN_OWNER
+from sienn_ray.access.rate_limits import Grant, PermitRequest, RateLimiter
+from sienn_ray.errors import CapacityError, FailureReason, FencedError, NotFoundError, RedeployedError
+from sienn_ray.jobs.change_requests import ChangeRequest
+from sienn_ray.jobs.deployment import Deployment, Standing
 from sienn_ray.jobs.export_schema import ExportRecord
+from sienn_ray.jobs.news_schema import News, NewsQuery
 from sienn_ray.jobs.schema import (
     DatasetRecord,
+    Heartbeat,
     JobEvent,
     JobPage,
     JobPhase,
@@ -31,13 +39,17 @@ from sienn_ray.jobs.schema import (
 from sienn_ray.jobs.store.database import words_of
 from sienn_ray.jobs.store.job_changes import JobChanges
 from sienn_ray.jobs.store.store import Store
+from sienn_ray.jobs.supervision.deleter import Deleter
 from sienn_ray.jobs.supervision.export_memory import memory_need_bytes
 from sienn_ray.jobs.supervision.export_runs import ExportRuns, RayExportRuns
 from sienn_ray.jobs.supervision.export_supervisor import ExportSupervisor
 from sienn_ray.jobs.supervision.job_supervisor import Supervisor
+from sienn_ray.jobs.supervision.log_keeper import LogKeeper
 from sienn_ray.jobs.supervision.ray_jobs import RayJobApi, RayJobs
-from sienn_ray.jobs.supervision.threads import Supervise, Supervision
-from sienn_ray.jobs.transitions import check_job_transition
+from sienn_ray.jobs.supervision.ray_logs import RayLogApi, RayLogs
+from sienn_ray.jobs.supervision.storage_sweep import StorageSweep
+from sienn_ray.jobs.supervision.threads import Supervise, Supervised, Supervision
+from sienn_ray.jobs.tracker_protocol import answer_type
 from sienn_ray.metrics import MetricBatch, Sample
 from sienn_ray.ray_metrics import mirror_samples
 from sienn_ray.settings import Settings
@@ -46,6 +58,10 @@ from sienn_ray.training.reporting import Progress, RunCommand, RunProgress
 from sienn_ray.training.summary import RunSummary
 
 logger = logging.getLogger(__name__)
+
+_LOG_TRANSFER_TIMEOUT_S = 60
+# Of a step that lists and deletes what is in storage, or copies logs there; a large bucket takes its time.
+_LONGEST_TRANSFERS_S = 3600.0
 
 
 class JobTracker:
@@ -58,7 +74,9 @@ class JobTracker:
         ray_jobs: Ray's job API; by default that of the cluster this process has joined.
         mirror: Takes all metrics every few seconds; by default they go to Ray's own endpoint.
         export_runs: Runs of exports; by default tasks of that cluster.
+        ray_logs: Logs of Ray's jobs; by default those of that cluster.
         supervise: Begins to look after jobs, and after exports; by default in threads.
+        deployed_at: When the deployment was asked for that it is started by.
     """
 
     def __init__(
@@ -67,76 +85,138 @@ class JobTracker:
         ray_jobs: RayJobs | None = None,
         mirror: Callable[[list[Sample]], None] = mirror_samples,
         export_runs: ExportRuns | None = None,
+        ray_logs: RayLogs | None = None,
         supervise: Supervise = Supervision,
+        deployed_at: float = 0.0,
     ) -> None:
         logging.basicConfig(level=logging.INFO, format="%(asctime)s %(levelname)s %(name)s: %(message)s")
         self._settings = settings
+        self._deployment = Deployment(settings, deployed_at)
         self._started_at = utc_now()
         self._store = Store(settings.database_url, export_lifetime_s=settings.export_lifetime_s)
+        self._rate_limiter = RateLimiter()
         self._mirror = mirror
         self._mirrored_at = float("-inf")
+        # Empty until all run: the first step of the one may end before the other has begun.
+        self._supervisions: tuple[Supervised, ...] = ()
         supervisor = Supervisor(
             self._store.jobs,
             ray_jobs or RayJobApi(),
             max_running=settings.max_running_jobs,
             max_attempts=settings.max_attempts,
             pause_timeout_s=settings.pause_timeout_s,
+            silence_timeout_s=settings.run_silence_timeout_s,
+            start_timeout_s=settings.training_start_timeout_s,
         )
         self._supervision = supervise(supervisor, settings.job_poll_s, self._mirror_metrics)
+        self._storage = storage = Storage(settings.storage_url)
+        runs = export_runs or RayExportRuns(settings)
         exporter = ExportSupervisor(
             self._store.exports,
-            export_runs or RayExportRuns(settings),
-            Storage(settings.storage_url),
+            runs,
             need_bytes=self._export_need_bytes,
             max_running=settings.max_running_exports,
             max_attempts=settings.max_attempts,
+            silence_timeout_s=settings.export_silence_timeout_s,
         )
         self._export_supervision = supervise(exporter, settings.job_poll_s, what="exports")
+        # Apart from the others: a store that hangs must hold up neither jobs nor exports.
+        deleter = Deleter(self._store.deletions, storage, runs.active)
+        self._deletion_supervision = supervise(
+            deleter, settings.job_poll_s, what="deletions", longest_step_s=_LONGEST_TRANSFERS_S
+        )
+        log_keeper = LogKeeper(
+            self._store.attempt_logs,
+            ray_logs or RayLogApi(transfer_timeout_s=_LOG_TRANSFER_TIMEOUT_S),
+            storage,
+            max_bytes=settings.attempt_log_max_bytes,
+        )
+        logs = supervise(log_keeper, settings.job_poll_s, what="logs", longest_step_s=_LONGEST_TRANSFERS_S)
+        sweep = StorageSweep(
+            self._store.sweep,
+            storage,
+            leftover_age_s=settings.leftover_age_s,
+            checkpoint_lifetime_s=settings.checkpoint_lifetime_s,
+        )
+        leftovers = supervise(sweep, settings.job_poll_s, what="leftovers", longest_step_s=_LONGEST_TRANSFERS_S)
+        looked_after = (self._supervision, self._export_supervision, self._deletion_supervision)
+        self._supervisions = (*looked_after, logs, leftovers)
 
     def _mirror_metrics(self) -> None:
         if time.monotonic() - self._mirrored_at >= self._settings.metrics_flush_s:
-            self._mirror(self._store.metrics.samples())
+            self._mirror(self.metric_samples())
             self._mirrored_at = time.monotonic()
 
     def _export_need_bytes(self, record: ExportRecord) -> int:
-        return memory_need_bytes(record.base_model, record.options, self._settings)
+        try:
+            revision = self._store.jobs.get(record.job_id).config.base_model_revision
+        except NotFoundError:  # deleted meanwhile; its run will see
+            revision = None
+        return memory_need_bytes(record.base_model, record.options, self._settings, revision)
 
     def close(self) -> None:
-        """Stop looking after jobs and exports, and let go of the database."""
-        self._supervision.close()
-        self._export_supervision.close()
+        """Stop looking after jobs, exports and deletions, and let go of the database."""
+        for supervision in self._supervisions:
+            supervision.close()
         self._store.close()
 
-    def is_like(self, version: str, settings: Settings) -> bool:
-        """Return whether this actor runs that version of the code with those settings."""
-        return version == sienn_ray.__version__ and settings == self._settings
+    def stand(self, deployment: Deployment) -> Standing:
+        """Return how this tracker stands to a deployment whose replica starts; it serves that from now on if it may."""
+        standing = self._deployment.standing_for(deployment)
+        if standing is Standing.SAME and deployment.deployed_at > self._deployment.deployed_at:
+            self._deployment = deployment
+        return standing
 
     def settings(self) -> Settings:
         return self._settings.without_secrets()
 
+    def carry_out(self, request: ChangeRequest, method: str, args: tuple[Any, ...]) -> Any:
+        """Carry out a call of `Tracker` that changes something: once, however often it comes, and in time or not.
+
+        Args:
+            request: Its id and its deadline.
+            method: Its name.
+            args: Its arguments.
+        """
+        change = partial(getattr(self, method), *args)
+        return self._store.requests.once(request, method, answer_type(method), change)
+
+    def _wake_jobs(self) -> None:
+        self._store.database.after_commit(self._supervision.wake)
+
+    def _wake_exports(self) -> None:
+        self._store.database.after_commit(self._export_supervision.wake)
+
+    def _wake_deletions(self) -> None:
+        self._store.database.after_commit(self._deletion_supervision.wake)
+
     # Datasets
 
-    def add_dataset(self, record: DatasetRecord) -> DatasetRecord:
+    def add_dataset(self, record: DatasetRecord, storage_url: str = "") -> DatasetRecord:
+        if storage_url and storage_url != self._storage.url:
+            raise RedeployedError("the service has just been deployed anew with another storage; upload the file again")
         return self._store.datasets.add(record)
 
     def dataset(self, dataset_id: str) -> DatasetRecord:
         return self._store.datasets.get(dataset_id)
 
-    def datasets(self) -> list[DatasetRecord]:
-        return self._store.datasets.all()
+    def datasets(self, owner: str | None = None) -> list[DatasetRecord]:
+        return self._store.datasets.all(owner)
 
     def delete_dataset(self, dataset_id: str) -> DatasetRecord:
-        return self._store.datasets.delete(dataset_id)
+        dataset = self._store.datasets.delete(dataset_id)
+        self._wake_deletions()
+        return dataset
 
     # Jobs, as users see them
 
     def add_job(self, record: JobRecord) -> JobRecord:
         job = self._store.jobs.add(record, self._settings.max_pending_jobs)
-        self._supervision.wake()
+        self._wake_jobs()
         return job
 
-    def job_of_key(self, idempotency_key: str) -> JobRecord | None:
-        return self._store.jobs.of_key(idempotency_key)
+    def job_of_key(self, idempotency_key: str, owner: str = ADMIN_OWNER) -> JobRecord | None:
+        return self._store.jobs.of_key(idempotency_key, owner)
 
     def job(self, job_id: str) -> JobRecord:
         return self._store.jobs.get(job_id)
@@ -146,26 +226,29 @@ class JobTracker:
 
     def cancel_job(self, job_id: str) -> JobRecord:
         job = self._store.jobs.cancel(job_id)
-        self._supervision.wake()
+        self._wake_jobs()
         return job
 
     def retry_job(self, job_id: str) -> JobRecord:
         job = self._store.jobs.retry(job_id)
-        self._supervision.wake()
+        self._wake_jobs()
         return job
 
     def pause_job(self, job_id: str) -> JobRecord:
         job = self._store.jobs.pause(job_id)
-        self._supervision.wake()
+        self._wake_jobs()
         return job
 
     def resume_job(self, job_id: str) -> JobRecord:
         job = self._store.jobs.resume(job_id)
-        self._supervision.wake()
+        self._wake_jobs()
         return job
 
     def delete_job(self, job_id: str) -> JobRecord:
-        return self._store.jobs.delete(job_id)
+        job = self._store.jobs.delete(job_id)
+        self._wake_exports()  # its exports' runs end
+        self._wake_deletions()
+        return job
 
     def events(self, job_id: str, after: int, limit: int) -> list[JobEvent]:
         return self._store.jobs.events(job_id, after, limit)
@@ -173,16 +256,19 @@ class JobTracker:
     def metric_points(self, job_id: str, max_points: int) -> list[MetricPoint]:
         return self._store.jobs.metric_points(job_id, max_points)
 
+    def news(self, query: NewsQuery) -> News:
+        return self._store.news.since(query)
+
     # Exports
 
     def request_export(self, record: ExportRecord) -> ExportRecord:
         export = self._store.exports.request(record)
-        self._export_supervision.wake()
+        self._wake_exports()
         return export
 
     def redo_export(self, export_id: str, words: str) -> ExportRecord:
         export = self._store.exports.redo(export_id, words)
-        self._export_supervision.wake()
+        self._wake_exports()
         return export
 
     def export(self, export_id: str) -> ExportRecord:
@@ -193,12 +279,14 @@ class JobTracker:
 
     def cancel_export(self, export_id: str) -> ExportRecord:
         export = self._store.exports.cancel(export_id)
-        self._export_supervision.wake()
+        self._wake_exports()
+        self._wake_deletions()
         return export
 
     def delete_export(self, export_id: str) -> ExportRecord:
         export = self._store.exports.delete(export_id)
-        self._export_supervision.wake()
+        self._wake_exports()
+        self._wake_deletions()
         return export
 
     def report_export(self, export_id: str, attempt: int, progress: int, message: str) -> bool:
@@ -207,23 +295,42 @@ class JobTracker:
     def signing_key(self) -> bytes:
         return self._store.signing_key()
 
+    # API keys
+
+    def add_api_key(self, record: ApiKeyRecord) -> ApiKeyRecord:
+        return self._store.api_keys.add(record)
+
+    def api_key_of_prefix(self, prefix: str) -> ApiKeyRecord | None:
+        return self._store.api_keys.of_prefix(prefix)
+
+    def api_keys(self) -> list[ApiKeyRecord]:
+        return self._store.api_keys.all()
+
+    def rotate_api_key(self, key_id: str, successor: ApiKeyRecord, grace_s: float) -> ApiKeyRecord:
+        return self._store.api_keys.rotate(key_id, successor, grace_s)
+
+    def revoke_api_key(self, key_id: str) -> ApiKeyRecord:
+        return self._store.api_keys.revoke(key_id)
+
+    def settle_permits(self, holder: str, request: PermitRequest) -> Grant:
+        return self._rate_limiter.settle(holder, request)
+
     # Jobs, as their training programs tell of them
 
     def report(self, job_id: str, attempt: int, progress: Progress) -> RunCommand:
         try:
             return self._store.jobs.report(job_id, attempt, progress)
         except NotFoundError:
-            logger.warning("job %s is gone: a report of its attempt %d is dropped", job_id, attempt)
-            return RunCommand.GO_ON
+            logger.warning("job %s is gone: its attempt %d is told to stop", job_id, attempt)
+            return RunCommand.STOP
 
     def pause(self, job_id: str, attempt: int) -> None:
         try:
             job = self._store.jobs.note_pause(job_id, attempt)
-        except NotFoundError:
-            logger.warning("job %s is gone: the pause of its attempt %d is dropped", job_id, attempt)
-            return
+        except NotFoundError as error:
+            raise FencedError(error.message) from None
         logger.info("job %s: attempt %d has paused, and the job is '%s'", job_id, attempt, job.status)
-        self._supervision.wake()
+        self._wake_jobs()
 
     def complete(self, job_id: str, attempt: int, summary: RunSummary) -> None:
         self._end(
@@ -249,46 +356,43 @@ class JobTracker:
 
     def _end(self, job_id: str, attempt: int, /, *, status: JobStatus, **changes: Unpack[JobChanges]) -> None:
         try:
-            job = self._store.jobs.update(job_id, running_attempt=attempt, status=status, **changes)
-        except NotFoundError:
-            logger.warning("job %s is gone: the end of its attempt %d as '%s' is dropped", job_id, attempt, status)
-            return
-        if job.attempt == attempt and job.status is JobStatus.PENDING:
-            # Taken for lost, and about to be tried again: the program must leave its checkpoints where they are.
-            check_job_transition(job_id, job.status, status)
-        # A call that is repeated after a restart of this actor finds its own work done.
-        if (job.attempt, job.status) != (attempt, status):
-            logger.warning(
-                "job %s: attempt %d ended as '%s', but the job is '%s' with attempt %d; that stands",
-                job_id,
-                attempt,
-                status,
-                job.status,
-                job.attempt,
-            )
-        self._supervision.wake()
+            self._store.jobs.end(job_id, attempt, status=status, **changes)
+        except NotFoundError as error:
+            raise FencedError(error.message) from None
+        except FencedError as error:
+            logger.warning("the end as '%s' is refused: %s", status, error.message)
+            raise
+        self._wake_jobs()
 
     # What is measured
 
-    def overview(self) -> Overview:
-        return self._store.overview()
+    def overview(self, owner: str | None = None) -> Overview:
+        return self._store.overview(owner)
 
     def add_metrics(self, batch: MetricBatch) -> None:
         self._store.metrics.add(batch)
 
     def metric_samples(self) -> list[Sample]:
-        return self._store.metrics.samples()
+        return [*self._store.metrics.samples(), *self._heartbeat_samples()]
+
+    def _heartbeats(self) -> tuple[Heartbeat, ...]:
+        return tuple(supervision.heartbeat() for supervision in self._supervisions)
+
+    def _heartbeat_samples(self) -> list[Sample]:
+        name = metrics.SUPERVISION_HEARTBEAT_AGE_SECONDS.name
+        return [Sample(name, (("kind", beat.what),), beat.age_s) for beat in self._heartbeats()]
 
     def health(self) -> TrackerHealth:
         response_s, error_words = None, None
         try:
             response_s = self._store.database.ping()
         except CapacityError as error:
-            error_words = words_of(error.__cause__)
+            error_words = words_of(error.__cause__ or error)
         return TrackerHealth(
             database=self._store.database.name,
             database_response_s=response_s,
             database_error=error_words,
             started_at=self._started_at,
             gcs="Ray GCS with Redis" if os.environ.get("RAY_REDIS_ADDRESS") else "Ray GCS",
+            heartbeats=self._heartbeats(),
         )

@@ -8,11 +8,18 @@ from __future__ import annotations
 
 import inspect
 from collections.abc import Callable, Coroutine
-from typing import Any, Protocol
+from functools import cache
+from typing import Any, Protocol, get_type_hints
 
+from pydantic import TypeAdapter
+
+from sienn_ray.access.api_keys import ApiKeyRecord
+from sienn_ray.access.principals import ADMIN_OWNER
+from sienn_ray.access.rate_limits import Grant, PermitRequest
 from sienn_ray.errors import FailureReason
 from sienn_ray.jobs.export_schema import ExportRecord
 from sienn_ray.jobs.ids import check_id
+from sienn_ray.jobs.news_schema import News, NewsQuery
 from sienn_ray.jobs.schema import (
     DatasetRecord,
     JobEvent,
@@ -32,26 +39,37 @@ from sienn_ray.training.summary import RunSummary
 class Tracker(Protocol):
     """The job tracker, as its clients see it. Every call may be repeated without harm.
 
+    A call that changes something carries a request id and a deadline, which its client adds: a repeat with the same id
+    gets the first answer, and after the deadline nothing is changed any more (`TooLateError`).
+
     Every method may raise `CapacityError` while the tracker or its database is away. What names a dataset, a job or an
     export by its id raises `NotFoundError` if there is none, unless its description says otherwise.
     """
 
     # Datasets
 
-    async def add_dataset(self, record: DatasetRecord) -> DatasetRecord:
-        """Add a dataset; the answer says in `duplicate_of` if its bytes were there before."""
+    async def add_dataset(self, record: DatasetRecord, storage_url: str = "") -> DatasetRecord:
+        """Add a dataset; the answer says in `duplicate_of` if its bytes were there before.
+
+        Args:
+            record: What is known of it.
+            storage_url: The storage that has its files.
+
+        Raises:
+            RedeployedError: The tracker's deployment has another storage, as after a redeploy.
+        """
         ...
 
     async def dataset(self, dataset_id: str) -> DatasetRecord:
         """One dataset."""
         ...
 
-    async def datasets(self) -> list[DatasetRecord]:
-        """All datasets, the newest first."""
+    async def datasets(self, owner: str | None = None) -> list[DatasetRecord]:
+        """All datasets, or those of one owner, the newest first."""
         ...
 
     async def delete_dataset(self, dataset_id: str) -> DatasetRecord:
-        """Forget a dataset; raises `ConflictError` while a job refers to it."""
+        """Forget a dataset, and have its files deleted; raises `ConflictError` while a job refers to it."""
         ...
 
     # Jobs, as users see them
@@ -60,7 +78,7 @@ class Tracker(Protocol):
         """Add a job to the queue, or one that already runs as a Ray job started by hand.
 
         Returns:
-            The job, or the one that came with the same idempotency key before.
+            The job, or the owner's one that came with the same idempotency key before.
 
         Raises:
             NotFoundError: There is no such dataset.
@@ -69,8 +87,8 @@ class Tracker(Protocol):
         """
         ...
 
-    async def job_of_key(self, idempotency_key: str) -> JobRecord | None:
-        """The job that came with this idempotency key, if any."""
+    async def job_of_key(self, idempotency_key: str, owner: str = ADMIN_OWNER) -> JobRecord | None:
+        """The job of an owner that came with an idempotency key, if any."""
         ...
 
     async def job(self, job_id: str) -> JobRecord:
@@ -98,7 +116,7 @@ class Tracker(Protocol):
         ...
 
     async def delete_job(self, job_id: str) -> JobRecord:
-        """Forget an ended job; raises `ConflictError` for one that hasn't ended."""
+        """Forget a job and its exports, and have all files deleted; raises `ConflictError` before the job has ended."""
         ...
 
     async def events(self, job_id: str, after: int, limit: int) -> list[JobEvent]:
@@ -107,6 +125,10 @@ class Tracker(Protocol):
 
     async def metric_points(self, job_id: str, max_points: int) -> list[MetricPoint]:
         """A job's curves in order of steps, thinned out evenly to `max_points`."""
+        ...
+
+    async def news(self, query: NewsQuery) -> News:
+        """Return what happened to jobs behind a place, for all listeners of a replica together."""
         ...
 
     # Exports
@@ -132,17 +154,47 @@ class Tracker(Protocol):
         ...
 
     async def delete_export(self, export_id: str) -> ExportRecord:
-        """Forget an export, and stop it if it runs."""
+        """Forget an export, stop it if it runs, and have its files deleted."""
         ...
 
     async def signing_key(self) -> bytes:
         """The key that links to downloads are signed with."""
         ...
 
+    # API keys
+
+    async def add_api_key(self, record: ApiKeyRecord) -> ApiKeyRecord:
+        """Add a key, of which only the hash is known here."""
+        ...
+
+    async def api_key_of_prefix(self, prefix: str) -> ApiKeyRecord | None:
+        """Return the key with a prefix, if there is one, valid or not."""
+        ...
+
+    async def api_keys(self) -> list[ApiKeyRecord]:
+        """Return all keys, the newest first."""
+        ...
+
+    async def rotate_api_key(self, key_id: str, successor: ApiKeyRecord, grace_s: float) -> ApiKeyRecord:
+        """Give a key a successor with its name, owner and scopes; it ends itself after a grace period.
+
+        Raises:
+            ConflictError: It has ended already.
+        """
+        ...
+
+    async def revoke_api_key(self, key_id: str) -> ApiKeyRecord:
+        """End a key at once and for good."""
+        ...
+
+    async def settle_permits(self, holder: str, request: PermitRequest) -> Grant:
+        """Count requests of a client, and grant a replica permits for others."""
+        ...
+
     # Numbers
 
-    async def overview(self) -> Overview:
-        """Numbers over all jobs and datasets."""
+    async def overview(self, owner: str | None = None) -> Overview:
+        """Numbers over all jobs and datasets, or those of one owner."""
         ...
 
     async def add_metrics(self, batch: MetricBatch) -> None:
@@ -164,23 +216,27 @@ class Tracker(Protocol):
         ...
 
     async def report(self, job_id: str, attempt: int, progress: Progress) -> RunCommand:
-        """Take a running job's progress; reports of an earlier attempt, after the end, or of no job are dropped.
+        """Take a running job's progress; what comes from an attempt that the job doesn't await is dropped.
 
         Returns:
-            The command for the run.
+            The command for the run: STOP where the job is gone, has ended or goes on with another attempt.
         """
         ...
 
     async def pause(self, job_id: str, attempt: int) -> None:
-        """Note that a run has ended at a checkpoint, since its job was to be paused; of no job, it is dropped."""
+        """Note that a run has ended at a checkpoint, since its job was to be paused.
+
+        Raises:
+            FencedError: The job is gone, or doesn't await this attempt.
+        """
         ...
 
     async def complete(self, job_id: str, attempt: int, summary: RunSummary) -> None:
-        """Note that a job's adapter is published; of no job, it is dropped."""
+        """Note that a job's adapter is published; raises `FencedError` as `pause` does."""
         ...
 
     async def fail(self, job_id: str, attempt: int, reason: FailureReason, message: str) -> None:
-        """Note that a job ended without an adapter, and why; of no job, it is dropped."""
+        """Note that a job ended without an adapter, and why; raises `FencedError` as `pause` does."""
         ...
 
     async def report_export(self, export_id: str, attempt: int, progress: int, message: str) -> bool:
@@ -191,8 +247,32 @@ class Tracker(Protocol):
 METHODS: dict[str, inspect.Signature] = {
     name: inspect.signature(member) for name, member in vars(Tracker).items() if inspect.iscoroutinefunction(member)
 }
+# Calls that change nothing. `signing_key` makes the key at its first call, and gives it at each.
+READING = frozenset(
+    {
+        "dataset",
+        "datasets",
+        "job_of_key",
+        "job",
+        "jobs",
+        "events",
+        "metric_points",
+        "news",
+        "export",
+        "exports",
+        "signing_key",
+        "api_key_of_prefix",
+        "api_keys",
+        # Counts in memory only.
+        "settle_permits",
+        "overview",
+        "metric_samples",
+        "health",
+        "settings",
+    }
+)
 # Ids among the arguments, by their names.
-_KINDS_OF_ID = {"dataset_id": "Dataset", "job_id": "Job", "export_id": "Export"}
+_KINDS_OF_ID = {"dataset_id": "Dataset", "job_id": "Job", "export_id": "Export", "key_id": "Key"}
 
 
 def check_arguments(method: str, *args: Any, **kwargs: Any) -> tuple[Any, ...]:
@@ -210,6 +290,18 @@ def check_arguments(method: str, *args: Any, **kwargs: Any) -> tuple[Any, ...]:
         if name in bound.arguments:
             check_id(kind, bound.arguments[name])
     return bound.args[1:]
+
+
+def ids_among(method: str, args: tuple[Any, ...]) -> list[tuple[str, str]]:
+    """Return kind and text of each id among a call's arguments, which are all by position."""
+    names = list(METHODS[method].parameters)[1:]
+    return [(_KINDS_OF_ID[name], value) for name, value in zip(names, args, strict=False) if name in _KINDS_OF_ID]
+
+
+@cache
+def answer_type(method: str) -> TypeAdapter[Any]:
+    """The type of a call's answer, which it is written to JSON by."""
+    return TypeAdapter(get_type_hints(getattr(Tracker, method))["return"])
 
 
 class TrackerCalls:

@@ -6,10 +6,15 @@ spec: the messages between the driver and its workers.
 trainer: one fine-tune by Ray Train.
 resources: the resources of workers, and waiting for them.
 reporting: progress reports.
+signs_of_life: heartbeats within long calls.
 timeline: the seconds between submission and first step.
+failure_budget: the failures that a run may have in a row.
 failures: reasons for a failed run.
 stopping: the end of a program that Ray stops.
+temporary_folders: folders that a later process can clear away.
 unfinished: checkpoints that were written in part.
+progress_log: progress as lines of the log.
+process_setup: the set-up of a run's processes.
 garbage: the rate of Python's garbage collection.
 publication: the files of an adapter.
 record: `training_run.json`, for repeating a run.
@@ -24,8 +29,10 @@ steps: rows per optimizer step, over workers and micro batches.
 prefetch: the next batches, made in a thread.
 gradients: gradients of one optimizer step.
 schedules: learning rate schedules.
+long_rows: rows with more tokens than there is room for.
 evaluation: loss over the rows held out.
 checkpoint: checkpoints.
+checkpoint_files: the names of its files, and its adapter.
 run_state: the position of a run in its checkpoints.
 hyperparameters: every hyperparameter, for the API and both command lines.
 methods: supervised fine-tuning and DPO, in words.

@@ -5,7 +5,6 @@ Random state and learning rate needn't be kept: both follow from the number of a
 
 from __future__ import annotations
 
-import shutil
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -14,12 +13,9 @@ import torch
 from peft import PeftModel, set_peft_model_state_dict
 from safetensors.torch import load_file, save_file
 
+from sienn_ray.training.checkpoint_files import ADAPTER_WEIGHTS, BEST_WEIGHTS
 from sienn_ray.training.run_state import RunState, read_state, write_state
 
-ADAPTER_WEIGHTS = "adapter_model.safetensors"
-ADAPTER_CONFIG = "adapter_config.json"
-# The adapter with the lowest evaluation loss so far, where that isn't the current one.
-_BEST_WEIGHTS = "best_adapter_model.safetensors"
 _TENSORS = "trainer_state.pt"
 
 Weights = dict[str, torch.Tensor]
@@ -45,7 +41,7 @@ def save(
     """
     save_file(weights, folder / ADAPTER_WEIGHTS, metadata={"format": "pt"})
     if best_weights is not None:
-        save_file(best_weights, folder / _BEST_WEIGHTS, metadata={"format": "pt"})
+        save_file(best_weights, folder / BEST_WEIGHTS, metadata={"format": "pt"})
     config = adapter.peft_config["default"]
     was_inference = config.inference_mode
     config.inference_mode = True  # as PEFT itself saves it
@@ -68,19 +64,12 @@ def restore(folder: Path, adapter: PeftModel) -> Restored:
     """Read a checkpoint, and put its weights into the adapter."""
     set_peft_model_state_dict(adapter, load_file(folder / ADAPTER_WEIGHTS))
     optimizer_state = torch.load(folder / _TENSORS, map_location="cpu", weights_only=True)
-    best = folder / _BEST_WEIGHTS
+    best = folder / BEST_WEIGHTS
     return Restored(
         read_state(folder),
         load_file(best) if best.is_file() else None,
         optimizer_state,
     )
-
-
-def copy_best_adapter(folder: Path, target: Path) -> None:
-    """Copy the adapter with the lowest evaluation loss, or the last one where nothing was evaluated."""
-    best = folder / _BEST_WEIGHTS
-    shutil.copyfile(best if best.is_file() else folder / ADAPTER_WEIGHTS, target / ADAPTER_WEIGHTS)
-    shutil.copyfile(folder / ADAPTER_CONFIG, target / ADAPTER_CONFIG)
 
 
 def seed_step(seed: int, step: int, rank: int) -> None:

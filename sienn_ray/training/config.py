@@ -17,6 +17,7 @@ MAX_TRAIN_TIME_S = 30 * 24 * 3600.0
 LrScheduler = Literal["cosine", "linear", "constant"]
 Precision = Literal["auto", "float32", "bfloat16"]
 Quantization = Literal["nf4"]
+LongRows = Literal["cut", "drop", "fail"]
 Sharding = Literal["auto", "never", "always"]
 ModuleName = Annotated[str, Field(pattern=r"^[A-Za-z0-9_.]{1,128}$")]
 
@@ -95,6 +96,11 @@ class LoraSettings(AdapterHyperparameters, _Rank):
 
     model_config = ConfigDict(frozen=True, extra="forbid")
 
+    @property
+    def named_modules(self) -> tuple[str, ...]:
+        """Names in `target_modules`, where it isn't a word for all of them."""
+        return () if self.target_modules == ALL_LINEAR else tuple(self.target_modules)
+
 
 class RunHyperparameters(BaseModel):
     """Hyperparameters of a run: its steps, its rows, its workers, its loss.
@@ -113,8 +119,14 @@ class RunHyperparameters(BaseModel):
         DEFAULT_ROW_TOKENS,
         ge=MIN_ROW_TOKENS,
         le=MAX_ROW_TOKENS,
-        description="Tokens in one row, prompt and completion; longer ones are cut.",
+        description="Tokens in one row, prompt and completion; `long_rows` says what becomes of longer ones.",
         examples=[DEFAULT_ROW_TOKENS],
+    )
+    long_rows: LongRows = Field(
+        "cut",
+        description="Rows with more than `max_length` tokens: `cut` them, so that they lose the end of the answer with "
+        "its end-of-turn token, `drop` them, or `fail` before any training. They are counted either way.",
+        examples=["cut"],
     )
     gradient_accumulation_steps: int = Field(
         1,
@@ -228,6 +240,8 @@ class TrainingConfig(RunHyperparameters):
     model_config = ConfigDict(frozen=True, extra="forbid")
 
     base_model: str
+    # The commit of its weights, resolved when the job was submitted; None where none is known, as of earlier jobs.
+    base_model_revision: str | None = None
     lora: LoraSettings = LoraSettings()
 
     @model_validator(mode="after")
@@ -240,6 +254,10 @@ class TrainingConfig(RunHyperparameters):
                 "or quantization"
             )
         return self
+
+    def pinned(self, revision: str | None) -> Self:
+        """Return the same with the base model at a commit."""
+        return self.model_copy(update={"base_model_revision": revision})
 
     @property
     def rows_per_step(self) -> int:

@@ -30,6 +30,10 @@ class Evaluation:
         learner: Computes losses.
         worker: This worker; each takes its share of the rows.
         micro_batch_rows: Rows of a batch on each worker.
+
+    Attributes:
+        num_rows: How many there are, on all workers.
+        num_long_rows: How many of them have more than `max_length` tokens; 0 before the first evaluation.
     """
 
     def __init__(
@@ -40,7 +44,9 @@ class Evaluation:
         self._worker = worker
         self._share = Share(micro_batch_rows * worker.world_size, worker.rank, worker.world_size)
         self._kept: list[list[Example]] | None = None
+        self._num_long = 0
         self.num_rows = num_rows if rows is not None else 0
+        self.num_long_rows = 0
 
     @property
     def num_batches(self) -> int:
@@ -67,7 +73,8 @@ class Evaluation:
             batch_sum, batch_weight = self._learner.gradients.loss(examples)
             loss_sum, weight = loss_sum + batch_sum, weight + batch_weight
             meter.eval_batch(epoch=epoch, step=step, batch=number)
-        total, total_weight = global_sums([loss_sum, weight], self._worker.device)
+        total, total_weight, num_long = global_sums([loss_sum, weight, self._num_long], self._worker.device)
+        self.num_long_rows = int(num_long)
         return total / total_weight if total_weight else None
 
     def _batches(self) -> Iterator[list[Example]]:
@@ -76,13 +83,14 @@ class Evaluation:
             return
         assert self._rows is not None  # noqa: S101
         kept: list[list[Example]] | None = []
-        num_tokens = 0
+        num_tokens = num_long = 0
         for _, rows in self._rows.steps(self._share, first_step=0, num_steps=self.num_batches):
-            examples, _ = self._learner.gradients.examples(rows)
+            examples, counts = self._learner.gradients.examples(rows)
+            num_long += counts.num_long
             num_tokens += sum(len(ids) for example in examples for ids, _ in example)
             if kept is not None:
                 kept.append(examples)
             if num_tokens > _MAX_KEPT_TOKENS:
                 kept = None
             yield examples
-        self._kept = kept
+        self._kept, self._num_long = kept, num_long

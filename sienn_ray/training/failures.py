@@ -12,9 +12,12 @@ from sienn_ray.errors import (
     FailureReason,
     InvalidBaseModelError,
     InvalidDatasetError,
+    OutOfReachError,
     SiennError,
+    StorageFullError,
     TrainingError,
 )
+from sienn_ray.retries import is_out_of_reach
 from sienn_ray.settings import Settings
 from sienn_ray.training.config import TrainingConfig
 
@@ -22,6 +25,8 @@ _REASONS: dict[type[SiennError], FailureReason] = {
     InvalidDatasetError: FailureReason.INVALID_DATASET,
     InvalidBaseModelError: FailureReason.INVALID_BASE_MODEL,
     ArtifactError: FailureReason.STORAGE,
+    StorageFullError: FailureReason.STORAGE,
+    OutOfReachError: FailureReason.OUT_OF_REACH,
 }
 
 _TRANSIENT = {FailureReason.OUT_OF_MEMORY, FailureReason.WORKER_LOST}
@@ -58,9 +63,11 @@ def explain(error: BaseException, config: TrainingConfig, settings: Settings) ->
     if any(_is_lost_worker(cause) for cause in chain):
         return TrainingError(
             f"training workers were lost more than SIENN_TRAINING_MAX_FAILURES={settings.training_max_failures} times "
-            f"(killed, or their node went away); last: {_first_line(chain[-1])}",
+            f"since the last checkpoint (killed, or their node went away); last: {_first_line(chain[-1])}",
             FailureReason.WORKER_LOST,
         )
+    if (outage := next(filter(is_out_of_reach, chain), None)) is not None:
+        return OutOfReachError.of("storage or the model hub", outage)
     return TrainingError(f"{type(chain[-1]).__name__}: {_first_line(chain[-1])}", FailureReason.INTERNAL)
 
 
@@ -73,7 +80,9 @@ def reason_of(error: SiennError) -> FailureReason:
 
 
 def is_worth_another_try(error: SiennError) -> bool:
-    """Return whether a run may succeed from its last checkpoint: its workers were lost, or memory ran out."""
+    """Return whether a run may succeed from its last checkpoint: after lost workers, lacking memory, an outage."""
+    if isinstance(error, OutOfReachError):
+        return True
     return isinstance(error, TrainingError) and error.reason in _TRANSIENT
 
 

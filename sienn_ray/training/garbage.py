@@ -8,9 +8,6 @@ import gc
 # for garbage each time takes a quarter of the import.
 _NEW_OBJECTS = 10_000
 
-# Ray's `worker_process_setup_hook` for a job's processes.
-HOOK = f"{__name__}.collect_rarely"
-
 
 def collect_rarely() -> None:
     """Look for garbage less often than Python does by itself."""

@@ -11,11 +11,12 @@ from typing import NamedTuple
 
 import torch
 
+from sienn_ray.datasets.token_stream import TokenArrays
 from sienn_ray.errors import FailureReason, TrainingError
 from sienn_ray.training.config import TrainingConfig
 from sienn_ray.training.hardware import is_out_of_memory
+from sienn_ray.training.long_rows import RowCounts
 from sienn_ray.training.loss.objectives import Example, Objective
-from sienn_ray.training.loss.packing import TokenRow
 from sienn_ray.training.worker import Worker, add_up_gradients, global_sums
 
 logger = logging.getLogger(__name__)
@@ -68,11 +69,19 @@ class GradientStep:
         self._is_length_grouped = is_length_grouped
         self.micro_batch_rows = micro_batch_rows
 
-    def examples(self, rows: Sequence[TokenRow]) -> tuple[list[Example], int]:
-        """Rows that belong together, and how many were dropped; a dropped pair is one empty row."""
+    def examples(self, rows: Sequence[TokenArrays]) -> tuple[list[Example], RowCounts]:
+        """Rows that belong together, and what was left out or cut; a pair that is left out is one empty row."""
         size = self._objective.rows_per_example
-        kept = [row for row in rows if row[0]]
-        return [tuple(kept[start : start + size]) for start in range(0, len(kept), size)], len(rows) - len(kept)
+        kept = [row for row in rows if row.input_ids]
+        dropped = [row for row in rows if not row.input_ids]
+        together = [kept[start : start + size] for start in range(0, len(kept), size)]
+        num_cut = sum(any(row.num_over for row in example) for example in together)
+        counts = RowCounts(
+            num_dropped=len(dropped),
+            num_long=num_cut + sum(row.num_over > 0 for row in dropped),
+            num_cut_tokens=sum(row.num_over for row in kept),
+        )
+        return [tuple((row.input_ids, row.labels) for row in example) for example in together], counts
 
     def without_adapter(self) -> AbstractContextManager[None]:
         """Compute losses of the base model meanwhile."""

@@ -5,10 +5,8 @@ from __future__ import annotations
 import copy
 import logging
 import math
-import tempfile
 import time
 from dataclasses import dataclass
-from pathlib import Path
 
 import torch
 from transformers import PreTrainedModel
@@ -19,17 +17,20 @@ from sienn_ray.errors import FailureReason, InvalidDatasetError, TrainingError
 from sienn_ray.training import checkpoint
 from sienn_ray.training.adapter.adapters import make_optimizer, trainable
 from sienn_ray.training.checkpoint import Weights
-from sienn_ray.training.config import MAX_ROW_TOKENS, TrainingConfig
+from sienn_ray.training.config import TrainingConfig
 from sienn_ray.training.evaluation import Evaluation
 from sienn_ray.training.hardware import peak_memory_bytes
+from sienn_ray.training.long_rows import RowCounts, first_words, found_words, no_room
 from sienn_ray.training.prefetch import Prefetched
 from sienn_ray.training.preparation import Learner, prepare
+from sienn_ray.training.progress_log import ProgressLog
 from sienn_ray.training.reporting import Progress, ProgressMeter, Reporter, RunCommand
 from sienn_ray.training.run_state import EvalRecord, RunState, read_state
 from sienn_ray.training.schedules import Schedule
 from sienn_ray.training.sharding import load_optimizer_state, whole_optimizer_state, whole_weights
 from sienn_ray.training.spec import LoopResult, LoopSpec, RowSource
 from sienn_ray.training.steps import StepPlan
+from sienn_ray.training.temporary_folders import temporary_folder
 from sienn_ray.training.worker import Worker, global_sums
 
 logger = logging.getLogger(__name__)
@@ -57,11 +58,12 @@ class FineTune:
         self._spec = spec
         self._worker = worker
         self._config = spec.config
-        self._reporter: Reporter = spec.reporter if worker.rank == 0 else _Silent()
+        self._reporter: Reporter = ProgressLog(spec.reporter) if worker.rank == 0 else _Silent()
         self._plan = StepPlan.of(spec.config, worker.world_size, spec.num_train_rows)
         with worker.last_checkpoint() as folder:
             self._state = RunState() if folder is None else read_state(folder)
         self._best_weights: Weights | None = None
+        self._is_fenced = False
 
     def __enter__(self) -> FineTune:
         share = Share(self._plan.rows_per_step, self._worker.rank, self._worker.world_size)
@@ -124,7 +126,7 @@ class FineTune:
             learner.adapter.train()
             meter.begin_step()
             checkpoint.seed_step(config.seed, step, self._worker.rank)
-            examples, num_dropped = learner.gradients.examples(rows)
+            examples, counts = learner.gradients.examples(rows)
             for group, peak_rate in zip(optimizer.param_groups, peak_rates, strict=True):
                 group["lr"] = peak_rate * schedule(step)
             loss = learner.gradients.accumulate(parameters, examples)
@@ -160,8 +162,11 @@ class FineTune:
 
             if evaluation.num_rows and not any(entry.step == 0 for entry in state.history):
                 self._evaluate_base(evaluation, meter)
-            wishes = self._agree(keeper, num_dropped, epoch)
             ends_epoch = plan.ends_epoch(state.steps_done)
+            had_long_rows = state.num_long_rows > 0
+            wishes = self._agree(keeper, counts, epoch)
+            if wishes.is_stop:
+                break
             if ends_epoch:
                 self._check_room(epoch)
             is_eval_due = config.eval_steps is not None and state.steps_done % config.eval_steps == 0
@@ -171,6 +176,8 @@ class FineTune:
             if ends_epoch:
                 state.epoch_loss_sum, state.epoch_weight = 0.0, 0
             self._decide_end(wishes)
+            if epoch == 1:
+                self._tell_of_long_rows(meter, is_news=not had_long_rows, is_last=ends_epoch or state.is_done)
             if ends_epoch or state.is_done or wishes.is_pause or wishes.is_checkpoint_due:
                 keeper.save(state, self._best_weights)
             if wishes.is_pause and not state.is_done:
@@ -178,6 +185,7 @@ class FineTune:
         spin.end()
         return LoopResult(
             is_paused=not state.is_done,
+            is_fenced=self._is_fenced,
             facts=learner.facts,
             timeline=spec.timeline.seconds(),
             peak_memory_bytes=peak_memory_bytes(self._worker.device),
@@ -193,7 +201,9 @@ class FineTune:
             eval_loss = evaluation.run(meter, epoch=epoch, step=state.steps_done)
         if eval_loss is not None:
             _check_finite("evaluation loss", eval_loss, state.steps_done, self._config)
-            meter.evaluated(epoch=epoch, step=state.steps_done, eval_loss=eval_loss)
+            meter.evaluated(epoch=epoch, step=state.steps_done, eval_loss=eval_loss, train_loss=train_loss)
+        elif train_loss is not None and self._plan.ends_epoch(state.steps_done):
+            meter.epoch_done(epoch=epoch, step=state.steps_done, train_loss=train_loss)
         state.history.append(EvalRecord(epoch, train_loss, eval_loss, state.steps_done))
         if eval_loss is None:
             return
@@ -213,8 +223,25 @@ class FineTune:
             _check_finite("evaluation loss", loss, 0, self._config)
             meter.evaluated(epoch=0, step=0, eval_loss=loss)
         self._state.history.insert(0, EvalRecord(0, None, loss, 0))
+        self._state.num_long_eval_rows = evaluation.num_long_rows
 
-    def _agree(self, keeper: _Keeper, num_dropped: int, epoch: int) -> _Wishes:
+    def _tell_of_long_rows(self, meter: ProgressMeter, *, is_news: bool, is_last: bool) -> None:
+        """Warn of rows that are too long: when the first is met, and once all were read."""
+        state, config = self._state, self._config
+        if not state.num_long_rows or not (is_news or is_last):
+            return
+        meter.count_long_rows(state.num_long_rows, state.num_cut_tokens)
+        words = first_words(config)
+        if is_last:
+            words = found_words(
+                config,
+                num_long=state.num_long_rows,
+                num_rows=self._spec.num_train_rows,
+                num_cut_tokens=state.num_cut_tokens,
+            )
+        meter.warn(words, epoch=1, step=state.steps_done)
+
+    def _agree(self, keeper: _Keeper, counts: RowCounts, epoch: int) -> _Wishes:
         """What the first worker wants, on all of them: each must leave the loop at the same step."""
         state, limit = self._state, self._config.max_train_time_s
         is_first = self._worker.rank == 0
@@ -222,11 +249,18 @@ class FineTune:
             float(is_first and keeper.is_due),
             float(is_first and self._reporter.command() is RunCommand.PAUSE),
             float(is_first and limit is not None and state.elapsed_s >= limit),
-            float(num_dropped),
+            float(counts.num_dropped),
+            float(counts.num_long),
+            float(counts.num_cut_tokens),
+            float(is_first and self._reporter.command() is RunCommand.STOP),
         ]
-        due, pause, time_up, dropped = global_sums(own, self._worker.device)
-        state.num_dropped_rows += int(dropped) if epoch == 1 else 0
-        return _Wishes(bool(due), bool(pause), bool(time_up))
+        due, pause, time_up, dropped, long, cut, stop = global_sums(own, self._worker.device)
+        if epoch == 1:
+            state.num_dropped_rows += int(dropped)
+            state.num_long_rows += int(long)
+            state.num_cut_tokens += int(cut)
+        self._is_fenced = bool(stop)
+        return _Wishes(bool(due), bool(pause), bool(time_up), bool(stop))
 
     def _decide_end(self, wishes: _Wishes) -> None:
         state, patience = self._state, self._config.early_stopping_patience
@@ -242,10 +276,7 @@ class FineTune:
             raise self._no_room("dataset")
 
     def _no_room(self, name: str) -> InvalidDatasetError:
-        return InvalidDatasetError(
-            f"no row of the {name} has room for its answer: every prompt fills max_length={self._config.max_length} "
-            f"tokens; raise max_length (up to {MAX_ROW_TOKENS}) or shorten the prompts"
-        )
+        return no_room(self._config, name)
 
 
 @dataclass(frozen=True)
@@ -255,6 +286,8 @@ class _Wishes:
     is_checkpoint_due: bool
     is_pause: bool
     is_time_up: bool
+    # Neither a checkpoint nor anything else is to be written.
+    is_stop: bool
 
 
 class _Keeper:
@@ -286,16 +319,16 @@ class _Keeper:
             self._worker.report(metrics, None)
             return
         is_best = state.best_step == state.steps_done
-        with tempfile.TemporaryDirectory(prefix="sienn-checkpoint-") as folder:
+        with temporary_folder("checkpoint") as folder:
             checkpoint.save(
-                Path(folder),
+                folder,
                 learner.adapter,
                 weights,
                 None if is_best else best_weights,
                 optimizer_state,
                 copy.copy(state),
             )
-            self._worker.report(metrics, Path(folder))
+            self._worker.report(metrics, folder)
         self._last = time.monotonic()
 
 
@@ -316,3 +349,7 @@ class _Silent:
     def command(self) -> RunCommand:
         """The first worker hears of wishes."""
         return RunCommand.GO_ON
+
+    def is_awaited(self) -> bool:
+        """The first worker hears of that, too."""
+        return True

@@ -131,7 +131,21 @@ def _training_data(record: RunRecord) -> str:
     results = record.results
     used = f"Of these, {results.num_train_rows} rows were trained on and {results.num_eval_rows} evaluated on"
     dropped = f"; {results.num_dropped_rows} were left out" if results.num_dropped_rows else ""
-    return "\n".join(["## Training data\n", *map(_dataset_line, record.datasets), "", f"{used}{dropped}."])
+    sentences = " ".join([f"{used}{dropped}.", *_long_rows(record)])
+    return "\n".join(["## Training data\n", *map(_dataset_line, record.datasets), "", sentences])
+
+
+def _long_rows(record: RunRecord) -> list[str]:
+    """Sentences about rows that were too long, if there were any."""
+    results, limit = record.results, f"more than {record.config.max_length} tokens (`max_length`)"
+    if record.config.long_rows == "drop":
+        fate = "left out"
+    else:
+        lost = f"{results.num_cut_tokens} tokens were lost, among them the end-of-turn token of each row"
+        fate = f"cut: {lost}"
+    trained = [f"{results.num_long_rows} rows had {limit} and were {fate}."] if results.num_long_rows else []
+    evaluated = f"Of the rows that were evaluated on, {results.num_long_eval_rows} had {limit}."
+    return [*trained, evaluated] if results.num_long_eval_rows else trained
 
 
 def _dataset_line(dataset: DatasetFacts) -> str:

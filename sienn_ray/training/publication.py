@@ -3,24 +3,50 @@
 from __future__ import annotations
 
 import json
+import tempfile
 from pathlib import Path
 from typing import Any
 
-from sienn_ray.base_model import load_tokenizer, local_folder
 from sienn_ray.datasets.prompt import FILE_NAME as PROMPT_FORMAT_FILE
 from sienn_ray.datasets.prompt import PromptFormat
-from sienn_ray.settings import Settings
-from sienn_ray.training import checkpoint, model_card, record
+from sienn_ray.errors import TrainingError
+from sienn_ray.hub import commit_of
+from sienn_ray.training import model_card, record
+from sienn_ray.training.checkpoint_files import copy_best_adapter
 from sienn_ray.training.run_state import RunState, read_state
-from sienn_ray.training.spec import LoopResult, Run, RunRows
+from sienn_ray.training.spec import BaseModelFacts, LoopResult, Run, RunRows
 
 
-def assemble(run: Run, settings: Settings, trained: Path, folder: Path, result: LoopResult, rows: RunRows) -> RunState:
+def base_model_facts(folder: Path, tokenizer: Any, prompt_format: PromptFormat) -> BaseModelFacts:
+    """Collect what is published of the base model, on a node that has it.
+
+    The program that publishes needs neither the base model nor the hub then.
+
+    Args:
+        folder: The base model's.
+        tokenizer: Its tokenizer; gets the chat template of the prompt format.
+        prompt_format: The format that the rows were rendered in.
+
+    Raises:
+        ArtifactError: Weight files are missing.
+    """
+    if prompt_format.chat_template is not None:
+        tokenizer.chat_template = prompt_format.chat_template
+    with tempfile.TemporaryDirectory(prefix="sienn-tokenizer-") as name:
+        target = Path(name)
+        # The template goes into tokenizer_config.json, so that the adapter is the five files which users expect.
+        tokenizer.save_pretrained(target, save_jinja_files=False)
+        files = {path.name: path.read_bytes() for path in sorted(target.iterdir()) if path.is_file()}
+    files["special_tokens_map.json"] = json.dumps(special_tokens_map(tokenizer), indent=2).encode()
+    files[PROMPT_FORMAT_FILE] = prompt_format.to_json().encode()
+    return BaseModelFacts(commit_of(folder), record.weights_sha256(folder), files)
+
+
+def assemble(run: Run, trained: Path, folder: Path, result: LoopResult, rows: RunRows) -> RunState:
     """Write an adapter's files.
 
     Args:
         run: The run that made it.
-        settings: Where the base model is.
         trained: Its last checkpoint.
         folder: Where the files go.
         result: How the loop ended.
@@ -28,23 +54,22 @@ def assemble(run: Run, settings: Settings, trained: Path, folder: Path, result: 
 
     Returns:
         How far the run had come.
+
+    Raises:
+        TrainingError: The first worker has said nothing of the base model.
     """
-    base_folder = local_folder(run.config.base_model, settings)
-    tokenizer: Any = load_tokenizer(base_folder)
-    prompt_format = PromptFormat.for_rows(run.row_kind, tokenizer)
-    checkpoint.copy_best_adapter(trained, folder)
-    if prompt_format.chat_template is not None:
-        tokenizer.chat_template = prompt_format.chat_template
-    # The template goes into tokenizer_config.json, so that the adapter is the five files which users expect.
-    tokenizer.save_pretrained(folder, save_jinja_files=False)
-    (folder / "special_tokens_map.json").write_text(json.dumps(special_tokens_map(tokenizer), indent=2))
-    (folder / PROMPT_FORMAT_FILE).write_text(prompt_format.to_json())
+    base = result.base
+    if base is None:
+        raise TrainingError("the training worker ended without what is published of the base model; retry the job")
+    copy_best_adapter(trained, folder)
+    for name, content in base.files.items():
+        (folder / name).write_bytes(content)
     state = read_state(trained)
     entry = record.RunRecord(
         job_id=run.job_id,
         name=run.name,
-        base_model_revision=record.base_model_revision(base_folder),
-        base_model_sha256=record.weights_sha256(base_folder),
+        base_model_revision=base.revision,
+        base_model_sha256=base.weights_sha256,
         datasets=run.datasets,
         config=run.config,
         resolved=result.facts,
@@ -78,6 +103,9 @@ def _results(state: RunState, num_train_rows: int, num_eval_rows: int) -> record
         num_train_rows=num_train_rows - state.num_dropped_rows,
         num_eval_rows=num_eval_rows,
         num_dropped_rows=state.num_dropped_rows,
+        num_long_rows=state.num_long_rows,
+        num_cut_tokens=state.num_cut_tokens,
+        num_long_eval_rows=state.num_long_eval_rows,
         train_s=round(state.train_seconds, 1),
         best_epoch=state.best_epoch,
         best_step=state.best_step,

@@ -6,10 +6,12 @@ The program that starts a run imports this module without transformers and PEFT,
 from __future__ import annotations
 
 import sys
+from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
 from sienn_ray.training.reporting import Phase, Progress
 from sienn_ray.training.spec import LoopResult, LoopSpec, OrderedRows, RunRows
+from sienn_ray.training.temporary_folders import clear_left_folders
 
 if TYPE_CHECKING:
     from sienn_ray.datasets.token_stream import TokenStream
@@ -31,6 +33,7 @@ def train_loop(loop_config: dict[str, Any]) -> LoopResult:
     spec: LoopSpec = loop_config["spec"]
     rows: RunRows = loop_config["rows"]
     spec.timeline.mark("start_workers")
+    clear_left_folders()
     if spec.config.quantization is None:
         leave_out("bitsandbytes")
     from sienn_ray.base_model import load_causal_lm, load_tokenizer, local_folder
@@ -38,29 +41,43 @@ def train_loop(loop_config: dict[str, Any]) -> LoopResult:
     from sienn_ray.datasets.token_stream import TokenStream
     from sienn_ray.training.hardware import allow_tf32, choose_dtype, use_all_cpus
     from sienn_ray.training.loop import FineTune
+    from sienn_ray.training.signs_of_life import signs_of_life
     from sienn_ray.training.worker import RayTrainWorker
 
     spec.timeline.mark("import_in_workers")
     worker, config = RayTrainWorker(), spec.config
     use_all_cpus(spec.num_cpus)
     allow_tf32()
-    if worker.rank == 0:
-        progress = Progress.of_phase(Phase.LOADING_MODEL, f"Loading base model {config.base_model}")
-        spec.reporter.report(progress)
-    folder = local_folder(config.base_model, spec.settings)
+
+    def tell() -> None:
+        if worker.rank == 0:
+            words = f"Loading base model {config.base_model}"
+            spec.reporter.report(Progress.of_phase(Phase.LOADING_MODEL, words))
+
+    tell()
+    with signs_of_life(tell):  # a large base model may take longer than a run may be silent
+        folder = local_folder(config.base_model, spec.settings, config.base_model_revision)
     tokenizer = load_tokenizer(folder)
     prompt_format = PromptFormat.for_rows(spec.row_kind, tokenizer)
 
     def stream(ordered: OrderedRows) -> TokenStream:
-        return TokenStream(ordered.stored, ordered.order, tokenizer, prompt_format, config.max_length)
+        return TokenStream(
+            ordered.stored, ordered.order, tokenizer, prompt_format, config.max_length, config.long_rows == "drop"
+        )
 
     evaluation = None if rows.evaluation is None else stream(rows.evaluation)
     run = FineTune(spec, worker, stream(rows.train), evaluation, tokenizer.pad_token_id)
     with run:  # rows are tokenized while the base model is loaded
         dtype = choose_dtype(config.precision, worker.device)
-        base = load_causal_lm(folder, worker.device, dtype, config.quantization)
+        with signs_of_life(tell):
+            base = load_causal_lm(folder, worker.device, dtype, config.quantization)
         spec.timeline.mark("load_base_model")
-        return run.train(base)
+        result = run.train(base)
+    if worker.rank != 0 or result.is_paused or result.is_fenced:
+        return result
+    from sienn_ray.training.publication import base_model_facts
+
+    return replace(result, base=base_model_facts(folder, tokenizer, prompt_format))
 
 
 def leave_out(package: str) -> None:

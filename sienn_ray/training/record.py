@@ -33,7 +33,6 @@ from sienn_ray.training.config import TrainingConfig
 from sienn_ray.training.methods import Method
 
 FILE_NAME = "training_run.json"
-_COMMIT = re.compile(r"[0-9a-f]{40}")
 _SHA256 = re.compile(r"[0-9a-f]{64}")
 # transformers takes the first of these that it finds.
 _WEIGHTS, _WEIGHTS_INDEX = "model.safetensors", "model.safetensors.index.json"
@@ -109,6 +108,10 @@ class RunResults(_Fields):
     num_train_rows: int
     num_eval_rows: int
     num_dropped_rows: int = 0
+    # Rows with more than `max_length` tokens, cut or dropped; None of a run before they were counted.
+    num_long_rows: int | None = None
+    num_cut_tokens: int | None = None
+    num_long_eval_rows: int | None = None
     train_s: float | None = None
     best_epoch: int | None = None
     best_step: int | None = None
@@ -171,12 +174,6 @@ def versions() -> dict[str, str]:
             continue
     # The metadata of an editable installation is as old as the installation.
     return {**found, "sienn_ray": __version__}
-
-
-def base_model_revision(folder: Path) -> str | None:
-    """The hub's commit hash of a base model's folder, or None where that is no snapshot of the hub's cache."""
-    is_snapshot = folder.parent.name == "snapshots" and _COMMIT.fullmatch(folder.name)
-    return folder.name if is_snapshot else None
 
 
 def weights_sha256(folder: Path) -> str:

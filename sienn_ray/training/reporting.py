@@ -47,11 +47,16 @@ class RunProgress:
     total_steps: int | None = None
     current_loss: float | None = None
     eval_loss: float | None = None
+    # Mean training loss since the epoch began, at its end or at an evaluation.
+    epoch_loss: float | None = None
     learning_rate: float | None = None
     tokens_per_s: float | None = None
     time_left_s: float | None = None
     # Of the whole run, what was trained before a resume included.
     num_tokens: int | None = None
+    # Rows with more than `max_length` tokens among those read so far, and the tokens cut off from them.
+    num_long_rows: int | None = None
+    num_cut_tokens: int | None = None
     train_seconds: float | None = None
     # Seconds by what they were spent on, from the submission to the first step.
     timeline: dict[str, float] | None = None
@@ -73,6 +78,8 @@ class Progress(RunProgress):
     phase: Phase
     message: str
     percent: int
+    # Something that a user should know of, told once.
+    warning: str | None = None
 
     @classmethod
     def of_phase(cls, phase: Phase, message: str) -> Progress:
@@ -86,10 +93,15 @@ class RunCommand(StrEnum):
     GO_ON = "go_on"
     # Write a checkpoint and end; the run is to be resumed later.
     PAUSE = "pause"
+    # End at once and leave everything as it is: the job doesn't await this attempt any more.
+    STOP = "stop"
 
 
 class Reporter(Protocol):
-    """Takes progress; must return at once and never raise, since training waits for it."""
+    """Takes progress and knows what is wanted of the run.
+
+    `report` and `command` must return at once and never raise, since training waits for them.
+    """
 
     def report(self, progress: Progress) -> None:
         """Pass one look at the run on."""
@@ -97,6 +109,10 @@ class Reporter(Protocol):
 
     def command(self) -> RunCommand:
         """The latest wish that is known, as the answer to an earlier report; `GO_ON` where none is."""
+        ...
+
+    def is_awaited(self) -> bool:
+        """Return whether the job awaits this attempt still; asks, and waits for the answer."""
         ...
 
 
@@ -141,6 +157,8 @@ class ProgressMeter:
         self._step_began: float | None = None
         self._last_report = float("-inf")
         self._percent_told = 0
+        self._num_long_rows: int | None = None
+        self._num_cut_tokens: int | None = None
 
     @property
     def train_seconds(self) -> float:
@@ -181,21 +199,44 @@ class ProgressMeter:
                 tokens_per_s=round((num_tokens - self._first_tokens) / elapsed_s, 1),
                 time_left_s=round(seconds_per_step * (self._num_steps - step), 1),
                 num_tokens=num_tokens,
+                num_long_rows=self._num_long_rows,
+                num_cut_tokens=self._num_cut_tokens,
                 train_seconds=round(self.train_seconds, 3),
             ),
         )
 
+    def count_long_rows(self, num_long_rows: int, num_cut_tokens: int) -> None:
+        """Have the reports of steps say how many rows were too long so far."""
+        self._num_long_rows, self._num_cut_tokens = num_long_rows, num_cut_tokens
+
+    def warn(self, warning: str, *, epoch: int, step: int) -> None:
+        """Say at once what a user should know of."""
+        message = f"Training in progress: Epoch {epoch}/{self._num_epochs}"
+        percent = self._percent(step, epoch * self._num_eval_batches)
+        self._report(
+            self._clock(),
+            Progress(
+                Phase.TRAINING,
+                message,
+                percent,
+                warning,
+                num_long_rows=self._num_long_rows,
+                num_cut_tokens=self._num_cut_tokens,
+            ),
+        )
+
     def eval_batch(self, *, epoch: int, step: int, batch: int) -> None:
-        """Count one batch of the evaluation after `epoch` (0 is before the first); `batch` is how many are done."""
+        """Count one batch of an evaluation (of the base model in epoch 0); `batch` is how many are done."""
         now = self._clock()
         if self._is_due(now):
-            message = f"Evaluating after epoch {epoch}/{self._num_epochs}"
+            message = f"Evaluating {self._place(epoch, step)}"
             percent = self._percent(step, epoch * self._num_eval_batches + batch)
             self._report(now, Progress(Phase.EVALUATING, message, percent))
 
-    def evaluated(self, *, epoch: int, step: int, eval_loss: float) -> None:
+    def evaluated(self, *, epoch: int, step: int, eval_loss: float, train_loss: float | None = None) -> None:
         """Say how an evaluation ended."""
-        message = f"Evaluated after epoch {epoch}/{self._num_epochs}"
+        trained = "" if train_loss is None else f", training loss {train_loss:.4f}"
+        message = f"Evaluated {self._place(epoch, step)}: evaluation loss {eval_loss:.4f}{trained}"
         percent = self._percent(step, (epoch + 1) * self._num_eval_batches)
         self._report(
             self._clock(),
@@ -208,8 +249,22 @@ class ProgressMeter:
                 current_step=step,
                 total_steps=self._num_steps,
                 eval_loss=round(eval_loss, 4),
+                epoch_loss=None if train_loss is None else round(train_loss, 4),
             ),
         )
+
+    def epoch_done(self, *, epoch: int, step: int, train_loss: float) -> None:
+        """Say how an epoch ended that no evaluation follows."""
+        message = f"Epoch {epoch}/{self._num_epochs} done at step {step}: training loss {train_loss:.4f}"
+        percent = self._percent(step, epoch * self._num_eval_batches)
+        self._report(self._clock(), Progress(Phase.TRAINING, message, percent, epoch_loss=round(train_loss, 4)))
+
+    def _place(self, epoch: int, step: int) -> str:
+        """Where in a run an evaluation is, in words; the epochs have a fraction within an epoch."""
+        if epoch == 0:
+            return "the base model"
+        epochs = step * self._num_epochs / max(self._num_steps, 1)
+        return f"at step {step} (epoch {epochs:.2f}".rstrip("0").rstrip(".") + ")"
 
     def _is_due(self, now: float) -> bool:
         return now - self._last_report >= self._interval_s

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import socket
 import time
+from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any, assert_never
 
@@ -18,6 +19,8 @@ _POLL_S = 1.0
 _CONNECT_TIMEOUT_S = 2.0
 # Ray takes half of this with the defaults of its health checks.
 _NODE_LOSS_TIMEOUT_S = 60.0
+# Ray Train's elastic scaling counts the cluster's nodes every 20 s.
+_STALE_COUNT_S = 21.0
 
 # Amounts by Ray's names: CPU, GPU, memory and the like.
 NodeResources = dict[str, float]
@@ -33,11 +36,14 @@ class WorkerResources:
     min_workers: int | None = None
 
     @property
+    def is_elastic(self) -> bool:
+        """Return whether Ray Train may start with fewer workers."""
+        return self.needed_workers < self.num_workers
+
+    @property
     def scaling(self) -> int | tuple[int, int]:
         """In Ray Train's words: a range lets it start with fewer workers and take more when there are more."""
-        if self.min_workers is None or self.min_workers >= self.num_workers:
-            return self.num_workers
-        return self.min_workers, self.num_workers
+        return (self.needed_workers, self.num_workers) if self.is_elastic else self.num_workers
 
     @property
     def needed_workers(self) -> int:
@@ -135,14 +141,25 @@ def free_placement_groups() -> None:
             remove_placement_group(PlacementGroup(PlacementGroupID(bytes.fromhex(group_id))))
 
 
-def wait_until_losses_are_known(timeout_s: float = _NODE_LOSS_TIMEOUT_S) -> None:
+def wait_until_losses_are_known(
+    resources: WorkerResources,
+    timeout_s: float = _NODE_LOSS_TIMEOUT_S,
+    sleep: Callable[[float], None] = time.sleep,
+) -> None:
     """Wait until Ray counts no node that is gone: it learns of one by missed health checks, which takes a while.
 
     Until then workers would be placed there as well, and waited for in vain. Whoever isn't gone takes connections.
+
+    Args:
+        resources: What is to be placed; where fewer workers may do, it is Ray Train that counts, and later than Ray.
+        timeout_s: Seconds after which a node that takes no connections isn't waited for any more.
+        sleep: Waits for so many seconds.
     """
     deadline = time.monotonic() + timeout_s
     while any(not _takes_connections(node) for node in ray.nodes() if node["Alive"]) and time.monotonic() < deadline:
-        time.sleep(_POLL_S)
+        sleep(_POLL_S)
+    if resources.is_elastic and num_placeable(resources, alive_nodes()) < resources.num_workers:
+        sleep(_STALE_COUNT_S)
 
 
 def _takes_connections(node: dict[str, Any]) -> bool:

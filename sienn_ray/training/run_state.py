@@ -38,6 +38,9 @@ class RunState:
         epoch_loss_sum: Losses since the epoch began, summed over `epoch_weight` completion tokens or pairs.
         epoch_weight: What that sum is to be divided by.
         num_dropped_rows: Rows of the first epoch without room for an answer, on all workers.
+        num_long_rows: Rows of the first epoch with more than `max_length` tokens, cut or dropped, on all workers.
+        num_cut_tokens: Tokens that were cut off from them.
+        num_long_eval_rows: The same of the rows that are evaluated on.
         best_eval_loss: Lowest evaluation loss after the first step.
         best_step: When that was.
         best_epoch: Epoch of that step.
@@ -54,6 +57,9 @@ class RunState:
     epoch_loss_sum: float = 0.0
     epoch_weight: int = 0
     num_dropped_rows: int = 0
+    num_long_rows: int = 0
+    num_cut_tokens: int = 0
+    num_long_eval_rows: int = 0
     best_eval_loss: float | None = None
     best_step: int | None = None
     best_epoch: int | None = None

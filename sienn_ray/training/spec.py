@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
 from typing import Protocol
 
 from sienn_ray.datasets.row_order import RowOrder
 from sienn_ray.datasets.schema import RowKind
+from sienn_ray.datasets.statistics_schema import StatisticsRequest
 from sienn_ray.datasets.token_stream import Share, StoredRows, TokenArrays
 from sienn_ray.settings import Settings
 from sienn_ray.training.config import TrainingConfig
@@ -38,6 +39,7 @@ class Run:
         validation_rows_key: Rows to evaluate on, instead of a share of the others.
         name: The job's name.
         datasets: What they are, for the record.
+        statistics: The statistics that tell how long the rows of each dataset are.
         timeline: Where the time since the submission went.
     """
 
@@ -49,6 +51,7 @@ class Run:
     validation_rows_key: str | None = None
     name: str | None = None
     datasets: tuple[DatasetFacts, ...] = ()
+    statistics: tuple[StatisticsRequest, ...] = ()
     timeline: Timeline = field(default_factory=lambda: Timeline(time.time()))
 
 
@@ -113,17 +116,36 @@ class LoopSpec:
 
 
 @dataclass(frozen=True)
+class BaseModelFacts:
+    """Facts about the base model that an adapter is published with, from a worker that has it.
+
+    Args:
+        revision: The commit that was loaded; None where it isn't known.
+        weights_sha256: One hash over its weight files.
+        files: The adapter's tokenizer and prompt format, by file name.
+    """
+
+    revision: str | None
+    weights_sha256: str
+    files: Mapping[str, bytes]
+
+
+@dataclass(frozen=True)
 class LoopResult:
     """Result of the loop on a worker.
 
     Args:
         facts: What was chosen for the run, for its record.
         is_paused: Whether it wrote a checkpoint and left, as it was told to.
+        is_fenced: Whether it left without a checkpoint, since the job doesn't await this attempt any more.
         timeline: Seconds by what they were spent on, up to the first step.
         peak_memory_bytes: Most memory that the worker's process had, and on a GPU that its tensors took there.
+        base: What is published of the base model, from the first worker of a run that wasn't paused.
     """
 
     facts: ResolvedFacts
     is_paused: bool = False
+    is_fenced: bool = False
     timeline: dict[str, float] = field(default_factory=dict)
     peak_memory_bytes: int = 0
+    base: BaseModelFacts | None = None

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import logging
 import os
-import tempfile
 import time
 from dataclasses import replace
 from pathlib import Path
@@ -16,11 +15,14 @@ from ray.train.torch import TorchTrainer
 
 from sienn_ray.datasets.row_order import NO_ROWS, RowOrder, held_out_rows
 from sienn_ray.datasets.token_stream import StoredRows
-from sienn_ray.errors import FailureReason, SiennError, TrainingError
+from sienn_ray.errors import FailureReason, FencedError, OutOfReachError, SiennError, TrainingError
 from sienn_ray.settings import Settings
 from sienn_ray.storage import Storage
 from sienn_ray.storage_keys import CHECKPOINTS_KEY, checkpoints_key
+from sienn_ray.training.failure_budget import FailureBudget
 from sienn_ray.training.failures import causes, explain, is_worth_another_try
+from sienn_ray.training.long_rows import check_lengths, compute_lengths
+from sienn_ray.training.publication import assemble
 from sienn_ray.training.ray_worker import train_loop
 from sienn_ray.training.reporting import Phase, Progress, Reporter
 from sienn_ray.training.resources import (
@@ -35,7 +37,8 @@ from sienn_ray.training.run_state import EvalRecord
 from sienn_ray.training.spec import LoopResult, LoopSpec, OrderedRows, Run, RunRows
 from sienn_ray.training.steps import StepPlan
 from sienn_ray.training.summary import RunSummary
-from sienn_ray.training.unfinished import delete_unfinished_checkpoints
+from sienn_ray.training.temporary_folders import clear_left_folders, temporary_folder
+from sienn_ray.training.unfinished import delete_unfinished_checkpoints, newest_checkpoint
 
 logger = logging.getLogger(__name__)
 
@@ -65,22 +68,24 @@ def run_training(run: Run, settings: Settings, reporter: Reporter) -> RunSummary
         SiennError: The run failed for a reason that a person can act on.
     """
     started = time.monotonic()
-    storage = Storage(settings.storage_url)
+    clear_left_folders()
+    storage = Storage(settings.storage_url, settings.outage_patience_s)
     reporter.report(Progress.of_phase(Phase.LOADING_DATA, "Reading the dataset"))
     rows = _rows(run, storage)
+    _check_lengths(run, settings, storage)
     resources = _resources(run, settings, rows)
     run.timeline.mark("read_dataset")
     reporter.report(Progress.of_phase(Phase.WAITING_FOR_RESOURCES, f"Starting {resources}"))
     result, last = _fit_until_it_holds(run, settings, reporter, storage, rows)
+    if result.is_fenced:
+        raise _fenced(run)
     if result.is_paused:
         return None
     reporter.report(Progress.of_phase(Phase.SAVING, "Publishing the adapter"))
-    # Imported here: it brings transformers along, which takes seconds that the workers needn't wait for.
-    from sienn_ray.training.publication import assemble
-
-    with tempfile.TemporaryDirectory(prefix="sienn-adapter-") as target, last.as_directory() as source:
-        state = assemble(run, settings, Path(source), Path(target), result, rows)
-        manifest = storage.publish(Path(target), run.adapter_key)
+    with temporary_folder("adapter") as target, last.as_directory() as source:
+        state = assemble(run, Path(source), target, result, rows)
+        _check_awaited(run, reporter)
+        manifest = storage.publish(target, run.adapter_key)
     history = tuple(_rounded(record) for record in state.history)
     published = _rounded(state.published)
     return RunSummary(
@@ -130,6 +135,17 @@ def _rows(run: Run, storage: Storage) -> RunRows:
     return RunRows(train, evaluation)
 
 
+def _check_lengths(run: Run, settings: Settings, storage: Storage) -> None:
+    """Refuse rows that are too long before any worker starts, where the run is to fail for them."""
+
+    def tokenizer() -> Any:
+        from sienn_ray.base_model import load_tokenizer, tokenizer_folder
+
+        return load_tokenizer(tokenizer_folder(run.config.base_model, settings, run.config.base_model_revision))
+
+    check_lengths(run.config, run.statistics, storage, compute_lengths(storage, tokenizer))
+
+
 def _resources(run: Run, settings: Settings, rows: RunRows) -> WorkerResources:
     max_workers = min(rows.num_train, run.config.rows_per_step)
     return choose_resources(settings, run.config.num_workers, max_workers, alive_nodes(), run.config.min_workers)
@@ -145,7 +161,8 @@ def _fit_until_it_holds(
     Raises:
         SiennError: It doesn't help, or was tried often enough.
     """
-    num_failures, micro_batch_rows = 0, None
+    budget, micro_batch_rows = FailureBudget(settings.training_max_failures), None
+    _check_awaited(run, reporter)
     delete_unfinished_checkpoints(storage, checkpoints_key(run.job_id))  # of an attempt that was killed
     while True:
         resources = _resources(run, settings, rows)
@@ -166,10 +183,12 @@ def _fit_until_it_holds(
             return _fit(run, settings, storage, spec, rows, resources)
         except (ray.train.TrainingFailedError, ray.exceptions.RayError) as error:  # the latter: of its controller
             free_placement_groups()
+            _check_awaited(run, reporter)
             delete_unfinished_checkpoints(storage, checkpoints_key(run.job_id))
             cause = explain(error, run.config, settings)
             # What a worker says in our words is its last: it has tried smaller micro batches itself.
-            is_last_word = any(isinstance(inner, SiennError) for inner in causes(error))
+            is_outage = isinstance(cause, OutOfReachError)
+            is_last_word = not is_outage and any(isinstance(inner, SiennError) for inner in causes(error))
             if is_last_word or not is_worth_another_try(cause):
                 raise cause from error
             if isinstance(cause, TrainingError) and cause.reason is FailureReason.OUT_OF_MEMORY:
@@ -179,13 +198,13 @@ def _fit_until_it_holds(
                 micro_batch_rows = before // 2
                 words = f"Out of memory; going on with {micro_batch_rows} row(s) in a micro batch"
             else:
-                num_failures += 1
-                if num_failures > settings.training_max_failures:
+                if not budget.allows_another(newest_checkpoint(storage, checkpoints_key(run.job_id))):
                     raise cause from error
-                words = f"Training workers were lost ({num_failures} time(s)); going on from the last checkpoint"
+                what = "The hub or storage was out of reach" if is_outage else "Training workers were lost"
+                words = f"{what} ({budget.num_failures} time(s)); going on from the last checkpoint"
             logger.warning("%s: %s", words, cause.message)
             reporter.report(Progress.of_phase(Phase.WAITING_FOR_RESOURCES, words))
-            wait_until_losses_are_known()
+            wait_until_losses_are_known(resources)
 
 
 def _fit(
@@ -215,6 +234,20 @@ def _fit(
     result = trainer.fit()
     outcome: LoopResult = result.return_value
     return outcome, result.checkpoint
+
+
+def _check_awaited(run: Run, reporter: Reporter) -> None:
+    """Fence this attempt off from files that another one may write.
+
+    Raises:
+        FencedError: The job doesn't await it any more.
+    """
+    if not reporter.is_awaited():
+        raise _fenced(run)
+
+
+def _fenced(run: Run) -> FencedError:
+    return FencedError(f"job {run.job_id} doesn't await this attempt any more; it ends and leaves its files alone")
 
 
 def _rounded(record: EvalRecord) -> EvalRecord:

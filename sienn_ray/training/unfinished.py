@@ -15,24 +15,46 @@ _LIST = "checkpoint_manager_snapshot.json"
 _PREFIX = "checkpoint_"
 
 
-def delete_unfinished_checkpoints(storage: Storage, key: str) -> None:
-    """Delete what Ray Train doesn't list; only while no worker of the run is there to write any.
-
-    A store that can't be read or written now, as a full one may be, is left alone: the run has a reason of its own to
-    fail with.
+def newest_checkpoint(storage: Storage, key: str) -> str | None:
+    """Return the name of the newest checkpoint that a run can resume from; None if there is none, or it isn't known.
 
     Args:
         storage: Where checkpoints are.
         key: The run's folder.
     """
     try:
-        if not storage.exists(key):
+        listed = storage.read_bytes(f"{key}/{_LIST}").decode()
+        json.loads(listed)
+    except Exception:  # stores raise what they like
+        return None
+    return max((name for name in _names_in(listed) if name != _LIST), default=None)
+
+
+def _names_in(listed: str) -> set[str]:
+    return set(re.findall(rf"{_PREFIX}[^\"/]+", listed))
+
+
+def delete_unfinished_checkpoints(storage: Storage, key: str) -> None:
+    """Delete what Ray Train doesn't list; only while no worker of the run is there to write any.
+
+    Only a list that names a checkpoint which is there is evidence: without one nothing is deleted, since another
+    version of Ray may keep its list elsewhere. A store that can't be read or written now, as a full one may be, is left
+    alone as well: the run has a reason of its own to fail with.
+
+    Args:
+        storage: Where checkpoints are.
+        key: The run's folder.
+    """
+    try:
+        names = storage.names(key)
+        if _LIST not in names:
             return
-        listed = storage.read_bytes(f"{key}/{_LIST}").decode() if storage.exists(f"{key}/{_LIST}") else "{}"
+        listed = storage.read_bytes(f"{key}/{_LIST}").decode()
         json.loads(listed)  # one that is itself in parts would leave out some that are whole
-        kept = set(re.findall(rf"{_PREFIX}[^\"/]+", listed))
-        for path in storage.fs.ls(storage.path(key), detail=False):
-            name = str(path).rstrip("/").rsplit("/", 1)[-1]
+        kept = _names_in(listed)
+        if not kept.intersection(names):
+            return
+        for name in names:
             if name.startswith(_PREFIX) and name != _LIST and name not in kept:
                 storage.delete(f"{key}/{name}")
                 logger.info("deleted %s, of which only a part was written", name)

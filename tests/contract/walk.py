@@ -21,6 +21,9 @@ _OPERATIONS = (
     ("GET", "/api/jobs/{job_id}/events"),
     ("GET", "/api/jobs/{job_id}/metrics"),
     ("GET", "/api/jobs/{job_id}/logs"),
+    ("GET", "/api/events/jobs/{job_id}"),
+    ("GET", "/api/events"),
+    ("GET", "/api/events/metrics"),
     ("POST", "/api/test-model"),
     ("POST", "/api/compare-models"),
     ("GET", "/v1/models"),
@@ -39,6 +42,8 @@ _BODIES: dict[str, Callable[[str], list[dict[str, Any]]]] = {
     "/v1/chat/completions": lambda job_id: _with_and_without_stream({"model": job_id, "messages": _MESSAGES}),
     "/v1/completions": lambda job_id: _with_and_without_stream({"model": job_id, "prompt": "a"}),
 }
+# Of what has no end by itself.
+_QUERIES = {path: {"limit": 1} for path in ("/api/events/jobs/{job_id}", "/api/events", "/api/events/metrics")}
 _DEADLINE_S = 120.0
 # The tracker looks at the runs in between.
 _PAUSE_S = 0.1
@@ -78,7 +83,8 @@ class Walk:
             if not path.endswith(("/pause", "/resume")):  # at once, before the run has ended by itself
                 time.sleep(_PAUSE_S)
             bodies = _BODIES[path](job_id) if path in _BODIES else [{}]
-            answers = [self._call(method, path, job_id=job_id, json=body or None) for body in bodies]
+            query = _QUERIES.get(path)
+            answers = [self._call(method, path, job_id=job_id, json=body or None, params=query) for body in bodies]
             if all(answer.is_success for answer in answers):
                 done.add((method, path))
             if path == "/api/download-model/{job_id}" and answers[0].is_success:

@@ -1,4 +1,4 @@
-"""A service that keeps nothing on its own machine: records in PostgreSQL, artifacts in S3; ended and started again."""
+"""A service as others run it: records in PostgreSQL, artifacts in S3, requests with keys; ended and started again."""
 
 from __future__ import annotations
 
@@ -10,7 +10,15 @@ from pathlib import Path
 import httpx2
 from moto.server import ThreadedMotoServer
 
-from tests.integration.service import MANY_ROWS, PROMPT, Service, free_port, is_past_first_checkpoint, running_service
+from tests.integration.service import (
+    MANY_ROWS,
+    PROMPT,
+    REQUEST_TIMEOUT_S,
+    Service,
+    free_port,
+    is_past_first_checkpoint,
+    running_service,
+)
 
 CPUS_OF_A_NODE = 2
 BUCKET = "artifacts"
@@ -50,7 +58,9 @@ def s3_server() -> Iterator[tuple[int, dict[str, str]]]:
     server = ThreadedMotoServer("127.0.0.1", port)
     server.start()
     try:
-        httpx2.put(f"http://127.0.0.1:{port}/{BUCKET}", headers={"Authorization": "AWS tests:tests"}).raise_for_status()
+        httpx2.put(
+            f"http://127.0.0.1:{port}/{BUCKET}", headers={"Authorization": "AWS tests:tests"}, timeout=REQUEST_TIMEOUT_S
+        ).raise_for_status()
         yield (
             port,
             {
@@ -72,6 +82,10 @@ def restarted_service(home: Path, hub_home: Path, database_url: str) -> Iterator
             **access,
             "SIENN_DATABASE_URL": database_url,
             "SIENN_STORAGE_URL": f"s3://{BUCKET}/sienn",
+            "SIENN_AUTH": "on",
+            "SIENN_ADMIN_KEY": "an-admin-s-key-for-tests-0123456789",
+            # Tests look more often than people do.
+            "SIENN_RATE_LIMITS": "6000/minute;100000/hour",
             # Each worker takes a node of its own, so that what is lost with a node is a worker.
             "SIENN_TRAINING_CPUS_PER_WORKER": str(CPUS_OF_A_NODE),
             # By default Ray takes half a minute to see that a node is gone.

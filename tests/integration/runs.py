@@ -100,7 +100,7 @@ def _runs(service: Service) -> dict[str, dict[str, Any]]:
             "model_name": STRICT_ID,
         },
         "validation rows without room": {"dataset_id": rows, "validation_dataset_id": without_room},
-        "unknown target modules": {"dataset_id": rows, "target_modules": ["q_proj", "query_key_value"]},
+        "unknown target modules": {"dataset_id": rows, "target_modules": ["q_proj", "self_attn.down_proj"]},
         "one worker": {**piped, "num_workers": 1},
         "two workers": {**piped, "num_workers": 2},
         "hyperparameters": {

@@ -21,6 +21,8 @@ import psutil
 from tests.support.tiny_model import CONTRACT_ID, STRICT_ID, TINY_ID, add_to_hub_cache, save_strict_model
 
 START_TIMEOUT_S = 180.0
+# Of a request for which no other limit is meant; httpx gives up after five seconds.
+REQUEST_TIMEOUT_S = 60.0
 JOB_TIMEOUT_S = 480.0
 
 
@@ -87,14 +89,20 @@ class Service:
         """Folder of its artifacts, where they are local files."""
         return Path(self.environment["SIENN_HOME"]) / "storage"
 
+    @property
+    def headers(self) -> dict[str, str]:
+        """Headers of an admin's requests."""
+        key = self.environment.get("SIENN_ADMIN_KEY")
+        return {} if key is None else {"X-API-Key": key}
+
     def get(self, path: str) -> Any:
-        response = httpx2.get(self.url + path, timeout=30.0)
+        response = httpx2.get(self.url + path, timeout=30.0, headers=self.headers)
         if response.is_error:
             raise RefusedError(response.text)
         return response.json()
 
     def post(self, path: str, **options: Any) -> Any:
-        response = httpx2.post(self.url + path, timeout=300.0, **options)
+        response = httpx2.post(self.url + path, timeout=300.0, headers=self.headers, **options)
         if response.is_error:
             raise RefusedError(response.text)
         return response.json()
@@ -144,7 +152,8 @@ class Service:
 
     def log_of(self, job_id: str) -> str:
         """What the training program of a job's latest attempt printed."""
-        return httpx2.get(f"{self.url}/api/jobs/{job_id}/logs?tail=100000", timeout=60.0).raise_for_status().text
+        path = f"/api/jobs/{job_id}/logs?tail=100000"
+        return httpx2.get(self.url + path, timeout=60.0, headers=self.headers).raise_for_status().text
 
     def on_ray(self, code: str) -> str:
         """Run a few lines in a process that has joined the cluster, the same one each time; gives what they print."""

@@ -12,7 +12,7 @@ import pytest
 import yaml
 
 from deployments.local_cluster import local_cluster
-from tests.integration.service import ROWS, environment, free_port, wait_for
+from tests.integration.service import REQUEST_TIMEOUT_S, ROWS, environment, free_port, wait_for
 from tests.support.tiny_model import TINY_ID
 
 ROOT = Path(__file__).parents[2]
@@ -43,7 +43,7 @@ def test_serve_deploy_and_ray_job_submit(tmp_path: Path, hub_home: Path, monkeyp
         deploy = ("deploy", "-a", cluster.dashboard_url, str(tmp_path / "serveconfig.yaml"))
         command("ray.serve.scripts", *deploy, variables=variables)
         wait_for(lambda: is_healthy(url), "health", 120.0)
-        assert httpx2.get(f"{url}/health").json()["env"] == "production"
+        assert httpx2.get(f"{url}/health", timeout=REQUEST_TIMEOUT_S).json()["env"] == "production"
 
         output = command(
             "ray.scripts.scripts",
@@ -53,7 +53,7 @@ def test_serve_deploy_and_ray_job_submit(tmp_path: Path, hub_home: Path, monkeyp
         )
         job_id = re.search(r"job_id: (\S+)", output)
         assert job_id is not None, output
-        (job,) = httpx2.get(f"{url}/api/jobs").json()["jobs"]
+        (job,) = httpx2.get(f"{url}/api/jobs", timeout=REQUEST_TIMEOUT_S).json()["jobs"]
         assert (job["job_id"], job["status"]) == (job_id[1], "completed")
         body = {"job_id": job_id[1], "prompt": "What is the code word of room 2?", "max_new_tokens": 10}
         answer = httpx2.post(f"{url}/api/test-model", json=body, timeout=240.0)
@@ -68,11 +68,11 @@ def test_serve_deploy_and_ray_job_submit(tmp_path: Path, hub_home: Path, monkeyp
         )  # fmt: skip
         assert refused.returncode != 0
         assert "missing.jsonl can't be read" in refused.stdout
-        assert len(httpx2.get(f"{url}/api/jobs").json()["jobs"]) == 1
+        assert len(httpx2.get(f"{url}/api/jobs", timeout=REQUEST_TIMEOUT_S).json()["jobs"]) == 1
 
 
 def is_healthy(url: str) -> bool:
     try:
-        return httpx2.get(f"{url}/health").is_success
+        return httpx2.get(f"{url}/health", timeout=REQUEST_TIMEOUT_S).is_success
     except httpx2.HTTPError:
         return False

@@ -12,7 +12,7 @@ from pathlib import Path
 import jinja2
 import pytest
 
-from sienn_ray.export.ollama.chat_turns import find_turns
+from sienn_ray.datasets.chat_turns import find_turns
 from sienn_ray.export.ollama.modelfile import OllamaModel
 from sienn_ray.export.options import Sampling
 from tests.support.chat_templates import CONVERSATIONS, TEMPLATES

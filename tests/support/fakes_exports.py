@@ -60,6 +60,7 @@ class FakeExportRuns:
     Attributes:
         storage: Where the files go.
         is_held: Runs don't end by themselves.
+        is_stuck: Runs don't end when they are told to, either.
         held_formats: The same for these formats alone.
         started: What was started, with its memory, in order.
         stopped: Ids of exports of which the run was told to end, each time.
@@ -69,6 +70,7 @@ class FakeExportRuns:
     def __init__(self, storage: Storage) -> None:
         self.storage = storage
         self.is_held = False
+        self.is_stuck = False
         self.held_formats: set[ExportFormat] = set()
         self.started: list[tuple[ExportRecord, int]] = []
         self.stopped: list[str] = []
@@ -84,7 +86,8 @@ class FakeExportRuns:
 
     def stop(self, export_id: str) -> None:
         self.stopped.append(export_id)
-        self.end(ExportEnd(self._active[export_id], is_cancelled=True))
+        if not self.is_stuck:
+            self.end(ExportEnd(self._active[export_id], is_cancelled=True))
 
     def end(self, end: ExportEnd) -> None:
         """Let a run end like this."""
@@ -94,10 +97,11 @@ class FakeExportRuns:
         return set(self._active)
 
     def ends(self) -> list[ExportEnd]:
-        ended, self._ends = self._ends, []
-        for end in ended:
-            self._active.pop(end.record.id, None)
-        return ended
+        return list(self._ends)
+
+    def forget(self, export_id: str) -> None:
+        self._active.pop(export_id, None)
+        self._ends = [end for end in self._ends if end.record.id != export_id]
 
     def largest_node_bytes(self) -> int | None:
         return self.node_bytes

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import json
 import threading
 from collections.abc import Iterator
@@ -9,37 +10,63 @@ from contextlib import contextmanager
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from typing import Any
 
+COMMIT = "1" * 40
+
 
 class FakeHub:
     """What the hub knows.
 
     Attributes:
         files: Names and contents of each model's files.
+        commits: Commits of each model's branches and tags; `main` is at `COMMIT` unless it says otherwise.
         errors: Status and `X-Error-Code` that are answered for a model, whatever is asked.
+        sizes: Bytes that files are said to have, by name, instead of those that they have.
+        outages: Statuses of the next answers, whatever is asked.
         num_requests: Requests so far.
     """
 
     def __init__(self) -> None:
         self.files: dict[str, dict[str, bytes]] = {}
+        self.commits: dict[str, dict[str, str]] = {}
         self.errors: dict[str, tuple[int, str]] = {}
+        self.sizes: dict[str, int] = {}
+        self.outages: list[int] = []
         self.num_requests = 0
 
     def answer(self, path: str) -> tuple[int, dict[str, str], bytes]:
         """Status, headers and body for a path."""
         self.num_requests += 1
+        if self.outages:
+            return self.outages.pop(0), {}, b""
         for model_id, (status, code) in self.errors.items():
             if model_id in path:
                 return status, {"X-Error-Code": code}, b""
         for model_id, files in self.files.items():
-            if path == f"/api/models/{model_id}":
-                siblings = [{"rfilename": name} for name in files]
-                return 200, {}, json.dumps({"id": model_id, "siblings": siblings}).encode()
-            name = path.removeprefix(f"/{model_id}/resolve/main/")
-            if name in files:
-                return 200, {"ETag": '"0123"', "X-Repo-Commit": "1" * 40}, files[name]
-            if path.startswith(f"/{model_id}/"):
-                return 404, {"X-Error-Code": "EntryNotFound"}, b""
+            if path == f"/api/models/{model_id}" or path.startswith(f"/api/models/{model_id}/revision/"):
+                commit = self._commit(model_id, path.partition("/revision/")[2] or "main")
+                if commit is None:
+                    return 404, {"X-Error-Code": "RevisionNotFound"}, b""
+                sizes = {name: len(content) for name, content in files.items()} | self.sizes
+                siblings = [{"rfilename": name, "size": sizes[name]} for name in files]
+                return 200, {}, json.dumps({"id": model_id, "sha": commit, "siblings": siblings}).encode()
+            if path.startswith(f"/api/models/{model_id}/tree/"):
+                tree = [
+                    {"type": "file", "path": name, "size": len(content), "oid": hashlib.sha1(content).hexdigest()}
+                    for name, content in files.items()
+                ]
+                return 200, {}, json.dumps(tree).encode()
+            if path.startswith(f"/{model_id}/resolve/"):
+                revision, _, name = path.removeprefix(f"/{model_id}/resolve/").partition("/")
+                commit = self._commit(model_id, revision)
+                if commit is None or name not in files:
+                    return 404, {"X-Error-Code": "EntryNotFound" if commit else "RevisionNotFound"}, b""
+                etag = f'"{hashlib.sha1(files[name]).hexdigest()}"'
+                return 200, {"ETag": etag, "X-Repo-Commit": commit}, files[name]
         return 404, {"X-Error-Code": "RepoNotFound"}, b""
+
+    def _commit(self, model_id: str, revision: str) -> str | None:
+        commits = {"main": COMMIT, **self.commits.get(model_id, {})}
+        return revision if revision in commits.values() else commits.get(revision)
 
 
 @contextmanager

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import AsyncGenerator, Callable, Iterator, Mapping
 from datetime import UTC, datetime, timedelta
 from types import MappingProxyType
 from typing import Any
@@ -11,7 +11,9 @@ from sienn_ray.jobs import job_facts
 from sienn_ray.jobs.schema import DatasetRecord, JobQuery, JobRecord, JobStatus
 from sienn_ray.jobs.store.records import read_job
 from sienn_ray.jobs.store.store import Store
+from sienn_ray.jobs.supervision.job_supervisor import Supervisor
 from sienn_ray.jobs.supervision.ray_jobs import RayJobReport, RayJobState, submission_id_of
+from sienn_ray.jobs.supervision.ray_logs import ALL_LINES, LogPlace
 from sienn_ray.metrics import Sample
 from sienn_ray.training.config import TrainingConfig
 from sienn_ray.training.run_state import EvalRecord
@@ -32,6 +34,20 @@ class Clock:
     def advance(self, seconds: float) -> None:
         """Let time pass."""
         self.now += timedelta(seconds=seconds)
+
+
+class Seconds:
+    """A clock that only rises, and only when a test says so."""
+
+    def __init__(self) -> None:
+        self.now_s = 1000.0
+
+    def __call__(self) -> float:
+        return self.now_s
+
+    def advance(self, seconds: float) -> None:
+        """Let time pass."""
+        self.now_s += seconds
 
 
 def dataset_record(dataset_id: str = "dataset-1", **fields: Any) -> DatasetRecord:
@@ -100,6 +116,18 @@ def all_jobs(store: Store, status: JobStatus | None = None) -> list[JobRecord]:
     return store.jobs.page(JobQuery(status=status)).jobs
 
 
+class PatientSupervisor(Supervisor):
+    """Waits before each step until no back-off holds it up."""
+
+    def __init__(self, *args: Any, **options: Any) -> None:
+        self.seconds = Seconds()
+        super().__init__(*args, **options, clock_s=self.seconds)
+
+    def step(self) -> None:
+        self.seconds.advance(60)
+        super().step()
+
+
 class FakeRayJobs:
     """`RayJobs` in memory.
 
@@ -112,6 +140,9 @@ class FakeRayJobs:
         stops_at_once: Whether a Ray job that is asked to stop has ended at the next look.
         stop_errors: Raised by `stop` for these submission ids.
         submit_errors: Raised by `submit` for these job ids, before anything starts.
+        look_errors: Raised by `look` for these submission ids.
+        looked: Submission ids that were looked at, each time.
+        reports: What Ray says of each submission id.
         on_look: Called with the submission id at each look, before it is answered.
         on_submit: Called with the submission id once Ray has taken it, before that is answered.
     """
@@ -125,9 +156,11 @@ class FakeRayJobs:
         self.stops_at_once = True
         self.stop_errors: dict[str, Exception] = {}
         self.submit_errors: dict[str, Exception] = {}
+        self.look_errors: dict[str, Exception] = {}
+        self.looked: list[str] = []
         self.on_look: Callable[[str], None] = lambda _: None
         self.on_submit: Callable[[str], None] = lambda _: None
-        self._reports: dict[str, RayJobReport] = {}
+        self.reports: dict[str, RayJobReport] = {}
 
     def submit(self, job_id: str, attempt: int, metadata: dict[str, str]) -> None:
         """See `RayJobs.submit`."""
@@ -135,8 +168,8 @@ class FakeRayJobs:
         self._check_reachable()
         if job_id in self.submit_errors:
             raise self.submit_errors[job_id]
-        if submission_id not in self._reports:
-            self._reports[submission_id] = RayJobReport(RayJobState.ACTIVE)
+        if submission_id not in self.reports:
+            self.reports[submission_id] = RayJobReport(RayJobState.ACTIVE)
             self.submitted.append(submission_id)
             self.metadata[submission_id] = metadata
         self.on_submit(submission_id)
@@ -145,9 +178,12 @@ class FakeRayJobs:
 
     def look(self, submission_id: str) -> RayJobReport:
         """See `RayJobs.look`."""
+        self.looked.append(submission_id)
         self._check_reachable()
+        if submission_id in self.look_errors:
+            raise self.look_errors[submission_id]
         self.on_look(submission_id)
-        return self._reports.get(submission_id, RayJobReport(RayJobState.MISSING))
+        return self.reports.get(submission_id, RayJobReport(RayJobState.MISSING))
 
     def stop(self, submission_id: str) -> None:
         """See `RayJobs.stop`."""
@@ -155,21 +191,58 @@ class FakeRayJobs:
         self.stopped.append(submission_id)
         if submission_id in self.stop_errors:
             raise self.stop_errors[submission_id]
-        report = self._reports.get(submission_id)
+        report = self.reports.get(submission_id)
         if self.stops_at_once and report is not None and report.state is RayJobState.ACTIVE:
             self.end(submission_id, RayJobState.STOPPED)
 
     def end(self, submission_id: str, state: RayJobState, message: str = "") -> None:
         """Let a Ray job end like this."""
-        self._reports[submission_id] = RayJobReport(state, message)
+        self.reports[submission_id] = RayJobReport(state, message)
 
     def forget_all(self) -> None:
         """Lose every Ray job, as a new cluster does."""
-        self._reports.clear()
+        self.reports.clear()
 
     def _check_reachable(self) -> None:
         if not self.is_reachable:
             raise ConnectionError("connection refused")
+
+
+class FakeRayLogs:
+    """`RayLogs` in memory, of jobs that have ended; one that isn't there was lost with its cluster.
+
+    Attributes:
+        chunks: Logs by submission id.
+        running: Submission ids of jobs that haven't ended yet.
+        error: Raised by all looks.
+        on_read: Called with the submission id before each chunk.
+    """
+
+    def __init__(self) -> None:
+        self.chunks: dict[str, list[bytes]] = {}
+        self.running: set[str] = set()
+        self.error: Exception | None = None
+        self.on_read: Callable[[str], None] = lambda _: None
+
+    def look(self, submission_id: str) -> LogPlace:
+        """See `RayLogs.look`."""
+        if self.error is not None:
+            raise self.error
+        if submission_id not in self.chunks:
+            raise LookupError(f"no job {submission_id}")
+        return LogPlace("node-1", submission_id not in self.running)
+
+    def read(self, node_id: str, submission_id: str, tail: int) -> Iterator[bytes]:
+        """See `RayLogs.read`."""
+        assert (node_id, tail) == ("node-1", ALL_LINES)
+        for chunk in self.chunks[submission_id]:
+            self.on_read(submission_id)
+            yield chunk
+
+    async def follow(self, submission_id: str) -> AsyncGenerator[bytes]:
+        """See `RayLogs.follow`."""
+        for chunk in self.chunks[submission_id]:
+            yield chunk
 
 
 def no_mirror(samples: list[Sample]) -> None:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import random
 import shutil
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
@@ -18,30 +18,43 @@ TokenRow = tuple[list[int], list[int]]
 
 
 class RecordingReporter:
-    """Keeps what it is told, and wants a pause after so many steps."""
+    """Keeps what it is told, and wants a pause, or an end at once, after so many steps.
 
-    def __init__(self, pause_after: int | None = None) -> None:
+    Attributes:
+        fenced_after: The answer is no from the so-many-eth question on whether the run is awaited.
+    """
+
+    def __init__(self, pause_after: int | None = None, stop_after: int | None = None) -> None:
         self.reports: list[Progress] = []
+        self.fenced_after: int | None = None
+        self._num_asked = 0
         self._pause_after = pause_after
+        self._stop_after = stop_after
 
     def report(self, progress: Progress) -> None:
         self.reports.append(progress)
 
     def command(self) -> RunCommand:
         steps = max((report.current_step or 0 for report in self.reports), default=0)
+        if self._stop_after is not None and steps >= self._stop_after:
+            return RunCommand.STOP
         wants_pause = self._pause_after is not None and steps >= self._pause_after
         return RunCommand.PAUSE if wants_pause else RunCommand.GO_ON
+
+    def is_awaited(self) -> bool:
+        self._num_asked += 1
+        return self.fenced_after is None or self._num_asked < self.fenced_after
 
 
 class FakeRows:
     """Tokenized rows in memory, shuffled anew in each epoch; dealt out as `TokenStream` does.
 
     Args:
-        rows: They, or pairs of them.
+        rows: They, or pairs of them; a third item is what `TokenArrays` has of it.
         rows_per_example: 2 for pairs, which stand behind each other.
     """
 
-    def __init__(self, rows: list[TokenRow], rows_per_example: int = 1) -> None:
+    def __init__(self, rows: Sequence[TokenRow | TokenArrays], rows_per_example: int = 1) -> None:
         starts = range(0, len(rows), rows_per_example)
         self._examples = [rows[start : start + rows_per_example] for start in starts]
         self.num_passes = 0
@@ -57,7 +70,7 @@ class FakeRows:
             random.Random(step // steps_per_epoch).shuffle(order)
             start = step % steps_per_epoch * share.rows_per_step
             own = order[start : start + share.rows_per_step][share.rank :: share.world_size]
-            yield step, [row for number in own for row in self._examples[number]]
+            yield step, [TokenArrays(*row) for number in own for row in self._examples[number]]
 
 
 class FakeWorker:

@@ -24,7 +24,7 @@ from sienn_ray.training.reporting import Phase, Progress
 from tests.support.fakes_api import FakeEngines, FakeJobLogs
 from tests.support.fakes_backends import fake_backends
 from tests.support.fakes_exports import FakeExportRuns
-from tests.support.fakes_jobs import FakeRayJobs, no_mirror, run_summary
+from tests.support.fakes_jobs import FakeRayJobs, FakeRayLogs, no_mirror, run_summary
 from tests.support.in_process_tracker import InProcessTracker
 
 _DEADLINE_S = 20.0
@@ -92,7 +92,7 @@ def running_service(folder: Path, **settings: Any) -> Iterator[Service]:
     chosen = Settings(**{"env": "test", "home": folder / "home", "job_poll_s": 0.02, **settings})
     ray_jobs, engines, job_logs, storage = FakeRayJobs(), FakeEngines(), FakeJobLogs(), Storage(chosen.storage_url)
     export_runs = FakeExportRuns(storage)
-    tracker = JobTracker(chosen, ray_jobs, mirror=no_mirror, export_runs=export_runs)
+    tracker = JobTracker(chosen, ray_jobs, mirror=no_mirror, export_runs=export_runs, ray_logs=FakeRayLogs())
     backends = fake_backends(
         chosen, tracker=InProcessTracker(chosen, tracker), engines=engines, storage=storage, job_logs=job_logs
     )

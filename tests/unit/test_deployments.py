@@ -1,6 +1,8 @@
 from __future__ import annotations
 
+import asyncio
 import inspect
+import time
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
@@ -16,8 +18,9 @@ from deployments.engine import EngineDeployment, build_engine
 from deployments.health import engine_states, nodes_of
 from deployments.local_cluster import temp_dir
 from sienn_ray.api.cluster import EngineState, Nodes
-from sienn_ray.inference.applications import application_name, base_model_of
+from sienn_ray.inference.applications import EngineKey, base_model_of
 from sienn_ray.settings import Settings
+from tests.unit.conftest import AddToCache
 
 SERVE_CONFIG = Path(__file__).parents[2] / "serveconfig.yaml"
 
@@ -36,10 +39,17 @@ def test_arguments_of_the_config_file_join_those_of_the_environment(monkeypatch:
 
 @pytest.mark.parametrize("base_model", ["gpt2", "Qwen/Qwen2.5-0.5B-Instruct"])
 def test_application_names_have_no_slash(base_model: str) -> None:
-    name = application_name(base_model)
+    name = EngineKey(base_model).application
     assert "/" not in name
     assert name.endswith(base_model.rsplit("/", 1)[-1])
     assert base_model_of(name) == base_model
+
+
+@pytest.mark.parametrize("base_model", ["gpt2", "Qwen/Qwen2.5-0.5B-Instruct"])
+def test_two_commits_of_a_base_model_have_two_engines(base_model: str) -> None:
+    names = {EngineKey(base_model, commit).application for commit in (None, "1" * 40, "2" * 40)}
+    assert len(names) == 3
+    assert {base_model_of(name) for name in names} == {base_model}
 
 
 def application(status: ApplicationStatus, replicas: dict[str, int], message: str = "") -> SimpleNamespace:
@@ -88,8 +98,18 @@ def test_two_homes_have_two_short_temp_dirs(tmp_path: Path) -> None:
     assert len(str(first)) < 32
 
 
+def test_short_requests_have_places_that_long_ones_never_take() -> None:
+    settings = Settings(max_open_answers=7)
+    places = build(settings)._bound_deployment._deployment_config.max_ongoing_requests
+    assert places - settings.max_long_requests == 200
+
+
 def options_of(application: Any) -> Any:
     return application._bound_deployment
+
+
+def test_a_dead_ingress_is_replaced_within_seconds() -> None:
+    assert options_of(build(Settings()))._deployment_config.health_check_period_s == 1
 
 
 class TestBuiltEngine:
@@ -104,6 +124,9 @@ class TestBuiltEngine:
         scaling = options_of(build_engine("gpt2", settings))._deployment_config.autoscaling_config
         assert (scaling.min_replicas, scaling.initial_replicas, scaling.max_replicas) == (0, 1, 4)
         assert (scaling.target_ongoing_requests, scaling.downscale_delay_s) == (16, 30.0)
+
+    def test_a_dead_replica_is_replaced_within_seconds(self) -> None:
+        assert options_of(build_engine("gpt2", Settings()))._deployment_config.health_check_period_s == 1
 
     @pytest.mark.parametrize(
         ("base_model", "num_gpus", "chosen", "expected"),
@@ -128,14 +151,29 @@ class TestBuiltEngine:
         listed = yaml.safe_load(text[text.index("  # - name: engine-") :].replace("  # ", ""))[0]
         name, path = listed["name"], listed["import_path"]
         arguments = EngineSettings.model_validate(listed["args"])
-        assert (name, path) == (application_name(arguments.base_model), "deployments.app:build_listed_engine")
+        assert (name, path) == (EngineKey(arguments.base_model).application, "deployments.app:build_listed_engine")
         scaling = options_of(build_listed_engine(arguments))._deployment_config.autoscaling_config
         assert (scaling.min_replicas, scaling.max_replicas) == (1, 4)
+
+    def test_a_listed_one_tells_the_commit_that_it_loads(self, add_to_cache: AddToCache) -> None:
+        config = {"architectures": ["LlamaForCausalLM"], "model_type": "llama", "hidden_size": 8, "vocab_size": 100}
+        add_to_cache("owner/model", {"config.json": config, "model.safetensors": b"w"}, "a" * 40)
+        listed = build_listed_engine(EngineSettings(base_model="owner/model"))
+        assert options_of(listed).name == "Engine-aaaaaaaaaaaa"
+        assert options_of(listed).init_args[-1] == "a" * 40
 
     @pytest.mark.parametrize("base_model", ["../model", "", "a/b/c"])
     def test_a_listed_one_has_a_hub_id(self, base_model: str) -> None:
         with pytest.raises(ValidationError, match="base_model"):
             EngineSettings(base_model=base_model)
+
+
+@pytest.mark.parametrize(("num_open", "is_busy"), [(0, False), (1, True)])
+def test_a_replica_says_how_long_it_was_idle(num_open: int, is_busy: bool) -> None:
+    replica = object.__new__(EngineDeployment)
+    replica._num_open, replica._last_end_at = num_open, time.monotonic() - 60.0
+    idle_s = asyncio.run(replica.idle_s())
+    assert (idle_s == 0.0) if is_busy else (idle_s >= 60.0)
 
 
 @pytest.mark.parametrize(("stuck_s", "ends"), [(0.0, False), (119.0, False), (121.0, True)])
@@ -144,7 +182,21 @@ def test_a_replica_whose_engine_is_stuck_ends(monkeypatch: pytest.MonkeyPatch, s
     monkeypatch.setattr("deployments.engine.os._exit", codes.append)
     replica = object.__new__(EngineDeployment)
     replica._base_model, replica._step_timeout_s = "some/base", 120.0
-    fake: Any = SimpleNamespace(stuck_s=stuck_s, close=lambda: None)
+    fake: Any = SimpleNamespace(stuck_s=stuck_s, failure=None, close=lambda: None)
     replica._engine = fake
     replica.check_health()
     assert codes == [1] * ends
+
+
+def test_a_replica_whose_engine_has_failed_ends(
+    monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    codes: list[int] = []
+    monkeypatch.setattr("deployments.engine.os._exit", codes.append)
+    replica = object.__new__(EngineDeployment)
+    replica._base_model, replica._step_timeout_s = "some/base", 120.0
+    fake: Any = SimpleNamespace(stuck_s=0.0, failure="its device has failed: CUDA error", close=lambda: None)
+    replica._engine = fake
+    replica.check_health()
+    assert codes == [1]
+    assert "the engine of some/base has failed: its device has failed: CUDA error" in caplog.text

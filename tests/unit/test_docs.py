@@ -7,9 +7,14 @@ import re
 import subprocess
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import pytest
 
+from sienn_ray import cli
+from sienn_ray.errors import FailureReason
+from sienn_ray.jobs.schema import JobStatus
+from sienn_ray.training.reporting import Phase
 from tests.support.markdown_links import anchors, broken_links
 
 ROOT = Path(__file__).parents[2]
@@ -118,6 +123,48 @@ def test_table_of_routes_is_the_api() -> None:
         for method, path in re.findall(r"`(GET|POST|PUT|PATCH|DELETE) (/[^`?]*)`", row)
     }
     assert named == routes
+
+
+def test_polling_example_ends_wherever_a_job_rests() -> None:
+    (ends,) = re.findall(r"status_data\['status'\] in \[(.+)\]", (ROOT / "docs" / "api.md").read_text())
+    assert set(re.findall(r"'(\w+)'", ends)) == {status.value for status in JobStatus if status.is_at_rest}
+
+
+def test_examples_look_at_errors() -> None:
+    """An error has none of the fields that an example reads."""
+    text = (ROOT / "docs" / "api.md").read_text()
+    examples = "".join(re.findall(r"^```(?:python|typescript)\n(.*?)^```$", text, re.DOTALL | re.MULTILINE))
+    assert not re.search(r"resp\.json\(\)\[(?!'detail')|Resp\.json\(\)", examples)
+
+
+def test_commands_of_the_runbook_exist() -> None:
+    named = set(re.findall(r"`sienn ([a-z-]+)", (ROOT / "docs" / "operations.md").read_text()))
+    known = {name for each in cli.app.registered_commands if (name := each.name or command_name(each))}
+    known |= {each.name for each in cli.app.registered_groups if each.name}
+    assert named
+    assert named <= known
+
+
+def test_runbook_has_every_phase_and_every_reason() -> None:
+    text = (ROOT / "docs" / "operations.md").read_text()
+    assert [phase for phase in Phase if f"| `{phase}` |" not in text] == []
+    assert [reason for reason in FailureReason if f"| `{reason}` |" not in text] == []
+
+
+def command_name(command: Any) -> str:
+    return str(command.callback.__name__).replace("_", "-")
+
+
+def test_tests_of_faults_exist() -> None:
+    named = re.findall(r"`(tests/\S+?\.py)?::(\w+)(?:::(\w+))?", (ROOT / "docs" / "faults.md").read_text())
+    assert named
+    file = ""
+    for given_file, name, inner in named:
+        file = given_file or file  # one without a file is in that of the one before it
+        source = (ROOT / file).read_text()
+        assert re.search(rf"^(def|async def|class) {name}\b", source, re.MULTILINE), f"{file} has no {name}"
+        is_method = re.search(rf"^    (def|async def) {inner}\b", source, re.MULTILINE)
+        assert not inner or is_method, f"{name} has no {inner}"
 
 
 def made(*arguments: str) -> str:

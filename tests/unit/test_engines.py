@@ -12,8 +12,10 @@ from ray.exceptions import ActorDiedError, RayTaskError
 from ray.serve._private.common import DeploymentID
 from ray.serve.exceptions import BackPressureError, DeploymentUnavailableError
 
+from deployments.engine_applications import EngineApplications
 from deployments.engines import ServeEngines
-from sienn_ray.errors import CapacityError, InvalidInputError, QueueFullError, SiennError
+from sienn_ray.errors import CapacityError, InvalidBaseModelError, InvalidInputError, QueueFullError, SiennError
+from sienn_ray.inference.applications import EngineKey
 from sienn_ray.inference.engine import GenerationDelta, GenerationRequest, GenerationResult
 from sienn_ray.settings import Settings
 
@@ -86,27 +88,28 @@ class FakeStarts:
         self.events: list[str] = []
         self.is_there = True
 
-    def is_heard(self, base_model: str) -> bool:
-        assert base_model == "some/base"
+    def is_heard(self, key: EngineKey) -> bool:
+        assert key == EngineKey("some/base")
         return self.is_there
 
-    async def ready(self, base_model: str, wait_s: float | None = None) -> Any:
-        assert base_model == "some/base"
+    async def ready(self, key: EngineKey, wait_s: float | None = None) -> Any:
+        assert key == EngineKey("some/base")
         self.events.append(f"ready within {wait_s}")
         return self._handle
 
-    def note_answer(self, base_model: str, asked_at: float) -> None:
-        assert base_model == "some/base"
+    def note_answer(self, key: EngineKey, asked_at: float) -> None:
+        assert key == EngineKey("some/base")
         assert asked_at <= time.monotonic()
 
-    def note_loss(self, _: str) -> None:
+    def note_loss(self, _: EngineKey) -> None:
         self.events.append("lost")
         self.is_there = False
 
 
 class Engines(ServeEngines):
-    def __init__(self, handle: FakeHandle, timeout_s: float) -> None:
-        super().__init__(Settings(env="test", generation_timeout_s=timeout_s))
+    def __init__(self, handle: FakeHandle, timeout_s: float, **options: Any) -> None:
+        settings = Settings(env="test", generation_timeout_s=timeout_s, **options)
+        super().__init__(settings, EngineApplications(settings))
         self.starts = FakeStarts(handle)
         self._starts: Any = self.starts
 
@@ -264,3 +267,11 @@ def test_nobody_waits_for_room_longer_than_for_an_answer(monkeypatch: pytest.Mon
 def test_handle_of_a_deployment_that_is_gone_is_a_loss() -> None:
     handle = FakeHandle([DeploymentUnavailableError(DeploymentID("Engine", "engine-some--base"))], [RESULT])
     assert generate(handle) == RESULT
+
+
+def test_engine_of_a_model_that_is_not_allowed_is_not_started() -> None:
+    handle = FakeHandle(WHOLE)
+    engines = Engines(handle, 5.0, allowed_base_models=("Qwen/*",))
+    with pytest.raises(InvalidBaseModelError, match="'some/base' isn't allowed here"):
+        asyncio.run(engines.generate("some/base", ASKED))
+    assert handle.num_asked == 0

@@ -3,14 +3,19 @@
 from __future__ import annotations
 
 import asyncio
+import json
 from collections.abc import Awaitable, Callable
 from pathlib import Path
 from typing import Any
 
 import pytest
+from ray.serve._private import constants
+from ray.serve._private.http_util import convert_object_to_asgi_messages
+from starlette.requests import ClientDisconnect
 
 from deployments import flow_control
 from deployments.flow_control import WINDOW_BYTES, ProxyFlowControl, ReplicaFlowControl, proxy_middlewares
+from sienn_ray.api.http.transfer_rates import TransferRates
 
 CHUNK_BYTES = 64 * 1024
 SCOPE: dict[str, Any] = {"type": "http", "method": "POST", "path": "/", "headers": []}
@@ -118,6 +123,14 @@ async def slow_reader(scope: Any, receive: Any, send: Any) -> None:
         for _ in range(20):
             await asyncio.sleep(0)
     await answer(send, 200, str(num_bytes).encode())
+
+
+def dies_after(num_taken: int) -> App:
+    async def app(scope: Any, receive: Any, send: Any) -> None:
+        for _ in range(num_taken):
+            await receive()
+
+    return app
 
 
 def run(app: App, client: Client, scope: dict[str, Any] = SCOPE) -> Serve:
@@ -260,6 +273,32 @@ def test_an_early_answer_does_not_wait_for_a_client_that_is_silent(monkeypatch: 
     assert client.messages[-1].get("more_body", False) is False
 
 
+def test_a_client_that_does_not_read_is_given_up_on_both_sides(
+    monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    monkeypatch.setattr(flow_control, "_WRITE_TIMEOUT_S", 0.1)
+    ended: list[str] = []
+
+    async def download(scope: Any, receive: Any, send: Any) -> None:
+        try:
+            await fast_writer(scope, receive, send)
+        except ClientDisconnect:
+            ended.append("replica")
+
+    class Stalled(Client):
+        async def send(self, message: Any) -> None:
+            await super().send(message)
+            if message["type"] == "http.response.body":
+                await asyncio.Event().wait()
+
+    client = Stalled(num_chunks=1)
+    serve = Serve(ReplicaFlowControl(TransferRates(download, 8192, 0.02)))
+    asyncio.run(asyncio.wait_for(ProxyFlowControl(serve)(SCOPE, client.receive, client.send), 20))
+    assert ended == ["replica"]
+    assert serve.max_response_bytes <= WINDOW_BYTES + CHUNK_BYTES
+    assert "/: the client has read nothing for 0.1 s; it is given up" in caplog.text
+
+
 def test_what_the_proxy_answers_by_itself_waits_for_nothing() -> None:
     async def healthz(scope: Any, receive: Any, send: Any) -> None:
         await answer(send, 200, b"success")
@@ -269,15 +308,94 @@ def test_what_the_proxy_answers_by_itself_waits_for_nothing() -> None:
     assert [message.get("more_body", False) for message in client.messages] == [False, False]
 
 
-def test_a_replica_that_dies_in_the_middle_is_answered_for() -> None:
-    async def dies(scope: Any, receive: Any, send: Any) -> None:
-        for _ in range(20):
-            await receive()
-
+@pytest.mark.parametrize("num_taken", [0, 1, 20])
+def test_a_replica_that_dies_is_answered_for(num_taken: int) -> None:
     client = Client(num_chunks=30)
-    run(dies, client)
+    run(dies_after(num_taken), client)
     assert client.status == 503
-    assert b'"status_code":503' in client.content
+    assert (b"retry-after", b"5") in client.messages[0]["headers"]
+    body = json.loads(client.content)
+    assert body["status_code"] == 503
+    assert "has stopped; look whether it was done before you send it again" in body["detail"]
+
+
+@pytest.mark.parametrize("method", ["GET", "HEAD"])
+def test_a_request_that_changes_nothing_may_just_be_repeated(method: str) -> None:
+    client = Client(num_chunks=1)
+    run(dies_after(1), client, {**SCOPE, "method": method})
+    assert json.loads(client.content)["detail"].endswith("has stopped; send it again")
+
+
+def test_clients_of_the_openai_api_are_told_in_its_words() -> None:
+    client = Client(num_chunks=1)
+    run(dies_after(1), client, {**SCOPE, "path": "/v1/chat/completions"})
+    assert json.loads(client.content)["error"]["type"] == "service_unavailable_error"
+
+
+def test_a_proxy_that_knows_nobody_yet_says_come_back() -> None:
+    text = f"Path '{SCOPE['path']}' not found. Ping http://.../-/routes for available routes."
+
+    async def serve(scope: Any, receive: Any, send: Any) -> None:
+        for message in convert_object_to_asgi_messages(text, status_code=404):
+            await send(message)
+
+    client = Client(num_chunks=0)
+    asyncio.run(ProxyFlowControl(serve)(SCOPE, client.receive, client.send))
+    assert client.status == 503
+    assert (b"retry-after", b"5") in client.messages[0]["headers"]
+    assert json.loads(client.content)["detail"].startswith("no application answers here yet")
+    assert [message["type"] for message in client.messages] == ["http.response.start", "http.response.body"]
+
+
+@pytest.mark.parametrize("answered", ["nothing is here", {"detail": "Path 'x' not found. Ping"}, ""])
+def test_what_the_application_does_not_find_is_not_found(answered: Any) -> None:
+    async def application(scope: Any, receive: Any, send: Any) -> None:
+        for message in convert_object_to_asgi_messages(answered, status_code=404):
+            await send(message)
+
+    client = Client(num_chunks=0)
+    asyncio.run(ProxyFlowControl(application)(SCOPE, client.receive, client.send))
+    assert client.status == 404
+    expected = list(convert_object_to_asgi_messages(answered, status_code=404))
+    assert client.content == b"".join(message.get("body", b"") for message in expected)
+
+
+def test_nobody_is_answered_twice() -> None:
+    async def dies_while_it_answers(scope: Any, receive: Any, send: Any) -> None:
+        await receive()
+        await send({"type": "http.response.start", "status": 200, "headers": []})
+
+    client = Client(num_chunks=1)
+    run(dies_while_it_answers, client)
+    assert [message["type"] for message in client.messages] == ["http.response.start"]
+
+
+@pytest.mark.parametrize("kind", ["http", "websocket"])
+@pytest.mark.parametrize(
+    "name", ["x-request-timeout-seconds", "X-Request-Disconnect-Disabled", "x_session_id", "serve-multiplexed-model-id"]
+)
+def test_clients_tell_serve_nothing(kind: str, name: str) -> None:
+    seen: list[Any] = []
+
+    async def app(scope: Any, receive: Any, send: Any) -> None:
+        seen.extend(scope["headers"])
+        if kind == "http":
+            await answer(send, 200, b"")
+
+    headers = [(name.encode(), b"?1"), (b"x-request-id", b"1"), (b"accept", b"*/*")]
+    client = Client(num_chunks=0)
+    asyncio.run(ProxyFlowControl(app)({**SCOPE, "type": kind, "headers": headers}, client.receive, client.send))
+    assert seen == headers[1:]
+
+
+def test_headers_that_serve_takes_have_the_names_that_are_kept_from_it() -> None:
+    names = [
+        constants.SERVE_HTTP_REQUEST_TIMEOUT_S_HEADER,
+        constants.SERVE_HTTP_REQUEST_DISCONNECT_DISABLED_HEADER,
+        constants.SERVE_SESSION_ID,
+        constants.SERVE_MULTIPLEXED_MODEL_ID,
+    ]
+    assert {name.replace("-", "_").encode() for name in names} == flow_control._HEADERS_FOR_SERVE
 
 
 def test_websockets_pass_untouched() -> None:

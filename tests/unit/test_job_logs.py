@@ -10,8 +10,8 @@ from contextlib import aclosing
 import pytest
 
 from deployments.job_logs import RayJobLogs, _Beginning
-from deployments.ray_logs import LogPlace
 from sienn_ray.errors import CapacityError, NotFoundError
+from sienn_ray.jobs.supervision.ray_logs import LogPlace
 
 DEADLINE_S = 20
 
@@ -160,6 +160,19 @@ class TestRead:
                 read(RayJobLogs(ray, deadline_s=0.05))
         finally:
             ray.blocked.set()
+
+    def test_calls_that_hang_take_no_room_from_later_ones(self, ray: FakeRayLogs) -> None:
+        ray.lines = [b"1\n"]
+        hanging = ray.blocked = threading.Event()
+        logs = RayJobLogs(ray, deadline_s=0.001)
+        try:
+            for _ in range(20):
+                with pytest.raises(CapacityError):
+                    read(logs)
+            ray.blocked, logs._deadline_s = None, DEADLINE_S
+            assert read(logs) == [b"1\n"]
+        finally:
+            hanging.set()
 
 
 class TestFollow:

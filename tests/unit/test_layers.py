@@ -18,9 +18,11 @@ LAYERS: list[set[str]] = [
     {"api", "cli", "train"},
     {"jobs"},
     {"training", "inference", "export"},
-    {"datasets", "base_model"},
-    {"storage", "storage_keys", "catalog", "settings", "ray_metrics", "compute_threads"},
-    {"metrics", "errors"},
+    {"datasets", "base_model", "module_names", "model_sizes", "local_copies"},
+    {"storage", "storage_keys", "catalog", "settings", "ray_metrics", "compute_threads", "chat_templates"},
+    {"hub"},
+    {"retries", "admission", "access"},
+    {"metrics", "errors", "code_version", "time_limit", "template_probe"},
 ]
 LAYER_OF = {unit: depth for depth, layer in enumerate(LAYERS) for unit in layer}
 # What the ingress, the tracker and the CLI run in; these must stay small and start fast.

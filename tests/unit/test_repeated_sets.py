@@ -13,9 +13,9 @@ from sienn_ray.inference import engine
 from sienn_ray.jobs.schema import JobStatus
 
 
-def test_command_line_stops_watching_a_job_that_is_at_rest() -> None:
+def test_command_line_knows_when_a_job_is_not_at_rest() -> None:
     # The command line starts twice as fast without the module that has the statuses.
-    assert set(training._ENDS) == {status for status in JobStatus if status.is_at_rest}
+    assert set(training._GOES_ON) == {status for status in JobStatus if not status.is_at_rest}
 
 
 def test_jobs_are_counted_in_every_status() -> None:

@@ -7,7 +7,7 @@ import pytest
 from sienn_ray.errors import InvalidInputError
 from sienn_ray.jobs.naming import MAX_LABELS
 from sienn_ray.jobs.schema import JobRecord, JobStatus, utc_now
-from sienn_ray.train import _labels_of, _parser, is_awaited
+from sienn_ray.train import _labels_of, _parser
 from sienn_ray.training.config import TrainingConfig
 
 
@@ -41,7 +41,7 @@ def job_of(status: JobStatus, attempt: int) -> JobRecord:
     ],
 )
 def test_an_attempt_that_nobody_waits_for_is_told_apart(status: JobStatus, attempt: int, expected: bool) -> None:
-    assert is_awaited(job_of(status, attempt), attempt=2) is expected
+    assert job_of(status, attempt).awaits(2) is expected
 
 
 class TestCommandLine:

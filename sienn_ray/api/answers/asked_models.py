@@ -25,21 +25,28 @@ class AskedModel:
     Args:
         base_model: Hub id.
         job: The adapter's job.
+        revision: Commit of the base model; None takes any.
     """
 
     base_model: str
     job: JobRecord | None = None
+    revision: str | None = None
 
     @classmethod
     def adapter_of(cls, job: JobRecord) -> AskedModel:
         """A completed job's adapter."""
-        return cls(job.config.base_model, job)
+        return cls(job.config.base_model, job, job.config.base_model_revision)
+
+    @classmethod
+    def base_of(cls, job: JobRecord) -> AskedModel:
+        """A job's base model, at the commit that it was trained on."""
+        return cls(job.config.base_model, revision=job.config.base_model_revision)
 
     def request(self, prompt: tuple[ChatMessage, ...] | str, sampling: SamplingParams) -> GenerationRequest:
         """Return the request to the base model's engine."""
         if self.job is None:
-            return GenerationRequest(prompt, sampling=sampling)
-        return GenerationRequest(prompt, self.job.id, self.job.adapter_key, sampling)
+            return GenerationRequest(prompt, sampling=sampling, base_model_revision=self.revision)
+        return GenerationRequest(prompt, self.job.id, self.job.adapter_key, sampling, self.revision)
 
     def path(self, storage: Storage) -> str:
         """Return the adapter's location in storage, or the base model's id."""
@@ -52,24 +59,26 @@ async def find_model(backends: Backends, name: str) -> AskedModel:
     Raises:
         NotFoundError: It stands for nothing that can be had here.
         JobStateError: The job isn't completed.
+        InvalidBaseModelError: A base model of this id isn't allowed.
     """
     if is_id(name) and name not in _CATALOG_IDS:
         with suppress(NotFoundError):
             return AskedModel.adapter_of(await completed_job(backends, name, "answering"))
+    backends.settings.admission_rules.check_id(name)
     try:
-        await _check_base_model(backends, name)
+        return await _base_model(backends, name)
     except InvalidBaseModelError as error:
         raise NotFoundError(f"The model '{shown(name)}' does not exist here: {error.message}") from error
-    return AskedModel(name)
 
 
-async def _check_base_model(backends: Backends, name: str) -> None:
+async def _base_model(backends: Backends, name: str) -> AskedModel:
     if name in _CATALOG_IDS:
         await check_base_model(name, backends.settings)
-        return
+        return AskedModel(name)
     catalog.check_id(name)
     page = await backends.tracker.jobs(JobQuery(base_model=name, status=JobStatus.COMPLETED, limit=1))
     if not page.jobs:
         raise InvalidBaseModelError(
             "it is neither a job's id, nor a base model of the catalog or of a completed job; see GET /v1/models"
         )
+    return AskedModel.base_of(page.jobs[0])

@@ -31,7 +31,7 @@ async def compared_models(backends: Backends, job_ids: Sequence[str]) -> list[As
         raise JobStateError(f"only completed jobs can be compared: job {', job '.join(unfinished)}")
     if len({job.config.base_model for job in jobs}) > 1:
         raise InvalidInputError(f"only adapters of one base model can be compared: job {', job '.join(map(_of, jobs))}")
-    return [AskedModel(jobs[0].config.base_model), *map(AskedModel.adapter_of, jobs)]
+    return [AskedModel.base_of(jobs[0]), *map(AskedModel.adapter_of, jobs)]
 
 
 def _of(job: JobRecord) -> str:

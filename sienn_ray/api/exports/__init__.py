@@ -1,6 +1,5 @@
-"""Download links and deletion of exports.
+"""Download links of exports.
 
 links: links to the files of exports.
 signed_links: HMAC signatures of such links.
-deletion: deletion of exports with their files.
 """

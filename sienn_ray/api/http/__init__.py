@@ -2,11 +2,17 @@
 
 request_id: an id for every request.
 request_metrics: the duration of every request, by route.
+authentication: callers of requests, by their API keys.
+rate_limits: refusal of requests beyond their client's limits.
 body_limits: the size limit of request bodies.
+transfer_rates: the lowest mean rate of bodies, both ways.
+places: places for requests that take long, by kind.
 websockets: errors of WebSocket connections.
 errors: the mapping from errors to HTTP.
 error_shapes: the two JSON shapes of errors.
+methods: methods of HTTP that change nothing.
 statuses: meanings of the statuses of errors.
+known_names: names that a request may have.
 validation: messages of validation errors.
 uploads: slots, threads and deadlines of uploads.
 multipart: the file in a multipart body, while it arrives.

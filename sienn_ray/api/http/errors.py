@@ -14,9 +14,10 @@ from fastapi.responses import JSONResponse
 from starlette.exceptions import HTTPException
 from starlette.requests import HTTPConnection
 from starlette.routing import Match, Mount
-from starlette.types import Scope
+from starlette.types import Receive, Scope, Send
 
 from sienn_ray.api.http.error_shapes import Fault, is_openai
+from sienn_ray.api.http.known_names import known_names
 from sienn_ray.api.http.request_id import request_id_of
 from sienn_ray.api.http.statuses import meaning_of
 from sienn_ray.api.http.validation import field_of, sentences
@@ -32,8 +33,10 @@ from sienn_ray.errors import (
     MediaTypeError,
     NotFoundError,
     SiennError,
+    SlowClientError,
     StorageFullError,
     TooManyRequestsError,
+    UnauthorizedError,
     UploadTooLargeError,
 )
 from sienn_ray.jobs.ids import shown
@@ -45,10 +48,12 @@ _STATUS_OF: tuple[tuple[type[SiennError], HTTPStatus], ...] = (
     (NotFoundError, HTTPStatus.NOT_FOUND),
     (UploadTooLargeError, HTTPStatus.REQUEST_ENTITY_TOO_LARGE),
     (MediaTypeError, HTTPStatus.UNSUPPORTED_MEDIA_TYPE),
+    (SlowClientError, HTTPStatus.REQUEST_TIMEOUT),
     (InvalidInputError, HTTPStatus.BAD_REQUEST),
     (ConflictError, HTTPStatus.CONFLICT),
     (TooManyRequestsError, HTTPStatus.TOO_MANY_REQUESTS),
     (CapacityError, HTTPStatus.SERVICE_UNAVAILABLE),
+    (UnauthorizedError, HTTPStatus.UNAUTHORIZED),
     (ForbiddenError, HTTPStatus.FORBIDDEN),
     (StorageFullError, HTTPStatus.INSUFFICIENT_STORAGE),
     (ArtifactError, HTTPStatus.INTERNAL_SERVER_ERROR),
@@ -78,6 +83,18 @@ def error_response(
 ) -> JSONResponse:
     """An error in the shape of the part of the API that a request was to."""
     return _response(Fault(status, detail), scope, headers)
+
+
+async def refuse(status: HTTPStatus, detail: str, scope: Scope, receive: Receive, send: Send) -> None:
+    """Refuse a request, or a WebSocket before it is accepted, from within a middleware."""
+    await refuse_with(Fault(status, detail), {}, scope, receive, send)
+
+
+async def refuse_with(fault: Fault, headers: Mapping[str, str], scope: Scope, receive: Receive, send: Send) -> None:
+    """Refuse a request as `refuse` does, with headers that an HTTP response has beside its usual ones."""
+    if scope["type"] == "websocket":
+        raise HTTPException(fault.status, fault.detail)  # `WebSocketErrors` around it knows how to say so
+    await _response(fault, scope, headers)(scope, receive, send)
 
 
 def _response(fault: Fault, scope: Scope | None, headers: Mapping[str, str] | None = None) -> JSONResponse:
@@ -145,7 +162,7 @@ async def _on_validation_error(request: Request, error: Exception) -> JSONRespon
         sent = shown(request.headers.get("content-type", ""))
         detail = f"Content-Type '{sent}' is not application/json; send the header 'Content-Type: application/json'"
         return error_response(HTTPStatus.UNSUPPORTED_MEDIA_TYPE, detail, scope=request.scope)
-    fault = Fault(HTTPStatus.UNPROCESSABLE_ENTITY, sentences(faults), field=field_of(faults))
+    fault = Fault(HTTPStatus.UNPROCESSABLE_ENTITY, sentences(faults, known_names(request)), field=field_of(faults))
     return _response(fault, request.scope)
 
 

@@ -10,9 +10,11 @@ from fastapi import Request
 from fastapi.responses import StreamingResponse
 from starlette.types import Receive, Scope, Send
 
+from sienn_ray.api.deps import Backends
 from sienn_ray.api.http.error_shapes import Fault
 from sienn_ray.api.http.errors import fault_of
-from sienn_ray.api.http.streams import StartedStream, unless_gone
+from sienn_ray.api.http.streams import StartedStream, unless_gone, unless_silent
+from sienn_ray.errors import CapacityError
 
 MEDIA_TYPE = "text/event-stream"
 # Proxies are not to keep events back until there is a lot of them.
@@ -74,11 +76,18 @@ async def _with_error(
     request: Request, events: AsyncGenerator[bytes], error_event: Callable[[Fault], bytes]
 ) -> AsyncGenerator[bytes]:
     is_begun = False
+    backends: Backends = request.app.state.backends
+    longest_s = backends.settings.stream_idle_timeout_s
     try:
-        async with aclosing(events):
-            async for each in events:
+        async with aclosing(unless_silent(events, longest_s)) as news:
+            async for each in news:
                 yield each
                 is_begun = True
+    except TimeoutError:
+        silence = CapacityError(f"nothing has come for {longest_s:g} s (SIENN_STREAM_IDLE_TIMEOUT_S); ask again")
+        if not is_begun:
+            raise silence from None
+        yield error_event(fault_of(request.scope, silence))
     except Exception as error:
         if not is_begun:
             raise

@@ -19,7 +19,7 @@ HEADER = "X-Request-ID"
 _FORM = re.compile(r"[0-9a-fA-F-]{32,36}")
 _HTTP_START = "http.response.start"
 # Messages with the headers of a response; the latter two are those of a WebSocket handshake.
-_STARTS = frozenset({_HTTP_START, "websocket.accept", "websocket.http.response.start"})
+STARTS = frozenset({_HTTP_START, "websocket.accept", "websocket.http.response.start"})
 
 
 class RequestIds:
@@ -27,8 +27,7 @@ class RequestIds:
 
     Where the server numbers requests, as Ray Serve's proxy does, the id is the one that it passes on; it then sets the
     header of HTTP responses, too, though not that of WebSocket handshakes. Else the id is made here: one that a client
-    chose could forge lines of the log. Every response also says that its media type is meant (`nosniff`), since some
-    of them show what users have sent.
+    chose could forge lines of the log.
 
     Args:
         app: The application within.
@@ -54,13 +53,12 @@ class RequestIds:
 
         async def send_with_id(message: Message) -> None:
             nonlocal is_started
-            if message["type"] in _STARTS:
+            if message["type"] in STARTS:
                 is_started = True
                 message.setdefault("headers", [])
                 headers = MutableHeaders(scope=message)
                 if not self._numbered_by_server or message["type"] != _HTTP_START:
                     headers[HEADER] = request_id
-                headers.setdefault("X-Content-Type-Options", "nosniff")
             await send(message)
 
         try:

@@ -10,11 +10,19 @@ _MEANINGS: dict[int, tuple[str, str]] = {
         "What is asked can't be done.",
         "Job status is 'running', model testing is only available for completed jobs",
     ),
+    401: (
+        "The request comes without a valid API key.",
+        "this needs an API key; send one as 'Authorization: Bearer <key>' or 'X-API-Key: <key>'",
+    ),
     403: (
-        "The link isn't valid, or not any more.",
+        "The key isn't for this, or the link isn't valid, or not any more.",
         "this link has expired at 2025-11-13T11:00:00Z; GET /api/exports/{job_id} gives a new one",
     ),
     404: ("There is nothing with this id.", "Job a1b2c3d4-5678-40ef-8123-456789abcdef not found"),
+    408: (
+        "The body stopped coming, or came too slowly.",
+        "nothing came for 60 s (SIENN_UPLOAD_IDLE_TIMEOUT_S) in the middle of the file; send it again",
+    ),
     409: (
         "What is asked contradicts what there is.",
         "Job a1b2c3d4-5678-40ef-8123-456789abcdef is 'completed' and can't be cancelled any more",

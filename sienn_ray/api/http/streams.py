@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import AsyncGenerator, AsyncIterator, Awaitable, Collection, Coroutine, Sequence
+from contextlib import aclosing
 from typing import Any, Generic, TypeVar
 
 from starlette.requests import ClientDisconnect, Request
@@ -54,6 +55,26 @@ async def merged(streams: Sequence[AsyncGenerator[T]]) -> AsyncGenerator[tuple[i
 
 def _next_of(stream: AsyncGenerator[T]) -> asyncio.Future[T]:
     return asyncio.ensure_future(anext(stream))
+
+
+async def unless_silent(items: AsyncGenerator[T], longest_s: float) -> AsyncGenerator[T]:
+    """The items of a stream, for as long as they keep coming.
+
+    Args:
+        items: The stream, which ends with this one.
+        longest_s: Longest wait for one item.
+
+    Raises:
+        TimeoutError: None has come for so long.
+    """
+    async with aclosing(items):
+        while True:
+            try:
+                async with asyncio.timeout(longest_s):
+                    item = await anext(items)
+            except StopAsyncIteration:
+                return
+            yield item
 
 
 async def gathered(works: Sequence[Coroutine[Any, Any, T]]) -> list[T]:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import logging
 import threading
 from collections.abc import AsyncIterator, Callable
 from concurrent.futures import Future, ThreadPoolExecutor
@@ -17,16 +18,19 @@ from sienn_ray.api.http.body_limits import declared_bytes
 from sienn_ray.api.http.multipart import ENVELOPE_BYTES, ReceivedFile, boundary_of, receive_file, too_large
 from sienn_ray.api.http.threads import entered, run_to_end
 from sienn_ray.datasets import intake
-from sienn_ray.errors import InvalidInputError
+from sienn_ray.errors import CapacityError, InvalidInputError, SlowClientError
 from sienn_ray.settings import Settings
 from sienn_ray.storage import Storage
 
 T = TypeVar("T")
 
+logger = logging.getLogger(__name__)
+
 # Checking rows is Python's own work, of which one process does one thing at a time, and the worst of rows take 150 MiB
 # while they are checked.
 _NUM_CHECKING_THREADS = 2
 _NUM_WRITING_THREADS = 4
+_RETRY_AFTER_S = 30
 
 
 class Uploads:
@@ -51,13 +55,15 @@ class Uploads:
         Raises:
             MediaTypeError: The body is no form.
             UploadTooLargeError: The file is larger than the server takes.
-            InvalidInputError: The body holds no file, isn't whole, or stopped coming.
+            InvalidInputError: The body holds no file, or isn't whole.
+            SlowClientError: The body stopped coming.
+            CapacityError: No slot was free for a long time.
         """
         boundary = boundary_of(request.headers.get("content-type", ""))
         declared = declared_bytes(request.headers)
         if declared is not None and declared > self._settings.max_upload_bytes + ENVELOPE_BYTES:
             raise too_large(self._settings.max_upload_bytes)
-        async with self._places:
+        async with self._place():
             try:
                 yield await self._receive(request, boundary, storage, dataset_id)
             except ClientDisconnect as error:
@@ -66,6 +72,23 @@ class Uploads:
             except BaseException:
                 await self.forget(storage, dataset_id)
                 raise
+
+    @asynccontextmanager
+    async def _place(self) -> AsyncIterator[None]:
+        longest_s = self._settings.upload_queue_timeout_s
+        try:
+            async with asyncio.timeout(longest_s):
+                await self._places.acquire()
+        except TimeoutError:
+            raise CapacityError(
+                f"{self._settings.max_concurrent_uploads} uploads (SIENN_MAX_CONCURRENT_UPLOADS) have run for "
+                f"{longest_s:g} s (SIENN_UPLOAD_QUEUE_TIMEOUT_S) without a place for this one; send it again later",
+                retry_after_s=_RETRY_AFTER_S,
+            ) from None
+        try:
+            yield
+        finally:
+            self._places.release()
 
     async def _receive(self, request: Request, boundary: bytes, storage: Storage, dataset_id: str) -> ReceivedFile:
         body = _not_idle(request.stream(), self._settings.upload_idle_timeout_s)
@@ -109,7 +132,8 @@ async def _not_idle(body: AsyncIterator[bytes], timeout_s: float) -> AsyncIterat
         except StopAsyncIteration:
             return
         except TimeoutError:
-            raise InvalidInputError(
+            logger.warning("an upload is given up: nothing came for %g s", timeout_s)
+            raise SlowClientError(
                 f"nothing came for {timeout_s:g} s (SIENN_UPLOAD_IDLE_TIMEOUT_S) in the middle of the file; "
                 "send it again"
             ) from None

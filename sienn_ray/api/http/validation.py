@@ -2,19 +2,28 @@
 
 from __future__ import annotations
 
+import difflib
 import reprlib
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from typing import Any
 
 from sienn_ray.jobs.ids import shown
+from sienn_ray.jobs.naming import WORDS_OF_PATTERNS
 
 _MAX_SHOWN_FAULTS = 10
 _MAX_SHOWN_CHARS = 100
+# Parts of the place of a field that isn't within another one: what it is a field of, and its name.
+_TOP = 2
 
 
-def sentences(faults: Sequence[Any]) -> str:
-    """The faults that Pydantic found; only the first of them if there are many."""
-    words = [_sentence(fault) for fault in faults[:_MAX_SHOWN_FAULTS]]
+def sentences(faults: Sequence[Any], known: Collection[str] = ()) -> str:
+    """The faults that Pydantic found; only the first of them if there are many.
+
+    Args:
+        faults: As Pydantic gives them.
+        known: Names that a request may have, to say what a wrong one may have meant.
+    """
+    words = [_sentence(fault, known) for fault in faults[:_MAX_SHOWN_FAULTS]]
     num_more = len(faults) - _MAX_SHOWN_FAULTS
     return "; ".join([*words, f"and {num_more} more"] if num_more > 0 else words)
 
@@ -25,13 +34,26 @@ def field_of(faults: Sequence[Any]) -> str | None:
     return shown(str(where[0])) if where and faults[0]["type"] != "json_invalid" else None
 
 
-def _sentence(fault: dict[str, Any]) -> str:
+def unknown_name(name: str, known: Collection[str]) -> str:
+    """Say that there is no such name, and which one may have been meant."""
+    nearest = difflib.get_close_matches(name, known, n=1)
+    return "isn't known here" + (f"; did you mean {nearest[0]}?" if nearest else "")
+
+
+def _sentence(fault: dict[str, Any], known: Collection[str]) -> str:
     where = shown(".".join(str(part) for part in fault["loc"] if part != "body")) or "body"
     if fault["type"] == "missing":
         return f"{where}: {fault['msg']}"
     if fault["type"] == "json_invalid":
         return f"body: not JSON: {fault['ctx']['error']} at character {where}"
-    return f"{where}: {fault['msg']} (got {_value(fault.get('input'))})"
+    words = str(fault["msg"]).removeprefix("Value error, ")
+    if fault["type"] == "string_pattern_mismatch":
+        words = WORDS_OF_PATTERNS.get(fault["ctx"]["pattern"], "has characters that aren't taken here")
+    if fault["type"] == "extra_forbidden":
+        words = unknown_name(str(fault["loc"][-1]), known if len(fault["loc"]) == _TOP else ())
+    if where == "body" and isinstance(fault.get("input"), dict):  # fields that don't go together, which the words name
+        return words
+    return f"{where}: {words} (got {_value(fault.get('input'))})"
 
 
 def _value(value: object) -> str:

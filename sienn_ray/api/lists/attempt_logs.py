@@ -8,9 +8,12 @@ from collections.abc import AsyncGenerator
 from contextlib import aclosing
 
 from sienn_ray.api.deps import Backends
-from sienn_ray.errors import CapacityError, NotFoundError
+from sienn_ray.api.http.streams import unless_silent
+from sienn_ray.errors import ArtifactError, CapacityError, NotFoundError, first_line
 from sienn_ray.jobs.schema import JobRecord
 from sienn_ray.jobs.supervision.ray_jobs import submission_id_of
+from sienn_ray.storage import Storage
+from sienn_ray.storage_keys import attempt_log_key
 
 logger = logging.getLogger(__name__)
 
@@ -31,7 +34,7 @@ async def log_of(job: JobRecord, attempt: int | None, backends: Backends, *, tai
     """
     if attempt is None and job.attempt == 0:
         return
-    async with aclosing(_stream(job, attempt or job.attempt, backends, tail=tail, follow=False)) as chunks:
+    async with aclosing(_attempt_log(job, attempt or job.attempt, backends, tail=tail, follow=False)) as chunks:
         async for chunk in chunks:
             yield chunk
 
@@ -39,7 +42,7 @@ async def log_of(job: JobRecord, attempt: int | None, backends: Backends, *, tai
 async def followed_log_of(
     job: JobRecord, attempt: int | None, backends: Backends, *, tail: int, poll_s: float = POLL_S
 ) -> AsyncGenerator[bytes]:
-    """Stream the log of the last attempt and those after it, until the job ends or is paused.
+    """Stream the log of the last attempt and those after it, until the job ends or is paused, or is silent for long.
 
     The first item comes, maybe empty, once it is known that there is a log or that there will be one.
 
@@ -53,8 +56,21 @@ async def followed_log_of(
     Raises:
         NotFoundError: There was no such attempt, or the job has ended, or is paused, and its log is gone.
     """
+    longest_s = backends.settings.stream_idle_timeout_s
+    log = _followed(job, attempt, backends, tail=tail, poll_s=poll_s)
+    try:
+        async with aclosing(unless_silent(log, longest_s)) as chunks:
+            async for chunk in chunks:
+                yield chunk
+    except TimeoutError:
+        yield f"\n(nothing new for {longest_s:g} s, SIENN_STREAM_IDLE_TIMEOUT_S; follow the log again)\n".encode()
+
+
+async def _followed(
+    job: JobRecord, attempt: int | None, backends: Backends, *, tail: int, poll_s: float
+) -> AsyncGenerator[bytes]:
     if attempt is not None:
-        async with aclosing(_stream(job, attempt, backends, tail=tail, follow=True)) as chunks:
+        async with aclosing(_attempt_log(job, attempt, backends, tail=tail, follow=True)) as chunks:
             async for chunk in chunks:
                 yield chunk
         return
@@ -62,7 +78,7 @@ async def followed_log_of(
     while True:
         if job.attempt > num_shown:
             try:
-                async with aclosing(_stream(job, job.attempt, backends, tail=tail, follow=True)) as chunks:
+                async with aclosing(_attempt_log(job, job.attempt, backends, tail=tail, follow=True)) as chunks:
                     async for chunk in chunks:
                         is_begun = True
                         yield chunk
@@ -83,6 +99,39 @@ async def followed_log_of(
             logger.info("job %s: the tracker is away, its log goes on later", job.id)
         except NotFoundError:  # deleted, so it had ended
             return
+
+
+async def _attempt_log(
+    job: JobRecord, attempt: int, backends: Backends, *, tail: int, follow: bool
+) -> AsyncGenerator[bytes]:
+    """The log that Ray has of an attempt, or the one that was kept of it."""
+    has_begun = False
+    try:
+        async with aclosing(_stream(job, attempt, backends, tail=tail, follow=follow)) as chunks:
+            async for chunk in chunks:
+                has_begun = has_begun or bool(chunk)
+                yield chunk
+    except (NotFoundError, CapacityError):
+        has_ended = job.status.is_at_rest or attempt < job.attempt
+        if has_begun or not has_ended:
+            raise
+        kept = await asyncio.to_thread(_kept_log, backends.storage, attempt_log_key(job.id, attempt), tail)
+        if kept is None:
+            raise
+        yield kept
+
+
+def _kept_log(storage: Storage, key: str, tail: int) -> bytes | None:
+    """The last lines of a log in storage, which is bounded in size; None where there is none."""
+    try:
+        content = storage.read_bytes(key)
+    except ArtifactError:
+        return None
+    except Exception as error:  # stores raise what they like; what Ray said stands then
+        logger.warning("%s can't be read: %s", key, first_line(error))
+        return None
+    lines = content.splitlines(keepends=True)
+    return b"".join(lines[len(lines) - tail :] if tail < len(lines) else lines)
 
 
 def _stream(job: JobRecord, attempt: int, backends: Backends, *, tail: int, follow: bool) -> AsyncGenerator[bytes]:

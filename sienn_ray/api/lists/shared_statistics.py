@@ -5,11 +5,9 @@ from __future__ import annotations
 import asyncio
 import logging
 
-from pydantic import ValidationError
-
 from sienn_ray.api.deps import Statistics
 from sienn_ray.datasets.statistics_schema import DatasetStatistics, StatisticsRequest
-from sienn_ray.errors import ArtifactError, CapacityError
+from sienn_ray.errors import CapacityError
 from sienn_ray.storage import Storage
 
 logger = logging.getLogger(__name__)
@@ -38,13 +36,7 @@ class SharedStatistics:
 
     async def kept(self, request: StatisticsRequest) -> DatasetStatistics | None:
         """Return statistics that were computed before, if there are any."""
-        return await asyncio.to_thread(self._read, request)
-
-    def _read(self, request: StatisticsRequest) -> DatasetStatistics | None:
-        try:
-            return DatasetStatistics.model_validate_json(self._storage.read_bytes(request.key))
-        except (ArtifactError, ValidationError):  # not there, or of a version that wrote other fields
-            return None
+        return await asyncio.to_thread(DatasetStatistics.kept, self._storage, request)
 
     async def of(self, request: StatisticsRequest) -> DatasetStatistics:
         """Wait for a computation, which begins now or is under way already.

@@ -1,5 +1,6 @@
 """Health checks and metrics.
 
+numbers: numbers of machine and service.
 monitoring: the health checks, CPU meter and metrics sender of a process.
 health_checks: checks of the service and everything beneath.
 check_runner: checks with deadlines that may hang.

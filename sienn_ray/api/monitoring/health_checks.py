@@ -23,6 +23,7 @@ from sienn_ray.api.schemas.health import (
     ServiceHealth,
     Services,
     ServicesHealthResponse,
+    SupervisionHealth,
     WorkersHealth,
 )
 from sienn_ray.errors import ArtifactError
@@ -76,9 +77,12 @@ class HealthChecks:
             self._run("memory", machine.memory),
         )
         components = Components(
-            database=_component(*_database_state(tracker)), disk=disk_health(disk), memory=memory_health(memory)
+            database=_component(*_database_state(tracker)),
+            disk=disk_health(disk),
+            memory=memory_health(memory),
+            supervision=_component(*_supervision_state(tracker)),
         )
-        worst = _worst(components.database, components.disk, components.memory)
+        worst = _worst(*(getattr(components, name) for name in Components.model_fields))
         return DetailedHealthResponse(status=worst, timestamp=utc_now(), components=components)
 
     async def services(self) -> ServicesHealthResponse:
@@ -97,6 +101,7 @@ class HealthChecks:
             celery=_workers(nodes),
             tracker=_service(tracker, "queue and progress of jobs", "Ray actor"),
             engines=_engines(engines),
+            supervision=_supervision(tracker),
         )
         worst = _worst(*(getattr(services, name) for name in Services.model_fields))
         return ServicesHealthResponse(status=worst, timestamp=utc_now(), services=services)
@@ -206,6 +211,30 @@ def _database(tracker: Outcome[TrackerHealth]) -> ServiceHealth:
         response_time_ms=_milliseconds(took_s),
         role="records of datasets and jobs",
         implementation="unknown" if health is None else health.database,
+    )
+
+
+def _supervision_state(tracker: Outcome[TrackerHealth]) -> tuple[HealthStatus, str | None]:
+    """Judge the threads that look after jobs and exports by their heartbeats."""
+    if tracker.value is None:
+        return "unhealthy", tracker.error
+    stuck = [beat for beat in tracker.value.heartbeats if beat.is_stuck]
+    if not stuck:
+        return "healthy", None
+    words = " and ".join(f"{beat.what} for {beat.age_s:.0f} s (limit {beat.limit_s:.0f} s)" for beat in stuck)
+    return "unhealthy", f"nobody has looked after {words}; see the job tracker's log, and restart the service"
+
+
+def _supervision(tracker: Outcome[TrackerHealth]) -> SupervisionHealth:
+    status, detail = _supervision_state(tracker)
+    beats = () if tracker.value is None else tracker.value.heartbeats
+    return SupervisionHealth(
+        status=status,
+        detail=detail,
+        response_time_ms=_milliseconds(tracker.took_s),
+        role="starts, watches and stops jobs and exports",
+        implementation="threads of the job tracker",
+        heartbeat_age_s={beat.what: round(beat.age_s, 1) for beat in beats},
     )
 
 

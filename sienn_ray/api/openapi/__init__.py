@@ -2,5 +2,6 @@
 
 document: additions to what FastAPI derives from the routes.
 links: links from a response to the next operations.
+security: security schemes and the scopes of operations.
 pages: the interactive pages, /docs and /redoc.
 """

@@ -5,14 +5,17 @@ from __future__ import annotations
 import json
 from collections.abc import Iterator, Mapping
 from http import HTTPStatus
+from types import MappingProxyType
 from typing import Any
 
 from fastapi import FastAPI
 from fastapi.routing import APIRoute
 
+from sienn_ray.access.principals import Scope
 from sienn_ray.api.http.error_shapes import Fault
 from sienn_ray.api.http.statuses import example_of, meaning_of
 from sienn_ray.api.openapi.links import links_of
+from sienn_ray.api.openapi.security import SCHEMES, add_security
 from sienn_ray.api.schemas.common import ErrorResponse
 from sienn_ray.api.schemas.openai_answers import OpenAiErrorResponse
 
@@ -21,8 +24,10 @@ Json = dict[str, Any]
 OPENAI_TAG = "OpenAI API"
 TAGS = [
     {"name": "Health & Metrics", "description": "Whether the service and what is behind it work, and its numbers."},
+    {"name": "Access", "description": "API keys, for admins, and who the caller is."},
     {"name": "Datasets", "description": "Upload files of examples, look at them, and delete them."},
     {"name": "Training Jobs", "description": "Start LoRA fine-tunes, watch them, and end or repeat them."},
+    {"name": "Live Updates", "description": "Server-sent events; the same come over WebSockets (docs/api.md)."},
     {"name": "Inference", "description": "Ask a fine-tuned model."},
     {"name": "Model Export", "description": "Take a fine-tuned model home."},
     {"name": "Models", "description": "Base models that can be fine-tuned."},
@@ -64,12 +69,19 @@ _HEADERS: Json = {
 class DocumentedApi(FastAPI):
     """An application whose OpenAPI document has all that a client can rely on."""
 
+    # Whether requests need an API key, and by operation id the scopes of which it has to have one.
+    is_auth_on = False
+    scopes: Mapping[str, tuple[Scope, ...]] = MappingProxyType({})
     _document: Json | None = None
 
     def openapi(self) -> Json:
         """The document, built at the first call."""
         if self._document is None:
-            self._document = _completed(_named_by_titles(super().openapi()))
+            document = _named_by_titles(super().openapi())
+            for operation in operations_of(document):
+                if scopes := self.scopes.get(operation["operationId"]):
+                    add_security(operation, scopes, is_required=self.is_auth_on)
+            self._document = _completed(document)
         return self._document
 
 
@@ -123,6 +135,7 @@ def _completed(document: Json) -> Json:
         schema = body.model_json_schema(mode="serialization", ref_template=_SCHEMAS + "{model}")
         schemas.update({**schema.pop("$defs", {}), body.__name__: schema})
     components["headers"] = _HEADERS
+    components["securitySchemes"] = SCHEMES
     ids = {operation["operationId"] for operation in operations_of(document)}
     for operation in operations_of(document):
         _complete_operation(operation)

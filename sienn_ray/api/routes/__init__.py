@@ -2,6 +2,7 @@
 
 health: health of the service and of everything beneath.
 metrics: numbers for people and for Prometheus.
+api_keys: create, list, rotate and revoke API keys.
 uploads: upload and validate dataset files.
 datasets: list, show, download and delete datasets.
 dataset_statistics: counts of a dataset's rows and tokens.
@@ -9,6 +10,7 @@ finetuning: start fine-tunes.
 jobs: list, show, cancel, pause, resume, retry and delete jobs.
 job_history: events and curves of a job.
 job_logs: the log of a job's training program.
+live: live updates of jobs and numbers.
 inference: ask an adapter; compare it with its base model.
 export_formats: the formats of exports.
 export: request, watch, cancel and delete exports.

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from fastapi import APIRouter, Request
 
+from sienn_ray.access.principals import Scope
+from sienn_ray.api.access.scopes import needs
 from sienn_ray.api.answers.completion_output import CompletionOutput
 from sienn_ray.api.answers.openai_output import ERRORS
 from sienn_ray.api.answers.openai_run import run_openai
@@ -11,10 +13,11 @@ from sienn_ray.api.answers.start_wait import AskingBackendsDep
 from sienn_ray.api.http.error_shapes import OPENAI_PREFIX
 from sienn_ray.api.http.errors import documented
 from sienn_ray.api.http.event_streams import documented_stream
+from sienn_ray.api.http.places import Kind, takes_place
 from sienn_ray.api.openapi.document import OPENAI_TAG
 from sienn_ray.api.schemas.completions import Completion, CompletionRequest
 
-router = APIRouter(prefix=OPENAI_PREFIX, tags=[OPENAI_TAG])
+router = APIRouter(prefix=OPENAI_PREFIX, tags=[OPENAI_TAG], dependencies=[needs(Scope.INFER)])
 
 _EVENTS = """\
 data: {"id":"cmpl-1a2b","created":1762943400,"model":"a1b2c3d4-...","object":"text_completion",\
@@ -29,6 +32,7 @@ data: [DONE]
     summary="Go on with a text",
     response_model=Completion,
     responses={**documented_stream("The answers, or chunks of them.", _EVENTS), **documented(*ERRORS)},
+    dependencies=[takes_place(Kind.ANSWER)],
 )
 async def create_completion(body: CompletionRequest, request: Request, backends: AskingBackendsDep) -> object:
     """Go on with texts as they are, without a chat template, as the OpenAI API does."""

@@ -9,19 +9,22 @@ from typing import Annotated
 from fastapi import APIRouter, Depends, Query
 from fastapi.requests import HTTPConnection
 
+from sienn_ray.access.principals import Scope
+from sienn_ray.api.access.scopes import needs
 from sienn_ray.api.deps import BackendsDep
 from sienn_ray.api.http.errors import documented
+from sienn_ray.api.http.places import Kind, take_place
 from sienn_ray.api.lists.base_models import check_base_model
 from sienn_ray.api.lists.shared_statistics import SharedStatistics
 from sienn_ray.api.schemas.ids import DatasetIdPath
+from sienn_ray.api.schemas.revisions import REVISION, REVISION_WORDS, Revision
 from sienn_ray.api.schemas.statistics import DatasetStatisticsResponse, Duplicates, Spread, TokenCounts
 from sienn_ray.catalog import CATALOG
-from sienn_ray.datasets.schema import row_kind
-from sienn_ray.datasets.statistics_schema import DatasetStatistics, StatisticsRequest
+from sienn_ray.datasets.statistics_schema import DatasetStatistics
 from sienn_ray.jobs.schema import DatasetRecord
 from sienn_ray.training.config import DEFAULT_ROW_TOKENS, MAX_ROW_TOKENS, MIN_ROW_TOKENS
 
-router = APIRouter(prefix="/api", tags=["Datasets"])
+router = APIRouter(prefix="/api", tags=["Datasets"], dependencies=[needs(Scope.READ, Scope.TRAIN)])
 
 
 def _shared(connection: HTTPConnection) -> SharedStatistics:
@@ -42,10 +45,12 @@ def _shared(connection: HTTPConnection) -> SharedStatistics:
 async def dataset_statistics(
     dataset_id: DatasetIdPath,
     backends: BackendsDep,
+    connection: HTTPConnection,
     statistics: Annotated[SharedStatistics, Depends(_shared)],
     model_name: Annotated[
         str, Query(description="Base model whose tokenizer and chat template count.", examples=[CATALOG[0].id])
     ] = CATALOG[0].id,
+    revision: Annotated[Revision | None, Query(description=REVISION_WORDS, examples=[REVISION])] = None,
     max_length: Annotated[
         int,
         Query(
@@ -62,15 +67,11 @@ async def dataset_statistics(
     the answer is then a 503, and a later request finds the numbers.
     """
     record = await backends.tracker.dataset(dataset_id)
-    request = StatisticsRequest(
-        dataset_id=record.id,
-        base_model=model_name,
-        max_length=max_length,
-        row_kind=row_kind(record.format),
-        num_columns=len(record.columns),
-    )
+    commit = None if revision is None else await check_base_model(model_name, backends.settings, revision)
+    request = record.statistics_request(model_name, max_length, commit)
     found = await statistics.kept(request)
     if found is None:
+        take_place(connection, Kind.WAIT)
         await check_base_model(model_name, backends.settings)
         found = await statistics.of(request)
     return _response(record, found)

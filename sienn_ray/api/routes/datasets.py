@@ -9,7 +9,9 @@ from typing import Annotated, Any
 from fastapi import APIRouter, Query
 from fastapi.responses import StreamingResponse
 
-from sienn_ray.api.deps import Backends, BackendsDep
+from sienn_ray.access.principals import Scope
+from sienn_ray.api.access.scopes import needs
+from sienn_ray.api.deps import BackendsDep
 from sienn_ray.api.http.attachments import send_stored_file
 from sienn_ray.api.http.errors import documented
 from sienn_ray.api.lists.dataset_pages import page_of
@@ -26,7 +28,6 @@ from sienn_ray.api.schemas.datasets import (
 from sienn_ray.api.schemas.ids import DatasetIdPath
 from sienn_ray.datasets import intake
 from sienn_ray.datasets.row_pages import ShownRow, read_page
-from sienn_ray.jobs.schema import DatasetRecord
 
 router = APIRouter(prefix="/api", tags=["Datasets"])
 
@@ -56,6 +57,7 @@ _FILE: dict[int | str, dict[str, Any]] = {
     "/datasets",
     summary="List all uploaded datasets",
     responses=documented(HTTPStatus.BAD_REQUEST, HTTPStatus.UNPROCESSABLE_ENTITY, HTTPStatus.SERVICE_UNAVAILABLE),
+    dependencies=[needs(Scope.READ, Scope.TRAIN)],
 )
 async def list_datasets(
     backends: BackendsDep,
@@ -69,7 +71,12 @@ async def list_datasets(
     return DatasetList(datasets=summaries, count=len(records), next_cursor=page.next_cursor)
 
 
-@router.get("/datasets/{dataset_id}", summary="Get a dataset", responses=_OF_ONE_DATASET)
+@router.get(
+    "/datasets/{dataset_id}",
+    summary="Get a dataset",
+    responses=_OF_ONE_DATASET,
+    dependencies=[needs(Scope.READ, Scope.TRAIN)],
+)
 async def get_dataset(dataset_id: DatasetIdPath, backends: BackendsDep) -> DatasetDetail:
     """A dataset with its columns and its first rows."""
     record = await backends.tracker.dataset(dataset_id)
@@ -80,18 +87,15 @@ async def get_dataset(dataset_id: DatasetIdPath, backends: BackendsDep) -> Datas
     "/datasets/{dataset_id}",
     summary="Delete a dataset",
     responses={**_OF_ONE_DATASET, **documented(HTTPStatus.CONFLICT)},
+    dependencies=[needs(Scope.TRAIN)],
 )
 async def delete_dataset(dataset_id: DatasetIdPath, backends: BackendsDep) -> DeletedDataset:
-    """Delete a dataset that no job refers to, with its file and its statistics."""
-    # Shielded: a client that leaves must not keep the files from going where the record went.
-    record = await asyncio.shield(_delete(dataset_id, backends))
-    return DeletedDataset(dataset_id=record.id, deleted=True)
+    """Delete a dataset that no job refers to, with its file and its statistics.
 
-
-async def _delete(dataset_id: str, backends: Backends) -> DatasetRecord:
+    It is gone at once; its files go in a moment, or as soon as storage is there again.
+    """
     record = await backends.tracker.delete_dataset(dataset_id)
-    await asyncio.to_thread(backends.storage.delete, intake.folder_key(record.id))
-    return record
+    return DeletedDataset(dataset_id=record.id, deleted=True)
 
 
 @router.get(
@@ -99,6 +103,7 @@ async def _delete(dataset_id: str, backends: Backends) -> DatasetRecord:
     summary="Download a dataset's file",
     response_class=StreamingResponse,
     responses={**_FILE, **_OF_ONE_DATASET},
+    dependencies=[needs(Scope.READ, Scope.TRAIN)],
 )
 async def download_dataset(dataset_id: DatasetIdPath, backends: BackendsDep) -> StreamingResponse:
     """The file, byte for byte as it was uploaded."""
@@ -117,6 +122,7 @@ async def download_dataset(dataset_id: DatasetIdPath, backends: BackendsDep) -> 
     "/datasets/{dataset_id}/rows",
     summary="Page through a dataset's rows",
     responses={**_OF_ONE_DATASET, **documented(HTTPStatus.UNPROCESSABLE_ENTITY)},
+    dependencies=[needs(Scope.READ, Scope.TRAIN)],
 )
 async def dataset_rows(
     dataset_id: DatasetIdPath,

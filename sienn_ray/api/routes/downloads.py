@@ -10,10 +10,13 @@ from fastapi import APIRouter, Path, Query, Request
 from fastapi.responses import StreamingResponse
 from starlette.responses import FileResponse
 
-from sienn_ray.api.deps import BackendsDep
+from sienn_ray.access.principals import Scope
+from sienn_ray.api.access.scopes import needs
+from sienn_ray.api.deps import AllBackendsDep, BackendsDep
 from sienn_ray.api.exports.links import ExportLinks, download_name
 from sienn_ray.api.http.attachments import send_stored_file
 from sienn_ray.api.http.errors import documented
+from sienn_ray.api.http.places import Kind, takes_place
 from sienn_ray.api.http.stored_file import StoredFileResponse
 from sienn_ray.api.lists.completed import completed_job
 from sienn_ray.api.schemas.common import JOB_ID
@@ -57,6 +60,7 @@ _FILE: dict[int | str, dict[str, Any]] = {
         },
         **documented(HTTPStatus.BAD_REQUEST, HTTPStatus.NOT_FOUND, HTTPStatus.SERVICE_UNAVAILABLE),
     },
+    dependencies=[needs(Scope.EXPORT), takes_place(Kind.DOWNLOAD)],
 )
 async def download_model(job_id: JobIdPath, backends: BackendsDep) -> StreamingResponse:
     """The adapter with its configuration and tokenizer, as `peft` and `transformers` load them."""
@@ -86,19 +90,20 @@ async def download_model(job_id: JobIdPath, backends: BackendsDep) -> StreamingR
             HTTPStatus.SERVICE_UNAVAILABLE,
         ),
     },
+    dependencies=[takes_place(Kind.DOWNLOAD)],
 )
 async def download_export(
     job_id: JobIdPath,
     export_id: ExportIdPath,
     file_name: Annotated[str, Path(max_length=255, description="The file.", examples=["model-Q4_K_M.gguf"])],
-    backends: BackendsDep,
+    backends: AllBackendsDep,
     request: Request,
     expires: Annotated[
         str, Query(max_length=20, description="When the link expires, as Unix time.", examples=["1762945200"])
     ] = "",
     signature: Annotated[str, Query(max_length=100, description="What makes the link valid.", examples=["mP3x"])] = "",
 ) -> FileResponse | StreamingResponse:
-    """The file, with Range requests. The link is the `download_url` of an export, and expires."""
+    """The file, with Range requests. The link is the `download_url` of an export, and expires; it needs no key."""
     links: ExportLinks = request.app.state.export_links
     await links.check(job_id, export_id, file_name, expires, signature)
     export = await backends.tracker.export(export_id)

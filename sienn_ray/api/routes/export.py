@@ -9,10 +9,12 @@ from typing import Annotated, assert_never
 
 from fastapi import APIRouter, Query, Request, Response
 
+from sienn_ray.access.principals import Scope
+from sienn_ray.api.access.scopes import needs
 from sienn_ray.api.deps import Backends, BackendsDep
-from sienn_ray.api.exports.deletion import delete_with_file
 from sienn_ray.api.exports.links import ExportLinks
 from sienn_ray.api.http.errors import documented
+from sienn_ray.api.http.places import Kind, take_place
 from sienn_ray.api.http.streams import unless_gone
 from sienn_ray.api.lists.completed import completed_job
 from sienn_ray.api.schemas.exports import (
@@ -48,6 +50,7 @@ _MEMORY_RETRY_S = 60
         **_OF_ONE_JOB,
         **documented(HTTPStatus.BAD_REQUEST, HTTPStatus.CONFLICT, HTTPStatus.INSUFFICIENT_STORAGE),
     },
+    dependencies=[needs(Scope.EXPORT)],
 )
 async def export_model(
     job_id: JobIdPath,
@@ -82,6 +85,7 @@ async def export_model(
     )
     export = await _made_again_if_gone(export, backends)
     if wait and not export.status.is_final:
+        take_place(request, Kind.WAIT)
         export = await unless_gone(request, _ended(export, backends))
         _raise_failure(export)
     if not export.status.is_final:
@@ -89,7 +93,12 @@ async def export_model(
     return await _shown(export, _links(request), request)
 
 
-@router.get("/exports/{job_id}", summary="List the exports of a job", responses=_OF_ONE_JOB)
+@router.get(
+    "/exports/{job_id}",
+    summary="List the exports of a job",
+    responses=_OF_ONE_JOB,
+    dependencies=[needs(Scope.READ, Scope.EXPORT)],
+)
 async def list_exports(job_id: JobIdPath, backends: BackendsDep, request: Request) -> ExportList:
     """A job's exports, the newest first, each with a new link if it is complete."""
     exports = await backends.tracker.exports(job_id)
@@ -97,7 +106,12 @@ async def list_exports(job_id: JobIdPath, backends: BackendsDep, request: Reques
     return ExportList(exports=shown, count=len(shown))
 
 
-@router.get("/exports/{job_id}/{export_id}", summary="Get an export", responses=_OF_ONE_JOB)
+@router.get(
+    "/exports/{job_id}/{export_id}",
+    summary="Get an export",
+    responses=_OF_ONE_JOB,
+    dependencies=[needs(Scope.READ, Scope.EXPORT)],
+)
 async def get_export(
     job_id: JobIdPath, export_id: ExportIdPath, backends: BackendsDep, request: Request
 ) -> ExportModelResponse:
@@ -109,6 +123,7 @@ async def get_export(
     "/exports/{job_id}/{export_id}/cancel",
     summary="Cancel an export",
     responses={**_OF_ONE_JOB, **documented(HTTPStatus.CONFLICT)},
+    dependencies=[needs(Scope.EXPORT)],
 )
 async def cancel_export(
     job_id: JobIdPath, export_id: ExportIdPath, backends: BackendsDep, request: Request
@@ -118,11 +133,19 @@ async def cancel_export(
     return await _shown(await backends.tracker.cancel_export(export_id), _links(request), request)
 
 
-@router.delete("/exports/{job_id}/{export_id}", summary="Delete an export", responses=_OF_ONE_JOB)
+@router.delete(
+    "/exports/{job_id}/{export_id}",
+    summary="Delete an export",
+    responses=_OF_ONE_JOB,
+    dependencies=[needs(Scope.EXPORT)],
+)
 async def delete_export(job_id: JobIdPath, export_id: ExportIdPath, backends: BackendsDep) -> DeletedExport:
-    """Delete an export and its file; one that runs is stopped."""
+    """Delete an export and its file; one that runs is stopped.
+
+    It is gone at once; its file goes in a moment, or as soon as storage is there again.
+    """
     export = await _of_job(job_id, export_id, backends)
-    await delete_with_file(export, backends)
+    await backends.tracker.delete_export(export.id)
     return DeletedExport(export_id=export.id)
 
 

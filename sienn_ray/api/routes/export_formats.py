@@ -6,12 +6,14 @@ import asyncio
 
 from fastapi import APIRouter
 
+from sienn_ray.access.principals import Scope
+from sienn_ray.api.access.scopes import needs
 from sienn_ray.api.schemas.exports import ExportFormatEntry, ExportFormatList
 from sienn_ray.export.gguf import llama_cpp_package
 from sienn_ray.export.options import PLAIN_QUANTIZATIONS, GgufQuantization
 from sienn_ray.export.targets import TARGETS, ExportTarget
 
-router = APIRouter(prefix="/api", tags=["Model Export"])
+router = APIRouter(prefix="/api", tags=["Model Export"], dependencies=[needs(Scope.READ, Scope.EXPORT)])
 
 
 @router.get("/export-formats", summary="Get list of supported export formats", response_model_exclude_none=True)

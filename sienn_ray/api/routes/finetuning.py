@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import hashlib
 import json
 import uuid
@@ -10,16 +11,20 @@ from typing import Annotated, Any
 
 from fastapi import APIRouter, Header, Response
 
+from sienn_ray.access.principals import Scope
+from sienn_ray.api.access.scopes import PrincipalDep, needs
 from sienn_ray.api.deps import Backends, BackendsDep
 from sienn_ray.api.http.errors import documented
 from sienn_ray.api.lists.base_models import check_base_model
 from sienn_ray.api.schemas.finetuning import StartFinetuningRequest, StartFinetuningResponse
 from sienn_ray.datasets.schema import check_same_kind
-from sienn_ray.errors import ConflictError, InvalidInputError
+from sienn_ray.datasets.statistics_schema import DatasetStatistics
+from sienn_ray.errors import ConflictError, InvalidDatasetError, InvalidInputError
 from sienn_ray.jobs.ids import shown
 from sienn_ray.jobs.schema import JobRecord, utc_now
+from sienn_ray.training.long_rows import found_words, refusal
 
-router = APIRouter(prefix="/api", tags=["Training Jobs"])
+router = APIRouter(prefix="/api", tags=["Training Jobs"], dependencies=[needs(Scope.TRAIN)])
 
 REPLAYED_HEADER = "Idempotent-Replayed"
 _CREATED: dict[int | str, dict[str, Any]] = {
@@ -66,14 +71,25 @@ IdempotencyKey = Annotated[
     },
 )
 async def start_finetuning(
-    body: StartFinetuningRequest, backends: BackendsDep, response: Response, idempotency_key: IdempotencyKey = None
+    body: StartFinetuningRequest,
+    backends: BackendsDep,
+    principal: PrincipalDep,
+    response: Response,
+    idempotency_key: IdempotencyKey = None,
 ) -> StartFinetuningResponse:
     """Queue a LoRA fine-tune; it starts as soon as fewer than SIENN_MAX_RUNNING_JOBS run."""
-    record = _record(body, idempotency_key)
+    record = _record(body, idempotency_key, principal.owner)
+    num_long: int | None = None
+    num_rows = 0
     job = await _earlier_job(record, backends)
     if job is None:
         await _check_datasets(body, backends)
-        await check_base_model(body.model_name, backends.settings)
+        targets = record.config.lora.named_modules
+        commit = await check_base_model(body.model_name, backends.settings, body.revision, targets)
+        record = record.model_copy(update={"config": record.config.pinned(commit)})
+        num_long, num_rows = await _long_rows(record, backends)
+        if num_long and record.config.long_rows == "fail":
+            raise InvalidDatasetError(refusal(record.config, num_long, num_rows))
         # The same request may have come a second time meanwhile; the tracker then gives the job that was first.
         job = await backends.tracker.add_job(record)
     if job.id != record.id:
@@ -84,13 +100,16 @@ async def start_finetuning(
         dataset_id=job.dataset_id,
         message="Fine-tuning job submitted successfully",
         created_at=job.created_at,
+        num_long_rows=num_long,
+        warning=found_words(job.config, num_long=num_long, num_rows=num_rows) if num_long else None,
     )
 
 
-def _record(body: StartFinetuningRequest, idempotency_key: str | None) -> JobRecord:
+def _record(body: StartFinetuningRequest, idempotency_key: str | None, owner: str) -> JobRecord:
     now = utc_now()
     return JobRecord(
         id=str(uuid.uuid4()),
+        owner=owner,
         dataset_id=body.dataset_id,
         validation_dataset_id=body.validation_dataset_id,
         name=body.name,
@@ -103,6 +122,17 @@ def _record(body: StartFinetuningRequest, idempotency_key: str | None) -> JobRec
     )
 
 
+async def _long_rows(job: JobRecord, backends: Backends) -> tuple[int | None, int]:
+    """Rows with more than `max_length` tokens as far as they were counted before, and rows in all."""
+    dataset = await backends.tracker.dataset(job.dataset_id)
+    request = dataset.statistics_request(job.config.base_model, job.config.max_length)
+    try:
+        found = await asyncio.to_thread(DatasetStatistics.kept, backends.storage, request)
+    except OSError:  # a job can wait for storage that is away, and counts itself
+        found = None
+    return (None, dataset.num_rows) if found is None else (found.num_rows_over_max_length, found.num_rows)
+
+
 def _hash(body: StartFinetuningRequest) -> str:
     """SHA-256 of what was asked for. Defaults are left out, so that fields which are added later change no hash."""
     asked = body.model_dump(mode="json", exclude_defaults=True)
@@ -113,7 +143,7 @@ async def _earlier_job(record: JobRecord, backends: Backends) -> JobRecord | Non
     """The job that this very request has made before, if any."""
     if record.idempotency_key is None:
         return None
-    job = await backends.tracker.job_of_key(record.idempotency_key)
+    job = await backends.tracker.job_of_key(record.idempotency_key, record.owner)
     if job is not None and job.request_hash != record.request_hash:
         raise ConflictError(
             f"the Idempotency-Key '{shown(record.idempotency_key)}' came with another request before, which made job "

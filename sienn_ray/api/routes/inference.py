@@ -9,6 +9,8 @@ from http import HTTPStatus
 
 from fastapi import APIRouter, Request
 
+from sienn_ray.access.principals import Scope
+from sienn_ray.api.access.scopes import needs
 from sienn_ray.api.answers.asked_models import AskedModel
 from sienn_ray.api.answers.comparison import compared_answer, compared_models
 from sienn_ray.api.answers.fan_out import stream_all
@@ -17,6 +19,7 @@ from sienn_ray.api.answers.start_wait import AskingBackendsDep
 from sienn_ray.api.http.error_shapes import Fault
 from sienn_ray.api.http.errors import documented
 from sienn_ray.api.http.event_streams import documented_stream, event, event_stream
+from sienn_ray.api.http.places import Kind, takes_place
 from sienn_ray.api.http.streams import gathered, unless_gone
 from sienn_ray.api.lists.completed import completed_job
 from sienn_ray.api.schemas.inference import (
@@ -25,9 +28,9 @@ from sienn_ray.api.schemas.inference import (
     CompareModelsRequest,
     CompareModelsResponse,
 )
-from sienn_ray.inference.engine import ChatMessage, GenerationDelta, GenerationResult
+from sienn_ray.inference.engine import GenerationDelta, GenerationResult
 
-router = APIRouter(prefix="/api", tags=["Inference"])
+router = APIRouter(prefix="/api", tags=["Inference"], dependencies=[needs(Scope.INFER)])
 
 _ERRORS = documented(
     HTTPStatus.BAD_REQUEST, HTTPStatus.NOT_FOUND, HTTPStatus.UNPROCESSABLE_ENTITY, HTTPStatus.SERVICE_UNAVAILABLE
@@ -48,6 +51,7 @@ data: {"job_id": "a1b2c3d4-...", "generated_text": "Machine learning is a branch
     summary="Test a fine-tuned model with a prompt",
     response_model=AskResponse,
     responses={**documented_stream("The answer, or its pieces with the whole behind them.", _EVENTS), **_ERRORS},
+    dependencies=[takes_place(Kind.ANSWER)],
 )
 async def ask_model(body: AskRequest, request: Request, backends: AskingBackendsDep) -> object:
     """Answer a prompt; the first request to a base model waits until its engine has loaded it.
@@ -56,11 +60,12 @@ async def ask_model(body: AskRequest, request: Request, backends: AskingBackends
     what the answer would have been without it, or an event `error`.
     """
     job = await completed_job(backends, body.job_id, "model testing")
-    asked = AskedModel.adapter_of(job) if body.use_adapter else AskedModel(job.config.base_model)
-    asking = asked.request((ChatMessage("user", body.prompt),), body.sampling_params)
+    asked = AskedModel.adapter_of(job) if body.use_adapter else AskedModel.base_of(job)
+    messages = body.chat_messages
+    asking = asked.request(messages, body.sampling_params)
 
     def answer(result: GenerationResult) -> AskResponse:
-        return AskResponse(job_id=job.id, **answer_fields(asked, body.prompt, result, backends.storage))
+        return AskResponse(job_id=job.id, **answer_fields(asked, messages[-1].content, result, backends.storage))
 
     if not body.stream:
         return answer(await unless_gone(request, backends.engines.generate(asked.base_model, asking)))
@@ -83,7 +88,12 @@ def _error_event(fault: Fault) -> bytes:
     return event(json.dumps(fault.as_json()), "error")
 
 
-@router.post("/compare-models", summary="Ask a base model and its adapters the same", responses=_ERRORS)
+@router.post(
+    "/compare-models",
+    summary="Ask a base model and its adapters the same",
+    responses=_ERRORS,
+    dependencies=[takes_place(Kind.ANSWER)],
+)
 async def compare_models(
     body: CompareModelsRequest, request: Request, backends: AskingBackendsDep
 ) -> CompareModelsResponse:

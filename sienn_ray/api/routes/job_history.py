@@ -7,12 +7,14 @@ from typing import Annotated
 
 from fastapi import APIRouter, Query
 
+from sienn_ray.access.principals import Scope
+from sienn_ray.api.access.scopes import needs
 from sienn_ray.api.deps import BackendsDep
 from sienn_ray.api.http.errors import documented
 from sienn_ray.api.schemas.ids import JobIdPath
 from sienn_ray.api.schemas.job_history import JobCurves, JobEventBody, JobEventList, MetricPointBody
 
-router = APIRouter(prefix="/api", tags=["Training Jobs"])
+router = APIRouter(prefix="/api", tags=["Training Jobs"], dependencies=[needs(Scope.READ, Scope.TRAIN)])
 
 _RESPONSES = documented(HTTPStatus.NOT_FOUND, HTTPStatus.UNPROCESSABLE_ENTITY, HTTPStatus.SERVICE_UNAVAILABLE)
 # A database's BIGINT.

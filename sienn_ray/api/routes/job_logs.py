@@ -5,16 +5,19 @@ from __future__ import annotations
 from http import HTTPStatus
 from typing import Annotated, Any
 
-from fastapi import APIRouter, Query
+from fastapi import APIRouter, Query, Request
 from fastapi.responses import StreamingResponse
 
+from sienn_ray.access.principals import Scope
+from sienn_ray.api.access.scopes import needs
 from sienn_ray.api.deps import BackendsDep
 from sienn_ray.api.http.errors import documented
+from sienn_ray.api.http.places import Kind, take_place
 from sienn_ray.api.http.streams import StartedStream
 from sienn_ray.api.lists.attempt_logs import followed_log_of, log_of
 from sienn_ray.api.schemas.ids import JobIdPath
 
-router = APIRouter(prefix="/api", tags=["Training Jobs"])
+router = APIRouter(prefix="/api", tags=["Training Jobs"], dependencies=[needs(Scope.READ, Scope.TRAIN)])
 
 MAX_TAIL_LINES = 100_000
 _TEXT: dict[int | str, dict[str, Any]] = {
@@ -37,6 +40,7 @@ _TEXT: dict[int | str, dict[str, Any]] = {
 async def job_logs(
     job_id: JobIdPath,
     backends: BackendsDep,
+    request: Request,
     tail: Annotated[
         int, Query(ge=0, le=MAX_TAIL_LINES, description="Lines at the most, the last ones.", examples=[1000])
     ] = 1000,
@@ -52,7 +56,12 @@ async def job_logs(
         Query(ge=1, le=1_000_000, description="Log of this attempt alone; of the last one without it.", examples=[1]),
     ] = None,
 ) -> StreamingResponse:
-    """The log of the last attempt, as plain text. Ray keeps it for as long as the cluster lives."""
+    """The log of the last attempt, as plain text.
+
+    Ray has it while the cluster lives; once an attempt has ended, its log is kept in storage until the job is deleted.
+    """
+    if follow:
+        take_place(request, Kind.FOLLOWER)
     job = await backends.tracker.job(job_id)
     chunks = (followed_log_of if follow else log_of)(job, attempt, backends, tail=tail)
     # Nothing is sent before the first item: as long as nothing is, a status can still say that there is no log.

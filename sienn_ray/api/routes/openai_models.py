@@ -8,6 +8,8 @@ from typing import Annotated
 
 from fastapi import APIRouter, Path
 
+from sienn_ray.access.principals import Scope
+from sienn_ray.api.access.scopes import needs
 from sienn_ray.api.answers.asked_models import AskedModel, find_model
 from sienn_ray.api.answers.openai_output import ERRORS
 from sienn_ray.api.deps import BackendsDep
@@ -21,7 +23,7 @@ from sienn_ray.api.schemas.openai_requests import MAX_NAME_CHARS
 from sienn_ray.catalog import CATALOG, cached_size_bytes
 from sienn_ray.jobs.schema import JobQuery, JobStatus
 
-router = APIRouter(prefix=OPENAI_PREFIX, tags=[OPENAI_TAG])
+router = APIRouter(prefix=OPENAI_PREFIX, tags=[OPENAI_TAG], dependencies=[needs(Scope.INFER, Scope.READ)])
 
 _OWNER_OF_ADAPTERS = "sienn_ray"
 

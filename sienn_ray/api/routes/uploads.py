@@ -11,15 +11,19 @@ from typing import Any
 
 from fastapi import APIRouter, Request
 
-from sienn_ray.api.deps import Backends, BackendsDep
+from sienn_ray.access.principals import Scope
+from sienn_ray.api.access.scopes import PrincipalDep, needs
+from sienn_ray.api.deps import BackendsDep
 from sienn_ray.api.http.errors import documented
-from sienn_ray.api.http.uploads import Uploads, UploadsDep
+from sienn_ray.api.http.places import Kind, takes_place
+from sienn_ray.api.http.uploads import UploadsDep
+from sienn_ray.api.registrations import Registrations
 from sienn_ray.api.schemas.datasets import RowError, UploadDatasetResponse, ValidationReport
 from sienn_ray.datasets import intake
 from sienn_ray.datasets.ingest import IngestReport, Inspection
 from sienn_ray.jobs.schema import DatasetRecord
 
-router = APIRouter(prefix="/api", tags=["Datasets"])
+router = APIRouter(prefix="/api", tags=["Datasets"], dependencies=[needs(Scope.TRAIN)])
 
 _FILE: dict[str, Any] = {
     "type": "string",
@@ -38,7 +42,13 @@ _MULTIPART_BODY: dict[str, Any] = {
         },
     }
 }
-_REFUSALS = (HTTPStatus.BAD_REQUEST, HTTPStatus.REQUEST_ENTITY_TOO_LARGE, HTTPStatus.UNSUPPORTED_MEDIA_TYPE)
+_REFUSALS = (
+    HTTPStatus.BAD_REQUEST,
+    HTTPStatus.REQUEST_TIMEOUT,
+    HTTPStatus.REQUEST_ENTITY_TOO_LARGE,
+    HTTPStatus.UNSUPPORTED_MEDIA_TYPE,
+    HTTPStatus.SERVICE_UNAVAILABLE,
+)
 
 
 @router.post(
@@ -46,9 +56,12 @@ _REFUSALS = (HTTPStatus.BAD_REQUEST, HTTPStatus.REQUEST_ENTITY_TOO_LARGE, HTTPSt
     status_code=HTTPStatus.CREATED,
     summary="Upload a dataset file",
     openapi_extra=_MULTIPART_BODY,
-    responses=documented(*_REFUSALS, HTTPStatus.SERVICE_UNAVAILABLE),
+    responses=documented(*_REFUSALS),
+    dependencies=[takes_place(Kind.UPLOAD)],
 )
-async def upload_dataset(request: Request, backends: BackendsDep, uploads: UploadsDep) -> UploadDatasetResponse:
+async def upload_dataset(
+    request: Request, backends: BackendsDep, principal: PrincipalDep, uploads: UploadsDep
+) -> UploadDatasetResponse:
     """Upload a CSV, JSON (array of objects) or JSONL file, UTF-8, with one of these column sets.
 
     `instruction,response` · `instruction,input,output` · `instruction,input,response` · `prompt,completion` ·
@@ -56,6 +69,7 @@ async def upload_dataset(request: Request, backends: BackendsDep, uploads: Uploa
     reported with their lines, and a file with any error is not kept.
     """
     dataset_id = str(uuid.uuid4())
+    registrations: Registrations = request.app.state.registrations
     async with uploads.received(request, backends.storage, dataset_id) as received:
         filename = received.filename
 
@@ -69,18 +83,12 @@ async def upload_dataset(request: Request, backends: BackendsDep, uploads: Uploa
             )
 
         report = await uploads.check(check)
-    record = DatasetRecord.of_report(dataset_id, filename, received.size_bytes, received.sha256, report)
+    record = DatasetRecord.of_report(
+        dataset_id, filename, received.size_bytes, received.sha256, report, principal.owner
+    )
     # Shielded: a record that is being written must not lose its files because the client has gone.
-    record = await asyncio.shield(_register(backends, uploads, record))
-    return UploadDatasetResponse(dataset_id=record.id, **record.model_dump(exclude={"id"}))
-
-
-async def _register(backends: Backends, uploads: Uploads, record: DatasetRecord) -> DatasetRecord:
-    try:
-        return await backends.tracker.add_dataset(record)
-    except Exception:
-        await uploads.forget(backends.storage, record.id)
-        raise
+    record = await asyncio.shield(registrations.register(record))
+    return UploadDatasetResponse(dataset_id=record.id, **record.model_dump(exclude={"id", "owner"}))
 
 
 @router.post(
@@ -88,6 +96,7 @@ async def _register(backends: Backends, uploads: Uploads, record: DatasetRecord)
     summary="Check a dataset file without keeping it",
     openapi_extra=_MULTIPART_BODY,
     responses=documented(*_REFUSALS),
+    dependencies=[takes_place(Kind.UPLOAD)],
 )
 async def validate_dataset(request: Request, backends: BackendsDep, uploads: UploadsDep) -> ValidationReport:
     """Check a file as an upload would, and list the first bad rows by their lines. Nothing is kept."""

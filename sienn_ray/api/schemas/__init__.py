@@ -4,9 +4,11 @@ ids: ids in paths and bodies, checked.
 common: strictness, timestamps, the shape of errors, example ids.
 health: health checks.
 metrics: metrics.
+api_keys: API keys, and the caller.
 datasets: datasets, their rows, and validation reports.
 statistics: statistics of datasets.
 finetuning: the start of a fine-tune.
+revisions: revisions of base models.
 hyperparameters: hyperparameters as fields of a request.
 jobs: jobs and their status.
 job_history: events and curves.

@@ -106,7 +106,8 @@ class ExportModelRequest(RequestBody):
 
     @model_validator(mode="after")
     def _fits_the_format(self) -> Self:
-        check_choices(self._asked)
+        given = {name for name in self.model_fields_set if getattr(self, name) not in (None, False)}
+        check_choices(self._asked, given)
         return self
 
     def options(self, job_id: str) -> ExportOptions:

@@ -10,6 +10,7 @@ from sienn_ray.api.schemas.common import DATASET_ID, JOB_ID, RequestBody, Respon
 from sienn_ray.api.schemas.hyperparameters import Hyperparameters
 from sienn_ray.api.schemas.ids import DatasetId
 from sienn_ray.api.schemas.jobs import JobStatusName
+from sienn_ray.api.schemas.revisions import REVISION_WORDS, Revision
 from sienn_ray.catalog import CATALOG
 from sienn_ray.jobs.naming import (
     LABEL_KEY_PATTERN,
@@ -55,6 +56,7 @@ class _Subject(RequestBody):
         examples=[None],
     )
     model_name: str = Field(CATALOG[0].id, description="Base model to fine-tune: a hub id.", examples=[CATALOG[0].id])
+    revision: Revision | None = Field(None, description=REVISION_WORDS, examples=[None])
 
 
 # The fields of the last base are the first.
@@ -118,3 +120,12 @@ class StartFinetuningResponse(ResponseBody):
     dataset_id: str = Field(description="The dataset that it trains on.", examples=[DATASET_ID])
     message: str = Field(description="That it was taken.", examples=["Fine-tuning job submitted successfully"])
     created_at: Timestamp
+    num_long_rows: int | None = Field(
+        description="Rows with more than `max_length` tokens, where the dataset's statistics were asked for before. "
+        "Null where that isn't known yet: the job tells it by an event and in its status, once it has read the rows.",
+        examples=[None],
+    )
+    warning: str | None = Field(
+        description="What becomes of these rows, and what to do about it; null without any, and where it isn't known.",
+        examples=[None],
+    )

@@ -58,6 +58,10 @@ class Components(ResponseBody):
         description="Memory of the node that answers.",
         examples=[{"status": "healthy", "detail": None, "used_percent": 62.1}],
     )
+    supervision: ComponentHealth = Field(
+        description="The threads of the job tracker that start, watch and stop jobs and exports.",
+        examples=[{"status": "healthy", "detail": None}],
+    )
 
 
 class DetailedHealthResponse(ResponseBody):
@@ -72,6 +76,7 @@ class DetailedHealthResponse(ResponseBody):
                 "database": {"status": "healthy"},
                 "disk": {"status": "healthy", "free_percent": 45.2},
                 "memory": {"status": "healthy", "used_percent": 62.1},
+                "supervision": {"status": "healthy"},
             }
         ],
     )
@@ -91,6 +96,15 @@ class WorkersHealth(ServiceHealth):
     active_workers: int = Field(description="Nodes of the Ray cluster that are alive.", examples=[1])
     num_cpus: float = Field(description="CPUs of these nodes.", examples=[8.0])
     num_gpus: float = Field(description="GPUs of these nodes.", examples=[0.0])
+
+
+class SupervisionHealth(ServiceHealth):
+    """The threads that start, watch and stop jobs and exports."""
+
+    heartbeat_age_s: dict[str, float] = Field(
+        description="Seconds since jobs, and exports, were last looked after.",
+        examples=[{"jobs": 1.2, "exports": 0.8}],
+    )
 
 
 class EngineHealth(ResponseBody):
@@ -151,6 +165,16 @@ class Services(ResponseBody):
     engines: EnginesHealth = Field(
         description="The engines of base models, as Ray Serve sees them.",
         examples=[{**_example("text generation", "Ray Serve"), "engines": []}],
+    )
+    supervision: SupervisionHealth = Field(
+        description="The threads of the job tracker that start, watch and stop jobs and exports. Unhealthy when the "
+        "last look is longer ago than any look takes.",
+        examples=[
+            {
+                **_example("starts, watches and stops jobs and exports", "threads of the job tracker"),
+                "heartbeat_age_s": {"jobs": 1.2, "exports": 0.8, "deletions": 0.8, "logs": 0.9, "leftovers": 1.0},
+            }
+        ],
     )
 
 

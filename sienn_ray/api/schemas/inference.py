@@ -4,7 +4,8 @@ from __future__ import annotations
 
 from typing import Annotated, Self
 
-from pydantic import ConfigDict, Field, model_validator
+from pydantic import ConfigDict, Field, ValidationInfo, field_validator, model_validator
+from pydantic_core import PydanticCustomError
 
 from sienn_ray.api.schemas.common import JOB_ID, ErrorResponse, ResponseBody, Timestamp
 from sienn_ray.api.schemas.ids import JobId
@@ -22,21 +23,73 @@ _ADAPTER = f"file:///home/me/.sienn/storage/adapters/{JOB_ID}"
 _TOO_MUCH = {"detail": "64 requests wait for it already", "status_code": 503}
 
 
-class AskRequest(SamplingFields):
-    """A prompt for a fine-tuned model."""
+class _Question(SamplingFields):
+    system: str | None = Field(
+        None,
+        min_length=1,
+        max_length=MAX_TEXT_CHARS,
+        description="System message in front of `prompt`. None is made up: where the rows had one, send it along.",
+        examples=[None, "You are a helpful support agent."],
+    )
+    messages: Messages | None = Field(
+        None,
+        description="A conversation, in place of `prompt`.",
+        examples=[None, [{"role": "user", "content": _PROMPT}]],
+    )
+    # Behind `messages`, since it is required where there are none.
+    prompt: str | None = Field(
+        None,
+        min_length=1,
+        max_length=MAX_TEXT_CHARS,
+        validate_default=True,
+        description="What is asked.",
+        examples=[_PROMPT],
+    )
 
-    model_config = ConfigDict(title="TestModelRequest")
+    @model_validator(mode="after")
+    def _asks_once(self) -> Self:
+        if (self.prompt is None) == (self.messages is None):
+            raise InvalidInputError("give either prompt or messages")
+        if self.messages is not None and self.system is not None:
+            raise InvalidInputError("system goes with prompt; make it the first of messages, with the role 'system'")
+        return self
+
+    @property
+    def chat_messages(self) -> tuple[ChatMessage, ...]:
+        """The conversation, also where it is a single prompt."""
+        if self.prompt is None:
+            return tuple(message.chat_message for message in self.messages or [])
+        system = () if self.system is None else (ChatMessage("system", self.system),)
+        return (*system, ChatMessage("user", self.prompt))
+
+
+class AskRequest(_Question):
+    """A question to a fine-tuned model: a prompt, or a conversation in place of it."""
+
+    model_config = ConfigDict(
+        title="TestModelRequest",
+        json_schema_extra={
+            "anyOf": [
+                {"required": ["prompt"], "properties": {"prompt": {"type": "string"}}},
+                {"required": ["messages"], "properties": {"messages": {"type": "array"}}},
+            ]
+        },
+    )
 
     job_id: JobId = Field(description="Job UUID with completed training.", examples=[JOB_ID])
-    prompt: str = Field(
-        min_length=1, max_length=MAX_TEXT_CHARS, description="What the model is asked.", examples=[_PROMPT]
-    )
     use_adapter: bool = Field(
         True, description="False asks the base model without the adapter, to compare.", examples=[True]
     )
     stream: bool = Field(
         False, description="Send the answer as it comes, as server-sent events.", examples=[False, True]
     )
+
+    @field_validator("prompt")
+    @classmethod
+    def _is_there(cls, prompt: str | None, info: ValidationInfo) -> str | None:
+        if prompt is None and not info.data.get("messages"):
+            raise PydanticCustomError("missing", "Field required")
+        return prompt
 
 
 class _Answer(ResponseBody):
@@ -69,35 +122,18 @@ class AskResponse(_Answer):
     job_id: str = Field(description="The job's UUID.", examples=[JOB_ID])
 
 
-class CompareModelsRequest(SamplingFields):
+class CompareModelsRequest(_Question):
     """One question for a base model and adapters of it."""
 
     job_ids: Annotated[list[JobId], Field(min_length=1, max_length=MAX_COMPARED)] = Field(
         description="Completed jobs of one base model.", examples=[[JOB_ID]]
     )
-    prompt: str | None = Field(
-        None, min_length=1, max_length=MAX_TEXT_CHARS, description="What the models are asked.", examples=[_PROMPT]
-    )
-    messages: Messages | None = Field(
-        None,
-        description="A conversation, in place of `prompt`.",
-        examples=[None, [{"role": "user", "content": _PROMPT}]],
-    )
 
     @model_validator(mode="after")
-    def _asks_once(self) -> Self:
-        if (self.prompt is None) == (self.messages is None):
-            raise InvalidInputError("give either prompt or messages")
+    def _compares_different_jobs(self) -> Self:
         if len(set(self.job_ids)) < len(self.job_ids):
             raise InvalidInputError("job_ids names a job twice; name each once")
         return self
-
-    @property
-    def chat_messages(self) -> tuple[ChatMessage, ...]:
-        """The conversation, also where it is a single prompt."""
-        if self.prompt is not None:
-            return (ChatMessage("user", self.prompt),)
-        return tuple(message.chat_message for message in self.messages or [])
 
 
 class ComparedAnswer(_Answer):

@@ -7,6 +7,7 @@ from typing import Annotated, Any, Literal
 from pydantic import ConfigDict, Field
 
 from sienn_ray.api.schemas.common import DATASET_ID, JOB_ID, Inline, ResponseBody, Timestamp
+from sienn_ray.api.schemas.revisions import REVISION
 from sienn_ray.catalog import CATALOG
 from sienn_ray.jobs.schema import JobStatus
 
@@ -72,9 +73,23 @@ class JobMeta(ResponseBody):
     model_config = ConfigDict(extra="allow", protected_namespaces=())
 
     model_name: str = Field(description="Base model.", examples=[CATALOG[0].id])
+    model_revision: str | None = Field(
+        description="Commit of the base model, resolved when the job was submitted; null where none is known.",
+        examples=[REVISION],
+    )
     current_epoch: int = Field(description="1-based; 0 before the first step.", examples=[2])
     total_epochs: int = Field(description="Passes over the dataset.", examples=[3])
     current_loss: float | None = Field(description="Loss of the last step; null before it.", examples=[0.523])
+    train_loss: float | None = Field(
+        description="Mean loss of the epoch so far; once the job is completed, of the published adapter.",
+        examples=[0.523],
+    )
+    learning_rate: float = Field(
+        description="The peak learning rate that was asked for; `current_learning_rate` is that of the last step.",
+        examples=[0.0002],
+    )
+    num_epochs: int = Field(description="`total_epochs` as it was asked for.", examples=[3])
+    batch_size: int = Field(description="Rows in one forward pass.", examples=[4])
     model_path: str = Field(
         description="Where the adapter is, or will be once the job is completed.",
         examples=["/app/data/storage/adapters/" + JOB_ID],
@@ -98,14 +113,25 @@ class JobMeta(ResponseBody):
 class TrainingStatus(JobSummary):
     """A job with all that is known of its run."""
 
+    log_tail: str | None = Field(
+        None,
+        description="The last lines of the log of a run that failed or was lost, without terminal codes; all of it is "
+        "at `GET /api/jobs/{job_id}/logs`.",
+        examples=[None],
+    )
     meta: JobMeta = Field(
         description="Facts about the run.",
         examples=[
             {
                 "model_name": CATALOG[0].id,
+                "model_revision": REVISION,
                 "current_epoch": 2,
                 "total_epochs": 3,
                 "current_loss": 0.523,
+                "train_loss": 0.523,
+                "learning_rate": 0.0002,
+                "num_epochs": 3,
+                "batch_size": 4,
                 "model_path": "/app/data/storage/adapters/" + JOB_ID,
                 "attempt": 1,
                 "ray_submission_id": f"sienn-{JOB_ID}-1",

@@ -19,6 +19,10 @@ _SYSTEM = {
 _JOBS = {
     "total": 42,
     "by_status": _JOBS_BY_STATUS,
+    "pending": 2,
+    "running": 1,
+    "completed": 37,
+    "failed": 2,
     "completed_last_24h": 5,
     "failed_last_24h": 0,
     "success_rate_24h": 100.0,
@@ -55,6 +59,10 @@ class JobMetrics(ResponseBody):
 
     total: int = Field(description="Jobs there are.", examples=[42])
     by_status: JobCounts = Field(description="The same by status.", examples=[_JOBS_BY_STATUS])
+    pending: int = Field(description="`by_status.pending` again, for clients that look for it here.", examples=[2])
+    running: int = Field(description="`by_status.running` again.", examples=[1])
+    completed: int = Field(description="`by_status.completed` again.", examples=[37])
+    failed: int = Field(description="`by_status.failed` again.", examples=[2])
     completed_last_24h: int = Field(description="Jobs completed within 24 hours.", examples=[5])
     failed_last_24h: int = Field(description="Jobs failed within 24 hours.", examples=[0])
     success_rate_24h: float = Field(

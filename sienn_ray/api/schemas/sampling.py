@@ -12,6 +12,8 @@ from sienn_ray.inference.engine import SamplingParams
 MAX_STOPS = 4
 # No vocabulary has more tokens.
 MAX_TOP_K = 1_000_000
+# Where tokens are sampled. The likeliest token is the likeliest one, so nothing is taken from it unasked.
+SAMPLED_REPETITION_PENALTY, GREEDY_REPETITION_PENALTY = 1.2, 1.0
 
 StopString = Annotated[str, StringConstraints(min_length=1, max_length=500)]
 Stop = StopString | Annotated[list[StopString], Field(max_length=MAX_STOPS)]
@@ -42,7 +44,11 @@ class SamplingFields(RequestBody):
     max_new_tokens: int = Field(200, ge=10, le=2000, description="Tokens to generate at the most.", examples=[200])
     temperature: float = Field(0.7, ge=0.1, le=2.0, description="Sampling temperature.", examples=[0.7])
     top_p: TopP = Field(0.95, examples=[0.95])
-    repetition_penalty: RepetitionPenalty = Field(1.2, examples=[1.2])
+    repetition_penalty: RepetitionPenalty = Field(
+        SAMPLED_REPETITION_PENALTY,
+        description="Penalty for repeated tokens; 1.0 is none, as it is by default where `do_sample` is false.",
+        examples=[SAMPLED_REPETITION_PENALTY],
+    )
     do_sample: bool = Field(True, description="Sample, or take the likeliest token each time.", examples=[True])
     # The largest integer that every JSON parser holds exactly.
     seed: int | None = Field(
@@ -60,4 +66,6 @@ class SamplingFields(RequestBody):
     def sampling_params(self) -> SamplingParams:
         """The sampling parameters that the engine takes."""
         fields = {name: getattr(self, name) for name in SamplingFields.model_fields if name != "stop"}
+        if not self.do_sample and "repetition_penalty" not in self.model_fields_set:
+            fields["repetition_penalty"] = GREEDY_REPETITION_PENALTY
         return SamplingParams(**fields, stop=stops(self.stop))

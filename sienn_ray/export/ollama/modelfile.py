@@ -6,8 +6,8 @@ from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 
 from sienn_ray import catalog
+from sienn_ray.datasets.chat_turns import Turns
 from sienn_ray.errors import ExportError
-from sienn_ray.export.ollama.chat_turns import Turns
 from sienn_ray.export.options import Sampling
 
 MODELFILE = "Modelfile"
@@ -60,10 +60,7 @@ class OllamaModel:
 
     def _stops(self) -> list[str]:
         """What ends an answer: its end, or the beginning of another turn."""
-        turns = self.turns
-        found = [self.eos_token or ""]
-        if turns is not None:
-            found += [turns.assistant.after.strip(), turns.user.before.strip()]
+        found = [self.eos_token or "", *(self.turns.ends if self.turns is not None else ())]
         return [text for text in dict.fromkeys(found) if text]
 
 

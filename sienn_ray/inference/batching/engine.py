@@ -17,7 +17,8 @@ from transformers import PreTrainedModel
 
 from sienn_ray.base_model import load_causal_lm, load_tokenizer, local_folder
 from sienn_ray.compute_threads import ComputeThread, SpinControl, observe, usable_cpus
-from sienn_ray.errors import EngineError
+from sienn_ray.errors import EngineError, first_line
+from sienn_ray.inference.batching.device_faults import is_device_fault
 from sienn_ray.inference.batching.generation import AdapterUse, RunningGeneration
 from sienn_ray.inference.batching.scheduler import Scheduler
 from sienn_ray.inference.engine import Generation, GenerationDelta, GenerationRequest
@@ -66,12 +67,13 @@ class BatchingEngine:
     Args:
         base_model: Hub id.
         settings: Storage, limits, threads.
+        revision: Its commit; None is what is here, or the main branch.
     """
 
-    def __init__(self, base_model: str, settings: Settings) -> None:
+    def __init__(self, base_model: str, settings: Settings, revision: str | None = None) -> None:
         self.base_model = base_model
         self._settings = settings
-        folder = local_folder(base_model, settings)
+        folder = local_folder(base_model, settings, revision)
         self._device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
         tokenizer = load_tokenizer(folder)
         # This thread loads the model too: a second thread with OpenMP workers would have all sleep between products.
@@ -106,7 +108,8 @@ class BatchingEngine:
         #: OpenMP threads of the thread that computes.
         self.compute_setup = self._thread.run(observe)
         logger.info("the engine of %s computes with %s", base_model, self.compute_setup)
-        self._thread.start(self._run)
+        self._num_failed_steps = 0
+        self._running = self._thread.start(self._run)
 
     @property
     def num_cpus(self) -> int | None:
@@ -128,6 +131,13 @@ class BatchingEngine:
         """See `Engine.stuck_s`."""
         began_at = self._step_began_at
         return 0.0 if began_at is None else time.monotonic() - began_at
+
+    @property
+    def failure(self) -> str | None:
+        """See `Engine.failure`."""
+        if not self._requests.is_closed and self._running.done():
+            return "the thread that computes has ended"
+        return self._requests.failure
 
     def submit(self, request: GenerationRequest, listener: Callable[[GenerationDelta], None]) -> Generation:
         """See `Engine.submit`."""
@@ -169,8 +179,9 @@ class BatchingEngine:
         spin = SpinControl()
         try:
             self._run_until_closed(spin)
-        except Exception:
-            logger.critical("the engine of %s has ended", self.base_model, exc_info=True)  # no caller awaits this
+        except BaseException as error:  # no caller awaits this
+            logger.critical("the engine of %s has ended", self.base_model, exc_info=True)
+            self._requests.fail(f"the thread that computes has ended: {type(error).__name__}: {error}")
             raise
         finally:
             spin.end()
@@ -196,13 +207,23 @@ class BatchingEngine:
         self._step_began_at = time.monotonic()
         try:
             self._compute()
+            self._num_failed_steps = 0
         except Exception as error:
             logger.exception("a step failed")
-            for generation in self._scheduler.running:
-                generation.fail(EngineError(f"the engine failed: {type(error).__name__}: {error}"))
+            self._note_failed_step(error)
         finally:
             self._step_began_at = None
         self._scheduler.retire()
+
+    def _note_failed_step(self, error: Exception) -> None:
+        """End the requests of a step that failed, and the engine where no further step can be expected to succeed."""
+        self._num_failed_steps += 1
+        if is_device_fault(error):
+            self._requests.fail(f"its device has failed: {first_line(error)}")
+        elif self._num_failed_steps >= self._settings.engine_max_failed_steps:
+            self._requests.fail(f"{self._num_failed_steps} steps have failed in a row: {first_line(error)}")
+        for generation in self._scheduler.running:
+            generation.fail(EngineError(f"the engine failed: {type(error).__name__}: {error}"))
 
     def _compute(self) -> None:
         while not self._unloaded.empty():

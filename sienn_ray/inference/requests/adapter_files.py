@@ -19,6 +19,7 @@ from safetensors.torch import load_file
 from sienn_ray.datasets.prompt import FILE_NAME as PROMPT_FORMAT_FILE
 from sienn_ray.datasets.prompt import PromptFormat
 from sienn_ray.errors import ArtifactError, EngineError, SiennError
+from sienn_ray.local_copies import LocalCopies
 from sienn_ray.storage import Storage
 
 WEIGHTS_FILE = "adapter_model.safetensors"
@@ -44,18 +45,18 @@ class AdapterFiles:
         return self.folder.name
 
 
-def fetch_adapter(storage: Storage, adapter_key: str, parent: Path) -> AdapterFiles:
+def fetch_adapter(storage: Storage, adapter_key: str, copies: LocalCopies) -> AdapterFiles:
     """Copy an adapter to this machine, unless that copy exists.
 
     Args:
         storage: Where it is published.
         adapter_key: Its storage key.
-        parent: Local folder that holds such copies.
+        copies: The copies on this machine.
 
     Raises:
         ArtifactError: A file is missing, altered, or can't be read.
     """
-    folder = storage.fetch(adapter_key, parent)
+    folder = copies.fetch(storage, adapter_key)
     try:
         content = (folder / PROMPT_FORMAT_FILE).read_text()
     except OSError as error:

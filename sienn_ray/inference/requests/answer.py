@@ -76,7 +76,8 @@ class Answer:
         self._vocabulary = vocabulary
         self._adapter_cached = adapter_cached
         is_chat = not isinstance(self.request.prompt, str)
-        self._text = TextStream(vocabulary, self.request.sampling.stop, strip=is_chat)
+        stop = (*self.request.sampling.stop, *prompt.ends.strings)
+        self._text = TextStream(vocabulary, stop, strip=is_chat)
 
     def start(self, num_cached_tokens: int = 0) -> None:
         """Note that the request has left the queue.
@@ -93,16 +94,16 @@ class Answer:
         return len(self.tokens) - len(self.prompt.input_ids)
 
     def take(self, sampled: Sampled, eos: frozenset[int]) -> None:
-        """Append a token; ends the answer at an end of sequence, a stop string or `max_new_tokens`.
+        """Append a token; ends the answer at an end of sequence or of turn, a stop string or `max_new_tokens`.
 
         Args:
             sampled: The token.
-            eos: Ids of tokens that end an answer.
+            eos: Ids of tokens that end any answer; a chat template's marks do beside them.
         """
         if self._first_token_at is None:
             self._first_token_at = time.monotonic()
         self.tokens.append(sampled.token_id)
-        if sampled.token_id in eos:
+        if sampled.token_id in eos or sampled.token_id in self.prompt.ends.token_ids:
             self._finish("stop")
             return
         text = self._text.push(sampled.token_id)

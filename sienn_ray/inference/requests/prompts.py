@@ -9,6 +9,10 @@ from sienn_ray.datasets.prompt import PromptFormat
 from sienn_ray.datasets.tokenization import encode
 from sienn_ray.errors import InvalidInputError
 from sienn_ray.inference.engine import GenerationRequest
+from sienn_ray.inference.text.turn_ends import TurnEnds
+
+# Adapters of one base model have its chat template; one that was changed since leaves a few.
+_MAX_FORMATS = 64
 
 
 @dataclass(frozen=True)
@@ -18,10 +22,12 @@ class Prompt:
     Args:
         text: The rendered text.
         input_ids: Token ids of the text, never none.
+        ends: What ends the answer, beside the end of sequence.
     """
 
     text: str
     input_ids: list[int]
+    ends: TurnEnds
 
 
 class PromptEncoder:
@@ -39,6 +45,7 @@ class PromptEncoder:
     ) -> None:
         self._tokenizer = tokenizer
         self._base_format = PromptFormat.for_chat(tokenizer)
+        self._ends: dict[PromptFormat, TurnEnds] = {}
         limits = [
             (context_tokens, f"of {base_model}"),
             (cache_tokens, "that fit (SIENN_ENGINE_KV_CACHE_BYTES)"),
@@ -57,14 +64,25 @@ class PromptEncoder:
             InvalidInputError: The prompt is empty, refused by the chat template, or too long with its answer.
         """
         prompt_format = prompt_format or self._base_format
+        ends = TurnEnds()
         if isinstance(request.prompt, str):
             text, kind = request.prompt, PromptFormat.for_text().kind
         else:
             messages = [{"role": message.role, "content": message.content} for message in request.prompt]
             text, kind = prompt_format.prompt(self._tokenizer, messages), prompt_format.kind
+            ends = self._ends_of(prompt_format)
         input_ids = encode(self._tokenizer, text, is_start=True, kind=kind)
         self._check_length(len(input_ids), request.sampling.max_new_tokens)
-        return Prompt(text, input_ids)
+        return Prompt(text, input_ids, ends)
+
+    def _ends_of(self, prompt_format: PromptFormat) -> TurnEnds:
+        """Look a template's marks up, which takes some milliseconds the first time."""
+        found = self._ends.get(prompt_format)
+        if found is None:
+            if len(self._ends) >= _MAX_FORMATS:
+                self._ends.clear()
+            found = self._ends[prompt_format] = TurnEnds.of(prompt_format, self._tokenizer)
+        return found
 
     def _check_length(self, num_prompt_tokens: int, max_new_tokens: int) -> None:
         if num_prompt_tokens == 0:

@@ -7,7 +7,9 @@ from collections.abc import Callable
 from typing import Any
 
 import ray
+from ray.exceptions import RayActorError
 
+from sienn_ray.jobs.client.tracker_handle import TRACKER
 from sienn_ray.training.reporting import RunCommand
 
 logger = logging.getLogger(__name__)
@@ -21,7 +23,11 @@ def _arrived(answers: list[Any]) -> list[Any]:
 
 
 def _value(answer: Any) -> Any:
-    return ray.get(answer)
+    try:
+        return ray.get(answer)
+    except RayActorError:
+        TRACKER.forget()
+        raise
 
 
 class NewestCommand:

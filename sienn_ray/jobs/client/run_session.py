@@ -3,14 +3,10 @@
 from __future__ import annotations
 
 import logging
-import time
-from collections.abc import Callable
 
-from ray.exceptions import GetTimeoutError, RayActorError
-
-from sienn_ray.errors import CapacityError, FailureReason
+from sienn_ray.errors import FailureReason, NotFoundError
 from sienn_ray.jobs.client.run_commands import NewestCommand
-from sienn_ray.jobs.client.tracker_client import ask, send
+from sienn_ray.jobs.client.tracker_client import ask_patiently, send
 from sienn_ray.jobs.schema import JobRecord
 from sienn_ray.jobs.tracker_protocol import Tracker
 from sienn_ray.training.reporting import Progress, RunCommand
@@ -19,14 +15,13 @@ from sienn_ray.training.summary import RunSummary
 logger = logging.getLogger(__name__)
 
 # A finished run is worth waiting for: the end of a job that nobody noted would be trained again.
-_WRITE_TIMEOUT_S = 600.0
-_WRITE_RETRY_S = 2.0
+_WRITE_PATIENCE_S = 600.0
 
 
 class TrainingSession:
     """A training program's line to the tracker, for one attempt at one job. It pickles, so workers have it too.
 
-    The tracker is looked up by name each time: a redeploy may replace it while a job runs.
+    The tracker is looked up by name every few seconds: a redeploy may replace it while a job runs.
     """
 
     def __init__(self, job: JobRecord) -> None:
@@ -45,29 +40,25 @@ class TrainingSession:
         """The newest wish among the answers to reports that have arrived; `GO_ON` while none is known."""
         return self._commands.now()
 
+    def is_awaited(self) -> bool:
+        """Return whether the job awaits this attempt still; waits for the answer, through restarts of the tracker."""
+        try:
+            return ask_patiently(_WRITE_PATIENCE_S, Tracker.job, self._job_id).awaits(self._attempt)
+        except NotFoundError:
+            return False
+
     def complete(self, summary: RunSummary) -> None:
-        """Note that the adapter is published; waits until that is written, through restarts of the tracker."""
-        _persist(lambda: ask(Tracker.complete, self._job_id, self._attempt, summary))
+        """Note that the adapter is published; waits until that is written, through restarts of the tracker.
+
+        Raises:
+            FencedError: The job doesn't await this attempt any more; so do `pause` and `fail`.
+        """
+        ask_patiently(_WRITE_PATIENCE_S, Tracker.complete, self._job_id, self._attempt, summary)
 
     def pause(self) -> None:
         """Note that the run has ended at a checkpoint, to go on later; waits as `complete` does."""
-        _persist(lambda: ask(Tracker.pause, self._job_id, self._attempt))
+        ask_patiently(_WRITE_PATIENCE_S, Tracker.pause, self._job_id, self._attempt)
 
     def fail(self, reason: FailureReason, message: str) -> None:
         """Note why there is no adapter; waits until that is written, through restarts of the tracker."""
-        _persist(lambda: ask(Tracker.fail, self._job_id, self._attempt, reason, message))
-
-
-def _persist(write: Callable[[], None]) -> None:
-    """Have the tracker write something down, through its restarts."""
-    deadline = time.monotonic() + _WRITE_TIMEOUT_S
-    while True:
-        try:
-            write()
-        except (RayActorError, GetTimeoutError, ValueError, CapacityError) as error:
-            if time.monotonic() > deadline:
-                raise
-            logger.warning("the tracker or its database is away (%s); trying again", type(error).__name__)
-            time.sleep(_WRITE_RETRY_S)
-        else:
-            return
+        ask_patiently(_WRITE_PATIENCE_S, Tracker.fail, self._job_id, self._attempt, reason, message)

@@ -1,7 +1,8 @@
 """The database behind the job tracker.
 
 store: everything in the database.
-database: the connection, SQLite or PostgreSQL.
+database: transactions, over SQLite or PostgreSQL.
+connections: connections with their timeouts.
 tables: the tables, as queries see them.
 migrations/: the changes that make the tables.
 records: records from rows, and rows from records.
@@ -10,16 +11,24 @@ job_store: jobs.
 job_entries: a job's entry, once and while the queue has room.
 queue: the order in which jobs start.
 job_changes: changes of a job, with their events and counts, in one transaction.
+job_attempts: fencing of attempts that aren't awaited.
 job_reports: progress reports.
 job_pauses: pauses and resumptions.
 job_ends: cancellation, retry and deletion.
 job_events: events, bounded in number.
 job_curves: curves, a point for each step reported.
+news_store: what happened to jobs behind a place.
 job_pages: pages of jobs that fit a query.
 export_store: exports.
+request_store: requests for changes, each carried out once.
+api_key_store: API keys, without their secrets.
 metric_store: metrics of all processes, added up.
 metric_sums: counters and histograms as rows.
 overview: numbers over all jobs and datasets.
 signing_key: the key of signed links.
+deletion_store: deletions whose files are yet to go.
+attempt_logs: logs of attempts that are yet to be kept.
+sweep_store: what is known of files in storage.
+tombstones: the rows that stand for them.
 export_records: export records from rows, and their changes.
 """

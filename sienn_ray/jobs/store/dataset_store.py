@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
+from datetime import datetime
 
 import sqlalchemy as sa
 
 from sienn_ray.errors import ConflictError
-from sienn_ray.jobs.schema import DatasetRecord
-from sienn_ray.jobs.store import job_pages
+from sienn_ray.jobs.deletion_schema import DeletionKind
+from sienn_ray.jobs.schema import DatasetRecord, utc_now
+from sienn_ray.jobs.store import job_pages, tombstones
 from sienn_ray.jobs.store.database import Database
 from sienn_ray.jobs.store.records import dataset_columns, read_dataset, to_dataset
 from sienn_ray.jobs.store.tables import datasets, jobs
@@ -21,10 +23,12 @@ class DatasetStore:
 
     Args:
         database: Where they are kept.
+        clock: The time.
     """
 
-    def __init__(self, database: Database) -> None:
+    def __init__(self, database: Database, clock: Callable[[], datetime] = utc_now) -> None:
         self._database = database
+        self._clock = clock
 
     def add(self, record: DatasetRecord) -> DatasetRecord:
         """Add a dataset, and say if its bytes were there before; adding the same id again changes nothing."""
@@ -32,7 +36,8 @@ class DatasetStore:
             known = connection.execute(sa.select(datasets).where(datasets.c.id == record.id)).mappings().first()
             if known is not None:
                 return to_dataset(known)
-            same_bytes = sa.select(datasets.c.id).where(datasets.c.sha256 == record.sha256).order_by(datasets.c.seq)
+            is_same = (datasets.c.sha256 == record.sha256) & (datasets.c.owner == record.owner)
+            same_bytes = sa.select(datasets.c.id).where(is_same).order_by(datasets.c.seq)
             added = record.model_copy(update={"duplicate_of": connection.scalar(same_bytes.limit(1))})
             connection.execute(sa.insert(datasets).values(**dataset_columns(added)))
             return added
@@ -46,14 +51,17 @@ class DatasetStore:
         with self._database.reading() as connection:
             return read_dataset(connection, dataset_id)
 
-    def all(self) -> list[DatasetRecord]:
-        """All datasets, the newest first."""
+    def all(self, owner: str | None = None) -> list[DatasetRecord]:
+        """All datasets, or those of one owner, the newest first."""
+        query = sa.select(datasets).order_by(datasets.c.seq.desc())
+        if owner is not None:
+            query = query.where(datasets.c.owner == owner)
         with self._database.reading() as connection:
-            rows = connection.execute(sa.select(datasets).order_by(datasets.c.seq.desc())).mappings().all()
+            rows = connection.execute(query).mappings().all()
         return [to_dataset(row) for row in rows]
 
     def delete(self, dataset_id: str) -> DatasetRecord:
-        """Forget a dataset.
+        """Forget a dataset, and have its files deleted.
 
         Raises:
             NotFoundError: There is none with this id.
@@ -66,6 +74,7 @@ class DatasetStore:
             ).all()
             if users:
                 raise _in_use(dataset_id, users)
+            tombstones.add(connection, DeletionKind.DATASET, dataset_id, self._clock())
             connection.execute(sa.delete(datasets).where(datasets.c.id == dataset_id))
         return record
 

@@ -9,8 +9,10 @@ from typing import Any, TypedDict, Unpack
 import sqlalchemy as sa
 
 from sienn_ray.errors import NotFoundError
+from sienn_ray.jobs.deletion_schema import DeletionKind
 from sienn_ray.jobs.export_schema import ExportFailure, ExportRecord, ExportStatus
 from sienn_ray.jobs.ids import shown
+from sienn_ray.jobs.store import tombstones
 from sienn_ray.jobs.store.tables import exports
 from sienn_ray.jobs.transitions import check_export_transition
 
@@ -25,6 +27,8 @@ class ExportChanges(TypedDict, total=False):
     message: str
     failure_reason: ExportFailure | None
     attempt: int
+    num_losses: int
+    loss_progress: int
     file_name: str
     size_bytes: int
     sha256: str
@@ -62,6 +66,24 @@ def write(connection: sa.Connection, known: ExportRecord, **changes: Unpack[Expo
     changed = known.model_copy(update=changes)
     connection.execute(sa.update(exports).where(exports.c.id == known.id).values(**columns(changed)))
     return changed
+
+
+def delete(connection: sa.Connection, known: ExportRecord, moment: datetime) -> None:
+    """Forget an export, and have its files deleted."""
+    discard_files(connection, known, moment)
+    connection.execute(sa.delete(exports).where(exports.c.id == known.id))
+
+
+def delete_of_job(connection: sa.Connection, job_id: str, moment: datetime) -> None:
+    """Forget all exports of a job, and have their files deleted."""
+    query = sa.select(*COLUMNS).where(exports.c.job_id == job_id)
+    for row in connection.execute(query).mappings().all():
+        delete(connection, ExportRecord.model_validate(dict(row)), moment)
+
+
+def discard_files(connection: sa.Connection, record: ExportRecord, moment: datetime) -> None:
+    """Have an export's files deleted, once it has no run; it starts no other one before that."""
+    tombstones.add(connection, DeletionKind.EXPORT, record.id, moment, record.job_id)
 
 
 def columns(record: ExportRecord) -> Mapping[str, Any]:

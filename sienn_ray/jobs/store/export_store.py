@@ -9,9 +9,10 @@ from typing import Unpack
 import sqlalchemy as sa
 
 from sienn_ray.errors import ConflictError
+from sienn_ray.jobs.deletion_schema import DeletionKind
 from sienn_ray.jobs.export_schema import ExportFailure, ExportRecord, ExportStatus
 from sienn_ray.jobs.schema import JobStatus
-from sienn_ray.jobs.store import export_records
+from sienn_ray.jobs.store import export_records, tombstones
 from sienn_ray.jobs.store.database import Database
 from sienn_ray.jobs.store.records import read_job
 from sienn_ray.jobs.store.tables import exports
@@ -73,6 +74,8 @@ class ExportStore:
             message=words,
             failure_reason=None,
             attempt=0,
+            num_losses=0,
+            loss_progress=0,
             updated_at=self._clock(),
             ended_at=None,
             expires_at=None,
@@ -104,11 +107,25 @@ class ExportStore:
         with self._database.reading() as connection:
             return [ExportRecord.model_validate(dict(row)) for row in connection.execute(query).mappings()]
 
-    def expired(self) -> list[ExportRecord]:
-        """Completed exports whose time is over."""
-        query = sa.select(*export_records.COLUMNS).where(exports.c.expires_at <= self._clock())
-        with self._database.reading() as connection:
-            return [ExportRecord.model_validate(dict(row)) for row in connection.execute(query).mappings()]
+    def delete_expired(self) -> list[ExportRecord]:
+        """Forget the exports whose time is over, and have their files deleted."""
+        now = self._clock()
+        # Nobody has asked again for those that failed or were cancelled, which have no such moment of their own.
+        is_left = sa.and_(
+            exports.c.status.in_([ExportStatus.FAILED.value, ExportStatus.CANCELLED.value]),
+            exports.c.ended_at <= now - self._lifetime,
+        )
+        is_over = sa.or_(exports.c.expires_at <= now, is_left)
+        query = sa.select(*export_records.COLUMNS).where(is_over).order_by(exports.c.seq)
+        with self._database.reading() as connection:  # seldom any, and many may wait for the only writer
+            if connection.execute(query.limit(1)).first() is None:
+                return []
+        with self._database.writing() as connection:
+            rows = connection.execute(query).mappings().all()
+            expired = [ExportRecord.model_validate(dict(row)) for row in rows]
+            for record in expired:
+                export_records.delete(connection, record, now)
+        return expired
 
     def is_running(self, export_id: str, attempt: int) -> bool:
         """Return whether this very attempt is the one that runs."""
@@ -116,22 +133,20 @@ class ExportStore:
             known = export_records.find(connection, export_id)
             return known is not None and known.is_running(attempt)
 
-    def is_wanted(self, export_id: str) -> bool:
-        """Return whether its files are wanted, or will be."""
-        with self._database.reading() as connection:
-            known = export_records.find(connection, export_id)
-            return known is not None and known.status not in {ExportStatus.FAILED, ExportStatus.CANCELLED}
-
-    def ids(self) -> set[str]:
-        """Ids of all exports."""
-        with self._database.reading() as connection:
-            return set(connection.scalars(sa.select(exports.c.id)))
+    def discard_unwanted(self, record: ExportRecord) -> None:
+        """Have the files of a run that has ended deleted, unless its export is wanted still."""
+        with self._database.writing() as connection:
+            known = export_records.find(connection, record.id)
+            if known is None or known.status in {ExportStatus.FAILED, ExportStatus.CANCELLED}:
+                export_records.discard_files(connection, record, self._clock())
 
     def start(self, export_id: str) -> ExportRecord | None:
-        """Begin the next attempt of a waiting export; None where it doesn't wait any more."""
+        """Begin the next attempt of a waiting export; None where it doesn't wait, or earlier files have yet to go."""
         with self._database.writing() as connection:
             known = export_records.find(connection, export_id)
             if known is None or known.status is not ExportStatus.PENDING:
+                return None
+            if tombstones.is_there(connection, DeletionKind.EXPORT, export_id):
                 return None
             return export_records.write(
                 connection,
@@ -183,17 +198,34 @@ class ExportStore:
             if known is None or not known.is_running(attempt):
                 return False
             changes["updated_at"] = changes["ended_at"] = self._clock()
-            export_records.write(connection, known, **changes)
+            ended = export_records.write(connection, known, **changes)
+            if ended.status is ExportStatus.FAILED:
+                export_records.discard_files(connection, ended, self._clock())
             return True
 
-    def requeue(self, export_id: str, attempt: int, words: str) -> None:
-        """Have an export wait again whose run was lost."""
+    def requeue(self, export_id: str, attempt: int, words: str, *, is_counted: bool = True) -> None:
+        """Have an export wait again whose run was lost.
+
+        Args:
+            export_id: Its id.
+            attempt: The attempt that was lost.
+            words: What a user is told.
+            is_counted: Whether it is a loss of the run's own, rather than of the cluster that it was on.
+        """
         with self._database.writing() as connection:
             known = export_records.find(connection, export_id)
-            if known is not None and known.is_running(attempt):
-                export_records.write(
-                    connection, known, status=ExportStatus.PENDING, message=words, updated_at=self._clock()
-                )
+            if known is None or not known.is_running(attempt):
+                return
+            progress = max(known.progress, known.loss_progress)
+            export_records.write(
+                connection,
+                known,
+                status=ExportStatus.PENDING,
+                message=words,
+                num_losses=known.num_losses_with_one_more if is_counted else known.num_losses,
+                loss_progress=progress if is_counted else known.loss_progress,
+                updated_at=self._clock(),
+            )
 
     def cancel(self, export_id: str) -> ExportRecord:
         """End an export that waits or runs.
@@ -210,6 +242,7 @@ class ExportStore:
                     f"/api/exports/{known.job_id}/{export_id} removes it"
                 )
             now = self._clock()
+            export_records.discard_files(connection, known, now)
             return export_records.write(
                 connection,
                 known,
@@ -220,18 +253,12 @@ class ExportStore:
             )
 
     def delete(self, export_id: str) -> ExportRecord:
-        """Forget an export; one that runs is stopped by who looks after it.
+        """Forget an export, and have its files deleted; one that runs is stopped first, by who looks after it.
 
         Raises:
             NotFoundError: There is no such export.
         """
         with self._database.writing() as connection:
             known = export_records.get(connection, export_id)
-            connection.execute(sa.delete(exports).where(exports.c.id == export_id))
+            export_records.delete(connection, known, self._clock())
             return known
-
-    def forget_expired(self, export_id: str) -> bool:
-        """Forget an export if its time is over still; returns whether it was."""
-        with self._database.writing() as connection:
-            query = sa.delete(exports).where(exports.c.id == export_id, exports.c.expires_at <= self._clock())
-            return connection.execute(query).rowcount > 0

@@ -9,8 +9,9 @@ import sqlalchemy as sa
 
 from sienn_ray import metrics
 from sienn_ray.errors import FailureReason
+from sienn_ray.jobs.plain_text import one_line
 from sienn_ray.jobs.schema import JobPhase, JobRecord, JobStatus
-from sienn_ray.jobs.store import job_events, metric_sums
+from sienn_ray.jobs.store import attempt_logs, job_events, metric_sums
 from sienn_ray.jobs.store.job_events import EventKind
 from sienn_ray.jobs.store.records import insert_job, write_job
 from sienn_ray.jobs.transitions import check_job_transition
@@ -35,6 +36,9 @@ class JobChanges(TypedDict, total=False):
     failure_reason: FailureReason | None
     attempt: int
     attempt_base: int
+    num_losses: int
+    loss_step: int
+    log_tail: str | None
     submission_id: str | None
     phase: JobPhase
     pause_requested_at: datetime | None
@@ -67,7 +71,8 @@ def change(
 ) -> JobRecord:
     """Change a job's fields, and its status if the table of transitions allows that.
 
-    `run` adds to what the run has reported before, and `progress` doesn't go back unless an ended job starts anew. A
+    `run` adds to what the run has reported before, and `progress` doesn't go back, since a
+    run goes on from its last checkpoint. A
     job that leaves `running` is not to be paused any more.
 
     Raises:
@@ -77,13 +82,15 @@ def change(
         check_job_transition(job.id, job.status, status)
         if status.is_final:
             changes.setdefault("ended_at", moment)
-    if "progress" in changes and not job.status.is_final:
+    if "progress" in changes:
         changes["progress"] = max(changes["progress"], job.progress)
     if "run" in changes:
         _count_training(connection, job.run, changes["run"])
         changes["run"] = job.run.updated(changes["run"])
     if "summary" in changes:
         _count_training(connection, changes.get("run", job.run), changes["summary"])
+    if "message" in changes:
+        changes["message"] = one_line(changes["message"])
     if status is not None and status is not JobStatus.RUNNING:
         changes["pause_requested_at"] = None
     changed = job.model_copy(update={**changes, "status": status or job.status, "updated_at": moment})
@@ -106,8 +113,26 @@ def note_start(connection: sa.Connection, job: JobRecord, submission_id: str, mo
     return started
 
 
-def requeue(connection: sa.Connection, job: JobRecord, reason: str, moment: datetime) -> JobRecord:
-    """A running job's attempt is lost; it waits for the next one."""
+def requeue(
+    connection: sa.Connection,
+    job: JobRecord,
+    reason: str,
+    moment: datetime,
+    *,
+    is_counted: bool = True,
+    log_tail: str | None = None,
+) -> JobRecord:
+    """A running job's attempt is lost; it waits for the next one.
+
+    Args:
+        connection: A transaction.
+        job: The job.
+        reason: Why it is lost.
+        moment: The time.
+        is_counted: Whether it is a loss of the run's own, rather than of the cluster that it was on.
+        log_tail: The end of the run's log.
+    """
+    step = max(job.run.current_step or 0, job.loss_step)
     words = f"Attempt {job.attempt} was interrupted; waiting to resume from the last checkpoint"
     lost = f"Attempt {job.attempt} was lost: {reason}"
     job_events.add(connection, job.id, EventKind.INTERRUPTED, lost, moment, attempt=job.attempt)
@@ -120,6 +145,9 @@ def requeue(connection: sa.Connection, job: JobRecord, reason: str, moment: date
         submission_id=None,
         message=words,
         phase=JobPhase.STARTING,
+        log_tail=log_tail,
+        num_losses=job.num_losses_with_one_more if is_counted else job.num_losses,
+        loss_step=step if is_counted else job.loss_step,
     )
 
 
@@ -134,11 +162,13 @@ def put_back(connection: sa.Connection, job: JobRecord, submission_id: str, word
         status=JobStatus.PENDING,
         attempt=job.attempt - 1,
         submission_id=submission_id,
-        message=f"Waiting for Ray's job API: {words}",
+        message=words,
     )
 
 
 def _tell_of_start(connection: sa.Connection, job: JobRecord, moment: datetime) -> None:
+    if job.submission_id is not None:
+        attempt_logs.expect(connection, job.id, job.attempt, job.submission_id, moment)
     job_events.add(
         connection,
         job.id,

@@ -69,7 +69,7 @@ def _thin_out(connection: sa.Connection, job_id: str) -> None:
 
 
 def read(connection: sa.Connection, job_id: str, max_points: int) -> list[MetricPoint]:
-    """Points in order of steps, thinned out evenly to `max_points`; both ends stay, and evaluations where they can."""
+    """Points in order of steps, thinned out evenly to `max_points`; both ends stay, and evaluations before others."""
     query = sa.select(points).where(points.c.job_id == job_id).order_by(points.c.step)
     rows = connection.execute(query).mappings().all()
     kept = kept_places([row["eval_loss"] is not None for row in rows], max_points)
@@ -89,8 +89,8 @@ def kept_places(is_evaluation: Sequence[bool], max_points: int) -> list[int]:
         max_points: Points that may stay.
 
     Returns:
-        Rising places: the last one and the first one, then evaluations as long as they take no more than half of the
-        room, and others at even distances.
+        Rising places: the last one and the first one, then evaluations, at even distances where they are too many,
+        and others at even distances.
     """
     number = len(is_evaluation)
     if number <= max_points:
@@ -98,13 +98,16 @@ def kept_places(is_evaluation: Sequence[bool], max_points: int) -> list[int]:
     if max_points < 2:
         return [number - 1][:max_points]
     kept = {0, number - 1}
-    evaluations = {place for place in range(number) if is_evaluation[place]}
-    if len(kept | evaluations) <= max(2, max_points // 2):
-        kept |= evaluations
-    others = [place for place in range(number) if place not in kept]
-    room = max_points - len(kept)
-    kept.update(others[(2 * index + 1) * len(others) // (2 * room)] for index in range(room))
+    kept.update(_even([place for place in range(number) if is_evaluation[place] and place not in kept], max_points - 2))
+    kept.update(_even([place for place in range(number) if place not in kept], max_points - len(kept)))
     return sorted(kept)
+
+
+def _even(places: Sequence[int], room: int) -> Sequence[int]:
+    """As many of some places as there is room for, at even distances."""
+    if len(places) <= room:
+        return places
+    return [places[(2 * index + 1) * len(places) // (2 * room)] for index in range(room)]
 
 
 def delete(connection: sa.Connection, job_id: str) -> None:

@@ -7,8 +7,9 @@ from datetime import datetime
 import sqlalchemy as sa
 
 from sienn_ray.errors import ConflictError
+from sienn_ray.jobs.deletion_schema import DeletionKind
 from sienn_ray.jobs.schema import JobPhase, JobRecord, JobStatus
-from sienn_ray.jobs.store import job_changes, job_curves, job_events
+from sienn_ray.jobs.store import attempt_logs, export_records, job_changes, job_curves, job_events, overview, tombstones
 from sienn_ray.jobs.store.job_events import EventKind
 from sienn_ray.jobs.store.tables import job_labels, jobs
 from sienn_ray.training.reporting import RunProgress
@@ -61,6 +62,7 @@ def retry(connection: sa.Connection, job: JobRecord, moment: datetime) -> JobRec
     if job.status not in {JobStatus.FAILED, JobStatus.CANCELLED}:
         raise ConflictError(f"Job {job.id} is '{job.status}'; only failed and cancelled jobs can be retried")
     _check_stopped(job)
+    tombstones.check_checkpoints(connection, job.id)
     words = "Waiting to be tried again; a run that left a checkpoint goes on from there"
     job_events.add(connection, job.id, EventKind.RETRIED, f"Tried again after it was '{job.status}'", moment)
     job_events.add(connection, job.id, EventKind.QUEUED, words, moment)
@@ -72,23 +74,33 @@ def retry(connection: sa.Connection, job: JobRecord, moment: datetime) -> JobRec
         moment,
         status=JobStatus.PENDING,
         message=words,
-        progress=0,
         failure_reason=None,
         submission_id=None,
         attempt_base=job.attempt,
+        num_losses=0,
+        loss_step=0,
+        log_tail=None,
         ended_at=None,
     )
 
 
-def delete(connection: sa.Connection, job: JobRecord) -> JobRecord:
-    """Forget an ended job, with its labels, events and curves.
+def delete(connection: sa.Connection, job: JobRecord, moment: datetime) -> JobRecord:
+    """Forget an ended job, with its exports, labels, events and curves, and have all its files deleted.
 
     Raises:
         ConflictError: It hasn't ended.
     """
     if not job.status.is_final:
-        raise ConflictError(f"Job {job.id} is '{job.status}'; cancel it first, only ended jobs can be deleted")
-    _check_stopped(job)
+        raise ConflictError(
+            f"Job status is '{job.status}', and only jobs that have ended can be deleted; cancel it first "
+            f"(POST /api/jobs/{job.id}/cancel)"
+        )
+    if job.is_stopping:
+        raise ConflictError(f"Job {job.id} is still stopping, and would write what is deleted; delete it in a moment")
+    export_records.delete_of_job(connection, job.id, moment)
+    tombstones.add(connection, DeletionKind.JOB, job.id, moment)
+    overview.remember_end(connection, job, moment)
+    attempt_logs.forget(connection, job.id)
     job_events.delete(connection, job.id)
     job_curves.delete(connection, job.id)
     connection.execute(sa.delete(job_labels).where(job_labels.c.job_id == job.id))

@@ -44,13 +44,18 @@ def _known(connection: sa.Connection, record: JobRecord) -> JobRecord | None:
     same_id = first(connection, jobs.c.id == record.id)
     if same_id is not None or record.idempotency_key is None:
         return same_id
-    same_key = first(connection, jobs.c.idempotency_key == record.idempotency_key)
+    same_key = of_key(connection, record.idempotency_key, record.owner)
     if same_key is not None and same_key.request_hash != record.request_hash:
         raise ConflictError(
             f"Idempotency-Key '{record.idempotency_key}' came with another request before, which made job "
             f"{same_key.id}; send a new key with a new request"
         )
     return same_key
+
+
+def of_key(connection: sa.Connection, idempotency_key: str, owner: str) -> JobRecord | None:
+    """The job of an owner that came with an idempotency key, if any."""
+    return first(connection, (jobs.c.idempotency_key == idempotency_key) & (jobs.c.owner == owner))
 
 
 def first(connection: sa.Connection, condition: sa.ColumnElement[bool]) -> JobRecord | None:

@@ -8,6 +8,7 @@ from typing import Any
 
 import sqlalchemy as sa
 
+from sienn_ray.jobs.plain_text import one_line
 from sienn_ray.jobs.schema import JobEvent
 from sienn_ray.jobs.store.tables import job_events
 
@@ -23,6 +24,8 @@ class EventKind(StrEnum):
     STARTED = "started"
     PHASE = "phase"
     EVALUATED = "evaluated"
+    EPOCH = "epoch"
+    WARNING = "warning"
     INTERRUPTED = "interrupted"
     COMPLETED = "completed"
     FAILED = "failed"
@@ -33,7 +36,7 @@ class EventKind(StrEnum):
 
 
 # They go first when a job has too many events.
-_OF_PASSING_INTEREST = (EventKind.PHASE, EventKind.EVALUATED)
+_OF_PASSING_INTEREST = (EventKind.PHASE, EventKind.EVALUATED, EventKind.EPOCH)
 
 
 def add(
@@ -45,7 +48,8 @@ def add(
     **data: Any,
 ) -> None:
     """Write an event down, in the transaction of what it tells."""
-    values = {"job_id": job_id, "kind": kind.value, "message": message, "data": data, "created_at": moment}
+    words = one_line(message)
+    values = {"job_id": job_id, "kind": kind.value, "message": words, "data": data, "created_at": moment}
     connection.execute(sa.insert(job_events).values(**values))
     _drop_surplus(connection, job_id)
 

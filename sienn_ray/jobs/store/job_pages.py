@@ -48,6 +48,8 @@ def _conditions(query: JobQuery) -> list[sa.ColumnElement[bool]]:
         conditions.append(of_dataset(query.dataset_id))
     if query.base_model is not None:
         conditions.append(jobs.c.base_model == query.base_model)
+    if query.owner is not None:
+        conditions.append(jobs.c.owner == query.owner)
     if query.name is not None:
         conditions.append(jobs.c.name == query.name)
     return [*conditions, *(_has_label(key, value) for key, value in query.labels.items())]

@@ -12,7 +12,7 @@ import sqlalchemy as sa
 
 from sienn_ray.errors import ConflictError
 from sienn_ray.jobs.schema import JobPhase, JobRecord, JobStatus
-from sienn_ray.jobs.store import job_changes, job_events
+from sienn_ray.jobs.store import job_changes, job_events, tombstones
 from sienn_ray.jobs.store.job_events import EventKind
 from sienn_ray.training.reporting import RunProgress
 
@@ -55,6 +55,7 @@ def resume(connection: sa.Connection, job: JobRecord, moment: datetime) -> JobRe
         return _withdraw(connection, job, moment)
     if job.status is not JobStatus.PAUSED:
         raise ConflictError(f"Job {job.id} is '{job.status}'; only paused jobs can be resumed")
+    tombstones.check_checkpoints(connection, job.id)
     return _go_on(connection, job, moment, "Resumed after it was paused")
 
 
@@ -70,6 +71,11 @@ def note_overdue(connection: sa.Connection, job: JobRecord, moment: datetime) ->
     if job.is_stopping:
         return job
     words = "Pausing; its run didn't write a checkpoint in time and is being stopped"
+    return job_changes.change(connection, job, moment, message=words, phase=JobPhase.STOPPING)
+
+
+def note_silence(connection: sa.Connection, job: JobRecord, moment: datetime, words: str) -> JobRecord:
+    """The run has reported nothing for too long, and is being stopped."""
     return job_changes.change(connection, job, moment, message=words, phase=JobPhase.STOPPING)
 
 
@@ -95,7 +101,7 @@ def _withdraw(connection: sa.Connection, job: JobRecord, moment: datetime) -> Jo
 
 
 def _go_on(connection: sa.Connection, job: JobRecord, moment: datetime, words: str) -> JobRecord:
-    waiting = "Waiting to go on from the last checkpoint"
+    waiting = "Waiting to start" if job.started_at is None else "Waiting to go on from the last checkpoint"
     job_events.add(connection, job.id, EventKind.RESUMED, words, moment)
     job_events.add(connection, job.id, EventKind.QUEUED, waiting, moment)
     return job_changes.change(
@@ -106,5 +112,6 @@ def _go_on(connection: sa.Connection, job: JobRecord, moment: datetime, words: s
         message=waiting,
         submission_id=None,
         attempt_base=job.attempt,
+        num_losses=0,
         phase=JobPhase.STARTING,
     )

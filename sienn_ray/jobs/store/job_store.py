@@ -8,8 +8,10 @@ from typing import Unpack
 
 import sqlalchemy as sa
 
+from sienn_ray.access.principals import ADMIN_OWNER
 from sienn_ray.jobs.schema import JobEvent, JobPage, JobQuery, JobRecord, JobStatus, MetricPoint, utc_now
 from sienn_ray.jobs.store import (
+    job_attempts,
     job_changes,
     job_curves,
     job_ends,
@@ -22,7 +24,7 @@ from sienn_ray.jobs.store import (
 )
 from sienn_ray.jobs.store.database import Database
 from sienn_ray.jobs.store.job_changes import JobChanges
-from sienn_ray.jobs.store.records import read_job, to_job
+from sienn_ray.jobs.store.records import read_job, to_job, write_job
 from sienn_ray.jobs.store.tables import jobs
 from sienn_ray.training.reporting import Progress, RunCommand
 
@@ -61,10 +63,10 @@ class JobStore:
         with self._database.writing() as connection:
             return job_entries.enter(connection, record, max_pending, self._clock())
 
-    def of_key(self, idempotency_key: str) -> JobRecord | None:
-        """The job that came with this idempotency key, if any."""
+    def of_key(self, idempotency_key: str, owner: str = ADMIN_OWNER) -> JobRecord | None:
+        """The job of an owner that came with an idempotency key, if any."""
         with self._database.reading() as connection:
-            return job_entries.first(connection, jobs.c.idempotency_key == idempotency_key)
+            return job_entries.of_key(connection, idempotency_key, owner)
 
     def get(self, job_id: str) -> JobRecord:
         """One job; one that waits says where it stands in the queue."""
@@ -126,6 +128,19 @@ class JobStore:
                 return current
             return job_changes.change(connection, current, self._clock(), status=status, **changes)
 
+    def end(self, job_id: str, attempt: int, /, *, status: JobStatus, **changes: Unpack[JobChanges]) -> JobRecord:
+        """End a running job as its run says; a repeat changes nothing.
+
+        Raises:
+            FencedError: The job doesn't await this attempt.
+        """
+        with self._database.writing() as connection:
+            job = read_job(connection, job_id)
+            if (job.attempt, job.status) == (attempt, status):
+                return job
+            running = job_attempts.check_awaited(connection, job, attempt, self._clock())
+            return job_changes.change(connection, running, self._clock(), status=status, **changes)
+
     def note_start(self, job_id: str, attempt: int, submission_id: str) -> JobRecord:
         """Ray has taken an attempt; changes nothing unless that one still runs, or has yet to be stopped."""
         with self._database.writing() as connection:
@@ -134,15 +149,20 @@ class JobStore:
                 return job_changes.note_start(connection, job, submission_id, self._clock())
             return job
 
-    def requeue(self, job_id: str, attempt: int, reason: str) -> JobRecord:
-        """A running attempt is lost, and the job waits for its next one; one that is to be paused is paused then."""
+    def requeue(
+        self, job_id: str, attempt: int, reason: str, *, is_counted: bool = True, log_tail: str | None = None
+    ) -> JobRecord:
+        """A running attempt is lost, and the job waits for its next one; one that is to be paused is paused then.
+
+        See `job_changes.requeue`.
+        """
         with self._database.writing() as connection:
             job = read_job(connection, job_id)
             if not job.is_running(attempt):
                 return job
             if job.is_pausing:
                 return job_pauses.note_pause(connection, job, self._clock(), job_pauses.WORDS_OF_LOSS)
-            return job_changes.requeue(connection, job, reason, self._clock())
+            return job_changes.requeue(connection, job, reason, self._clock(), is_counted=is_counted, log_tail=log_tail)
 
     def put_back(self, job_id: str, attempt: int, submission_id: str, words: str) -> JobRecord:
         """Ray didn't say whether it has taken a running attempt, and the job waits again."""
@@ -190,12 +210,38 @@ class JobStore:
             return job_pauses.resume(connection, read_job(connection, job_id), self._clock())
 
     def note_pause(self, job_id: str, attempt: int) -> JobRecord:
-        """A running attempt has ended at a checkpoint, to go on later."""
+        """A running attempt has ended at a checkpoint, to go on later; a repeat changes nothing.
+
+        Raises:
+            FencedError: The job doesn't await this attempt.
+        """
         with self._database.writing() as connection:
             job = read_job(connection, job_id)
-            if not job.is_running(attempt):
+            if job.attempt == attempt and job.status in {JobStatus.PAUSED, JobStatus.PENDING}:
                 return job
-            return job_pauses.note_pause(connection, job, self._clock(), job_pauses.WORDS_OF_PAUSE)
+            running = job_attempts.check_awaited(connection, job, attempt, self._clock())
+            return job_pauses.note_pause(connection, running, self._clock(), job_pauses.WORDS_OF_PAUSE)
+
+    def note_silence(self, job_id: str, attempt: int, words: str) -> JobRecord:
+        """A running attempt has reported nothing for too long and is about to be stopped."""
+        with self._database.writing() as connection:
+            job = read_job(connection, job_id)
+            return job_pauses.note_silence(connection, job, self._clock(), words) if job.is_running(attempt) else job
+
+    def note_log_tail(self, job_id: str, attempt: int, tail: str) -> None:
+        """Keep the end of the log of a job that has failed."""
+        with self._database.writing() as connection:
+            job = read_job(connection, job_id)
+            if job.status is JobStatus.FAILED and job.attempt == attempt and job.log_tail is None:
+                write_job(connection, job.model_copy(update={"log_tail": tail}))
+
+    def ended_since(self, moment: datetime, limit: int) -> list[JobRecord]:
+        """Jobs whose run has said that it is over since then, the newest first."""
+        words = (JobStatus.COMPLETED.value, JobStatus.FAILED.value, JobStatus.PAUSED.value)
+        conditions = (jobs.c.status.in_(words), jobs.c.submission_id.is_not(None), jobs.c.updated_at >= moment)
+        query = sa.select(jobs).where(*conditions).order_by(jobs.c.updated_at.desc()).limit(limit)
+        with self._database.reading() as connection:
+            return [to_job(row) for row in connection.execute(query).mappings().all()]
 
     def note_overdue(self, job_id: str, attempt: int) -> JobRecord:
         """A running attempt that is to be paused is about to be stopped; changes nothing if it isn't any more."""
@@ -215,13 +261,13 @@ class JobStore:
             return job_ends.retry(connection, read_job(connection, job_id), self._clock())
 
     def delete(self, job_id: str) -> JobRecord:
-        """Forget an ended job and all that is known of it.
+        """Forget an ended job and all that is known of it, and have its files deleted.
 
         Raises:
             ConflictError: It hasn't ended.
         """
         with self._database.writing() as connection:
-            return job_ends.delete(connection, read_job(connection, job_id))
+            return job_ends.delete(connection, read_job(connection, job_id), self._clock())
 
     def events(self, job_id: str, after: int, limit: int) -> list[JobEvent]:
         """A job's events with a `seq` above `after`, the oldest first."""

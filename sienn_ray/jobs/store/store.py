@@ -7,19 +7,27 @@ from datetime import datetime
 
 from sienn_ray.jobs.schema import Overview, utc_now
 from sienn_ray.jobs.store import overview
+from sienn_ray.jobs.store.api_key_store import ApiKeyStore
+from sienn_ray.jobs.store.attempt_logs import AttemptLogStore
 from sienn_ray.jobs.store.database import Database
 from sienn_ray.jobs.store.dataset_store import DatasetStore
+from sienn_ray.jobs.store.deletion_store import DeletionStore
 from sienn_ray.jobs.store.export_store import ExportStore
 from sienn_ray.jobs.store.job_store import JobStore
 from sienn_ray.jobs.store.metric_store import MetricStore
+from sienn_ray.jobs.store.news_store import NewsStore
+from sienn_ray.jobs.store.request_store import RequestStore
 from sienn_ray.jobs.store.signing_key import signing_key
+from sienn_ray.jobs.store.sweep_store import SweepStore
 
 
 class Store:
-    """Datasets, jobs, exports and metrics in one database; safe to use from several threads.
+    """Datasets, jobs, exports, deletions, keys and metrics in one database; safe to use from several threads.
+
+    The database may be away: every call then fails until it is there.
 
     Args:
-        url: SQLAlchemy URL. Migrations run here, so a new database is ready to use.
+        url: SQLAlchemy URL; see `Database`.
         clock: The time.
         export_lifetime_s: Seconds that a completed export is kept.
     """
@@ -29,15 +37,21 @@ class Store:
     ) -> None:
         self._clock = clock
         self.database = Database(url)
-        self.datasets = DatasetStore(self.database)
+        self.datasets = DatasetStore(self.database, clock)
         self.jobs = JobStore(self.database, clock)
         self.exports = ExportStore(self.database, clock, export_lifetime_s)
+        self.deletions = DeletionStore(self.database, clock)
+        self.attempt_logs = AttemptLogStore(self.database, clock)
+        self.sweep = SweepStore(self.database, clock)
+        self.requests = RequestStore(self.database, clock)
         self.metrics = MetricStore(self.database, clock)
+        self.api_keys = ApiKeyStore(self.database, clock)
+        self.news = NewsStore(self.database)
 
-    def overview(self) -> Overview:
-        """Numbers over all jobs and datasets."""
+    def overview(self, owner: str | None = None) -> Overview:
+        """Numbers over all jobs and datasets, or those of one owner."""
         with self.database.reading() as connection:
-            return overview.read(connection, self._clock())
+            return overview.read(connection, self._clock(), owner)
 
     def signing_key(self) -> bytes:
         """Return the key that signs links to downloads; made at first use."""

@@ -64,6 +64,7 @@ datasets = sa.Table(
     sa.Column("status", SafeText),
     sa.Column("created_at", UtcDateTime),
     sa.Column("duplicate_of", SafeText),
+    sa.Column("owner", SafeText),
 )
 jobs = sa.Table(
     "jobs",
@@ -91,6 +92,10 @@ jobs = sa.Table(
     sa.Column("ended_at", UtcDateTime),
     # `config`'s, once more, to be searched for.
     sa.Column("base_model", SafeText),
+    sa.Column("num_losses", sa.Integer),
+    sa.Column("loss_step", sa.BigInteger),
+    sa.Column("log_tail", SafeText),
+    sa.Column("owner", SafeText),
 )
 # The labels of `jobs`, once more, to be searched for.
 job_labels = sa.Table(
@@ -131,6 +136,66 @@ exports = sa.Table(
     sa.Column("updated_at", UtcDateTime),
     sa.Column("ended_at", UtcDateTime),
     sa.Column("expires_at", UtcDateTime),
+    sa.Column("num_losses", sa.Integer),
+    sa.Column("loss_progress", sa.Integer),
+)
+# Tombstones: files that are yet to be deleted, of a record that is gone or that doesn't want them any more.
+deletions = sa.Table(
+    "deletions",
+    metadata,
+    sa.Column("seq", sa.BigInteger, primary_key=True),
+    sa.Column("kind", SafeText),
+    sa.Column("id", SafeText),
+    sa.Column("job_id", SafeText),
+    sa.Column("created_at", UtcDateTime),
+    sa.Column("num_failures", sa.Integer),
+    sa.Column("due_at", UtcDateTime),
+    sa.Column("error", SafeText),
+)
+# Logs of attempts that are yet to be copied to storage, once these have ended.
+attempt_logs = sa.Table(
+    "attempt_logs",
+    metadata,
+    sa.Column("seq", sa.BigInteger, primary_key=True),
+    sa.Column("job_id", SafeText),
+    sa.Column("attempt", sa.Integer),
+    sa.Column("submission_id", SafeText),
+    sa.Column("num_tries", sa.Integer),
+    sa.Column("due_at", UtcDateTime),
+)
+# Answers to changes that were asked for, for those who ask again.
+change_requests = sa.Table(
+    "change_requests",
+    metadata,
+    sa.Column("seq", sa.BigInteger, primary_key=True),
+    sa.Column("id", SafeText),
+    sa.Column("method", SafeText),
+    sa.Column("answer", sa.JSON),
+    sa.Column("created_at", UtcDateTime),
+)
+# How jobs ended that were deleted within the last day, for the rate of success.
+deleted_ends = sa.Table(
+    "deleted_ends",
+    metadata,
+    sa.Column("seq", sa.BigInteger, primary_key=True),
+    sa.Column("status", SafeText),
+    sa.Column("ended_at", UtcDateTime),
+    sa.Column("owner", SafeText),
+)
+# API keys, without their secrets.
+api_keys = sa.Table(
+    "api_keys",
+    metadata,
+    sa.Column("id", SafeText, primary_key=True),
+    sa.Column("prefix", SafeText),
+    sa.Column("sha256", SafeText),
+    sa.Column("name", SafeText),
+    sa.Column("owner", SafeText),
+    sa.Column("scopes", sa.JSON),
+    sa.Column("rate_limits", SafeText),
+    sa.Column("created_at", UtcDateTime),
+    sa.Column("expires_at", UtcDateTime),
+    sa.Column("revoked_at", UtcDateTime),
 )
 # Keys that all replicas of the ingress sign links with, as hex.
 signing_keys = sa.Table(

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import logging
 import time
 from dataclasses import dataclass
@@ -22,6 +23,7 @@ from ray.exceptions import (
 from sienn_ray.errors import ArtifactError, InvalidInputError, SiennError, StorageFullError, first_line
 from sienn_ray.jobs.export_schema import ExportFailure, ExportRecord
 from sienn_ray.jobs.supervision.export_task import run_export
+from sienn_ray.retries import is_out_of_reach
 from sienn_ray.settings import Settings
 from sienn_ray.storage import FileEntry
 
@@ -41,6 +43,7 @@ class ExportEnd:
         failure: Why it didn't; None for a run that was lost or cancelled.
         words: What a user is told.
         is_cancelled: Whether it ended because it was told to.
+        is_loss_of_node: Whether it went with its node.
     """
 
     record: ExportRecord
@@ -48,6 +51,7 @@ class ExportEnd:
     failure: ExportFailure | None = None
     words: str = ""
     is_cancelled: bool = False
+    is_loss_of_node: bool = False
 
 
 class ExportRuns(Protocol):
@@ -66,7 +70,11 @@ class ExportRuns(Protocol):
         ...
 
     def ends(self) -> list[ExportEnd]:
-        """Runs that have ended since the last call."""
+        """Runs that have ended and aren't forgotten yet."""
+        ...
+
+    def forget(self, export_id: str) -> None:
+        """Forget a run, since its end is noted, or it doesn't end."""
         ...
 
     def largest_node_bytes(self) -> int | None:
@@ -89,9 +97,10 @@ class RayExportRuns:
 
     def start(self, record: ExportRecord, memory_bytes: int) -> None:
         """Begin a run. A process of its own gives all its memory back at the end."""
-        task = ray.remote(num_cpus=self._settings.export_num_cpus, max_retries=0, max_calls=1)(run_export)
-        named = task.options(
-            name=f"export {record.id} of job {record.job_id} as {record.options.format}", memory=memory_bytes
+        named = _task().options(
+            name=f"export {record.id} of job {record.job_id} as {record.options.format}",
+            num_cpus=self._settings.export_num_cpus,
+            memory=memory_bytes,
         )
         self._runs[record.id] = (record, named.remote(record, self._settings))
 
@@ -114,22 +123,29 @@ class RayExportRuns:
         return set(self._runs)
 
     def ends(self) -> list[ExportEnd]:
-        """Runs that have ended since the last call."""
+        """Runs that have ended and aren't forgotten yet; each is given until what it did is written down."""
         if not self._runs:
             return []
         references = [reference for _, reference in self._runs.values()]
         done, _ = ray.wait(references, num_returns=len(references), timeout=0)
-        ended = [run for run in self._runs.values() if run[1] in done]
-        for record, reference in ended:
-            del self._runs[record.id]
-            self._told_at.pop(reference, None)
-        return [_end_of(record, reference) for record, reference in ended]
+        return [_end_of(record, reference) for record, reference in self._runs.values() if reference in done]
+
+    def forget(self, export_id: str) -> None:
+        """Let go of a run's result."""
+        _, reference = self._runs.pop(export_id, (None, None))
+        self._told_at.pop(reference, None)
 
     def largest_node_bytes(self) -> int | None:
         """Memory that Ray has to give on the largest node."""
         sizes = [node["Resources"].get("memory") for node in ray.nodes() if node["Alive"]]
         known = [int(size) for size in sizes if size]
         return max(known) if known else None
+
+
+@functools.cache
+def _task() -> Any:
+    """The task of all exports: Ray keeps each function that is decorated for as long as the cluster lives."""
+    return ray.remote(max_retries=0, max_calls=1)(run_export)
 
 
 def _end_of(record: ExportRecord, reference: Any) -> ExportEnd:
@@ -146,8 +162,12 @@ def _end_of(record: ExportRecord, reference: Any) -> ExportEnd:
             "the node ran out of memory; end other work on it, or export on a larger one",
         )
     except _LOST as error:
-        return ExportEnd(record, words=f"{type(error).__name__}: {first_line(error)}")
+        words = f"{type(error).__name__}: {first_line(error)}"
+        return ExportEnd(record, words=words, is_loss_of_node=isinstance(error, NodeDiedError))
     except RayTaskError as error:
+        cause = getattr(error, "cause", None)
+        if cause is not None and is_out_of_reach(cause):
+            return ExportEnd(record, words=first_line(cause))
         return failed(*_reason_of(error))
     except RayError as error:
         return ExportEnd(record, words=f"{type(error).__name__}: {first_line(error)}")

@@ -26,8 +26,10 @@ def run_export(record: ExportRecord, settings: Settings) -> FileEntry:
     """
     from sienn_ray.compute_threads import compute_here, usable_cpus
     from sienn_ray.export.make import ExportRequest, make_export
+    from sienn_ray.training.signs_of_life import signs_of_life
 
     compute_here(usable_cpus())
+    job = ask(Tracker.job, record.job_id)
     request = ExportRequest(
         export_id=record.id,
         job_id=record.job_id,
@@ -35,27 +37,49 @@ def run_export(record: ExportRecord, settings: Settings) -> FileEntry:
         base_model=record.base_model,
         name=record.job_name,
         options=record.options,
+        base_model_revision=job.config.base_model_revision,
     )
-    return make_export(request, Storage(settings.storage_url), settings, _Reporter(record).report)
+    storage = Storage(settings.storage_url, settings.outage_patience_s)
+    reporter = ExportReporter(record)
+    with signs_of_life(reporter.repeat):  # a large base model may take longer to come than an export may be silent
+        return make_export(request, storage, settings, reporter.report)
 
 
-class _Reporter:
-    """Tells the tracker of the progress, not too often, and ends what isn't wanted any more."""
+class ExportReporter:
+    """Tells the tracker of an export's progress, not too often, and ends what isn't wanted any more."""
 
     def __init__(self, record: ExportRecord) -> None:
         self._record = record
         self._told_at = float("-inf")
+        self._latest = (0, "")
 
     def report(self, share: float, message: str) -> None:
+        """Tell how far it is.
+
+        Args:
+            share: Of the work, 0 to 1.
+            message: What is being done.
+
+        Raises:
+            ExportStoppedError: It isn't wanted any more.
+        """
+        self._latest = (min(99, int(100 * share)), message)  # 100 is what is published
         now = time.monotonic()
         if now - self._told_at < _REPORT_INTERVAL_S:
             return
         self._told_at = now
+        if not self._tell():
+            raise ExportStoppedError(f"export {self._record.id} isn't wanted any more")
+
+    def repeat(self) -> None:
+        """Tell the latest progress again, as a sign of life from another thread; the next report ends the export."""
+        if self._latest[1]:
+            self._tell()
+
+    def _tell(self) -> bool:
+        percent, message = self._latest
         try:
-            percent = min(99, int(100 * share))  # 100 is what is published
-            goes_on = ask(Tracker.report_export, self._record.id, self._record.attempt, percent, message)
+            return ask(Tracker.report_export, self._record.id, self._record.attempt, percent, message)
         except Exception:  # while the tracker is away, the work goes on
             logger.warning("the progress of export %s couldn't be told", self._record.id, exc_info=True)
-            return
-        if not goes_on:
-            raise ExportStoppedError(f"export {self._record.id} isn't wanted any more")
+            return True

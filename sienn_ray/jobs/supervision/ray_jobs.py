@@ -4,14 +4,18 @@ from __future__ import annotations
 
 import contextlib
 import shlex
+import shutil
 import sys
 from dataclasses import dataclass
 from enum import StrEnum
 from typing import Any, Protocol
 
 from sienn_ray.jobs.supervision.ray_job_client import RayJobClient
+from sienn_ray.jobs.supervision.ray_words import cause_and_log, is_loss_of_node
 
-_LOG_TAIL_CHARS = 2000
+# Ray gives its workers this niceness, the API's processes among them, and programs of jobs none: where CPUs are few,
+# one that imports its libraries would hold up the start of a lost proxy or replica for seconds.
+_AS_NICE_AS_WORKERS = ("nice", "-n", "15")
 
 
 class RayJobState(StrEnum):
@@ -26,10 +30,19 @@ class RayJobState(StrEnum):
 
 @dataclass(frozen=True)
 class RayJobReport:
-    """A Ray job's state, and its own words when it went wrong."""
+    """A Ray job's state, and why it failed.
+
+    Args:
+        state: Its state.
+        message: Why it failed, in a few words.
+        log_tail: The end of the log of one that failed.
+        is_loss_of_node: Whether it went with its node.
+    """
 
     state: RayJobState
     message: str = ""
+    log_tail: str = ""
+    is_loss_of_node: bool = False
 
 
 class RayJobs(Protocol):
@@ -67,7 +80,8 @@ def submission_id_of(job_id: str, attempt: int) -> str:
 
 def entrypoint_of(job_id: str, attempt: int) -> str:
     """Command that trains a job the tracker knows."""
-    return shlex.join([sys.executable, "-m", "sienn_ray.train", "--job-id", job_id, "--attempt", str(attempt)])
+    program = [sys.executable, "-m", "sienn_ray.train", "--job-id", job_id, "--attempt", str(attempt)]
+    return shlex.join([*_AS_NICE_AS_WORKERS, *program] if shutil.which(_AS_NICE_AS_WORKERS[0]) else program)
 
 
 class RayJobApi:
@@ -104,8 +118,11 @@ class RayJobApi:
             JobStatus.FAILED: RayJobState.FAILED,
         }
         state = states.get(details.status, RayJobState.ACTIVE)
-        message = str(details.message or "") if state is RayJobState.FAILED else ""
-        return RayJobReport(state, message[-_LOG_TAIL_CHARS:])
+        if state is not RayJobState.FAILED:
+            return RayJobReport(state)
+        message = str(details.message or "")
+        cause, log = cause_and_log(message)
+        return RayJobReport(state, cause, log, is_loss_of_node(message))
 
     def stop(self, submission_id: str) -> None:
         """See `RayJobs.stop`."""

@@ -40,7 +40,8 @@ def add_adapter(model: Any, config: TrainingConfig) -> PeftModel:
     if config.quantization is not None:
         model = prepare_model_for_kbit_training(model, use_gradient_checkpointing=False)
     adapter = get_peft_model(model, lora)
-    adapter.peft_config["default"].base_model_name_or_path = config.base_model
+    written = adapter.peft_config["default"]
+    written.base_model_name_or_path, written.revision = config.base_model, config.base_model_revision
     return adapter
 
 

@@ -26,4 +26,4 @@ def test_impatient_client_comes_back_for_the_result(careful: Service) -> None:
     assert found["tokens"]["prompt"]["max"] == 0
     deleted = httpx2.delete(f"{careful.url}/api/datasets/{dataset_id}", timeout=30.0)
     assert deleted.json() == {"dataset_id": dataset_id, "deleted": True}
-    assert not (careful.storage / "datasets" / dataset_id).exists()
+    wait_for(lambda: not (careful.storage / "datasets" / dataset_id).exists(), "the end of its files", 10.0)

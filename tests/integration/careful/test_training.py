@@ -14,7 +14,7 @@ import pytest
 from sienn_ray.compute_threads import usable_cpus
 from tests.integration.programs import programs_of
 from tests.integration.runs import UNDISTURBED
-from tests.integration.service import JOB_TIMEOUT_S, ROWS, Service, wait_for
+from tests.integration.service import JOB_TIMEOUT_S, REQUEST_TIMEOUT_S, ROWS, Service, wait_for
 from tests.support.computing import NEEDS_CPUS
 
 NUM_STEPS = 2 * 15
@@ -89,8 +89,8 @@ def test_a_cancellation_that_is_taken_back(careful: Service, dataset_id: str, un
 
     response = httpx2.delete(f"{careful.url}/api/jobs/{job_id}", timeout=30.0)
     assert response.json() == {"job_id": job_id, "deleted": True}
-    assert httpx2.get(f"{careful.url}/api/jobs/{job_id}").status_code == 404
-    assert not (careful.storage / "adapters" / job_id).exists()
+    assert httpx2.get(f"{careful.url}/api/jobs/{job_id}", timeout=REQUEST_TIMEOUT_S).status_code == 404
+    wait_for(lambda: not (careful.storage / "adapters" / job_id).exists(), "the end of its adapter", 10.0)
     assert not kept.exists()
 
 

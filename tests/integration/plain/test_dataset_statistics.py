@@ -72,11 +72,10 @@ def expected(rows: list[dict[str, Any]], tokenizer: Any) -> dict[str, Any]:
         messages = [{"role": "user", "content": prompt}, {"role": "assistant", "content": row["response"]}]
         whole = tokenize_row(tokenizer, prompt_format, messages=messages, text=None, max_length=NO_LIMIT)
         cut = tokenize_row(tokenizer, prompt_format, messages=messages, text=None, max_length=MAX_LENGTH)
-        assert whole is not None
         completions.append(sum(label != IGNORE_INDEX for label in whole.labels))
         prompts.append(len(whole.input_ids) - completions[-1])
         characters.append(len(prompt) + len(row["response"]))
-        num_dropped += cut is None
+        num_dropped += not cut.has_answer
         if (prompt, row["response"]) in seen:
             lines.append(number)
         seen.add((prompt, row["response"]))

@@ -13,7 +13,7 @@ import pytest
 
 from tests.integration.engines import engine_state, replicas
 from tests.integration.service import PROMPT, ROWS, Service, wait_for
-from tests.support.tiny_model import TINY_ID
+from tests.support.tiny_model import TINY_COMMIT, TINY_ID
 
 # More than the 64 that wait and fewer than the 96 that are taken.
 NUM_PLAIN, NUM_STREAMS = 70, 16
@@ -61,7 +61,7 @@ def test_a_killed_replica_loses_no_request(service: Service, completed_job: str)
 
 @dataclass(frozen=True)
 class Update:
-    """What became of an engine whose application was deployed anew, with two replicas, while it was asked."""
+    """What became of an engine that a later service with other settings, two replicas, rolled while it was asked."""
 
     expected: str
     answers: list[str]
@@ -84,13 +84,16 @@ def update(service: Service, completed_job: str) -> Update:
         clients = [pool.submit(ask_until_it_is_updated, number) for number in range(NUM_UPDATED)]
         try:
             service.on_ray(
+                "import time\n"
                 "from ray import serve\n"
-                "from deployments.engine import build_engine\n"
-                "from sienn_ray.inference.applications import application_name\n"
+                "from deployments.engine_applications import EngineApplications\n"
+                "from sienn_ray.inference.applications import EngineKey\n"
                 "from sienn_ray.settings import Settings\n"
                 "settings = Settings(engine_max_batch=8, engine_min_replicas=2, engine_max_replicas=2)\n"
-                f"engine = build_engine({TINY_ID!r}, settings)\n"
-                f"serve.run(engine, name=application_name({TINY_ID!r}), route_prefix=None)"
+                "later = EngineApplications(settings, built_at=time.time_ns() // 1_000_000)\n"
+                f"name = later.deployed(EngineKey({TINY_ID!r}, {TINY_COMMIT!r}))\n"
+                "while serve.status().applications[name].status.value != 'RUNNING':\n"
+                "    time.sleep(0.2)"
             )
         finally:
             is_updated.set()

@@ -15,7 +15,7 @@ from peft import PeftModel
 from transformers import AutoModelForCausalLM, AutoTokenizer
 
 from tests.integration.exports import EXPORT_TIMEOUT_S, download, export, exported, finished, state
-from tests.integration.service import Service, wait_for
+from tests.integration.service import REQUEST_TIMEOUT_S, Service, wait_for
 from tests.support.llama_cpp import opened
 from tests.support.modelfile import parse
 
@@ -122,7 +122,7 @@ def test_an_interrupted_download_goes_on(after_a_killed_tracker: Any) -> None:
     rest = httpx2.get(url, headers={"Range": "bytes=1000000-", "If-Range": f'"{made["sha256"]}"'}, timeout=120.0)
     assert (rest.status_code, rest.content) == (206, whole[1_000_000:])
     assert httpx2.head(url).headers["content-length"] == str(len(whole))
-    altered = httpx2.get(url[:-2])
+    altered = httpx2.get(url[:-2], timeout=REQUEST_TIMEOUT_S)
     assert (altered.status_code, "altered or cut" in altered.json()["detail"]) == (403, True)
 
 

@@ -61,6 +61,7 @@ def test_every_service_is_healthy(service: Service) -> None:
         "celery": "Ray cluster",
         "tracker": "Ray actor",
         "engines": "Ray Serve",
+        "supervision": "threads of the job tracker",
     }
     assert services["celery"]["active_workers"] == 1
     assert services["celery"]["num_cpus"] >= 1
@@ -157,7 +158,7 @@ def test_checks_answer_while_the_tracker_is_away_and_counters_survive_it(service
             body = health(service)
             assert time.monotonic() - started < CHECK_TIMEOUT_S + 3.0
             failing = {name for name, entry in body["services"].items() if entry["status"] != "healthy"}
-            assert (body["status"], failing) == ("unhealthy", {"tracker", "database"})
+            assert (body["status"], failing) == ("unhealthy", {"tracker", "database", "supervision"})
             assert service.get("/health")["status"] == "ok"
         assert body["services"]["tracker"]["detail"].startswith("no answer for ")
         assert service.get("/api/health/detailed")["components"]["database"]["status"] == "unhealthy"

@@ -19,6 +19,7 @@ import httpx2
 import psutil
 import pytest
 
+from sienn_ray.storage import paths_below
 from tests.integration.service import ROWS, Service, wait_for
 
 MIB = 1024 * 1024
@@ -97,7 +98,8 @@ def stored_datasets(service: Service) -> set[str]:
     folder = Path(service.environment["SIENN_HOME"]) / "storage" / "datasets"
     if not folder.is_dir():
         return set()
-    return {path.name for path in folder.iterdir()} | {str(path) for path in folder.rglob("*.partial")}
+    being_written = {str(path) for path in paths_below(folder) if path.suffix == ".partial"}
+    return {path.name for path in folder.iterdir()} | being_written
 
 
 def known_datasets(service: Service) -> set[str]:
@@ -124,7 +126,7 @@ def test_two_gibibytes_pass_through_half_a_gibibyte(service: Service, capsys: py
     assert watch.beyond_headroom == {}
     assert len(watch.health_s) > 10
     httpx2.delete(f"{service.url}/api/datasets/{dataset['dataset_id']}", timeout=60.0).raise_for_status()
-    assert dataset["dataset_id"] not in stored_datasets(service)
+    wait_for(lambda: dataset["dataset_id"] not in stored_datasets(service), "the end of its files", 30.0)
 
 
 def test_a_client_that_stops_half_way_leaves_nothing_behind(service: Service) -> None:
@@ -188,6 +190,7 @@ def test_a_slow_download_waits_where_it_comes_from(service: Service) -> None:
     assert {name: growth for name, growth in peaks.items() if growth > num_mib / 4} == {}
     assert digest.hexdigest() == dataset["sha256"]
     httpx2.delete(service.url + path, timeout=60.0).raise_for_status()
+    wait_for(lambda: dataset["dataset_id"] not in stored_datasets(service), "the end of its files", 30.0)
 
 
 def test_an_upload_that_is_too_large_is_refused_before_it_is_sent(service: Service) -> None:

@@ -14,7 +14,7 @@ from sienn_ray.api.app import create_app
 from sienn_ray.api.deps import Backends
 from sienn_ray.settings import Settings
 from sienn_ray.storage import Storage
-from tests.support.fakes_api import FakeEngines, FakeJobLogs
+from tests.support.fakes_api import FakeEngines, FakeJobLogs, dataset_record
 from tests.support.fakes_cluster import FakeCluster
 from tests.support.fakes_statistics import FakeStatistics
 from tests.support.in_process_tracker import InProcessTracker
@@ -102,3 +102,10 @@ def cached_base_model(hub_cache: Path, tiny_model_folder: Path) -> str:
     """A base model that can be fine-tuned, since the hub cache has it."""
     add_to_hub_cache(tiny_model_folder, hub_cache, CONTRACT_ID)
     return CONTRACT_ID
+
+
+@pytest.fixture
+def dataset(tracker: InProcessTracker) -> str:
+    """A dataset that the tracker knows."""
+    tracker.put(dataset_record())
+    return "dataset-1"

@@ -15,7 +15,7 @@ from sienn_ray.storage import Storage
 from tests.support.fakes_api import dataset_record
 from tests.support.fakes_statistics import FakeStatistics, statistics_of
 from tests.support.in_process_tracker import InProcessTracker
-from tests.support.tiny_model import CONTRACT_ID
+from tests.support.tiny_model import CONTRACT_ID, TINY_COMMIT
 
 ROUTE = "/api/datasets/dataset-1/statistics"
 
@@ -61,6 +61,14 @@ def test_kept_answer_needs_no_hub(client: TestClient, hub_cache: Path, storage: 
     request = StatisticsRequest("dataset-1", "gone/model", 512, row_kind=RowKind.CONVERSATION, num_columns=2)
     storage.write_bytes(request.key, statistics_of(request).model_dump_json().encode())
     assert client.get(ROUTE, params={"model_name": "gone/model"}).status_code == 200
+
+
+def test_a_revision_is_counted_at_its_commit(
+    client: TestClient, cached_base_model: str, statistics: FakeStatistics
+) -> None:
+    for revision in ("main", TINY_COMMIT):
+        assert client.get(ROUTE, params={"revision": revision}).status_code == 200
+    assert [request.revision for request in statistics.asked] == [TINY_COMMIT]
 
 
 def test_text_is_measured_as_text(
@@ -135,8 +143,11 @@ def test_long_computation_asks_to_come_back(
     assert "SIENN_STATISTICS_TIMEOUT_S" in response.json()["detail"]
 
 
-def test_statistics_go_with_the_dataset(client: TestClient, cached_base_model: str, storage: Storage) -> None:
+def test_statistics_go_with_the_dataset(
+    client: TestClient, cached_base_model: str, storage: Storage, tracker: InProcessTracker
+) -> None:
     client.get(ROUTE)
     assert storage.exists("datasets/dataset-1/statistics")
     client.delete("/api/datasets/dataset-1")
+    tracker.step("deletions")
     assert not storage.exists("datasets/dataset-1")

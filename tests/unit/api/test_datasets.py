@@ -136,13 +136,18 @@ class TestDelete:
         storage.write_bytes(f"{intake.folder_key(dataset_id)}/statistics/0.json", b"{}")
         response = client.delete(f"{LIST}/{dataset_id}")
         assert (response.status_code, response.json()) == (200, {"dataset_id": dataset_id, "deleted": True})
+        for _ in range(2):  # its files are there still, and then they aren't
+            assert client.get(f"{LIST}/{dataset_id}").status_code == 404
+            assert client.get(f"{LIST}/{dataset_id}/download").status_code == 404
+            assert client.delete(f"{LIST}/{dataset_id}").status_code == 404
+            assert client.get(LIST).json()["datasets"] == []
+            tracker.step("deletions")
         assert is_untouched(storage, tracker)
-        assert client.get(f"{LIST}/{dataset_id}").status_code == 404
-        assert client.delete(f"{LIST}/{dataset_id}").status_code == 404
 
-    def test_other_datasets_stay(self, client: TestClient, storage: Storage) -> None:
+    def test_other_datasets_stay(self, client: TestClient, storage: Storage, tracker: InProcessTracker) -> None:
         gone, stays = (upload(client, CSV).json()["dataset_id"] for _ in range(2))
         client.delete(f"{LIST}/{gone}")
+        tracker.step("deletions")
         assert stored(storage) == {stays, f"{stays}/file", f"{stays}/rows.parquet"}
         assert client.get(f"{LIST}/{stays}/download").content == CSV
 

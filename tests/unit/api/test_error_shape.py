@@ -116,7 +116,7 @@ def test_bad_request_has_the_shape(client: TestClient, tracker: InProcessTracker
         ({"dataset_id": "d", "batch_size": "many"}, ["batch_size", "valid integer", "'many'"]),
         ({"dataset_id": 7}, ["dataset_id", "valid string", "7"]),
         ({}, ["dataset_id", "required"]),
-        ({"dataset_id": "d", "num_epoch": 3}, ["num_epoch", "not permitted", "3"]),
+        ({"dataset_id": "d", "num_epoch": 3}, ["num_epoch", "isn't known here", "3"]),
         ({"dataset_id": "d", "num_epochs": 0, "batch_size": 0}, ["num_epochs", "; batch_size"]),
         ([], ["body", "[]"]),
     ],

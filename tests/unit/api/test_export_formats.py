@@ -74,6 +74,16 @@ def test_each_choice_reaches_the_options(target: ExportTarget) -> None:
         assert chosen.options("job-1") != plain, choice
 
 
+@pytest.mark.parametrize("choice", CHOSEN)
+@pytest.mark.parametrize("target", TARGETS, ids=lambda target: target.format)
+def test_a_choice_that_the_format_has_not_is_refused(client: TestClient, target: ExportTarget, choice: Choice) -> None:
+    response = client.post("/api/export-model/job-1", json={"format": target.format, choice: CHOSEN[choice]})
+    is_refused = response.status_code == 400 and response.json()["detail"].startswith(f"{choice} is of the format")
+    assert is_refused is (choice not in target.choices)
+    if is_refused:
+        assert all(other.format in response.json()["detail"] for other in TARGETS if choice in other.choices)
+
+
 def cells(page: str, column: str) -> list[list[str]]:
     """Rows of the table that has a column."""
     lines = (ROOT / page).read_text().splitlines()

@@ -15,7 +15,7 @@ from sienn_ray.jobs.schema import JobStatus
 from sienn_ray.settings import Settings
 from sienn_ray.storage import Storage
 from tests.support.fakes_api import job_record
-from tests.support.fakes_exports import CONTENT
+from tests.support.fakes_exports import CONTENT, export_record
 from tests.support.in_process_tracker import InProcessTracker
 from tests.unit.api.test_export import CONTENTS, publish
 
@@ -99,7 +99,7 @@ def test_a_long_export_is_answered_before_it_is_there(client: TestClient, tracke
 
 @pytest.mark.usefixtures("making")
 def test_the_same_choices_are_one_export(client: TestClient) -> None:
-    same = [export(client, quantization=name, temperature=0.1).json() for name in ("Q4_K_M", "q4_k_m")]
+    same = [export(client, quantization=name).json() for name in ("Q4_K_M", "q4_k_m")]
     same.append(export(client).json())
     assert len({body["export_id"] for body in same}) == 1
     assert export(client, quantization="Q6_K").json()["export_id"] != same[0]["export_id"]
@@ -114,18 +114,49 @@ def test_export_whose_file_is_gone_is_made_again(client: TestClient, storage: St
 
 
 @pytest.mark.usefixtures("making")
-def test_deleted_export_takes_its_file_along(client: TestClient, storage: Storage) -> None:
+def test_deleted_export_takes_its_file_along(client: TestClient, storage: Storage, tracker: InProcessTracker) -> None:
     body = export(client).json()
     client.delete(f"/api/exports/{JOB}/{body['export_id']}")
+    for _ in range(2):  # its file is there still, and then it isn't
+        assert client.get(body["download_url"]).status_code == 404
+        assert client.get(f"/api/exports/{JOB}").json()["count"] == 0
+        tracker.step("deletions")
     assert not storage.exists(f"exports/{JOB}/{body['export_id']}")
-    assert client.get(body["download_url"]).status_code == 404
 
 
 @pytest.mark.usefixtures("making")
-def test_deleted_job_takes_its_exports_along(client: TestClient, storage: Storage) -> None:
+def test_deleted_export_can_be_asked_for_at_once(client: TestClient, tracker: InProcessTracker) -> None:
+    first = export(client).json()
+    client.delete(f"/api/exports/{JOB}/{first['export_id']}")
+    waiting = export(client, "?wait=false")
+    assert (waiting.status_code, waiting.json()["export_id"]) == (202, first["export_id"])
+    tracker.make_exports()
+    assert len(tracker.export_runs.started) == 1, "the old file would be deleted under the new run"
+    tracker.step("deletions")
+    assert client.get(export(client).json()["download_url"]).content == CONTENT
+
+
+@pytest.mark.usefixtures("making")
+def test_deleted_job_takes_its_exports_along(client: TestClient, storage: Storage, tracker: InProcessTracker) -> None:
     export(client)
     assert client.delete(f"/api/jobs/{JOB}").status_code == 200
+    assert export(client).status_code == 404
+    tracker.step("deletions")
     assert not storage.exists(f"exports/{JOB}")
+
+
+def test_no_export_is_left_of_a_job_that_is_deleted(client: TestClient, tracker: InProcessTracker) -> None:
+    """One that is asked for at the last moment goes with the job, in the same transaction."""
+    tracker.before["delete_job"] = lambda _: export_at_once(tracker)
+    assert client.delete(f"/api/jobs/{JOB}").status_code == 200
+    tracker.before.clear()
+    tracker.step("exports")
+    assert tracker.export_runs.started == []
+    assert tracker.actor._store.sweep.wanted_exports() == set()
+
+
+def export_at_once(tracker: InProcessTracker) -> None:
+    assert tracker.actor.request_export(export_record(JOB)).job_id == JOB
 
 
 @pytest.mark.usefixtures("making")

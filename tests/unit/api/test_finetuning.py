@@ -1,9 +1,9 @@
+"""Starts of fine-tunes: what is checked and what is kept."""
+
 from __future__ import annotations
 
-import hashlib
 import json
 import re
-from pathlib import Path
 from typing import Any
 
 import jsonschema_rs
@@ -13,26 +13,13 @@ from starlette.testclient import TestClient
 from sienn_ray.api.schemas.hyperparameters import hyperparameters
 from sienn_ray.errors import CapacityError
 from sienn_ray.jobs.schema import JobStatus
-from sienn_ray.settings import Settings
 from sienn_ray.training.config import LoraSettings, TrainingConfig
 from sienn_ray.training.hyperparameters import config_of
 from tests.support.fakes_api import BASE_MODEL, dataset_record
 from tests.support.hyperparameter_values import other_values
 from tests.support.in_process_tracker import InProcessTracker
-
-START = "/api/start-finetuning"
-KEY = {"Idempotency-Key": "order 66/a"}
-TIMESTAMP = r"\d{4}-\d\d-\d\dT\d\d:\d\d:\d\d\.\d{3}Z"
-
-
-def start(client: TestClient, headers: dict[str, str] | None = None, **fields: Any) -> Any:
-    return client.post(START, json={"dataset_id": "dataset-1", **fields}, headers=headers)
-
-
-@pytest.fixture
-def dataset(tracker: InProcessTracker) -> str:
-    tracker.put(dataset_record())
-    return "dataset-1"
+from tests.support.tiny_model import TINY_COMMIT
+from tests.unit.api.starting import TIMESTAMP, start
 
 
 @pytest.mark.usefixtures("dataset", "cached_base_model")
@@ -47,12 +34,27 @@ class TestStart:
             "status": "pending",
             "dataset_id": "dataset-1",
             "message": "Fine-tuning job submitted successfully",
+            "num_long_rows": None,
+            "warning": None,
         }
+
+    def test_rows_that_are_too_long_are_told_where_they_were_counted(
+        self, client: TestClient, tracker: InProcessTracker
+    ) -> None:
+        client.get("/api/datasets/dataset-1/statistics", params={"max_length": 256})
+        body = start(client, max_length=256).json()
+        assert body["num_long_rows"] == 7
+        assert body["warning"].startswith("7 of 1319 rows have more than max_length=256 tokens and are cut")
+        assert start(client, max_length=128).json()["num_long_rows"] is None
+        refused = start(client, max_length=256, long_rows="fail")
+        assert refused.status_code == 400
+        assert "7 of 1319 rows have more than max_length=256 tokens, and long_rows=fail" in refused.json()["detail"]
 
     def test_defaults_are_those_of_the_contract(self, client: TestClient, tracker: InProcessTracker) -> None:
         start(client)
         assert tracker.last_job.config == TrainingConfig(
             base_model="Qwen/Qwen2.5-0.5B-Instruct",
+            base_model_revision=TINY_COMMIT,
             learning_rate=0.0002,
             num_epochs=3,
             batch_size=4,
@@ -64,21 +66,33 @@ class TestStart:
         values = other_values()
         response = start(client, model_name=BASE_MODEL, name="Fähre", labels={"team": "support"}, **values)
         job = tracker.last_job
-        assert job.config == config_of(BASE_MODEL, values)
+        assert job.config == config_of(BASE_MODEL, values).pinned(TINY_COMMIT)
         assert (job.name, job.labels) == ("Fähre", {"team": "support"})
         shown = client.get(f"/api/jobs/{response.json()['job_id']}").json()["meta"]["hyperparameters"]
         assert shown == json.loads(json.dumps(values))
         # Each differs from its default, so none was left out.
         default = hyperparameters(TrainingConfig(base_model=BASE_MODEL))
         assert [name for name in shown if shown[name] == default[name]] == []
-        assert len(shown) == len(TrainingConfig.model_fields) - 2 + len(LoraSettings.model_fields)
+        assert len(shown) == len(TrainingConfig.model_fields) - 3 + len(LoraSettings.model_fields)
         assert (job.dataset_id, job.status, job.progress) == ("dataset-1", JobStatus.PENDING, 0)
         assert job.created_at == job.updated_at
+
+    def test_the_base_model_is_pinned_to_a_commit(self, client: TestClient, tracker: InProcessTracker) -> None:
+        for revision in ("main", TINY_COMMIT):
+            job_id = start(client, revision=revision).json()["job_id"]
+            assert tracker.last_job.config.base_model_revision == TINY_COMMIT
+            assert client.get(f"/api/jobs/{job_id}").json()["meta"]["model_revision"] == TINY_COMMIT
+
+    @pytest.mark.parametrize("revision", ["../main", "", "a b", "x" * 129])
+    def test_a_malformed_revision_is_refused(self, client: TestClient, revision: str) -> None:
+        response = start(client, revision=revision)
+        assert response.status_code == 422
+        assert "revision" in response.json()["detail"]
 
     def test_defaults_of_what_came_later(self, client: TestClient, tracker: InProcessTracker) -> None:
         start(client)
         job = tracker.last_job
-        assert job.config == TrainingConfig(base_model=BASE_MODEL)
+        assert job.config == TrainingConfig(base_model=BASE_MODEL, base_model_revision=TINY_COMMIT)
         assert (job.name, job.labels, job.validation_dataset_id) == (None, {}, None)
         assert (job.idempotency_key, job.request_hash) == (None, None)
 
@@ -225,196 +239,3 @@ class TestStart:
         tracker.fail_with(CapacityError("the job tracker is restarting; try again in a moment"))
         response = start(client)
         assert (response.status_code, response.headers["retry-after"]) == (503, "5")
-
-
-@pytest.mark.usefixtures("dataset", "cached_base_model")
-class TestFullQueue:
-    @pytest.fixture
-    def settings(self, tmp_path: Path) -> Settings:
-        return Settings(env="test", home=tmp_path / "home", max_pending_jobs=1)
-
-    def test_it_says_when_to_come_back(self, client: TestClient) -> None:
-        assert start(client).status_code == 201
-        response = start(client)
-        assert (response.status_code, response.headers["retry-after"]) == (429, "60")
-        assert "1 jobs wait already" in response.json()["detail"]
-
-
-@pytest.mark.usefixtures("dataset", "cached_base_model")
-class TestValidationDataset:
-    def test_reaches_the_job_and_nothing_is_held_out(self, client: TestClient, tracker: InProcessTracker) -> None:
-        tracker.put(dataset_record(id="dataset-2"))
-        job_id = start(client, validation_dataset_id="dataset-2").json()["job_id"]
-        assert tracker.last_job.validation_dataset_id == "dataset-2"
-        meta = client.get(f"/api/jobs/{job_id}").json()["meta"]
-        assert (meta["validation_dataset_id"], meta["hyperparameters"]["validation_split"]) == ("dataset-2", 0.0)
-
-    def test_null_is_none(self, client: TestClient, tracker: InProcessTracker) -> None:
-        assert start(client, validation_dataset_id=None, validation_split=0.2).status_code == 201
-        assert tracker.last_job.config.validation_split == 0.2
-
-    @pytest.mark.parametrize("validation_split", [0.1, 0.0, 0.3])
-    def test_excludes_a_split(self, client: TestClient, tracker: InProcessTracker, validation_split: float) -> None:
-        tracker.put(dataset_record(id="dataset-2"))
-        response = start(client, validation_dataset_id="dataset-2", validation_split=validation_split)
-        assert response.status_code == 422
-        assert "validation_split and validation_dataset_id exclude each other" in response.json()["detail"]
-
-    @pytest.mark.parametrize("dataset_id", ["other", "no/id"])
-    def test_unknown(self, client: TestClient, dataset_id: str) -> None:
-        response = start(client, validation_dataset_id=dataset_id)
-        assert (response.status_code, response.json()["detail"]) == (404, f"Dataset {dataset_id} not found")
-
-    def test_is_another_one(self, client: TestClient) -> None:
-        response = start(client, validation_dataset_id="dataset-1")
-        assert response.status_code == 400
-        assert response.json()["detail"].startswith("validation_dataset_id is dataset_id; name another dataset")
-
-    @pytest.mark.parametrize(("validation_format", "status"), [("text", 400), ("chat", 201)])
-    def test_is_of_the_same_kind(
-        self, client: TestClient, tracker: InProcessTracker, validation_format: str, status: int
-    ) -> None:
-        tracker.put(dataset_record(id="dataset-2", format=validation_format))
-        response = start(client, validation_dataset_id="dataset-2")
-        assert response.status_code == status
-        if status == 400:
-            assert "format is 'instruction-response' and the validation dataset's is 'text'" in response.text
-
-    def test_two_plain_texts(self, client: TestClient, tracker: InProcessTracker) -> None:
-        tracker.put(dataset_record(format="text"), dataset_record(id="dataset-2", format="text"))
-        assert start(client, validation_dataset_id="dataset-2").status_code == 201
-
-
-@pytest.mark.usefixtures("dataset", "cached_base_model")
-class TestIdempotency:
-    def test_same_request_makes_one_job(self, client: TestClient, tracker: InProcessTracker) -> None:
-        first, second = start(client, KEY, num_epochs=2), start(client, KEY, num_epochs=2)
-        assert (first.status_code, second.status_code) == (201, 201)
-        assert first.json() == second.json()
-        assert "idempotent-replayed" not in first.headers
-        assert second.headers["idempotent-replayed"] == "true"
-        assert tracker.num_records == 2
-
-    def test_defaults_that_are_written_out_are_the_same_request(self, client: TestClient) -> None:
-        first = start(client, KEY)
-        second = start(client, KEY, num_epochs=3, labels={}, name=None, learning_rate=2e-4)
-        assert second.json()["job_id"] == first.json()["job_id"]
-
-    def test_hash_is_that_of_the_canonical_json(self, client: TestClient, tracker: InProcessTracker) -> None:
-        start(client, KEY, seed=7, labels={"b": "1", "a": "ü"})
-        asked = json.dumps(
-            {"dataset_id": "dataset-1", "labels": {"a": "ü", "b": "1"}, "seed": 7},
-            sort_keys=True,
-            separators=(",", ":"),
-        )
-        assert tracker.last_job.request_hash == hashlib.sha256(asked.encode()).hexdigest()
-        assert tracker.last_job.idempotency_key == "order 66/a"
-
-    def test_another_request_is_a_conflict(self, client: TestClient, tracker: InProcessTracker) -> None:
-        job_id = start(client, KEY).json()["job_id"]
-        response = start(client, KEY, seed=7)
-        assert response.status_code == 409
-        assert f"'order 66/a' came with another request before, which made job {job_id}" in response.json()["detail"]
-        assert tracker.num_records == 2
-
-    def test_other_keys_and_none_make_jobs_of_their_own(self, client: TestClient) -> None:
-        answers = [start(client, headers) for headers in (KEY, {"Idempotency-Key": "b"}, None, None)]
-        assert len({answer.json()["job_id"] for answer in answers}) == 4
-
-    def test_replay_asks_neither_for_the_dataset_nor_the_hub(
-        self, client: TestClient, tracker: InProcessTracker
-    ) -> None:
-        start(client, KEY)
-        tracker.calls.clear()
-        assert start(client, KEY).status_code == 201
-        assert tracker.calls == ["job_of_key"]
-
-    def test_replay_tells_what_the_job_is_by_now(self, client: TestClient, tracker: InProcessTracker) -> None:
-        job_id = start(client, KEY).json()["job_id"]
-        client.post(f"/api/jobs/{job_id}/cancel")
-        answer = start(client, KEY)
-        assert (answer.status_code, answer.json()["status"]) == (201, "cancelled")
-
-    @pytest.mark.parametrize("key", ["", "ä", "a\tb", "k" * 256])
-    def test_what_is_no_key(self, client: TestClient, tracker: InProcessTracker, key: str) -> None:
-        response = client.post(START, json={"dataset_id": "dataset-1"}, headers={b"Idempotency-Key": key.encode()})
-        assert response.status_code == 422
-        assert "Idempotency-Key" in response.json()["detail"]
-        assert tracker.num_records == 1
-
-    @pytest.mark.parametrize("key", ["k" * 255, "~!"])
-    def test_any_printable_ascii_is_a_key(self, client: TestClient, key: str) -> None:
-        assert start(client, {"Idempotency-Key": key}).status_code == 201
-
-    def test_header_is_documented(self, client: TestClient) -> None:
-        operation = client.get("/openapi.json").json()["paths"][START]["post"]
-        (header,) = [parameter for parameter in operation["parameters"] if parameter["in"] == "header"]
-        assert (header["name"], header["required"]) == ("Idempotency-Key", False)
-        assert header["description"]
-        assert header["schema"]["examples"]
-        assert "Idempotent-Replayed" in operation["responses"]["201"]["headers"]
-        assert "schema" in operation["responses"]["201"]["content"]["application/json"]
-        assert {"400", "404", "409", "422", "429", "503"} <= operation["responses"].keys()
-
-
-@pytest.mark.usefixtures("dataset", "cached_base_model")
-class TestIdempotencyRace:
-    def test_is_settled_by_the_tracker(self, client: TestClient, tracker: InProcessTracker) -> None:
-        """Two equal requests at once: neither finds the other's job when it looks."""
-        tracker.answers["job_of_key"] = None
-        first, second = start(client, KEY), start(client, KEY)
-        assert first.json()["job_id"] == second.json()["job_id"]
-        assert second.headers["idempotent-replayed"] == "true"
-        assert start(client, KEY, seed=7).status_code == 409
-        assert tracker.num_records == 2
-
-
-@pytest.mark.usefixtures("dataset", "hub_cache")
-class TestBaseModel:
-    def test_unknown_id_offline_shows_a_way_out(self, client: TestClient, tracker: InProcessTracker) -> None:
-        response = start(client, model_name="nobody/nothing")
-        detail = response.json()["detail"]
-        assert response.status_code == 400
-        assert detail.startswith("base model 'nobody/nothing' is not in the local cache and the hub can't be reached")
-        assert re.search(r"Choose one that is here as model_name: .*HuggingFaceTB/SmolLM2-135M-Instruct", detail)
-        assert tracker.num_records == 1
-
-    def test_cached_model_is_named_as_the_way_out(self, client: TestClient, cached_base_model: str) -> None:
-        assert cached_base_model in start(client, model_name="nobody/nothing").json()["detail"]
-
-    def test_packaged_model_needs_no_hub(self, client: TestClient) -> None:
-        assert start(client, model_name="HuggingFaceTB/SmolLM2-135M-Instruct").status_code == 201
-
-    @pytest.mark.parametrize(
-        "model_name",
-        [
-            "",
-            "/etc/passwd",
-            "../models/mine",
-            "~/model",
-            "C:\\model",
-            "https://huggingface.co/Qwen/Qwen2.5-0.5B-Instruct",
-            "file:///model",
-            "a/b/c",
-            "owner/name@main",
-            "owner/na me",
-            "owner/name\n",
-            "owner/..",
-            "owner/model.gguf",
-            "o" * 97,
-        ],
-    )
-    def test_path_or_url_is_no_id(self, client: TestClient, tracker: InProcessTracker, model_name: str) -> None:
-        response = start(client, model_name=model_name)
-        assert response.status_code == 400
-        assert "is not a model id; give a hub id" in response.json()["detail"]
-        assert len(response.json()["detail"]) < 500
-        assert tracker.num_records == 1
-
-    def test_folder_of_that_name_is_not_taken(
-        self, client: TestClient, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, tiny_model_folder: Path
-    ) -> None:
-        (tmp_path / "owner").mkdir()
-        (tmp_path / "owner" / "name").symlink_to(tiny_model_folder)
-        monkeypatch.chdir(tmp_path)
-        assert start(client, model_name="owner/name").status_code == 400

@@ -20,6 +20,7 @@ from sienn_ray.api.monitoring.check_runner import Outcome
 from sienn_ray.api.monitoring.health_checks import disk_health, memory_health, probe
 from sienn_ray.api.monitoring.machine import Disk, Memory
 from sienn_ray.errors import ArtifactError, CapacityError
+from sienn_ray.jobs.schema import Heartbeat
 from sienn_ray.settings import Settings
 from sienn_ray.storage import Storage
 from tests.support.fakes_api import FakeEngines, FakeJobLogs
@@ -100,7 +101,7 @@ class TestServices:
         body = services(client)
         found = body["services"]
         assert body["status"] == "healthy"
-        assert list(found) == ["database", "redis", "minio", "celery", "tracker", "engines"]
+        assert list(found) == ["database", "redis", "minio", "celery", "tracker", "engines", "supervision"]
         assert {entry["status"] for entry in found.values()} == {"healthy"}
         assert {entry["detail"] for entry in found.values()} == {None}
         assert all(entry["response_time_ms"] >= 0 for entry in found.values())
@@ -112,7 +113,11 @@ class TestServices:
             "celery": "Ray cluster",
             "tracker": "Ray actor",
             "engines": "Ray Serve",
+            "supervision": "threads of the job tracker",
         }
+        assert found["supervision"]["heartbeat_age_s"] == dict.fromkeys(
+            ("jobs", "exports", "deletions", "logs", "leftovers"), 0.5
+        )
         assert found["database"]["response_time_ms"] == 2.1
         workers = {name: found["celery"][name] for name in ("active_workers", "num_cpus", "num_gpus")}
         assert workers == {"active_workers": 2, "num_cpus": 16.0, "num_gpus": 1.0}
@@ -173,6 +178,19 @@ class TestServices:
         )
         assert body["services"]["tracker"]["status"] == "healthy"
 
+    def test_supervision_that_is_stuck_is_unhealthy(self, client: TestClient, tracker: InProcessTracker) -> None:
+        has(tracker, heartbeats=(Heartbeat("jobs", age_s=250.2, limit_s=182.0), Heartbeat("exports", 1.0, 182.0)))
+        words = (
+            "nobody has looked after jobs for 250 s (limit 182 s); see the job tracker's log, and restart the service"
+        )
+        found = services(client)
+        supervision = found["services"]["supervision"]
+        assert (found["status"], supervision["status"], supervision["detail"]) == ("unhealthy", "unhealthy", words)
+        assert supervision["heartbeat_age_s"] == {"jobs": 250.2, "exports": 1.0}
+        components = detailed(client)
+        assert components["status"] == "unhealthy"
+        assert components["components"]["supervision"] == {"status": "unhealthy", "detail": words}
+
     def test_redis_behind_gcs_is_named(self, client: TestClient, tracker: InProcessTracker) -> None:
         has(tracker, gcs="Ray GCS with Redis")
         assert services(client)["services"]["redis"]["implementation"] == "Ray GCS with Redis"
@@ -190,8 +208,8 @@ class TestServices:
                 took_s.append(time.monotonic() - started)
                 assert client.get("/health").status_code == 200
         hanging = {name for name, entry in body["services"].items() if entry["status"] != "healthy"}
-        assert hanging == {"database", "redis", "celery", "tracker", "engines"}
-        for name in hanging - {"database"}:
+        assert hanging == {"database", "redis", "celery", "tracker", "engines", "supervision"}
+        for name in hanging - {"database", "supervision"}:
             assert body["services"][name]["detail"].startswith("no answer for ")
             assert "SIENN_HEALTH_CHECK_TIMEOUT_S" in body["services"][name]["detail"]
             assert body["services"][name]["response_time_ms"] >= 1000 * TIMEOUT_S * 0.99
@@ -252,7 +270,7 @@ def test_storage_that_alters_what_is_written_is_found_out(tmp_path: Path) -> Non
 class TestDetailed:
     def test_everything_healthy(self, client: TestClient) -> None:
         components = detailed(client)["components"]
-        assert list(components) == ["database", "disk", "memory"]
+        assert list(components) == ["database", "disk", "memory", "supervision"]
         assert components["database"] == {"status": "healthy", "detail": None}
         assert 0 <= components["disk"]["free_percent"] <= 100
         assert 0 < components["memory"]["used_percent"] < 100

@@ -10,7 +10,7 @@ from httpx2 import Response
 from starlette.testclient import TestClient
 
 from sienn_ray.errors import ArtifactError, CapacityError, EngineError, InvalidInputError, SiennError
-from sienn_ray.inference.engine import FinishReason, GenerationRequest, SamplingParams
+from sienn_ray.inference.engine import ChatMessage, FinishReason, GenerationRequest, SamplingParams
 from sienn_ray.jobs.schema import JobStatus
 from sienn_ray.settings import Settings
 from tests.support.fakes_api import BASE_MODEL, FakeEngines, job_record
@@ -25,6 +25,19 @@ def ask(client: TestClient, **fields: Any) -> Response:
 
 def request_to_adapter(sampling: SamplingParams) -> GenerationRequest:
     return GenerationRequest.ask(PROMPT, adapter_id="job-1", adapter_key="adapters/job-1", sampling=sampling)
+
+
+def test_adapter_and_base_model_are_asked_at_the_job_s_commit(
+    client: TestClient, tracker: InProcessTracker, engines: FakeEngines
+) -> None:
+    job = job_record(status=JobStatus.COMPLETED, progress=100)
+    tracker.put(job.model_copy(update={"id": "job-2", "config": job.config.pinned("a" * 40)}))
+    for use_adapter in (True, False):
+        assert ask(client, job_id="job-2", use_adapter=use_adapter).status_code == 200
+    chat = {"model": "job-2", "messages": [{"role": "user", "content": PROMPT}]}
+    assert client.post("/v1/chat/completions", json=chat).status_code == 200
+    assert client.post("/api/compare-models", json={"job_ids": ["job-2"], "prompt": PROMPT}).status_code == 200
+    assert {request.base_model_revision for _, request in engines.asked} == {"a" * 40}
 
 
 @pytest.fixture(autouse=True)
@@ -78,6 +91,51 @@ def test_every_field_reaches_the_engine(client: TestClient, engines: FakeEngines
         (BASE_MODEL, request_to_adapter(SamplingParams(**fields, stop=stop)))  # type: ignore[arg-type]
         for stop in [("a", "b"), ("a",)]
     ]
+
+
+def test_greedy_has_no_penalty_unless_one_is_given(client: TestClient, engines: FakeEngines) -> None:
+    ask(client, do_sample=False)
+    ask(client, do_sample=False, repetition_penalty=1.2)
+    ask(client)
+    assert [request.sampling.repetition_penalty for _, request in engines.asked] == [1.0, 1.2, 1.2]
+
+
+def test_greedy_asks_the_engine_what_chat_asks_it(client: TestClient, engines: FakeEngines) -> None:
+    messages = [{"role": "system", "content": "You are Tilda."}, {"role": "user", "content": PROMPT}]
+    ask(client, do_sample=False, system="You are Tilda.", max_new_tokens=50)
+    client.post(
+        "/v1/chat/completions", json={"model": "job-1", "messages": messages, "temperature": 0, "max_tokens": 50}
+    )
+    tested, chatted = (request for _, request in engines.asked)
+    assert tested.prompt == chatted.prompt == (ChatMessage("system", "You are Tilda."), ChatMessage("user", PROMPT))
+    # What only samples has no say.
+    assert replace(tested.sampling, temperature=1.0, top_p=1.0) == chatted.sampling
+
+
+def test_a_conversation_takes_the_place_of_the_prompt(client: TestClient, engines: FakeEngines) -> None:
+    messages = [
+        {"role": "user", "content": "Hi"},
+        {"role": "assistant", "content": "Hello!"},
+        {"role": "user", "content": "Why?"},
+    ]
+    response = client.post("/api/test-model", json={"job_id": "job-1", "messages": messages})
+    assert response.json()["prompt"] == "Why?"
+    assert [message.content for message in engines.asked[0][1].prompt] == ["Hi", "Hello!", "Why?"]  # type: ignore[union-attr]
+
+
+@pytest.mark.parametrize(
+    ("fields", "detail"),
+    [
+        ({"messages": [{"role": "user", "content": "Hi"}]}, "give either prompt or messages"),
+        (
+            {"prompt": None, "messages": [{"role": "user", "content": "Hi"}], "system": "Be brief."},
+            "system goes with prompt; make it the first of messages, with the role 'system'",
+        ),
+    ],
+)
+def test_a_question_is_asked_in_one_way(client: TestClient, fields: dict[str, Any], detail: str) -> None:
+    response = ask(client, **fields)
+    assert (response.status_code, response.json()["detail"]) == (400, detail)
 
 
 def test_base_model_can_be_asked_without_the_adapter(client: TestClient, engines: FakeEngines) -> None:

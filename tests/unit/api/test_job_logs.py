@@ -277,3 +277,31 @@ class TestFollow:
 
         asyncio.run(look_and_go())
         assert ended == ["sienn-job-1-1"]
+
+
+class TestKept:
+    """Logs in storage, of attempts that have ended."""
+
+    @pytest.fixture(autouse=True)
+    def _kept(self, storage: Storage, tracker: InProcessTracker) -> None:
+        tracker.put(job_record(status=JobStatus.FAILED, attempt=2, submission_id="sienn-job-1-2"))
+        for attempt in (1, 2):
+            storage.write_bytes(f"logs/job-1/{attempt}/program.log", b"one\ntwo\nof attempt %d\n" % attempt)
+
+    @pytest.mark.parametrize("follow", ["false", "true"])
+    def test_they_outlive_the_cluster(self, client: TestClient, follow: str) -> None:
+        assert client.get(f"{LOGS}?follow={follow}").text == "one\ntwo\nof attempt 2\n"
+        assert client.get(f"{LOGS}?follow={follow}&attempt=1&tail=2").text == "two\nof attempt 1\n"
+        assert client.get(f"{LOGS}?follow={follow}&tail=0").text == ""
+
+    def test_they_are_there_while_ray_does_not_answer(self, client: TestClient, job_logs: FakeJobLogs) -> None:
+        job_logs.error = CapacityError("Ray didn't say where the log is")
+        assert client.get(LOGS).text == "one\ntwo\nof attempt 2\n"
+
+    def test_what_ray_has_comes_first(self, client: TestClient, job_logs: FakeJobLogs) -> None:
+        job_logs.chunks["sienn-job-1-2"] = [b"all of it\n"]
+        assert client.get(LOGS).text == "all of it\n"
+
+    def test_what_was_not_kept_is_not_found(self, client: TestClient, storage: Storage) -> None:
+        storage.delete("logs")
+        assert client.get(LOGS).status_code == 404

@@ -52,17 +52,32 @@ class TestStatus:
             "model_name": BASE_MODEL,
             "started_at": "2025-11-12T10:30:04.007Z",
             "ended_at": None,
+            "log_tail": None,
         }
         assert meta.pop("hyperparameters") == {each.name: each.field.default for each in HYPERPARAMETERS}
         assert meta == {
             "model_name": BASE_MODEL,
+            "model_revision": None,
             "model_path": f"{settings.home}/storage/adapters/job-1",
             "attempt": 1,
             "ray_submission_id": "sienn-job-1-1",
             "failure_reason": None,
             "validation_dataset_id": None,
+            "learning_rate": 2e-4,
+            "num_epochs": 3,
+            "batch_size": 4,
+            "train_loss": 0.523,
             **facts,
         }
+
+    def test_rate_and_loss_of_a_run_stand_beside_what_was_asked_for(
+        self, client: TestClient, tracker: InProcessTracker
+    ) -> None:
+        facts = {"learning_rate": 1e-5, "current_loss": 0.4, "epoch_loss": 0.5}
+        tracker.put(job_record(status=JobStatus.RUNNING, facts=facts))
+        meta = client.get("/api/training-status/job-1").json()["meta"]
+        assert (meta["learning_rate"], meta["current_learning_rate"]) == (2e-4, 1e-5)
+        assert (meta["current_loss"], meta["train_loss"]) == (0.4, 0.5)
 
     def test_job_that_has_not_begun_has_the_same_fields(self, client: TestClient, tracker: InProcessTracker) -> None:
         tracker.put(job_record(id="job-0"), job_record())
@@ -292,7 +307,7 @@ class TestRetry:
         response = client.post("/api/jobs/job-1/retry")
         body = response.json()
         assert state_of(response) == (200, "pending")
-        assert (body["job_id"], body["progress"], body["ended_at"]) == ("job-1", 0, None)
+        assert (body["job_id"], body["progress"], body["ended_at"]) == ("job-1", 40, None)
         assert (body["meta"]["attempt"], body["meta"]["failure_reason"]) == (3, None)
 
     @pytest.mark.parametrize("status", [JobStatus.PENDING, JobStatus.RUNNING, JobStatus.COMPLETED])
@@ -304,6 +319,10 @@ class TestRetry:
         assert tracker.last_job.status is status
 
 
+# Folders with something of a job.
+KINDS = ("adapters", "checkpoints", "exports", "logs")
+
+
 class TestDelete:
     @pytest.mark.parametrize("status", [JobStatus.COMPLETED, JobStatus.FAILED, JobStatus.CANCELLED])
     def test_nothing_is_left(
@@ -311,15 +330,16 @@ class TestDelete:
     ) -> None:
         tracker.put(job_record(status=status), job_record(id="job-2", status=status))
         for job_id in ("job-1", "job-2"):
-            for key in (f"adapters/{job_id}/manifest.json", f"checkpoints/{job_id}/epoch-1/state.bin"):
-                storage.write_bytes(key, b"{}")
+            for kind in KINDS:
+                storage.write_bytes(f"{kind}/{job_id}/file", b"{}")
         response = client.delete("/api/jobs/job-1")
         assert (response.status_code, response.json()) == (200, {"job_id": "job-1", "deleted": True})
-        assert not storage.exists("adapters/job-1")
-        assert not storage.exists("checkpoints/job-1")
-        assert storage.exists("adapters/job-2/manifest.json")
-        assert storage.exists("checkpoints/job-2/epoch-1/state.bin")
         assert ids(client.get("/api/jobs")) == ["job-2"]
+        assert client.post("/api/jobs/job-1/retry").status_code == 404
+        tracker.step("deletions")
+        for kind in KINDS:
+            assert not storage.exists(f"{kind}/job-1")
+            assert storage.exists(f"{kind}/job-2/file")
         assert client.get("/api/jobs/job-1").status_code == 404
         assert client.delete("/api/jobs/job-1").status_code == 404
 
@@ -346,15 +366,15 @@ class TestDelete:
         assert "still stopping" in response.json()["detail"]
         assert storage.exists("checkpoints/job-1/state.bin")
 
-    def test_record_goes_last_so_that_it_can_be_repeated(
+    def test_retry_that_comes_first_keeps_its_checkpoints(
         self, client: TestClient, tracker: InProcessTracker, storage: Storage
     ) -> None:
-        tracker.put(job_record(status=JobStatus.COMPLETED))
-        storage.write_bytes("adapters/job-1/manifest.json", b"{}")
-        client.delete("/api/jobs/job-1")
-        assert tracker.calls == ["job", "exports", "delete_job"]
-        tracker.put(job_record(status=JobStatus.COMPLETED))  # the record's deletion failed
-        assert client.delete("/api/jobs/job-1").status_code == 200
+        tracker.put(job_record(status=JobStatus.FAILED, attempt=1))
+        storage.write_bytes("checkpoints/job-1/state.bin", b"1")
+        tracker.before["delete_job"] = lambda _: tracker.actor.retry_job("job-1")
+        assert client.delete("/api/jobs/job-1").status_code == 409
+        tracker.step("deletions")
+        assert storage.exists("checkpoints/job-1/state.bin")
 
     def test_dataset_is_free_again(self, client: TestClient, tracker: InProcessTracker) -> None:
         tracker.put(job_record(status=JobStatus.FAILED))

@@ -97,6 +97,7 @@ class TestNumbers:
                     "by_status": dict.fromkeys(
                         ["pending", "running", "paused", "completed", "failed", "cancelled"], int
                     ),
+                    **dict.fromkeys(["pending", "running", "completed", "failed"], int),
                     "completed_last_24h": int,
                     "failed_last_24h": int,
                     "success_rate_24h": float,
@@ -131,6 +132,10 @@ class TestNumbers:
         assert application["jobs"] == {
             "total": 7,
             "by_status": {"pending": 1, "running": 1, "paused": 1, "completed": 2, "failed": 1, "cancelled": 1},
+            "pending": 1,
+            "running": 1,
+            "completed": 2,
+            "failed": 1,
             "completed_last_24h": 2,
             "failed_last_24h": 1,
             "success_rate_24h": 66.7,

@@ -124,17 +124,75 @@ def test_many_uploads_at_once_all_succeed(make_app: Callable[..., FastAPI], stor
 
 @BOTH
 def test_silent_client_is_given_up(
-    make_app: Callable[..., FastAPI], storage: SlowStorage, tracker: InProcessTracker, path: str
+    make_app: Callable[..., FastAPI],
+    storage: SlowStorage,
+    tracker: InProcessTracker,
+    path: str,
+    caplog: pytest.LogCaptureFixture,
 ) -> None:
     async def test() -> None:
         app = make_app(max_concurrent_uploads=1, upload_idle_timeout_s=0.05)
         answer = await post(app, Client().messages(), path)
-        assert answer.status == 400
+        assert answer.status == 408
         assert answer.body["detail"] == (
             "nothing came for 0.05 s (SIENN_UPLOAD_IDLE_TIMEOUT_S) in the middle of the file; send it again"
         )
         assert is_untouched(storage, tracker)
         assert (await post(app, messages_of([BODY]), path)).status in {200, 201}
+
+    run(test())
+    assert "an upload is given up: nothing came for 0.05 s" in caplog.text
+
+
+@BOTH
+def test_client_that_sends_byte_by_byte_is_given_up(
+    make_app: Callable[..., FastAPI], storage: SlowStorage, tracker: InProcessTracker, path: str
+) -> None:
+    async def messages() -> AsyncIterator[Message]:
+        for byte in BODY[:-1]:
+            await asyncio.sleep(0.005)
+            yield {"type": "http.request", "body": bytes([byte]), "more_body": True}
+        await asyncio.Event().wait()
+
+    async def test() -> None:
+        app = make_app(max_concurrent_uploads=1, transfer_min_bytes_per_s=10_000, transfer_window_s=0.05)
+        answer = await post(app, messages(), path)
+        assert answer.status == 408
+        assert "SIENN_TRANSFER_MIN_BYTES_PER_S is 10000" in answer.body["detail"]
+        assert is_untouched(storage, tracker)
+        assert (await post(app, messages_of([BODY]), path)).status in {200, 201}
+
+    run(test())
+
+
+@BOTH
+def test_upload_that_waits_too_long_for_its_turn_is_sent_away(make_app: Callable[..., FastAPI], path: str) -> None:
+    async def test() -> None:
+        app = make_app(max_concurrent_uploads=1, upload_queue_timeout_s=0.02)
+        first, second = Client(), Client()
+        running = asyncio.create_task(post(app, first.messages(), path))
+        await until(lambda: first.num_read, "the first upload")
+        answer = await post(app, second.messages(), path)
+        assert (answer.status, second.num_read) == (503, 0)
+        assert "1 uploads (SIENN_MAX_CONCURRENT_UPLOADS) have run for 0.02 s" in answer.body["detail"]
+        first.go_on.set()
+        assert (await running).status in {200, 201}
+
+    run(test())
+
+
+def test_no_more_uploads_wait_than_may(make_app: Callable[..., FastAPI]) -> None:
+    async def test() -> None:
+        app = make_app(max_concurrent_uploads=1, max_waiting_uploads=1)
+        clients = [Client() for _ in range(3)]
+        tasks = [asyncio.create_task(post(app, client.messages())) for client in clients]
+        answer = await tasks[2]
+        assert answer.status == 503
+        assert "2 uploads open" in answer.body["detail"]
+        assert "SIENN_MAX_WAITING_UPLOADS" in answer.body["detail"]
+        for client in clients:
+            client.go_on.set()
+        assert [(await task).status for task in tasks[:2]] == [201, 201]
 
     run(test())
 
@@ -272,7 +330,7 @@ def test_record_that_is_being_written_keeps_its_files(
         app = make_app()
         is_writing, go_on = asyncio.Event(), asyncio.Event()
 
-        async def write(_: Any) -> None:
+        async def write(*_: Any) -> None:
             is_writing.set()
             await go_on.wait()
 

@@ -52,6 +52,14 @@ def test_unfinished_upload_without_a_record_goes(storage: Storage, folder: Path,
     assert names(folder) == set()
 
 
+def test_whole_dataset_that_was_never_registered_goes(storage: Storage, folder: Path) -> None:
+    make(folder / "left", ["file", "rows.parquet", "unregistered"], hours_ago=25)
+    make(folder / "known", ["file", "rows.parquet", "unregistered"], hours_ago=25)
+    make(folder / "new", ["file", "rows.parquet", "unregistered"], hours_ago=23)
+    assert sweep(storage, {"known"}, NOW - DAY) == ["left"]
+    assert names(folder) == {"known", "new"}
+
+
 def test_what_is_no_upload_stays_and_stops_nothing(storage: Storage, folder: Path) -> None:
     make(folder / "left", ["file"], hours_ago=1_000)
     for name in (".DS_Store", "notes.txt", "two words"):

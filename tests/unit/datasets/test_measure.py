@@ -48,11 +48,10 @@ def test_numbers_are_those_of_training(tokenizer: Any, row: list[dict[str, str]]
     prompt_format = PromptFormat.for_text() if is_text else PromptFormat.for_chat(tokenizer)
     whole = tokenize_row(tokenizer, prompt_format, **options, max_length=sys.maxsize)
     cut = tokenize_row(tokenizer, prompt_format, **options, max_length=max_length)
-    assert whole is not None
     num_completion = sum(label != IGNORE_INDEX for label in whole.labels)
     assert found.num_completion_tokens == num_completion
     assert found.num_prompt_tokens == len(whole.input_ids) - num_completion
-    assert found.is_dropped is (cut is None)
+    assert found.is_dropped is not cut.has_answer
 
 
 @pytest.mark.parametrize("max_length", [1, 16, 40, 64, 2_048])
@@ -65,12 +64,11 @@ def test_numbers_of_a_pair_are_those_of_its_longer_side(
     options: dict[str, Any] = {"messages": row, "rejected": rejected}
     found = measure_row(tokenizer, prompt_format, **options, text=None, max_length=max_length)
     whole = tokenize_pair(tokenizer, prompt_format, **options, max_length=sys.maxsize)
-    assert whole is not None
     longer = max(whole.chosen, whole.rejected, key=lambda side: len(side.input_ids))
     assert found.num_completion_tokens == longer.num_completion_tokens
     assert found.num_prompt_tokens + found.num_completion_tokens == len(longer.input_ids)
     cut = tokenize_pair(tokenizer, prompt_format, **options, max_length=max_length)
-    assert found.is_dropped is (cut is None)
+    assert found.is_dropped is not (cut.chosen.has_answer and cut.rejected.has_answer)
 
 
 def test_rejected_answer_belongs_to_the_row(tokenizer: Any) -> None:

@@ -27,7 +27,6 @@ KEY = "datasets/d/rows.parquet"
 LONG = "word " * 400
 NUM_ROWS = 23
 GROUP_ROWS = 5
-EMPTY: TokenArrays = ([], [])
 
 Step = tuple[int, list[TokenArrays]]
 
@@ -212,7 +211,7 @@ class TestSteps:
 class TestTokens:
     def test_what_is_learned_is_the_answer(self, stream: InProcess, tokenizer: Any) -> None:
         ((_, rows), *_) = all_steps(stream, Share(4), 1)
-        for input_ids, labels in rows:
+        for input_ids, labels, _ in rows:
             learned = [(token, label) for token, label in zip(input_ids, labels, strict=True) if label != IGNORE_INDEX]
             assert all(token == label for token, label in learned)
             assert learned[-1][0] == tokenizer.eos_token_id
@@ -221,18 +220,27 @@ class TestTokens:
     def test_rows_without_room_for_an_answer_come_out_empty(self, tmp_path: Path, tokenizer: Any) -> None:
         rows = store(tmp_path, [chat("a", "answer 0"), chat(LONG, "answer 1"), chat("b", "answer 2")])
         ((_, found),) = all_steps(stream_of(rows, tokenizer, seed=None), Share(3), 1)
-        assert found[1] == EMPTY
+        assert found[1][:2] == ([], [])
+        assert [row.num_over > 0 for row in found] == [False, True, False]
         assert numbers_of(tokenizer, [found[0], found[2]]) == [0, 2]
+
+    def test_rows_that_are_too_long_are_left_out_where_asked(self, tmp_path: Path, tokenizer: Any) -> None:
+        rows = store(tmp_path, [chat("a", "answer 0"), chat("b", LONG), chat("c", "answer 2")])
+        stream = replace(stream_of(rows, tokenizer, seed=None), drops_long=True)
+        ((_, found),) = all_steps(stream, Share(3), 1)
+        assert found[1][:2] == ([], [])
+        assert [row.num_over > 0 for row in found] == [False, True, False]
 
     def test_rows_are_cut(self, tmp_path: Path, tokenizer: Any) -> None:
         rows = store(tmp_path, [chat("a", LONG)])
         ((_, (row,)),) = all_steps(stream_of(rows, tokenizer, max_length=64), Share(1), 1)
-        assert [len(column) for column in row] == [64, 64]
+        assert [len(column) for column in row[:2]] == [64, 64]
+        assert row.num_over > 300
 
     def test_plain_text_is_learned_whole(self, tmp_path: Path, tokenizer: Any) -> None:
         rows = store(tmp_path, [CanonicalRow(text="once upon a time")])
         stream = replace(stream_of(rows, tokenizer), prompt_format=PromptFormat.for_text())
-        ((_, ((input_ids, labels),)),) = all_steps(stream, Share(1), 1)
+        ((_, ((input_ids, labels, _),)),) = all_steps(stream, Share(1), 1)
         assert input_ids == labels
         assert tokenizer.decode(input_ids, skip_special_tokens=True) == "once upon a time"
 
@@ -253,7 +261,7 @@ class TestTokens:
     def test_a_preference_without_room_is_empty_once(self, tmp_path: Path, tokenizer: Any) -> None:
         rows = store(tmp_path, [chat("q", "yes", "no"), chat(LONG, "yes", "no"), chat("q", "well", "no")])
         ((_, found),) = all_steps(stream_of(rows, tokenizer, seed=None), Share(3), 1)
-        assert found[2] == EMPTY
+        assert found[2][:2] == ([], [])
         assert [answer_of(tokenizer, found[number]) for number in (0, 1, 3, 4)] == ["yes", "no", "well", "no"]
 
     @pytest.mark.parametrize("rejected", [None, "no"])

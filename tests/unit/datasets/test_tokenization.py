@@ -46,14 +46,14 @@ LONG_CHAT = [
 SYSTEM = {"role": "system", "content": "be brief"}
 
 
-def row_of(tokenizer: Any, prompt_format: PromptFormat, *contents: str, max_length: int = LONG) -> TokenizedRow | None:
+def row_of(tokenizer: Any, prompt_format: PromptFormat, *contents: str, max_length: int = LONG) -> TokenizedRow:
     """A conversation's row, the user first."""
     messages = [{"role": ("user", "assistant")[index % 2], "content": text} for index, text in enumerate(contents)]
     return tokenize_row(tokenizer, prompt_format, messages=messages, text=None, max_length=max_length)
 
 
-def kept(row: TokenizedRow | None) -> TokenizedRow:
-    assert row is not None
+def kept(row: TokenizedRow) -> TokenizedRow:
+    assert row.has_answer
     return row
 
 
@@ -163,7 +163,7 @@ def test_text_has_a_label_at_every_token(tokenizer: Any, text: str) -> None:
 def test_long_row_is_cut_at_max_length(tokenizer: Any, chat: PromptFormat) -> None:
     whole = kept(row_of(tokenizer, chat, "question", "answer " * 100))
     cut = kept(row_of(tokenizer, chat, "question", "answer " * 100, max_length=80))
-    assert cut == TokenizedRow(whole.input_ids[:80], whole.labels[:80])
+    assert cut == TokenizedRow(whole.input_ids[:80], whole.labels[:80], num_cut=len(whole.input_ids) - 80)
     assert tokenizer.eos_token_id not in cut.labels
 
 
@@ -175,13 +175,14 @@ def test_row_that_just_fits_is_not_cut(tokenizer: Any, chat: PromptFormat) -> No
 def test_row_is_dropped_when_its_prompt_leaves_no_room(tokenizer: Any, chat: PromptFormat) -> None:
     whole = kept(row_of(tokenizer, chat, "question", "answer"))
     num_prompt_tokens = next(index for index, label in enumerate(whole.labels) if label != IGNORE_INDEX)
-    assert row_of(tokenizer, chat, "question", "answer", max_length=num_prompt_tokens) is None
+    assert row_of(tokenizer, chat, "question", "answer", max_length=num_prompt_tokens).has_answer is False
     one_label = kept(row_of(tokenizer, chat, "question", "answer", max_length=num_prompt_tokens + 1))
     assert one_label.num_completion_tokens == 1
 
 
 def test_text_of_one_token_is_dropped(tokenizer: Any) -> None:
-    assert tokenize_row(tokenizer, PromptFormat.for_text(), messages=None, text=EOS, max_length=LONG) is None
+    row = tokenize_row(tokenizer, PromptFormat.for_text(), messages=None, text=EOS, max_length=LONG)
+    assert row.has_answer is False
 
 
 class FramingTokenizer:

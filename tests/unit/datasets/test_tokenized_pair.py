@@ -51,13 +51,14 @@ def conversation(*contents: str) -> list[dict[str, str]]:
 
 def pair_of(
     tokenizer: Any, chat: PromptFormat, *contents: str, rejected: str = "no", max_length: int = LONG
-) -> TokenizedPair | None:
+) -> TokenizedPair:
     messages = conversation(*contents)
     return tokenize_pair(tokenizer, chat, messages=messages, rejected=rejected, max_length=max_length)
 
 
-def kept(pair: TokenizedPair | None) -> TokenizedPair:
-    assert pair is not None
+def kept(pair: TokenizedPair) -> TokenizedPair:
+    assert pair.chosen.has_answer
+    assert pair.rejected.has_answer
     return pair
 
 
@@ -98,14 +99,17 @@ def test_each_side_is_cut_at_max_length(tokenizer: Any, chat: PromptFormat) -> N
     max_length = len(whole.chosen.input_ids)
     cut = kept(pair_of(tokenizer, chat, "question", "yes", rejected="word " * 100, max_length=max_length))
     assert cut.chosen == whole.chosen
-    assert cut.rejected == TokenizedRow(whole.rejected.input_ids[:max_length], whole.rejected.labels[:max_length])
+    num_cut = len(whole.rejected.input_ids) - max_length
+    assert cut.rejected == TokenizedRow(
+        whole.rejected.input_ids[:max_length], whole.rejected.labels[:max_length], num_cut
+    )
 
 
 def test_pair_is_dropped_when_its_prompt_leaves_no_room(tokenizer: Any, chat: PromptFormat) -> None:
     """Though there is room for an answer of an earlier turn."""
     contents = ("one", "two", "three", "four")
     length = num_prompt_tokens(kept(pair_of(tokenizer, chat, *contents)).chosen)
-    assert pair_of(tokenizer, chat, *contents, max_length=length) is None
+    assert pair_of(tokenizer, chat, *contents, max_length=length).chosen.has_answer is False
     pair = kept(pair_of(tokenizer, chat, *contents, max_length=length + 1))
     assert [side.num_completion_tokens for side in (pair.chosen, pair.rejected)] == [1, 1]
 

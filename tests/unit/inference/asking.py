@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from sienn_ray.inference.engine import GenerationDelta, GenerationRequest, GenerationResult, SamplingParams
-from sienn_ray.training.checkpoint import ADAPTER_CONFIG
+from sienn_ray.training.checkpoint_files import ADAPTER_CONFIG
 
 WAIT_S = 60.0
 PROMPT = "What is Python?"

@@ -2,14 +2,13 @@
 
 from __future__ import annotations
 
-import logging
 from types import SimpleNamespace
 from typing import Any
 
 import pytest
 from ray import serve
 
-from sienn_ray.inference.applications import prefetch
+from sienn_ray.inference.applications import EngineKey, prefetch
 
 
 class FakeServe:
@@ -54,20 +53,21 @@ def fake(monkeypatch: pytest.MonkeyPatch) -> FakeServe:
 
 
 def test_a_replica_that_others_will_choose_loads_it(fake: FakeServe) -> None:
-    prefetch("some/base", "job-1", "adapters/job-1")
+    words = prefetch(EngineKey("some/base"), "job-1", "adapters/job-1")
+    assert words == "the engine of some/base has loaded adapter job-1"
     assert fake.loaded == [("engine-some--base", "job-1", "job-1", "adapters/job-1")]
 
 
 @pytest.mark.parametrize("states", [{}, {"STARTING": 1}, {"RUNNING": 0, "STOPPING": 1}])
 def test_no_engine_is_started_for_it(fake: FakeServe, states: dict[str, int]) -> None:
     fake.states = states
-    prefetch("some/base", "job-1", "adapters/job-1")
-    prefetch("other/base", "job-1", "adapters/job-1")
+    for base_model in ("some/base", "other/base"):
+        words = prefetch(EngineKey(base_model), "job-1", "adapters/job-1")
+        assert words == f"no engine of {base_model} is running, so the first request of adapter job-1 starts one"
     assert fake.loaded == []
 
 
-def test_what_goes_wrong_is_only_logged(fake: FakeServe, caplog: pytest.LogCaptureFixture) -> None:
+def test_what_goes_wrong_is_only_told(fake: FakeServe) -> None:
     fake.error = TimeoutError("too slow")
-    with caplog.at_level(logging.WARNING):
-        prefetch("some/base", "job-1", "adapters/job-1")
-    assert "adapter job-1 wasn't loaded ahead: TimeoutError: too slow" in caplog.text
+    words = prefetch(EngineKey("some/base"), "job-1", "adapters/job-1")
+    assert words == "adapter job-1 wasn't loaded ahead: TimeoutError: too slow"

@@ -41,6 +41,7 @@ class FakeEngine:
         self.num_cpus: int | None = None
         self.num_adapters = 0
         self.stuck_s = 0.0
+        self.failure: str | None = None
         self.is_closed = False
 
     def submit(self, request: GenerationRequest, listener: Callable[[GenerationDelta], None]) -> Generation:

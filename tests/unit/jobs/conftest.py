@@ -14,7 +14,7 @@ from sqlalchemy.pool import NullPool
 
 from sienn_ray.jobs.store import tables
 from sienn_ray.jobs.store.store import Store
-from tests.support.fakes_jobs import Clock, dataset_record
+from tests.support.fakes_jobs import Clock, FakeRayJobs, dataset_record
 from tests.support.postgres import PostgresServer
 
 # A test that has one of these is given a database after all migrations, which take longer than most tests.
@@ -53,7 +53,9 @@ def clock() -> Clock:
 def migrated_file(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """An SQLite database after all migrations."""
     path = tmp_path_factory.mktemp("migrated") / "sienn.db"
-    Store(f"sqlite:///{path}").close()
+    store = Store(f"sqlite:///{path}")
+    store.database.prepare()
+    store.close()
     return path
 
 
@@ -102,3 +104,9 @@ def store(database_url: str, clock: Clock) -> Iterator[Store]:
     store.datasets.add(dataset_record())
     yield store
     store.close()
+
+
+@pytest.fixture
+def ray_jobs() -> FakeRayJobs:
+    """Ray's job API, with no job yet."""
+    return FakeRayJobs()

@@ -4,24 +4,37 @@ from __future__ import annotations
 
 import asyncio
 import inspect
+from pathlib import Path
 from typing import Any
 
 import pytest
+import sqlalchemy as sa
 
-from sienn_ray.errors import NotFoundError
-from sienn_ray.jobs.schema import JobRecord
+from sienn_ray.access.rate_limits import PermitRequest
+from sienn_ray.errors import ConflictError, NotFoundError, TooLateError
+from sienn_ray.jobs.change_requests import ChangeRequest, repeating
+from sienn_ray.jobs.news_schema import NewsCursor, NewsQuery
+from sienn_ray.jobs.schema import JobQuery, JobRecord, JobStatus
 from sienn_ray.jobs.tracker import JobTracker
-from sienn_ray.jobs.tracker_protocol import METHODS, Tracker, TrackerCalls, check_arguments
+from sienn_ray.jobs.tracker_protocol import METHODS, READING, Tracker, TrackerCalls, check_arguments
+from sienn_ray.settings import Settings
+from tests.support.fakes_exports import export_record
+from tests.support.fakes_jobs import job_record
+from tests.support.in_process_tracker import InProcessTracker
 from tests.unit.jobs.test_ids import STRANGE
 
 # What only the process calls that starts the actor, or one that runs it without Ray.
-OF_WHO_STARTS_IT = {"close", "is_like"}
+OF_WHO_STARTS_IT = {"close", "stand"}
+# How clients send calls that change something.
+OF_CLIENTS = {"carry_out"}
 
 
 def faults(actor: type) -> list[str]:
     """How the public methods of an actor differ from the calls that `Tracker` describes."""
     public = {name: member for name, member in inspect.getmembers(actor, inspect.isfunction) if name[0] != "_"}
-    undescribed = [f"{name} is in no word of Tracker" for name in public if name not in {*METHODS, *OF_WHO_STARTS_IT}]
+    undescribed = [
+        f"{name} is in no word of Tracker" for name in public if name not in {*METHODS, *OF_WHO_STARTS_IT, *OF_CLIENTS}
+    ]
     missing = [f"{name} is missing" for name in METHODS if name not in public]
     differing = [
         f"{name} takes or gives something else than Tracker says"
@@ -103,7 +116,7 @@ def test_other_arguments_are_refused_before_anything_is_sent() -> None:
         check_arguments("events", "job-1", 3)
 
 
-@pytest.mark.parametrize("name", ["vacuum", "is_like", "close", "__len__", "_send"])
+@pytest.mark.parametrize("name", ["vacuum", "stand", "close", "__len__", "_send"])
 def test_what_is_no_call_is_no_attribute(name: str) -> None:
     with pytest.raises(AttributeError, match=f"'{name}', and neither has Tracker"):
         getattr(Sent(), name)
@@ -121,3 +134,70 @@ def test_every_id_is_checked() -> None:
         for text in STRANGE:
             with pytest.raises(NotFoundError, match=f"^{parameter.removesuffix('_id').capitalize()} .* not found"):
                 check_arguments(name, **{**others, parameter: text})
+
+
+# Calls that change something
+
+
+def test_calls_that_read_change_nothing(tmp_path: Path) -> None:
+    """All others carry a request id and a deadline."""
+    settings = Settings(env="test", home=tmp_path, job_poll_s=3600)
+    tracker = InProcessTracker(settings)
+    tracker.put(job_record())
+    tracker.put_export(export_record())
+    asyncio.run(tracker.signing_key())
+    arguments = {
+        "dataset_id": "dataset-1",
+        "job_id": "job-1",
+        "export_id": export_record().id,
+        "idempotency_key": "key",
+        "owner": "admin",
+        "prefix": "none",
+        "holder": "one",
+        "request": PermitRequest("address", "1/minute"),
+        "query": JobQuery(),
+        "after": 0,
+        "limit": 1,
+        "max_points": 1,
+    }
+
+    def refuse_changes(_: sa.Connection, cursor: object, statement: str, *__: object) -> None:
+        assert cursor
+        assert statement.split()[0] in {"SELECT", "BEGIN"} or statement.startswith("PRAGMA")
+
+    engine = tracker.actor._store.database._engine
+    sa.event.listen(engine, "before_cursor_execute", refuse_changes)
+    for name in READING:
+        given = {**arguments, "query": NewsQuery(NewsCursor(), ("job-1",))} if name == "news" else arguments
+        getattr(tracker.actor, name)(*(given[each] for each in list(METHODS[name].parameters)[1:]))
+    with pytest.raises(AssertionError):
+        tracker.actor.cancel_job("job-1")
+
+
+def test_repeat_gets_the_first_answer(tmp_path: Path) -> None:
+    """As Ray repeats a call that was under way when the actor was lost, and as a client may."""
+    tracker = InProcessTracker(Settings(env="test", home=tmp_path))
+    tracker.put(job_record("job-1", status=JobStatus.FAILED, attempt=1))
+
+    async def repeat() -> None:
+        request = ChangeRequest.within(30.0)
+        with repeating(request):
+            for method in (tracker.retry_job, tracker.pause_job, tracker.resume_job, tracker.cancel_job):
+                assert await method("job-1") == await method("job-1")
+        await tracker.retry_job("job-1")
+        with pytest.raises(ConflictError):
+            await tracker.retry_job("job-1")
+
+    asyncio.run(repeat())
+
+
+def test_change_that_is_asked_for_too_late_is_not_made(tmp_path: Path) -> None:
+    tracker = InProcessTracker(Settings(env="test", home=tmp_path))
+    tracker.put(job_record())
+
+    async def cancel_late() -> None:
+        with repeating(ChangeRequest.within(-0.001)), pytest.raises(TooLateError):
+            await tracker.cancel_job("job-1")
+        assert (await tracker.job("job-1")).status is JobStatus.PENDING
+
+    asyncio.run(cancel_late())

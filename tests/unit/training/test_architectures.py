@@ -14,7 +14,7 @@ from peft.tuners.lora import LoraLayer
 from transformers import PreTrainedModel
 
 from sienn_ray.datasets.schema import RowKind
-from sienn_ray.training import checkpoint
+from sienn_ray.training import checkpoint_files
 from sienn_ray.training.adapter.fused_lora import FusedLoraLinear
 from tests.support.architectures import random_model
 from tests.unit.training.training import TRAIN_ROWS, Trainee, config_of
@@ -49,7 +49,7 @@ def trained(
     run.train(model)
     target = folder / "adapter"
     target.mkdir()
-    checkpoint.copy_best_adapter(run.last, target)
+    checkpoint_files.copy_best_adapter(run.last, target)
     return Trained(request.param, run, model, target)
 
 
@@ -101,7 +101,7 @@ def test_plain_peft_gives_the_logits_of_the_trained_model(trained: Trained) -> N
 
 
 def test_the_adapter_names_its_base_model_by_id(trained: Trained) -> None:
-    saved = json.loads((trained.adapter_folder / checkpoint.ADAPTER_CONFIG).read_text())
+    saved = json.loads((trained.adapter_folder / checkpoint_files.ADAPTER_CONFIG).read_text())
     assert saved["base_model_name_or_path"] == trained.run.config.base_model
     assert saved["inference_mode"] is True
 
@@ -110,6 +110,7 @@ def test_preferences_are_learned_without_the_base_models_dropout(tmp_path: Path)
     """GPT-2's own is 0.1; policy and reference would each drop others, and the base model differ from itself."""
     from transformers import AutoModelForCausalLM, GPT2Config
 
+    from sienn_ray.datasets.token_stream import TokenArrays
     from sienn_ray.training.preparation import prepare
     from sienn_ray.training.steps import StepPlan
     from tests.support.fakes_training import FakeWorker
@@ -120,5 +121,6 @@ def test_preferences_are_learned_without_the_base_models_dropout(tmp_path: Path)
     learner = prepare(base, config, FakeWorker(tmp_path), plan, pad_token_id=0, row_kind=RowKind.PREFERENCE)
     learner.adapter.train()
     pairs = [([5, 6, 7, 8, 9], [-100, -100, 7, 8, 9]), ([5, 6, 10, 11], [-100, -100, 10, 11])]
-    loss = learner.gradients.accumulate([], learner.gradients.examples(pairs)[0])
+    rows = [TokenArrays(*row) for row in pairs]
+    loss = learner.gradients.accumulate([], learner.gradients.examples(rows)[0])
     assert loss.mean == pytest.approx(math.log(2), abs=1e-6)

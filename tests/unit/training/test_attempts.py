@@ -10,7 +10,7 @@ import ray.exceptions
 import ray.train
 
 from sienn_ray.datasets.schema import RowKind
-from sienn_ray.errors import FailureReason, TrainingError
+from sienn_ray.errors import FailureReason, FencedError, TrainingError
 from sienn_ray.settings import Settings
 from sienn_ray.training import trainer
 from sienn_ray.training.config import TrainingConfig
@@ -31,6 +31,9 @@ class Attempts:
         self.micro_batches: list[int | None] = []
         self.messages: list[str] = []
         self.num_freed = self.num_learned = self.num_cleaned = 0
+        self.num_awaited: float = float("inf")
+        # Names of the newest checkpoint at each failure.
+        self.checkpoints: list[str] = []
 
     def fit(self, _run: Any, _settings: Any, _storage: Any, spec: Any, *_: Any) -> str:
         self.micro_batches.append(spec.micro_batch_rows)
@@ -41,19 +44,31 @@ class Attempts:
     def free(self) -> None:
         self.num_freed += 1
 
-    def learn_of_losses(self) -> None:
+    def learn_of_losses(self, _: Any) -> None:
         self.num_learned += 1
 
     def clean(self, _: Any, key: str) -> None:
         assert key == "checkpoints/job"
         self.num_cleaned += 1
 
+    def newest_checkpoint(self, _: Any, key: str) -> str | None:
+        assert key == "checkpoints/job"
+        return self.checkpoints.pop(0) if self.checkpoints else None
+
+    def is_awaited(self) -> bool:
+        self.num_awaited -= 1
+        return self.num_awaited >= 0
+
     def report(self, progress: Progress) -> None:
         self.messages.append(progress.message)
 
 
 def attempt(monkeypatch: pytest.MonkeyPatch, *errors: Exception) -> tuple[Attempts, Any]:
-    attempts: Any = Attempts(*errors)
+    attempts = Attempts(*errors)
+    return attempts, carry_out(monkeypatch, attempts)
+
+
+def carry_out(monkeypatch: pytest.MonkeyPatch, attempts: Any) -> Any:
     resources = WorkerResources(num_workers=1, cpus_per_worker=2, use_gpu=False)
     monkeypatch.setattr(trainer, "_resources", lambda *_: resources)
     monkeypatch.setattr(trainer, "wait_until_placeable", lambda *_: None)
@@ -61,7 +76,8 @@ def attempt(monkeypatch: pytest.MonkeyPatch, *errors: Exception) -> tuple[Attemp
     monkeypatch.setattr(trainer, "wait_until_losses_are_known", attempts.learn_of_losses)
     monkeypatch.setattr(trainer, "_fit", attempts.fit)
     monkeypatch.setattr(trainer, "delete_unfinished_checkpoints", attempts.clean)
-    return attempts, trainer._fit_until_it_holds(RUN, SETTINGS, attempts, None, ROWS)  # type: ignore[arg-type]
+    monkeypatch.setattr(trainer, "newest_checkpoint", attempts.newest_checkpoint)
+    return trainer._fit_until_it_holds(RUN, SETTINGS, attempts, None, ROWS)  # type: ignore[arg-type]
 
 
 def failed(cause: Exception) -> Exception:
@@ -96,3 +112,25 @@ def test_lost_workers_are_replaced_as_often_as_set(monkeypatch: pytest.MonkeyPat
     with pytest.raises(TrainingError, match="more than SIENN_TRAINING_MAX_FAILURES=1 times") as caught:
         attempt(monkeypatch, lost, lost)
     assert caught.value.reason is FailureReason.WORKER_LOST
+
+
+def test_failures_count_anew_after_a_newer_checkpoint(monkeypatch: pytest.MonkeyPatch) -> None:
+    lost = failed(ray.exceptions.RayActorError(error_msg="the node is gone"))
+    attempts = Attempts(*[lost] * 4)
+    attempts.checkpoints = ["checkpoint_1", "checkpoint_2", "checkpoint_3", "checkpoint_4"]
+    assert carry_out(monkeypatch, attempts) == "trained"
+    attempts = Attempts(*[lost] * 4)
+    attempts.checkpoints = ["checkpoint_1", "checkpoint_2", "checkpoint_2", "checkpoint_2"]
+    with pytest.raises(TrainingError, match="times since the last checkpoint"):
+        carry_out(monkeypatch, attempts)
+    assert len(attempts.micro_batches) == 3
+
+
+@pytest.mark.parametrize("num_awaited", [0, 1])
+def test_attempt_that_is_not_awaited_deletes_no_checkpoints(monkeypatch: pytest.MonkeyPatch, num_awaited: int) -> None:
+    """Neither at its start nor after a failure: another attempt may be writing them."""
+    attempts = Attempts(failed(ray.exceptions.RayActorError(error_msg="the node is gone")))
+    attempts.num_awaited = num_awaited
+    with pytest.raises(FencedError, match="doesn't await this attempt any more"):
+        carry_out(monkeypatch, attempts)
+    assert attempts.num_cleaned == num_awaited

@@ -10,9 +10,10 @@ import torch
 from safetensors.torch import load_file
 
 from sienn_ray.base_model import load_causal_lm
-from sienn_ray.training import checkpoint
+from sienn_ray.training import checkpoint, checkpoint_files
 from sienn_ray.training.adapter.adapters import add_adapter, make_optimizer
-from sienn_ray.training.checkpoint import ADAPTER_CONFIG, ADAPTER_WEIGHTS, Weights
+from sienn_ray.training.checkpoint import Weights
+from sienn_ray.training.checkpoint_files import ADAPTER_CONFIG, ADAPTER_WEIGHTS
 from sienn_ray.training.config import LoraSettings, TrainingConfig
 from sienn_ray.training.run_state import EvalRecord, RunState, read_state
 from sienn_ray.training.sharding import load_optimizer_state, whole_optimizer_state, whole_weights
@@ -29,6 +30,9 @@ STATE = RunState(
     epoch_loss_sum=19.25,
     epoch_weight=4,
     num_dropped_rows=1,
+    num_long_rows=3,
+    num_cut_tokens=17,
+    num_long_eval_rows=2,
     best_eval_loss=9.75,
     best_step=2,
     best_epoch=1,
@@ -144,7 +148,7 @@ def test_the_best_adapter_is_what_gets_published(run: Run, tmp_path: Path, *, ha
     run.save(tmp_path / "checkpoint", best if has_best else None)
     target = tmp_path / "target"
     target.mkdir()
-    checkpoint.copy_best_adapter(tmp_path / "checkpoint", target)
+    checkpoint_files.copy_best_adapter(tmp_path / "checkpoint", target)
     assert {path.name for path in target.iterdir()} == {ADAPTER_WEIGHTS, ADAPTER_CONFIG}
     assert same(load_file(target / ADAPTER_WEIGHTS), best if has_best else run.weights())
 

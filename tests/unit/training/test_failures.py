@@ -14,6 +14,7 @@ from sienn_ray.errors import (
     FailureReason,
     InvalidBaseModelError,
     InvalidDatasetError,
+    OutOfReachError,
     SiennError,
     TrainingError,
 )
@@ -32,6 +33,7 @@ CONFIG = TrainingConfig(base_model="m", batch_size=8, max_length=1024)
         (InvalidBaseModelError("words"), FailureReason.INVALID_BASE_MODEL),
         (ArtifactError("words"), FailureReason.STORAGE),
         (CapacityError("words"), FailureReason.INTERNAL),
+        (OutOfReachError("words"), FailureReason.OUT_OF_REACH),
     ],
 )
 def test_every_error_has_a_reason(error: SiennError, reason: FailureReason) -> None:
@@ -62,6 +64,13 @@ def test_others_are_put_in_words(cause: Exception, reason: FailureReason, words:
     error = explain(raised_from(cause), CONFIG, Settings())
     assert reason_of(error) is reason
     assert words in error.message
+
+
+@pytest.mark.parametrize("cause", [OutOfReachError("the hub"), ConnectionResetError("store"), OSError(errno.EBUSY, "")])
+def test_an_outage_is_worth_another_attempt(cause: Exception) -> None:
+    error = explain(raised_from(cause), CONFIG, Settings())
+    assert (type(error), reason_of(error)) == (OutOfReachError, FailureReason.OUT_OF_REACH)
+    assert is_worth_another_try(error)
 
 
 # From Ray's memory monitor, and from Ray where it only knows that the process is gone.

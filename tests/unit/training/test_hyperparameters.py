@@ -14,7 +14,7 @@ from tests.support.hyperparameter_values import other_values
 
 
 def test_every_field_of_the_configuration_is_one() -> None:
-    fields = {name for name in TrainingConfig.model_fields if name not in {"base_model", "lora"}}
+    fields = {name for name in TrainingConfig.model_fields if name not in {"base_model", "base_model_revision", "lora"}}
     assert {each.name for each in HYPERPARAMETERS if not each.is_of_adapter} == fields
     adapter = {"r" if each.name == "lora_r" else each.name for each in HYPERPARAMETERS if each.is_of_adapter}
     assert adapter == set(LoraSettings.model_fields)

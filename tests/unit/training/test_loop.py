@@ -11,13 +11,14 @@ import pytest
 import torch
 
 from sienn_ray.base_model import load_causal_lm
+from sienn_ray.datasets.token_stream import TokenArrays
 from sienn_ray.datasets.tokenization import IGNORE_INDEX
 from sienn_ray.errors import FailureReason, InvalidDatasetError, TrainingError
 from sienn_ray.training.config import LoraSettings
 from sienn_ray.training.loop import _check_finite
 from sienn_ray.training.reporting import Phase
-from tests.support.fakes_training import FakeRows
-from tests.unit.training.training import CPU, TRAIN_ROWS, Trainee, config_of
+from tests.support.fakes_training import FakeRows, RecordingReporter
+from tests.unit.training.training import CPU, EVAL_ROWS, TRAIN_ROWS, Trainee, config_of
 
 
 class TestOneRun:
@@ -199,6 +200,12 @@ class TestFailures:
         assert [entry.eval_loss for entry in run.state.history] == [None, None, None]
         assert run.state.steps_done == 6
 
+    def test_a_validation_dataset_that_is_all_prompt_fails(self, tiny_model_folder: Path, tmp_path: Path) -> None:
+        eval_rows = FakeRows([([], [])])
+        run = Trainee(tiny_model_folder, tmp_path / "run", eval_rows=eval_rows, has_validation_dataset=True)
+        with pytest.raises(InvalidDatasetError, match="no row of the validation dataset has room for its answer"):
+            run.train()
+
     def test_rows_without_labels_count_as_nothing(self, tiny_model_folder: Path, tmp_path: Path) -> None:
         unlabelled = ([1, 2, 3], [IGNORE_INDEX] * 3)
         run = Trainee(
@@ -206,3 +213,65 @@ class TestFailures:
         )
         run.train()
         assert all(math.isfinite(loss) for loss in run.losses)
+
+
+class TestLongRows:
+    """A third item of a row says how many tokens it has beyond `max_length`."""
+
+    def rows(self) -> FakeRows:
+        return FakeRows([TokenArrays(*row, 7 if place in (1, 4) else 0) for place, row in enumerate(TRAIN_ROWS)])
+
+    def warnings(self, run: Trainee) -> list[str]:
+        return [report.warning for report in run.reporter.reports if report.warning is not None]
+
+    def test_cut_rows_are_counted_and_told(
+        self, tiny_model_folder: Path, tmp_path: Path, caplog: pytest.LogCaptureFixture
+    ) -> None:
+        run = Trainee(tiny_model_folder, tmp_path / "run", config_of(batch_size=2), rows=self.rows())
+        with caplog.at_level("WARNING"):
+            run.train()
+        first, last = self.warnings(run)
+        assert first.startswith("Some rows have more than max_length=512 tokens and are cut (long_rows=cut), so ")
+        assert last == (
+            "2 of 12 rows have more than max_length=512 tokens and are cut (long_rows=cut): 14 tokens are lost, among "
+            "them the end-of-turn token of each row; raise max_length (up to 2048), or set long_rows to drop or fail"
+        )
+        assert [text for text in caplog.messages if "rows have more than" in text] == [first, last]
+        assert (run.state.num_long_rows, run.state.num_cut_tokens, run.state.num_dropped_rows) == (2, 14, 0)
+        steps = [report for report in run.reporter.reports if report.current_step == 12 and report.current_loss]
+        assert (steps[-1].num_long_rows, steps[-1].num_cut_tokens) == (2, 14)
+
+    def test_an_epoch_of_one_step_is_told_of_once(self, tiny_model_folder: Path, tmp_path: Path) -> None:
+        run = Trainee(tiny_model_folder, tmp_path / "run", config_of(batch_size=12), rows=self.rows())
+        run.train()
+        assert [words.split(";")[0][:12] for words in self.warnings(run)] == ["2 of 12 rows"]
+
+    def test_rows_that_are_left_out_are_counted_as_dropped(self, tiny_model_folder: Path, tmp_path: Path) -> None:
+        rows = FakeRows([*TRAIN_ROWS[:4], TokenArrays([], [], 9)])
+        run = Trainee(tiny_model_folder, tmp_path / "run", config_of(batch_size=5, long_rows="drop"), rows=rows)
+        run.train()
+        assert (run.state.num_long_rows, run.state.num_cut_tokens, run.state.num_dropped_rows) == (1, 0, 1)
+        (warning,) = self.warnings(run)
+        assert warning.startswith("1 of 5 rows have more than max_length=512 tokens and are left out (long_rows=drop)")
+
+    def test_rows_that_all_are_left_out_fail_with_the_reason(self, tiny_model_folder: Path, tmp_path: Path) -> None:
+        rows = FakeRows([TokenArrays([], [], 9)] * 3)
+        run = Trainee(tiny_model_folder, tmp_path / "run", config_of(long_rows="drop"), rows=rows, eval_rows=None)
+        with pytest.raises(InvalidDatasetError, match="every row of the dataset has more than max_length=512 tokens"):
+            run.train()
+
+    def test_held_out_rows_are_counted_by_themselves(self, tiny_model_folder: Path, tmp_path: Path) -> None:
+        eval_rows = FakeRows([TokenArrays(*EVAL_ROWS[0], 3), TokenArrays(*EVAL_ROWS[1])])
+        run = Trainee(tiny_model_folder, tmp_path / "run", eval_rows=eval_rows)
+        run.train()
+        assert (run.state.num_long_eval_rows, run.state.num_long_rows) == (1, 0)
+        assert self.warnings(run) == []
+
+    def test_a_resumed_run_doesnt_count_again(self, tiny_model_folder: Path, tmp_path: Path) -> None:
+        options: dict[str, Any] = {"config": config_of(batch_size=2), "rows": self.rows()}
+        paused = Trainee(tiny_model_folder, tmp_path / "run", reporter=RecordingReporter(pause_after=8), **options)
+        paused.train()
+        resumed = Trainee(tiny_model_folder, tmp_path / "run", **options)
+        resumed.train()
+        assert (resumed.state.num_long_rows, resumed.state.num_cut_tokens) == (2, 14)
+        assert self.warnings(resumed) == []

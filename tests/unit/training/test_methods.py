@@ -2,22 +2,23 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import pytest
 from huggingface_hub import ModelCard
 
+from sienn_ray.base_model import load_tokenizer
+from sienn_ray.datasets.prompt import PromptFormat
 from sienn_ray.datasets.row_order import NO_ROWS, RowGroup, RowOrder
 from sienn_ray.datasets.schema import RowKind
-from sienn_ray.settings import Settings
 from sienn_ray.training import model_card, publication, record
 from sienn_ray.training.config import TrainingConfig
 from sienn_ray.training.loss.objectives import make_objective
 from sienn_ray.training.methods import Method, method_of, words_of
 from sienn_ray.training.spec import OrderedRows, Run, RunRows
 from tests.support.fakes_training import FakeRows
-from tests.support.tiny_model import add_to_hub_cache
 from tests.unit.training.test_record import a_record
 from tests.unit.training.training import Trainee, config_of, row
 
@@ -65,13 +66,18 @@ def test_what_is_trained_can_be_published(
         tiny_model_folder, tmp_path / "run", config_of(num_epochs=1), rows=rows, eval_rows=None, row_kind=kind
     )
     result = trainee.train()
-    monkeypatch.setattr("huggingface_hub.constants.HF_HUB_CACHE", str(tmp_path / "hub-home" / "hub"))
+    tokenizer = load_tokenizer(tiny_model_folder)
+    facts = publication.base_model_facts(tiny_model_folder, tokenizer, PromptFormat.for_rows(kind, tokenizer))
+    # The program that publishes may be on a node without base model and hub.
+    monkeypatch.setattr("huggingface_hub.constants.HF_HUB_CACHE", str(tmp_path / "empty"))
     monkeypatch.setattr("huggingface_hub.constants.HF_HUB_OFFLINE", True)
-    add_to_hub_cache(tiny_model_folder, tmp_path / "hub-home", trainee.config.base_model)
+    result = replace(result, base=facts)
     run = Run("job", trainee.config, kind, "rows", "adapters/job")
     order = RowOrder.of([RowGroup(0, 2, 1)], None, NO_ROWS)
     (tmp_path / "adapter").mkdir()
     stored = RunRows(OrderedRows(NOTHING, order), None)
-    publication.assemble(run, Settings(home=tmp_path), trainee.last, tmp_path / "adapter", result, stored)
+    publication.assemble(run, trainee.last, tmp_path / "adapter", result, stored)
     assert record.read(tmp_path / "adapter").resolved.method is method_of(kind)
+    assert record.read(tmp_path / "adapter").base_model_sha256 == record.weights_sha256(tiny_model_folder)
+    assert load_tokenizer(tmp_path / "adapter").get_vocab() == tokenizer.get_vocab()
     assert words_of(method_of(kind)).name in (tmp_path / "adapter" / model_card.FILE_NAME).read_text()

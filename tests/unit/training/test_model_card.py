@@ -196,3 +196,23 @@ def here(base_model: Path, data_format: str) -> RunRecord:
         base_model_revision=None,
         datasets=(file_of("r.csv", format=data_format),),
     )
+
+
+@pytest.mark.parametrize(
+    ("policy", "sentence"),
+    [
+        (
+            "cut",
+            "22 rows had more than 512 tokens (`max_length`) and were cut: 900 tokens were lost, among them the "
+            "end-of-turn token of each row.",
+        ),
+        ("drop", "22 rows had more than 512 tokens (`max_length`) and were left out."),
+    ],
+)
+def test_rows_that_were_too_long_are_told(policy: str, sentence: str) -> None:
+    record = a_record()
+    results = record.results.model_copy(update={"num_long_rows": 22, "num_cut_tokens": 900, "num_long_eval_rows": 2})
+    config = TrainingConfig(base_model="owner/base", long_rows=policy)
+    card = model_card(record.model_copy(update={"results": results, "config": config}))
+    assert f"{sentence} Of the rows that were evaluated on, 2 had more than 512 tokens" in card
+    assert "more than 512 tokens" not in model_card(record)

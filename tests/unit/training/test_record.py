@@ -14,6 +14,7 @@ from pydantic import ValidationError
 
 from sienn_ray import __version__
 from sienn_ray.errors import ArtifactError
+from sienn_ray.hub import commit_of
 from sienn_ray.training import record
 from sienn_ray.training.config import LoraSettings, TrainingConfig
 from sienn_ray.training.record import DatasetFacts, Losses, ResolvedFacts, RunRecord, RunResults
@@ -122,7 +123,7 @@ def test_versions_name_the_packages_that_are_there() -> None:
 def test_neither_ray_nor_torch_is_imported() -> None:
     program = (
         "import sys\n"
-        "from sienn_ray.training import model_card, record\n"
+        "from sienn_ray.training import model_card, publication, record\n"
         "record.versions()\n"
         "assert not {'ray', 'torch'} & sys.modules.keys()\n"
     )
@@ -140,7 +141,7 @@ def test_neither_ray_nor_torch_is_imported() -> None:
     ],
 )
 def test_the_revision_is_that_of_a_snapshot(folder: str, revision: str | None) -> None:
-    assert record.base_model_revision(Path("/cache") / folder) == revision
+    assert commit_of(Path("/cache") / folder) == revision
 
 
 def test_the_hash_is_over_names_and_contents(tmp_path: Path) -> None:

@@ -149,7 +149,28 @@ def test_progress_moves_through_evaluations_too() -> None:
         "total_steps": 6,
         "eval_loss": 2.0,
     }
-    assert reporter.reports[-1].message == "Evaluated after epoch 1/1"
+    assert reporter.reports[8].message == "Evaluating the base model"
+    assert reporter.reports[9].message == "Evaluated the base model: evaluation loss 2.0000"
+    assert reporter.reports[-1].message == "Evaluated at step 6 (epoch 1): evaluation loss 0.5000"
+
+
+def test_an_evaluation_within_an_epoch_says_where_it_is() -> None:
+    reporter = RecordingReporter()
+    meter = ProgressMeter(reporter, num_epochs=3, num_steps=18, num_eval_batches=1, first_step=0, interval_s=0)
+    meter.eval_batch(epoch=2, step=10, batch=1)
+    meter.evaluated(epoch=2, step=10, eval_loss=1.247, train_loss=1.19)
+    assert [report.message for report in reporter.reports] == [
+        "Evaluating at step 10 (epoch 1.67)",
+        "Evaluated at step 10 (epoch 1.67): evaluation loss 1.2470, training loss 1.1900",
+    ]
+    assert reporter.reports[-1].epoch_loss == 1.19
+
+
+def test_an_epoch_that_nothing_is_evaluated_behind_tells_its_loss() -> None:
+    reporter = RecordingReporter()
+    meter = ProgressMeter(reporter, num_epochs=3, num_steps=18, num_eval_batches=0, first_step=0, interval_s=0)
+    meter.epoch_done(epoch=1, step=6, train_loss=1.5)
+    assert reporter.reports[0].message == "Epoch 1/3 done at step 6: training loss 1.5000"
 
 
 def test_the_end_of_an_evaluation_is_never_dropped() -> None:

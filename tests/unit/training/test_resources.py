@@ -105,6 +105,9 @@ class TestMinWorkers:
         assert (chosen.scaling, chosen.needed_workers) == (2, 2)
 
 
+FIXED = WorkerResources(2, 1, use_gpu=False)
+
+
 class Nodes:
     """Ray's table of nodes, of which it comes to know at the third look that the second one is gone."""
 
@@ -117,7 +120,7 @@ class Nodes:
         self.num_looks += 1
         alive = True, self.num_looks < 3
         return [
-            {"Alive": is_alive, "NodeManagerAddress": "127.0.0.1", "NodeManagerPort": port}
+            {"Alive": is_alive, "NodeManagerAddress": "127.0.0.1", "NodeManagerPort": port, "Resources": {"CPU": 1.0}}
             for is_alive, port in zip(alive, self._ports, strict=True)
         ]
 
@@ -132,13 +135,28 @@ def table(monkeypatch: pytest.MonkeyPatch) -> Iterator[Nodes]:
 
 
 def test_a_node_that_takes_no_connections_is_waited_for_until_ray_knows(table: Nodes) -> None:
-    wait_until_losses_are_known()
+    wait_until_losses_are_known(FIXED)
     assert table.num_looks == 3
+
+
+@pytest.mark.parametrize(
+    ("shape", "is_waited"),
+    [
+        (WorkerResources(2, 1, use_gpu=False, min_workers=1), True),
+        (WorkerResources(1, 1, use_gpu=False, min_workers=1), False),  # fits where it is
+        (FIXED, False),  # is placed as a whole or not at all
+    ],
+)
+def test_elastic_scaling_is_given_time_to_count_anew(table: Nodes, shape: WorkerResources, is_waited: bool) -> None:
+    table.num_looks = 3
+    pauses: list[float] = []
+    wait_until_losses_are_known(shape, sleep=pauses.append)
+    assert (sum(pauses) > 20.0) is is_waited
 
 
 def test_a_node_that_ray_never_counts_as_lost_is_not_waited_for_for_ever(table: Nodes) -> None:
     table.num_looks = -(10**9)
     started = time.monotonic()
-    wait_until_losses_are_known(timeout_s=0.05)
+    wait_until_losses_are_known(FIXED, timeout_s=0.05)
     assert time.monotonic() - started >= 0.05
     assert table.num_looks < 0

@@ -13,7 +13,7 @@ import torch
 from safetensors.torch import load_file
 
 from sienn_ray.settings import Settings
-from sienn_ray.training import checkpoint
+from sienn_ray.training import checkpoint_files
 from sienn_ray.training.config import LoraSettings
 from sienn_ray.training.run_state import read_state
 from tests.support.fakes_training import FakeRows, FakeWorker, RecordingReporter
@@ -78,6 +78,15 @@ def test_a_pause_leaves_a_checkpoint_to_go_on_from(tiny_model_folder: Path, tmp_
     torch.testing.assert_close(resumed.weights, whole.weights, rtol=0, atol=0)
 
 
+def test_a_run_that_is_not_awaited_ends_at_the_next_step_and_writes_nothing(
+    tiny_model_folder: Path, tmp_path: Path
+) -> None:
+    fenced = Trainee(tiny_model_folder, tmp_path / "run", CONFIG, reporter=RecordingReporter(stop_after=2))
+    assert fenced.train().is_fenced
+    assert max(report.current_step or 0 for report in fenced.reporter.reports) == 2
+    assert not fenced.checkpoints.exists() or not list(fenced.checkpoints.iterdir())
+
+
 def test_checkpoints_by_time_and_by_epoch(tiny_model_folder: Path, tmp_path: Path) -> None:
     by_epoch = Trainee(tiny_model_folder, tmp_path / "epoch", CONFIG)
     by_epoch.train()
@@ -119,12 +128,12 @@ class TestStoppingEarly:
         run.train()
         state = run.state
         (tmp_path / "published").mkdir()
-        checkpoint.copy_best_adapter(run.last, tmp_path / "published")
-        published = load_file(tmp_path / "published" / checkpoint.ADAPTER_WEIGHTS)
+        checkpoint_files.copy_best_adapter(run.last, tmp_path / "published")
+        published = load_file(tmp_path / "published" / checkpoint_files.ADAPTER_WEIGHTS)
         at_best = next(
             folder for folder in run.checkpoints.iterdir() if read_state(folder).steps_done == state.best_step
         )
-        expected = load_file(at_best / checkpoint.ADAPTER_WEIGHTS)
+        expected = load_file(at_best / checkpoint_files.ADAPTER_WEIGHTS)
         torch.testing.assert_close(published, expected, rtol=0, atol=0)
         assert any(not torch.equal(value, run.weights[name]) for name, value in published.items())
         losses = {entry.step: entry.eval_loss for entry in state.history if entry.step}

@@ -12,7 +12,7 @@ import pytest
 import ray.train
 from ray.train.torch import TorchTrainer
 
-from sienn_ray.training import garbage, ray_worker, trainer
+from sienn_ray.training import garbage, process_setup, ray_worker, trainer
 
 
 def test_garbage_is_looked_for_less_often() -> None:
@@ -27,8 +27,21 @@ def test_garbage_is_looked_for_less_often() -> None:
 
 
 def test_hook_names_the_function() -> None:
-    module, _, name = garbage.HOOK.rpartition(".")
-    assert getattr(importlib.import_module(module), name) is garbage.collect_rarely
+    module, _, name = process_setup.HOOK.rpartition(".")
+    assert getattr(importlib.import_module(module), name) is process_setup.set_up
+
+
+def test_noise_of_libraries_stays_out_of_the_log() -> None:
+    code = (
+        "from sienn_ray.training import process_setup; process_setup.set_up()\n"
+        "import logging, warnings; logging.basicConfig(level=logging.INFO)\n"
+        "logging.getLogger('alembic.runtime.plugins').info('setup plugin')\n"
+        "warnings.warn('`is_gradient_checkpointing` is deprecated', FutureWarning)\n"
+        "import tqdm; list(tqdm.tqdm(range(3), desc='Loading weights'))\n"
+        "logging.getLogger('sienn_ray').info('loss 0.5')"
+    )
+    done = subprocess.run([sys.executable, "-c", code], check=True, capture_output=True, text=True)
+    assert (done.stdout, done.stderr.splitlines()) == ("", ["INFO:sienn_ray:loss 0.5"])
 
 
 @pytest.mark.filterwarnings("ignore::DeprecationWarning:ray.data.context")  # it copies itself

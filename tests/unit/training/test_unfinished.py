@@ -33,11 +33,18 @@ def test_what_is_not_listed_is_deleted(storage: Storage) -> None:
     assert names(storage) == {WHOLE, LATEST, LIST}
 
 
-def test_without_a_list_none_can_be_resumed_from(storage: Storage) -> None:
+def test_without_a_list_nothing_is_deleted(storage: Storage) -> None:
+    storage.write_bytes(f"{RUN}/snapshot_of_another_version.json", storage.read_bytes(f"{RUN}/{LIST}"))
     storage.delete(f"{RUN}/{LIST}")
-    storage.write_bytes(f"{RUN}/other", b"")
     delete_unfinished_checkpoints(storage, RUN)
-    assert names(storage) == {"other"}
+    assert names(storage) == {WHOLE, LATEST, PART, "snapshot_of_another_version.json"}
+
+
+@pytest.mark.parametrize("content", [b"{}", b'{"checkpoint_results": [{"checkpoint_dir_name": "checkpoint_gone"}]}'])
+def test_a_list_of_none_that_is_there_is_no_evidence(storage: Storage, content: bytes) -> None:
+    storage.write_bytes(f"{RUN}/{LIST}", content)
+    delete_unfinished_checkpoints(storage, RUN)
+    assert names(storage) == {WHOLE, LATEST, PART, LIST}
 
 
 def test_a_list_that_cannot_be_read_costs_no_checkpoint(storage: Storage, caplog: pytest.LogCaptureFixture) -> None:

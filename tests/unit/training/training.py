@@ -13,7 +13,7 @@ from sienn_ray.base_model import load_causal_lm
 from sienn_ray.datasets.schema import RowKind
 from sienn_ray.datasets.tokenization import IGNORE_INDEX
 from sienn_ray.settings import Settings
-from sienn_ray.training import checkpoint
+from sienn_ray.training import checkpoint_files
 from sienn_ray.training.config import LoraSettings, TrainingConfig
 from sienn_ray.training.loop import FineTune
 from sienn_ray.training.run_state import RunState, read_state
@@ -56,6 +56,7 @@ class Trainee:
     reporter: RecordingReporter = field(default_factory=RecordingReporter)
     row_kind: RowKind = RowKind.CONVERSATION
     micro_batch_rows: int | None = None
+    has_validation_dataset: bool = False
 
     def spec(self) -> LoopSpec:
         return LoopSpec(
@@ -66,6 +67,7 @@ class Trainee:
             0 if self.eval_rows is None else len(self.eval_rows),
             row_kind=self.row_kind,
             micro_batch_rows=self.micro_batch_rows,
+            has_validation_dataset=self.has_validation_dataset,
         )
 
     def train(self, base: Any = None, worker: FakeWorker | None = None) -> LoopResult:
@@ -84,7 +86,7 @@ class Trainee:
 
     @property
     def weights(self) -> dict[str, torch.Tensor]:
-        weights: dict[str, torch.Tensor] = load_file(self.last / checkpoint.ADAPTER_WEIGHTS)
+        weights: dict[str, torch.Tensor] = load_file(self.last / checkpoint_files.ADAPTER_WEIGHTS)
         return weights
 
     @property

@@ -13,7 +13,7 @@ from fastapi import FastAPI
 from starlette.testclient import TestClient
 
 from sienn_ray.datasets import intake
-from sienn_ray.errors import CapacityError
+from sienn_ray.errors import TooLateError
 from sienn_ray.settings import Settings
 from sienn_ray.storage import Storage
 from tests.support.fakes_api import BOUNDARY, Part, multipart_body, multipart_type
@@ -301,7 +301,7 @@ def test_boundary_in_the_content_is_content(client: TestClient) -> None:
 def test_nothing_is_left_when_the_tracker_refuses(
     client: TestClient, storage: Storage, tracker: InProcessTracker
 ) -> None:
-    tracker.fail_with(CapacityError("the job tracker is restarting"))
+    tracker.fail_with(TooLateError("the job tracker was too slow; try again in a moment"))
     assert upload(client, CSV).status_code == 503
     assert is_untouched(storage, tracker)
 

@@ -310,15 +310,15 @@ def test_schemas_with_one_title_are_named(app: FastAPI) -> None:
 
 
 def test_any_status_can_be_documented(app: FastAPI) -> None:
-    responses = documented(HTTPStatus.UNAUTHORIZED)
+    responses = documented(HTTPStatus.IM_A_TEAPOT)
 
     @app.get("/api/secret", tags=["Models"], summary="A secret", responses=responses)
     def secret() -> str:
         return "secret"
 
-    error = app.openapi()["paths"]["/api/secret"]["get"]["responses"]["401"]
-    assert error["description"] == "Unauthorized"
-    assert error["content"]["application/json"]["example"] == {"detail": "Unauthorized", "status_code": 401}
+    error = app.openapi()["paths"]["/api/secret"]["get"]["responses"]["418"]
+    assert error["description"] == "I'm a Teapot"
+    assert error["content"]["application/json"]["example"] == {"detail": "I'm a Teapot", "status_code": 418}
 
 
 def test_words_alone_break_nobody(openapi: Json) -> None:

@@ -35,7 +35,7 @@ def test_it_does_not_reach_the_tracker(client: TestClient, tracker: InProcessTra
     tracker.put(job_record())
     quoted = quote(value, safe="")
     for response in (
-        client.get(f"/api/jobs/{quoted}/events"),
+        client.post(f"/api/jobs/{quoted}/cancel"),
         client.delete(f"/api/datasets/{quoted}"),
         client.get(f"/api/download-model/{quoted}"),
         client.post("/api/test-model", json={"job_id": value, "prompt": "a"}),

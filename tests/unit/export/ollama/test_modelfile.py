@@ -5,8 +5,8 @@ from pathlib import Path
 
 import pytest
 
+from sienn_ray.datasets.chat_turns import Turn, Turns
 from sienn_ray.errors import ExportError
-from sienn_ray.export.ollama.chat_turns import Turn, Turns
 from sienn_ray.export.ollama.modelfile import OllamaModel, go_template, install_script
 from sienn_ray.export.options import Sampling
 from tests.support.modelfile import parse

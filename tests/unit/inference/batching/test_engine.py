@@ -13,14 +13,14 @@ import pytest
 import torch
 from safetensors.torch import load_file, save_file
 
-from sienn_ray.errors import EngineError, InvalidInputError
+from sienn_ray.errors import CapacityError, EngineError, InvalidInputError
 from sienn_ray.inference.batching.engine import BatchingEngine
 from sienn_ray.inference.blocking import generate
 from sienn_ray.inference.engine import GenerationDelta
 from sienn_ray.inference.model.packed_linear import PackedLinear
 from sienn_ray.settings import Settings
 from sienn_ray.storage import Storage
-from sienn_ray.training.checkpoint import ADAPTER_WEIGHTS
+from sienn_ray.training.checkpoint_files import ADAPTER_WEIGHTS
 from tests.support.tiny_model import TINY_ID
 from tests.unit.inference.asking import ENDLESS, GREEDY, Listener, copy_of, sampled, with_adapter
 
@@ -138,3 +138,57 @@ def test_scores_that_are_no_numbers_end_their_own_request_only(
     with pytest.raises(EngineError, match="aren't numbers"):
         generate(engine, with_adapter("huge"))
     assert listener.result().text == expected
+
+
+class Broken:
+    """A model runner whose steps fail, all of them or the first ones."""
+
+    def __init__(self, runner: Any, error: Exception, num_failures: int = 1_000) -> None:
+        self._runner = runner
+        self._error = error
+        self._num_left = num_failures
+
+    def step(self, *arguments: Any) -> torch.Tensor:
+        if self._num_left > 0:
+            self._num_left -= 1
+            raise self._error
+        logits: torch.Tensor = self._runner.step(*arguments)
+        return logits
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self._runner, name)
+
+
+def broken(engine: BatchingEngine, error: Exception, num_failures: int = 1_000) -> BatchingEngine:
+    """The engine, whose next steps fail."""
+    runner: Any = Broken(engine._runner, error, num_failures)
+    engine._runner = runner
+    return engine
+
+
+class TestFailedSteps:
+    def test_a_fault_of_the_device_is_a_failure_at_once(self, engine: BatchingEngine) -> None:
+        broken(engine, RuntimeError("CUDA error: device-side assert triggered\nCompile with ..."))
+        listener = Listener()
+        engine.submit(GREEDY, listener)
+        error = listener.wait().error
+        assert isinstance(error, CapacityError)
+        assert error.message == f"the engine of {TINY_ID} has failed and is being replaced; ask again in a moment"
+        assert engine.failure == "its device has failed: CUDA error: device-side assert triggered"
+
+    def test_some_failed_steps_in_a_row_are_a_failure(self, start: Start) -> None:
+        engine = broken(start(engine_max_failed_steps=2), ValueError("no such shape"))
+        with pytest.raises(EngineError, match="no such shape"):
+            generate(engine, GREEDY)
+        assert engine.failure is None
+        with pytest.raises(CapacityError, match="has failed and is being replaced"):
+            generate(engine, GREEDY)
+        assert engine.failure == "2 steps have failed in a row: no such shape"
+
+    def test_a_step_that_succeeds_ends_the_row(self, start: Start) -> None:
+        engine = start(engine_max_failed_steps=2)
+        for _ in range(3):
+            with pytest.raises(EngineError, match="no such shape"):
+                generate(broken(engine, ValueError("no such shape"), 1), GREEDY)
+            assert generate(engine, GREEDY).num_generated_tokens == 12
+        assert engine.failure is None

@@ -75,6 +75,10 @@ class PlainEngine:
         began_at = self._step_began_at
         return 0.0 if began_at is None else time.monotonic() - began_at
 
+    @property
+    def failure(self) -> str | None:
+        return self._requests.failure
+
     def submit(self, request: GenerationRequest, listener: Callable[[GenerationDelta], None]) -> Generation:
         answer = Answer(request, listener)
         self._requests.add(answer, num_running=0 if self._running is None else 1)
@@ -102,6 +106,12 @@ class PlainEngine:
             self._has_changed.notify()
 
     def _run(self) -> None:
+        try:
+            self._run_until_closed()
+        finally:
+            self._requests.fail("its thread has ended")
+
+    def _run_until_closed(self) -> None:
         while not self._requests.is_closed:
             self._drop_abandoned()
             with self._has_changed:

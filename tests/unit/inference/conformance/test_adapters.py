@@ -15,7 +15,7 @@ from sienn_ray.errors import ArtifactError, EngineError, SiennError
 from sienn_ray.inference.blocking import generate
 from sienn_ray.inference.engine import Engine
 from sienn_ray.storage import Storage
-from sienn_ray.training.checkpoint import ADAPTER_CONFIG, ADAPTER_WEIGHTS
+from sienn_ray.training.checkpoint_files import ADAPTER_CONFIG, ADAPTER_WEIGHTS
 from tests.support.tiny_model import TINY_ID
 from tests.unit.inference.asking import GREEDY, Listener, copy_of, edit_config, sampled, with_adapter
 from tests.unit.inference.conformance.conftest import Start

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import threading
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
 
@@ -9,7 +10,7 @@ import pytest
 
 from sienn_ray.errors import CapacityError, InvalidBaseModelError, InvalidInputError, QueueFullError
 from sienn_ray.inference.blocking import generate
-from sienn_ray.inference.engine import Engine
+from sienn_ray.inference.engine import Engine, GenerationDelta
 from tests.unit.inference.asking import ENDLESS, GREEDY, WAIT_S, Listener, sampled, with_adapter
 from tests.unit.inference.conformance.conftest import Start
 
@@ -135,3 +136,35 @@ class TestClose:
             engine.close()
             asking.result(WAIT_S)
         assert all(listener.wait().error for listener in listeners)
+
+
+class TestFailure:
+    @pytest.mark.filterwarnings("ignore::pytest.PytestUnhandledThreadExceptionWarning")  # it dies on purpose
+    def test_a_dead_thread_is_unhealthy_and_holds_no_request(self, start: Start) -> None:
+        engine = start(engine_max_batch=1)
+        is_asked = threading.Event()
+        running, waiting, refused = Listener(), Listener(), Listener()
+
+        def die(delta: GenerationDelta) -> None:
+            running(delta)
+            if not delta.is_last:
+                assert is_asked.wait(WAIT_S)
+                raise SystemExit  # in a thread of the engine, which it ends
+
+        healthy = engine.failure
+        assert healthy is None
+        engine.submit(ENDLESS, die)
+        running.wait_for_text()
+        engine.submit(GREEDY, waiting)
+        is_asked.set()
+        for listener in (running, waiting):
+            assert isinstance(listener.wait().error, CapacityError)
+        assert engine.failure is not None
+        with pytest.raises(CapacityError, match="has failed and is being replaced; ask again"):
+            engine.submit(GREEDY, refused)
+        assert refused.deltas == []
+
+    def test_one_that_is_closed_has_not_failed(self, engine: Engine) -> None:
+        generate(engine, GREEDY)
+        engine.close()
+        assert engine.failure is None

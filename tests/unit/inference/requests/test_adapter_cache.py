@@ -1,12 +1,13 @@
 from __future__ import annotations
 
 import threading
+from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 
 import pytest
 
-from sienn_ray.errors import ArtifactError, EngineError
+from sienn_ray.errors import ArtifactError, CapacityError, EngineError
 from sienn_ray.inference.requests.adapter_cache import AdapterCache
 
 WAIT_S = 30.0
@@ -43,8 +44,23 @@ def memory() -> Memory:
     return Memory()
 
 
-def cache_of(memory: Memory, *, max_count: int = 3, max_bytes: int = 1000) -> AdapterCache[Adapter]:
-    return AdapterCache(memory.load, memory.unload, max_count=max_count, max_bytes=max_bytes)
+def cache_of(
+    memory: Memory,
+    load: Callable[[str], Adapter] | None = None,
+    *,
+    max_count: int = 3,
+    max_bytes: int = 1000,
+    load_timeout_s: float = WAIT_S,
+    room_timeout_s: float = WAIT_S,
+) -> AdapterCache[Adapter]:
+    return AdapterCache(
+        load or memory.load,
+        memory.unload,
+        max_count=max_count,
+        max_bytes=max_bytes,
+        load_timeout_s=load_timeout_s,
+        room_timeout_s=room_timeout_s,
+    )
 
 
 def fill(cache: AdapterCache[Adapter], memory: Memory, **sizes_bytes: int) -> None:
@@ -151,7 +167,7 @@ def test_one_load_serves_all_who_wait(memory: Memory) -> None:
         assert may_load.wait(WAIT_S)
         return memory.load(key)
 
-    cache = AdapterCache(load, memory.unload, max_count=2, max_bytes=100)
+    cache = cache_of(memory, load, max_count=2, max_bytes=100)
     with ThreadPoolExecutor(8) as pool:
         waiting = [pool.submit(cache.take, "a", "a") for _ in range(8)]
         may_load.set()
@@ -164,3 +180,98 @@ def test_those_who_wait_for_a_failed_load_try_for_themselves(memory: Memory) -> 
     with ThreadPoolExecutor(4) as pool:
         waiting = [pool.submit(cache.take, "c", "altered") for _ in range(4)]
         assert all(isinstance(each.exception(WAIT_S), ArtifactError) for each in waiting)
+
+
+def test_nobody_waits_for_room_for_ever(memory: Memory) -> None:
+    cache = cache_of(memory, max_count=1, room_timeout_s=0.0)
+    cache.take("a", "a")
+    with pytest.raises(CapacityError, match=r"no room for adapter b within 0 s .*: 1 others are in use; .*_MAX_COUNT"):
+        cache.take("b", "b")
+    cache.give_back("a")
+    assert cache.take("b", "b").name == "b"
+
+
+def test_who_has_gone_waits_for_no_room(memory: Memory) -> None:
+    cache = cache_of(memory, max_count=1)
+    cache.take("a", "a")
+    with pytest.raises(EngineError, match="was cancelled"):
+        cache.take("b", "b", is_wanted=lambda: False)
+    cache.give_back("a")
+    assert cache.take("c", "c").name == "c"
+
+
+def test_a_closed_cache_ends_all_waits(memory: Memory) -> None:
+    cache = cache_of(memory, max_count=1)
+    cache.take("a", "a")
+    with ThreadPoolExecutor(1) as pool:
+        waiting = pool.submit(cache.take, "b", "b")
+        cache.close()
+        assert isinstance(waiting.exception(WAIT_S), CapacityError)
+
+
+class Stall:
+    """Storage that answers some keys only when it is told to."""
+
+    def __init__(self, memory: Memory, *keys: str) -> None:
+        self._memory = memory
+        self.keys = set(keys)
+        self.num_asked = 0
+        self.go_on = threading.Event()
+
+    def load(self, key: str) -> Adapter:
+        if key in self.keys:
+            self.num_asked += 1
+            assert self.go_on.wait(WAIT_S)
+        return self._memory.load(key)
+
+
+@pytest.fixture
+def stall(memory: Memory) -> Iterator[Stall]:
+    stall = Stall(memory, *(f"stalled-{number}" for number in range(100)))
+    yield stall
+    stall.go_on.set()
+
+
+def test_a_stalled_load_is_given_up_and_tried_again(
+    memory: Memory, stall: Stall, caplog: pytest.LogCaptureFixture
+) -> None:
+    cache = cache_of(memory, stall.load, load_timeout_s=0.0)
+    with pytest.raises(CapacityError, match=r"stalled-1 wasn't loaded .* within 0 s \(SIENN_ADAPTER_LOAD_TIMEOUT_S\)"):
+        cache.take("stalled-1", "stalled-1")
+    assert "the load of stalled-1 has taken longer than 0 s and is given up" in caplog.text
+    stall.keys.clear()
+    cache = cache_of(memory, stall.load)
+    assert cache.take("stalled-1", "stalled-1").name == "stalled-1"
+
+
+def test_a_stalled_load_holds_up_no_other(memory: Memory, stall: Stall) -> None:
+    cache = cache_of(memory, stall.load)
+    cache.take("loaded", "loaded")
+    with ThreadPoolExecutor(8) as pool:
+        waiting = [pool.submit(cache.take, f"stalled-{number}", f"stalled-{number}") for number in (1, 2)]
+        assert cache.take_loaded("loaded") is not None
+        assert cache.take("other", "other").name == "other"
+        assert not any(each.done() for each in waiting)
+        stall.go_on.set()
+        cache.give_back("other")
+        assert {each.result(WAIT_S).name for each in waiting} == {"stalled-1", "stalled-2"}
+
+
+def test_a_load_that_was_given_up_comes_too_late(memory: Memory, stall: Stall) -> None:
+    cache = cache_of(memory, stall.load, load_timeout_s=0.0)
+    with pytest.raises(CapacityError):
+        cache.take("stalled-1", "stalled-1")
+    stall.go_on.set()
+    for thread in [each for each in threading.enumerate() if each.name == "load-adapter"]:
+        thread.join(WAIT_S)
+    assert (len(cache), cache.num_loads) == (0, 0)
+
+
+def test_threads_that_hang_are_bounded(memory: Memory, stall: Stall) -> None:
+    cache = cache_of(memory, stall.load, load_timeout_s=0.0)
+    for number in range(32):
+        with pytest.raises(CapacityError, match="wasn't loaded"):
+            cache.take(f"stalled-{number}", f"stalled-{number}")
+    with pytest.raises(CapacityError, match="storage doesn't answer: 32 loads of adapters hang"):
+        cache.take("stalled-99", "stalled-99")
+    assert stall.num_asked == 32

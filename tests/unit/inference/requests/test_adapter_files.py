@@ -18,6 +18,7 @@ from sienn_ray.inference.requests.adapter_files import (
     read_config,
     read_tensors,
 )
+from sienn_ray.local_copies import LocalCopies
 from sienn_ray.storage import Storage
 
 NAME = "base_model.model.layers.0.q_proj.lora_A.weight"
@@ -39,21 +40,26 @@ def storage(tmp_path: Path) -> Storage:
     return Storage(f"file://{tmp_path}/storage")
 
 
-def test_files_are_those_that_were_published(storage: Storage, folder: Path, tmp_path: Path) -> None:
+@pytest.fixture
+def copies(tmp_path: Path) -> LocalCopies:
+    return LocalCopies(tmp_path / "cache", 10_000)
+
+
+def test_files_are_those_that_were_published(storage: Storage, folder: Path, copies: LocalCopies) -> None:
     for key in ("adapters/a", "adapters/b"):
         storage.publish(folder, key)
-    first, second = (fetch_adapter(storage, key, tmp_path / "cache") for key in ("adapters/a", "adapters/b"))
+    first, second = (fetch_adapter(storage, key, copies) for key in ("adapters/a", "adapters/b"))
     assert first.prompt_format == PromptFormat.for_text()
     assert first.content_hash == second.content_hash
     assert read_config(first.folder, "org/base")["peft_type"] == "LORA"
     assert read_tensors(first.folder)[NAME].shape == (2, 3)
 
 
-def test_other_files_have_another_hash(storage: Storage, folder: Path, tmp_path: Path) -> None:
+def test_other_files_have_another_hash(storage: Storage, folder: Path, copies: LocalCopies) -> None:
     storage.publish(folder, "adapters/a")
     save_file({NAME: torch.zeros(2, 3)}, folder / WEIGHTS_FILE)
     storage.publish(folder, "adapters/b")
-    hashes = {fetch_adapter(storage, key, tmp_path / "cache").content_hash for key in ("adapters/a", "adapters/b")}
+    hashes = {fetch_adapter(storage, key, copies).content_hash for key in ("adapters/a", "adapters/b")}
     assert len(hashes) == 2
 
 
@@ -62,14 +68,14 @@ def test_other_files_have_another_hash(storage: Storage, folder: Path, tmp_path:
     [(None, "^adapters/a has no prompt_format.json"), ("{}", "^adapters/a: prompt_format.json can't be read")],
 )
 def test_a_prompt_format_has_to_be_there(
-    storage: Storage, folder: Path, tmp_path: Path, content: str | None, match: str
+    storage: Storage, folder: Path, copies: LocalCopies, content: str | None, match: str
 ) -> None:
     (folder / PROMPT_FORMAT_FILE).unlink()
     if content is not None:
         (folder / PROMPT_FORMAT_FILE).write_text(content)
     storage.publish(folder, "adapters/a")
     with pytest.raises(ArtifactError, match=match):
-        fetch_adapter(storage, "adapters/a", tmp_path / "cache")
+        fetch_adapter(storage, "adapters/a", copies)
 
 
 def test_an_adapter_of_another_base_model_is_refused(folder: Path) -> None:

@@ -159,6 +159,38 @@ def test_an_error_that_is_none_of_ours_ends_the_request_too(
     assert "ZeroDivisionError: no weights" in error.message
 
 
+def test_a_cancelled_request_stops_waiting_for_room(
+    prepare: Callable[..., RequestPreparation[Weights]], prompts: EndingEncoder
+) -> None:
+    preparation = prepare(prompts)
+    _, first = submit(preparation, request_of("a"))
+    first.get(timeout=WAIT_S)
+    waiting, events = submit(preparation, request_of("b"))
+    waiting.cancel()
+    assert "was cancelled" in events.get(timeout=WAIT_S).error.message
+
+
+def test_requests_for_an_adapter_that_does_not_come_hold_up_no_other(
+    prepare: Callable[..., RequestPreparation[Weights]], prompts: EndingEncoder
+) -> None:
+    go_on = threading.Event()
+
+    def read(files: AdapterFiles) -> Weights:
+        if (files.folder / "weights").read_text() == "a":
+            assert go_on.wait(WAIT_S)
+        return Weights()
+
+    preparation = prepare(prompts, read)
+    stalled = [submit(preparation, request_of("a"))[1] for _ in range(8)]
+    answer, events = submit(preparation, request_of("b"))
+    assert (events.get(timeout=WAIT_S).files.folder / "weights").read_text() == "b"
+    assert all(each.empty() for each in stalled)
+    answer.fail(EngineError("over"))  # or it would stay in use
+    go_on.set()
+    for each in stalled:
+        assert (each.get(timeout=WAIT_S).files.folder / "weights").read_text() == "a"
+
+
 def test_a_closed_one_takes_no_request(
     prepare: Callable[..., RequestPreparation[Weights]], prompts: EndingEncoder
 ) -> None:

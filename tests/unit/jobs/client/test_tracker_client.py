@@ -13,6 +13,7 @@ import pytest
 from ray.exceptions import ActorDiedError, ActorUnavailableError, RayTaskError
 
 from sienn_ray.errors import CapacityError, ConflictError, InvalidInputError, NotFoundError, TooManyRequestsError
+from sienn_ray.jobs.change_requests import ChangeRequest
 from sienn_ray.jobs.client.tracker_client import tracker_client
 from sienn_ray.jobs.schema import JobQuery, JobStatus
 from sienn_ray.jobs.supervision.ray_jobs import RayJobState
@@ -20,7 +21,7 @@ from sienn_ray.jobs.tracker import JobTracker
 from sienn_ray.jobs.tracker_protocol import Tracker
 from sienn_ray.metrics import MetricBatch, Sample
 from sienn_ray.settings import Settings
-from tests.support.fakes_jobs import FakeRayJobs, dataset_record, job_record, no_mirror
+from tests.support.fakes_jobs import FakeRayJobs, FakeRayLogs, dataset_record, job_record, no_mirror
 from tests.unit.jobs.test_ids import STRANGE
 
 
@@ -60,7 +61,7 @@ def client(settings: Settings) -> Iterator[Tracker]:
     """A client of a tracker with one dataset and a running job, so that further ones wait."""
     ray_jobs = FakeRayJobs()
     ray_jobs.end("raysubmit_1", RayJobState.ACTIVE)
-    tracker = JobTracker(settings, ray_jobs, mirror=no_mirror)
+    tracker = JobTracker(settings, ray_jobs, mirror=no_mirror, ray_logs=FakeRayLogs())
     tracker.add_dataset(dataset_record())
     tracker.add_job(job_record("by-hand", status=JobStatus.RUNNING, attempt=1, submission_id="raysubmit_1"))
     yield tracker_client(lambda: _Handle(tracker))
@@ -96,7 +97,7 @@ def test_every_method_reaches_the_tracker(client: Tracker) -> None:
 
 def test_retry_and_delete_reach_the_tracker(settings: Settings) -> None:
     ray_jobs = FakeRayJobs()
-    tracker = JobTracker(settings, ray_jobs, mirror=no_mirror)
+    tracker = JobTracker(settings, ray_jobs, mirror=no_mirror, ray_logs=FakeRayLogs())
     tracker.add_dataset(dataset_record())
     client = tracker_client(lambda: _Handle(tracker))
 
@@ -157,6 +158,38 @@ def test_tracker_that_restarts(error: Exception) -> None:
 
     with pytest.raises(CapacityError, match="the job tracker is restarting; try again in a moment"):
         asyncio.run(tracker_client(lambda: Away).job("job-1"))
+
+
+def test_change_is_sent_to_the_tracker_that_has_taken_the_others_place(settings: Settings) -> None:
+    tracker = JobTracker(settings, FakeRayJobs(), mirror=no_mirror)
+    requests = []
+
+    class Dead:
+        class carry_out:  # noqa: N801
+            @staticmethod
+            async def remote(request: ChangeRequest, *_: Any) -> None:
+                requests.append(request)
+                raise ActorDiedError
+
+    class Living:
+        def carry_out(self, request: ChangeRequest, method: str, args: tuple[Any, ...]) -> Any:
+            requests.append(request)
+            return tracker.carry_out(request, method, args)
+
+    handles = iter([Dead, _Handle(Living())])
+    client = tracker_client(lambda: next(handles))
+    assert asyncio.run(client.add_dataset(dataset_record())).id == "dataset-1"
+    assert len(requests) == 2
+    assert len({request.id for request in requests}) == 1
+    tracker.close()
+
+
+def test_no_tracker_is_said() -> None:
+    def find() -> None:
+        raise CapacityError("the job tracker isn't running at the moment; try again in a moment")
+
+    with pytest.raises(CapacityError, match="isn't running at the moment; try again"):
+        asyncio.run(tracker_client(find).job("job-1"))
 
 
 def test_fault_of_the_tracker_is_no_answer() -> None:

@@ -10,9 +10,11 @@ import sqlalchemy as sa
 
 from sienn_ray.errors import CapacityError
 from sienn_ray.jobs import job_facts
-from sienn_ray.jobs.store.database import Database, _of_json, _to_json
+from sienn_ray.jobs.store.connections import _of_json, _to_json
+from sienn_ray.jobs.store.database import Database
 from sienn_ray.jobs.store.store import Store
 from sienn_ray.jobs.store.tables import metric_values, safe_text
+from tests.support import quick_sqlite
 from tests.support.fakes_jobs import dataset_record, job_record
 
 VALUES: dict[str, Any] = {"name": "one", "labels": "{}", "value": 1.0}
@@ -75,6 +77,7 @@ def test_ping(store: Store) -> None:
 
 def test_database_out_of_reach_is_said(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
     database = Database(f"sqlite:///{tmp_path}/sienn.db")
+    database.prepare()
     database.close()
     for path in tmp_path.iterdir():
         path.unlink()
@@ -90,6 +93,63 @@ def test_fault_of_ours_is_no_capacity_error(store: Store) -> None:
     twice = sa.insert(metric_values).values([VALUES, VALUES])
     with pytest.raises(sa.exc.IntegrityError), store.database.writing() as connection:
         connection.execute(twice)
+
+
+# A database that is away when it is first used
+
+
+def blocked(tmp_path: Path) -> tuple[Database, Path, list[float]]:
+    """A database whose folder can't be made, what to remove so that it can, and the time."""
+    obstacle = tmp_path / "home"
+    obstacle.write_text("no folder")
+    now = [0.0]
+    return Database(f"sqlite:///{obstacle}/sienn.db", clock=lambda: now[0]), obstacle, now
+
+
+def test_database_that_is_away_at_first_is_used_once_it_is_there(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    database, obstacle, now = blocked(tmp_path)
+    for _ in range(2):
+        with pytest.raises(CapacityError, match="try again in a moment"), database.reading():
+            pass
+    assert "unable to open database file" in caplog.text
+    obstacle.unlink()
+    now[0] += 10.0
+    assert number_of_values(database) == 0
+    assert database.ping() > 0
+    database.close()
+
+
+def test_tries_to_connect_have_longer_and_longer_pauses(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+    database, _, now = blocked(tmp_path)
+    for _ in range(320):
+        with pytest.raises(CapacityError):
+            database.prepare()
+        now[0] += 0.0625
+    pauses = [record.message.rpartition("after ")[2] for record in caplog.records if "trying" in record.message]
+    assert pauses == ["0.125 s", "0.25 s", "0.5 s", "1 s", "2 s", "4 s", "8 s", "8 s"]
+
+
+def test_ping_does_not_wait_for_a_database_that_was_away(tmp_path: Path) -> None:
+    database, _, now = blocked(tmp_path)
+    with pytest.raises(CapacityError):
+        database.prepare()
+    now[0] += 10.0
+    database._migrate = lambda: pytest.fail("it has tried to connect")  # type: ignore[method-assign]
+    with pytest.raises(CapacityError) as raised:
+        database.ping()
+    assert "unable to open database file" in str(raised.value.__cause__)
+
+
+# SQLite
+
+
+def test_committed_changes_survive_a_power_failure(tmp_path: Path) -> None:
+    database = Database(f"sqlite:///{tmp_path}/sienn.db")
+    with quick_sqlite.uninstalled(), database.writing() as connection:
+        assert connection.exec_driver_sql("PRAGMA synchronous").scalar() == 2  # FULL
+        assert connection.exec_driver_sql("PRAGMA journal_mode").scalar() == "wal"
 
 
 # What goes into columns

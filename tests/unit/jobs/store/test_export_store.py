@@ -93,7 +93,7 @@ def test_a_cancelled_export_ends_and_may_be_asked_for_again(store: Store) -> Non
     record = running(store)
     assert store.exports.cancel(record.id).status is ExportStatus.CANCELLED
     assert not store.exports.report(record.id, 1, 50, "Writing")
-    assert not store.exports.is_wanted(record.id)
+    assert [each.id for each in store.deletions.due()] == [record.id]
     with pytest.raises(ConflictError, match="is 'cancelled' and can't be cancelled"):
         store.exports.cancel(record.id)
     again = store.exports.request(export_record())
@@ -113,12 +113,12 @@ def test_asking_again_keeps_a_completed_export_longer(store: Store, clock: Clock
     clock.advance(6 * 86400)
     assert store.exports.request(export_record()).status is ExportStatus.COMPLETED
     clock.advance(2 * 86400)
-    assert store.exports.expired() == []
+    assert store.exports.delete_expired() == []
     clock.advance(6 * 86400)
-    assert [export.id for export in store.exports.expired()] == [first.id]
-    assert store.exports.forget_expired(first.id)
-    assert not store.exports.forget_expired(first.id)
+    assert [export.id for export in store.exports.delete_expired()] == [first.id]
+    assert store.exports.delete_expired() == []
     assert store.exports.of_job("job-1") == []
+    assert [each.keys for each in store.deletions.due()] == [(first.key,)]
 
 
 def test_one_whose_file_is_gone_is_made_again(store: Store) -> None:
@@ -132,13 +132,51 @@ def test_one_whose_file_is_gone_is_made_again(store: Store) -> None:
 def test_deleted_export_is_forgotten(store: Store) -> None:
     record = running(store)
     assert store.exports.delete(record.id).id == record.id
-    assert store.exports.ids() == set()
+    assert store.sweep.wanted_exports() == set()
     with pytest.raises(NotFoundError):
         store.exports.get(record.id)
     assert store.exports.start(record.id) is None
+    assert [each.keys for each in store.deletions.due()] == [(record.key,)]
+
+
+@pytest.mark.parametrize("how", ["cancel", "fail", "delete"])
+def test_one_that_is_asked_for_again_waits_until_its_old_files_are_gone(store: Store, how: str) -> None:
+    record = running(store)
+    if how == "fail":
+        store.exports.fail(record.id, 1, ExportFailure.INTERNAL, "broken")
+    else:
+        getattr(store.exports, how)(record.id)
+    assert store.exports.request(export_record()).status is ExportStatus.PENDING
+    assert store.exports.start(record.id) is None
+    [deletion] = store.deletions.due()
+    store.deletions.finish(deletion)
+    assert store.exports.start(record.id) is not None
+
+
+def test_files_of_a_run_that_ended_are_deleted_unless_they_are_wanted(store: Store) -> None:
+    record = running(store)
+    store.exports.discard_unwanted(record)
+    assert store.deletions.due() == []
+    store.exports.delete(record.id)
+    store.deletions.finish(store.deletions.due()[0])
+    store.exports.discard_unwanted(record)
+    assert [each.keys for each in store.deletions.due()] == [(record.key,)]
 
 
 def test_signing_key_is_made_once(store: Store) -> None:
     key = store.signing_key()
     assert len(key) == 32
     assert store.signing_key() == key
+
+
+@pytest.mark.parametrize("status", [ExportStatus.FAILED, ExportStatus.CANCELLED])
+def test_failed_and_cancelled_exports_expire_too(store: Store, clock: Clock, status: ExportStatus) -> None:
+    record = running(store)
+    if status is ExportStatus.FAILED:
+        store.exports.fail(record.id, 1, ExportFailure.INTERNAL, "broken")
+    else:
+        store.exports.cancel(record.id)
+    clock.advance(6 * 86400)
+    assert store.exports.delete_expired() == []
+    clock.advance(2 * 86400)
+    assert [export.id for export in store.exports.delete_expired()] == [record.id]

@@ -226,6 +226,14 @@ def test_few_evaluations_stay_in_a_thinned_curve() -> None:
     assert len(kept) == 10
 
 
+def test_evaluations_go_last_of_a_curve() -> None:
+    evaluations = {0, 12, 24, 36}
+    is_evaluation = [place in evaluations for place in range(37)]
+    assert set(kept_places(is_evaluation, 5)) > evaluations
+    assert set(kept_places(is_evaluation, 3)) < evaluations
+    assert kept_places([True] * 100, 3) == [0, 50, 99]
+
+
 @pytest.mark.parametrize(("max_points", "steps"), [(0, []), (-3, []), (1, [9]), (2, [1, 9]), (4, [1, 3, 7, 9])])
 def test_points_are_thinned_out_on_reading(running: Store, max_points: int, steps: list[int]) -> None:
     for number in (1, 3, 5, 7, 9):

@@ -132,4 +132,26 @@ def test_events_that_last_go_when_nothing_else_is_left(running: Store, clock: Cl
 def test_any_message_is_told(running: Store, message: str) -> None:
     running.jobs.report("job-1", 1, Progress(Phase.LOADING_DATA, message, 1))
     events(running)[-1].model_dump_json()
-    assert len(events(running)[-1].message) == len(message)
+    assert len(events(running)[-1].message) == min(len(message), 600)
+
+
+def test_a_warning_is_an_event_and_the_counts_are_facts(running: Store) -> None:
+    report(running, Phase.TRAINING, warning="22 of 48 rows are too long", num_long_rows=22, num_cut_tokens=900)
+    assert [event.message for event in events(running) if event.kind == "warning"] == ["22 of 48 rows are too long"]
+    assert running.jobs.get("job-1").run.num_long_rows == 22
+
+
+def test_an_evaluation_is_one_event(running: Store) -> None:
+    """Also where no report of its batches came before."""
+    report(running, Phase.TRAINING, current_step=10)
+    report(running, Phase.EVALUATING, eval_loss=0.75, epoch_loss=0.8, current_step=10, current_epoch=2)
+    told = [event for event in events(running) if event.message == "it is evaluating"]
+    assert [(event.kind, event.data) for event in told] == [
+        ("evaluated", {"eval_loss": 0.75, "train_loss": 0.8, "epoch": 2, "step": 10})
+    ]
+
+
+def test_the_end_of_an_epoch_is_an_event_with_its_loss(running: Store) -> None:
+    report(running, Phase.TRAINING, current_step=6, current_epoch=1)
+    report(running, Phase.TRAINING, epoch_loss=1.5)
+    assert [(event.kind, event.data) for event in events(running)][-1] == ("epoch", {"train_loss": 1.5, "epoch": 1})

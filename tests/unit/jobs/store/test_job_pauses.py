@@ -5,7 +5,7 @@ from typing import Any
 
 import pytest
 
-from sienn_ray.errors import ConflictError, FailureReason
+from sienn_ray.errors import ConflictError, FailureReason, FencedError
 from sienn_ray.jobs import job_facts
 from sienn_ray.jobs.schema import JobRecord, JobStatus
 from sienn_ray.jobs.store.job_store import JobStore
@@ -13,20 +13,17 @@ from sienn_ray.jobs.store.store import Store
 from sienn_ray.jobs.supervision.job_supervisor import Supervisor
 from sienn_ray.jobs.supervision.ray_jobs import RayJobState
 from sienn_ray.training.reporting import Phase, Progress, RunCommand
-from tests.support.fakes_jobs import Clock, FakeRayJobs, job_record, stored_job
+from tests.support.fakes_jobs import Clock, FakeRayJobs, PatientSupervisor, job_record, stored_job
 
 TIMEOUT_S = 60.0
 
 
 @pytest.fixture
-def ray_jobs() -> FakeRayJobs:
-    return FakeRayJobs()
-
-
-@pytest.fixture
 def keeper(store: Store, ray_jobs: FakeRayJobs, clock: Clock) -> Supervisor:
     """A supervisor that lets one job run, once."""
-    return Supervisor(store.jobs, ray_jobs, max_running=1, max_attempts=1, pause_timeout_s=TIMEOUT_S, clock=clock)
+    return PatientSupervisor(
+        store.jobs, ray_jobs, max_running=1, max_attempts=1, pause_timeout_s=TIMEOUT_S, clock=clock
+    )
 
 
 @pytest.fixture
@@ -79,6 +76,12 @@ def test_waiting_job_is_paused_at_once(store: Store, keeper: Supervisor, ray_job
     assert ray_jobs.submitted == []
     assert kinds(store) == ["created", "paused"]
     assert counted(store, JobStatus.PAUSED) == store.overview().num_jobs[JobStatus.PAUSED] == 1
+
+
+def test_a_job_that_never_ran_waits_to_start_once_it_is_resumed(store: Store) -> None:
+    store.jobs.add(job_record())
+    store.jobs.pause("job-1")
+    assert store.jobs.resume("job-1").message == "Waiting to start"
 
 
 def test_resumed_job_has_its_old_place(store: Store) -> None:
@@ -144,6 +147,7 @@ def test_resumed_job_goes_on(store: Store, keeper: Supervisor, ray_jobs: FakeRay
     job = store.jobs.resume(running)
     assert job == stored_job(store)
     assert (job.status, job.progress, job.submission_id) == (JobStatus.PENDING, 40, None)
+    assert job.message == "Waiting to go on from the last checkpoint"
     assert (job.attempt, job.attempt_base) == (1, 1)
     assert facts_of(job, "num_tokens", "phase") == [500, "starting"]
     assert kinds(store)[-3:] == ["paused", "resumed", "queued"]
@@ -153,9 +157,9 @@ def test_resumed_job_goes_on(store: Store, keeper: Supervisor, ray_jobs: FakeRay
     assert (counted(store, JobStatus.PENDING), counted(store, JobStatus.RUNNING)) == (2, 1), "it is the same job"
 
 
-def test_report_of_another_attempt_is_told_nothing(store: Store, running: str) -> None:
+def test_report_of_another_attempt_is_told_to_stop(store: Store, running: str) -> None:
     store.jobs.pause(running)
-    assert report(store, attempt=2) is RunCommand.GO_ON
+    assert report(store, attempt=2) is RunCommand.STOP
 
 
 @pytest.mark.parametrize("state", [state for state in RayJobState if state is not RayJobState.ACTIVE])
@@ -176,7 +180,8 @@ def test_run_that_ends_otherwise_while_it_pauses_has_ended(store: Store, running
     store.jobs.pause(running)
     reason = FailureReason.DIVERGED if status is JobStatus.FAILED else None
     store.jobs.update(running, running_attempt=1, status=status, failure_reason=reason)
-    assert store.jobs.note_pause(running, 1).status is status
+    with pytest.raises(FencedError):
+        store.jobs.note_pause(running, 1)
     job = store.jobs.get(running)
     assert (job.is_pausing, job.pause_requested_at) == (False, None)
     if status is JobStatus.FAILED:
@@ -188,8 +193,9 @@ def test_job_can_be_cancelled_while_it_pauses(
 ) -> None:
     store.jobs.pause(running)
     assert store.jobs.cancel(running).phase == "stopping"
-    assert report(store) is RunCommand.GO_ON
-    assert store.jobs.note_pause(running, 1).status is JobStatus.CANCELLED
+    assert report(store) is RunCommand.STOP
+    with pytest.raises(FencedError):
+        store.jobs.note_pause(running, 1)
     keeper.step()
     keeper.step()
     assert ray_jobs.stopped == ["sienn-job-1-1"]
@@ -251,8 +257,7 @@ def test_trouble_with_a_stop_holds_up_nothing_else(
     store.jobs.pause(running)
     clock.advance(TIMEOUT_S)
     ray_jobs.stop_errors["sienn-job-1-1"] = ConnectionError("500 Internal Server Error")
-    with pytest.raises(ConnectionError, match="500"):
-        keeper.step()
+    keeper.step()
     assert store.jobs.get("job-2").status is JobStatus.RUNNING
 
 
@@ -315,7 +320,7 @@ def test_paused_job_is_cancelled_before_it_is_deleted(store: Store, clock: Clock
     store.jobs.note_pause(running, 1)
     with pytest.raises(ConflictError, match="'paused'; only failed and cancelled jobs can be retried"):
         store.jobs.retry(running)
-    with pytest.raises(ConflictError, match="'paused'; cancel it first"):
+    with pytest.raises(ConflictError, match="'paused', and only jobs that have ended can be deleted; cancel it first"):
         store.jobs.delete(running)
     job = store.jobs.cancel(running)
     assert (job.status, job.ended_at, job.message) == (JobStatus.CANCELLED, clock.now, "Cancelled while it was paused")
@@ -333,8 +338,7 @@ def lose_answer(store: Store, keeper: Supervisor, ray_jobs: FakeRayJobs, *, arri
         ray_jobs.answer_is_lost = True
     else:
         ray_jobs.submit_errors["job-1"] = ConnectionError("read timed out")
-    with pytest.raises(ConnectionError):
-        keeper.step()
+    keeper.step()
     ray_jobs.answer_is_lost = False
     ray_jobs.submit_errors.clear()
 
@@ -369,8 +373,7 @@ def test_pause_during_it(store: Store, keeper: Supervisor, ray_jobs: FakeRayJobs
 
     ray_jobs.on_submit = pause
     ray_jobs.answer_is_lost = True
-    with pytest.raises(ConnectionError):
-        keeper.step()
+    keeper.step()
     assert store.jobs.get("job-1").is_pausing
     if not arrives:
         ray_jobs.forget_all()

@@ -226,11 +226,16 @@ def test_wait_is_never_negative(store: Store, clock: Clock) -> None:
     assert values(store, f"{metrics.QUEUE_WAIT_SECONDS.name}_sum") == {(): 0.0}
 
 
+@pytest.mark.parametrize("is_deleted", [False, True])
 @pytest.mark.parametrize(("hours", "number"), [(0, 1), (23.99, 1), (24, 1), (24.01, 0)])
 @pytest.mark.parametrize("status", [JobStatus.COMPLETED, JobStatus.FAILED])
-def test_what_ended_within_a_day(store: Store, clock: Clock, status: JobStatus, hours: float, number: int) -> None:
+def test_what_ended_within_a_day(
+    store: Store, clock: Clock, status: JobStatus, hours: float, number: int, is_deleted: bool
+) -> None:
     store.jobs.add(job_record(status=JobStatus.RUNNING))
     store.jobs.update("job-1", status=status)
+    if is_deleted:
+        store.jobs.delete("job-1")
     clock.advance(timedelta(hours=hours).total_seconds())
     overview = store.overview()
     ended = {JobStatus.COMPLETED: overview.num_completed_24h, JobStatus.FAILED: overview.num_failed_24h}

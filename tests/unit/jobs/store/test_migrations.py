@@ -11,6 +11,7 @@ import pytest
 import sqlalchemy as sa
 from sqlalchemy.pool import NullPool
 
+from sienn_ray.errors import CapacityError
 from sienn_ray.jobs.job_facts import FactFields
 from sienn_ray.jobs.schema import DatasetRecord, JobQuery, JobRecord, JobStatus
 from sienn_ray.jobs.store import database, tables
@@ -67,6 +68,7 @@ def test_migrations_make_the_tables_that_queries_use(store: Store, engine: sa.En
                 "request_hash",
                 "started_at",
                 "ended_at",
+                "log_tail",
             },
         ),
     ],
@@ -89,12 +91,12 @@ def test_tables_and_keys(store: Store, engine: sa.Engine) -> None:
     referring = {(key["constrained_columns"][0], key["referred_table"]) for key in inspector.get_foreign_keys("jobs")}
     assert referring == {("dataset_id", "datasets"), ("validation_dataset_id", "datasets")}
     unique = [index["column_names"] for index in inspector.get_indexes("jobs") if index["unique"]]
-    assert ["idempotency_key"] in unique
+    assert ["owner", "idempotency_key"] in unique
 
 
 def add_old_rows(engine: sa.Engine) -> None:
     """What version 0001 would have written."""
-    dataset = dataset_record().model_dump(mode="json", exclude={"duplicate_of"})
+    dataset = dataset_record().model_dump(mode="json", exclude={"duplicate_of", "owner"})
     old_fields = {
         "id",
         "dataset_id",
@@ -135,6 +137,7 @@ def test_database_of_the_first_version_is_carried_over(engine: sa.Engine, databa
     assert [jobs[f"job-{number}"].queue_position for number in (5, 6)] == [1, 2]
     assert store.jobs.page(JobQuery(base_model="owner/model")).count == 6
     counters = {dict(s.labels)["status"]: s.value for s in store.metrics.samples() if s.name == "sienn_jobs_total"}
+    assert {job.owner for job in jobs.values()} == {"admin"}
     assert counters == {"pending": 6, "running": 4, "paused": 0, "completed": 1, "failed": 2, "cancelled": 0}
     store.close()
 
@@ -174,8 +177,11 @@ def test_broken_migration_leaves_the_database_as_it_was(engine: sa.Engine, datab
     add_old_rows(engine)
     with engine.begin() as connection:
         connection.execute(sa.text("CREATE TABLE metric_sources (blocked INTEGER)"))  # the last table to be made
-    with pytest.raises(sa.exc.DBAPIError, match="metric_sources"):
-        Store(database_url)
+    store = Store(database_url)
+    with pytest.raises(CapacityError, match="can't be used at the moment") as raised:
+        store.datasets.all()
+    assert "metric_sources" in str(raised.value.__cause__)
+    store.close()
     with engine.begin() as connection:
         assert "labels" not in {column["name"] for column in sa.inspect(connection).get_columns("jobs")}
         assert connection.scalar(sa.text("SELECT count(*) FROM jobs")) == 6

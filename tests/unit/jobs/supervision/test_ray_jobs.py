@@ -1,12 +1,15 @@
 from __future__ import annotations
 
+import shlex
+import shutil
+import sys
 from dataclasses import dataclass, field
 from typing import Any
 
 import pytest
 from ray.job_submission import JobStatus
 
-from sienn_ray.jobs.supervision.ray_jobs import RayJobApi, RayJobReport, RayJobState, submission_id_of
+from sienn_ray.jobs.supervision.ray_jobs import RayJobApi, RayJobReport, RayJobState, entrypoint_of, submission_id_of
 
 
 @dataclass
@@ -70,6 +73,15 @@ def test_submission_is_made_once() -> None:
     assert [call for call, _ in client.calls] == ["look", "submit", "look"]
     words = client.details[submission_id_of("job-1", 2)].message
     assert str(words).endswith("-m sienn_ray.train --job-id job-1 --attempt 2")
+
+
+@pytest.mark.parametrize(("place", "beginning"), [("/usr/bin/nice", ["nice", "-n", "15"]), (None, [])])
+def test_a_program_takes_no_cpus_from_the_api(
+    monkeypatch: pytest.MonkeyPatch, place: str | None, beginning: list[str]
+) -> None:
+    monkeypatch.setattr(shutil, "which", lambda _: place)
+    program = [sys.executable, "-m", "sienn_ray.train", "--job-id", "job-1", "--attempt", "2"]
+    assert shlex.split(entrypoint_of("job-1", 2)) == [*beginning, *program]
 
 
 def test_stop() -> None:

@@ -3,4 +3,10 @@
 0001_datasets_and_jobs: datasets and jobs.
 0002_lifecycle_history_metrics: how jobs begin and end, their history, and metrics.
 0003_exports: exports, and the key of signed links.
+0004_deletions: deletions whose files are yet to go.
+0005_supervision: losses since the last progress, and the end of a log.
+0006_attempt_logs: logs of attempts that are yet to be kept.
+0007_requests: answers to changes, for repeats.
+0008_deleted_ends: how deleted jobs ended, for a day.
+0009_owners_and_api_keys: owners of datasets and jobs, and API keys.
 """

@@ -1,0 +1,63 @@
+"""A caller of the API, with its scopes and its owner."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from enum import StrEnum
+
+from sienn_ray.errors import ForbiddenError
+
+# Whose things are those of a service without authentication, and of one from before there was any.
+ADMIN_OWNER = "admin"
+
+
+class Scope(StrEnum):
+    """Purposes that a key may be used for."""
+
+    READ = "read"
+    TRAIN = "train"
+    INFER = "infer"
+    EXPORT = "export"
+    ADMIN = "admin"
+
+
+ALL_SCOPES = frozenset(Scope)
+
+
+@dataclass(frozen=True)
+class Principal:
+    """The caller of a request.
+
+    Args:
+        owner: Whose datasets, jobs and exports it sees, and in whose name new ones come to be.
+        scopes: What it may do; `admin` is everything.
+        key_id: The API key that it came with, if it did.
+        rate_limits: Limits of that key, as `100/minute;1000/hour`, where it has its own.
+    """
+
+    owner: str
+    scopes: frozenset[Scope]
+    key_id: str | None = None
+    rate_limits: str | None = None
+
+    @property
+    def is_admin(self) -> bool:
+        """Return whether it sees what everybody owns."""
+        return Scope.ADMIN in self.scopes
+
+    def check(self, *scopes: Scope) -> None:
+        """Let through who has one of these scopes.
+
+        Raises:
+            ForbiddenError: It has none of them.
+        """
+        if not self.is_admin and self.scopes.isdisjoint(scopes):
+            needed = " or ".join(f"'{scope}'" for scope in scopes)
+            has = ", ".join(sorted(self.scopes)) or "none"
+            raise ForbiddenError(f"this needs the scope {needed}, and the key that was sent has: {has}")
+
+
+# Of a service without authentication, where whoever reaches it may do everything.
+EVERYBODY = Principal(ADMIN_OWNER, ALL_SCOPES)
+# Of a request without credentials, where some are asked for.
+NOBODY = Principal("", frozenset())

@@ -1,0 +1,8 @@
+"""Access to the API: callers, their scopes, their share of things and of requests.
+
+callers: the caller of a request.
+key_lookup: API keys of requests, looked up at the tracker and remembered for seconds.
+rate_gate: permits for requests, as a replica has them.
+scopes: the dependency by which a route asks for a scope.
+owned_tracker: the tracker as one owner sees it.
+"""

@@ -1,0 +1,112 @@
+"""The tracker as one owner sees it: what others own isn't there."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from typing import Any
+
+from sienn_ray.errors import NotFoundError
+from sienn_ray.jobs.ids import not_found
+from sienn_ray.jobs.tracker_protocol import Tracker, TrackerCalls, ids_among
+
+# Calls for users without an id among their arguments, beside `jobs` and `job_of_key`.
+_LISTS = frozenset({"datasets", "overview"})
+_WITH_RECORDS = frozenset({"add_dataset", "add_job", "request_export"})
+# Calls that give the record of an id, which says itself whose it is.
+_RECORDS = {"dataset": "Dataset", "job": "Job", "export": "Export"}
+# Calls that no user makes: those of programs, of the service itself, and of admins.
+NOT_FOR_OWNERS = frozenset(
+    {
+        "signing_key",
+        "add_api_key",
+        "api_key_of_prefix",
+        "api_keys",
+        "rotate_api_key",
+        "revoke_api_key",
+        "settle_permits",
+        # Listeners get their share of what a replica asks for all of them.
+        "news",
+        "add_metrics",
+        "metric_samples",
+        "health",
+        "settings",
+        "report",
+        "pause",
+        "complete",
+        "fail",
+        "report_export",
+    }
+)
+
+
+class OwnedTracker(TrackerCalls):
+    """Answers for one owner.
+
+    An id of somebody else's is answered as one that isn't there; lists and numbers have what is the owner's, and what
+    is added becomes the owner's. An owner never changes, so what was looked at before a change still holds after it.
+
+    Args:
+        tracker: Knows everything.
+        owner: Who asks.
+    """
+
+    def __init__(self, tracker: Tracker, owner: str) -> None:
+        self._tracker = tracker
+        self._owner = owner
+
+    async def send(self, method: str, *args: Any) -> Any:
+        """See `TrackerCalls.send`.
+
+        Raises:
+            NotFoundError: An id isn't there, or is somebody else's.
+            PermissionError: The call isn't for users.
+        """
+        if method in NOT_FOR_OWNERS:
+            raise PermissionError(f"Tracker.{method} isn't for users")
+        if kind := _RECORDS.get(method):
+            return await self._record_of(kind, args[0])
+        for kind, text in ids_among(method, args):
+            await self._record_of(kind, text)
+        return await getattr(self._tracker, method)(*await self._of_owner(method, args))
+
+    async def _of_owner(self, method: str, args: tuple[Any, ...]) -> tuple[Any, ...]:
+        """The arguments, made to ask for what is the owner's."""
+        if method in _LISTS:
+            return (self._owner,)
+        if method == "jobs":
+            return (replace(args[0], owner=self._owner),)
+        if method == "job_of_key":
+            return (args[0], self._owner)
+        if method in _WITH_RECORDS:
+            return (await self._record(method, args[0]), *args[1:])
+        return args
+
+    async def _record(self, method: str, record: Any) -> Any:
+        if method == "request_export":
+            await self._record_of("Job", record.job_id)
+            return record
+        if method == "add_job":
+            for dataset_id in filter(None, (record.dataset_id, record.validation_dataset_id)):
+                await self._record_of("Dataset", dataset_id)
+        return record.model_copy(update={"owner": self._owner})
+
+    async def _record_of(self, kind: str, text: str) -> Any:
+        """The record of an id that is the owner's."""
+        record, owner = await self._found(kind, text)
+        if owner != self._owner:
+            raise not_found(kind, text)
+        return record
+
+    async def _found(self, kind: str, text: str) -> tuple[Any, str]:
+        """A record, and whose it is."""
+        if kind == "Dataset":
+            dataset = await self._tracker.dataset(text)
+            return dataset, dataset.owner
+        if kind == "Job":
+            job = await self._tracker.job(text)
+            return job, job.owner
+        export = await self._tracker.export(text)
+        try:
+            return export, (await self._tracker.job(export.job_id)).owner
+        except NotFoundError:  # it goes with its job
+            raise not_found(kind, text) from None

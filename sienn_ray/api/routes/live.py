@@ -1,0 +1,183 @@
+"""Live updates of jobs and of the service's numbers, over server-sent events and WebSockets."""
+
+from __future__ import annotations
+
+from collections.abc import AsyncGenerator
+from contextlib import aclosing
+from http import HTTPStatus
+from typing import Annotated
+
+from fastapi import APIRouter, Header, Query, Request, WebSocket
+from fastapi.responses import StreamingResponse
+
+from sienn_ray.access.principals import Principal, Scope
+from sienn_ray.api.access.scopes import PrincipalDep, needs
+from sienn_ray.api.deps import BackendsDep
+from sienn_ray.api.http.error_shapes import Fault
+from sienn_ray.api.http.errors import documented
+from sienn_ray.api.http.event_streams import EventStream, documented_stream, event, event_stream
+from sienn_ray.api.http.places import Kind, takes_place
+from sienn_ray.api.live.hub import LiveHubDep
+from sienn_ray.api.live.sockets import send_updates
+from sienn_ray.api.live.updates import Updates, all_updates, job_updates, metric_updates
+from sienn_ray.api.monitoring.monitoring import MonitoringDep
+from sienn_ray.api.monitoring.numbers import numbers_now
+from sienn_ray.api.schemas.common import ErrorResponse
+from sienn_ray.api.schemas.ids import JobIdPath
+
+router = APIRouter(prefix="/api", tags=["Live Updates"], dependencies=[takes_place(Kind.LISTENER)])
+
+_SEES_JOBS = [needs(Scope.READ, Scope.TRAIN)]
+_SEES_NUMBERS = [needs(Scope.READ)]
+_ERRORS = documented(HTTPStatus.BAD_REQUEST, HTTPStatus.UNPROCESSABLE_ENTITY, HTTPStatus.SERVICE_UNAVAILABLE)
+_JOB_EVENTS = """\
+id: 17.1762943404000000
+event: status
+data: {"job_id": "a1b2c3d4-...", "status": "running", "progress": 45, ...}
+
+id: 18.1762943404000000
+event: event
+data: {"job_id": "a1b2c3d4-...", "seq": 18, "kind": "epoch", "message": "Epoch 2/3 ...", ...}
+
+id: 18.1762943409000000
+event: point
+data: {"job_id": "a1b2c3d4-...", "step": 120, "epoch": 2, "loss": 0.523, ...}
+
+event: end
+data: {"detail": "the job is completed"}
+"""
+_ALL_EVENTS = """\
+id: 18.1762943404000000
+event: event
+data: {"job_id": "a1b2c3d4-...", "seq": 18, "kind": "completed", "message": "...", ...}
+"""
+_METRIC_EVENTS = """\
+event: metrics
+data: {"timestamp": "2025-11-12T10:30:00.000Z", "system": {...}, "application": {...}}
+"""
+
+LastEventId = Annotated[
+    str | None,
+    Header(
+        alias="Last-Event-ID",
+        max_length=64,
+        description="The id of the last update that one has; without it, updates begin with what comes now.",
+        examples=["18.1762943409000000"],
+    ),
+]
+# A WebSocket of a browser can't have headers.
+LastId = Annotated[
+    str | None, Query(max_length=64, description="As the header `Last-Event-ID`.", examples=["18.1762943409000000"])
+]
+Limit = Annotated[
+    int | None,
+    Query(ge=1, le=1_000_000, description="Updates after which it ends, heartbeats too.", examples=[10]),
+]
+
+
+@router.get(
+    "/events/jobs/{job_id}",
+    summary="Follow a training job",
+    response_class=StreamingResponse,
+    responses={
+        **documented_stream("Updates until the job is at rest.", _JOB_EVENTS),
+        **_ERRORS,
+        **documented(HTTPStatus.NOT_FOUND),
+    },
+    dependencies=_SEES_JOBS,
+)
+async def follow_job(
+    job_id: JobIdPath,
+    backends: BackendsDep,
+    hub: LiveHubDep,
+    request: Request,
+    last_event_id: LastEventId = None,
+    limit: Limit = None,
+) -> EventStream:
+    """The job's status, its events and the points of its curves as they come, until it is at rest.
+
+    A `status` comes first, and with each change; `event` and `point` come once each, also over reconnects with the id
+    of the last one. It ends with `end`, or with `lagging` for a client that doesn't read.
+    """
+    return await _stream(request, job_updates(backends, hub, job_id, last_event_id), limit)
+
+
+@router.get(
+    "/events",
+    summary="Follow the events of all jobs",
+    response_class=StreamingResponse,
+    responses={**documented_stream("Events as they come, without an end.", _ALL_EVENTS), **_ERRORS},
+    dependencies=_SEES_JOBS,
+)
+async def follow_jobs(
+    backends: BackendsDep,
+    hub: LiveHubDep,
+    principal: PrincipalDep,
+    request: Request,
+    last_event_id: LastEventId = None,
+    limit: Limit = None,
+) -> EventStream:
+    """Starts, epochs and ends of the caller's jobs; an admin hears of everybody's."""
+    return await _stream(request, all_updates(backends, hub, _owner(principal), last_event_id), limit)
+
+
+@router.get(
+    "/events/metrics",
+    summary="Follow the numbers of machine and service",
+    response_class=StreamingResponse,
+    responses={**documented_stream("The numbers every five seconds, without an end.", _METRIC_EVENTS), **_ERRORS},
+    dependencies=_SEES_NUMBERS,
+)
+async def follow_metrics(
+    backends: BackendsDep, monitoring: MonitoringDep, request: Request, limit: Limit = None
+) -> EventStream:
+    """Numbers as `GET /api/metrics` has them, every five seconds."""
+    return await _stream(request, metric_updates(lambda: numbers_now(backends, monitoring)), limit)
+
+
+@router.websocket("/ws/jobs/{job_id}", dependencies=_SEES_JOBS)
+async def job_socket(
+    websocket: WebSocket, job_id: JobIdPath, backends: BackendsDep, hub: LiveHubDep, last_event_id: LastId = None
+) -> None:
+    """See `follow_job`."""
+    await send_updates(websocket, job_updates(backends, hub, job_id, last_event_id))
+
+
+@router.websocket("/ws/events", dependencies=_SEES_JOBS)
+async def jobs_socket(
+    websocket: WebSocket,
+    backends: BackendsDep,
+    hub: LiveHubDep,
+    principal: PrincipalDep,
+    last_event_id: LastId = None,
+) -> None:
+    """See `follow_jobs`."""
+    await send_updates(websocket, all_updates(backends, hub, _owner(principal), last_event_id))
+
+
+@router.websocket("/ws/metrics", dependencies=_SEES_NUMBERS)
+async def metrics_socket(websocket: WebSocket, backends: BackendsDep, monitoring: MonitoringDep) -> None:
+    """See `follow_metrics`."""
+    await send_updates(websocket, metric_updates(lambda: numbers_now(backends, monitoring)))
+
+
+def _owner(principal: Principal) -> str | None:
+    return None if principal.is_admin else principal.owner
+
+
+async def _stream(request: Request, updates: Updates, limit: int | None) -> EventStream:
+    return await event_stream(request, _limited(updates, limit), _error_event)
+
+
+async def _limited(updates: Updates, limit: int | None) -> AsyncGenerator[bytes]:
+    number = 0
+    async with aclosing(updates):
+        async for update in updates:
+            yield update.as_event()
+            number += 1
+            if number == limit:
+                return
+
+
+def _error_event(fault: Fault) -> bytes:
+    return event(ErrorResponse(**fault.as_json()).model_dump_json(), "error")

@@ -1,0 +1,128 @@
+"""Rows with more tokens than `max_length`: counted, told of, and refused where `long_rows` says so."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable
+from dataclasses import dataclass
+from typing import Any
+
+from sienn_ray.datasets.statistics_schema import DatasetStatistics, StatisticsRequest
+from sienn_ray.errors import FailureReason, InvalidDatasetError, TrainingError
+from sienn_ray.storage import Storage
+from sienn_ray.training.config import MAX_ROW_TOKENS, TrainingConfig
+
+
+@dataclass(frozen=True)
+class RowCounts:
+    """Counts of the rows that a run doesn't take as they are.
+
+    Args:
+        num_dropped: Rows that are left out.
+        num_long: Rows with more than `max_length` tokens, whether cut or left out.
+        num_cut_tokens: Tokens that are cut off from the rows that stay.
+    """
+
+    num_dropped: int = 0
+    num_long: int = 0
+    num_cut_tokens: int = 0
+
+
+def found_words(config: TrainingConfig, *, num_long: int, num_rows: int, num_cut_tokens: int | None = None) -> str:
+    """Say how many rows are too long, what becomes of them, and what can be done about it.
+
+    Args:
+        config: Hyperparameters.
+        num_long: Rows with more than `max_length` tokens.
+        num_rows: Rows that these are among.
+        num_cut_tokens: Tokens that are cut off, where that is known.
+    """
+    found = f"{num_long} of {num_rows} rows have more than max_length={config.max_length} tokens"
+    return f"{found} and are {_fate(config, num_cut_tokens)}; {_remedy(config)}"
+
+
+def first_words(config: TrainingConfig) -> str:
+    """Say that there are rows that are too long, before it is known how many."""
+    return (
+        f"Some rows have more than max_length={config.max_length} tokens and are {_fate(config, None)}; how many is "
+        f"told once all rows were read. To avoid it, {_remedy(config)}"
+    )
+
+
+def refusal(config: TrainingConfig, num_long: int, num_rows: int) -> str:
+    """Say why `long_rows=fail` refuses a dataset."""
+    return (
+        f"{num_long} of {num_rows} rows have more than max_length={config.max_length} tokens, and long_rows=fail "
+        f"refuses them; {_remedy(config)}"
+    )
+
+
+def no_room(config: TrainingConfig, name: str) -> InvalidDatasetError:
+    """Return the error for a dataset of which no row can be learned from."""
+    limit = f"max_length={config.max_length} tokens"
+    if config.long_rows == "drop":
+        words = f"every row of the {name} has more than {limit}, and long_rows=drop leaves it out; {_remedy(config)}"
+        return InvalidDatasetError(words)
+    return InvalidDatasetError(
+        f"no row of the {name} has room for its answer: every prompt fills {limit}; raise max_length (up to "
+        f"{MAX_ROW_TOKENS}) or shorten the prompts"
+    )
+
+
+def check_lengths(
+    config: TrainingConfig,
+    requests: Iterable[StatisticsRequest],
+    storage: Storage,
+    compute: Callable[[StatisticsRequest], DatasetStatistics],
+) -> None:
+    """Refuse datasets with rows that are too long, where `long_rows` says so.
+
+    Args:
+        config: Hyperparameters.
+        requests: The statistics of each of the run's datasets.
+        storage: Where statistics that were computed before are.
+        compute: Computes the others.
+
+    Raises:
+        TrainingError: Rows are too long.
+    """
+    if config.long_rows != "fail":
+        return
+    for request in requests:
+        found = DatasetStatistics.kept(storage, request) or compute(request)
+        if found.num_rows_over_max_length:
+            words = refusal(config, found.num_rows_over_max_length, found.num_rows)
+            raise TrainingError(words, FailureReason.INVALID_DATASET)
+
+
+def compute_lengths(storage: Storage, tokenizer: Callable[[], Any]) -> Callable[[StatisticsRequest], DatasetStatistics]:
+    """Have Ray Data count, with a tokenizer that is loaded if it is needed, and keep the result for later attempts."""
+
+    def compute(request: StatisticsRequest) -> DatasetStatistics:
+        from sienn_ray.datasets.statistics import compute_statistics
+
+        found = compute_statistics(storage, request, tokenizer())
+        storage.write_bytes(request.key, found.model_dump_json().encode())
+        return found
+
+    return compute
+
+
+def _fate(config: TrainingConfig, num_cut_tokens: int | None) -> str:
+    if config.long_rows == "drop":
+        return "left out (long_rows=drop)"
+    if num_cut_tokens is None:
+        return "cut (long_rows=cut), so that they lose their end-of-turn token"
+    return f"cut (long_rows=cut): {num_cut_tokens} tokens are lost, among them the end-of-turn token of each row"
+
+
+def _remedy(config: TrainingConfig) -> str:
+    others = {
+        "cut": "set long_rows to drop or fail",
+        "drop": "shorten these rows",
+        "fail": "set long_rows to cut or drop",
+    }
+    if config.max_length >= MAX_ROW_TOKENS and config.long_rows == "drop":
+        return f"shorten these rows ({MAX_ROW_TOKENS} tokens is the most)"
+    if config.max_length >= MAX_ROW_TOKENS:
+        return f"shorten these rows ({MAX_ROW_TOKENS} tokens is the most), or {others[config.long_rows]}"
+    return f"raise max_length (up to {MAX_ROW_TOKENS}), or {others[config.long_rows]}"

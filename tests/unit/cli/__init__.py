@@ -1,0 +1,1 @@
+"""The command against the real API, over a socket, with fakes behind it."""

@@ -1,0 +1,58 @@
+"""Commands on datasets."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import pytest
+
+from tests.support.fakes_api import dataset_record, job_record
+from tests.support.in_process_tracker import InProcessTracker
+from tests.unit.cli.running import done, refused, run
+
+
+@pytest.mark.usefixtures("service")
+class TestDatasets:
+    @pytest.fixture
+    def file(self, tmp_path: Path) -> Path:
+        file = tmp_path / "rows.csv"
+        file.write_text("instruction,response\na,b\nc,d\n")
+        return file
+
+    def test_upload_and_list(self, file: Path, tracker: InProcessTracker) -> None:
+        first, second = (done("upload", str(file)).splitlines() for _ in range(2))
+        assert first[0] == "2 rows, format instruction-response"
+        assert first[-1].startswith("dataset_id: ")
+        assert second[1] == f"the same bytes as dataset {first[-1].removeprefix('dataset_id: ')}"
+        assert "rows.csv" in done("datasets")
+
+    def test_bad_file_is_refused_with_its_line(self, file: Path) -> None:
+        file.write_text("instruction,response\na,b\nc,\n")
+        assert "line 3" in refused("upload", str(file))
+
+    def test_one(self, tracker: InProcessTracker) -> None:
+        tracker.put(dataset_record())
+        assert json.loads(done("dataset", "dataset-1"))["filename"] == "conversations.csv"
+        assert refused("dataset", "a/b") != ""
+        assert refused("dataset", "nothing") == "Dataset nothing not found"
+
+    def test_delete(self, tracker: InProcessTracker) -> None:
+        tracker.put(dataset_record(), job_record())
+        assert "job-1" in refused("delete-dataset", "dataset-1")
+        done("cancel", "job-1")
+        done("delete-job", "job-1")
+        assert done("delete-dataset", "dataset-1") == "deleted: dataset-1\n"
+        assert tracker.num_records == 0
+
+    def test_validate(self, file: Path, tracker: InProcessTracker) -> None:
+        assert done("validate", str(file)) == "valid: 2 rows\n"
+        file.write_text("instruction,response\na,b\nc,\n,d\n")
+        result = run("validate", str(file))
+        assert result.exit_code == 1
+        assert [line.split(":")[0] for line in result.stdout.splitlines()] == ["line 3", "line 4"]
+        assert "2 bad rows of 3" in result.stderr
+        assert tracker.num_records == 0
+
+    def test_statistics_of_nothing(self) -> None:
+        assert refused("statistics", "nothing", "--max-length", "128") == "Dataset nothing not found"

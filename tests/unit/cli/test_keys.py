@@ -1,0 +1,75 @@
+"""Commands about API keys, against a service that asks for them."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from sienn_ray.api.app import create_app
+from sienn_ray.cli import output
+from sienn_ray.settings import Settings
+from tests.support.fakes_backends import fake_backends
+from tests.unit.cli.running import done, refused, serving
+
+ADMIN_KEY = "an-admin-s-key-" + "x" * 32
+
+
+@pytest.fixture(autouse=True)
+def _service(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
+    settings = Settings(env="test", home=tmp_path, auth="on", admin_key=ADMIN_KEY)
+    with serving(create_app(fake_backends(settings))) as url:
+        monkeypatch.setenv("SIENN_URL", url)
+        monkeypatch.setenv("SIENN_API_KEY", ADMIN_KEY)
+        monkeypatch.setattr(output.console, "width", 200)
+        yield
+
+
+def created(*words: str) -> tuple[str, str]:
+    """Id and text of a new key."""
+    said = done("keys", "create", *words)
+    found = re.search(r"^id: (\S+)$.*^key: (sienn_\S+)$", said, re.MULTILINE | re.DOTALL)
+    assert found, said
+    return found[1], found[2]
+
+
+def test_a_key_is_made_and_used(monkeypatch: pytest.MonkeyPatch) -> None:
+    key_id, key = created(
+        "Ada's laptop", "--owner", "ada", "--scope", "read", "--scope", "infer", "--expires-in", "90d"
+    )
+    listed = done("keys", "list")
+    assert key_id in listed
+    assert "infer,read" in listed
+    assert key not in listed
+    monkeypatch.setenv("SIENN_API_KEY", key)
+    assert '"owner": "ada"' in done("keys", "whoami")
+    done("jobs")
+    assert "needs the scope 'admin'" in refused("keys", "list")
+
+
+def test_a_key_is_rotated_and_revoked(monkeypatch: pytest.MonkeyPatch) -> None:
+    old_id, old = created("laptop")
+    said = done("keys", "rotate", old_id, "--grace", "1h")
+    assert "key: sienn_" in said
+    assert old not in said
+    assert done("keys", "revoke", old_id) == f"revoked: {old_id} (laptop)\n"
+    monkeypatch.setenv("SIENN_API_KEY", old)
+    assert "has been revoked" in refused("jobs")
+
+
+@pytest.mark.parametrize("key", ["", " ", "wrong"])
+def test_who_comes_without_a_key_is_told_what_to_do(monkeypatch: pytest.MonkeyPatch, key: str) -> None:
+    monkeypatch.setenv("SIENN_API_KEY", key)
+    assert refused("jobs") == (
+        "the API key isn't valid; SIENN_API_KEY has it"
+        if key.strip()
+        else "this needs an API key; put one into SIENN_API_KEY (an admin makes one with `sienn keys create`)"
+    )
+
+
+@pytest.mark.parametrize("duration", ["90", "d", "1w", "-1d", "1.5h"])
+def test_a_duration_has_a_unit(duration: str) -> None:
+    message = refused("keys", "create", "laptop", f"--expires-in={duration}")
+    assert message == f"--expires-in is '{duration}', but must be a number with a unit, as in 90d, 12h, 30m or 10s"
