@@ -4,19 +4,41 @@ from __future__ import annotations
 
 import asyncio
 import contextvars
+import re
 import time
-from typing import Any
+from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
+from functools import partial
+from typing import Any, TypeVar
 
-from ray import serve
+from ray import exceptions, serve
 from ray.serve.exceptions import BackPressureError, DeploymentUnavailableError
 
-from deployments.engine import build_engine
+from deployments.engine_applications import EngineApplications
 from sienn_ray.errors import CapacityError, EngineError
-from sienn_ray.inference.applications import application_name, num_running
+from sienn_ray.inference.applications import EngineKey, num_running
 from sienn_ray.settings import Settings
 
+T = TypeVar("T")
+
+# Ending an engine to start another takes seconds, and asyncio's own threads are few and for everything.
+_NUM_THREADS = 8
 # For so long after its last answer an engine counts as ready without a probe.
 _FRESH_S = 10.0
+# Errors of Ray that blame nothing that the process did. Serve's message of a failed start ends with the error's repr
+# (`ActorDiedError()`, without a reason) or with a traceback (`ray.exceptions.ActorDiedError: ...`).
+_LOSSES = "|".join(
+    each.__name__
+    for each in (
+        exceptions.RayActorError,
+        exceptions.ActorDiedError,
+        exceptions.ActorUnavailableError,
+        exceptions.NodeDiedError,
+        exceptions.OutOfMemoryError,
+        exceptions.WorkerCrashedError,
+    )
+)
+_LOSS = re.compile(rf"^(?:ray\.exceptions\.(?:{_LOSSES})\b|(?:{_LOSSES})\()", re.MULTILINE)
 # A running engine answers a probe within this, so a caller who doesn't want to wait is still served.
 _SHORTEST_WAIT_S = 1.0
 _LOOK_S = 1.0
@@ -32,49 +54,52 @@ class EngineStarts:
 
     Args:
         settings: See `Settings`.
+        applications: The engines' applications.
     """
 
-    def __init__(self, settings: Settings) -> None:
+    def __init__(self, settings: Settings, applications: EngineApplications) -> None:
         self._settings = settings
-        self._handles: dict[str, Any] = {}
-        self._heard_at: dict[str, float] = {}
-        self._lost_at: dict[str, float] = {}
-        self._starts: dict[str, asyncio.Task[Any]] = {}
+        self._applications = applications
+        self._threads = ThreadPoolExecutor(_NUM_THREADS, "engine-starts")
+        self._handles: dict[EngineKey, Any] = {}
+        self._heard_at: dict[EngineKey, float] = {}
+        self._lost_at: dict[EngineKey, float] = {}
+        self._starts: dict[EngineKey, asyncio.Task[Any]] = {}
 
-    def note_answer(self, base_model: str, asked_at: float) -> None:
+    def note_answer(self, key: EngineKey, asked_at: float) -> None:
         """Note an answer of an engine; one to a question of before a loss proves nothing about the present replicas."""
-        if asked_at > self._lost_at.get(base_model, float("-inf")):
-            self._heard_at[base_model] = time.monotonic()
+        if asked_at > self._lost_at.get(key, float("-inf")):
+            self._heard_at[key] = time.monotonic()
 
-    def note_loss(self, base_model: str) -> None:
+    def note_loss(self, key: EngineKey) -> None:
         """Note the loss of a replica: the engine is probed before it gets requests again."""
-        self._lost_at[base_model] = time.monotonic()
-        self._heard_at.pop(base_model, None)
+        self._lost_at[key] = time.monotonic()
+        self._heard_at.pop(key, None)
 
-    def is_heard(self, base_model: str) -> bool:
+    def is_heard(self, key: EngineKey) -> bool:
         """Return whether the engine has answered lately."""
-        return time.monotonic() - self._heard_at.get(base_model, float("-inf")) < _FRESH_S
+        return time.monotonic() - self._heard_at.get(key, float("-inf")) < _FRESH_S
 
-    async def ready(self, base_model: str, wait_s: float | None = None) -> Any:
-        """Return the handle of a base model's engine once it can answer; concurrent callers share one start.
+    async def ready(self, key: EngineKey, wait_s: float | None = None) -> Any:
+        """Return the handle of an engine once it can answer; concurrent callers share one start.
 
         Args:
-            base_model: Hub id.
+            key: The engine.
             wait_s: Longest wait of the caller; None is as long as the settings allow. The start continues either way.
 
         Raises:
-            CapacityError: The engine is still loading.
+            CapacityError: The engine is still loading, or there is no room for it.
             EngineError: The engine can't be started.
         """
-        if self.is_heard(base_model):
-            return self._handles[base_model]
-        start = self._starts.get(base_model)
+        if self.is_heard(key):
+            return self._handles[key]
+        start = self._starts.get(key)
         if start is None or start.done():
             # In a context of its own: Serve would take its request for one of the first caller's, and end it with that.
-            start = asyncio.create_task(self._start(base_model), context=contextvars.Context())
+            start = asyncio.create_task(self._start(key), context=contextvars.Context())
             # The error is raised for the callers that wait; where none does, it is dropped.
             start.add_done_callback(lambda done: done.cancelled() or done.exception())
-            self._starts[base_model] = start
+            self._starts[key] = start
         longest_s = self._settings.engine_start_timeout_s
         limit_s = longest_s if wait_s is None else min(max(wait_s, _SHORTEST_WAIT_S), longest_s)
         began_at = time.monotonic()
@@ -84,37 +109,32 @@ class EngineStarts:
         except TimeoutError:
             setting = "SIENN_ENGINE_START_TIMEOUT_S" if limit_s == longest_s else "the request's `Prefer: wait`"
             raise CapacityError(
-                f"the engine of {base_model} is still loading after a wait of {time.monotonic() - began_at:.0f} s "
+                f"the engine of {key} is still loading after a wait of {time.monotonic() - began_at:.0f} s "
                 f"({setting}); ask again in a moment",
                 retry_after_s=_LOADING_RETRY_AFTER_S,
             ) from None
 
-    async def _start(self, base_model: str) -> Any:
+    async def _start(self, key: EngineKey) -> Any:
         async with asyncio.timeout(self._settings.engine_start_timeout_s):
-            handle = await asyncio.to_thread(self._deployed, base_model)
+            name = await self._in_thread(self._applications.deployed, key)
+            handle = serve.get_app_handle(name)
             asked_at = time.monotonic()
             # A probe is a request like any other: where no replica runs, it has Serve start one.
-            answer = asyncio.ensure_future(self._answer(base_model, handle))
+            answer = asyncio.ensure_future(self._answer(name, handle))
             try:
                 while not (await asyncio.wait({answer}, timeout=_LOOK_S))[0]:
-                    await asyncio.to_thread(_check, base_model)
+                    await self._in_thread(_check, key, name)
                 await answer
             finally:
                 answer.cancel()
-        self._handles[base_model] = handle
-        self.note_answer(base_model, asked_at)
+        self._handles[key] = handle
+        self.note_answer(key, asked_at)
         return handle
 
-    def _deployed(self, base_model: str) -> Any:
-        """Return the handle of the engine's application; deploy it unless it exists."""
-        name = application_name(base_model)
-        application = serve.status().applications.get(name)
-        if application is None or str(application.status.value) in {"DEPLOY_FAILED", "NOT_STARTED"}:
-            target = serve.RunTarget(build_engine(base_model, self._settings), name=name, route_prefix=None)
-            serve.run_many([target], wait_for_applications_running=False)
-        return serve.get_app_handle(name)
+    async def _in_thread(self, call: Callable[..., T], *arguments: object) -> T:
+        return await asyncio.get_running_loop().run_in_executor(self._threads, partial(call, *arguments))
 
-    async def _answer(self, base_model: str, handle: Any) -> None:
+    async def _answer(self, name: str, handle: Any) -> None:
         """Probe until a replica answers, or is there but overloaded."""
         while True:
             response = handle.ready.remote()
@@ -125,7 +145,7 @@ class EngineStarts:
                 raise
             except BackPressureError:
                 # Other requests may fill the queue of an engine that has no replica yet.
-                if await asyncio.to_thread(_has_replica, base_model):
+                if await self._in_thread(_has_replica, name):
                     return
             except DeploymentUnavailableError:
                 pass  # for a moment, a handle knows of an earlier, failed deployment only
@@ -134,24 +154,33 @@ class EngineStarts:
             await asyncio.sleep(_RETRY_S)
 
 
-def _has_replica(base_model: str) -> bool:
-    application = serve.status().applications.get(application_name(base_model))
+def _has_replica(name: str) -> bool:
+    application = serve.status().applications.get(name)
     return application is not None and num_running(application) > 0
 
 
-def _check(base_model: str) -> None:
+def _check(key: EngineKey, name: str) -> None:
     """Check that the engine's start can still succeed.
 
     Raises:
         EngineError: The start has failed, or the application is gone.
+        CapacityError: It has failed since its process was killed again and again; another one may succeed.
     """
-    application = serve.status().applications.get(application_name(base_model))
+    application = serve.status().applications.get(name)
     if application is None:
-        raise EngineError(f"the engine of {base_model} couldn't be started: it is gone")
+        raise EngineError(f"the engine of {key} couldn't be started: it is gone")
     # An engine that has run before counts as unhealthy when it can't be started again.
     triggers = {str(each.status_trigger.value) for each in application.deployments.values()}
     is_unable = "REPLICA_STARTUP_FAILED" in triggers and num_running(application) == 0
     status = str(application.status.value)
     if status == "DEPLOY_FAILED" or (status == "UNHEALTHY" and is_unable):
-        why = application.message or "; ".join(each.message for each in application.deployments.values())
-        raise EngineError(f"the engine of {base_model} couldn't be started: {why[-_MAX_TRACEBACK_CHARS:]}")
+        # The application's own message may be no more than which deployment it was.
+        told = [each.message for each in application.deployments.values() if each.message]
+        why = "; ".join(told) or application.message
+        if _LOSS.search(why):
+            raise CapacityError(
+                f"the engine of {key} was killed each time that it started, maybe for lack of memory; ask again in a "
+                "moment",
+                retry_after_s=_LOADING_RETRY_AFTER_S,
+            )
+        raise EngineError(f"the engine of {key} couldn't be started: {why[-_MAX_TRACEBACK_CHARS:]}")
