@@ -13,7 +13,7 @@ UNIT := OMP_NUM_THREADS=1 $(PYTEST) -n logical --dist loadfile -m 'not integrati
 INTEGRATION := $(PYTEST) -n 2 --dist loadgroup -m integration
 
 .DEFAULT_GOAL := help
-.PHONY: help install demo serve test unit integration coverage postgres check format docs bench clean
+.PHONY: help install demo serve test unit integration coverage postgres browser check format docs bench clean
 
 # The words behind `##` are what `make help` prints, and what the table of CONTRIBUTING.md says.
 help: ## lists these targets
@@ -34,7 +34,7 @@ demo: install ## fine-tunes a small base model on the example data and asks it q
 serve: install ## starts the API on a local Ray cluster
 	@exec $(BIN)/python -m deployments.local
 
-test: check postgres ## all tests: those without a cluster, several side by side, then those on a local Ray cluster
+test: check postgres browser ## all tests: those without a cluster, several side by side, then those on a local Ray cluster
 	$(UNIT)
 	$(PYTEST) -m alone
 	$(INTEGRATION)
@@ -43,7 +43,7 @@ unit: install postgres ## the tests without a cluster; `pytest tests/unit/jobs` 
 	$(UNIT)
 	$(PYTEST) -m alone
 
-integration: install postgres ## the tests on a local Ray cluster
+integration: install postgres browser ## the tests on a local Ray cluster
 	$(INTEGRATION)
 
 coverage: install postgres ## the share of the lines that the tests without a cluster run
@@ -54,13 +54,22 @@ coverage: install postgres ## the share of the lines that the tests without a cl
 postgres: ## installs PostgreSQL's server for the tests, on Debian and Ubuntu as root
 	@if [ -z "$$SIENN_TEST_POSTGRES_URL" ] && ! ls /usr/lib/postgresql/*/bin/initdb >/dev/null 2>&1 \
 	    && ! command -v initdb >/dev/null; then \
-	  if [ "$$(id -u)" != 0 ] || ! command -v apt-get >/dev/null; then \
-	    echo "The tests need PostgreSQL's server (initdb, postgres), and only root with apt-get can install it here:" >&2; \
-	    echo "install your system's package, or set SIENN_TEST_POSTGRES_URL to a server that may make databases." >&2; \
+	  $(call debian,postgresql,PostgreSQL's server (or SIENN_TEST_POSTGRES_URL with one that may make databases)); \
+	fi
+
+browser: ## installs Chromium for the tests, on Debian and Ubuntu as root
+	@if ! command -v chromium >/dev/null; then \
+	  $(call debian,chromium,Chromium); \
+	fi
+
+# What Debian's packages have; elsewhere a person has to install it.
+define debian
+if [ "$$(id -u)" != 0 ] || ! command -v apt-get >/dev/null; then \
+	    echo "The tests need $(2), and only root with apt-get can install it here: install your system's package." >&2; \
 	    exit 1; \
 	  fi; \
-	  apt-get update -qq && DEBIAN_FRONTEND=noninteractive apt-get install -qq --no-install-recommends postgresql >/dev/null; \
-	fi
+	  apt-get update -qq && DEBIAN_FRONTEND=noninteractive apt-get install -qq --no-install-recommends $(1) >/dev/null
+endef
 
 check: install ## formatting, lint and types; fast, run it before each commit
 	$(BIN)/ruff check .

@@ -13,7 +13,7 @@ from typing import TypeVar
 
 from sienn_ray.api.monitoring.check_runner import in_own_thread
 from sienn_ray.errors import CapacityError, NotFoundError
-from sienn_ray.jobs.supervision.ray_logs import LogPlace, RayLogApi, RayLogs
+from sienn_ray.jobs.supervision.ray_logs import ALL_LINES, LogPlace, RayLogApi, RayLogs
 
 logger = logging.getLogger(__name__)
 
@@ -53,7 +53,7 @@ class RayJobLogs:
         self._pauses_until_look = pauses_until_look
         self._calls = asyncio.Semaphore(_MAX_CALLS)
 
-    async def stream(self, submission_id: str, *, tail: int, follow: bool) -> AsyncGenerator[bytes]:
+    async def stream(self, submission_id: str, *, tail: int | None, follow: bool) -> AsyncGenerator[bytes]:
         """See `JobLogs.stream`."""
         place = await self._look(submission_id)
         if follow and not place.has_ended:
@@ -76,14 +76,15 @@ class RayJobLogs:
         except ConnectionError as error:
             raise CapacityError(f"Ray didn't say where the log is ({error}); try again in a moment") from error
 
-    async def _read(self, place: LogPlace, submission_id: str, tail: int) -> AsyncGenerator[bytes]:
+    async def _read(self, place: LogPlace, submission_id: str, tail: int | None) -> AsyncGenerator[bytes]:
         """The last lines of what is there."""
         if place.node_id is None:
             if place.has_ended:
                 raise NotFoundError(f"Ray job {submission_id} ended before its program began, so it has no log")
             return
         # Ray reads no less than one line.
-        lines = self._ray_logs.read(place.node_id, submission_id, max(tail, 1))
+        num_lines = ALL_LINES if tail is None else max(tail, 1)
+        lines = self._ray_logs.read(place.node_id, submission_id, num_lines)
         is_empty = True
         try:
             # Each step is one block; the next one is read when this one has been taken.
@@ -99,8 +100,8 @@ class RayJobLogs:
         if is_empty and place.has_ended:
             raise _gone(submission_id)
 
-    async def _followed(self, submission_id: str, tail: int) -> AsyncGenerator[bytes]:
-        """The last lines of what is there, then what comes, until the Ray job has ended."""
+    async def _followed(self, submission_id: str, tail: int | None) -> AsyncGenerator[bytes]:
+        """The last lines of what is there, or all of them, then what comes, until the Ray job has ended."""
         beginning = _Beginning(tail)
         num_pauses, has_ended = 0, False
         async with aclosing(_with_pauses(self._ray_logs.follow(submission_id), self._pause_s)) as chunks:
@@ -139,11 +140,11 @@ class _Beginning:
     """Collects what a log that is followed had when one came to it, in bounded memory.
 
     Args:
-        tail: Lines that are kept, the last ones.
+        tail: Lines that are kept, the last ones; None keeps none back.
     """
 
-    def __init__(self, tail: int) -> None:
-        self.is_over = False
+    def __init__(self, tail: int | None) -> None:
+        self.is_over = tail is None
         self._lines: deque[bytes] = deque(maxlen=tail)
         self._num_bytes = 0
         self._started_s: float | None = None

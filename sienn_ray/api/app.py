@@ -110,7 +110,7 @@ def create_app(backends: Backends, *, numbered_by_server: bool = False) -> FastA
     app.scopes = scopes_by_operation(route for module in _ROUTES for route in module.router.routes)
     app.state.backends = backends
     app.state.rate_gate = gate
-    app.state.live_hub = LiveHub(backends.tracker)
+    app.state.live_hub = LiveHub(backends)
     app.state.monitoring = Monitoring.of(backends)
     app.state.places = Places(backends.settings)
     app.state.uploads = uploads = Uploads(backends.settings)

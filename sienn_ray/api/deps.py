@@ -54,12 +54,12 @@ class Engines(Protocol):
 class JobLogs(Protocol):
     """The logs of training programs."""
 
-    def stream(self, submission_id: str, *, tail: int, follow: bool) -> AsyncGenerator[bytes]:
+    def stream(self, submission_id: str, *, tail: int | None, follow: bool) -> AsyncGenerator[bytes]:
         """The last lines of a Ray job's log; the first item comes, maybe empty, once it is known that there is one.
 
         Args:
             submission_id: The Ray job's submission id.
-            tail: Lines at the most of what is there.
+            tail: Lines at the most of what is there; None is all of them.
             follow: Go on with what comes until the Ray job has ended.
 
         Raises:

@@ -8,6 +8,7 @@ from typing import Annotated, Any
 
 import typer
 
+from sienn_ray.cli import live
 from sienn_ray.cli.client import JobId, answer, call, of
 from sienn_ray.cli.output import print_json, print_line, print_table
 
@@ -75,6 +76,8 @@ def logs(
     attempt: Annotated[int | None, typer.Option(help="This attempt's log instead of the last one's.")] = None,
 ) -> None:
     """Print what a job's training program prints."""
+    if follow and attempt is None and _print_live(job_id, tail):
+        return
     query: dict[str, Any] = {"tail": tail, "follow": follow, **({} if attempt is None else {"attempt": attempt})}
     # A run may be silent for long.
     patience = {"read_timeout_s": None} if follow else {}
@@ -84,9 +87,24 @@ def logs(
                 sys.stdout.buffer.write(chunk)
                 sys.stdout.buffer.flush()
             return
-        for line in response.iter_lines():  # a file or another program has no use for colours
-            sys.stdout.write(_CONTROL_SEQUENCE.sub("", line) + "\n")
-            sys.stdout.flush()
+        for line in response.iter_lines():
+            _print_log_line(line)
+
+
+def _print_live(job_id: str, tail: int) -> bool:
+    """Print lines as they come, over connections that break; says whether there were any."""
+    has_lines = False
+    for name, data in live.follow(f"/api/events/jobs/{of(job_id)}?tail={tail}"):
+        for line in data["lines"] if name == "log" else ():
+            has_lines = True
+            _print_log_line(line)
+    return has_lines
+
+
+def _print_log_line(line: str) -> None:
+    # A file or another program has no use for colours.
+    sys.stdout.write((line if sys.stdout.isatty() else _CONTROL_SEQUENCE.sub("", line)) + "\n")
+    sys.stdout.flush()
 
 
 def events(job_id: JobId) -> None:

@@ -109,7 +109,7 @@ def watch(job_id: JobId) -> None:
         TextColumn("{task.fields[facts]}"), console=console,
     ) as bar:  # fmt: skip
         row = bar.add_task("waiting", total=100, facts="")
-        for update, data in follow(f"/api/events/jobs/{of(job_id)}"):
+        for update, data in follow(f"/api/events/jobs/{of(job_id)}?logs=false"):
             if update == "status":
                 job = data
                 bar.update(row, completed=job["progress"], description=job["message"][:60], facts=facts(job["meta"]))

@@ -2,14 +2,11 @@
 
 from __future__ import annotations
 
-import re
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
 
-from sienn_ray.errors import InvalidInputError
 from sienn_ray.jobs.schema import JobEvent, JobRecord, MetricPoint
 
-_FORM = re.compile(r"(\d{1,18})\.(\d{1,17})")
 _EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
 _MICROSECOND = timedelta(microseconds=1)
 
@@ -25,23 +22,6 @@ class NewsCursor:
 
     seq: int = 0
     point_us: int = 0
-
-    @classmethod
-    def parsed(cls, text: str) -> NewsCursor:
-        """Return the place that a listener was told, as `Last-Event-ID` has it.
-
-        Raises:
-            InvalidInputError: Nobody was told this.
-        """
-        match = _FORM.fullmatch(text)
-        if match is None:
-            raise InvalidInputError("Last-Event-ID isn't the id of an event; leave it out to begin with what comes now")
-        return cls(int(match[1]), int(match[2]))
-
-    @property
-    def text(self) -> str:
-        """The place as a listener is told it."""
-        return f"{self.seq}.{self.point_us}"
 
     @property
     def point_at(self) -> datetime:

@@ -97,11 +97,11 @@ class FakeJobLogs:
 
     def __init__(self) -> None:
         self.chunks: dict[str, list[bytes]] = {}
-        self.asked: list[tuple[str, int, bool]] = []
+        self.asked: list[tuple[str, int | None, bool]] = []
         self.error: Exception | None = None
         self.on_end: Callable[[str], None] = lambda _: None
 
-    async def stream(self, submission_id: str, *, tail: int, follow: bool) -> AsyncGenerator[bytes]:
+    async def stream(self, submission_id: str, *, tail: int | None, follow: bool) -> AsyncGenerator[bytes]:
         self.asked.append((submission_id, tail, follow))
         if self.error is not None:
             raise self.error

@@ -18,6 +18,8 @@ from sienn_ray.storage_keys import attempt_log_key
 logger = logging.getLogger(__name__)
 
 POLL_S = 1.0
+# That one may ask for.
+MAX_TAIL_LINES = 100_000
 
 
 async def log_of(job: JobRecord, attempt: int | None, backends: Backends, *, tail: int) -> AsyncGenerator[bytes]:
@@ -66,6 +68,22 @@ async def followed_log_of(
         yield f"\n(nothing new for {longest_s:g} s, SIENN_STREAM_IDLE_TIMEOUT_S; follow the log again)\n".encode()
 
 
+def whole_log_of(job: JobRecord, attempt: int, backends: Backends, *, follow: bool) -> AsyncGenerator[bytes]:
+    """Stream the log of one attempt from its first line on.
+
+    Args:
+        job: The job.
+        attempt: Which attempt.
+        backends: See `Backends`.
+        follow: Go on with what comes until the attempt has ended.
+
+    Raises:
+        NotFoundError: There was no such attempt, or its log is gone.
+        CapacityError: Ray didn't answer.
+    """
+    return _attempt_log(job, attempt, backends, tail=None, follow=follow)
+
+
 async def _followed(
     job: JobRecord, attempt: int | None, backends: Backends, *, tail: int, poll_s: float
 ) -> AsyncGenerator[bytes]:
@@ -102,7 +120,7 @@ async def _followed(
 
 
 async def _attempt_log(
-    job: JobRecord, attempt: int, backends: Backends, *, tail: int, follow: bool
+    job: JobRecord, attempt: int, backends: Backends, *, tail: int | None, follow: bool
 ) -> AsyncGenerator[bytes]:
     """The log that Ray has of an attempt, or the one that was kept of it."""
     has_begun = False
@@ -121,7 +139,7 @@ async def _attempt_log(
         yield kept
 
 
-def _kept_log(storage: Storage, key: str, tail: int) -> bytes | None:
+def _kept_log(storage: Storage, key: str, tail: int | None) -> bytes | None:
     """The last lines of a log in storage, which is bounded in size; None where there is none."""
     try:
         content = storage.read_bytes(key)
@@ -130,11 +148,15 @@ def _kept_log(storage: Storage, key: str, tail: int) -> bytes | None:
     except Exception as error:  # stores raise what they like; what Ray said stands then
         logger.warning("%s can't be read: %s", key, first_line(error))
         return None
+    if tail is None:
+        return content
     lines = content.splitlines(keepends=True)
     return b"".join(lines[len(lines) - tail :] if tail < len(lines) else lines)
 
 
-def _stream(job: JobRecord, attempt: int, backends: Backends, *, tail: int, follow: bool) -> AsyncGenerator[bytes]:
+def _stream(
+    job: JobRecord, attempt: int, backends: Backends, *, tail: int | None, follow: bool
+) -> AsyncGenerator[bytes]:
     if attempt > job.attempt:
         raise NotFoundError(f"Job {job.id} has had {job.attempt} attempts; leave `attempt` out for the last one's log")
     submission_id = submission_id_of(job.id, attempt)

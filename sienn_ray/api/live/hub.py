@@ -13,10 +13,11 @@ from typing import Annotated, cast
 from fastapi import Depends
 from fastapi.requests import HTTPConnection
 
+from sienn_ray.api.deps import Backends
+from sienn_ray.api.live.items import EventItem, GoneItem, Item, PointItem, StatusItem
+from sienn_ray.api.live.log_feeds import LogFeeds
 from sienn_ray.errors import CapacityError
-from sienn_ray.jobs.news_schema import EventNews, News, NewsCursor, NewsQuery, PointNews
-from sienn_ray.jobs.schema import JobRecord
-from sienn_ray.jobs.tracker_protocol import Tracker
+from sienn_ray.jobs.news_schema import News, NewsCursor, NewsQuery
 
 logger = logging.getLogger(__name__)
 
@@ -25,13 +26,6 @@ INTERVAL_S = 0.5
 # What may wait for one listener. One that takes nothing for so long is let go, and can come back with its place.
 MAX_WAITING = 500
 _JOIN_TIMEOUT_S = 30.0
-
-
-class Gone:
-    """News that a watched job isn't there any more."""
-
-
-Item = EventNews | PointNews | JobRecord | Gone
 
 
 class Listener:
@@ -60,33 +54,36 @@ class Listener:
 
     def wants(self, item: Item) -> bool:
         """Return whether an item is for it."""
-        if isinstance(item, EventNews):
-            return self.job_id == item.job_id or (self.job_id is None and self._owner in {None, item.owner})
-        if isinstance(item, JobRecord):
-            return self.job_id == item.id
-        return isinstance(item, PointNews) and self.job_id == item.job_id
+        if self.job_id is not None:
+            return self.job_id == item.job_id
+        return isinstance(item, EventItem) and self._owner in {None, item.owner}
 
-    async def next_item(self, longest_s: float) -> Item | None:
-        """Wait for an item; None where none has come for so long, or where it lags behind."""
+    async def next_items(self, longest_s: float) -> list[Item]:
+        """Wait for items, and take all that wait; none where none has come for so long, or where it lags behind."""
+        items: list[Item] = []
         if self.is_lagging:
-            return None
+            return items
         with contextlib.suppress(TimeoutError):
             async with asyncio.timeout(longest_s):
-                return await self._waiting.get()
-        return None
+                items.append(await self._waiting.get())
+        while not self._waiting.empty():
+            items.append(self._waiting.get_nowait())
+        return items
 
 
 class LiveHub:
     """Asks the tracker for news while anybody listens, and hands them on.
 
     Args:
-        tracker: Knows what happens to all jobs.
+        backends: Those that know what happens to all jobs.
         interval_s: Seconds between two questions.
     """
 
-    def __init__(self, tracker: Tracker, interval_s: float = INTERVAL_S) -> None:
-        self._tracker = tracker
+    def __init__(self, backends: Backends, interval_s: float = INTERVAL_S) -> None:
+        self._backends = backends
+        self._tracker = backends.tracker
         self._interval_s = interval_s
+        self.log_feeds = LogFeeds(backends)
         self._listeners: set[Listener] = set()
         self._cursor: NewsCursor | None = None
         self._changed_after: datetime | None = None
@@ -176,14 +173,16 @@ class LiveHub:
                 each.is_settled.set()
 
     def _hand_on(self, news: News) -> None:
-        items: list[Item] = [*news.events, *news.points, *news.jobs]
-        for item in items:
-            for each in self._listeners:
+        items: list[Item] = [
+            *map(EventItem.of, news.events),
+            *map(PointItem.of, news.points),
+            *(StatusItem.of(job, self._backends) for job in news.jobs),
+            *map(GoneItem, news.gone),
+        ]
+        for each in self._listeners:
+            for item in items:
                 if each.wants(item):
                     each.take(item)
-        for each in self._listeners:
-            if each.job_id in news.gone:
-                each.take(Gone())
 
 
 def _hub(connection: HTTPConnection) -> LiveHub:

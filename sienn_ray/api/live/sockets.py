@@ -43,11 +43,12 @@ async def send_updates(websocket: WebSocket, updates: Updates) -> None:
         raise failure
 
 
-async def _send(websocket: WebSocket, first: Update, updates: Updates) -> None:
-    await websocket.send_text(first.as_message())
-    last = first
-    async for last in updates:
-        await websocket.send_text(last.as_message())
+async def _send(websocket: WebSocket, first: list[Update], updates: Updates) -> None:
+    some = first
+    while some:
+        for update in some:
+            await websocket.send_text(update.as_message())
+        last, some = some[-1], await anext(updates, [])
     is_lagging = last.name == "lagging"
     await websocket.close(status.WS_1013_TRY_AGAIN_LATER if is_lagging else status.WS_1000_NORMAL_CLOSURE)
 

@@ -5,22 +5,36 @@ from __future__ import annotations
 import asyncio
 import json
 import time
+from collections import deque
 from collections.abc import AsyncGenerator, Awaitable, Callable
-from contextlib import aclosing
+from contextlib import AsyncExitStack, aclosing
 from dataclasses import dataclass
 from datetime import datetime
 
 from sienn_ray.api.deps import Backends
-from sienn_ray.api.lists.job_status import status_of
-from sienn_ray.api.live.hub import MAX_WAITING, Gone, Item, Listener, LiveHub
+from sienn_ray.api.live.hub import MAX_WAITING, Listener, LiveHub
+from sienn_ray.api.live.items import (
+    CaughtUpItem,
+    EventItem,
+    GoneItem,
+    Item,
+    LinesItem,
+    LogEndItem,
+    PointItem,
+    StatusItem,
+)
+from sienn_ray.api.live.log_feeds import LogFeed
+from sienn_ray.api.live.log_lines import LinePlace, lines_until_now
+from sienn_ray.api.live.places import Place
 from sienn_ray.api.schemas.common import ResponseBody
-from sienn_ray.api.schemas.job_history import JobEventBody, MetricPointBody
-from sienn_ray.jobs.news_schema import EventNews, NewsCursor, NewsQuery, PointNews
+from sienn_ray.jobs.news_schema import NewsCursor, NewsQuery
 from sienn_ray.jobs.schema import JobRecord
 
 # So that proxies keep the connection, and one whose client has gone is noticed.
 HEARTBEAT_S = 15.0
 METRICS_S = 5.0
+# A program ends some seconds after its job; its last lines are waited for.
+LOG_END_S = 15.0
 
 
 @dataclass(frozen=True)
@@ -28,7 +42,7 @@ class Update:
     """An update as a listener gets it.
 
     Args:
-        name: `status`, `event`, `point`, `metrics`, `heartbeat`, `lagging` or `end`.
+        name: `status`, `event`, `point`, `log`, `metrics`, `heartbeat`, `lagging` or `end`.
         data: Its JSON.
         id: The place behind it, from which a listener can go on; None where it isn't one.
     """
@@ -49,54 +63,68 @@ class Update:
         return f'{{"event": "{self.name}", "id": {json.dumps(self.id)}, "data": {self.data}}}'
 
 
-Updates = AsyncGenerator[Update]
+# As many at a time as are there.
+Updates = AsyncGenerator[list[Update]]
 
 
-async def job_updates(backends: Backends, hub: LiveHub, job_id: str, last_id: str | None) -> Updates:
-    """Follow one job until it is at rest: its status, then its events and the points of its curves as they come.
+@dataclass(frozen=True)
+class Wish:
+    """Choice of a listener: from which place on it hears of a job, and whether of its log.
+
+    Args:
+        last_id: The id of the last update that it has; None begins with what comes now.
+        logs: Lines of the log too.
+        tail: So many lines that are there already come first, for one that has no id.
+    """
+
+    last_id: str | None = None
+    logs: bool = True
+    tail: int = 0
+
+
+async def job_updates(backends: Backends, hub: LiveHub, job_id: str, wish: Wish) -> Updates:
+    """Follow one job until it is at rest: its status, then events, points of its curves and lines of its log.
 
     Args:
         backends: The caller's; what isn't theirs isn't there.
         hub: Knows the news.
         job_id: The job.
-        last_id: The id of the last update that the caller has; None begins with what comes now.
+        wish: What the caller wants to hear.
 
     Raises:
         NotFoundError: There is no such job, or it is somebody else's.
         InvalidInputError: Nobody was told this id.
+        CapacityError: The tracker, or Ray with the log so far, doesn't answer.
     """
-    cursor = None if last_id is None else NewsCursor.parsed(last_id)
-    await backends.tracker.job(job_id)
-    async with hub.listening(job_id) as listener:
-        told = _Told(cursor or await hub.place())
-        job = await backends.tracker.job(job_id)
+    place = None if wish.last_id is None else Place.parsed(wish.last_id)
+    job = await backends.tracker.job(job_id)
+    async with AsyncExitStack() as stack:
+        listener = await stack.enter_async_context(hub.listening(job_id))
+        told = _Told(place or Place(await hub.place()))
+        feed = None
+        if wish.logs:
+            feed = await stack.enter_async_context(hub.log_feeds.listening(job_id, listener.take))
         # The status first, so that a page has something to show; what was missed comes behind it.
-        yield told.status(job, backends)
-        async for missed in _missed(backends, hub, told, (job_id,)):
+        job = await backends.tracker.job(job_id)
+        yield [told.status(StatusItem.of(job, backends))]
+        async for missed in _missed(hub, told, (job_id,)):
             yield missed
-        async with aclosing(_items(listener)) as items:
-            while not job.status.is_at_rest:
-                item = await anext(items, None)
-                if isinstance(item, Gone):
-                    yield _end("the job was deleted")
-                    return
-                if isinstance(item, JobRecord):
-                    job = item
-                update = item if item is None or isinstance(item, Update) else told.update(item, backends)
-                if update is not None:
-                    yield update
-                if item is None:  # behind the word that it lags
-                    return
-        async for missed in _missed(backends, hub, told, (job_id,)):
+        if feed is not None:
+            async for missed in _missed_lines(backends, feed, told, job, wish.tail):
+                yield missed
+        async for updates in _until_rest(listener, told, job, has_log=wish.logs):
+            yield updates
+            if updates[-1].name in {"end", "lagging"}:
+                return
+        async for missed in _missed(hub, told, (job_id,)):
             yield missed
-    yield _end(f"the job is {job.status.value}")
+    yield [_end(f"the job is {told.job_status or job.status.value}")]
 
 
-async def all_updates(backends: Backends, hub: LiveHub, owner: str | None, last_id: str | None) -> Updates:
+async def all_updates(hub: LiveHub, owner: str | None, last_id: str | None) -> Updates:
     """Follow the events of all jobs of an owner, without an end.
 
     Args:
-        backends: The caller's.
         hub: Knows the news.
         owner: Whose jobs; None is everybody's.
         last_id: The id of the last update that the caller has; None begins with what comes now.
@@ -104,17 +132,16 @@ async def all_updates(backends: Backends, hub: LiveHub, owner: str | None, last_
     Raises:
         InvalidInputError: Nobody was told this id.
     """
-    cursor = None if last_id is None else NewsCursor.parsed(last_id)
+    place = None if last_id is None else Place.parsed(last_id)
     async with hub.listening(owner=owner) as listener:
-        told = _Told(cursor or await hub.place())
-        yield Update("heartbeat", "{}")  # the answer begins at once
-        async for missed in _missed(backends, hub, told, owner=owner):
+        told = _Told(place or Place(await hub.place()))
+        yield [Update("heartbeat", "{}")]  # the answer begins at once
+        async for missed in _missed(hub, told, owner=owner):
             yield missed
         async with aclosing(_items(listener)) as items:
-            async for item in items:
-                update = item if isinstance(item, Update) else told.update(item, backends)
-                if update is not None:
-                    yield update
+            async for some in items:
+                if updates := [update for item in some if (update := told.update(item)) is not None]:
+                    yield updates
 
 
 async def metric_updates(metrics: Callable[[], Awaitable[ResponseBody]]) -> Updates:
@@ -124,71 +151,137 @@ async def metric_updates(metrics: Callable[[], Awaitable[ResponseBody]]) -> Upda
         metrics: Gives them.
     """
     while True:
-        yield Update("metrics", (await metrics()).model_dump_json())
+        yield [Update("metrics", (await metrics()).model_dump_json())]
         await asyncio.sleep(METRICS_S)
 
 
-async def _missed(
-    backends: Backends, hub: LiveHub, told: _Told, job_ids: tuple[str, ...] = (), owner: str | None = None
-) -> Updates:
+async def _until_rest(listener: Listener, told: _Told, job: JobRecord, *, has_log: bool) -> Updates:
+    """Yield what happens until the job is at rest and its log, if it is wanted, has ended."""
+    is_at_rest, is_log_over = job.status.is_at_rest, not has_log
+    rest_at = time.monotonic()
+    async with aclosing(_items(listener)) as items:
+        while not (is_at_rest and (is_log_over or time.monotonic() - rest_at > LOG_END_S)):
+            updates: list[Update] = []
+            for item in await anext(items):
+                if isinstance(item, GoneItem):
+                    yield [*updates, _end("the job was deleted")]
+                    return
+                if isinstance(item, LogEndItem):
+                    is_log_over = True
+                if isinstance(item, StatusItem) and item.is_at_rest != is_at_rest:
+                    is_at_rest, rest_at = item.is_at_rest, time.monotonic()
+                if (update := told.update(item)) is not None:
+                    updates.append(update)
+            if updates:
+                yield updates
+
+
+async def _missed(hub: LiveHub, told: _Told, job_ids: tuple[str, ...] = (), owner: str | None = None) -> Updates:
     """What came behind a listener's place until now, a page at a time."""
     while True:
-        news = await hub.since(NewsQuery(told.cursor, job_ids, only_watched=bool(job_ids)))
-        items: list[EventNews | PointNews] = [*news.events, *news.points]
-        for item in items:
-            is_theirs = owner is None or (isinstance(item, EventNews) and item.owner == owner)
-            if is_theirs and (update := told.update(item, backends)) is not None:
-                yield update
-        told.cursor = news.cursor
-        if not news.events and not news.points:
+        news = await hub.since(NewsQuery(told.news, job_ids, only_watched=bool(job_ids)))
+        items: list[EventItem | PointItem] = [*map(EventItem.of, news.events), *map(PointItem.of, news.points)]
+        theirs = [item for item in items if owner is None or (isinstance(item, EventItem) and item.owner == owner)]
+        if updates := [update for item in theirs if (update := told.update(item)) is not None]:
+            yield updates
+        told.go_on_from(news.cursor)
+        if not items:
             return
 
 
-async def _items(listener: Listener) -> AsyncGenerator[Item | Update]:
+async def _missed_lines(backends: Backends, feed: LogFeed, told: _Told, job: JobRecord, tail: int) -> Updates:
+    """Lines behind a listener's place, or the last ones for one that has none."""
+    if told.lines is None and tail == 0:
+        return
+    recent = None if told.lines is None else feed.recent(told.lines)
+    if recent is not None:
+        if updates := [update for item in recent if (update := told.update(item)) is not None]:
+            yield updates
+        return
+    begin = LinePlace(job.attempt) if told.lines is None else told.lines
+    found = (LinesItem.of(job.id, lines) async for lines in lines_until_now(job, backends, begin))
+    if told.lines is not None:
+        async for item in found:
+            if (update := told.update(item)) is not None:
+                yield [update]
+        return
+    last: deque[LinesItem] = deque()
+    num_lines = 0
+    async for item in found:
+        last.append(item)
+        num_lines += len(item.lines.texts)
+        while num_lines - len(last[0].lines.texts) >= tail:
+            num_lines -= len(last.popleft().lines.texts)
+    told.lines = begin
+    if last:
+        first = last[0].lines
+        told.lines = LinePlace(first.attempt, first.first - 1 + max(0, num_lines - tail))
+    if updates := [update for item in last if (update := told.update(item)) is not None]:
+        yield updates
+
+
+async def _items(listener: Listener) -> AsyncGenerator[list[Item | Update]]:
     """News for a listener, with heartbeats between, until it lags behind."""
     beat_at = time.monotonic() + HEARTBEAT_S
     while True:
-        item = await listener.next_item(max(0.0, beat_at - time.monotonic()))
-        if item is not None:
-            yield item
-        elif listener.is_lagging:
+        items: list[Item | Update] = [*await listener.next_items(max(0.0, beat_at - time.monotonic()))]
+        if not items and listener.is_lagging:
             words = f"more than {MAX_WAITING} updates wait; come back with the id of the last one that you have"
-            yield Update("lagging", json.dumps({"detail": words}))
+            yield [Update("lagging", json.dumps({"detail": words}))]
             return
         if time.monotonic() >= beat_at:
-            yield Update("heartbeat", "{}")
+            items.append(Update("heartbeat", "{}"))
             beat_at = time.monotonic() + HEARTBEAT_S
+        if items:
+            yield items
 
 
 class _Told:
     """What a listener has been told.
 
     Args:
-        cursor: The place behind it.
+        place: The place behind it.
     """
 
-    def __init__(self, cursor: NewsCursor) -> None:
-        self.cursor = cursor
+    def __init__(self, place: Place) -> None:
+        self.news = place.news
+        # None until it is known which lines are new.
+        self.lines = place.lines
+        self.job_status = ""
         self._changed_at: datetime | None = None
 
-    def status(self, job: JobRecord, backends: Backends) -> Update:
-        """Tell of a job as it is now."""
-        self._changed_at = job.updated_at
-        return Update("status", status_of(job, backends).model_dump_json(), self.cursor.text)
+    def go_on_from(self, news: NewsCursor) -> None:
+        """Note that there is nothing more before a place."""
+        self.news = news
 
-    def update(self, item: Item, backends: Backends) -> Update | None:
+    def status(self, item: StatusItem) -> Update:
+        """Tell of a job as it is now."""
+        self._changed_at, self.job_status = item.changed_at, item.status
+        return Update("status", item.data, self._id)
+
+    def update(self, item: Item | Update) -> Update | None:
         """Tell of an item, unless it was told before."""
-        if isinstance(item, EventNews) and item.event.seq > self.cursor.seq:
-            self.cursor = self.cursor.behind(seq=item.event.seq)
-            body = JobEventBody(**item.event.model_dump()).model_dump(mode="json")
-            return Update("event", json.dumps({"job_id": item.job_id, **body}), self.cursor.text)
-        if isinstance(item, PointNews) and item.point.created_at > self.cursor.point_at:
-            self.cursor = self.cursor.behind(point_at=item.point.created_at)
-            body = MetricPointBody(**item.point.model_dump()).model_dump(mode="json")
-            return Update("point", json.dumps({"job_id": item.job_id, **body}), self.cursor.text)
-        if isinstance(item, JobRecord) and (self._changed_at is None or item.updated_at > self._changed_at):
-            return self.status(item, backends)
+        match item:
+            case Update():
+                return item
+            case EventItem() if item.seq > self.news.seq:
+                self.news = self.news.behind(seq=item.seq)
+                return Update("event", item.data, self._id)
+            case PointItem() if item.changed_at > self.news.point_at:
+                self.news = self.news.behind(point_at=item.changed_at)
+                return Update("point", item.data, self._id)
+            case StatusItem() if self._changed_at is None or item.changed_at > self._changed_at:
+                return self.status(item)
+            case CaughtUpItem() if self.lines is None:
+                self.lines = item.place
+            case LinesItem() if self.lines is not None and (rest := item.behind(self.lines)) is not None:
+                self.lines = rest.lines.end
+                return Update("log", rest.data, self._id)
         return None
+
+    @property
+    def _id(self) -> str:
+        return Place(self.news, self.lines).text
 
 
 def _end(words: str) -> Update:

@@ -14,12 +14,11 @@ from sienn_ray.api.deps import BackendsDep
 from sienn_ray.api.http.errors import documented
 from sienn_ray.api.http.places import Kind, take_place
 from sienn_ray.api.http.streams import StartedStream
-from sienn_ray.api.lists.attempt_logs import followed_log_of, log_of
+from sienn_ray.api.lists.attempt_logs import MAX_TAIL_LINES, followed_log_of, log_of
 from sienn_ray.api.schemas.ids import JobIdPath
 
 router = APIRouter(prefix="/api", tags=["Training Jobs"], dependencies=[needs(Scope.READ, Scope.TRAIN)])
 
-MAX_TAIL_LINES = 100_000
 _TEXT: dict[int | str, dict[str, Any]] = {
     200: {
         "description": "The log, as it was printed.",

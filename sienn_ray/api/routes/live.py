@@ -17,9 +17,10 @@ from sienn_ray.api.http.error_shapes import Fault
 from sienn_ray.api.http.errors import documented
 from sienn_ray.api.http.event_streams import EventStream, documented_stream, event, event_stream
 from sienn_ray.api.http.places import Kind, takes_place
+from sienn_ray.api.lists.attempt_logs import MAX_TAIL_LINES
 from sienn_ray.api.live.hub import LiveHubDep
 from sienn_ray.api.live.sockets import send_updates
-from sienn_ray.api.live.updates import Updates, all_updates, job_updates, metric_updates
+from sienn_ray.api.live.updates import Updates, Wish, all_updates, job_updates, metric_updates
 from sienn_ray.api.monitoring.monitoring import MonitoringDep
 from sienn_ray.api.monitoring.numbers import numbers_now
 from sienn_ray.api.schemas.common import ErrorResponse
@@ -27,6 +28,8 @@ from sienn_ray.api.schemas.ids import JobIdPath
 
 router = APIRouter(prefix="/api", tags=["Live Updates"], dependencies=[takes_place(Kind.LISTENER)])
 
+# So that a browser comes back after a second when its connection breaks.
+_RETRY = b"retry: 1000\n"
 _SEES_JOBS = [needs(Scope.READ, Scope.TRAIN)]
 _SEES_NUMBERS = [needs(Scope.READ)]
 _ERRORS = documented(HTTPStatus.BAD_REQUEST, HTTPStatus.UNPROCESSABLE_ENTITY, HTTPStatus.SERVICE_UNAVAILABLE)
@@ -42,6 +45,10 @@ data: {"job_id": "a1b2c3d4-...", "seq": 18, "kind": "epoch", "message": "Epoch 2
 id: 18.1762943409000000
 event: point
 data: {"job_id": "a1b2c3d4-...", "step": 120, "epoch": 2, "loss": 0.523, ...}
+
+id: 18.1762943409000000.1.42
+event: log
+data: {"job_id": "a1b2c3d4-...", "attempt": 1, "first_line": 42, "lines": ["12:00:01 INFO epoch 1/3: loss 0.523"]}
 
 event: end
 data: {"detail": "the job is completed"}
@@ -65,9 +72,25 @@ LastEventId = Annotated[
         examples=["18.1762943409000000"],
     ),
 ]
-# A WebSocket of a browser can't have headers.
+# A WebSocket or a first EventSource of a browser can't have headers.
 LastId = Annotated[
-    str | None, Query(max_length=64, description="As the header `Last-Event-ID`.", examples=["18.1762943409000000"])
+    str | None,
+    Query(
+        alias="last_event_id",
+        max_length=64,
+        description="As the header `Last-Event-ID`, which goes before it: browsers send that when they come back.",
+        examples=["18.1762943409000000"],
+    ),
+]
+Logs = Annotated[bool, Query(description="Lines of the job's log too.", examples=[True])]
+Tail = Annotated[
+    int,
+    Query(
+        ge=0,
+        le=MAX_TAIL_LINES,
+        description="So many lines that the log has already come first, for one that has no id yet.",
+        examples=[100],
+    ),
 ]
 Limit = Annotated[
     int | None,
@@ -92,14 +115,18 @@ async def follow_job(
     hub: LiveHubDep,
     request: Request,
     last_event_id: LastEventId = None,
+    last_id: LastId = None,
+    logs: Logs = True,
+    tail: Tail = 0,
     limit: Limit = None,
 ) -> EventStream:
-    """The job's status, its events and the points of its curves as they come, until it is at rest.
+    """The job's status, its events, the points of its curves and the lines of its log, until it is at rest.
 
-    A `status` comes first, and with each change; `event` and `point` come once each, also over reconnects with the id
-    of the last one. It ends with `end`, or with `lagging` for a client that doesn't read.
+    A `status` comes first, and with each change; `event`, `point` and the lines of `log` come once each, also over
+    reconnects with the id of the last one. The id `0.0.0.0` begins with the first of each. It ends with `end`, or with
+    `lagging` for a client that doesn't read.
     """
-    return await _stream(request, job_updates(backends, hub, job_id, last_event_id), limit)
+    return await _stream(request, job_updates(backends, hub, job_id, Wish(last_event_id or last_id, logs, tail)), limit)
 
 
 @router.get(
@@ -110,15 +137,15 @@ async def follow_job(
     dependencies=_SEES_JOBS,
 )
 async def follow_jobs(
-    backends: BackendsDep,
     hub: LiveHubDep,
     principal: PrincipalDep,
     request: Request,
     last_event_id: LastEventId = None,
+    last_id: LastId = None,
     limit: Limit = None,
 ) -> EventStream:
     """Starts, epochs and ends of the caller's jobs; an admin hears of everybody's."""
-    return await _stream(request, all_updates(backends, hub, _owner(principal), last_event_id), limit)
+    return await _stream(request, all_updates(hub, _owner(principal), last_event_id or last_id), limit)
 
 
 @router.get(
@@ -137,22 +164,27 @@ async def follow_metrics(
 
 @router.websocket("/ws/jobs/{job_id}", dependencies=_SEES_JOBS)
 async def job_socket(
-    websocket: WebSocket, job_id: JobIdPath, backends: BackendsDep, hub: LiveHubDep, last_event_id: LastId = None
+    websocket: WebSocket,
+    job_id: JobIdPath,
+    backends: BackendsDep,
+    hub: LiveHubDep,
+    last_id: LastId = None,
+    logs: Logs = True,
+    tail: Tail = 0,
 ) -> None:
     """See `follow_job`."""
-    await send_updates(websocket, job_updates(backends, hub, job_id, last_event_id))
+    await send_updates(websocket, job_updates(backends, hub, job_id, Wish(last_id, logs, tail)))
 
 
 @router.websocket("/ws/events", dependencies=_SEES_JOBS)
 async def jobs_socket(
     websocket: WebSocket,
-    backends: BackendsDep,
     hub: LiveHubDep,
     principal: PrincipalDep,
-    last_event_id: LastId = None,
+    last_id: LastId = None,
 ) -> None:
     """See `follow_jobs`."""
-    await send_updates(websocket, all_updates(backends, hub, _owner(principal), last_event_id))
+    await send_updates(websocket, all_updates(hub, _owner(principal), last_id))
 
 
 @router.websocket("/ws/metrics", dependencies=_SEES_NUMBERS)
@@ -172,9 +204,11 @@ async def _stream(request: Request, updates: Updates, limit: int | None) -> Even
 async def _limited(updates: Updates, limit: int | None) -> AsyncGenerator[bytes]:
     number = 0
     async with aclosing(updates):
-        async for update in updates:
-            yield update.as_event()
-            number += 1
+        async for some in updates:
+            # As one piece: each costs Serve's replica and proxy the same, however small it is.
+            taken = some if limit is None else some[: limit - number]
+            yield (b"" if number else _RETRY) + b"".join(update.as_event() for update in taken)
+            number += len(taken)
             if number == limit:
                 return
 

@@ -31,11 +31,13 @@ class KeptLog:
         self._head = bytearray()
         self._tail: deque[bytes] = deque()
         self._tail_bytes = 0
+        self._num_line_ends = 0
         self.num_bytes = 0
 
     def add(self, chunk: bytes) -> None:
         """Take the next chunk."""
         self.num_bytes += len(chunk)
+        self._num_line_ends += chunk.count(b"\n")
         room = self._max_head_bytes - len(self._head)
         self._head += chunk[:room]
         rest = chunk[room:]
@@ -54,7 +56,11 @@ class KeptLog:
         tail = tail[-self._max_tail_bytes :]
         tail = tail[tail.find(b"\n") + 1 :]
         left_out = self.num_bytes - len(head) - len(tail)
-        words = f"[{left_out} bytes of the log are left out here; SIENN_ATTEMPT_LOG_MAX_BYTES says how many are kept]\n"
+        num_lines = self._num_line_ends - head.count(b"\n") - tail.count(b"\n")
+        words = (
+            f"[{left_out} bytes in {num_lines} lines of the log are left out here; SIENN_ATTEMPT_LOG_MAX_BYTES says "
+            "how many are kept]\n"
+        )
         return head + (b"" if head.endswith(b"\n") else b"\n") + words.encode() + tail
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from datetime import UTC, datetime
 
 import pytest
 
@@ -82,11 +83,22 @@ class TestLogs:
         assert done("logs", "job-1") == "[red]one\nzwölf\n"
         assert done("logs", "job-1", "--follow", "--tail", "5") == "[red]one\nzwölf\n"
         assert done("logs", "job-1", "--attempt", "1") == "lost\n"
-        assert job_logs.asked == [
-            ("sienn-job-1-2", 1000, False),
-            ("sienn-job-1-2", 5, True),
-            ("sienn-job-1-1", 1000, False),
-        ]
+        assert job_logs.asked[0] == ("sienn-job-1-2", 1000, False)
+        assert job_logs.asked[-1] == ("sienn-job-1-1", 1000, False)
+
+    def test_are_followed_through_attempts(self, tracker: InProcessTracker, job_logs: FakeJobLogs) -> None:
+        """Also where one begins while the other is followed, and with no more of the old lines than asked for."""
+        job_logs.chunks = {"sienn-job-1-1": [b"1\n2\n3\n"], "sienn-job-1-2": [b"4\n"]}
+        tracker.put(job_record(status=JobStatus.RUNNING, attempt=1))
+
+        def go_on(submission_id: str) -> None:
+            attempt = 2 if submission_id.endswith("1") and len(job_logs.asked) > 2 else 1
+            status = JobStatus.COMPLETED if submission_id.endswith("2") else JobStatus.RUNNING
+            if attempt == 2 or status is JobStatus.COMPLETED:
+                tracker.put(job_record(status=status, attempt=2, updated_at=datetime.now(UTC)))
+
+        job_logs.on_end = go_on
+        assert done("logs", "job-1", "--follow", "--tail", "2") == "2\n3\n4\n"
 
     def test_a_file_gets_no_colours(self, job_logs: FakeJobLogs) -> None:
         job_logs.chunks["sienn-job-1-2"] = [b"\x1b[36m(RayTrainWorker pid=1)\x1b[0m loss 0.5\n"]

@@ -17,7 +17,7 @@ from sienn_ray.api.deps import Backends
 from sienn_ray.api.live import hub as hub_module
 from sienn_ray.api.live import updates as updates_module
 from sienn_ray.api.live.hub import LiveHub
-from sienn_ray.api.live.updates import Update, Updates, all_updates, job_updates
+from sienn_ray.api.live.updates import Update, Updates, Wish, all_updates, job_updates
 from sienn_ray.errors import CapacityError, InvalidInputError, NotFoundError
 from sienn_ray.jobs.schema import JobStatus
 from sienn_ray.settings import Settings
@@ -38,8 +38,8 @@ def backends(settings: Settings, tracker: InProcessTracker) -> Backends:
 
 
 @pytest.fixture
-def hub(tracker: InProcessTracker) -> LiveHub:
-    return LiveHub(tracker, INTERVAL_S)
+def hub(backends: Backends) -> LiveHub:
+    return LiveHub(backends, INTERVAL_S)
 
 
 def run(work: Coroutine[Any, Any, Any]) -> Any:
@@ -64,13 +64,13 @@ async def train(tracker: InProcessTracker, pause: Callable[[], float] = lambda: 
 
 async def collected(updates: Updates, number: int | None = None) -> list[Update]:
     """Updates up to a number, or all of them."""
-    found = []
-    async for update in updates:
-        found.append(update)
-        if len(found) == number:
+    found: list[Update] = []
+    async for some in updates:
+        found += some
+        if number is not None and len(found) >= number:
             break
     await updates.aclose()
-    return found
+    return found[:number]
 
 
 def seqs(updates: list[Update]) -> list[int]:
@@ -91,8 +91,8 @@ def events_of(tracker: InProcessTracker) -> list[int]:
 
 def test_a_listener_is_told_all_once_and_in_order(backends: Backends, tracker: InProcessTracker, hub: LiveHub) -> None:
     async def listen() -> list[Update]:
-        updates = job_updates(backends, hub, "job-1", None)
-        first = await anext(updates)
+        updates = job_updates(backends, hub, "job-1", Wish())
+        [first] = await anext(updates)
         work = asyncio.create_task(train(tracker))
         found = await collected(updates)
         await work
@@ -118,7 +118,7 @@ def test_reconnects_lose_and_repeat_nothing(
         found: list[Update] = []
         last_id: str | None = "0.0"
         while not found or found[-1].name != "end":
-            part = await collected(job_updates(backends, hub, "job-1", last_id), chance.randint(1, 7))
+            part = await collected(job_updates(backends, hub, "job-1", Wish(last_id)), chance.randint(1, 7))
             found += part
             last_id = next((each.id for each in reversed(part) if each.id is not None), last_id)
             await asyncio.sleep(chance.choice([0, INTERVAL_S]))
@@ -132,7 +132,7 @@ def test_reconnects_lose_and_repeat_nothing(
 
 def test_many_listeners_cost_one_question(backends: Backends, tracker: InProcessTracker, hub: LiveHub) -> None:
     async def listen() -> list[list[Update]]:
-        streams = [job_updates(backends, hub, "job-1", None) for _ in range(100)]
+        streams = [job_updates(backends, hub, "job-1", Wish()) for _ in range(100)]
         await asyncio.gather(*(anext(stream) for stream in streams))
         listeners = [asyncio.create_task(collected(stream)) for stream in streams]
         await asyncio.sleep(5 * INTERVAL_S)
@@ -160,12 +160,12 @@ def test_many_listeners_cost_one_question(backends: Backends, tracker: InProcess
 
 def test_nobody_is_asked_once_nobody_listens(backends: Backends, tracker: InProcessTracker, hub: LiveHub) -> None:
     async def listen() -> None:
-        await collected(job_updates(backends, hub, "job-1", None), 1)
+        await collected(job_updates(backends, hub, "job-1", Wish()), 1)
         await asyncio.sleep(3 * INTERVAL_S)
         before = tracker.calls.count("news")
         await asyncio.sleep(5 * INTERVAL_S)
         assert tracker.calls.count("news") == before
-        await collected(job_updates(backends, hub, "job-1", None), 1)
+        await collected(job_updates(backends, hub, "job-1", Wish()), 1)
 
     run(listen())
 
@@ -176,30 +176,30 @@ def test_who_takes_nothing_is_let_go_with_a_word(
     monkeypatch.setattr(hub_module, "MAX_WAITING", 5)
 
     async def listen() -> list[Update]:
-        updates = job_updates(backends, hub, "job-1", None)
+        updates = job_updates(backends, hub, "job-1", Wish())
         first = await anext(updates)
         second = asyncio.create_task(anext(updates))
         await train(tracker)
         await asyncio.sleep(5 * INTERVAL_S)
-        return [first, await second, *(await collected(updates))]
+        return [*first, *(await second), *(await collected(updates))]
 
     found = run(listen())
     assert found[-1].name == "lagging"
     assert "come back with the id of the last one" in json.loads(found[-1].data)["detail"]
-    again = run(collected(job_updates(backends, LiveHub(tracker, INTERVAL_S), "job-1", found[-2].id)))
+    again = run(collected(job_updates(backends, LiveHub(backends, INTERVAL_S), "job-1", Wish(found[-2].id))))
     assert steps(found) + steps(again) == list(range(1, NUM_STEPS + 1))
 
 
 def test_a_job_at_rest_is_told_and_that_is_all(backends: Backends, tracker: InProcessTracker, hub: LiveHub) -> None:
     run(tracker.cancel_job("job-1"))
-    found = run(collected(job_updates(backends, hub, "job-1", None)))
+    found = run(collected(job_updates(backends, hub, "job-1", Wish())))
     assert [each.name for each in found] == ["status", "end"]
 
 
 def test_a_deleted_job_ends_its_updates(backends: Backends, tracker: InProcessTracker, hub: LiveHub) -> None:
     async def listen() -> list[Update]:
-        updates = job_updates(backends, hub, "job-1", None)
-        found = [await anext(updates)]
+        updates = job_updates(backends, hub, "job-1", Wish())
+        found = await anext(updates)
         with tracker._database.writing() as connection:
             connection.exec_driver_sql("DELETE FROM jobs WHERE id = 'job-1'")
         return found + await collected(updates)
@@ -211,22 +211,20 @@ def test_heartbeats_come_while_nothing_happens(
     backends: Backends, hub: LiveHub, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(updates_module, "HEARTBEAT_S", 0.02)
-    found = run(collected(job_updates(backends, hub, "job-1", None), 4))
+    found = run(collected(job_updates(backends, hub, "job-1", Wish()), 4))
     assert [each.name for each in found][1:] == ["heartbeat"] * 3
     assert found[1].as_event() == b": heartbeat\n\n"
 
 
 def test_the_tracker_s_restart_is_waited_for(backends: Backends, tracker: InProcessTracker, hub: LiveHub) -> None:
     async def listen() -> list[Update]:
-        updates = job_updates(backends, hub, "job-1", None)
-        found = [await anext(updates)]
+        updates = job_updates(backends, hub, "job-1", Wish())
+        found = await anext(updates)
         tracker.fail_with(CapacityError("the job tracker is restarting"))
         await asyncio.sleep(5 * INTERVAL_S)
         tracker.fail_with(None)
         await report(tracker, 1)
-        found += [await anext(updates), await anext(updates)]
-        await updates.aclose()
-        return found
+        return found + await collected(updates, 2)
 
     assert {"event", "point"} == {each.name for each in run(listen())[1:]}
 
@@ -246,12 +244,12 @@ class TestAllJobs:
         tracker.put(job_record(id="of-ada", owner="ada"))
 
         async def listen() -> list[Update]:
-            updates = all_updates(backends, hub, owner, last_id)
-            found = [await anext(updates)]
+            updates = all_updates(hub, owner, last_id)
+            found = await anext(updates)
             await report(tracker, 1)
             await tracker.pause_job("of-ada")
             while json.loads(found[-1].data).get("kind") != "paused":
-                found.append(await anext(updates))
+                found += await anext(updates)
             await updates.aclose()
             return found
 
@@ -273,7 +271,7 @@ def test_who_comes_while_the_tracker_is_away_is_told(
 
         tracker.send = send  # type: ignore[method-assign]
         with pytest.raises(CapacityError, match="the job tracker is restarting"):
-            await collected(job_updates(backends, hub, "job-1", None), 1)
+            await collected(job_updates(backends, hub, "job-1", Wish()), 1)
 
     run(listen())
     assert hub.num_listeners == 0
@@ -282,12 +280,12 @@ def test_who_comes_while_the_tracker_is_away_is_told(
 @pytest.mark.parametrize("last_id", ["x", "", "1"])
 def test_an_id_that_nobody_was_told_is_named(backends: Backends, hub: LiveHub, last_id: str) -> None:
     with pytest.raises(InvalidInputError, match="Last-Event-ID isn't the id of an event"):
-        run(collected(job_updates(backends, hub, "job-1", last_id), 1))
+        run(collected(job_updates(backends, hub, "job-1", Wish(last_id)), 1))
 
 
 def test_a_job_that_is_not_there_has_no_updates(backends: Backends, hub: LiveHub) -> None:
     with pytest.raises(NotFoundError):
-        run(collected(job_updates(backends, hub, "other", None), 1))
+        run(collected(job_updates(backends, hub, "other", Wish()), 1))
     assert hub.num_listeners == 0
 
 
@@ -307,7 +305,10 @@ class TestOverHttp:
         assert json.loads(blocks[0]["data"])["job_id"] == "job-1"
         assert json.loads(blocks[2]["data"])["step"] == 1
         rest = client.get("/api/events/jobs/job-1?limit=1", headers={"Last-Event-ID": blocks[2]["id"]})
-        assert rest.text.startswith(f"id: {blocks[2]['id']}\nevent: status\n")
+        assert rest.text.startswith(f"retry: 1000\nid: {blocks[2]['id']}\nevent: status\n")
+        # A browser's URL stays as it was when it comes back with the header.
+        both = {"headers": {"Last-Event-ID": blocks[2]["id"]}, "params": {"limit": 1, "last_event_id": "0.0.0.0"}}
+        assert client.get("/api/events/jobs/job-1", **both).text == rest.text
 
     @pytest.mark.parametrize(
         ("path", "headers", "status"),

@@ -23,7 +23,7 @@ def test_short_log_is_kept_whole(chunk_bytes: int, num_lines: int) -> None:
 def test_long_log_keeps_its_head_and_its_tail(chunk_bytes: int) -> None:
     content = b"".join(b"line %04d\n" % number for number in range(1000))
     head, words, tail = kept(content, 100, chunk_bytes).partition(
-        b"[9910 bytes of the log are left out here; SIENN_ATTEMPT_LOG_MAX_BYTES says how many are kept]\n"
+        b"[9910 bytes in 991 lines of the log are left out here; SIENN_ATTEMPT_LOG_MAX_BYTES says how many are kept]\n"
     )
     assert words
     assert head == b"".join(b"line %04d\n" % number for number in range(5))
@@ -33,7 +33,7 @@ def test_long_log_keeps_its_head_and_its_tail(chunk_bytes: int) -> None:
 def test_log_without_line_ends_is_bounded_too() -> None:
     content = kept(b"x" * 100_000, 100, 1000)
     assert len(content) < 300
-    assert b"bytes of the log are left out here" in content
+    assert b"lines of the log are left out here" in content
 
 
 @pytest.mark.parametrize(
