@@ -259,7 +259,7 @@ class TestFollow:
         ended: list[str] = []
 
         class Endless(FakeJobLogs):
-            async def stream(self, submission_id: str, *, tail: int, follow: bool) -> AsyncGenerator[bytes]:
+            async def stream(self, submission_id: str, *, tail: int | None, follow: bool) -> AsyncGenerator[bytes]:
                 try:
                     while True:
                         yield b"more\n"

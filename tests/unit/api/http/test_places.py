@@ -27,7 +27,7 @@ CHAT = {"model": "job-1", "messages": [{"role": "user", "content": "Hello"}]}
 class HangingLogs(FakeJobLogs):
     """Logs to which nothing is added."""
 
-    async def stream(self, submission_id: str, *, tail: int, follow: bool) -> Any:
+    async def stream(self, submission_id: str, *, tail: int | None, follow: bool) -> Any:
         self.asked.append((submission_id, tail, follow))
         yield b""
         await asyncio.Event().wait()

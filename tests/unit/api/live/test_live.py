@@ -307,8 +307,8 @@ class TestOverHttp:
         rest = client.get("/api/events/jobs/job-1?limit=1", headers={"Last-Event-ID": blocks[2]["id"]})
         assert rest.text.startswith(f"retry: 1000\nid: {blocks[2]['id']}\nevent: status\n")
         # A browser's URL stays as it was when it comes back with the header.
-        both = {"headers": {"Last-Event-ID": blocks[2]["id"]}, "params": {"limit": 1, "last_event_id": "0.0.0.0"}}
-        assert client.get("/api/events/jobs/job-1", **both).text == rest.text
+        path = "/api/events/jobs/job-1?limit=1&last_event_id=0.0.0.0"
+        assert client.get(path, headers={"Last-Event-ID": blocks[2]["id"]}).text == rest.text
 
     @pytest.mark.parametrize(
         ("path", "headers", "status"),
