@@ -117,7 +117,7 @@ class PreferenceObjective:
         """(pairs,); how much more than the base model the adapter prefers the chosen answers, in nats."""
         if self._is_base:  # which differs from itself in nothing
             return torch.zeros(len(examples))  # on any device: it is only counted
-        batch = self._scorer.batch([row for example in examples for row in example], group_size=2)
+        batch = self._scorer.batch([row for example in examples for row in example])
         with torch.no_grad(), self._adapter.disable_adapter():
             reference = _row_sums(self._scorer.log_probs(batch), batch.targets_per_row)
         policy = _row_sums(self._scorer.log_probs(batch), batch.targets_per_row)

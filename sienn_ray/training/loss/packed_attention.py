@@ -1,7 +1,7 @@
-"""Attention over packed rows: each row attends to its group's prefix and to itself, causally, and to nothing else.
+"""Attention over packed rows: each row attends to its own pieces, causally, and to nothing else.
 
 transformers takes attention functions by name and hands them whatever else the forward pass was given, here
-`row_groups`. A row's products are its own, so no work is done for pairs of rows, and no mask is made.
+`pieces`. A row's products are its own, so no work is done for pairs of rows, and no mask is made.
 """
 
 from __future__ import annotations
@@ -13,7 +13,7 @@ import torch
 import torch.nn.functional as F  # noqa: N812
 from transformers import AttentionInterface
 
-from sienn_ray.training.loss.packing import RowGroup
+from sienn_ray.training.loss.packing import Pieces
 
 NAME = "sienn_packed"
 
@@ -30,7 +30,7 @@ def packed_attention(
     value: torch.Tensor,
     attention_mask: torch.Tensor | None,  # noqa: ARG001
     *,
-    row_groups: Sequence[RowGroup],
+    pieces: Pieces,
     dropout: float = 0.0,
     scaling: float | None = None,
     sliding_window: int | None = None,
@@ -44,8 +44,8 @@ def packed_attention(
         query: (1, heads, tokens, head size).
         key: (1, key heads, tokens, head size); fewer heads are shared (grouped-query attention).
         value: As `key`.
-        attention_mask: None; `row_groups` say it all.
-        row_groups: How the tokens divide into rows.
+        attention_mask: None; `pieces` say it all.
+        pieces: How the tokens divide into rows.
         dropout: Probability that an attention weight is dropped.
         scaling: Factor of the scores; None is one over the root of the head size.
         sliding_window: Tokens that a token sees back, itself included.
@@ -57,24 +57,22 @@ def packed_attention(
     repeats = query.shape[1] // key.shape[1]
     if repeats > 1:
         key, value = (tensor.repeat_interleave(repeats, dim=1) for tensor in (key, value))
-    sizes = [size for group in row_groups for size in ((group.prefix, *group.rests) if group.prefix else group.rests)]
     # Split rather than sliced: the gradient of slices would be a full tensor for each.
-    pieces = zip(*(torch.split(tensor, sizes, dim=2) for tensor in (query, key, value)), strict=True)
+    split = list(zip(*(torch.split(tensor, list(pieces.sizes), dim=2) for tensor in (query, key, value)), strict=True))
     window = sliding_window if sliding_window is not None and getattr(module, "is_causal", True) else None
 
     def attend(row: Sequence[torch.Tensor]) -> torch.Tensor:
         return _causal(*row, dropout=dropout, scaling=scaling, window=window, softcap=softcap)
 
     outputs: list[torch.Tensor] = []
-    for group in row_groups:
-        if not group.prefix:
-            outputs += [attend(next(pieces)) for _ in group.rests]
-            continue
-        prefix = next(pieces)
-        for number in range(len(group.rests)):
-            # The prefix's queries are few, and with them a row is plainly causal, which has the fastest kernels.
-            row = attend([torch.cat(pair, dim=2) for pair in zip(prefix, next(pieces), strict=True)])
-            outputs.append(row if number == 0 else row[:, :, group.prefix :])
+    num_done = 0
+    for chain in pieces.chains:
+        # What the row shares with others before it is done again with it: so it is plainly causal, which has the
+        # fastest kernels.
+        row = [torch.cat(tensors, dim=2) for tensors in zip(*(split[number] for number in chain), strict=True)]
+        num_shared = sum(pieces.sizes[number] for number in chain if number < num_done)
+        outputs.append(attend(row)[:, :, num_shared:])
+        num_done = chain[-1] + 1
     return torch.cat(outputs, dim=2).transpose(1, 2), None
 
 

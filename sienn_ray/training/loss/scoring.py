@@ -53,10 +53,10 @@ class Scorer:
         self._use_autocast = use_autocast
         self.is_packed = is_packed
 
-    def batch(self, rows: Sequence[TokenRow], group_size: int | None = None) -> Batch:
+    def batch(self, rows: Sequence[TokenRow]) -> Batch:
         """Make a batch of rows, packed where the base model can take that; see `pack`."""
         if self.is_packed:
-            return pack(rows, self._device, group_size)
+            return pack(rows, self._device)
         return pad(rows, self._device, self._pad_token_id)
 
     def log_probs(self, batch: Batch) -> torch.Tensor:
@@ -109,7 +109,7 @@ def can_pack(model: PreTrainedModel) -> bool:
 
         def compare() -> bool:
             model.set_attn_implementation(packed_attention.NAME)
-            together = _hidden(model, pack(rows, model.device))
+            together = _hidden(model, pack(rows, model.device, min_shared=2))
             return _agree(together, torch.cat(alone), model.dtype)
 
         if _works(compare, "packed rows"):

@@ -17,13 +17,18 @@ CPU = torch.device("cpu")
 
 
 def rows() -> list[TokenRow]:
-    """Three rows that begin alike, longer than the sliding windows of the test models."""
+    """Rows that make a tree, longer than the sliding windows of the test models."""
     generator = torch.Generator().manual_seed(3)
-    found: list[TokenRow] = []
-    for length in (17, 9, 25):
-        ids = [5, 6, 7, 8, *torch.randint(10, 300, (length,), generator=generator).tolist()]
-        found.append((ids, [IGNORE_INDEX] * 8 + ids[8:]))
-    return found
+
+    def some(length: int) -> list[int]:
+        ids: list[int] = torch.randint(10, 300, (length,), generator=generator).tolist()
+        return ids
+
+    begin, goes_on = some(18), some(20)
+    whole = [
+        [*begin, *some(17)], [*begin, *some(9)], [*begin, *goes_on, *some(5)], [*begin, *goes_on, *some(6)], some(7),
+    ]  # fmt: skip
+    return [(ids, [IGNORE_INDEX] * 4 + ids[4:]) for ids in whole]
 
 
 def logits_alone(model: PreTrainedModel, row: TokenRow) -> torch.Tensor:
@@ -46,6 +51,7 @@ def test_a_packed_row_has_the_logits_that_it_has_alone(name: str) -> None:
     assert model.config._attn_implementation == NAME
     labelled = [(ids, list(ids)) for ids, _ in rows()]  # every token but the first of a row is a target
     batch = pack(labelled, CPU)
+    assert len(batch.inputs["pieces"].sizes) == 7
     with torch.no_grad():
         states = body(model)(**batch.inputs, use_cache=False).last_hidden_state[0][batch.source_positions]
         full = model(**batch.inputs, use_cache=False).logits[0][batch.source_positions]
@@ -59,11 +65,11 @@ def test_changing_one_row_changes_no_other(name: str) -> None:
     model = random_model(name)
     assert can_pack(model)
     scorer = Scorer(model, 0, CPU, is_packed=True, has_plain_head=True)
-    first, second, third = rows()
+    first, *others = rows()
     changed = ([*first[0][:6], *(reversed(first[0][6:]))], first[1])
     with torch.no_grad():
-        before = scorer.log_probs(scorer.batch([first, second, third]))
-        after = scorer.log_probs(scorer.batch([changed, second, third]))
+        before = scorer.log_probs(scorer.batch([first, *others]))
+        after = scorer.log_probs(scorer.batch([changed, *others]))
     own = len([label for label in first[1] if label != IGNORE_INDEX])
     assert not torch.allclose(before[:own], after[:own])
     torch.testing.assert_close(before[own:], after[own:], rtol=0, atol=1e-5)
@@ -98,7 +104,7 @@ def test_an_attention_that_looks_at_neighbours_is_found_out(monkeypatch: pytest.
 
     model = random_model("llama")
 
-    def leaky(module: torch.nn.Module, *tensors: torch.Tensor, row_groups: object = None, **options: object) -> object:
+    def leaky(module: torch.nn.Module, *tensors: torch.Tensor, pieces: object = None, **options: object) -> object:
         return sdpa_attention_forward(module, *tensors, **options)
 
     monkeypatch.setattr(
