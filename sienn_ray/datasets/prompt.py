@@ -15,6 +15,9 @@ from typing import Any, assert_never
 import jinja2
 
 from sienn_ray.chat_templates import limited_rendering
+from sienn_ray.datasets.answers import completion_behind
+from sienn_ray.datasets.content_form import form_of, rendered
+from sienn_ray.datasets.literal_text import kept_as_is, literal
 from sienn_ray.datasets.schema import RowKind
 from sienn_ray.errors import ArtifactError, InvalidDatasetError
 
@@ -39,7 +42,7 @@ class PromptKind(StrEnum):
 
 @dataclass(frozen=True)
 class Segment:
-    """A piece of a rendered row; the loss counts only where the model has to produce it."""
+    """A piece of a rendered row, as `literal_text` marks it; the loss counts only where the model has to produce it."""
 
     text: str
     is_completion: bool
@@ -109,33 +112,34 @@ class PromptFormat:
         """
         match self.kind:
             case PromptKind.TEXT:
-                return "\n\n".join(message["content"] for message in messages)
+                return kept_as_is("\n\n".join(message["content"] for message in messages))
             case PromptKind.CHAT:
                 return self._render(tokenizer, messages, add_generation_prompt=add_generation_prompt)
             case _:
                 assert_never(self.kind)
 
-    def segments(self, tokenizer: Any, messages: Sequence[Mapping[str, str]]) -> list[Segment]:
-        """A whole conversation in pieces: every assistant message is a completion, up to and with its end of turn.
+    def examples(self, tokenizer: Any, messages: Sequence[Mapping[str, str]]) -> list[list[Segment]]:
+        """A conversation as examples in pieces: every assistant message is a completion, with its end of turn.
+
+        Most templates render a turn the same however the conversation goes on, so one example has all answers. Others
+        leave the reasoning out of earlier turns, or end the last one otherwise; there each answer is an example, behind
+        all that went before it as the model is asked. They begin alike, which packing makes use of.
 
         Raises:
-            InvalidDatasetError: The template doesn't render earlier turns the same when later ones follow, so that
-                prompt and completion can't be told apart.
+            InvalidDatasetError: The template refuses the conversation, or leaves answers out.
         """
-        pieces: list[Segment] = []
+        found: list[list[Segment]] = []
         done = ""
         for index, message in enumerate(messages):
             if message["role"] != "assistant":
                 continue
-            prompt, full = self._before_and_with(tokenizer, messages[: index + 1])
-            if not (prompt.startswith(done) and full.startswith(prompt)):
-                raise InvalidDatasetError(
-                    "the base model's chat template renders a conversation differently once it goes on, so completions "
-                    "can't be told from prompts; use rows with a single answer"
-                )
-            pieces += [Segment(prompt[len(done) :], is_completion=False), *_completion(full[len(prompt) :], tokenizer)]
-            done = full
-        return _ending_with_eos(pieces, tokenizer)
+            prompt, completion = self._answer(tokenizer, messages[: index + 1])
+            if not found or not prompt.startswith(done):
+                found.append([])
+                done = ""
+            found[-1] += [Segment(prompt[len(done) :], is_completion=False), *_completion(completion, tokenizer)]
+            done = prompt + completion
+        return [_ending_with_eos(pieces, tokenizer) for pieces in found]
 
     def answer_segments(self, tokenizer: Any, messages: Sequence[Mapping[str, str]]) -> list[Segment]:
         """A conversation in two pieces: all before its last message as the model is asked, and that message.
@@ -144,41 +148,31 @@ class PromptFormat:
         goes on.
 
         Raises:
-            InvalidDatasetError: The template doesn't begin an answer as it asks for one, so that prompt and completion
-                can't be told apart.
+            InvalidDatasetError: The template refuses the conversation, or leaves answers out.
         """
-        prompt, full = self._before_and_with(tokenizer, messages)
-        if not full.startswith(prompt):
-            raise InvalidDatasetError(
-                "the base model's chat template renders a prompt differently once it is answered, so the answer can't "
-                "be told from the prompt; use another base model"
-            )
-        pieces = [Segment(prompt, is_completion=False), *_completion(full[len(prompt) :], tokenizer)]
-        return _ending_with_eos(pieces, tokenizer)
+        prompt, completion = self._answer(tokenizer, messages)
+        return _ending_with_eos([Segment(prompt, is_completion=False), *_completion(completion, tokenizer)], tokenizer)
 
     def text_segments(self, tokenizer: Any, text: str) -> list[Segment]:
         """A row of plain text, all of it to be produced."""
-        return _ending_with_eos([Segment(text, is_completion=True)], tokenizer)
+        return _ending_with_eos([Segment(kept_as_is(text), is_completion=True)], tokenizer)
 
-    def _before_and_with(self, tokenizer: Any, messages: Sequence[Mapping[str, str]]) -> tuple[str, str]:
-        """The text that asks for the last message, and the text that has it."""
-        return (
-            self._render(tokenizer, messages[:-1], add_generation_prompt=True),
-            self._render(tokenizer, messages, add_generation_prompt=False),
-        )
+    def _answer(self, tokenizer: Any, messages: Sequence[Mapping[str, str]]) -> tuple[str, str]:
+        """The text that asks for the last message, and how the model has to go on from it."""
+        prompt = self._render(tokenizer, messages[:-1], add_generation_prompt=True)
+        whole = self._render(tokenizer, messages, add_generation_prompt=False)
+        return prompt, completion_behind(prompt, whole, literal(tokenizer, messages[-1]["content"]))
 
     def _render(self, tokenizer: Any, messages: Sequence[Mapping[str, str]], *, add_generation_prompt: bool) -> str:
         try:
             with limited_rendering(tokenizer):
-                rendered = tokenizer.apply_chat_template(
-                    [dict(message) for message in messages],
-                    chat_template=self.chat_template,
-                    tokenize=False,
-                    add_generation_prompt=add_generation_prompt,
+                form = form_of(tokenizer, self.chat_template)
+                written = [{**message, "content": literal(tokenizer, message["content"])} for message in messages]
+                return rendered(
+                    tokenizer, self.chat_template, form.of(written), add_generation_prompt=add_generation_prompt
                 )
-        except jinja2.TemplateError as error:
+        except (jinja2.TemplateError, TypeError, ValueError, LookupError, ArithmeticError) as error:
             raise InvalidDatasetError(f"the base model's chat template refuses a conversation: {error}") from error
-        return str(rendered)
 
 
 def _completion(text: str, tokenizer: Any) -> list[Segment]:
@@ -194,6 +188,7 @@ def _ending_with_eos(pieces: list[Segment], tokenizer: Any) -> list[Segment]:
     """Drop what follows the last completion, and have that end with EOS, so that ending is learned."""
     while pieces and not pieces[-1].is_completion:
         pieces = pieces[:-1]
-    if pieces and tokenizer.eos_token and not pieces[-1].text.endswith(tokenizer.eos_token):
-        pieces = [*pieces[:-1], Segment(pieces[-1].text.rstrip("\n") + tokenizer.eos_token, is_completion=True)]
+    if pieces and (eos := tokenizer.eos_token):
+        text = pieces[-1].text.rstrip("\n")
+        pieces = [*pieces[:-1], Segment(text if text.endswith(eos) else text + eos, is_completion=True)]
     return [piece for piece in pieces if piece.text]

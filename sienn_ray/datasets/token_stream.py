@@ -17,7 +17,7 @@ import pyarrow.parquet as pq
 
 from sienn_ray.datasets.prompt import PromptFormat
 from sienn_ray.datasets.row_order import Part, RowGroup, RowNumbers, RowOrder
-from sienn_ray.datasets.tokenization import tokenize_pair, tokenize_row
+from sienn_ray.datasets.tokenization import TokenizedRow, tokenize_pair, tokenize_row
 from sienn_ray.errors import SiennError
 from sienn_ray.storage import Storage
 
@@ -142,7 +142,8 @@ class TokenStream:
     def steps(self, share: Share, *, first_step: int, num_steps: int) -> Iterator[tuple[int, list[TokenArrays]]]:
         """Steps with this worker's rows of each, which may be none.
 
-        A preference row is two rows, the chosen one and the rejected one.
+        A preference row is two rows, the chosen one and the rejected one. A conversation is several where each answer
+        is an example of its own.
 
         Args:
             share: Which rows are this worker's.
@@ -223,11 +224,20 @@ class TokenStream:
             pair = tokenize_pair(self.tokenizer, self.prompt_format, rejected=row["rejected"], **options)
             sides = [pair.chosen, pair.rejected]
         else:
-            sides = [tokenize_row(self.tokenizer, self.prompt_format, text=row["text"], **options)]
+            return self._examples(tokenize_row(self.tokenizer, self.prompt_format, text=row["text"], **options))
         num_over = max(side.num_cut for side in sides)
         if not all(side.has_answer for side in sides) or (self.drops_long and num_over):
             return [TokenArrays([], [], num_over)]
         return [TokenArrays(side.input_ids, side.labels, side.num_cut) for side in sides]
+
+    def _examples(self, rows: list[TokenizedRow]) -> list[TokenArrays]:
+        """Examples of one row, those that have room for their answers; the last one tells what of the row is cut."""
+        num_over = max((row.num_cut for row in rows), default=0)
+        kept = [row for row in rows if row.has_answer]
+        if not kept or (self.drops_long and num_over):
+            return [TokenArrays([], [], num_over)]
+        found = [TokenArrays(row.input_ids, row.labels) for row in kept]
+        return [*found[:-1], found[-1]._replace(num_over=num_over)]
 
 
 @dataclass(frozen=True)

@@ -6,6 +6,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
+from sienn_ray.datasets.literal_text import parts
 from sienn_ray.datasets.prompt import PromptFormat, PromptKind, Segment
 
 # PyTorch's cross_entropy skips targets of this value by default.
@@ -44,10 +45,27 @@ def encode(tokenizer: Any, text: str, *, is_start: bool, kind: PromptKind) -> li
     """Token ids of a piece of text.
 
     A chat template writes its special tokens out; plain text begins with what the tokenizer puts first (a BOS, if any).
+
+    Args:
+        tokenizer: The base model's.
+        text: The piece, as `literal_text` marks it.
+        is_start: Whether a row begins with it.
+        kind: Conversation or plain text.
     """
+    first, *others = parts(text)
+    ids = _framed(tokenizer, first) if is_start and kind is PromptKind.TEXT else _ids(tokenizer, first)
+    for part in others:
+        ids += _ids(tokenizer, part)
+    return ids
+
+
+def _ids(tokenizer: Any, text: str) -> list[int]:
     ids: list[int] = tokenizer(text, add_special_tokens=False)["input_ids"]
-    if not is_start or kind is PromptKind.CHAT:
-        return ids
+    return ids
+
+
+def _framed(tokenizer: Any, text: str) -> list[int]:
+    ids = _ids(tokenizer, text)
     framed: list[int] = tokenizer(text, add_special_tokens=True)["input_ids"]
     # An EOS that the tokenizer puts behind the text is left out: the text goes on, or has its own.
     starts = (start for start in range(len(framed)) if framed[start : start + len(ids)] == ids)
@@ -61,17 +79,17 @@ def tokenize_row(
     messages: Sequence[Mapping[str, str]] | None,
     text: str | None,
     max_length: int,
-) -> TokenizedRow:
-    """Tokenize a canonical row and cut it to `max_length` tokens.
+) -> list[TokenizedRow]:
+    """Tokenize a canonical row to its examples (see `PromptFormat.examples`), and cut them to `max_length` tokens.
 
     Labels are masked by position. Masking by token id would also mask the end of turn wherever the pad token is the EOS
     token, and the model would never learn to stop.
     """
     if messages is not None:
-        segments = prompt_format.segments(tokenizer, messages)
+        examples = prompt_format.examples(tokenizer, messages)
     else:
-        segments = prompt_format.text_segments(tokenizer, text or "")
-    return _join(tokenizer, segments, prompt_format.kind, max_length)
+        examples = [prompt_format.text_segments(tokenizer, text or "")]
+    return [_join(tokenizer, segments, prompt_format.kind, max_length) for segments in examples]
 
 
 def tokenize_pair(

@@ -5,6 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Any
 
+from sienn_ray.datasets.literal_text import kept_as_is, plain
 from sienn_ray.datasets.prompt import PromptFormat
 from sienn_ray.datasets.tokenization import encode
 from sienn_ray.errors import InvalidInputError
@@ -66,14 +67,14 @@ class PromptEncoder:
         prompt_format = prompt_format or self._base_format
         ends = TurnEnds()
         if isinstance(request.prompt, str):
-            text, kind = request.prompt, PromptFormat.for_text().kind
+            text, kind = kept_as_is(request.prompt), PromptFormat.for_text().kind
         else:
             messages = [{"role": message.role, "content": message.content} for message in request.prompt]
             text, kind = prompt_format.prompt(self._tokenizer, messages), prompt_format.kind
             ends = self._ends_of(prompt_format)
         input_ids = encode(self._tokenizer, text, is_start=True, kind=kind)
         self._check_length(len(input_ids), request.sampling.max_new_tokens)
-        return Prompt(text, input_ids, ends)
+        return Prompt(plain(text), input_ids, ends)
 
     def _ends_of(self, prompt_format: PromptFormat) -> TurnEnds:
         """Look a template's marks up, which takes some milliseconds the first time."""

@@ -70,8 +70,8 @@ def expected(rows: list[dict[str, Any]], tokenizer: Any) -> dict[str, Any]:
     for number, row in enumerate(rows, 1):
         prompt = row["instruction"] + (f"\n\n{row['input']}" if row["input"] else "")
         messages = [{"role": "user", "content": prompt}, {"role": "assistant", "content": row["response"]}]
-        whole = tokenize_row(tokenizer, prompt_format, messages=messages, text=None, max_length=NO_LIMIT)
-        cut = tokenize_row(tokenizer, prompt_format, messages=messages, text=None, max_length=MAX_LENGTH)
+        [whole] = tokenize_row(tokenizer, prompt_format, messages=messages, text=None, max_length=NO_LIMIT)
+        [cut] = tokenize_row(tokenizer, prompt_format, messages=messages, text=None, max_length=MAX_LENGTH)
         completions.append(sum(label != IGNORE_INDEX for label in whole.labels))
         prompts.append(len(whole.input_ids) - completions[-1])
         characters.append(len(prompt) + len(row["response"]))

@@ -46,8 +46,8 @@ def test_numbers_are_those_of_training(tokenizer: Any, row: list[dict[str, str]]
     is_text = isinstance(row, str)
     options: dict[str, Any] = {"messages": None, "text": row} if is_text else {"messages": row, "text": None}
     prompt_format = PromptFormat.for_text() if is_text else PromptFormat.for_chat(tokenizer)
-    whole = tokenize_row(tokenizer, prompt_format, **options, max_length=sys.maxsize)
-    cut = tokenize_row(tokenizer, prompt_format, **options, max_length=max_length)
+    [whole] = tokenize_row(tokenizer, prompt_format, **options, max_length=sys.maxsize)
+    [cut] = tokenize_row(tokenizer, prompt_format, **options, max_length=max_length)
     num_completion = sum(label != IGNORE_INDEX for label in whole.labels)
     assert found.num_completion_tokens == num_completion
     assert found.num_prompt_tokens == len(whole.input_ids) - num_completion

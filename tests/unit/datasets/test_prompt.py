@@ -7,6 +7,7 @@ from typing import Any
 import pytest
 
 from sienn_ray.base_model import load_tokenizer
+from sienn_ray.datasets.literal_text import plain
 from sienn_ray.datasets.prompt import PLAIN_TEMPLATE, PromptFormat, PromptKind, Segment
 from sienn_ray.errors import ArtifactError, InvalidDatasetError
 
@@ -51,14 +52,16 @@ def test_base_model_without_a_template_gets_the_plain_one(tokenizer_without_temp
 
 
 def test_plain_template_has_a_completion_that_ends_with_eos(tokenizer_without_template: Any) -> None:
-    assert PLAIN.segments(tokenizer_without_template, conversation("Hi", "Hello.")) == [
-        Segment("### Instruction:\nHi\n\n### Response:\n", is_completion=False),
-        Segment("Hello.<|im_end|>", is_completion=True),
+    assert PLAIN.examples(tokenizer_without_template, conversation("Hi", "Hello.")) == [
+        [
+            Segment("### Instruction:\nHi\n\n### Response:\n", is_completion=False),
+            Segment("Hello.<|im_end|>", is_completion=True),
+        ]
     ]
 
 
 def test_every_answer_of_a_conversation_is_a_completion(tokenizer: Any) -> None:
-    pieces = PromptFormat.for_chat(tokenizer).segments(tokenizer, conversation("a", "b", "c", "d", system="s"))
+    [pieces] = PromptFormat.for_chat(tokenizer).examples(tokenizer, conversation("a", "b", "c", "d", system="s"))
     assert pieces == [
         Segment(
             "<|im_start|>system\ns<|im_end|>\n<|im_start|>user\na<|im_end|>\n<|im_start|>assistant\n",
@@ -78,9 +81,9 @@ def test_every_answer_of_a_conversation_is_a_completion(tokenizer: Any) -> None:
 def test_pieces_together_are_what_the_template_renders(tokenizer: Any, answer: str, is_plain: bool) -> None:
     prompt_format = PLAIN if is_plain else PromptFormat.for_chat(tokenizer)
     messages = conversation("a", answer)
-    prompt, completion = prompt_format.segments(tokenizer, messages)
+    [[prompt, completion]] = prompt_format.examples(tokenizer, messages)
     assert prompt.text == prompt_format.prompt(tokenizer, messages[:1])
-    assert completion.text == answer + EOS
+    assert plain(completion.text) == answer + EOS
 
 
 def template(assistant: str) -> PromptFormat:
@@ -93,38 +96,106 @@ def template(assistant: str) -> PromptFormat:
 
 
 def test_template_without_an_end_of_turn_gets_eos_at_the_end(tokenizer: Any) -> None:
-    pieces = template("{{ message.content + '\n' }}").segments(tokenizer, conversation("q", "r", "s", "t"))
+    [pieces] = template("{{ message.content + '\n' }}").examples(tokenizer, conversation("q", "r", "s", "t"))
     assert [piece.text for piece in pieces if piece.is_completion] == ["r\n", "t" + EOS]
     assert "".join(piece.text for piece in pieces) == "[u]q[a]r\n[u]s[a]t" + EOS
 
 
-def test_template_that_changes_earlier_answers_is_refused(tokenizer: Any) -> None:
-    forgetful = template("{% if loop.last %}{{ message.content }}{% else %}...{% endif %}")
-    assert forgetful.segments(tokenizer, conversation("q", "r"))[-1] == Segment("r" + EOS, is_completion=True)
-    with pytest.raises(InvalidDatasetError, match="use rows with a single answer"):
-        forgetful.segments(tokenizer, conversation("q", "r", "s", "t"))
+def texts(examples: list[list[Segment]]) -> list[str]:
+    """Each example with its completions in brackets."""
+    return [
+        "".join(f"<<{plain(piece.text)}>>" if piece.is_completion else plain(piece.text) for piece in pieces)
+        for pieces in examples
+    ]
 
 
-def test_template_whose_answers_do_not_begin_with_the_generation_prompt_is_refused(tokenizer: Any) -> None:
+def test_answers_that_are_rendered_otherwise_later_are_examples_of_their_own(tokenizer: Any) -> None:
+    thinking = template("{% if loop.last %}(thought){% endif %}{{ message.content }};")
+    assert texts(thinking.examples(tokenizer, conversation("q", "r", "s", "t"))) == [
+        f"[u]q[a]<<(thought)r;{EOS}>>",
+        f"[u]q[a]r;[u]s[a]<<(thought)t;{EOS}>>",
+    ]
+    # Where only the last turn ends otherwise, too.
+    ending = template("{{ message.content }}{% if loop.last %}<return>{% else %}<end>{% endif %}")
+    assert texts(ending.examples(tokenizer, conversation("q", "r", "s", "t"))) == [
+        f"[u]q[a]<<r<return>{EOS}>>",
+        f"[u]q[a]r<end>[u]s[a]<<t<return>{EOS}>>",
+    ]
+
+
+@pytest.mark.parametrize(
+    ("opens", "renders", "answer", "learned"),
+    [
+        ("[a]<think>\n", "[a]{{ message.content.split('</think>')[-1].strip() }}", "r", "\n</think>\n\nr"),
+        (
+            "[a]<think>\n",
+            "[a]{{ message.content.split('</think>')[-1].strip() }}",
+            "<think>\nbecause\n</think>\n\nr",
+            "because\n</think>\n\nr",
+        ),
+        ("[a]<think>\n", "[a]<think></think>{{ message.content }}", "r", "</think>r"),
+        ("[a]<think>\n", "[a]<think>\n\n</think>\n\n{{ message.content }}", "r", "\n</think>\n\nr"),
+        ("[a]", "[a]<think>\n\n</think>\n\n{{ message.content }}", "r", "<think>\n\n</think>\n\nr"),
+        ("[think]", "{{ message.content }}", "r", "r"),
+    ],
+)
+def test_an_answer_goes_on_from_the_prompt_as_the_model_is_asked(
+    tokenizer: Any, opens: str, renders: str, answer: str, learned: str
+) -> None:
     odd = PromptFormat(
         PromptKind.CHAT,
-        "{% for message in messages %}{{ message.content }}{% endfor %}"
-        "{% if add_generation_prompt %}[think]{% endif %}",
+        "{% for message in messages %}{% if message.role == 'user' %}[u]{{ message.content }}{% else %}"
+        f"{renders}{{% endif %}}{{% endfor %}}{{% if add_generation_prompt %}}{opens}{{% endif %}}",
     )
-    with pytest.raises(InvalidDatasetError, match="can't be told from prompts"):
-        odd.segments(tokenizer, conversation("q", "r"))
+    messages = conversation("q", answer)
+    [[prompt, completion]] = odd.examples(tokenizer, messages)
+    assert prompt.text == odd.prompt(tokenizer, messages[:1])
+    assert completion.text == learned + EOS
+
+
+PARTS = "{% for part in message.content %}{% if part.type == 'text' %}{{ part.text }}{% endif %}{% endfor %}"
+
+
+@pytest.mark.parametrize("contents", [PARTS, "{{ message.content[0].text }}"])
+def test_contents_are_parts_where_the_template_wants_them(tokenizer: Any, contents: str) -> None:
+    vision = template(contents)
+    form = str(vision.chat_template).replace("[u]{{ message.content }}", f"[u]{contents}")
+    vision = PromptFormat(PromptKind.CHAT, form)
+    assert texts(vision.examples(tokenizer, conversation("q", "r"))) == [f"[u]q[a]<<r{EOS}>>"]
+    assert vision.prompt(tokenizer, conversation("q")) == "[u]q[a]"
+
+
+@pytest.mark.parametrize("system", ["{{ raise_exception('no system') }}", ""])
+def test_a_system_message_goes_before_the_first_user_s_where_the_template_has_no_place_for_it(
+    tokenizer: Any, system: str
+) -> None:
+    without = PromptFormat(
+        PromptKind.CHAT,
+        "{% for message in messages %}{% if message.role == 'system' %}" + system + "{% elif message.role == 'user' %}"
+        "[u]{{ message.content }}{% else %}[a]{{ message.content }}{% endif %}{% endfor %}"
+        "{% if add_generation_prompt %}[a]{% endif %}",
+    )
+    messages = conversation("q", "r", system="Be brief.")
+    assert texts(without.examples(tokenizer, messages)) == [f"[u]Be brief.\n\nq[a]<<r{EOS}>>"]
+    assert without.prompt(tokenizer, messages[:2]) == "[u]Be brief.\n\nq[a]"
+
+
+def test_a_template_that_leaves_out_what_messages_say_is_refused(tokenizer: Any) -> None:
+    with pytest.raises(InvalidDatasetError, match="leaves out what messages say"):
+        template("...").examples(tokenizer, conversation("q", "r"))
 
 
 def test_conversation_that_the_template_refuses(tokenizer: Any) -> None:
     strict = PromptFormat(PromptKind.CHAT, "{{ raise_exception('System role not supported') }}")
     with pytest.raises(InvalidDatasetError, match="refuses a conversation: System role not supported"):
-        strict.segments(tokenizer, conversation("q", "r"))
+        strict.examples(tokenizer, conversation("q", "r"))
 
 
 def test_text_is_all_completion_and_ends_with_eos_once(tokenizer: Any) -> None:
     text = PromptFormat.for_text()
     assert text.text_segments(tokenizer, "once upon") == [Segment("once upon" + EOS, is_completion=True)]
-    assert text.text_segments(tokenizer, "once upon" + EOS) == [Segment("once upon" + EOS, is_completion=True)]
+    for end in (EOS, EOS + "\n"):
+        assert text.text_segments(tokenizer, "once upon" + end) == [Segment("once upon" + EOS, is_completion=True)]
 
 
 def test_prompt_of_the_text_format_is_the_text(tokenizer: Any) -> None:

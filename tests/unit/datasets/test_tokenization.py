@@ -9,7 +9,6 @@ import pytest
 from sienn_ray.base_model import load_tokenizer
 from sienn_ray.datasets.prompt import PLAIN_TEMPLATE, PromptFormat, PromptKind
 from sienn_ray.datasets.tokenization import IGNORE_INDEX, TokenizedRow, encode, tokenize_row
-from sienn_ray.errors import InvalidDatasetError
 
 EOS = "<|im_end|>"
 LONG = 2_048
@@ -49,7 +48,8 @@ SYSTEM = {"role": "system", "content": "be brief"}
 def row_of(tokenizer: Any, prompt_format: PromptFormat, *contents: str, max_length: int = LONG) -> TokenizedRow:
     """A conversation's row, the user first."""
     messages = [{"role": ("user", "assistant")[index % 2], "content": text} for index, text in enumerate(contents)]
-    return tokenize_row(tokenizer, prompt_format, messages=messages, text=None, max_length=max_length)
+    [row] = tokenize_row(tokenizer, prompt_format, messages=messages, text=None, max_length=max_length)
+    return row
 
 
 def kept(row: TokenizedRow) -> TokenizedRow:
@@ -119,28 +119,28 @@ def hidden(tokenizer: Any, row: TokenizedRow) -> str:
     return str(tokenizer.decode([token for token, label in pairs if label == IGNORE_INDEX]))
 
 
-@pytest.mark.parametrize("template", [None, PLAIN_TEMPLATE, DEAF_TEMPLATE], ids=["own", "plain", "deaf"])
+@pytest.mark.parametrize(
+    "template",
+    [None, PLAIN_TEMPLATE, DEAF_TEMPLATE, NO_SYSTEM_TEMPLATE],
+    ids=["own", "plain", "deaf", "without a system role"],
+)
 def test_mask_of_a_long_chat_with_a_system_prompt(tokenizer: Any, template: str | None) -> None:
     chat = PromptFormat(PromptKind.CHAT, template) if template else PromptFormat.for_chat(tokenizer)
-    row = kept(tokenize_row(tokenizer, chat, messages=[SYSTEM, *LONG_CHAT], text=None, max_length=LONG))
+    [row] = tokenize_row(tokenizer, chat, messages=[SYSTEM, *LONG_CHAT], text=None, max_length=LONG)
+    kept(row)
     assert labelled(tokenizer, row) == ["two" + EOS, "four\n\nlines" + EOS, "six" + EOS]
     rest = hidden(tokenizer, row)
     assert all(question in rest for question in ("one", "three", "five"))
     assert not any(answer in rest for answer in ("two", "four", "lines", "six"))
-    assert (SYSTEM["content"] in rest) is (template != DEAF_TEMPLATE)
+    assert SYSTEM["content"] in rest
 
 
 def test_mask_of_a_long_chat_where_the_template_has_no_system_role(tokenizer: Any) -> None:
     chat = PromptFormat(PromptKind.CHAT, NO_SYSTEM_TEMPLATE)
-    row = kept(tokenize_row(tokenizer, chat, messages=LONG_CHAT, text=None, max_length=LONG))
+    [row] = tokenize_row(tokenizer, chat, messages=LONG_CHAT, text=None, max_length=LONG)
+    kept(row)
     assert labelled(tokenizer, row) == ["two" + EOS, "four\n\nlines" + EOS, "six" + EOS]
     assert hidden(tokenizer, row).count("<|im_start|>model\n") == 3
-
-
-def test_system_prompt_is_not_lost_where_the_template_refuses_it(tokenizer: Any) -> None:
-    chat = PromptFormat(PromptKind.CHAT, NO_SYSTEM_TEMPLATE)
-    with pytest.raises(InvalidDatasetError, match=r"refuses a conversation: System role not supported$"):
-        tokenize_row(tokenizer, chat, messages=[SYSTEM, *LONG_CHAT], text=None, max_length=LONG)
 
 
 def test_whole_row_reads_as_the_template_renders_it(tokenizer: Any) -> None:
@@ -154,7 +154,8 @@ def test_whole_row_reads_as_the_template_renders_it(tokenizer: Any) -> None:
 
 @pytest.mark.parametrize("text", CONTENTS[:3])
 def test_text_has_a_label_at_every_token(tokenizer: Any, text: str) -> None:
-    row = kept(tokenize_row(tokenizer, PromptFormat.for_text(), messages=None, text=text, max_length=LONG))
+    [row] = tokenize_row(tokenizer, PromptFormat.for_text(), messages=None, text=text, max_length=LONG)
+    kept(row)
     assert row.labels == row.input_ids
     assert labelled(tokenizer, row) == [text.rstrip("\n") + EOS]
     assert row.num_completion_tokens == len(row.input_ids) - 1
@@ -181,7 +182,7 @@ def test_row_is_dropped_when_its_prompt_leaves_no_room(tokenizer: Any, chat: Pro
 
 
 def test_text_of_one_token_is_dropped(tokenizer: Any) -> None:
-    row = tokenize_row(tokenizer, PromptFormat.for_text(), messages=None, text=EOS, max_length=LONG)
+    [row] = tokenize_row(tokenizer, PromptFormat.for_text(), messages=None, text=EOS, max_length=LONG)
     assert row.has_answer is False
 
 
@@ -213,5 +214,6 @@ def test_special_tokens_are_added_once_and_only_in_front_of_text(
 
 
 def test_text_ends_with_one_eos_though_the_tokenizer_adds_its_own() -> None:
-    row = kept(tokenize_row(FramingTokenizer(), PromptFormat.for_text(), messages=None, text="ab", max_length=LONG))
+    [row] = tokenize_row(FramingTokenizer(), PromptFormat.for_text(), messages=None, text="ab", max_length=LONG)
+    kept(row)
     assert row.input_ids == [1, 97, 98, 2]

@@ -17,7 +17,6 @@ from sienn_ray.datasets.tokenization import (
     tokenize_pair,
     tokenize_row,
 )
-from sienn_ray.errors import InvalidDatasetError
 
 EOS = "<|im_end|>"
 LONG = 2_048
@@ -28,7 +27,6 @@ FORGETFUL_TEMPLATE = (
     "{{ message['content'] + '<|im_end|>\n' }}"
     "{% endfor %}{% if add_generation_prompt %}{{ '<|im_start|>assistant\n' }}{% endif %}"
 )
-ECHOLESS_TEMPLATE = "{% for message in messages %}{{ message['content'] }}{% endfor %}{{ add_generation_prompt }}"
 
 
 @pytest.fixture(scope="module")
@@ -73,7 +71,7 @@ def num_prompt_tokens(row: TokenizedRow) -> int:
 def test_each_side_of_one_turn_is_the_row_it_would_be_alone(tokenizer: Any, chat: PromptFormat) -> None:
     pair = kept(pair_of(tokenizer, chat, "question", "yes indeed", rejected="no 🦙\n"))
     for side, answer in ((pair.chosen, "yes indeed"), (pair.rejected, "no 🦙\n")):
-        alone = tokenize_row(tokenizer, chat, messages=conversation("question", answer), text=None, max_length=LONG)
+        [alone] = tokenize_row(tokenizer, chat, messages=conversation("question", answer), text=None, max_length=LONG)
         assert side == alone
 
 
@@ -116,13 +114,6 @@ def test_pair_is_dropped_when_its_prompt_leaves_no_room(tokenizer: Any, chat: Pr
 
 def test_earlier_answers_may_be_rendered_differently(tokenizer: Any) -> None:
     chat = PromptFormat(PromptKind.CHAT, FORGETFUL_TEMPLATE)
-    with pytest.raises(InvalidDatasetError, match="renders a conversation differently once it goes on"):
-        chat.segments(tokenizer, conversation("one", "two", "three", "four"))
     pair = kept(pair_of(tokenizer, chat, "one", "two", "three", "four"))
     assert labelled(tokenizer, pair.chosen) == "(thought)four" + EOS
     assert labelled(tokenizer, pair.rejected) == "(thought)no" + EOS
-
-
-def test_template_that_hides_where_answers_begin_is_refused(tokenizer: Any) -> None:
-    with pytest.raises(InvalidDatasetError, match="renders a prompt differently once it is answered"):
-        pair_of(tokenizer, PromptFormat(PromptKind.CHAT, ECHOLESS_TEMPLATE), "question", "yes")
