@@ -72,7 +72,7 @@ async def end_session(
 async def log_out(
     request: Request, response: Response, principal: PrincipalDep, credentials: CredentialsDep
 ) -> SessionEnd:
-    """End the session as `DELETE /api/auth/session` does. After a login at an outside issuer, its own logout is at another URL."""
+    """End the session as `DELETE /api/auth/session` does. After a login at an outside issuer, see its own URL."""
     return await _ended(request, response, principal, credentials)
 
 
