@@ -7,6 +7,7 @@ import hashlib
 import json
 import threading
 import time
+import warnings
 from collections import Counter
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -16,6 +17,7 @@ from typing import Any
 from urllib.parse import parse_qs, parse_qsl, unquote_plus, urlsplit
 
 from joserfc import jwt
+from joserfc.errors import SecurityWarning
 from joserfc.jwk import ECKey, Key, RSAKey
 
 AUDIENCE = "https://sienn.example.org"
@@ -160,4 +162,6 @@ def fake_issuer() -> Iterator[FakeIssuer]:
 
 def rsa_key(kid: str = "rsa-1", num_bits: int = 2048) -> RSAKey:
     """Return another kind of key."""
-    return RSAKey.generate_key(num_bits, {"kid": kid, "use": "sig"})
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", SecurityWarning)  # of a weak one
+        return RSAKey.generate_key(num_bits, {"kid": kid, "use": "sig"})
