@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import base64
 import binascii
+import re
 import uuid
 from dataclasses import dataclass
 from datetime import timedelta
@@ -33,6 +34,7 @@ _FORM = "application/x-www-form-urlencoded"
 _CLIENT_CREDENTIALS, _REFRESH_TOKEN = "client_credentials", "refresh_token"
 _FIELDS = ("grant_type", "client_id", "client_secret", "refresh_token", "scope")
 _MAX_FIELDS = 20
+_LIKE_A_SCOPE = re.compile(r"[a-z.:-]{1,40}")
 _BODY = {
     "required": True,
     "content": {
@@ -285,5 +287,7 @@ def _scopes_of(form: dict[str, str]) -> frozenset[Scope] | None:
     names = form.get("scope", "").split()
     if unknown := [name for name in names if name not in set(Scope)]:
         known = ", ".join(Scope)
-        raise TokenRequestError(f"scope has {unknown[0][:50]!a}, and there are {known}", "invalid_scope")
+        # Not shown where it may be a secret that was put into the wrong field.
+        shown = f"'{unknown[0]}'" if _LIKE_A_SCOPE.fullmatch(unknown[0]) else "a name that there isn't"
+        raise TokenRequestError(f"scope has {shown}, and there are {known}", "invalid_scope")
     return frozenset(map(Scope, names)) or None
