@@ -18,7 +18,7 @@ from urllib.parse import parse_qs, parse_qsl, unquote_plus, urlsplit
 
 from joserfc import jwt
 from joserfc.errors import SecurityWarning
-from joserfc.jwk import ECKey, Key, RSAKey
+from joserfc.jwk import ECKey, RSAKey
 
 AUDIENCE = "https://sienn.example.org"
 CLIENT_ID, CLIENT_SECRET = "sienn", "the secret of sienn & co"
@@ -41,7 +41,7 @@ class FakeIssuer:
     """
 
     url: str = ""
-    keys: dict[str, Key] = field(default_factory=dict)
+    keys: dict[str, ECKey] = field(default_factory=dict)
     num_requests: Counter[str] = field(default_factory=Counter)
     discovery: dict[str, Any] = field(default_factory=dict)
     jwks: Any = None

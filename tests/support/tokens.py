@@ -8,7 +8,7 @@ import hmac
 import json
 from typing import Any
 
-from joserfc.jwk import Key
+from joserfc.jwk import ECKey
 
 
 def unsigned(header: dict[str, Any], claims: dict[str, Any], signature: bytes = b"") -> str:
@@ -16,7 +16,7 @@ def unsigned(header: dict[str, Any], claims: dict[str, Any], signature: bytes = 
     return ".".join(map(_encoded, (json.dumps(header).encode(), json.dumps(claims).encode(), signature)))
 
 
-def signed_with_public_key(key: Key, header: dict[str, Any], claims: dict[str, Any]) -> str:
+def signed_with_public_key(key: ECKey, header: dict[str, Any], claims: dict[str, Any]) -> str:
     """Return a token whose HMAC has a public key for its secret (algorithm confusion, RFC 8725, section 2.1)."""
     head = unsigned({**header, "alg": "HS256"}, claims).rpartition(".")[0]
     secret = key.as_bytes(private=False)  # as PEM, which everybody has

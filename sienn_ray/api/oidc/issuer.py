@@ -18,8 +18,8 @@ from sienn_ray.errors import InvalidTokenError
 
 logger = logging.getLogger(__name__)
 
-# How long documents are taken for what they were.
-LIFETIME_S = 3600.0
+# How long documents are taken for what they were, and a key that was taken back is still known.
+LIFETIME_S = 600.0
 # Between two tries for keys that aren't known, or that can't be had.
 REFETCH_S = 30.0
 _MAX_KEYS = 100

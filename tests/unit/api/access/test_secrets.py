@@ -147,7 +147,7 @@ def test_no_secret_of_the_settings_is_shown_or_handed_on(settings: Settings) -> 
 @pytest.mark.parametrize("name", ["admin_key", "token_key_secret"])
 def test_a_secret_that_is_too_short_is_not_shown_either(name: str) -> None:
     with pytest.raises(ValidationError) as wrong:
-        Settings(**{name: "too-short-a-secret"})
+        Settings.model_validate({name: "too-short-a-secret"})
     words = fault_words(wrong.value)
     assert words.startswith(f"SIENN_{name.upper()} ")
     assert "at least 32" in words

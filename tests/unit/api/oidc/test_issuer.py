@@ -255,7 +255,7 @@ def test_kinds_that_are_taken(fake: FakeIssuer, clock: Clock, kind: str | None) 
     assert ask(tokens_of(fake, clock), fake.token({"typ": kind})).owner
 
 
-RULES = {
+RULES: dict[str, tuple[ClaimRules, dict[str, Any], set[str]]] = {
     "by name": (ClaimRules(), {"scope": "read train other admin"}, {"read", "train"}),
     "a list": (ClaimRules(scope_claim="scp"), {"scp": ["read", 1, None]}, {"read"}),
     "within others": (ClaimRules(scope_claim="realm.roles"), {"realm": {"roles": ["infer"]}}, {"infer"}),
