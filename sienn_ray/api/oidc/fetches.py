@@ -79,7 +79,8 @@ class Fetches:
 
     async def _send(self, method: str, url: str, **options: Any) -> tuple[int, Json]:
         self.check(url)
-        accepted = {"Accept": "application/json"}
+        # Not compressed, so that what is counted is what has come.
+        accepted = {"Accept": "application/json", "Accept-Encoding": "identity"}
         try:
             async with (
                 asyncio.timeout(TIMEOUT_S),
@@ -89,7 +90,7 @@ class Fetches:
                 if method == "GET" and response.status_code != httpx2.codes.OK:
                     raise _refused(f"it answers {response.status_code}")
                 content = bytearray()
-                async for chunk in response.aiter_bytes():
+                async for chunk in response.aiter_raw():
                     content += chunk
                     if len(content) > MAX_BYTES:
                         raise _refused(f"a document of it has more than {MAX_BYTES} bytes")

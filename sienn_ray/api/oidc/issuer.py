@@ -88,7 +88,7 @@ class Issuer:
             async with self._lock:
                 await self._try_to_fetch()
         if self._metadata is None:
-            raise self._failure or FetchError("the issuer hasn't been asked yet")
+            raise self._new_failure()
         return self._metadata
 
     async def key(self, kid: str) -> IssuerKey:
@@ -105,8 +105,15 @@ class Issuer:
         if kid in self._keys:  # of an issuer that is away for longer, too
             return self._keys[kid]
         if self._failure is not None:
-            raise self._failure
+            raise self._new_failure()
         raise InvalidTokenError("the token is signed with a key that its issuer doesn't have, or not any more")
+
+    def _new_failure(self) -> FetchError:
+        """The last failure, as an error of its own: one that is raised again and again grows with each traceback."""
+        failure = self._failure
+        if failure is None:
+            return FetchError("the issuer of SIENN_OIDC_ISSUER is being asked; try again in a moment")
+        return FetchError(failure.message, failure.retry_after_s)
 
     async def _try_to_fetch(self) -> None:
         """Fetch what is too old, unless that was tried just before."""

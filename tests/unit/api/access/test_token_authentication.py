@@ -2,32 +2,28 @@
 
 from __future__ import annotations
 
-import time
-import uuid
+import re
 from collections.abc import Callable, Iterator
 from datetime import timedelta
 from pathlib import Path
 from typing import Any
 
 import pytest
-from joserfc.jwk import ECKey
 from starlette.testclient import TestClient, WebSocketDenialResponse
 
 from sienn_ray.access.principals import Scope
-from sienn_ray.access.secret_texts import random_text, sha256_of
-from sienn_ray.access.sessions import SessionRecord
-from sienn_ray.access.token_claims import TokenClaims
+from sienn_ray.access.secret_texts import random_text
+from sienn_ray.api.app import create_app
 from sienn_ray.jobs.schema import JobStatus, utc_now
 from sienn_ray.settings import Settings
 from tests.support.fake_issuer import AUDIENCE, FakeIssuer, fake_issuer
 from tests.support.fakes_api import dataset_record, job_record
+from tests.support.fakes_backends import fake_backends
 from tests.support.fakes_exports import export_record
 from tests.support.in_process_tracker import InProcessTracker
-from tests.support.tokens import header_of, payload_of, signed_with_public_key, unsigned
+from tests.unit.api.access.made_credentials import COOKIE, EVIL, Credentials
 from tests.unit.api.access.test_authentication import ADMIN_KEY, GUARDED, is_refused, key_of, request
 
-COOKIE = "__Host-sienn_session"
-EVIL = "https://evil.example"
 ALL_BUT_ADMIN = frozenset(Scope) - {Scope.ADMIN}
 SAME_ORIGIN = {"Sec_Fetch_Site": "same-origin"}
 STREAMS = ("/api/events", "/api/events/metrics", "/api/events/jobs/ada-job")
@@ -40,11 +36,10 @@ def running_issuer() -> Iterator[FakeIssuer]:
         yield issuer
 
 
-@pytest.fixture
-def settings(tmp_path: Path, running_issuer: FakeIssuer) -> Settings:
+def settings_of(folder: Path, running_issuer: FakeIssuer) -> Settings:
     return Settings(
         env="test",
-        home=tmp_path / "home",
+        home=folder / "home",
         auth="on",
         admin_key=ADMIN_KEY,
         rate_limits="",
@@ -56,6 +51,22 @@ def settings(tmp_path: Path, running_issuer: FakeIssuer) -> Settings:
 
 
 @pytest.fixture
+def settings(tmp_path: Path, running_issuer: FakeIssuer) -> Settings:
+    return settings_of(tmp_path, running_issuer)
+
+
+@pytest.fixture(scope="module")
+def refusing(
+    tmp_path_factory: pytest.TempPathFactory, running_issuer: FakeIssuer
+) -> Iterator[tuple[TestClient, dict[str, tuple[str, str]]]]:
+    """A service, and tokens that it has to refuse; nothing changes it, so there is one for all tests."""
+    settings = settings_of(tmp_path_factory.mktemp("refusing"), running_issuer)
+    tracker = InProcessTracker(settings)
+    with TestClient(create_app(fake_backends(settings, tracker=tracker))) as client:
+        yield client, Credentials(tracker, settings, running_issuer).invalid_tokens()
+
+
+@pytest.fixture
 def tracker(tracker: InProcessTracker) -> InProcessTracker:
     tracker.put(dataset_record(id="ada-data", owner="ada"))
     tracker.put(job_record(id="ada-job", owner="ada", dataset_id="ada-data", status=JobStatus.COMPLETED))
@@ -64,92 +75,21 @@ def tracker(tracker: InProcessTracker) -> InProcessTracker:
 
 
 @pytest.fixture
-def client(client: TestClient) -> TestClient:
-    return client
-
-
-class Credentials:
-    """Tokens and sessions of any kind for one service."""
-
-    def __init__(self, tracker: InProcessTracker, settings: Settings, issuer: FakeIssuer) -> None:
-        self.tracker = tracker
-        self.settings = settings
-        self.issuer = issuer
-
-    def token(self, owner: str, *scopes: Scope, wanted: frozenset[Scope] | None = None, **changes: Any) -> str:
-        """A token for a new key; `changes` are those of its claims, or of its key with `key_` before."""
-        fields = {name.removeprefix("key_"): changes.pop(name) for name in list(changes) if name.startswith("key_")}
-        return self.token_of(key_of(self.tracker, owner, *scopes, **fields), wanted or frozenset(scopes), **changes)
-
-    def token_of(self, key: str, scopes: frozenset[Scope], **changes: Any) -> str:
-        now = int(time.time())
-        prefix = "SIENN_ADMIN_KEY" if key == ADMIN_KEY else key.split("_")[1]
-        values = {"issuer": self.settings.token_issuer, "client_id": prefix, "scopes": scopes, **changes}
-        claims = TokenClaims(**{"issued_at": now, "expires_at": now + 600, "token_id": uuid.uuid4().hex, **values})
-        return self.tracker.actor.sign_token(claims)
-
-    def session(self, owner: str, *scopes: Scope, key: str | None = None, **changes: Any) -> str:
-        """The cookie of a session, of a key or of a login; `changes` are those of its record."""
-        secret, now = random_text(), utc_now()
-        values = {"created_at": now, "seen_at": now, "expires_at": now + timedelta(hours=1), **changes}
-        prefix = None if key is None else key.split("_")[1]
-        record = SessionRecord(
-            sha256=sha256_of(secret), owner=owner, scopes=frozenset(scopes), client_id=prefix, **values
-        )
-        self.tracker.actor.add_session(record)
-        return f"{COOKIE}={secret}"
-
-    def invalid_tokens(self) -> dict[str, str]:
-        """Tokens that must be refused, whatever they say that they may."""
-        everything = tuple(Scope)
-        good = self.token("ada", *everything)
-        header, claims = header_of(good), payload_of(good)
-        (public,) = (ECKey.import_key(dict(key.as_jwk())) for key in self.tracker.actor.token_keys())
-        foreign = ECKey.generate_key("P-256", {"kid": header["kid"]})
-        theirs, now = self.issuer, int(time.time())
-        return {
-            "expired": self.token("ada", *everything, expires_at=now - 1),
-            "wrong audience": self.foreign(claims | {"aud": "https://other.example"}, header, public),
-            "none": unsigned({**header, "alg": "none"}, claims),
-            "NONE": unsigned({**header, "alg": "NonE"}, claims),
-            "no algorithm": unsigned({"kid": header["kid"], "typ": "at+jwt"}, claims),
-            "HS256 with the public key": signed_with_public_key(public, header, claims),
-            "another key under this id": theirs.token({**header}, foreign, **claims),
-            "unknown key": theirs.token({**header, "kid": "unknown"}, foreign, **claims),
-            "altered": good[:-6] + ("A" if good[-6] != "A" else "B") + good[-5:],
-            "another issuer": self.token("ada", *everything, issuer="https://evil.example"),
-            "of a revoked key": self.token("ada", *everything, key_revoked_at=utc_now()),
-            "of an expired key": self.token("ada", *everything, key_expires_at=utc_now() - timedelta(seconds=1)),
-            "of no key": self.token("ada", *everything, client_id="none"),
-            "another kind": theirs.token({**header, "typ": "JWT"}, foreign, **claims),
-            "OIDC: expired": theirs.token(exp=now - 120),
-            "OIDC: not yet valid": theirs.token(nbf=now + 120),
-            "OIDC: from the future": theirs.token(iat=now + 120),
-            "OIDC: wrong audience": theirs.token(aud="https://other.example"),
-            "OIDC: no audience": theirs.token(aud=None),
-            "OIDC: no end": theirs.token(exp=None),
-            "OIDC: no subject": theirs.token(sub=None),
-            "OIDC: none": unsigned({"alg": "none", "kid": "key-1"}, theirs.claims()),
-            "OIDC: HS256": signed_with_public_key(theirs.keys["key-1"], {"kid": "key-1"}, theirs.claims()),
-            "OIDC: unknown key": theirs.token({"kid": "unknown"}),
-            "OIDC: no key id": theirs.token({"kid": None}),
-            "OIDC: its own key set": theirs.token({"jku": f"{EVIL}/keys"}),
-            "OIDC: its own key": theirs.token({"jwk": foreign.as_dict(private=False)}, foreign),
-            "OIDC: its own certificate": theirs.token({"x5u": f"{EVIL}/cert"}),
-            "OIDC: crit": unsigned({"alg": "ES256", "kid": "key-1", "crit": ["exp"]}, theirs.claims()),
-        }
-
-    def foreign(self, claims: dict[str, Any], header: dict[str, Any], _: Any) -> str:
-        """A token of this service's own key with other claims than it would sign."""
-        store = self.tracker.actor._store.token_keys
-        with store._database.reading() as connection:
-            _, key = store._usable(connection)
-        return self.issuer.token(header, key, **{"sub": None, "scope": None, **claims})
-
-
-@pytest.fixture
 def credentials(tracker: InProcessTracker, settings: Settings, running_issuer: FakeIssuer) -> Credentials:
     return Credentials(tracker, settings, running_issuer)
+
+
+@pytest.mark.parametrize(("method", "path", "operation"), GUARDED)
+def test_an_operation_and_every_kind_of_invalid_token(
+    refusing: tuple[TestClient, dict[str, tuple[str, str]]], method: str, path: str, operation: dict[str, Any]
+) -> None:
+    client, tokens = refusing
+    for name, (token, reason) in tokens.items():
+        response = request(client, method, path, operation, token)
+        assert response.status_code == 401, (name, response.text)
+        assert response.headers["www-authenticate"] == 'Bearer realm="sienn_ray", error="invalid_token"', name
+        body = response.json()
+        assert re.search(reason, body.get("detail") or body["error"]["message"]), (name, body)
 
 
 @pytest.mark.parametrize(("method", "path", "operation"), GUARDED)
@@ -160,10 +100,6 @@ def test_an_operation_and_every_kind_of_token(
         return request(client, method, path, operation, token)
 
     needed = frozenset(Scope(scope) for each in operation["security"] for scope in each.get("Bearer", []))
-    for name, token in credentials.invalid_tokens().items():
-        response = ask(token)
-        assert response.status_code == 401, (name, response.text)
-        assert response.headers["www-authenticate"] == 'Bearer realm="sienn_ray", error="invalid_token"', name
     if lacking := set(Scope) - needed - {Scope.ADMIN}:
         is_refused(ask(credentials.token("ada", *lacking)), 403)
         # What the key may do, the token may not.
@@ -265,7 +201,12 @@ def denied(connect: Callable[[], Any]) -> int:
 
 
 @pytest.mark.parametrize("path", SOCKETS)
-def test_a_websocket_and_every_kind_of_credential(client: TestClient, credentials: Credentials, path: str) -> None:
+def test_a_websocket_and_every_kind_of_credential(
+    client: TestClient,
+    credentials: Credentials,
+    refusing: tuple[TestClient, dict[str, tuple[str, str]]],
+    path: str,
+) -> None:
     def connect(**headers: str) -> Any:
         return client.websocket_connect(
             path, headers={name.replace("_", "-"): value for name, value in headers.items()}
@@ -274,8 +215,9 @@ def test_a_websocket_and_every_kind_of_credential(client: TestClient, credential
     def by_token(token: str) -> Any:
         return client.websocket_connect(path, subprotocols=["sienn", f"sienn.key.{token}"])
 
-    for name, token in credentials.invalid_tokens().items():
-        assert denied(lambda sent=token: by_token(sent)) == 401, name  # type: ignore[misc]
+    for name, (token, _) in refusing[1].items():
+        offered = ["sienn", f"sienn.key.{token}"]
+        assert denied(lambda sent=offered: refusing[0].websocket_connect(path, subprotocols=sent)) == 401, name  # type: ignore[misc]
     assert denied(lambda: by_token(credentials.token("ada", Scope.INFER))) == 403
     session = credentials.session("ada", Scope.READ)
     # Cross-site WebSocket hijacking: a browser sends the cookie along, and says whose page it is.

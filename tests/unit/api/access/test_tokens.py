@@ -280,8 +280,8 @@ class TestRefreshTokens:
     def test_a_client_that_says_who_it_is_has_to_be_the_one(
         self, client: TestClient, tracker: InProcessTracker, first: dict[str, Any]
     ) -> None:
-        other, fields = key_of(tracker, "bob", Scope.READ), {"grant_type": "refresh_token"}
-        fields["refresh_token"] = first["refresh_token"]
+        other = key_of(tracker, "bob", Scope.READ)
+        fields: dict[str, Any] = {"grant_type": "refresh_token", "refresh_token": first["refresh_token"]}
         is_refused(ask(client, other, **fields), 400, "invalid_grant")
         is_refused(ask(client, other[:-1] + ("A" if other[-1] != "A" else "B"), **fields), 401, "invalid_client")
         assert ask(client, first["key"], basic=True, **fields).status_code == 200

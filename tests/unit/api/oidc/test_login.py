@@ -320,6 +320,6 @@ def test_logins_are_limited(service: Service) -> None:
 )
 def test_settings_that_are_not_safe_are_refused_at_the_start(fields: dict[str, str], words: str) -> None:
     with pytest.raises(ValueError, match=words):
-        Settings(**fields)
+        Settings.model_validate(fields)
     assert Settings(oidc_issuer="http://id.example.org", oidc_audience="a", oidc_allow_http=True).oidc_issuer
     assert Settings(oidc_issuer="http://127.0.0.1:9000/a", oidc_audience="a").oidc_issuer
