@@ -11,12 +11,15 @@ SiennError
 │   ├── ExportError              a fine-tuned model can't be exported as asked
 │   ├── UploadTooLargeError      more bytes than the server takes
 │   ├── MediaTypeError           a body of a kind that isn't taken
+│   ├── TokenRequestError        a request for a token that can't be granted; carries OAuth's code
 │   └── SlowClientError          a body that stopped coming
 ├── NotFoundError                no such dataset, job or adapter
 ├── ConflictError                what is asked contradicts what there is
 │   ├── TransitionError          a status change that the table doesn't allow
 │   └── FencedError              an attempt at a job that isn't awaited any more
 ├── UnauthorizedError            a request comes without valid credentials
+│   ├── InvalidTokenError        a key, token or session that isn't valid, or not any more
+│   └── InvalidClientError       a request for a token by who isn't known
 ├── ForbiddenError               the caller may not do this, or a signed link isn't valid
 ├── ArtifactError                a stored artifact is missing, incomplete or altered
 ├── StorageFullError             storage has no room for what is to be written
@@ -105,6 +108,22 @@ class SlowClientError(InvalidInputError):
     """A request's body has stopped coming."""
 
 
+class TokenRequestError(InvalidInputError):
+    """A request for a token can't be granted as it is.
+
+    Args:
+        message: What is wrong.
+        code: OAuth's name for it (RFC 6749, section 5.2).
+    """
+
+    def __init__(self, message: str, code: str = "invalid_request") -> None:
+        super().__init__(message)
+        self.code = code
+
+    def _fields(self) -> tuple[Any, ...]:
+        return (self.message, self.code)
+
+
 class NotFoundError(SiennError):
     """No such dataset, job or adapter."""
 
@@ -123,6 +142,14 @@ class FencedError(ConflictError):
 
 class UnauthorizedError(SiennError):
     """A request comes without credentials, or with some that aren't valid."""
+
+
+class InvalidTokenError(UnauthorizedError):
+    """A key, a token or a session is malformed, forged, out of date, ended, or meant for somebody else."""
+
+
+class InvalidClientError(UnauthorizedError):
+    """A request for a token comes from somebody who doesn't prove who they are."""
 
 
 class ForbiddenError(SiennError):

@@ -10,7 +10,7 @@ import ipaddress
 import re
 from enum import StrEnum
 from pathlib import Path
-from typing import Annotated, Any, Literal, Self
+from typing import TYPE_CHECKING, Annotated, Any, Literal, Self
 from urllib.parse import urlsplit
 
 from pydantic import BeforeValidator, Field, SecretStr, ValidationError, field_validator, model_validator
@@ -18,9 +18,13 @@ from pydantic_settings import BaseSettings, NoDecode, SettingsConfigDict
 
 from sienn_ray.admission import AdmissionRules
 
+if TYPE_CHECKING:
+    from sienn_ray.access.claim_rules import ClaimRules
+
 MIB = 1024**2
 GIB = 1024**3
 LOCALHOST = "localhost"
+LONGEST_TOKEN_LIFETIME_S = 3600
 _DEFAULT_RATE_LIMITS = "100/minute;1000/hour"
 _ENV_PREFIX = "SIENN_"
 
@@ -41,7 +45,11 @@ def _fault_in_words(fault: Any) -> str:
         return words
     name = f"{_ENV_PREFIX}{'_'.join(map(str, fault['loc']))}".upper()
     # A URL may hold a password.
-    return f"{name} {words}" if name.endswith("_URL") else f"{name} is {str(fault['input'])!r}, but {words}"
+    return (
+        f"{name} {words}"
+        if name.endswith(("_URL", "_KEY", "_SECRET"))
+        else f"{name} is {str(fault['input'])!r}, but {words}"
+    )
 
 
 def is_loopback(host: str) -> bool:
@@ -71,7 +79,7 @@ class EngineKind(StrEnum):
 class Settings(BaseSettings):
     """Everything that a deployment can choose. Frozen: a process keeps the settings it started with."""
 
-    model_config = SettingsConfigDict(env_prefix=_ENV_PREFIX, frozen=True, extra="forbid")
+    model_config = SettingsConfigDict(env_prefix=_ENV_PREFIX, frozen=True, extra="forbid", hide_input_in_errors=True)
 
     env: Literal["development", "production", "test"] = Field("development", description="Name shown by `GET /health`.")
     home: Path = Field(
@@ -227,6 +235,77 @@ class Settings(BaseSettings):
         description="Requests that one client address may send, as `100/minute;1000/hour`, which is the default where "
         "requests need an API key; empty is any number. Keys may have limits of their own.",
     )
+    token_lifetime_s: int = Field(
+        900,
+        ge=60,
+        le=LONGEST_TOKEN_LIFETIME_S,
+        description="Seconds that an access token of `POST /api/auth/token` is valid.",
+    )
+    refresh_token_lifetime_s: int = Field(
+        30 * 86400,
+        ge=0,
+        le=366 * 86400,
+        description="Seconds for which new access tokens are given for refresh tokens; then the API key is needed "
+        "again. 0 gives no refresh tokens.",
+    )
+    token_key_lifetime_s: int = Field(
+        90 * 86400, ge=LONGEST_TOKEN_LIFETIME_S, description="Age at which a key that signs tokens gets a successor."
+    )
+    token_key_secret: SecretStr | None = Field(
+        None,
+        min_length=32,
+        description="Encrypts the private keys that sign tokens, in the job database; at least 32 characters. Without "
+        "it, nothing but the database keeps others from them.",
+    )
+    token_rate_limits: str = Field(
+        "30/minute;300/hour",
+        description="Requests for tokens and sessions, right or wrong, that one client address may send where requests "
+        "need an API key, beside `rate_limits`; empty is any number.",
+    )
+    session_lifetime_s: int = Field(
+        12 * 3600, ge=60, le=30 * 86400, description="Seconds after which a session of a browser ends."
+    )
+    session_idle_timeout_s: int = Field(
+        3600, ge=60, description="Seconds without a request after which a session of a browser ends."
+    )
+    oidc_issuer: str = Field(
+        "",
+        pattern=r"^$|^https?://[^?#\s]+$",
+        description="An OpenID Connect issuer whose tokens are taken as well, as `https://id.example.org/realms/ml`; "
+        "its discovery document says the rest.",
+    )
+    oidc_audience: _Names = Field(
+        (), description="Audiences of that issuer's access tokens that are this service, with commas between."
+    )
+    oidc_algorithms: _Names = Field(
+        ("RS256", "ES256"), description="Algorithms of that issuer's signatures that are taken, with commas between."
+    )
+    oidc_clock_skew_s: float = Field(
+        60.0, ge=0, le=300, description="Seconds by which that issuer's clock may differ from ours."
+    )
+    oidc_scope_claim: str = Field(
+        "scope", min_length=1, description="Claim that has a caller's scopes; `realm_access.roles` leads inwards."
+    )
+    oidc_groups_claim: str = Field("groups", min_length=1, description="Claim that has a caller's groups.")
+    oidc_scopes: _Names = Field(
+        (),
+        description="Our scopes by the values of both claims, as `ml-team=train,ml-team=read`; by default values with "
+        "the names of our scopes, but for `admin`.",
+    )
+    oidc_admin_group: str = Field("", description="Value of either claim that makes an admin; by default none does.")
+    oidc_default_scopes: _Names = Field((), description="Scopes of every caller whom that issuer knows.")
+    oidc_client_id: str = Field(
+        "", description="Client id of this service at that issuer, for logins of browsers (`/api/auth/login`)."
+    )
+    oidc_client_secret: SecretStr | None = Field(
+        None, description="Its client secret; none for a public client, which PKCE alone protects."
+    )
+    oidc_login_scopes: _Names = Field(
+        ("openid", "profile"), description="Scopes that a login asks the issuer for, with commas between."
+    )
+    oidc_allow_http: bool = Field(
+        False, description="Take an issuer without TLS on other addresses than loopback ones; for tests alone."
+    )
     trusted_proxies: _Names = Field(
         (),
         description="Addresses and networks of proxies in front of the service, with commas between, whose "
@@ -340,7 +419,7 @@ class Settings(BaseSettings):
         5.0, gt=0, description="Seconds between two batches of counted metrics that a process sends to the tracker."
     )
 
-    @field_validator("rate_limits")
+    @field_validator("rate_limits", "token_rate_limits")
     @classmethod
     def _check_rate_limits(cls, limits: str | None) -> str | None:
         if limits:
@@ -355,6 +434,51 @@ class Settings(BaseSettings):
         if wrong := next((each for each in origins if not _ORIGIN.fullmatch(each)), None):
             raise ValueError(f"{wrong!r} is no origin; write one as https://app.example.org, without a path")
         return origins
+
+    @field_validator("oidc_algorithms")
+    @classmethod
+    def _check_algorithms(cls, names: tuple[str, ...]) -> tuple[str, ...]:
+        from sienn_ray.access.jwts import ASYMMETRIC_ALGORITHMS
+
+        if wrong := next((each for each in names if each not in ASYMMETRIC_ALGORITHMS), None):
+            raise ValueError(f"{wrong!r} isn't taken; there are {', '.join(ASYMMETRIC_ALGORITHMS)}")
+        return names
+
+    @field_validator("oidc_scopes")
+    @classmethod
+    def _check_oidc_scopes(cls, texts: tuple[str, ...]) -> tuple[str, ...]:
+        from sienn_ray.access.claim_rules import parsed_scopes
+
+        parsed_scopes(texts)
+        return texts
+
+    @field_validator("oidc_default_scopes")
+    @classmethod
+    def _check_default_scopes(cls, names: tuple[str, ...]) -> tuple[str, ...]:
+        from sienn_ray.access.claim_rules import named_scope
+
+        for name in names:
+            named_scope(name)
+        return names
+
+    @model_validator(mode="after")
+    def _check_issuer(self) -> Self:
+        if not self.oidc_issuer:
+            return self
+        url = urlsplit(self.oidc_issuer)
+        if url.scheme != "https" and not self.oidc_allow_http and not is_loopback(url.hostname or ""):
+            raise ValueError(
+                f"oidc_issuer={self.oidc_issuer} has no TLS, so that anybody on the way could make tokens; write "
+                "https://, or set oidc_allow_http for a test"
+            )
+        if not self.oidc_audience and not self.oidc_client_id:
+            raise ValueError(
+                "oidc_issuer is set without oidc_audience, so that tokens for any other service would do; set "
+                "oidc_audience, or oidc_client_id for logins"
+            )
+        if self.oidc_client_id and "openid" not in self.oidc_login_scopes:
+            raise ValueError("oidc_login_scopes has no 'openid', without which an issuer says nobody's name")
+        return self
 
     @model_validator(mode="after")
     def _check_replicas(self) -> Self:
@@ -399,6 +523,25 @@ class Settings(BaseSettings):
         """The origin of `public_url`, if there is one."""
         scheme, _, rest = self.public_url.partition("://")
         return (f"{scheme}://{rest.partition('/')[0]}",) if rest else ()
+
+    @property
+    def token_issuer(self) -> str:
+        """The name of this service in its own access tokens; the same for all replicas."""
+        host = f"[{self.host}]" if ":" in self.host else self.host
+        return self.public_url.rstrip("/") or f"http://{host}:{self.port}"
+
+    @property
+    def claim_rules(self) -> ClaimRules:
+        """Rules by which an outside issuer's claims become scopes."""
+        from sienn_ray.access.claim_rules import ClaimRules, named_scope, parsed_scopes
+
+        return ClaimRules(
+            scope_claim=self.oidc_scope_claim,
+            groups_claim=self.oidc_groups_claim,
+            scopes=parsed_scopes(self.oidc_scopes),
+            admin_group=self.oidc_admin_group,
+            default_scopes=frozenset(map(named_scope, self.oidc_default_scopes)),
+        )
 
     @property
     def limits_of_addresses(self) -> str:
@@ -452,5 +595,6 @@ class Settings(BaseSettings):
         return self.model_copy(update={"allowed_hosts": (LOCALHOST, *public_names)})
 
     def without_secrets(self) -> Settings:
-        """Return the settings without the database, which only the tracker reaches, and without the admin's key."""
-        return self.model_copy(update={"database_url": "sqlite://", "admin_key": None})
+        """Return the settings without the database, which only the tracker reaches, and without keys and secrets."""
+        secrets = dict.fromkeys(("admin_key", "token_key_secret", "oidc_client_secret"))
+        return self.model_copy(update={"database_url": "sqlite://", **secrets})

@@ -1,6 +1,14 @@
-"""Access control: callers, their scopes and their API keys.
+"""Access control: callers, their scopes, and what they prove themselves with.
 
 principals: a caller, with its scopes and its owner.
 rate_limits: requests of one client within moving windows, counted for all replicas.
+remembered: answers that are remembered for a while, no more than so many.
+secret_texts: random texts that prove something, and their hashes.
 api_keys: API keys, and their form as a text.
+jwts: JSON Web Tokens: headers, signatures and times.
+token_claims: claims of the access tokens that this service signs.
+token_keys: the keys that it signs them with.
+refresh_tokens: tokens that are exchanged for new access tokens, once each.
+sessions: sessions of browsers.
+claim_rules: the caller that the claims of an outside issuer stand for.
 """

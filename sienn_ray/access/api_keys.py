@@ -1,25 +1,19 @@
-"""API keys: `sienn_<prefix>_<secret>`. The prefix finds a key, the secret is known to its holder alone.
-
-A secret has 256 random bits, so that its SHA-256 tells nothing about it; slow hashes are for passwords.
-"""
+"""API keys: `sienn_<prefix>_<secret>`. The prefix finds a key, the secret is known to its holder alone."""
 
 from __future__ import annotations
 
-import hashlib
 import hmac
 import re
-import secrets
-import string
 from dataclasses import dataclass
 from datetime import datetime
 
 from pydantic import BaseModel, ConfigDict
 
-from sienn_ray.access.principals import Principal, Scope
+from sienn_ray.access.principals import Credential, Principal, Scope
+from sienn_ray.access.secret_texts import SECRET_CHARS, random_text, sha256_of
 
-_LETTERS = string.ascii_letters + string.digits
-_PREFIX_CHARS, _SECRET_CHARS = 12, 43  # 71 and 256 bits
-_FORM = re.compile(rf"sienn_([A-Za-z0-9]{{{_PREFIX_CHARS}}})_([A-Za-z0-9]{{{_SECRET_CHARS}}})")
+_PREFIX_CHARS = 12  # 71 bits
+_FORM = re.compile(rf"sienn_([A-Za-z0-9]{{{_PREFIX_CHARS}}})_([A-Za-z0-9]{{{SECRET_CHARS}}})")
 
 
 @dataclass(frozen=True, repr=False)
@@ -37,7 +31,7 @@ class ApiKey:
     @classmethod
     def random(cls) -> ApiKey:
         """Make a new key."""
-        return cls(_random_text(_PREFIX_CHARS), _random_text(_SECRET_CHARS))
+        return cls(random_text(_PREFIX_CHARS), random_text())
 
     @classmethod
     def parsed(cls, text: str) -> ApiKey | None:
@@ -79,7 +73,7 @@ class ApiKeyRecord(BaseModel):
     @property
     def principal(self) -> Principal:
         """The caller who sends this key."""
-        return Principal(self.owner, self.scopes, self.id, self.rate_limits)
+        return Principal(self.owner, self.scopes, self.id, self.rate_limits, Credential.API_KEY)
 
     def is_of(self, key: ApiKey) -> bool:
         """Return whether this is the record of a key, in the same time whether it is or not."""
@@ -92,15 +86,6 @@ class ApiKeyRecord(BaseModel):
         if self.expires_at is not None and self.expires_at <= moment:
             return f"has expired at {_shown(self.expires_at)}"
         return None
-
-
-def sha256_of(secret: str) -> str:
-    """Return the hash under which a secret is kept, as hex."""
-    return hashlib.sha256(secret.encode()).hexdigest()
-
-
-def _random_text(num_chars: int) -> str:
-    return "".join(secrets.choice(_LETTERS) for _ in range(num_chars))
 
 
 def _shown(moment: datetime) -> str:

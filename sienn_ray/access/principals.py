@@ -24,6 +24,26 @@ class Scope(StrEnum):
 ALL_SCOPES = frozenset(Scope)
 
 
+class Credential(StrEnum):
+    """Kinds of proof that a caller comes with."""
+
+    NONE = "none"
+    API_KEY = "api_key"
+    ACCESS_TOKEN = "access_token"  # noqa: S105
+    OIDC_TOKEN = "oidc_token"  # noqa: S105
+    SESSION = "session"
+
+
+def narrowed(held: frozenset[Scope], wanted: frozenset[Scope]) -> frozenset[Scope]:
+    """Return those of the wanted scopes that who holds some may do; an admin may do everything.
+
+    Example:
+        >>> sorted(narrowed(frozenset({Scope.READ}), frozenset({Scope.READ, Scope.TRAIN})))
+        [<Scope.READ: 'read'>]
+    """
+    return wanted if Scope.ADMIN in held else wanted & held
+
+
 @dataclass(frozen=True)
 class Principal:
     """The caller of a request.
@@ -33,12 +53,14 @@ class Principal:
         scopes: What it may do; `admin` is everything.
         key_id: The API key that it came with, if it did.
         rate_limits: Limits of that key, as `100/minute;1000/hour`, where it has its own.
+        credential: The kind of proof that it came with.
     """
 
     owner: str
     scopes: frozenset[Scope]
     key_id: str | None = None
     rate_limits: str | None = None
+    credential: Credential = Credential.NONE
 
     @property
     def is_admin(self) -> bool:
@@ -54,7 +76,7 @@ class Principal:
         if not self.is_admin and self.scopes.isdisjoint(scopes):
             needed = " or ".join(f"'{scope}'" for scope in scopes)
             has = ", ".join(sorted(self.scopes)) or "none"
-            raise ForbiddenError(f"this needs the scope {needed}, and the key that was sent has: {has}")
+            raise ForbiddenError(f"this needs the scope {needed}, and what was sent has: {has}")
 
 
 # Of a service without authentication, where whoever reaches it may do everything.

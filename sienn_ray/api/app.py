@@ -12,7 +12,8 @@ from starlette.routing import BaseRoute
 from uvicorn.middleware.proxy_headers import ProxyHeadersMiddleware
 
 from sienn_ray import __version__
-from sienn_ray.api.access.key_lookup import KeyLookup
+from sienn_ray.api.access.credentials import Credentials
+from sienn_ray.api.access.make_credentials import make_credentials
 from sienn_ray.api.access.rate_gate import RateGate
 from sienn_ray.api.browsers.cross_origin import allowed_origins, cross_origin_headers
 from sienn_ray.api.browsers.hosts import AllowedHosts
@@ -57,6 +58,8 @@ from sienn_ray.api.routes import (
     metrics,
     models,
     openai_models,
+    sessions,
+    tokens,
     uploads,
 )
 
@@ -64,6 +67,8 @@ _ROUTES = (
     health,
     metrics,
     api_keys,
+    tokens,
+    sessions,
     uploads,
     datasets,
     dataset_statistics,
@@ -93,6 +98,7 @@ def create_app(backends: Backends, *, numbered_by_server: bool = False) -> FastA
         numbered_by_server: Whether the server gives requests their ids; see `RequestIds`.
     """
     gate = RateGate(backends.tracker)
+    credentials = make_credentials(backends.tracker, backends.settings, allowed_origins(backends.settings))
     app = DocumentedApi(
         title="sienn_ray",
         version=__version__,
@@ -103,13 +109,14 @@ def create_app(backends: Backends, *, numbered_by_server: bool = False) -> FastA
         docs_url=None,
         redoc_url=None,
         generate_unique_id_function=operation_id,
-        middleware=_middleware(backends, numbered_by_server, gate),
+        middleware=_middleware(backends, numbered_by_server, gate, credentials),
         lifespan=_lifespan,
     )
     app.is_auth_on = backends.settings.is_auth_on
     app.scopes = scopes_by_operation(route for module in _ROUTES for route in module.router.routes)
     app.state.backends = backends
     app.state.rate_gate = gate
+    app.state.credentials = credentials
     app.state.live_hub = LiveHub(backends)
     app.state.monitoring = Monitoring.of(backends)
     app.state.places = Places(backends.settings)
@@ -140,11 +147,11 @@ async def _lifespan(app: FastAPI) -> AsyncIterator[None]:
         yield
 
 
-def _middleware(backends: Backends, numbered_by_server: bool, gate: RateGate) -> list[Middleware]:
+def _middleware(
+    backends: Backends, numbered_by_server: bool, gate: RateGate, credentials: Credentials
+) -> list[Middleware]:
     """From the outermost to the innermost."""
     settings = backends.settings
-    admin_key = settings.admin_key.get_secret_value() if settings.admin_key else None
-    keys = KeyLookup(backends.tracker, admin_key)
     proxies = [Middleware(ProxyHeadersMiddleware, trusted_hosts=list(settings.trusted_proxies))]
     return [
         *(proxies if settings.trusted_proxies else []),
@@ -155,7 +162,7 @@ def _middleware(backends: Backends, numbered_by_server: bool, gate: RateGate) ->
         Middleware(WebSocketErrors),
         Middleware(AllowedHosts, names=settings.allowed_hosts),
         Middleware(OriginChecks, origins=allowed_origins(settings)),
-        Middleware(Authentication, keys=keys, is_required=settings.is_auth_on),
+        Middleware(Authentication, credentials=credentials, is_required=settings.is_auth_on),
         Middleware(RateLimits, gate=gate, limits=settings.limits_of_addresses),
         Middleware(AuthenticationRequired),
         Middleware(PlacesGivenBack),

@@ -67,6 +67,12 @@ def revoke(key_id: KeyId) -> None:
     print_line(f"revoked: {key['id']} ({key['name']})")
 
 
+@app.command("rotate-token-key")
+def rotate_token_key() -> None:
+    """Have access tokens signed with a new key; those that are out stay valid until they expire."""
+    print_line(f"tokens are signed with {call('POST', '/api/auth/token-keys/rotate')['kid']} from now on")
+
+
 @app.command("whoami")
 def whoami() -> None:
     """Show who this command is for the service, and what it may do."""

@@ -17,6 +17,10 @@ from sienn_ray import metrics
 from sienn_ray.access.api_keys import ApiKeyRecord
 from sienn_ray.access.principals import ADMIN_OWNER
 from sienn_ray.access.rate_limits import Grant, PermitRequest, RateLimiter
+from sienn_ray.access.refresh_tokens import RefreshOutcome, RefreshRequest, RefreshTokenRecord
+from sienn_ray.access.sessions import SessionRecord
+from sienn_ray.access.token_claims import TokenClaims
+from sienn_ray.access.token_keys import PublicTokenKey
 from sienn_ray.errors import CapacityError, FailureReason, FencedError, NotFoundError, RedeployedError
 from sienn_ray.jobs.change_requests import ChangeRequest
 from sienn_ray.jobs.deployment import Deployment, Standing
@@ -93,7 +97,13 @@ class JobTracker:
         self._settings = settings
         self._deployment = Deployment(settings, deployed_at)
         self._started_at = utc_now()
-        self._store = Store(settings.database_url, export_lifetime_s=settings.export_lifetime_s)
+        secret = settings.token_key_secret
+        self._store = Store(
+            settings.database_url,
+            export_lifetime_s=settings.export_lifetime_s,
+            token_key_lifetime_s=settings.token_key_lifetime_s,
+            token_key_secret=secret.get_secret_value() if secret else None,
+        )
         self._rate_limiter = RateLimiter()
         self._mirror = mirror
         self._mirrored_at = float("-inf")
@@ -311,6 +321,35 @@ class JobTracker:
 
     def revoke_api_key(self, key_id: str) -> ApiKeyRecord:
         return self._store.api_keys.revoke(key_id)
+
+    # Access tokens and sessions
+
+    def token_keys(self) -> list[PublicTokenKey]:
+        return self._store.token_keys.public_keys()
+
+    def sign_token(self, claims: TokenClaims) -> str:
+        return self._store.token_keys.sign(claims)
+
+    def rotate_token_keys(self) -> PublicTokenKey:
+        return self._store.token_keys.rotate()
+
+    def add_refresh_token(self, record: RefreshTokenRecord) -> None:
+        self._store.refresh_tokens.add(record)
+
+    def exchange_refresh_token(self, request: RefreshRequest) -> RefreshOutcome:
+        return self._store.refresh_tokens.exchange(request)
+
+    def add_session(self, record: SessionRecord) -> None:
+        self._store.sessions.add(record)
+
+    def session_of_hash(self, sha256: str) -> SessionRecord | None:
+        return self._store.sessions.of_hash(sha256)
+
+    def touch_session(self, sha256: str) -> None:
+        self._store.sessions.touch(sha256)
+
+    def end_session(self, sha256: str) -> None:
+        self._store.sessions.end(sha256)
 
     def settle_permits(self, holder: str, request: PermitRequest) -> Grant:
         return self._rate_limiter.settle(holder, request)

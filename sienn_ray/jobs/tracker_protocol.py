@@ -16,6 +16,10 @@ from pydantic import TypeAdapter
 from sienn_ray.access.api_keys import ApiKeyRecord
 from sienn_ray.access.principals import ADMIN_OWNER
 from sienn_ray.access.rate_limits import Grant, PermitRequest
+from sienn_ray.access.refresh_tokens import RefreshOutcome, RefreshRequest, RefreshTokenRecord
+from sienn_ray.access.sessions import SessionRecord
+from sienn_ray.access.token_claims import TokenClaims
+from sienn_ray.access.token_keys import PublicTokenKey
 from sienn_ray.errors import FailureReason
 from sienn_ray.jobs.export_schema import ExportRecord
 from sienn_ray.jobs.ids import check_id
@@ -187,6 +191,44 @@ class Tracker(Protocol):
         """End a key at once and for good."""
         ...
 
+    # Access tokens and sessions
+
+    async def token_keys(self) -> list[PublicTokenKey]:
+        """Return the public keys that valid access tokens may be signed with, the newest first."""
+        ...
+
+    async def sign_token(self, claims: TokenClaims) -> str:
+        """Return an access token, which nobody keeps; the key is made at the first call, and when it is too old."""
+        ...
+
+    async def rotate_token_keys(self) -> PublicTokenKey:
+        """Make a new key, which signs from now on; what the ones before have signed stays valid until it expires."""
+        ...
+
+    async def add_refresh_token(self, record: RefreshTokenRecord) -> None:
+        """Add a refresh token, of which only the hash is known here."""
+        ...
+
+    async def exchange_refresh_token(self, request: RefreshRequest) -> RefreshOutcome:
+        """Exchange a refresh token for its successor, or say why not; one that comes again ends with all its kin."""
+        ...
+
+    async def add_session(self, record: SessionRecord) -> None:
+        """Add a session of a browser, of whose cookie only the hash is known here."""
+        ...
+
+    async def session_of_hash(self, sha256: str) -> SessionRecord | None:
+        """Return the session of a cookie, if there is one, valid or not."""
+        ...
+
+    async def touch_session(self, sha256: str) -> None:
+        """Note that a session has just been used."""
+        ...
+
+    async def end_session(self, sha256: str) -> None:
+        """End a session for good, if there is one."""
+        ...
+
     async def settle_permits(self, holder: str, request: PermitRequest) -> Grant:
         """Count requests of a client, and grant a replica permits for others."""
         ...
@@ -247,7 +289,8 @@ class Tracker(Protocol):
 METHODS: dict[str, inspect.Signature] = {
     name: inspect.signature(member) for name, member in vars(Tracker).items() if inspect.iscoroutinefunction(member)
 }
-# Calls that change nothing. `signing_key` makes the key at its first call, and gives it at each.
+# Calls that change nothing. `signing_key` makes the key at its first call, and gives it at each; `sign_token` makes one
+# where it has to, and its answer must be kept nowhere.
 READING = frozenset(
     {
         "dataset",
@@ -263,6 +306,9 @@ READING = frozenset(
         "signing_key",
         "api_key_of_prefix",
         "api_keys",
+        "token_keys",
+        "sign_token",
+        "session_of_hash",
         # Counts in memory only.
         "settle_permits",
         "overview",

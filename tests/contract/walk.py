@@ -70,11 +70,27 @@ class Walk:
         missing = set(_OPERATIONS)
         file = {"file": ("conversations.csv", b"instruction,response\na,b\n")}
         with self._client:
+            self._prove_who_it_is()
             dataset_id = self._call("POST", "/api/upload-dataset", files=file).json()["dataset_id"]
             while missing:
                 assert time.monotonic() < deadline, f"no job got through {sorted(missing)}"
                 started = self._call("POST", "/api/start-finetuning", json={"dataset_id": dataset_id})
                 missing -= self._lead(started.json()["job_id"])
+
+    def _prove_who_it_is(self) -> None:
+        """Exchange a new API key for tokens and for a session."""
+        key = self._call("POST", "/api/keys", json={"name": "a walk"}).json()
+        form = {"grant_type": "client_credentials", "client_id": key["id"], "client_secret": key["key"]}
+        tokens = self._call("POST", "/api/auth/token", data=form).json()
+        form = {"grant_type": "refresh_token", "refresh_token": tokens["refresh_token"]}
+        assert self._call("POST", "/api/auth/token", data=form).is_success
+        for path in ("/api/auth/jwks", "/.well-known/jwks.json", "/.well-known/oauth-authorization-server"):
+            assert self._call("GET", path).is_success
+        assert self._call("POST", "/api/auth/token-keys/rotate").is_success
+        headers = {"Authorization": f"Bearer {key['key']}"}
+        assert self._call("POST", "/api/auth/session", headers=headers).is_success
+        assert self._call("DELETE", "/api/auth/session").is_success
+        assert self._call("POST", "/api/auth/logout").is_success
 
     def _lead(self, job_id: str) -> set[tuple[str, str]]:
         """Try every operation on one job; returns those that succeeded."""

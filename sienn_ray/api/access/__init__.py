@@ -1,7 +1,12 @@
 """Access to the API: callers, their scopes, their share of things and of requests.
 
-callers: the caller of a request.
+callers: the caller of a request, and what knows callers.
+credentials: API keys, tokens and cookies of requests.
+make_credentials: makes what knows callers, as the settings say.
 key_lookup: API keys of requests, looked up at the tracker and remembered for seconds.
+access_tokens: access tokens of this service, made and checked.
+session_lookup: sessions of browsers.
+session_cookies: their cookies, and the pages that may send requests with them.
 rate_gate: permits for requests, as a replica has them.
 scopes: the dependency by which a route asks for a scope.
 owned_tracker: the tracker as one owner sees it.

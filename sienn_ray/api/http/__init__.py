@@ -2,14 +2,15 @@
 
 request_id: an id for every request.
 request_metrics: the duration of every request, by route.
-authentication: callers of requests, by their API keys.
+authentication: callers of requests, by their credentials.
 rate_limits: refusal of requests beyond their client's limits.
+token_limits: refusal of guesses at keys and tokens.
 body_limits: the size limit of request bodies.
 transfer_rates: the lowest mean rate of bodies, both ways.
 places: places for requests that take long, by kind.
 websockets: errors of WebSocket connections.
 errors: the mapping from errors to HTTP.
-error_shapes: the two JSON shapes of errors.
+error_shapes: the JSON shapes of errors.
 methods: methods of HTTP that change nothing.
 statuses: meanings of the statuses of errors.
 known_names: names that a request may have.

@@ -1,28 +1,36 @@
-"""Authentication of requests by their API keys, as a middleware."""
+"""Authentication of requests, as a middleware."""
 
 from __future__ import annotations
 
 from http import HTTPStatus
 
-from starlette.datastructures import Headers
 from starlette.types import ASGIApp, Receive, Scope, Send
 
 from sienn_ray.access.principals import EVERYBODY, NOBODY, Principal
 from sienn_ray.api.access.callers import PRINCIPAL
-from sienn_ray.api.access.key_lookup import KeyLookup
+from sienn_ray.api.access.credentials import Credentials
 from sienn_ray.api.http.errors import fault_of, refuse_with
-from sienn_ray.errors import SiennError, UnauthorizedError
+from sienn_ray.api.http.methods import SAFE_METHODS
+from sienn_ray.errors import InvalidTokenError, SiennError
 
-# What needs no key: whether the service lives, and the pages that say what it can do. A link to an exported file is
-# signed, which is its key.
-OPEN_PATHS = frozenset({"/health", "/docs", "/redoc", "/openapi.json"})
+# What needs no key: whether the service lives, the pages that say what it can do, and where one proves who one is. A
+# link to an exported file is signed, which is its key.
+OPEN_PATHS = frozenset(
+    {
+        "/health",
+        "/docs",
+        "/redoc",
+        "/openapi.json",
+        "/api/auth/token",
+        "/api/auth/jwks",
+        "/api/auth/login",
+        "/api/auth/callback",
+        "/.well-known/jwks.json",
+        "/.well-known/oauth-authorization-server",
+    }
+)
 OPEN_FOLDERS = ("/static/docs/", "/api/export-files/")
 
-# Pages can't set headers of a WebSocket, but its subprotocols: `["sienn", "sienn.key.<key>"]`.
-SUBPROTOCOL = "sienn"
-_KEY_SUBPROTOCOL = "sienn.key."
-
-_HOW = "send one as 'Authorization: Bearer <key>' or 'X-API-Key: <key>'"
 _ERROR = "authentication_error"
 _CHALLENGE = 'Bearer realm="sienn_ray"'
 
@@ -35,13 +43,13 @@ class Authentication:
 
     Args:
         app: The application within.
-        keys: Knows API keys.
+        credentials: Knows who sends which.
         is_required: False takes every request for one of an admin, whatever it comes with.
     """
 
-    def __init__(self, app: ASGIApp, keys: KeyLookup, *, is_required: bool) -> None:
+    def __init__(self, app: ASGIApp, credentials: Credentials, *, is_required: bool) -> None:
         self._app = app
-        self._keys = keys
+        self._credentials = credentials
         self._is_required = is_required
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
@@ -60,10 +68,8 @@ class Authentication:
             return EVERYBODY
         if is_open(scope):
             return NOBODY
-        key = _sent_key(Headers(scope=scope))
-        if key is None:
-            raise UnauthorizedError(f"this needs an API key; {_HOW}")
-        return await self._keys.principal_of(key)
+        is_change = scope["type"] == "websocket" or scope["method"] not in SAFE_METHODS
+        return await self._credentials.principal_of(scope, is_change=is_change)
 
 
 class AuthenticationRequired:
@@ -83,7 +89,9 @@ class AuthenticationRequired:
             await self._app(scope, receive, send)
             return
         fault = fault_of(scope, error)
-        headers = {"WWW-Authenticate": _CHALLENGE} if fault.status == HTTPStatus.UNAUTHORIZED else {}
+        # What is sent and isn't valid is told from what isn't sent (RFC 6750, section 3).
+        challenge = f'{_CHALLENGE}, error="invalid_token"' if isinstance(error, InvalidTokenError) else _CHALLENGE
+        headers = {"WWW-Authenticate": challenge} if fault.status == HTTPStatus.UNAUTHORIZED else {}
         await refuse_with(fault, headers, scope, receive, send)
 
 
@@ -91,15 +99,3 @@ def is_open(scope: Scope) -> bool:
     """Return whether a request needs no key."""
     path = str(scope["path"]).removeprefix(scope.get("root_path", ""))
     return path in OPEN_PATHS or path.startswith(OPEN_FOLDERS)
-
-
-def _sent_key(headers: Headers) -> str | None:
-    """The key that a request comes with, from whichever header has one."""
-    scheme, _, credentials = headers.get("authorization", "").strip().partition(" ")
-    if scheme.lower() == "bearer" and credentials.strip():
-        return credentials.strip()
-    if key := headers.get("x-api-key", "").strip():
-        return key
-    offered = (each.strip() for each in headers.get("sec-websocket-protocol", "").split(","))
-    keys = (each.removeprefix(_KEY_SUBPROTOCOL) for each in offered if each.startswith(_KEY_SUBPROTOCOL))
-    return next(keys, None)

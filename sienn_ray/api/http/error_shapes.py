@@ -1,4 +1,4 @@
-"""The two shapes of errors: ours, and under /v1 the one that clients of the OpenAI API read."""
+"""The shapes of errors: ours, with more for clients of OAuth, and under /v1 what clients of the OpenAI API read."""
 
 from __future__ import annotations
 
@@ -9,6 +9,14 @@ from typing import Any
 from starlette.types import Scope
 
 OPENAI_PREFIX = "/v1"
+# Where clients look for OAuth's names of errors (RFC 6749, section 5.2).
+TOKEN_PATH = "/api/auth/token"  # noqa: S105
+_OAUTH_CODES = {
+    HTTPStatus.UNAUTHORIZED: "invalid_client",
+    HTTPStatus.FORBIDDEN: "unauthorized_client",
+    HTTPStatus.TOO_MANY_REQUESTS: "temporarily_unavailable",
+    HTTPStatus.SERVICE_UNAVAILABLE: "temporarily_unavailable",
+}
 _OPENAI_TYPES = {
     HTTPStatus.TOO_MANY_REQUESTS: "rate_limit_error",
     HTTPStatus.SERVICE_UNAVAILABLE: "service_unavailable_error",
@@ -33,9 +41,13 @@ class Fault:
     field: str | None = None
     code: str | None = None
 
-    def as_json(self, *, is_openai: bool = False) -> dict[str, Any]:
+    def as_json(self, *, is_openai: bool = False, is_oauth: bool = False) -> dict[str, Any]:
         """The body. Half of a surrogate pair, which a request's JSON can escape, is shown escaped."""
         detail = self.detail.encode(errors="backslashreplace").decode()
+        if is_oauth:
+            description = detail.encode("ascii", "replace").decode().replace('"', "'").replace("\\", "/")
+            ours = {"detail": detail, "status_code": int(self.status)}
+            return {"error": self.code or _oauth_code(self.status), "error_description": description, **ours}
         if not is_openai:
             return {"detail": detail, "status_code": int(self.status)}
         error = {"message": detail, "type": _openai_type(self.status), "param": self.field, "code": self.code}
@@ -48,6 +60,17 @@ def is_openai(scope: Scope | None) -> bool:
         return False
     path = str(scope["path"]).removeprefix(scope.get("root_path", ""))
     return path == OPENAI_PREFIX or path.startswith(OPENAI_PREFIX + "/")
+
+
+def is_oauth(scope: Scope | None) -> bool:
+    """Return whether a request is one for a token."""
+    return scope is not None and str(scope["path"]).removeprefix(scope.get("root_path", "")) == TOKEN_PATH
+
+
+def _oauth_code(status: int) -> str:
+    if status in _OAUTH_CODES:
+        return _OAUTH_CODES[HTTPStatus(status)]
+    return "server_error" if status >= HTTPStatus.INTERNAL_SERVER_ERROR else "invalid_request"
 
 
 def _openai_type(status: int) -> str:

@@ -16,7 +16,7 @@ from starlette.requests import HTTPConnection
 from starlette.routing import Match, Mount
 from starlette.types import Receive, Scope, Send
 
-from sienn_ray.api.http.error_shapes import Fault, is_openai
+from sienn_ray.api.http.error_shapes import Fault, is_oauth, is_openai
 from sienn_ray.api.http.known_names import known_names
 from sienn_ray.api.http.request_id import request_id_of
 from sienn_ray.api.http.statuses import meaning_of
@@ -35,6 +35,7 @@ from sienn_ray.errors import (
     SiennError,
     SlowClientError,
     StorageFullError,
+    TokenRequestError,
     TooManyRequestsError,
     UnauthorizedError,
     UploadTooLargeError,
@@ -101,7 +102,12 @@ def _response(fault: Fault, scope: Scope | None, headers: Mapping[str, str] | No
     """A status that asks to come back later always says when."""
     if is_openai(scope) and fault.status == HTTPStatus.UNPROCESSABLE_ENTITY:
         fault = replace(fault, status=HTTPStatus.BAD_REQUEST)  # what the OpenAI API says of any invalid field
-    response = JSONResponse(fault.as_json(is_openai=is_openai(scope)), int(fault.status), headers)
+    body = fault.as_json(is_openai=is_openai(scope), is_oauth=is_oauth(scope))
+    response = JSONResponse(body, int(fault.status), headers)
+    if is_oauth(scope):
+        response.headers["Cache-Control"] = "no-store"
+        if fault.status == HTTPStatus.UNAUTHORIZED:
+            response.headers["WWW-Authenticate"] = 'Basic realm="sienn_ray"'
     if fault.status in _RETRIED:
         retry_after_s = DEFAULT_RETRY_AFTER_S if fault.retry_after_s is None else fault.retry_after_s
         response.headers.setdefault("Retry-After", str(retry_after_s))
@@ -127,6 +133,8 @@ def fault_of(scope: Scope, error: Exception) -> Fault:
     status = next((status for kind, status in _STATUS_OF if isinstance(error, kind)), HTTPStatus.INTERNAL_SERVER_ERROR)
     if isinstance(error, CapacityError):
         return Fault(status, error.message, retry_after_s=error.retry_after_s)
+    if isinstance(error, TokenRequestError):
+        return Fault(status, error.message, code=error.code)
     if status < HTTPStatus.INTERNAL_SERVER_ERROR:
         # All that can be missing under /v1 is a model, and this is what its clients look at.
         return Fault(status, error.message, code="model_not_found" if status == HTTPStatus.NOT_FOUND else None)

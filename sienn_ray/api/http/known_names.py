@@ -19,12 +19,16 @@ from sienn_ray.api.http.error_shapes import is_openai
 async def refuse_unknown_parameters(connection: HTTPConnection) -> None:
     """Refuse query parameters that the route doesn't have; under /v1, clients may send what they like.
 
+    So may those who send browsers to a route that the document doesn't have, such as an issuer after a login.
+
     Raises:
         RequestValidationError: There are such.
         WebSocketRequestValidationError: There are such, and it is the route of a WebSocket.
     """
     route = connection.scope.get("route")
     if not isinstance(route, APIRoute | APIWebSocketRoute) or is_openai(connection.scope):
+        return
+    if isinstance(route, APIRoute) and not route.include_in_schema:
         return
     unknown = [name for name in connection.query_params if name not in query_names(route)]
     if unknown:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import difflib
+import re
 import reprlib
 from collections.abc import Collection, Sequence
 from typing import Any
@@ -12,6 +13,11 @@ from sienn_ray.jobs.naming import WORDS_OF_PATTERNS
 
 _MAX_SHOWN_FAULTS = 10
 _MAX_SHOWN_CHARS = 100
+# Errors are written into logs by those who get them: no keys and no tokens in them, where somebody sends them astray.
+_SECRET_NAMES = frozenset(
+    {"access_token", "api_key", "client_secret", "code", "id_token", "key", "password", "refresh_token", "token"}
+)
+_SECRET = re.compile(r"siennr?_[A-Za-z0-9]{12}|eyJ[A-Za-z0-9_-]{8}")
 # Parts of the place of a field that isn't within another one: what it is a field of, and its name.
 _TOP = 2
 
@@ -53,12 +59,16 @@ def _sentence(fault: dict[str, Any], known: Collection[str]) -> str:
         words = unknown_name(str(fault["loc"][-1]), known if len(fault["loc"]) == _TOP else ())
     if where == "body" and isinstance(fault.get("input"), dict):  # fields that don't go together, which the words name
         return words
-    return f"{where}: {words} (got {_value(fault.get('input'))})"
+    return f"{where}: {words} (got {_value(fault['loc'], fault.get('input'))})"
 
 
-def _value(value: object) -> str:
+def _value(place: Sequence[Any], value: object) -> str:
+    if place and str(place[-1]).lower() in _SECRET_NAMES:
+        return "a value that isn't shown"
     value = value.decode("utf-8", "replace") if isinstance(value, bytes) else value
     words = _Shown().repr(value)
+    if _SECRET.search(words):
+        return "a value that isn't shown"
     return words if len(words) <= _MAX_SHOWN_CHARS else words[:_MAX_SHOWN_CHARS] + "…"
 
 

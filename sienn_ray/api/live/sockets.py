@@ -8,7 +8,7 @@ import anyio
 from starlette import status
 from starlette.websockets import WebSocket, WebSocketDisconnect
 
-from sienn_ray.api.http.authentication import SUBPROTOCOL
+from sienn_ray.api.access.credentials import SUBPROTOCOL
 from sienn_ray.api.live.updates import Update, Updates
 
 # A client has nothing to say. What it sends is read, or it would wait in Serve's queues, which have no bounds.

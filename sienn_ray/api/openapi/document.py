@@ -16,7 +16,7 @@ from sienn_ray.api.http.error_shapes import Fault
 from sienn_ray.api.http.statuses import example_of, meaning_of
 from sienn_ray.api.openapi.links import links_of
 from sienn_ray.api.openapi.security import SCHEMES, add_security
-from sienn_ray.api.schemas.common import ErrorResponse
+from sienn_ray.api.schemas.common import ErrorResponse, OAuthErrorResponse
 from sienn_ray.api.schemas.openai_answers import OpenAiErrorResponse
 
 Json = dict[str, Any]
@@ -24,7 +24,7 @@ Json = dict[str, Any]
 OPENAI_TAG = "OpenAI API"
 TAGS = [
     {"name": "Health & Metrics", "description": "Whether the service and what is behind it work, and its numbers."},
-    {"name": "Access", "description": "API keys, for admins, and who the caller is."},
+    {"name": "Access", "description": "API keys, for admins; tokens and sessions for keys; and who the caller is."},
     {"name": "Datasets", "description": "Upload files of examples, look at them, and delete them."},
     {"name": "Training Jobs", "description": "Start LoRA fine-tunes, watch them, and end or repeat them."},
     {"name": "Live Updates", "description": "Server-sent events; the same come over WebSockets (docs/api.md)."},
@@ -51,6 +51,7 @@ instruction,response
 """
 _SCHEMAS = "#/components/schemas/"
 _ERROR_SCHEMA = {"$ref": f"{_SCHEMAS}ErrorResponse"}
+_OAUTH_ERROR_SCHEMA = {"$ref": f"{_SCHEMAS}OAuthErrorResponse"}
 _OPENAI_ERROR_SCHEMA = {"$ref": f"{_SCHEMAS}OpenAiErrorResponse"}
 _HEADERS: Json = {
     "RequestId": {
@@ -131,7 +132,7 @@ def _completed(document: Json) -> Json:
     for name in ("HTTPValidationError", "ValidationError"):  # FastAPI's own shape of a 422
         schemas.pop(name, None)
     _drop_inline_enums(document)
-    for body in (ErrorResponse, OpenAiErrorResponse):
+    for body in (ErrorResponse, OAuthErrorResponse, OpenAiErrorResponse):
         schema = body.model_json_schema(mode="serialization", ref_template=_SCHEMAS + "{model}")
         schemas.update({**schema.pop("$defs", {}), body.__name__: schema})
     components["headers"] = _HEADERS
@@ -158,17 +159,18 @@ def _complete_operation(operation: Json) -> None:
     possible = {"500"}
     is_openai = OPENAI_TAG in operation["tags"]
     accepted = operation.get("requestBody", {}).get("content", {})
+    is_oauth = "application/x-www-form-urlencoded" in accepted
     if "application/json" in accepted:
         possible |= {"413", "415", "400" if is_openai else "422"}
     if "multipart/form-data" in accepted:
         _complete_upload(accepted["multipart/form-data"])
-    if is_openai or not _takes_more_than_ids(operation):
+    if is_openai or is_oauth or not _takes_more_than_ids(operation):
         responses.pop("422", None)
     for status in possible:
         responses.setdefault(status, {})
     for status, response in responses.items():
         if int(status) >= HTTPStatus.BAD_REQUEST:
-            _complete_error(int(status), response, is_openai=is_openai)
+            _complete_error(int(status), response, is_openai=is_openai, is_oauth=is_oauth)
         response.setdefault("headers", {})["X-Request-ID"] = {"$ref": "#/components/headers/RequestId"}
     operation["responses"] = dict(sorted(responses.items()))
 
@@ -187,12 +189,12 @@ def _takes_more_than_ids(operation: Json) -> bool:
     return "requestBody" in operation or any(parameter["in"] != "path" for parameter in parameters)
 
 
-def _complete_error(status: int, response: Json, *, is_openai: bool) -> None:
+def _complete_error(status: int, response: Json, *, is_openai: bool, is_oauth: bool) -> None:
     # FastAPI's words for a 422 of its own are no more than the status' name.
     if response.get("description", "Validation Error") == "Validation Error":
         response["description"] = meaning_of(status)
-    schema = _OPENAI_ERROR_SCHEMA if is_openai else _ERROR_SCHEMA
-    example = Fault(status, example_of(status)).as_json(is_openai=is_openai)
+    schema = _OPENAI_ERROR_SCHEMA if is_openai else _OAUTH_ERROR_SCHEMA if is_oauth else _ERROR_SCHEMA
+    example = Fault(status, example_of(status)).as_json(is_openai=is_openai, is_oauth=is_oauth)
     response["content"] = {"application/json": {"schema": schema, "example": example}}
     if status in {HTTPStatus.TOO_MANY_REQUESTS, HTTPStatus.SERVICE_UNAVAILABLE}:
         response.setdefault("headers", {})["Retry-After"] = {"$ref": "#/components/headers/RetryAfter"}

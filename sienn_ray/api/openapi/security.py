@@ -14,14 +14,40 @@ from sienn_ray.api.access.scopes import NeededScope
 
 Json = dict[str, Any]
 
-BEARER, API_KEY = "Bearer", "ApiKey"
+BEARER, API_KEY, OAUTH, SESSION = "Bearer", "ApiKey", "OAuth2", "Session"
+_SCOPES = {
+    Scope.READ: "list and look at things",
+    Scope.TRAIN: "upload, fine-tune and delete",
+    Scope.INFER: "ask models",
+    Scope.EXPORT: "make and download exports",
+    Scope.ADMIN: "everything, of all owners",
+}
 SCHEMES: Json = {
     BEARER: {
         "type": "http",
         "scheme": "bearer",
-        "description": "An API key, as OpenAI's clients send theirs.",
+        "description": "An API key, as OpenAI's clients send theirs, or an access token.",
     },
     API_KEY: {"type": "apiKey", "in": "header", "name": "X-API-Key", "description": "An API key."},
+    OAUTH: {
+        "type": "oauth2",
+        "description": "An access token for an API key: client_id is the key's id, client_secret the key itself.",
+        "flows": {
+            "clientCredentials": {
+                # Relative to the document, so that it is right behind a prefix too.
+                "tokenUrl": "api/auth/token",
+                "refreshUrl": "api/auth/token",
+                "scopes": {scope.value: words for scope, words in _SCOPES.items()},
+            }
+        },
+    },
+    SESSION: {
+        "type": "apiKey",
+        "in": "cookie",
+        "name": "__Host-sienn_session",
+        "description": "The cookie of a browser's session, for pages of this service; `sienn_session` on a loopback "
+        "address.",
+    },
 }
 
 

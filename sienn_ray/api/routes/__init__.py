@@ -3,6 +3,8 @@
 health: health of the service and of everything beneath.
 metrics: numbers for people and for Prometheus.
 api_keys: create, list, rotate and revoke API keys.
+tokens: access tokens for API keys, and the keys that they are signed with.
+sessions: sessions of browsers, begun and ended.
 uploads: upload and validate dataset files.
 datasets: list, show, download and delete datasets.
 dataset_statistics: counts of a dataset's rows and tokens.

@@ -33,7 +33,7 @@ _OF_ONE_KEY = documented(HTTPStatus.NOT_FOUND, HTTPStatus.SERVICE_UNAVAILABLE)
 
 @router.get("/auth/me", summary="Who am I, and what may I do?", dependencies=[needs(*Scope)])
 async def me(principal: PrincipalDep, backends: BackendsDep) -> Caller:
-    """The caller's owner, scopes and key. Without authentication, everybody is the admin."""
+    """The caller's owner, scopes and kind of credential. Without authentication, everybody is the admin."""
     return Caller.of(principal, is_auth_on=backends.settings.is_auth_on)
 
 

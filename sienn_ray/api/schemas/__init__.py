@@ -5,6 +5,8 @@ common: strictness, timestamps, the shape of errors, example ids.
 health: health checks.
 metrics: metrics.
 api_keys: API keys, and the caller.
+tokens: access tokens, and the keys that they are signed with.
+sessions: sessions of browsers.
 datasets: datasets, their rows, and validation reports.
 statistics: statistics of datasets.
 finetuning: the start of a fine-tune.

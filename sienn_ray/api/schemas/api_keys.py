@@ -8,7 +8,7 @@ from typing import Annotated, Literal, Self
 from pydantic import Field, field_validator
 
 from sienn_ray.access.api_keys import ApiKey, ApiKeyRecord
-from sienn_ray.access.principals import ADMIN_OWNER, Principal, Scope
+from sienn_ray.access.principals import ADMIN_OWNER, Credential, Principal, Scope
 from sienn_ray.api.schemas.common import Inline, RequestBody, ResponseBody, Timestamp
 from sienn_ray.jobs.ids import shown
 
@@ -135,6 +135,11 @@ class Caller(ResponseBody):
     scopes: list[ScopeName] = Field(description="What it may do.", examples=[["infer", "read"]])
     key_id: str | None = Field(description="The API key that it comes with, if it does.", examples=[KEY_ID])
     authentication: Literal["on", "off"] = Field(description="Whether requests need an API key.", examples=["on"])
+    credential: Annotated[Credential, Inline()] = Field(
+        description="What it proves itself with: an API key, an access token of this service (`access_token`) or "
+        "of the outside issuer (`oidc_token`), the session of a browser, or nothing.",
+        examples=["api_key"],
+    )
 
     @classmethod
     def of(cls, principal: Principal, *, is_auth_on: bool) -> Self:
@@ -144,6 +149,7 @@ class Caller(ResponseBody):
             scopes=sorted(principal.scopes),
             key_id=principal.key_id,
             authentication="on" if is_auth_on else "off",
+            credential=principal.credential,
         )
 
 

@@ -107,3 +107,12 @@ class ErrorResponse(ResponseBody):
 
     detail: str = Field(description="What is wrong, the limit, and the way out.", examples=["Job a1b2… not found"])
     status_code: int = Field(description="The HTTP status again.", examples=[404])
+
+
+class OAuthErrorResponse(ErrorResponse):
+    """An error of a request for a token, which clients of OAuth 2.0 read as well (RFC 6749, section 5.2)."""
+
+    error: str = Field(description="OAuth's name for it.", examples=["invalid_client"])
+    error_description: str = Field(
+        description="The detail, in characters that OAuth allows.", examples=["client_id must be the id of an API key"]
+    )

@@ -22,6 +22,9 @@ job_pages: pages of jobs that fit a query.
 export_store: exports.
 request_store: requests for changes, each carried out once.
 api_key_store: API keys, without their secrets.
+token_key_store: keys that access tokens are signed with.
+refresh_token_store: refresh tokens, without what proves them.
+session_store: sessions of browsers.
 metric_store: metrics of all processes, added up.
 metric_sums: counters and histograms as rows.
 overview: numbers over all jobs and datasets.

@@ -52,7 +52,7 @@ def _postgresql_engine(url: sa.URL) -> sa.Engine:
     arguments = {name: value for name, value in _CONNECT_ARGUMENTS.items() if name not in url.query}
     given = str(url.query.get("options", ""))
     timeouts = [f"SET {name} = {value}" for name, value in _SERVER_TIMEOUTS_MS.items() if name not in given]
-    engine = sa.create_engine(url, pool_pre_ping=True, pool_timeout=_POOL_TIMEOUT_S, connect_args=arguments, **_JSON)
+    engine = sa.create_engine(url, pool_pre_ping=True, pool_timeout=_POOL_TIMEOUT_S, connect_args=arguments, **_OPTIONS)
 
     @sa.event.listens_for(engine, "connect")
     def _configure(connection: Any, _record: Any) -> None:
@@ -64,7 +64,7 @@ def _postgresql_engine(url: sa.URL) -> sa.Engine:
 
 
 def _sqlite_engine(url: sa.URL) -> sa.Engine:
-    engine = sa.create_engine(url, poolclass=NullPool, **_JSON)
+    engine = sa.create_engine(url, poolclass=NullPool, **_OPTIONS)
 
     @sa.event.listens_for(engine, "connect")
     def _configure(connection: Any, _record: Any) -> None:
@@ -121,4 +121,9 @@ def _of_json(text: str) -> Any:
         return json.loads(text)
 
 
-_JSON: dict[str, Any] = {"json_serializer": _to_json, "json_deserializer": _of_json}
+_OPTIONS: dict[str, Any] = {
+    "json_serializer": _to_json,
+    "json_deserializer": _of_json,
+    # Values are among them that nobody is to read in a log or in an error: keys that sign tokens.
+    "hide_parameters": True,
+}

@@ -16,9 +16,12 @@ from sienn_ray.jobs.store.export_store import ExportStore
 from sienn_ray.jobs.store.job_store import JobStore
 from sienn_ray.jobs.store.metric_store import MetricStore
 from sienn_ray.jobs.store.news_store import NewsStore
+from sienn_ray.jobs.store.refresh_token_store import RefreshTokenStore
 from sienn_ray.jobs.store.request_store import RequestStore
+from sienn_ray.jobs.store.session_store import SessionStore
 from sienn_ray.jobs.store.signing_key import signing_key
 from sienn_ray.jobs.store.sweep_store import SweepStore
+from sienn_ray.jobs.store.token_key_store import TokenKeyStore
 
 
 class Store:
@@ -30,10 +33,17 @@ class Store:
         url: SQLAlchemy URL; see `Database`.
         clock: The time.
         export_lifetime_s: Seconds that a completed export is kept.
+        token_key_lifetime_s: Age at which a key that signs access tokens gets a successor.
+        token_key_secret: Encrypts those keys, if there is one.
     """
 
     def __init__(
-        self, url: str, clock: Callable[[], datetime] = utc_now, export_lifetime_s: float = 7 * 86400.0
+        self,
+        url: str,
+        clock: Callable[[], datetime] = utc_now,
+        export_lifetime_s: float = 7 * 86400.0,
+        token_key_lifetime_s: float = float("inf"),
+        token_key_secret: str | None = None,
     ) -> None:
         self._clock = clock
         self.database = Database(url)
@@ -46,6 +56,9 @@ class Store:
         self.requests = RequestStore(self.database, clock)
         self.metrics = MetricStore(self.database, clock)
         self.api_keys = ApiKeyStore(self.database, clock)
+        self.token_keys = TokenKeyStore(self.database, token_key_secret, token_key_lifetime_s, clock)
+        self.refresh_tokens = RefreshTokenStore(self.database, clock)
+        self.sessions = SessionStore(self.database, clock)
         self.news = NewsStore(self.database)
 
     def overview(self, owner: str | None = None) -> Overview:

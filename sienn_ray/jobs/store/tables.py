@@ -204,6 +204,44 @@ signing_keys = sa.Table(
     sa.Column("purpose", SafeText, primary_key=True),
     sa.Column("value", SafeText),
 )
+# Keys that access tokens are signed with.
+token_keys = sa.Table(
+    "token_keys",
+    metadata,
+    sa.Column("kid", SafeText, primary_key=True),
+    sa.Column("x", SafeText),
+    sa.Column("y", SafeText),
+    sa.Column("private_jwk", SafeText),
+    sa.Column("created_at", UtcDateTime),
+    sa.Column("retired_at", UtcDateTime),
+)
+# Refresh tokens, without what proves them; those that were used stay until their family ends, to be known again.
+refresh_tokens = sa.Table(
+    "refresh_tokens",
+    metadata,
+    sa.Column("sha256", SafeText, primary_key=True),
+    sa.Column("family", SafeText),
+    sa.Column("client_id", SafeText),
+    sa.Column("scopes", sa.JSON),
+    sa.Column("created_at", UtcDateTime),
+    sa.Column("expires_at", UtcDateTime),
+    sa.Column("used_at", UtcDateTime),
+    sa.Column("revoked_at", UtcDateTime),
+)
+# Sessions of browsers, without what their cookies prove them with.
+sessions = sa.Table(
+    "sessions",
+    metadata,
+    sa.Column("sha256", SafeText, primary_key=True),
+    sa.Column("owner", SafeText),
+    sa.Column("scopes", sa.JSON),
+    sa.Column("client_id", SafeText),
+    sa.Column("binding", SafeText),
+    sa.Column("created_at", UtcDateTime),
+    sa.Column("seen_at", UtcDateTime),
+    sa.Column("expires_at", UtcDateTime),
+    sa.Column("ended_at", UtcDateTime),
+)
 job_metric_points = sa.Table(
     "job_metric_points",
     metadata,

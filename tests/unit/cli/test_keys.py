@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import os
 import re
 from collections.abc import Iterator
 from pathlib import Path
 
+import httpx2
 import pytest
 
 from sienn_ray.api.app import create_app
@@ -73,3 +75,23 @@ def test_who_comes_without_a_key_is_told_what_to_do(monkeypatch: pytest.MonkeyPa
 def test_a_duration_has_a_unit(duration: str) -> None:
     message = refused("keys", "create", "laptop", f"--expires-in={duration}")
     assert message == f"--expires-in is '{duration}', but must be a number with a unit, as in 90d, 12h, 30m or 10s"
+
+
+def test_a_token_does_in_place_of_a_key(monkeypatch: pytest.MonkeyPatch) -> None:
+    _, key = created("laptop", "--owner", "ada", "--scope", "read")
+    form = {"grant_type": "client_credentials", "client_id": key.split("_")[1], "client_secret": key}
+    token = httpx2.post(f"{os.environ['SIENN_URL']}/api/auth/token", data=form).json()["access_token"]
+    monkeypatch.setenv("SIENN_API_KEY", token)
+    said = done("keys", "whoami")
+    assert '"owner": "ada"' in said
+    assert '"credential": "access_token"' in said
+    done("jobs")
+    monkeypatch.setenv("SIENN_API_KEY", token[:-4] + "AAAA")
+    assert "the token's signature isn't right; SIENN_API_KEY has it" in refused("jobs")
+
+
+def test_tokens_get_another_key(monkeypatch: pytest.MonkeyPatch) -> None:
+    assert re.fullmatch(r"tokens are signed with [A-Za-z0-9_-]{43} from now on\n", done("keys", "rotate-token-key"))
+    _, key = created("laptop")
+    monkeypatch.setenv("SIENN_API_KEY", key)
+    assert "needs the scope 'admin'" in refused("keys", "rotate-token-key")

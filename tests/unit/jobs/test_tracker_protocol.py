@@ -11,6 +11,7 @@ import pytest
 import sqlalchemy as sa
 
 from sienn_ray.access.rate_limits import PermitRequest
+from sienn_ray.access.token_claims import TokenClaims
 from sienn_ray.errors import ConflictError, NotFoundError, TooLateError
 from sienn_ray.jobs.change_requests import ChangeRequest, repeating
 from sienn_ray.jobs.news_schema import NewsCursor, NewsQuery
@@ -145,7 +146,9 @@ def test_calls_that_read_change_nothing(tmp_path: Path) -> None:
     tracker = InProcessTracker(settings)
     tracker.put(job_record())
     tracker.put_export(export_record())
+    claims = TokenClaims("https://sienn.example.org", "prefix", frozenset(), 0, 60, "token-1")
     asyncio.run(tracker.signing_key())
+    asyncio.run(tracker.sign_token(claims))
     arguments = {
         "dataset_id": "dataset-1",
         "job_id": "job-1",
@@ -154,6 +157,8 @@ def test_calls_that_read_change_nothing(tmp_path: Path) -> None:
         "owner": "admin",
         "prefix": "none",
         "holder": "one",
+        "claims": claims,
+        "sha256": "none",
         "request": PermitRequest("address", "1/minute"),
         "query": JobQuery(),
         "after": 0,

@@ -28,7 +28,14 @@ from tests.support.in_process_tracker import InProcessTracker
 
 ADMIN_KEY = "an-admin-s-key-" + "x" * 32
 ADMIN = {"X-API-Key": ADMIN_KEY}
-OPEN = {"health", "download_export"}
+OPEN = {
+    "health",
+    "download_export",
+    "issue_token",
+    "token_keys",
+    "well_known_token_keys",
+    "authorization_server",
+}
 IDS = {"dataset_id": "ada-data", "job_id": "ada-job", "export_id": "ada-export", "key_id": "key-of-ada"}
 # Least bodies that are well-formed, where a route doesn't look at its path first.
 BODIES: dict[str, Any] = {
@@ -86,8 +93,10 @@ def key_of(tracker: InProcessTracker, owner: str, *scopes: Scope, key_id: str | 
     return key.text
 
 
-def request(client: TestClient, method: str, path: str, operation: dict[str, Any], key: str | None) -> Any:
+def request(client: TestClient, method: str, path: str, operation: dict[str, Any], key: str | None, **more: str) -> Any:
+    """Call an operation; `more` are headers, with lower dashes."""
     headers = {} if key is None else {"Authorization": f"Bearer {key}"}
+    headers |= {name.replace("_", "-"): value for name, value in more.items()}
     options: dict[str, Any] = {"json": BODIES[operation["operationId"]]} if operation["operationId"] in BODIES else {}
     if "multipart/form-data" in operation.get("requestBody", {}).get("content", {}):
         options = {"files": {"file": ("rows.jsonl", b'{"instruction": "a", "response": "b"}\n')}}

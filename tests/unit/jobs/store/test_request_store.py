@@ -11,6 +11,8 @@ import sqlalchemy as sa
 
 from sienn_ray.access.api_keys import ApiKeyRecord
 from sienn_ray.access.principals import Scope
+from sienn_ray.access.refresh_tokens import RefreshFault, RefreshOutcome
+from sienn_ray.access.token_keys import PublicTokenKey
 from sienn_ray.errors import ConflictError, TooLateError
 from sienn_ray.jobs.change_requests import ChangeRequest
 from sienn_ray.jobs.schema import JobRecord, JobStatus
@@ -193,6 +195,8 @@ ANSWERS: list[Any] = [
         scopes=frozenset({Scope.READ, Scope.TRAIN}),
         created_at=MOMENT,
     ),
+    PublicTokenKey(kid="key-1", x="a", y="b", created_at=MOMENT),
+    RefreshOutcome(fault=RefreshFault.REUSED),
     RunCommand.PAUSE,
     True,
     None,

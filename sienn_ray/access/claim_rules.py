@@ -1,0 +1,102 @@
+"""The caller that the claims of an outside issuer stand for, by the operator's rules."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any
+
+from sienn_ray.access.jwts import Claims
+from sienn_ray.access.principals import Credential, Principal, Scope
+from sienn_ray.errors import InvalidTokenError
+
+# What the database has room for.
+MAX_OWNER_CHARS = 255
+# An issuer's scope may have the name of ours by chance; an admin is made on purpose.
+_BY_NAME = tuple((scope.value, scope) for scope in Scope if scope is not Scope.ADMIN)
+
+
+@dataclass(frozen=True)
+class ClaimRules:
+    """Rules by which claims become scopes.
+
+    Args:
+        scope_claim: The claim that has scopes, as a text with blanks between or as a list; a dot leads inwards, as in
+            `realm_access.roles`.
+        groups_claim: The claim that has groups, in the same forms.
+        scopes: Values of both, each with a scope of ours that it stands for; none takes values with the names of ours,
+            but for `admin`.
+        admin_group: The value of either that makes an admin.
+        default_scopes: Those of every caller of the issuer.
+    """
+
+    scope_claim: str = "scope"
+    groups_claim: str = "groups"
+    scopes: tuple[tuple[str, Scope], ...] = ()
+    admin_group: str = ""
+    default_scopes: frozenset[Scope] = frozenset()
+
+    def principal_of(self, issuer: str, claims: Claims, credential: Credential) -> Principal:
+        """Return the caller.
+
+        Args:
+            issuer: By whom the claims are.
+            claims: Claims that were checked.
+            credential: The kind of proof.
+
+        Raises:
+            InvalidTokenError: The subject's name is too long.
+        """
+        owner = f"{issuer}|{claims['sub']}"
+        if len(owner) > MAX_OWNER_CHARS or not owner.isprintable():
+            raise InvalidTokenError(
+                f"issuer and 'sub' of the token have {len(owner)} characters, or some that can't be shown; at most "
+                f"{MAX_OWNER_CHARS} are kept"
+            )
+        return Principal(owner, self._scopes_of(claims), credential=credential)
+
+    def _scopes_of(self, claims: Claims) -> frozenset[Scope]:
+        values = {*_values(claims, self.scope_claim), *_values(claims, self.groups_claim)}
+        found = {scope for value, scope in self.scopes or _BY_NAME if value in values}
+        if self.admin_group and self.admin_group in values:
+            found.add(Scope.ADMIN)
+        return frozenset(found) | self.default_scopes
+
+
+def parsed_scopes(texts: tuple[str, ...]) -> tuple[tuple[str, Scope], ...]:
+    """Return values of an issuer's claims, each with the scope that it stands for.
+
+    Raises:
+        ValueError: One isn't of the form, or names no scope.
+
+    Example:
+        >>> parsed_scopes(("ml-team=train",))
+        (('ml-team', <Scope.TRAIN: 'train'>),)
+    """
+    found = []
+    for text in texts:
+        value, equals, name = text.rpartition("=")
+        if not equals or not value:
+            raise ValueError(f"{text!r} isn't of the form 'value=scope'")
+        found.append((value, named_scope(name)))
+    return tuple(found)
+
+
+def named_scope(name: str) -> Scope:
+    """Return a scope by its name; raises `ValueError` with all names for one that there isn't."""
+    try:
+        return Scope(name)
+    except ValueError:
+        raise ValueError(f"{name!r} is no scope; there are {', '.join(Scope)}") from None
+
+
+def _values(claims: Claims, path: str) -> list[str]:
+    """The texts of a claim, which may be within others, or have dots in its own name."""
+    value: Any = claims.get(path)
+    if value is None:
+        value = claims
+        for name in path.split("."):
+            value = value.get(name) if isinstance(value, Mapping) else None
+    if isinstance(value, str):
+        return value.split()
+    return [each for each in value if isinstance(each, str)] if isinstance(value, list) else []

@@ -1,0 +1,80 @@
+"""Refresh tokens: each is exchanged once, for an access token and its successor (RFC 9700, section 4.14).
+
+One that comes a second time was stolen, from whoever had it before or after; then all that came from the same key
+exchange end.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from datetime import datetime
+from enum import StrEnum
+
+from pydantic import BaseModel, ConfigDict
+
+from sienn_ray.access.principals import Scope
+from sienn_ray.access.secret_texts import random_text
+
+# So that scanners of secrets find one that was published.
+_BEGIN = "siennr_"
+
+
+def new_refresh_token() -> str:
+    """Make a token, as its holder has it."""
+    return _BEGIN + random_text()
+
+
+class RefreshTokenRecord(BaseModel):
+    """A refresh token as it is kept: without what proves it."""
+
+    model_config = ConfigDict(frozen=True)
+
+    sha256: str
+    # The same for all that came from one exchange of an API key.
+    family: str
+    # The prefix of that key, with which it ends.
+    client_id: str
+    scopes: frozenset[Scope]
+    created_at: datetime
+    # That of its first predecessor: a family doesn't live for ever.
+    expires_at: datetime
+    used_at: datetime | None = None
+    revoked_at: datetime | None = None
+
+
+@dataclass(frozen=True)
+class RefreshRequest:
+    """An exchange of a refresh token.
+
+    Args:
+        sha256: The token's hash.
+        successor_sha256: Its successor's.
+        client_id: The prefix of the key of who asks, where it has said so.
+        scopes: Those that are wanted, if not all.
+    """
+
+    sha256: str
+    successor_sha256: str
+    client_id: str | None = None
+    scopes: frozenset[Scope] | None = None
+
+
+class RefreshFault(StrEnum):
+    """Reasons why a refresh token isn't exchanged."""
+
+    UNKNOWN = "the refresh token isn't known"
+    OTHER_CLIENT = "the refresh token is another client's"
+    EXPIRED = "the refresh token has expired; authenticate with the API key again"
+    REVOKED = "the refresh token has been revoked; authenticate with the API key again"
+    REUSED = "the refresh token was used before, so it and all that came from it have been revoked"
+    KEY_ENDED = "the API key of the refresh token isn't valid any more"
+    SCOPES = "the refresh token hasn't all of these scopes"
+
+
+class RefreshOutcome(BaseModel):
+    """The outcome of an exchange: the successor, or why there is none."""
+
+    model_config = ConfigDict(frozen=True)
+
+    successor: RefreshTokenRecord | None = None
+    fault: RefreshFault | None = None

@@ -1,0 +1,80 @@
+"""Refresh tokens in the job database."""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Callable
+from datetime import datetime
+
+import sqlalchemy as sa
+
+from sienn_ray.access.api_keys import ApiKeyRecord
+from sienn_ray.access.refresh_tokens import RefreshFault, RefreshOutcome, RefreshRequest, RefreshTokenRecord
+from sienn_ray.jobs.schema import utc_now
+from sienn_ray.jobs.store.database import Database
+from sienn_ray.jobs.store.tables import api_keys, refresh_tokens
+
+logger = logging.getLogger(__name__)
+
+
+class RefreshTokenStore:
+    """Reads and writes refresh tokens; every method is one transaction.
+
+    Args:
+        database: Where they are kept, without what proves them.
+        clock: The time.
+    """
+
+    def __init__(self, database: Database, clock: Callable[[], datetime] = utc_now) -> None:
+        self._database = database
+        self._clock = clock
+
+    def add(self, record: RefreshTokenRecord) -> None:
+        """Add the first token of a family, and forget families that have ended."""
+        with self._database.writing() as connection:
+            connection.execute(sa.delete(refresh_tokens).where(refresh_tokens.c.expires_at <= self._clock()))
+            _insert(connection, record)
+
+    def exchange(self, request: RefreshRequest) -> RefreshOutcome:
+        """Exchange a token for its successor, or say why not; a second exchange of a token ends its family."""
+        now = self._clock()
+        with self._database.writing() as connection:
+            query = sa.select(refresh_tokens).where(refresh_tokens.c.sha256 == request.sha256)
+            row = connection.execute(query).mappings().first()
+            if row is None:
+                return RefreshOutcome(fault=RefreshFault.UNKNOWN)
+            record = RefreshTokenRecord.model_validate(dict(row))
+            if fault := _fault(connection, record, request, now):
+                if fault in {RefreshFault.REUSED, RefreshFault.KEY_ENDED}:
+                    logger.warning("a family of refresh tokens of the key %s ends: %s", record.client_id, fault)
+                    is_family = refresh_tokens.c.family == record.family
+                    connection.execute(sa.update(refresh_tokens).where(is_family).values(revoked_at=now))
+                return RefreshOutcome(fault=fault)
+            is_used = refresh_tokens.c.sha256 == record.sha256
+            connection.execute(sa.update(refresh_tokens).where(is_used).values(used_at=now))
+            successor = record.model_copy(update={"sha256": request.successor_sha256, "created_at": now})
+            _insert(connection, successor)
+            return RefreshOutcome(successor=successor)
+
+
+def _fault(
+    connection: sa.Connection, record: RefreshTokenRecord, request: RefreshRequest, now: datetime
+) -> RefreshFault | None:
+    if request.client_id is not None and request.client_id != record.client_id:
+        return RefreshFault.OTHER_CLIENT
+    if record.revoked_at is not None:
+        return RefreshFault.REVOKED
+    if record.used_at is not None:
+        return RefreshFault.REUSED
+    if record.expires_at <= now:
+        return RefreshFault.EXPIRED
+    row = connection.execute(sa.select(api_keys).where(api_keys.c.prefix == record.client_id)).mappings().first()
+    if row is None or ApiKeyRecord.model_validate(dict(row)).fault_at(now):
+        return RefreshFault.KEY_ENDED
+    if request.scopes is not None and not request.scopes <= record.scopes:
+        return RefreshFault.SCOPES
+    return None
+
+
+def _insert(connection: sa.Connection, record: RefreshTokenRecord) -> None:
+    connection.execute(sa.insert(refresh_tokens).values(**record.model_dump() | {"scopes": sorted(record.scopes)}))
