@@ -13,6 +13,7 @@ openapi/: the OpenAPI document and the pages that show it.
 answers/: questions to engines and the answers in each API's shape.
 exports/: download links and deletion of exports.
 live/: live updates.
+outbound/: checks of URLs that users name.
 lists/: pages and logs that several routes share.
 monitoring/: health checks and metrics.
 """

@@ -58,6 +58,7 @@ from sienn_ray.api.routes import (
     models,
     openai_models,
     uploads,
+    webhooks,
 )
 
 _ROUTES = (
@@ -76,6 +77,7 @@ _ROUTES = (
     export_formats,
     export,
     downloads,
+    webhooks,
     models,
     openai_models,
     chat,

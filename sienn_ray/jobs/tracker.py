@@ -49,8 +49,11 @@ from sienn_ray.jobs.supervision.ray_jobs import RayJobApi, RayJobs
 from sienn_ray.jobs.supervision.ray_logs import RayLogApi, RayLogs
 from sienn_ray.jobs.supervision.storage_sweep import StorageSweep
 from sienn_ray.jobs.supervision.threads import Supervise, Supervised, Supervision
+from sienn_ray.jobs.supervision.webhook_deliverer import WebhookDeliverer, delivery_rules
 from sienn_ray.jobs.tracker_protocol import answer_type
+from sienn_ray.jobs.webhook_schema import DeliveryPage, DeliveryQuery, DeliveryRecord, WebhookChanges, WebhookRecord
 from sienn_ray.metrics import MetricBatch, Sample
+from sienn_ray.outbound.client import OutboundClient
 from sienn_ray.ray_metrics import mirror_samples
 from sienn_ray.settings import Settings
 from sienn_ray.storage import Storage
@@ -139,8 +142,12 @@ class JobTracker:
             checkpoint_lifetime_s=settings.checkpoint_lifetime_s,
         )
         leftovers = supervise(sweep, settings.job_poll_s, what="leftovers", longest_step_s=_LONGEST_TRANSFERS_S)
+        self._deliverer = WebhookDeliverer(
+            self._store.webhook_deliveries, OutboundClient(settings.webhook_rules), delivery_rules(settings)
+        )
+        self._webhook_supervision = supervise(self._deliverer, settings.job_poll_s, what="webhooks")
         looked_after = (self._supervision, self._export_supervision, self._deletion_supervision)
-        self._supervisions = (*looked_after, logs, leftovers)
+        self._supervisions = (*looked_after, logs, leftovers, self._webhook_supervision)
 
     def _mirror_metrics(self) -> None:
         if time.monotonic() - self._mirrored_at >= self._settings.metrics_flush_s:
@@ -158,6 +165,7 @@ class JobTracker:
         """Stop looking after jobs, exports and deletions, and let go of the database."""
         for supervision in self._supervisions:
             supervision.close()
+        self._deliverer.join()
         self._store.close()
 
     def stand(self, deployment: Deployment) -> Standing:
@@ -186,6 +194,9 @@ class JobTracker:
 
     def _wake_exports(self) -> None:
         self._store.database.after_commit(self._export_supervision.wake)
+
+    def _wake_webhooks(self) -> None:
+        self._store.database.after_commit(self._webhook_supervision.wake)
 
     def _wake_deletions(self) -> None:
         self._store.database.after_commit(self._deletion_supervision.wake)
@@ -312,6 +323,39 @@ class JobTracker:
     def revoke_api_key(self, key_id: str) -> ApiKeyRecord:
         return self._store.api_keys.revoke(key_id)
 
+    # Webhooks
+
+    def add_webhook(self, record: WebhookRecord, secret: str) -> WebhookRecord:
+        return self._store.webhooks.add(record, secret, self._settings.max_webhooks)
+
+    def webhooks(self, owner: str | None = None) -> list[WebhookRecord]:
+        return self._store.webhooks.all(owner)
+
+    def webhook(self, webhook_id: str) -> WebhookRecord:
+        return self._store.webhooks.get(webhook_id)
+
+    def change_webhook(self, webhook_id: str, changes: WebhookChanges) -> WebhookRecord:
+        return self._store.webhooks.change(webhook_id, changes)
+
+    def rotate_webhook_secret(self, webhook_id: str, secret: str, grace_s: float) -> WebhookRecord:
+        return self._store.webhooks.rotate_secret(webhook_id, secret, grace_s)
+
+    def delete_webhook(self, webhook_id: str) -> WebhookRecord:
+        return self._store.webhooks.delete(webhook_id)
+
+    def webhook_deliveries(self, webhook_id: str, query: DeliveryQuery) -> DeliveryPage:
+        return self._store.webhooks.deliveries(webhook_id, query)
+
+    def redeliver(self, webhook_id: str, delivery_id: str) -> DeliveryRecord:
+        delivery = self._store.webhooks.redeliver(webhook_id, delivery_id)
+        self._wake_webhooks()
+        return delivery
+
+    def ping_webhook(self, webhook_id: str) -> DeliveryRecord:
+        delivery = self._store.webhooks.ping(webhook_id)
+        self._wake_webhooks()
+        return delivery
+
     def settle_permits(self, holder: str, request: PermitRequest) -> Grant:
         return self._rate_limiter.settle(holder, request)
 
@@ -363,6 +407,7 @@ class JobTracker:
             logger.warning("the end as '%s' is refused: %s", status, error.message)
             raise
         self._wake_jobs()
+        self._wake_webhooks()
 
     # What is measured
 

@@ -30,6 +30,7 @@ from sienn_ray.jobs.schema import (
     Overview,
     TrackerHealth,
 )
+from sienn_ray.jobs.webhook_schema import DeliveryPage, DeliveryQuery, DeliveryRecord, WebhookChanges, WebhookRecord
 from sienn_ray.metrics import MetricBatch, Sample
 from sienn_ray.settings import Settings
 from sienn_ray.training.reporting import Progress, RunCommand
@@ -187,6 +188,49 @@ class Tracker(Protocol):
         """End a key at once and for good."""
         ...
 
+    # Webhooks
+
+    async def add_webhook(self, record: WebhookRecord, secret: str) -> WebhookRecord:
+        """Add a webhook; raises `ConflictError` where its owner has as many as may be.
+
+        Args:
+            record: What is known of it.
+            secret: What its deliveries are signed with; no answer has it.
+        """
+        ...
+
+    async def webhooks(self, owner: str | None = None) -> list[WebhookRecord]:
+        """All webhooks, or those of one owner, the newest first."""
+        ...
+
+    async def webhook(self, webhook_id: str) -> WebhookRecord:
+        """One webhook."""
+        ...
+
+    async def change_webhook(self, webhook_id: str, changes: WebhookChanges) -> WebhookRecord:
+        """Change a webhook's fields; what waits for one that is deactivated is given up."""
+        ...
+
+    async def rotate_webhook_secret(self, webhook_id: str, secret: str, grace_s: float) -> WebhookRecord:
+        """Give a webhook another secret; its deliveries are signed with both until a grace period is over."""
+        ...
+
+    async def delete_webhook(self, webhook_id: str) -> WebhookRecord:
+        """Forget a webhook and its deliveries."""
+        ...
+
+    async def webhook_deliveries(self, webhook_id: str, query: DeliveryQuery) -> DeliveryPage:
+        """Return deliveries, the newest first; raises `InvalidInputError` for a cursor that isn't one."""
+        ...
+
+    async def redeliver(self, webhook_id: str, delivery_id: str) -> DeliveryRecord:
+        """Have something be delivered once more; raises `ConflictError` where the webhook isn't active."""
+        ...
+
+    async def ping_webhook(self, webhook_id: str) -> DeliveryRecord:
+        """Have a receiver be told that it is one; raises `ConflictError` where the webhook isn't active."""
+        ...
+
     async def settle_permits(self, holder: str, request: PermitRequest) -> Grant:
         """Count requests of a client, and grant a replica permits for others."""
         ...
@@ -263,6 +307,9 @@ READING = frozenset(
         "signing_key",
         "api_key_of_prefix",
         "api_keys",
+        "webhooks",
+        "webhook",
+        "webhook_deliveries",
         # Counts in memory only.
         "settle_permits",
         "overview",
@@ -272,7 +319,14 @@ READING = frozenset(
     }
 )
 # Ids among the arguments, by their names.
-_KINDS_OF_ID = {"dataset_id": "Dataset", "job_id": "Job", "export_id": "Export", "key_id": "Key"}
+_KINDS_OF_ID = {
+    "dataset_id": "Dataset",
+    "job_id": "Job",
+    "export_id": "Export",
+    "key_id": "Key",
+    "webhook_id": "Webhook",
+    "delivery_id": "Delivery",
+}
 
 
 def check_arguments(method: str, *args: Any, **kwargs: Any) -> tuple[Any, ...]:

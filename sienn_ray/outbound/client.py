@@ -19,32 +19,14 @@ import httpcore2
 
 from sienn_ray import __version__
 from sienn_ray.errors import DestinationError, OutOfReachError, first_line
-from sienn_ray.outbound.addresses import Address, AddressRules, without_mapping
+from sienn_ray.outbound.addresses import Address, without_mapping
 from sienn_ray.outbound.resolver import Resolver, SystemResolver
+from sienn_ray.outbound.rules import OutboundRules
 from sienn_ray.outbound.urls import OutboundUrl, parsed
 
 # Of one address; a name may have several.
 _CONNECT_TIMEOUT_S = 5.0
 _RETRY_AFTER_S = 30
-
-
-@dataclass(frozen=True)
-class OutboundRules:
-    """Limits of such requests.
-
-    Args:
-        addresses: Which may be connected.
-        allows_http: Whether a request may go without encryption.
-        timeout_s: Seconds for all of it: lookup, connection, request and answer.
-        max_response_bytes: Bytes of an answer that are read.
-        setting: Name of the setting that allows further networks, for messages.
-    """
-
-    addresses: AddressRules
-    allows_http: bool = False
-    timeout_s: float = 15.0
-    max_response_bytes: int = 1024
-    setting: str = ""
 
 
 @dataclass(frozen=True)
@@ -112,7 +94,7 @@ class OutboundClient:
 
     def _post(self, url: OutboundUrl, body: bytes, headers: Mapping[str, str], deadline: _Deadline) -> OutboundResponse:
         backend = _CheckedAddresses(self._addresses(url, deadline), deadline)
-        sent = {
+        sent: dict[bytes | str, bytes | str] = {
             "Host": url.authority,
             "User-Agent": f"sienn_ray/{__version__}",
             "Accept-Encoding": "identity",

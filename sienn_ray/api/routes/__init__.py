@@ -15,6 +15,7 @@ inference: ask an adapter; compare it with its base model.
 export_formats: the formats of exports.
 export: request, watch, cancel and delete exports.
 downloads: download an adapter or the file of an export.
+webhooks: create, list, change and delete webhooks; list and repeat deliveries.
 models: the catalog of base models.
 openai_models: /v1/models.
 chat: /v1/chat/completions.

