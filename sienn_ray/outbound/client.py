@@ -99,9 +99,9 @@ class OutboundClient:
             "User-Agent": f"sienn_ray/{__version__}",
             "Accept-Encoding": "identity",
             "Connection": "close",
-            **headers,
             "Content-Length": str(len(body)),
         }
+        sent.update(headers.items())
         where = httpcore2.URL(scheme=url.scheme, host=url.host, port=url.port, target=url.target)
         # A pool of one request's own: a connection that is kept would go on to an address that was checked long ago.
         with (

@@ -115,14 +115,16 @@ class Walk:
 
     def _webhook(self) -> None:
         """Have a webhook lead to the service itself, and a ping be delivered twice."""
-        body = {"url": f"{self._client.base_url}health"}
+        body = {"url": f"{str(self._client.base_url).rstrip('/')}/health"}
         made = self._call("POST", "/api/webhooks", json=body).json()
         one = {"webhook_id": made["webhook_id"]}
-        self._call("PATCH", "/api/webhooks/{webhook_id}", **one, json={"description": "a walk"})
+        assert self._call("PATCH", "/api/webhooks/{webhook_id}", **one, json={"description": "a walk"}).is_success
+        assert self._call("POST", "/api/webhooks/{webhook_id}/rotate-secret", **one, json={}).is_success
         ping = self._call("POST", "/api/webhooks/{webhook_id}/test", **one).json()
         again = {**one, "delivery_id": ping["delivery_id"]}
         path = "/api/webhooks/{webhook_id}/deliveries/{delivery_id}/redeliver"
         assert self._call("POST", path, **again).is_success
+        assert self._call("GET", "/api/webhooks/{webhook_id}/deliveries", **one).is_success
         for operation in ("GET", "DELETE"):
             assert self._call(operation, "/api/webhooks/{webhook_id}", **one).is_success
 
