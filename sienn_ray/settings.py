@@ -278,6 +278,11 @@ class Settings(BaseSettings):
         14 * 86400.0, gt=0, description="Seconds that deliveries to webhooks are kept after their end."
     )
 
+    audit_lifetime_s: float = Field(365 * 86400.0, gt=0, description="Seconds that entries of the audit log are kept.")
+    audit_max_rows: int = Field(
+        1_000_000, ge=1000, description="Entries of the audit log that are kept, the newest ones; one has half a KiB."
+    )
+
     engine: EngineKind = Field(
         EngineKind.BUILTIN,
         description="Engine that answers requests; `builtin` is sienn_ray's own, for CPUs and GPUs.",

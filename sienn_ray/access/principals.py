@@ -33,12 +33,14 @@ class Principal:
         scopes: What it may do; `admin` is everything.
         key_id: The API key that it came with, if it did.
         rate_limits: Limits of that key, as `100/minute;1000/hour`, where it has its own.
+        name: What the key is called.
     """
 
     owner: str
     scopes: frozenset[Scope]
     key_id: str | None = None
     rate_limits: str | None = None
+    name: str | None = None
 
     @property
     def is_admin(self) -> bool:

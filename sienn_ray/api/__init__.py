@@ -8,6 +8,7 @@ registrations: registration of uploaded datasets with the tracker.
 cluster: the Ray cluster, as a protocol.
 http/: requests and responses below the routes: errors, limits, ids, uploads, downloads, streams.
 access/: authentication, scopes, and owners.
+audit/: what is written into the audit log of requests.
 browsers/: guards against other web sites' pages in a browser.
 openapi/: the OpenAPI document and the pages that show it.
 answers/: questions to engines and the answers in each API's shape.

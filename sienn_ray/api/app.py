@@ -14,6 +14,8 @@ from uvicorn.middleware.proxy_headers import ProxyHeadersMiddleware
 from sienn_ray import __version__
 from sienn_ray.api.access.key_lookup import KeyLookup
 from sienn_ray.api.access.rate_gate import RateGate
+from sienn_ray.api.audit.audit_trails import AuditTrails
+from sienn_ray.api.audit.recorder import AuditRecorder
 from sienn_ray.api.browsers.cross_origin import allowed_origins, cross_origin_headers
 from sienn_ray.api.browsers.hosts import AllowedHosts
 from sienn_ray.api.browsers.origins import OriginChecks
@@ -40,6 +42,7 @@ from sienn_ray.api.openapi.security import scopes_by_operation
 from sienn_ray.api.registrations import Registrations
 from sienn_ray.api.routes import (
     api_keys,
+    audit_log,
     chat,
     completions,
     dataset_statistics,
@@ -65,6 +68,7 @@ _ROUTES = (
     health,
     metrics,
     api_keys,
+    audit_log,
     uploads,
     datasets,
     dataset_statistics,
@@ -95,6 +99,7 @@ def create_app(backends: Backends, *, numbered_by_server: bool = False) -> FastA
         numbered_by_server: Whether the server gives requests their ids; see `RequestIds`.
     """
     gate = RateGate(backends.tracker)
+    audit = AuditRecorder(backends.tracker.add_audit_reports)
     app = DocumentedApi(
         title="sienn_ray",
         version=__version__,
@@ -105,13 +110,14 @@ def create_app(backends: Backends, *, numbered_by_server: bool = False) -> FastA
         docs_url=None,
         redoc_url=None,
         generate_unique_id_function=operation_id,
-        middleware=_middleware(backends, numbered_by_server, gate),
+        middleware=_middleware(backends, numbered_by_server, gate, audit),
         lifespan=_lifespan,
     )
     app.is_auth_on = backends.settings.is_auth_on
     app.scopes = scopes_by_operation(route for module in _ROUTES for route in module.router.routes)
     app.state.backends = backends
     app.state.rate_gate = gate
+    app.state.audit = audit
     app.state.live_hub = LiveHub(backends.tracker)
     app.state.monitoring = Monitoring.of(backends)
     app.state.places = Places(backends.settings)
@@ -138,11 +144,11 @@ def _routes() -> list[BaseRoute]:
 
 @asynccontextmanager
 async def _lifespan(app: FastAPI) -> AsyncIterator[None]:
-    async with app.state.monitoring.flusher.running(), app.state.rate_gate.running():
+    async with app.state.monitoring.flusher.running(), app.state.rate_gate.running(), app.state.audit.running():
         yield
 
 
-def _middleware(backends: Backends, numbered_by_server: bool, gate: RateGate) -> list[Middleware]:
+def _middleware(backends: Backends, numbered_by_server: bool, gate: RateGate, audit: AuditRecorder) -> list[Middleware]:
     """From the outermost to the innermost."""
     settings = backends.settings
     admin_key = settings.admin_key.get_secret_value() if settings.admin_key else None
@@ -154,6 +160,7 @@ def _middleware(backends: Backends, numbered_by_server: bool, gate: RateGate) ->
         Middleware(SecurityHeaders, is_https=settings.public_url.startswith("https:")),
         Middleware(RequestIds, on_error=internal_error, numbered_by_server=numbered_by_server),
         Middleware(RequestMetrics, meter=backends.recorder),
+        Middleware(AuditTrails, recorder=audit),
         Middleware(WebSocketErrors),
         Middleware(AllowedHosts, names=settings.allowed_hosts),
         Middleware(OriginChecks, origins=allowed_origins(settings)),

@@ -4,6 +4,7 @@ schema: datasets and jobs, and the table of allowed status changes.
 export_schema: exports.
 deletion_schema: deletions whose files are yet to go.
 news_schema: news of jobs behind a place.
+audit_schema: questions to the audit log.
 webhook_schema: webhooks and their deliveries.
 webhook_payloads: payloads of webhooks.
 webhook_signatures: signatures of webhooks.

@@ -15,9 +15,11 @@ from typing import Any, Unpack
 
 from sienn_ray import metrics
 from sienn_ray.access.api_keys import ApiKeyRecord
+from sienn_ray.access.audit import AuditOrigin, AuditReport
 from sienn_ray.access.principals import ADMIN_OWNER
 from sienn_ray.access.rate_limits import Grant, PermitRequest, RateLimiter
 from sienn_ray.errors import CapacityError, FailureReason, FencedError, NotFoundError, RedeployedError
+from sienn_ray.jobs.audit_schema import AuditPage, AuditQuery
 from sienn_ray.jobs.change_requests import ChangeRequest
 from sienn_ray.jobs.deployment import Deployment, Standing
 from sienn_ray.jobs.export_schema import ExportRecord
@@ -39,6 +41,7 @@ from sienn_ray.jobs.schema import (
 from sienn_ray.jobs.store.database import words_of
 from sienn_ray.jobs.store.job_changes import JobChanges
 from sienn_ray.jobs.store.store import Store
+from sienn_ray.jobs.supervision.audit_keeper import AuditKeeper
 from sienn_ray.jobs.supervision.deleter import Deleter
 from sienn_ray.jobs.supervision.export_memory import memory_need_bytes
 from sienn_ray.jobs.supervision.export_runs import ExportRuns, RayExportRuns
@@ -50,7 +53,7 @@ from sienn_ray.jobs.supervision.ray_logs import RayLogApi, RayLogs
 from sienn_ray.jobs.supervision.storage_sweep import StorageSweep
 from sienn_ray.jobs.supervision.threads import Supervise, Supervised, Supervision
 from sienn_ray.jobs.supervision.webhook_deliverer import WebhookDeliverer, delivery_rules
-from sienn_ray.jobs.tracker_protocol import answer_type
+from sienn_ray.jobs.tracker_protocol import AUDITED, answer_type, audited_target
 from sienn_ray.jobs.webhook_schema import DeliveryPage, DeliveryQuery, DeliveryRecord, WebhookChanges, WebhookRecord
 from sienn_ray.metrics import MetricBatch, Sample
 from sienn_ray.outbound.client import OutboundClient
@@ -147,7 +150,14 @@ class JobTracker:
         )
         self._webhook_supervision = supervise(self._deliverer, settings.job_poll_s, what="webhooks")
         looked_after = (self._supervision, self._export_supervision, self._deletion_supervision)
-        self._supervisions = (*looked_after, logs, leftovers, self._webhook_supervision)
+        keeper = AuditKeeper(
+            self._store.audit,
+            is_auth_on=settings.is_auth_on,
+            lifetime_s=settings.audit_lifetime_s,
+            max_rows=settings.audit_max_rows,
+        )
+        audit = supervise(keeper, settings.job_poll_s, what="audit log")
+        self._supervisions = (*looked_after, logs, leftovers, self._webhook_supervision, audit)
 
     def _mirror_metrics(self) -> None:
         if time.monotonic() - self._mirrored_at >= self._settings.metrics_flush_s:
@@ -187,7 +197,21 @@ class JobTracker:
             args: Its arguments.
         """
         change = partial(getattr(self, method), *args)
+        if method in AUDITED:
+            change = partial(self._audited, change, request.origin or AuditOrigin(action=method), method, args)
         return self._store.requests.once(request, method, answer_type(method), change)
+
+    def _audited(self, change: Callable[[], Any], origin: AuditOrigin, method: str, args: tuple[Any, ...]) -> Any:
+        """Make a change, and write down who has asked for it, in one transaction."""
+        answer = change()
+        self._store.audit.note(origin, *audited_target(method, args, answer))
+        return answer
+
+    def audit_entries(self, query: AuditQuery) -> AuditPage:
+        return self._store.audit.page(query)
+
+    def add_audit_reports(self, reports: tuple[AuditReport, ...]) -> None:
+        self._store.audit.add(reports)
 
     def _wake_jobs(self) -> None:
         self._store.database.after_commit(self._supervision.wake)

@@ -14,9 +14,11 @@ from typing import Any, Protocol, get_type_hints
 from pydantic import TypeAdapter
 
 from sienn_ray.access.api_keys import ApiKeyRecord
+from sienn_ray.access.audit import AuditReport
 from sienn_ray.access.principals import ADMIN_OWNER
 from sienn_ray.access.rate_limits import Grant, PermitRequest
 from sienn_ray.errors import FailureReason
+from sienn_ray.jobs.audit_schema import AuditPage, AuditQuery
 from sienn_ray.jobs.export_schema import ExportRecord
 from sienn_ray.jobs.ids import check_id
 from sienn_ray.jobs.news_schema import News, NewsQuery
@@ -235,6 +237,16 @@ class Tracker(Protocol):
         """Count requests of a client, and grant a replica permits for others."""
         ...
 
+    # The audit log
+
+    async def audit_entries(self, query: AuditQuery) -> AuditPage:
+        """Return entries, the newest first; raises `InvalidInputError` for a cursor that isn't one."""
+        ...
+
+    async def add_audit_reports(self, reports: tuple[AuditReport, ...]) -> None:
+        """Write down what replicas have seen of requests; what was reported before is left as it is."""
+        ...
+
     # Numbers
 
     async def overview(self, owner: str | None = None) -> Overview:
@@ -310,6 +322,7 @@ READING = frozenset(
         "webhooks",
         "webhook",
         "webhook_deliveries",
+        "audit_entries",
         # Counts in memory only.
         "settle_permits",
         "overview",
@@ -318,6 +331,9 @@ READING = frozenset(
         "settings",
     }
 )
+# Changes that no user asks for: what programs report, and replicas. All others are written into the audit log.
+NOT_AUDITED = frozenset({"report", "pause", "complete", "fail", "report_export", "add_metrics", "add_audit_reports"})
+AUDITED = METHODS.keys() - READING - NOT_AUDITED
 # Ids among the arguments, by their names.
 _KINDS_OF_ID = {
     "dataset_id": "Dataset",
@@ -350,6 +366,18 @@ def ids_among(method: str, args: tuple[Any, ...]) -> list[tuple[str, str]]:
     """Return kind and text of each id among a call's arguments, which are all by position."""
     names = list(METHODS[method].parameters)[1:]
     return [(_KINDS_OF_ID[name], value) for name, value in zip(names, args, strict=False) if name in _KINDS_OF_ID]
+
+
+def audited_target(method: str, args: tuple[Any, ...], answer: Any) -> tuple[str | None, str | None]:
+    """Return kind and id of what a change was about: what it names, or what it has made."""
+    if ids := ids_among(method, args):
+        kind, text = ids[-1]
+        return kind.lower(), text
+    made = getattr(answer, "id", None)
+    if made is None:
+        return None, None
+    # DatasetRecord, JobRecord, ApiKeyRecord and the like.
+    return type(answer).__name__.removesuffix("Record").removeprefix("Api").lower(), str(made)
 
 
 @cache

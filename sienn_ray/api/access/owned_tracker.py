@@ -5,6 +5,7 @@ from __future__ import annotations
 from dataclasses import replace
 from typing import Any
 
+from sienn_ray.access.audit_trail import note_hidden
 from sienn_ray.errors import NotFoundError
 from sienn_ray.jobs.ids import not_found
 from sienn_ray.jobs.tracker_protocol import Tracker, TrackerCalls, ids_among
@@ -26,6 +27,8 @@ NOT_FOR_OWNERS = frozenset(
         "rotate_api_key",
         "revoke_api_key",
         "settle_permits",
+        "audit_entries",
+        "add_audit_reports",
         # Listeners get their share of what a replica asks for all of them.
         "news",
         "add_metrics",
@@ -97,6 +100,7 @@ class OwnedTracker(TrackerCalls):
         """The record of an id that is the owner's."""
         record, owner = await self._found(kind, text)
         if owner != self._owner:
+            note_hidden(kind, text)
             raise not_found(kind, text)
         return record
 

@@ -9,6 +9,7 @@ from sienn_ray.jobs.schema import Overview, utc_now
 from sienn_ray.jobs.store import overview
 from sienn_ray.jobs.store.api_key_store import ApiKeyStore
 from sienn_ray.jobs.store.attempt_logs import AttemptLogStore
+from sienn_ray.jobs.store.audit_store import AuditStore
 from sienn_ray.jobs.store.database import Database
 from sienn_ray.jobs.store.dataset_store import DatasetStore
 from sienn_ray.jobs.store.deletion_store import DeletionStore
@@ -48,6 +49,7 @@ class Store:
         self.requests = RequestStore(self.database, clock)
         self.metrics = MetricStore(self.database, clock)
         self.api_keys = ApiKeyStore(self.database, clock)
+        self.audit = AuditStore(self.database, clock)
         self.webhooks = WebhookStore(self.database, clock)
         self.webhook_deliveries = DeliveryStore(self.database, clock)
         self.news = NewsStore(self.database)

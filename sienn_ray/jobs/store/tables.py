@@ -243,6 +243,36 @@ webhook_deliveries = sa.Table(
     sa.Column("error", SafeText),
     sa.Column("ended_at", UtcDateTime),
 )
+# Entries are added, and go from the oldest on; the database refuses all else.
+audit_entries = sa.Table(
+    "audit_entries",
+    metadata,
+    sa.Column("seq", sa.BigInteger, primary_key=True),
+    sa.Column("id", SafeText),
+    sa.Column("created_at", UtcDateTime),
+    sa.Column("principal_kind", SafeText),
+    sa.Column("principal_id", SafeText),
+    sa.Column("principal_name", SafeText),
+    sa.Column("owner", SafeText),
+    sa.Column("client", SafeText),
+    sa.Column("request_id", SafeText),
+    sa.Column("action", SafeText),
+    sa.Column("request", SafeText),
+    sa.Column("target_kind", SafeText),
+    sa.Column("target_id", SafeText),
+    sa.Column("status", sa.Integer),
+    sa.Column("num_requests", sa.Integer),
+    sa.Column("previous_hash", SafeText),
+    sa.Column("hash", SafeText),
+)
+# The last entry that has gone: its hash is the one that the oldest of the others goes on from.
+audit_horizon = sa.Table(
+    "audit_horizon",
+    metadata,
+    sa.Column("id", sa.Integer, primary_key=True),
+    sa.Column("seq", sa.BigInteger),
+    sa.Column("hash", SafeText),
+)
 job_metric_points = sa.Table(
     "job_metric_points",
     metadata,

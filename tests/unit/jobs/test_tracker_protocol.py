@@ -12,6 +12,7 @@ import sqlalchemy as sa
 
 from sienn_ray.access.rate_limits import PermitRequest
 from sienn_ray.errors import ConflictError, NotFoundError, TooLateError
+from sienn_ray.jobs.audit_schema import AuditQuery
 from sienn_ray.jobs.change_requests import ChangeRequest, repeating
 from sienn_ray.jobs.news_schema import NewsCursor, NewsQuery
 from sienn_ray.jobs.schema import JobQuery, JobRecord, JobStatus
@@ -164,7 +165,11 @@ def test_calls_that_read_change_nothing(tmp_path: Path) -> None:
         "max_points": 1,
         "webhook_id": "hook-1",
     }
-    queries = {"news": NewsQuery(NewsCursor(), ("job-1",)), "webhook_deliveries": DeliveryQuery()}
+    queries = {
+        "news": NewsQuery(NewsCursor(), ("job-1",)),
+        "webhook_deliveries": DeliveryQuery(),
+        "audit_entries": AuditQuery(),
+    }
 
     def refuse_changes(_: sa.Connection, cursor: object, statement: str, *__: object) -> None:
         assert cursor
