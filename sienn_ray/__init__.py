@@ -15,6 +15,7 @@ local_copies: copies of adapters on this machine.
 module_names: names of the linear modules of a base model.
 storage: artifacts under one fsspec URL.
 admission: the rules by which base models are admitted.
+outbound/: requests to servers that users name.
 retries: retries with back-off while hub or store are out of reach.
 hub: models on the hub and in its local cache.
 catalog: the base models that can be fine-tuned, and the sources of their weights.

@@ -10,6 +10,7 @@ SiennError
 │   ├── JobStateError            the job isn't in a state that allows this
 │   ├── ExportError              a fine-tuned model can't be exported as asked
 │   ├── UploadTooLargeError      more bytes than the server takes
+│   ├── DestinationError         a URL that the service sends nothing to
 │   ├── MediaTypeError           a body of a kind that isn't taken
 │   ├── TokenRequestError        a request for a token that can't be granted; carries OAuth's code
 │   └── SlowClientError          a body that stopped coming
@@ -98,6 +99,10 @@ class ExportError(InvalidInputError):
 
 class UploadTooLargeError(InvalidInputError):
     """An upload has more bytes than the server accepts."""
+
+
+class DestinationError(InvalidInputError):
+    """A URL is malformed, or leads to where the service sends no requests of users."""
 
 
 class MediaTypeError(InvalidInputError):

@@ -92,6 +92,12 @@ SUPERVISION_HEARTBEAT_AGE_SECONDS = Metric(
 )
 TRAINING_TOKENS_TOTAL = Metric("sienn_training_tokens_total", "counter", "Tokens that training runs have processed")
 TRAINING_SECONDS_TOTAL = Metric("sienn_training_seconds_total", "counter", "Seconds that training runs have taken")
+WEBHOOK_DELIVERIES_TOTAL = Metric(
+    "sienn_webhook_deliveries_total",
+    "counter",
+    "Attempts to deliver to webhooks that were delivered or failed; deliveries given up, or dropped for want of room",
+    ("result",),
+)
 DATASETS = Metric("sienn_datasets", "gauge", "Datasets that are kept now")
 DATASETS_SIZE_BYTES = Metric("sienn_datasets_size_bytes", "gauge", "Bytes of the datasets that are kept now")
 
@@ -134,6 +140,7 @@ TRACKER_METRICS = (
     SUPERVISION_HEARTBEAT_AGE_SECONDS,
     TRAINING_TOKENS_TOTAL,
     TRAINING_SECONDS_TOTAL,
+    WEBHOOK_DELIVERIES_TOTAL,
     DATASETS,
     DATASETS_SIZE_BYTES,
 )

@@ -17,6 +17,8 @@ from pydantic import BeforeValidator, Field, SecretStr, ValidationError, field_v
 from pydantic_settings import BaseSettings, NoDecode, SettingsConfigDict
 
 from sienn_ray.admission import AdmissionRules
+from sienn_ray.outbound.addresses import AddressRules
+from sienn_ray.outbound.rules import OutboundRules
 
 if TYPE_CHECKING:
     from sienn_ray.access.claim_rules import ClaimRules
@@ -327,6 +329,39 @@ class Settings(BaseSettings):
         "and 5173.",
     )
 
+    max_webhooks: int = Field(20, ge=0, description="Webhooks that one owner may have.")
+    webhook_allowed_networks: _Names = Field(
+        (),
+        description="Networks that webhooks may lead to although they aren't public, as `10.1.0.0/16`, with commas "
+        "between; the address of a cloud's metadata is allowed by its own only.",
+    )
+    webhook_allow_http: bool = Field(
+        False, description="Whether webhooks may begin with `http://`, and go without encryption."
+    )
+    webhook_timeout_s: float = Field(
+        15.0, gt=0, le=120, description="Longest time of one attempt to deliver to a webhook, its connection included."
+    )
+    webhook_max_attempts: int = Field(
+        12,
+        ge=1,
+        le=100,
+        description="Attempts to deliver one thing to a webhook: after 5 s, 15 s, 45 s, then up to 6 h apart.",
+    )
+    max_concurrent_webhooks: int = Field(
+        16, ge=1, le=256, description="Attempts to deliver to webhooks at once; of one webhook two."
+    )
+    webhook_give_up_after_s: float = Field(
+        5 * 86400.0, gt=0, description="Seconds after which a webhook all of whose deliveries fail is deactivated."
+    )
+    webhook_delivery_lifetime_s: float = Field(
+        14 * 86400.0, gt=0, description="Seconds that deliveries to webhooks are kept after their end."
+    )
+
+    audit_lifetime_s: float = Field(365 * 86400.0, gt=0, description="Seconds that entries of the audit log are kept.")
+    audit_max_rows: int = Field(
+        1_000_000, ge=1000, description="Entries of the audit log that are kept, the newest ones; one has half a KiB."
+    )
+
     engine: EngineKind = Field(
         EngineKind.BUILTIN,
         description="Engine that answers requests; `builtin` is sienn_ray's own, for CPUs and GPUs.",
@@ -427,6 +462,12 @@ class Settings(BaseSettings):
 
             parsed(limits)
         return limits
+
+    @field_validator("webhook_allowed_networks")
+    @classmethod
+    def _check_networks(cls, networks: tuple[str, ...]) -> tuple[str, ...]:
+        AddressRules.parsed(networks)
+        return networks
 
     @field_validator("cors_origins")
     @classmethod
@@ -559,6 +600,16 @@ class Settings(BaseSettings):
     def admission_rules(self) -> AdmissionRules:
         """Limits on the base models that users may name."""
         return AdmissionRules(self.allowed_base_models, self.max_base_model_bytes)
+
+    @property
+    def webhook_rules(self) -> OutboundRules:
+        """Limits on the servers that webhooks lead to."""
+        return OutboundRules(
+            AddressRules.parsed(self.webhook_allowed_networks),
+            allows_http=self.webhook_allow_http,
+            timeout_s=self.webhook_timeout_s,
+            setting=f"{_ENV_PREFIX}WEBHOOK_ALLOWED_NETWORKS",
+        )
 
     @property
     def models_dir(self) -> Path:

@@ -73,7 +73,7 @@ class ApiKeyRecord(BaseModel):
     @property
     def principal(self) -> Principal:
         """The caller who sends this key."""
-        return Principal(self.owner, self.scopes, self.id, self.rate_limits, Credential.API_KEY)
+        return Principal(self.owner, self.scopes, self.id, self.rate_limits, Credential.API_KEY, self.name)
 
     def is_of(self, key: ApiKey) -> bool:
         """Return whether this is the record of a key, in the same time whether it is or not."""

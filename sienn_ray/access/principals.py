@@ -54,6 +54,7 @@ class Principal:
         key_id: The API key that it came with, if it did.
         rate_limits: Limits of that key, as `100/minute;1000/hour`, where it has its own.
         credential: The kind of proof that it came with.
+        name: What the key is called.
     """
 
     owner: str
@@ -61,6 +62,7 @@ class Principal:
     key_id: str | None = None
     rate_limits: str | None = None
     credential: Credential = Credential.NONE
+    name: str | None = None
 
     @property
     def is_admin(self) -> bool:

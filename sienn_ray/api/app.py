@@ -15,6 +15,8 @@ from sienn_ray import __version__
 from sienn_ray.api.access.credentials import Credentials
 from sienn_ray.api.access.make_credentials import make_credentials
 from sienn_ray.api.access.rate_gate import RateGate
+from sienn_ray.api.audit.audit_trails import AuditTrails
+from sienn_ray.api.audit.recorder import AuditRecorder
 from sienn_ray.api.browsers.cross_origin import allowed_origins, cross_origin_headers
 from sienn_ray.api.browsers.hosts import AllowedHosts
 from sienn_ray.api.browsers.origins import OriginChecks
@@ -41,6 +43,7 @@ from sienn_ray.api.openapi.security import scopes_by_operation
 from sienn_ray.api.registrations import Registrations
 from sienn_ray.api.routes import (
     api_keys,
+    audit_log,
     chat,
     completions,
     dataset_statistics,
@@ -61,6 +64,7 @@ from sienn_ray.api.routes import (
     sessions,
     tokens,
     uploads,
+    webhooks,
 )
 
 _ROUTES = (
@@ -69,6 +73,7 @@ _ROUTES = (
     api_keys,
     tokens,
     sessions,
+    audit_log,
     uploads,
     datasets,
     dataset_statistics,
@@ -81,6 +86,7 @@ _ROUTES = (
     export_formats,
     export,
     downloads,
+    webhooks,
     models,
     openai_models,
     chat,
@@ -99,6 +105,7 @@ def create_app(backends: Backends, *, numbered_by_server: bool = False) -> FastA
     """
     gate = RateGate(backends.tracker)
     credentials = make_credentials(backends.tracker, backends.settings, allowed_origins(backends.settings))
+    audit = AuditRecorder(backends.tracker.add_audit_reports)
     app = DocumentedApi(
         title="sienn_ray",
         version=__version__,
@@ -109,7 +116,7 @@ def create_app(backends: Backends, *, numbered_by_server: bool = False) -> FastA
         docs_url=None,
         redoc_url=None,
         generate_unique_id_function=operation_id,
-        middleware=_middleware(backends, numbered_by_server, gate, credentials),
+        middleware=_middleware(backends, numbered_by_server, gate, credentials, audit),
         lifespan=_lifespan,
     )
     app.is_auth_on = backends.settings.is_auth_on
@@ -118,6 +125,7 @@ def create_app(backends: Backends, *, numbered_by_server: bool = False) -> FastA
     app.state.rate_gate = gate
     app.state.credentials = credentials
     app.state.live_hub = LiveHub(backends)
+    app.state.audit = audit
     app.state.monitoring = Monitoring.of(backends)
     app.state.places = Places(backends.settings)
     app.state.uploads = uploads = Uploads(backends.settings)
@@ -143,12 +151,12 @@ def _routes() -> list[BaseRoute]:
 
 @asynccontextmanager
 async def _lifespan(app: FastAPI) -> AsyncIterator[None]:
-    async with app.state.monitoring.flusher.running(), app.state.rate_gate.running():
+    async with app.state.monitoring.flusher.running(), app.state.rate_gate.running(), app.state.audit.running():
         yield
 
 
 def _middleware(
-    backends: Backends, numbered_by_server: bool, gate: RateGate, credentials: Credentials
+    backends: Backends, numbered_by_server: bool, gate: RateGate, credentials: Credentials, audit: AuditRecorder
 ) -> list[Middleware]:
     """From the outermost to the innermost."""
     settings = backends.settings
@@ -159,6 +167,7 @@ def _middleware(
         Middleware(SecurityHeaders, is_https=settings.public_url.startswith("https:")),
         Middleware(RequestIds, on_error=internal_error, numbered_by_server=numbered_by_server),
         Middleware(RequestMetrics, meter=backends.recorder),
+        Middleware(AuditTrails, recorder=audit),
         Middleware(WebSocketErrors),
         Middleware(AllowedHosts, names=settings.allowed_hosts),
         Middleware(OriginChecks, origins=allowed_origins(settings)),

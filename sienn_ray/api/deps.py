@@ -16,6 +16,7 @@ from sienn_ray.datasets.statistics_schema import DatasetStatistics, StatisticsRe
 from sienn_ray.inference.engine import GenerationDelta, GenerationRequest, GenerationResult
 from sienn_ray.jobs.tracker_protocol import Tracker
 from sienn_ray.metrics import Recorder
+from sienn_ray.outbound.resolver import Resolver, SystemResolver
 from sienn_ray.settings import Settings
 from sienn_ray.storage import Storage
 
@@ -93,6 +94,7 @@ class Backends:
     cluster: Cluster
     statistics: Statistics
     recorder: Recorder = field(default_factory=Recorder)
+    resolver: Resolver = field(default_factory=SystemResolver)
 
 
 def _all_backends(connection: HTTPConnection) -> Backends:

@@ -11,6 +11,9 @@ doctor/: whether this machine can serve.
 training: start a fine-tune, and watch it.
 jobs: list, show, pause, resume, cancel, retry and delete jobs.
 keys: create, list, rotate and revoke API keys.
+audit: look at the audit log, and check that nothing of it was changed.
+webhooks: create, list, change, rotate, test and delete webhooks; list and repeat deliveries.
+durations: durations as in 90d.
 exports: request, list, cancel and delete exports.
 live: live updates, followed over reconnects.
 client: requests to the service; a refusal ends the program.
@@ -22,7 +25,7 @@ from __future__ import annotations
 
 import typer
 
-from sienn_ray.cli import datasets, exports, health, jobs, keys, models, training
+from sienn_ray.cli import audit, datasets, exports, health, jobs, keys, models, training, webhooks
 from sienn_ray.cli.doctor.command import doctor
 from sienn_ray.cli.serve import serve
 
@@ -69,3 +72,5 @@ app.command()(exports.cancel_export)
 app.command()(exports.delete_export)
 
 app.add_typer(keys.app, name="keys")
+app.add_typer(webhooks.app, name="webhooks")
+app.add_typer(audit.app, name="audit")

@@ -2,19 +2,16 @@
 
 from __future__ import annotations
 
-import re
 from typing import Annotated, Any
 
 import typer
 
 from sienn_ray.access.principals import ADMIN_OWNER, Scope
-from sienn_ray.cli.client import call, end, of
+from sienn_ray.cli.client import call, of
+from sienn_ray.cli.durations import seconds
 from sienn_ray.cli.output import print_json, print_line, print_table
 
 app = typer.Typer(no_args_is_help=True, help="API keys, for admins: create, list, rotate and revoke them.")
-
-_UNITS_S = {"s": 1, "m": 60, "h": 3600, "d": 86400}
-_DURATION = re.compile(r"([0-9]{1,9})([smhd])")
 
 KeyId = Annotated[str, typer.Argument(help="The key's id, as `sienn keys list` shows it.")]
 _Lifetime = Annotated[str | None, typer.Option("--expires-in", help="As in 90d, 12h or 30m; by default never.")]
@@ -87,9 +84,4 @@ def _print_new(key: dict[str, Any]) -> None:
 
 
 def _seconds(duration: str | None, option: str) -> int | None:
-    if duration is None:
-        return None
-    match = _DURATION.fullmatch(duration)
-    if match is None:
-        end(f"{option} is '{duration}', but must be a number with a unit, as in 90d, 12h, 30m or 10s")
-    return int(match[1]) * _UNITS_S[match[2]]
+    return None if duration is None else seconds(duration, option)

@@ -4,6 +4,10 @@ schema: datasets and jobs, and the table of allowed status changes.
 export_schema: exports.
 deletion_schema: deletions whose files are yet to go.
 news_schema: news of jobs behind a place.
+audit_schema: questions to the audit log.
+webhook_schema: webhooks and their deliveries.
+webhook_payloads: payloads of webhooks.
+webhook_signatures: signatures of webhooks.
 ids: the form of ids.
 tracker: the JobTracker actor, the only writer of the database.
 job_facts: facts about a job, as the status response shows them.

@@ -9,6 +9,9 @@ from contextlib import contextmanager
 from contextvars import ContextVar
 from dataclasses import dataclass, replace
 
+from sienn_ray.access.audit import AuditOrigin
+from sienn_ray.access.audit_trail import origin_of_change
+
 # Longest wait of a caller for an answer, and so the time in which a change may begin.
 CALL_TIMEOUT_S = 30.0
 
@@ -21,10 +24,12 @@ class ChangeRequest:
         id: The same for each repeat; the answer is remembered under it.
         deadline: The change doesn't begin after this moment, in seconds since the epoch. The clocks of a cluster's
             nodes have to agree on the second.
+        origin: Who asks, for the audit log; None is the service itself, or a program on its cluster.
     """
 
     id: str
     deadline: float
+    origin: AuditOrigin | None = None
 
     @classmethod
     def within(cls, timeout_s: float) -> ChangeRequest:
@@ -34,6 +39,10 @@ class ChangeRequest:
     def renewed(self, timeout_s: float) -> ChangeRequest:
         """Return the same request, which may be carried out for so long from now."""
         return replace(self, deadline=time.time() + timeout_s)
+
+    def for_caller(self) -> ChangeRequest:
+        """Return the same request with who asks for it: the caller of the request that is being answered."""
+        return replace(self, origin=origin_of_change())
 
 
 _repeated: ContextVar[ChangeRequest | None] = ContextVar("repeated", default=None)

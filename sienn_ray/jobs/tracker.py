@@ -15,6 +15,7 @@ from typing import Any, Unpack
 
 from sienn_ray import metrics
 from sienn_ray.access.api_keys import ApiKeyRecord
+from sienn_ray.access.audit import AuditOrigin, AuditReport
 from sienn_ray.access.principals import ADMIN_OWNER
 from sienn_ray.access.rate_limits import Grant, PermitRequest, RateLimiter
 from sienn_ray.access.refresh_tokens import RefreshOutcome, RefreshRequest, RefreshTokenRecord
@@ -22,6 +23,7 @@ from sienn_ray.access.sessions import SessionRecord
 from sienn_ray.access.token_claims import TokenClaims
 from sienn_ray.access.token_keys import PublicTokenKey
 from sienn_ray.errors import CapacityError, FailureReason, FencedError, NotFoundError, RedeployedError
+from sienn_ray.jobs.audit_schema import AuditPage, AuditQuery
 from sienn_ray.jobs.change_requests import ChangeRequest
 from sienn_ray.jobs.deployment import Deployment, Standing
 from sienn_ray.jobs.export_schema import ExportRecord
@@ -43,6 +45,7 @@ from sienn_ray.jobs.schema import (
 from sienn_ray.jobs.store.database import words_of
 from sienn_ray.jobs.store.job_changes import JobChanges
 from sienn_ray.jobs.store.store import Store
+from sienn_ray.jobs.supervision.audit_keeper import AuditKeeper
 from sienn_ray.jobs.supervision.deleter import Deleter
 from sienn_ray.jobs.supervision.export_memory import memory_need_bytes
 from sienn_ray.jobs.supervision.export_runs import ExportRuns, RayExportRuns
@@ -53,8 +56,11 @@ from sienn_ray.jobs.supervision.ray_jobs import RayJobApi, RayJobs
 from sienn_ray.jobs.supervision.ray_logs import RayLogApi, RayLogs
 from sienn_ray.jobs.supervision.storage_sweep import StorageSweep
 from sienn_ray.jobs.supervision.threads import Supervise, Supervised, Supervision
-from sienn_ray.jobs.tracker_protocol import answer_type
+from sienn_ray.jobs.supervision.webhook_deliverer import WebhookDeliverer, delivery_rules
+from sienn_ray.jobs.tracker_protocol import AUDITED, answer_type, audited_target
+from sienn_ray.jobs.webhook_schema import DeliveryPage, DeliveryQuery, DeliveryRecord, WebhookChanges, WebhookRecord
 from sienn_ray.metrics import MetricBatch, Sample
+from sienn_ray.outbound.client import OutboundClient
 from sienn_ray.ray_metrics import mirror_samples
 from sienn_ray.settings import Settings
 from sienn_ray.storage import Storage
@@ -149,8 +155,19 @@ class JobTracker:
             checkpoint_lifetime_s=settings.checkpoint_lifetime_s,
         )
         leftovers = supervise(sweep, settings.job_poll_s, what="leftovers", longest_step_s=_LONGEST_TRANSFERS_S)
+        self._deliverer = WebhookDeliverer(
+            self._store.webhook_deliveries, OutboundClient(settings.webhook_rules), delivery_rules(settings)
+        )
+        self._webhook_supervision = supervise(self._deliverer, settings.job_poll_s, what="webhooks")
         looked_after = (self._supervision, self._export_supervision, self._deletion_supervision)
-        self._supervisions = (*looked_after, logs, leftovers)
+        keeper = AuditKeeper(
+            self._store.audit,
+            is_auth_on=settings.is_auth_on,
+            lifetime_s=settings.audit_lifetime_s,
+            max_rows=settings.audit_max_rows,
+        )
+        audit = supervise(keeper, settings.job_poll_s, what="audit log")
+        self._supervisions = (*looked_after, logs, leftovers, self._webhook_supervision, audit)
 
     def _mirror_metrics(self) -> None:
         if time.monotonic() - self._mirrored_at >= self._settings.metrics_flush_s:
@@ -168,6 +185,7 @@ class JobTracker:
         """Stop looking after jobs, exports and deletions, and let go of the database."""
         for supervision in self._supervisions:
             supervision.close()
+        self._deliverer.join()
         self._store.close()
 
     def stand(self, deployment: Deployment) -> Standing:
@@ -189,13 +207,30 @@ class JobTracker:
             args: Its arguments.
         """
         change = partial(getattr(self, method), *args)
+        if method in AUDITED:
+            change = partial(self._audited, change, request.origin or AuditOrigin(action=method), method, args)
         return self._store.requests.once(request, method, answer_type(method), change)
+
+    def _audited(self, change: Callable[[], Any], origin: AuditOrigin, method: str, args: tuple[Any, ...]) -> Any:
+        """Make a change, and write down who has asked for it, in one transaction."""
+        answer = change()
+        self._store.audit.note(origin, *audited_target(method, args, answer))
+        return answer
+
+    def audit_entries(self, query: AuditQuery) -> AuditPage:
+        return self._store.audit.page(query)
+
+    def add_audit_reports(self, reports: tuple[AuditReport, ...]) -> None:
+        self._store.audit.add(reports)
 
     def _wake_jobs(self) -> None:
         self._store.database.after_commit(self._supervision.wake)
 
     def _wake_exports(self) -> None:
         self._store.database.after_commit(self._export_supervision.wake)
+
+    def _wake_webhooks(self) -> None:
+        self._store.database.after_commit(self._webhook_supervision.wake)
 
     def _wake_deletions(self) -> None:
         self._store.database.after_commit(self._deletion_supervision.wake)
@@ -351,6 +386,39 @@ class JobTracker:
     def end_session(self, sha256: str) -> None:
         self._store.sessions.end(sha256)
 
+    # Webhooks
+
+    def add_webhook(self, record: WebhookRecord, secret: str) -> WebhookRecord:
+        return self._store.webhooks.add(record, secret, self._settings.max_webhooks)
+
+    def webhooks(self, owner: str | None = None) -> list[WebhookRecord]:
+        return self._store.webhooks.all(owner)
+
+    def webhook(self, webhook_id: str) -> WebhookRecord:
+        return self._store.webhooks.get(webhook_id)
+
+    def change_webhook(self, webhook_id: str, changes: WebhookChanges) -> WebhookRecord:
+        return self._store.webhooks.change(webhook_id, changes)
+
+    def rotate_webhook_secret(self, webhook_id: str, secret: str, grace_s: float) -> WebhookRecord:
+        return self._store.webhooks.rotate_secret(webhook_id, secret, grace_s)
+
+    def delete_webhook(self, webhook_id: str) -> WebhookRecord:
+        return self._store.webhooks.delete(webhook_id)
+
+    def webhook_deliveries(self, webhook_id: str, query: DeliveryQuery) -> DeliveryPage:
+        return self._store.webhooks.deliveries(webhook_id, query)
+
+    def redeliver(self, webhook_id: str, delivery_id: str) -> DeliveryRecord:
+        delivery = self._store.webhooks.redeliver(webhook_id, delivery_id)
+        self._wake_webhooks()
+        return delivery
+
+    def ping_webhook(self, webhook_id: str) -> DeliveryRecord:
+        delivery = self._store.webhooks.ping(webhook_id)
+        self._wake_webhooks()
+        return delivery
+
     def settle_permits(self, holder: str, request: PermitRequest) -> Grant:
         return self._rate_limiter.settle(holder, request)
 
@@ -402,6 +470,7 @@ class JobTracker:
             logger.warning("the end as '%s' is refused: %s", status, error.message)
             raise
         self._wake_jobs()
+        self._wake_webhooks()
 
     # What is measured
 

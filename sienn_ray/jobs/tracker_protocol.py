@@ -14,6 +14,7 @@ from typing import Any, Protocol, get_type_hints
 from pydantic import TypeAdapter
 
 from sienn_ray.access.api_keys import ApiKeyRecord
+from sienn_ray.access.audit import AuditReport
 from sienn_ray.access.principals import ADMIN_OWNER
 from sienn_ray.access.rate_limits import Grant, PermitRequest
 from sienn_ray.access.refresh_tokens import RefreshOutcome, RefreshRequest, RefreshTokenRecord
@@ -21,6 +22,7 @@ from sienn_ray.access.sessions import SessionRecord
 from sienn_ray.access.token_claims import TokenClaims
 from sienn_ray.access.token_keys import PublicTokenKey
 from sienn_ray.errors import FailureReason
+from sienn_ray.jobs.audit_schema import AuditPage, AuditQuery
 from sienn_ray.jobs.export_schema import ExportRecord
 from sienn_ray.jobs.ids import check_id
 from sienn_ray.jobs.news_schema import News, NewsQuery
@@ -34,6 +36,7 @@ from sienn_ray.jobs.schema import (
     Overview,
     TrackerHealth,
 )
+from sienn_ray.jobs.webhook_schema import DeliveryPage, DeliveryQuery, DeliveryRecord, WebhookChanges, WebhookRecord
 from sienn_ray.metrics import MetricBatch, Sample
 from sienn_ray.settings import Settings
 from sienn_ray.training.reporting import Progress, RunCommand
@@ -229,8 +232,61 @@ class Tracker(Protocol):
         """End a session for good, if there is one."""
         ...
 
+    # Webhooks
+
+    async def add_webhook(self, record: WebhookRecord, secret: str) -> WebhookRecord:
+        """Add a webhook; raises `ConflictError` where its owner has as many as may be.
+
+        Args:
+            record: What is known of it.
+            secret: What its deliveries are signed with; no answer has it.
+        """
+        ...
+
+    async def webhooks(self, owner: str | None = None) -> list[WebhookRecord]:
+        """All webhooks, or those of one owner, the newest first."""
+        ...
+
+    async def webhook(self, webhook_id: str) -> WebhookRecord:
+        """One webhook."""
+        ...
+
+    async def change_webhook(self, webhook_id: str, changes: WebhookChanges) -> WebhookRecord:
+        """Change a webhook's fields; what waits for one that is deactivated is given up."""
+        ...
+
+    async def rotate_webhook_secret(self, webhook_id: str, secret: str, grace_s: float) -> WebhookRecord:
+        """Give a webhook another secret; its deliveries are signed with both until a grace period is over."""
+        ...
+
+    async def delete_webhook(self, webhook_id: str) -> WebhookRecord:
+        """Forget a webhook and its deliveries."""
+        ...
+
+    async def webhook_deliveries(self, webhook_id: str, query: DeliveryQuery) -> DeliveryPage:
+        """Return deliveries, the newest first; raises `InvalidInputError` for a cursor that isn't one."""
+        ...
+
+    async def redeliver(self, webhook_id: str, delivery_id: str) -> DeliveryRecord:
+        """Have something be delivered once more; raises `ConflictError` where the webhook isn't active."""
+        ...
+
+    async def ping_webhook(self, webhook_id: str) -> DeliveryRecord:
+        """Have a receiver be told that it is one; raises `ConflictError` where the webhook isn't active."""
+        ...
+
     async def settle_permits(self, holder: str, request: PermitRequest) -> Grant:
         """Count requests of a client, and grant a replica permits for others."""
+        ...
+
+    # The audit log
+
+    async def audit_entries(self, query: AuditQuery) -> AuditPage:
+        """Return entries, the newest first; raises `InvalidInputError` for a cursor that isn't one."""
+        ...
+
+    async def add_audit_reports(self, reports: tuple[AuditReport, ...]) -> None:
+        """Write down what replicas have seen of requests; what was reported before is left as it is."""
         ...
 
     # Numbers
@@ -309,6 +365,10 @@ READING = frozenset(
         "token_keys",
         "sign_token",
         "session_of_hash",
+        "webhooks",
+        "webhook",
+        "webhook_deliveries",
+        "audit_entries",
         # Counts in memory only.
         "settle_permits",
         "overview",
@@ -317,8 +377,18 @@ READING = frozenset(
         "settings",
     }
 )
+# Changes that no user asks for: what programs report, and replicas. All others are written into the audit log.
+NOT_AUDITED = frozenset({"report", "pause", "complete", "fail", "report_export", "add_metrics", "add_audit_reports"})
+AUDITED = METHODS.keys() - READING - NOT_AUDITED
 # Ids among the arguments, by their names.
-_KINDS_OF_ID = {"dataset_id": "Dataset", "job_id": "Job", "export_id": "Export", "key_id": "Key"}
+_KINDS_OF_ID = {
+    "dataset_id": "Dataset",
+    "job_id": "Job",
+    "export_id": "Export",
+    "key_id": "Key",
+    "webhook_id": "Webhook",
+    "delivery_id": "Delivery",
+}
 
 
 def check_arguments(method: str, *args: Any, **kwargs: Any) -> tuple[Any, ...]:
@@ -342,6 +412,18 @@ def ids_among(method: str, args: tuple[Any, ...]) -> list[tuple[str, str]]:
     """Return kind and text of each id among a call's arguments, which are all by position."""
     names = list(METHODS[method].parameters)[1:]
     return [(_KINDS_OF_ID[name], value) for name, value in zip(names, args, strict=False) if name in _KINDS_OF_ID]
+
+
+def audited_target(method: str, args: tuple[Any, ...], answer: Any) -> tuple[str | None, str | None]:
+    """Return kind and id of what a change was about: what it names, or what it has made."""
+    if ids := ids_among(method, args):
+        kind, text = ids[-1]
+        return kind.lower(), text
+    made = getattr(answer, "id", None)
+    if made is None:
+        return None, None
+    # DatasetRecord, JobRecord, ApiKeyRecord and the like.
+    return type(answer).__name__.removesuffix("Record").removeprefix("Api").lower(), str(made)
 
 
 @cache

@@ -71,6 +71,7 @@ class Walk:
         file = {"file": ("conversations.csv", b"instruction,response\na,b\n")}
         with self._client:
             self._prove_who_it_is()
+            self._webhook()
             dataset_id = self._call("POST", "/api/upload-dataset", files=file).json()["dataset_id"]
             while missing:
                 assert time.monotonic() < deadline, f"no job got through {sorted(missing)}"
@@ -128,11 +129,35 @@ class Walk:
         assert self._call("POST", "/api/exports/{job_id}/{export_id}/cancel", **cancelled).is_success
         assert self._call("DELETE", "/api/exports/{job_id}/{export_id}", **ids).is_success
 
+    def _webhook(self) -> None:
+        """Have a webhook lead to the service itself, and a ping be delivered twice."""
+        body = {"url": f"{str(self._client.base_url).rstrip('/')}/health"}
+        made = self._call("POST", "/api/webhooks", json=body).json()
+        one = {"webhook_id": made["webhook_id"]}
+        assert self._call("PATCH", "/api/webhooks/{webhook_id}", **one, json={"description": "a walk"}).is_success
+        assert self._call("POST", "/api/webhooks/{webhook_id}/rotate-secret", **one, json={}).is_success
+        ping = self._call("POST", "/api/webhooks/{webhook_id}/test", **one).json()
+        again = {**one, "delivery_id": ping["delivery_id"]}
+        path = "/api/webhooks/{webhook_id}/deliveries/{delivery_id}/redeliver"
+        assert self._call("POST", path, **again).is_success
+        assert self._call("GET", "/api/webhooks/{webhook_id}/deliveries", **one).is_success
+        for operation in ("GET", "DELETE"):
+            assert self._call(operation, "/api/webhooks/{webhook_id}", **one).is_success
+
     def _call(
-        self, method: str, path: str, job_id: str = "", export_id: str = "", file_name: str = "", **request: Any
+        self,
+        method: str,
+        path: str,
+        job_id: str = "",
+        export_id: str = "",
+        file_name: str = "",
+        webhook_id: str = "",
+        delivery_id: str = "",
+        **request: Any,
     ) -> httpx2.Response:
         ids = {"job_id": job_id, "model": job_id, "export_id": export_id, "file_name": file_name}
-        response = self._client.request(method, path.format(**ids), **request)
+        hooks = {"webhook_id": webhook_id, "delivery_id": delivery_id}
+        response = self._client.request(method, path.format(**ids, **hooks), **request)
         response.request.read()  # what is validated shows it
         self._schema[path][method].validate_response(response)
         return response

@@ -11,6 +11,7 @@ from tests.support.fakes_api import FakeEngines, FakeJobLogs
 from tests.support.fakes_cluster import FakeCluster
 from tests.support.fakes_statistics import FakeStatistics
 from tests.support.in_process_tracker import InProcessTracker
+from tests.support.receiver import FakeResolver
 
 
 def fake_backends(settings: Settings, **given: Any) -> Backends:
@@ -23,5 +24,6 @@ def fake_backends(settings: Settings, **given: Any) -> Backends:
         "job_logs": FakeJobLogs(),
         "cluster": FakeCluster(),
         "statistics": FakeStatistics(storage),
+        "resolver": FakeResolver(),
     }
     return Backends(settings=settings, **{**fakes, **given})

@@ -5,15 +5,18 @@ from __future__ import annotations
 from dataclasses import replace
 from typing import Any
 
+from sienn_ray.access.audit_trail import note_hidden
 from sienn_ray.errors import NotFoundError
 from sienn_ray.jobs.ids import not_found
 from sienn_ray.jobs.tracker_protocol import Tracker, TrackerCalls, ids_among
 
 # Calls for users without an id among their arguments, beside `jobs` and `job_of_key`.
-_LISTS = frozenset({"datasets", "overview"})
-_WITH_RECORDS = frozenset({"add_dataset", "add_job", "request_export"})
+_LISTS = frozenset({"datasets", "overview", "webhooks"})
+_WITH_RECORDS = frozenset({"add_dataset", "add_job", "request_export", "add_webhook"})
 # Calls that give the record of an id, which says itself whose it is.
-_RECORDS = {"dataset": "Dataset", "job": "Job", "export": "Export"}
+_RECORDS = {"dataset": "Dataset", "job": "Job", "export": "Export", "webhook": "Webhook"}
+# What is looked for within what the same call names before it, and is the same owner's.
+_PARTS = frozenset({"Delivery"})
 # Calls that no user makes: those of programs, of the service itself, and of admins.
 NOT_FOR_OWNERS = frozenset(
     {
@@ -33,6 +36,8 @@ NOT_FOR_OWNERS = frozenset(
         "touch_session",
         "end_session",
         "settle_permits",
+        "audit_entries",
+        "add_audit_reports",
         # Listeners get their share of what a replica asks for all of them.
         "news",
         "add_metrics",
@@ -75,7 +80,8 @@ class OwnedTracker(TrackerCalls):
         if kind := _RECORDS.get(method):
             return await self._record_of(kind, args[0])
         for kind, text in ids_among(method, args):
-            await self._record_of(kind, text)
+            if kind not in _PARTS:
+                await self._record_of(kind, text)
         return await getattr(self._tracker, method)(*await self._of_owner(method, args))
 
     async def _of_owner(self, method: str, args: tuple[Any, ...]) -> tuple[Any, ...]:
@@ -103,6 +109,7 @@ class OwnedTracker(TrackerCalls):
         """The record of an id that is the owner's."""
         record, owner = await self._found(kind, text)
         if owner != self._owner:
+            note_hidden(kind, text)
             raise not_found(kind, text)
         return record
 
@@ -114,6 +121,9 @@ class OwnedTracker(TrackerCalls):
         if kind == "Job":
             job = await self._tracker.job(text)
             return job, job.owner
+        if kind == "Webhook":
+            webhook = await self._tracker.webhook(text)
+            return webhook, webhook.owner
         export = await self._tracker.export(text)
         try:
             return export, (await self._tracker.job(export.job_id)).owner

@@ -30,6 +30,7 @@ TAGS = [
     {"name": "Live Updates", "description": "Server-sent events; the same come over WebSockets (docs/api.md)."},
     {"name": "Inference", "description": "Ask a fine-tuned model."},
     {"name": "Model Export", "description": "Take a fine-tuned model home."},
+    {"name": "Webhooks", "description": "Be told of what happens to jobs and exports by a signed POST."},
     {"name": "Models", "description": "Base models that can be fine-tuned."},
     {
         "name": OPENAI_TAG,

@@ -68,6 +68,18 @@ _OF_A_JOB = {
 }
 
 
+_OF_A_WEBHOOK = {
+    "get_webhook": "Look at the webhook.",
+    "list_deliveries": "See what was delivered.",
+    "test_webhook": "Send a ping.",
+    "change_webhook": "Change the webhook.",
+    "rotate_webhook_secret": "Make another secret.",
+    "delete_webhook": "Delete the webhook.",
+}
+_WEBHOOK = {"webhook_id": "$response.body#/webhook_id"}
+_DELIVERY = {**_WEBHOOK, "delivery_id": "$response.body#/delivery_id"}
+
+
 _AFTER_A_CHANGE = {
     "pause_job": ("get_job", "job_events", "resume_job", "cancel_job"),
     "resume_job": ("get_job", "job_events", "pause_job", "cancel_job"),
@@ -88,6 +100,8 @@ def _all_links() -> list[_Link]:
     links.append(_Link(*started, "export_model", "Export the adapter once the job is completed.", _JOB, exported))
     links += [_Link("export_model", 200, target, words, _EXPORT) for target, words in _OF_AN_EXPORT.items()]
     links += [_Link("export_model", 202, target, words, _EXPORT) for target, words in _OF_AN_EXPORT.items()]
+    links += [_Link("create_webhook", 201, target, words, _WEBHOOK) for target, words in _OF_A_WEBHOOK.items()]
+    links.append(_Link("test_webhook", 202, "redeliver", "Send it once more.", _DELIVERY))
     compared = {"job_ids": ["$response.body#/job_id"], "prompt": prompt["prompt"]}
     links.append(_Link(*started, "compare_models", "Ask its base model the same beside it.", body=compared))
     chat = {"model": _JOB["job_id"], "messages": [{"role": "user", "content": prompt["prompt"]}]}

@@ -5,6 +5,7 @@ metrics: numbers for people and for Prometheus.
 api_keys: create, list, rotate and revoke API keys.
 tokens: access tokens for API keys, and the keys that they are signed with.
 sessions: sessions of browsers, begun and ended.
+audit_log: read the audit log.
 uploads: upload and validate dataset files.
 datasets: list, show, download and delete datasets.
 dataset_statistics: counts of a dataset's rows and tokens.
@@ -17,6 +18,7 @@ inference: ask an adapter; compare it with its base model.
 export_formats: the formats of exports.
 export: request, watch, cancel and delete exports.
 downloads: download an adapter or the file of an export.
+webhooks: create, list, change and delete webhooks; list and repeat deliveries.
 models: the catalog of base models.
 openai_models: /v1/models.
 chat: /v1/chat/completions.

@@ -7,6 +7,7 @@ metrics: metrics.
 api_keys: API keys, and the caller.
 tokens: access tokens, and the keys that they are signed with.
 sessions: sessions of browsers.
+audit_log: entries of the audit log.
 datasets: datasets, their rows, and validation reports.
 statistics: statistics of datasets.
 finetuning: the start of a fine-tune.
@@ -18,6 +19,7 @@ sampling: sampling fields of requests.
 messages: messages of a conversation.
 inference: answers from an adapter or base model.
 exports: exports.
+webhooks: webhooks and their deliveries.
 models: base models of the catalog.
 openai_requests: fields that requests of the OpenAI API share.
 openai_answers: parts that answers of the OpenAI API share.

@@ -17,6 +17,12 @@ job_pauses: pauses and resumptions.
 job_ends: cancellation, retry and deletion.
 job_events: events, bounded in number.
 job_curves: curves, a point for each step reported.
+audit_log: the audit log as a table that is only added to.
+audit_store: the audit log, written, read and bounded.
+cursors: cursors of pages.
+webhook_store: webhooks, and their deliveries as owners see them.
+webhook_outbox: deliveries to webhooks, written with what they tell.
+delivery_store: deliveries to webhooks that are due, and how they went.
 news_store: what happened to jobs behind a place.
 job_pages: pages of jobs that fit a query.
 export_store: exports.

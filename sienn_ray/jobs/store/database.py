@@ -156,6 +156,19 @@ class Database:
             yield connection
 
     @contextlib.contextmanager
+    def adding(self) -> Iterator[sa.Connection]:
+        """A transaction as `writing`; within `together`, what fails in it undoes all of that, which saves a savepoint.
+
+        Raises:
+            CapacityError: See `writing`.
+        """
+        if (joined := self._joined) is not None:
+            yield joined.connection
+            return
+        with self.writing() as connection:
+            yield connection
+
+    @contextlib.contextmanager
     def together(self) -> Iterator[sa.Connection]:
         """One transaction for all that this thread writes in the block; see `writing`."""
         transaction = _Joined()

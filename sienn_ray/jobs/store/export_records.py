@@ -12,7 +12,7 @@ from sienn_ray.errors import NotFoundError
 from sienn_ray.jobs.deletion_schema import DeletionKind
 from sienn_ray.jobs.export_schema import ExportFailure, ExportRecord, ExportStatus
 from sienn_ray.jobs.ids import shown
-from sienn_ray.jobs.store import tombstones
+from sienn_ray.jobs.store import tombstones, webhook_outbox
 from sienn_ray.jobs.store.tables import exports
 from sienn_ray.jobs.transitions import check_export_transition
 
@@ -65,6 +65,8 @@ def write(connection: sa.Connection, known: ExportRecord, **changes: Unpack[Expo
         check_export_transition(known.id, known.status, changes["status"])
     changed = known.model_copy(update=changes)
     connection.execute(sa.update(exports).where(exports.c.id == known.id).values(**columns(changed)))
+    if "status" in changes:
+        webhook_outbox.tell_of_export(connection, changed, changed.updated_at)
     return changed
 
 

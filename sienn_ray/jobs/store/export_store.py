@@ -12,7 +12,7 @@ from sienn_ray.errors import ConflictError
 from sienn_ray.jobs.deletion_schema import DeletionKind
 from sienn_ray.jobs.export_schema import ExportFailure, ExportRecord, ExportStatus
 from sienn_ray.jobs.schema import JobStatus
-from sienn_ray.jobs.store import export_records, tombstones
+from sienn_ray.jobs.store import audit_log, export_records, tombstones
 from sienn_ray.jobs.store.database import Database
 from sienn_ray.jobs.store.records import read_job
 from sienn_ray.jobs.store.tables import exports
@@ -125,6 +125,7 @@ class ExportStore:
             expired = [ExportRecord.model_validate(dict(row)) for row in rows]
             for record in expired:
                 export_records.delete(connection, record, now)
+                audit_log.add_by_service(connection, "export_expired", now, "export", record.id)
         return expired
 
     def is_running(self, export_id: str, attempt: int) -> bool:

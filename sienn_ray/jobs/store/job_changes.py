@@ -11,7 +11,7 @@ from sienn_ray import metrics
 from sienn_ray.errors import FailureReason
 from sienn_ray.jobs.plain_text import one_line
 from sienn_ray.jobs.schema import JobPhase, JobRecord, JobStatus
-from sienn_ray.jobs.store import attempt_logs, job_events, metric_sums
+from sienn_ray.jobs.store import attempt_logs, job_events, metric_sums, webhook_outbox
 from sienn_ray.jobs.store.job_events import EventKind
 from sienn_ray.jobs.store.records import insert_job, write_job
 from sienn_ray.jobs.transitions import check_job_transition
@@ -99,6 +99,7 @@ def change(
         _count_entry(connection, status)
         reason = {"failure_reason": changed.failure_reason} if changed.failure_reason else {}
         job_events.add(connection, job.id, _EVENT_OF[status], changed.message, moment, **reason)
+        webhook_outbox.tell_of_job(connection, changed, moment)
     return changed
 
 

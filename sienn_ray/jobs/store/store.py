@@ -9,9 +9,11 @@ from sienn_ray.jobs.schema import Overview, utc_now
 from sienn_ray.jobs.store import overview
 from sienn_ray.jobs.store.api_key_store import ApiKeyStore
 from sienn_ray.jobs.store.attempt_logs import AttemptLogStore
+from sienn_ray.jobs.store.audit_store import AuditStore
 from sienn_ray.jobs.store.database import Database
 from sienn_ray.jobs.store.dataset_store import DatasetStore
 from sienn_ray.jobs.store.deletion_store import DeletionStore
+from sienn_ray.jobs.store.delivery_store import DeliveryStore
 from sienn_ray.jobs.store.export_store import ExportStore
 from sienn_ray.jobs.store.job_store import JobStore
 from sienn_ray.jobs.store.metric_store import MetricStore
@@ -22,6 +24,7 @@ from sienn_ray.jobs.store.session_store import SessionStore
 from sienn_ray.jobs.store.signing_key import signing_key
 from sienn_ray.jobs.store.sweep_store import SweepStore
 from sienn_ray.jobs.store.token_key_store import TokenKeyStore
+from sienn_ray.jobs.store.webhook_store import WebhookStore
 
 
 class Store:
@@ -59,6 +62,9 @@ class Store:
         self.token_keys = TokenKeyStore(self.database, token_key_secret, token_key_lifetime_s, clock)
         self.refresh_tokens = RefreshTokenStore(self.database, clock)
         self.sessions = SessionStore(self.database, clock)
+        self.audit = AuditStore(self.database, clock)
+        self.webhooks = WebhookStore(self.database, clock)
+        self.webhook_deliveries = DeliveryStore(self.database, clock)
         self.news = NewsStore(self.database)
 
     def overview(self, owner: str | None = None) -> Overview:

@@ -11,7 +11,7 @@ import sqlalchemy as sa
 from sienn_ray.jobs.deletion_schema import DeletionKind
 from sienn_ray.jobs.export_schema import ExportStatus
 from sienn_ray.jobs.schema import JobStatus
-from sienn_ray.jobs.store import tombstones
+from sienn_ray.jobs.store import audit_log, tombstones
 from sienn_ray.jobs.store.database import Database
 from sienn_ray.jobs.store.tables import exports, jobs, signing_keys
 
@@ -59,7 +59,7 @@ class SweepStore:
         with self._database.writing() as connection:
             if connection.scalar(sa.select(jobs.c.seq).where(jobs.c.id == job_id)) is not None:
                 return False
-            tombstones.add(connection, DeletionKind.JOB, job_id, self._clock())
+            self._discard(connection, DeletionKind.JOB, job_id, "leftovers_deleted")
             return True
 
     def discard_unwanted_export(self, job_id: str, export_id: str) -> bool:
@@ -68,7 +68,7 @@ class SweepStore:
             wanted = sa.select(exports.c.seq).where(exports.c.id == export_id, exports.c.status.not_in(_UNWANTED))
             if connection.scalar(wanted) is not None:
                 return False
-            tombstones.add(connection, DeletionKind.EXPORT, export_id, self._clock(), job_id)
+            self._discard(connection, DeletionKind.EXPORT, export_id, "leftovers_deleted", job_id)
             return True
 
     def discard_checkpoints(self, job_ids: Iterable[str], lifetime_s: float) -> list[str]:
@@ -88,5 +88,14 @@ class SweepStore:
             found = set(connection.scalars(sa.select(jobs.c.id).where(sa.or_(completed, left))))
             discarded = sorted(found.intersection(job_ids))
             for job_id in discarded:
-                tombstones.add(connection, DeletionKind.CHECKPOINTS, job_id, now)
+                self._discard(connection, DeletionKind.CHECKPOINTS, job_id, "checkpoints_expired")
         return discarded
+
+    def _discard(
+        self, connection: sa.Connection, kind: DeletionKind, record_id: str, action: str, job_id: str | None = None
+    ) -> None:
+        """Have files deleted, and write that down, unless that was done and storage only has to be there again."""
+        if not tombstones.is_there(connection, kind, record_id):
+            tombstones.add(connection, kind, record_id, self._clock(), job_id)
+            target = "export" if kind is DeletionKind.EXPORT else "job"
+            audit_log.add_by_service(connection, action, self._clock(), target, record_id)

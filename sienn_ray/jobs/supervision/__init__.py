@@ -14,6 +14,8 @@ ray_logs: Ray's APIs for the logs of its jobs.
 log_keeper: copies the logs of attempts that have ended to storage.
 kept_log: a log as it is kept, bounded and without secrets.
 ray_job_client: a client of Ray's job API.
+audit_keeper: keeps the audit log within its bounds.
+webhook_deliverer: delivers to webhooks what waits in the database.
 export_supervisor: starts, stops and follows up exports.
 export_runs: exports as Ray tasks.
 export_task: the body of an export's Ray task.

@@ -13,14 +13,17 @@ import sqlalchemy as sa
 from sienn_ray.access.rate_limits import PermitRequest
 from sienn_ray.access.token_claims import TokenClaims
 from sienn_ray.errors import ConflictError, NotFoundError, TooLateError
+from sienn_ray.jobs.audit_schema import AuditQuery
 from sienn_ray.jobs.change_requests import ChangeRequest, repeating
 from sienn_ray.jobs.news_schema import NewsCursor, NewsQuery
 from sienn_ray.jobs.schema import JobQuery, JobRecord, JobStatus
 from sienn_ray.jobs.tracker import JobTracker
 from sienn_ray.jobs.tracker_protocol import METHODS, READING, Tracker, TrackerCalls, check_arguments
+from sienn_ray.jobs.webhook_schema import DeliveryQuery
 from sienn_ray.settings import Settings
 from tests.support.fakes_exports import export_record
 from tests.support.fakes_jobs import job_record
+from tests.support.fakes_webhooks import SECRET, webhook_record
 from tests.support.in_process_tracker import InProcessTracker
 from tests.unit.jobs.test_ids import STRANGE
 
@@ -149,6 +152,7 @@ def test_calls_that_read_change_nothing(tmp_path: Path) -> None:
     claims = TokenClaims("https://sienn.example.org", "prefix", frozenset(), 0, 60, "token-1")
     asyncio.run(tracker.signing_key())
     asyncio.run(tracker.sign_token(claims))
+    tracker.actor.add_webhook(webhook_record(), SECRET)
     arguments = {
         "dataset_id": "dataset-1",
         "job_id": "job-1",
@@ -164,6 +168,12 @@ def test_calls_that_read_change_nothing(tmp_path: Path) -> None:
         "after": 0,
         "limit": 1,
         "max_points": 1,
+        "webhook_id": "hook-1",
+    }
+    queries = {
+        "news": NewsQuery(NewsCursor(), ("job-1",)),
+        "webhook_deliveries": DeliveryQuery(),
+        "audit_entries": AuditQuery(),
     }
 
     def refuse_changes(_: sa.Connection, cursor: object, statement: str, *__: object) -> None:
@@ -173,7 +183,7 @@ def test_calls_that_read_change_nothing(tmp_path: Path) -> None:
     engine = tracker.actor._store.database._engine
     sa.event.listen(engine, "before_cursor_execute", refuse_changes)
     for name in READING:
-        given = {**arguments, "query": NewsQuery(NewsCursor(), ("job-1",))} if name == "news" else arguments
+        given = {**arguments, "query": queries.get(name, arguments["query"])}
         getattr(tracker.actor, name)(*(given[each] for each in list(METHODS[name].parameters)[1:]))
     with pytest.raises(AssertionError):
         tracker.actor.cancel_job("job-1")

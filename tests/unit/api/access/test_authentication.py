@@ -24,6 +24,7 @@ from sienn_ray.settings import Settings
 from tests.support.fakes_api import dataset_record, job_record
 from tests.support.fakes_backends import fake_backends
 from tests.support.fakes_exports import export_record
+from tests.support.fakes_webhooks import SECRET, webhook_record
 from tests.support.in_process_tracker import InProcessTracker
 
 ADMIN_KEY = "an-admin-s-key-" + "x" * 32
@@ -36,7 +37,14 @@ OPEN = {
     "well_known_token_keys",
     "authorization_server",
 }
-IDS = {"dataset_id": "ada-data", "job_id": "ada-job", "export_id": "ada-export", "key_id": "key-of-ada"}
+IDS = {
+    "dataset_id": "ada-data",
+    "job_id": "ada-job",
+    "export_id": "ada-export",
+    "key_id": "key-of-ada",
+    "webhook_id": "ada-hook",
+    "delivery_id": "ada-delivery",
+}
 # Least bodies that are well-formed, where a route doesn't look at its path first.
 BODIES: dict[str, Any] = {
     "start_finetuning": {"dataset_id": "ada-data", "model_name": "owner/model"},
@@ -47,6 +55,9 @@ BODIES: dict[str, Any] = {
     "export_model": {"format": "gguf"},
     "create_key": {"name": "one more"},
     "rotate_key": {},
+    "create_webhook": {"url": "https://93.184.216.34/"},
+    "change_webhook": {"is_active": True},
+    "rotate_webhook_secret": {},
 }
 
 
@@ -73,6 +84,7 @@ def tracker(tracker: InProcessTracker) -> InProcessTracker:
     tracker.put(dataset_record(id="ada-data", owner="ada"))
     tracker.put(job_record(id="ada-job", owner="ada", dataset_id="ada-data", status=JobStatus.COMPLETED))
     tracker.put_export(export_record("ada-job", id="ada-export"))
+    tracker.actor.add_webhook(webhook_record("ada-hook", owner="ada"), SECRET)
     return tracker
 
 
@@ -150,7 +162,9 @@ def test_an_operation_and_every_kind_of_key(
         assert request(client, method, path, operation, key).status_code not in {401, 403}
 
 
-@pytest.mark.parametrize("body", [each for each in BODIES if each not in {"create_key", "rotate_key", "export_model"}])
+@pytest.mark.parametrize(
+    "body", [each for each in BODIES if not each.endswith(("_key", "_webhook", "_secret")) and each != "export_model"]
+)
 def test_ids_of_another_owner_in_a_body_are_not_there(client: TestClient, tracker: InProcessTracker, body: str) -> None:
     (operation,) = (each for each in GUARDED if each.id == body)
     method, path, described = operation.values

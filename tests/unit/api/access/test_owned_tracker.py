@@ -14,9 +14,16 @@ from sienn_ray.jobs.schema import JobQuery, JobStatus
 from sienn_ray.jobs.tracker_protocol import METHODS, ids_among
 from tests.support.fakes_api import dataset_record, job_record
 from tests.support.fakes_exports import export_record
+from tests.support.fakes_webhooks import SECRET, webhook_record
 from tests.support.in_process_tracker import InProcessTracker
 
-ADA = {"dataset_id": "ada-data", "job_id": "ada-job", "export_id": "ada-export"}
+ADA = {
+    "dataset_id": "ada-data",
+    "job_id": "ada-job",
+    "export_id": "ada-export",
+    "webhook_id": "ada-hook",
+    "delivery_id": "ada-delivery",
+}
 
 
 @pytest.fixture
@@ -25,6 +32,7 @@ def tracker(tracker: InProcessTracker) -> InProcessTracker:
     tracker.put(dataset_record(id="ada-data", owner="ada"), dataset_record(id="bob-data", owner="bob"))
     tracker.put(job_record(id="ada-job", owner="ada", dataset_id="ada-data", status=JobStatus.COMPLETED))
     tracker.put_export(export_record("ada-job", id="ada-export"))
+    tracker.actor.add_webhook(webhook_record("ada-hook", owner="ada"), SECRET)
     return tracker
 
 
@@ -57,7 +65,7 @@ def test_what_another_owns_is_not_there(tracker: InProcessTracker, method: str) 
     before = tracker.num_records
     with pytest.raises(NotFoundError, match=f"^{kind} {text} not found$"):
         run(tracker, "bob", method, *args)
-    assert method in {"dataset", "job", "export"} or method not in tracker.calls
+    assert method in {"dataset", "job", "export", "webhook"} or method not in tracker.calls
     assert tracker.num_records == before
 
 

@@ -20,9 +20,11 @@ from sienn_ray.jobs.store import request_store
 from sienn_ray.jobs.store.store import Store
 from sienn_ray.jobs.store.tables import change_requests
 from sienn_ray.jobs.tracker_protocol import METHODS, READING, answer_type
+from sienn_ray.jobs.webhook_schema import DeliveryRecord, WebhookEvent
 from sienn_ray.training.reporting import RunCommand, RunProgress
 from tests.support.fakes_exports import export_record
 from tests.support.fakes_jobs import MOMENT, Clock, dataset_record, job_record, stored_job
+from tests.support.fakes_webhooks import webhook_record
 
 CHANGING = sorted(METHODS.keys() - READING)
 
@@ -197,6 +199,8 @@ ANSWERS: list[Any] = [
     ),
     PublicTokenKey(kid="key-1", x="a", y="b", created_at=MOMENT),
     RefreshOutcome(fault=RefreshFault.REUSED),
+    webhook_record(events=(WebhookEvent.JOB_PAUSED,), failing_since=MOMENT),
+    DeliveryRecord(id="msg_1", webhook_id="hook-1", event=WebhookEvent.PING, created_at=MOMENT, duration_s=0.5),
     RunCommand.PAUSE,
     True,
     None,

@@ -10,4 +10,6 @@
 0008_deleted_ends: how deleted jobs ended, for a day.
 0009_owners_and_api_keys: owners of datasets and jobs, and API keys.
 0010_tokens_and_sessions: keys of access tokens, refresh tokens, and sessions of browsers.
+0011_webhooks: webhooks and their deliveries.
+0012_audit_log: the audit log, which is only added to.
 """

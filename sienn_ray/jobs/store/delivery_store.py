@@ -1,0 +1,177 @@
+"""Deliveries to webhooks as they are made: which are due, and how attempts went."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Collection, Mapping
+from datetime import datetime, timedelta
+from typing import Any
+
+import sqlalchemy as sa
+
+from sienn_ray.jobs.plain_text import without_terminal_codes
+from sienn_ray.jobs.schema import utc_now
+from sienn_ray.jobs.store import webhook_outbox
+from sienn_ray.jobs.store.database import Database
+from sienn_ray.jobs.store.tables import webhook_deliveries, webhooks
+from sienn_ray.jobs.webhook_schema import AttemptResult, DeliveryStatus, DueDelivery
+
+_IS_WAITING = webhook_deliveries.c.status == DeliveryStatus.PENDING.value
+_WORDS_OF_GONE = "the receiver answered 410 Gone, and wants nothing any more"
+
+
+class DeliveryStore:
+    """Reads what is due, and writes what became of it; every method is one transaction.
+
+    Args:
+        database: Where it is kept.
+        clock: The time.
+    """
+
+    def __init__(self, database: Database, clock: Callable[[], datetime] = utc_now) -> None:
+        self._database = database
+        self._clock = clock
+
+    def due(self, limit: int, max_per_webhook: int, under_way: Mapping[str, Collection[str]]) -> list[DueDelivery]:
+        """Return deliveries that are due, of many webhooks a few each rather than many of one.
+
+        Args:
+            limit: Deliveries at the most.
+            max_per_webhook: Deliveries of one webhook at the most, those under way included.
+            under_way: Deliveries that are being made, by webhook.
+        """
+        deliveries = webhook_deliveries.c
+        is_due = (_IS_WAITING, deliveries.due_at <= self._clock())
+        busy = [webhook_id for webhook_id, ids in under_way.items() if len(ids) >= max_per_webhook]
+        first = sa.func.min(deliveries.due_at)
+        waiting = (
+            sa.select(deliveries.webhook_id)
+            .where(*is_due, deliveries.webhook_id.not_in(busy))
+            .group_by(deliveries.webhook_id)
+            .order_by(first)
+            .limit(limit)
+        )
+        found: list[DueDelivery] = []
+        with self._database.reading() as connection:
+            for webhook_id in connection.scalars(waiting).all():
+                known = under_way.get(webhook_id, ())
+                number = min(max_per_webhook - len(known), limit - len(found))
+                if number > 0:
+                    found += self._of_webhook(connection, webhook_id, known, number)
+        return found
+
+    def _of_webhook(
+        self, connection: sa.Connection, webhook_id: str, without: Collection[str], limit: int
+    ) -> list[DueDelivery]:
+        deliveries, now = webhook_deliveries.c, self._clock()
+        query = (
+            sa.select(
+                deliveries.id,
+                deliveries.body,
+                deliveries.num_tries,
+                webhooks.c.url,
+                webhooks.c.secret,
+                webhooks.c.old_secret,
+                webhooks.c.old_secret_until,
+            )
+            .join(webhooks, webhooks.c.id == deliveries.webhook_id)
+            .where(
+                deliveries.webhook_id == webhook_id,
+                _IS_WAITING,
+                deliveries.due_at <= now,
+                deliveries.id.not_in(without),
+            )
+            .order_by(deliveries.due_at, deliveries.seq)
+            .limit(limit)
+        )
+        return [
+            DueDelivery(
+                id=row.id,
+                webhook_id=webhook_id,
+                url=row.url,
+                body=row.body,
+                secrets=(row.secret, *_old_secret(row, now)),
+                num_tries=row.num_tries,
+            )
+            for row in connection.execute(query)
+        ]
+
+    def note(self, delivery: DueDelivery, result: AttemptResult, give_up_after_s: float) -> None:
+        """Note how an attempt went; a webhook whose receiver is gone, or fails for long, is deactivated.
+
+        Args:
+            delivery: The delivery; nothing happens if it isn't there any more.
+            result: How the attempt went.
+            give_up_after_s: Seconds of failures after which the webhook is deactivated.
+        """
+        now = self._clock()
+        deliveries = webhook_deliveries.c
+        with self._database.writing() as connection:
+            status = connection.scalar(sa.select(deliveries.status).where(deliveries.id == delivery.id))
+            if status is None:
+                return
+            values = _values(result, now, was_waiting=status == DeliveryStatus.PENDING.value)
+            values["num_attempts"] = deliveries.num_attempts + 1
+            values["num_tries"] = deliveries.num_tries + 1
+            connection.execute(sa.update(webhook_deliveries).where(deliveries.id == delivery.id).values(**values))
+            webhook_outbox.count(connection, "delivered" if result.error is None else "failed")
+            if result.error is not None and "ended_at" in values:
+                webhook_outbox.count(connection, "given_up")
+            self._note_health(connection, delivery.webhook_id, result, give_up_after_s, now)
+
+    def _note_health(
+        self,
+        connection: sa.Connection,
+        webhook_id: str,
+        result: AttemptResult,
+        give_up_after_s: float,
+        now: datetime,
+    ) -> None:
+        is_it = webhooks.c.id == webhook_id
+        row = connection.execute(sa.select(webhooks.c.failing_since, webhooks.c.is_active).where(is_it)).one()
+        if result.error is None:
+            if row.failing_since is not None:
+                connection.execute(sa.update(webhooks).where(is_it).values(failing_since=None))
+            return
+        since = row.failing_since or now
+        values: dict[str, object] = {"failing_since": since}
+        reason = None
+        if result.is_gone:
+            reason = _WORDS_OF_GONE
+        elif now - since >= timedelta(seconds=give_up_after_s):
+            reason = f"every attempt has failed since {since:%Y-%m-%d %H:%M} UTC; the last: {result.error}"
+        if reason is not None and row.is_active:
+            values |= {"is_active": False, "inactive_reason": reason, "updated_at": now}
+            webhook_outbox.give_up(connection, webhook_id, now, f"its webhook was deactivated: {reason}")
+        connection.execute(sa.update(webhooks).where(is_it).values(**values))
+
+    def delete_old(self, lifetime_s: float) -> int:
+        """Forget deliveries that ended so long ago, and secrets whose grace is over; returns how many deliveries."""
+        now = self._clock()
+        is_old = webhook_deliveries.c.ended_at < now - timedelta(seconds=lifetime_s)
+        is_over = webhooks.c.old_secret_until < now
+        with self._database.writing() as connection:
+            no_secret = {"old_secret": None, "old_secret_until": None}
+            connection.execute(sa.update(webhooks).where(is_over).values(**no_secret))
+            return connection.execute(sa.delete(webhook_deliveries).where(is_old)).rowcount
+
+
+def _values(result: AttemptResult, now: datetime, *, was_waiting: bool) -> dict[str, object]:
+    """The columns of a delivery after an attempt; one that was ended meanwhile isn't tried again."""
+    values: dict[str, object] = {
+        "attempted_at": now,
+        "response_status": result.status,
+        "response_text": without_terminal_codes(result.text) or None,
+        "duration_s": result.duration_s,
+        "error": result.error,
+    }
+    if result.error is None:
+        values |= {"status": DeliveryStatus.DELIVERED.value, "due_at": None, "ended_at": now}
+    elif result.retry_in_s is None:
+        values |= {"status": DeliveryStatus.FAILED.value, "due_at": None, "ended_at": now}
+    elif was_waiting:
+        values["due_at"] = now + timedelta(seconds=result.retry_in_s)
+    return values
+
+
+def _old_secret(row: Any, now: datetime) -> tuple[str, ...]:
+    return (row.old_secret,) if row.old_secret and row.old_secret_until > now else ()
