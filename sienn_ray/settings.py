@@ -129,7 +129,10 @@ class Settings(BaseSettings):
     )
     max_body_bytes: int = Field(MIB, gt=0, description="Largest request body, but for uploads of dataset files.")
     max_running_jobs: int = Field(
-        1, ge=1, description="Fine-tunes that run at once; the others wait in order of arrival."
+        1, ge=1, description="Fine-tunes that run at once; the others wait, and owners take turns."
+    )
+    owner_max_running_jobs: int | None = Field(
+        None, ge=0, description="Fine-tunes of one owner that run at once; by default any number."
     )
     max_pending_jobs: int = Field(10_000, ge=1, description="Fine-tunes that may wait; more are refused with a 429.")
     max_attempts: int = Field(

@@ -93,7 +93,11 @@ class JobTracker:
         self._settings = settings
         self._deployment = Deployment(settings, deployed_at)
         self._started_at = utc_now()
-        self._store = Store(settings.database_url, export_lifetime_s=settings.export_lifetime_s)
+        self._store = Store(
+            settings.database_url,
+            export_lifetime_s=settings.export_lifetime_s,
+            max_running_per_owner=settings.owner_max_running_jobs,
+        )
         self._rate_limiter = RateLimiter()
         self._mirror = mirror
         self._mirrored_at = float("-inf")

@@ -5,8 +5,9 @@ from __future__ import annotations
 from dataclasses import replace
 from typing import Any
 
-from sienn_ray.errors import NotFoundError
+from sienn_ray.errors import ForbiddenError, NotFoundError
 from sienn_ray.jobs.ids import not_found
+from sienn_ray.jobs.schema import JobPriority
 from sienn_ray.jobs.tracker_protocol import Tracker, TrackerCalls, ids_among
 
 # Calls for users without an id among their arguments, beside `jobs` and `job_of_key`.
@@ -59,6 +60,7 @@ class OwnedTracker(TrackerCalls):
 
         Raises:
             NotFoundError: An id isn't there, or is somebody else's.
+            ForbiddenError: What is asked for is for admins.
             PermissionError: The call isn't for users.
         """
         if method in NOT_FOR_OWNERS:
@@ -86,6 +88,10 @@ class OwnedTracker(TrackerCalls):
             await self._record_of("Job", record.job_id)
             return record
         if method == "add_job":
+            if record.priority >= JobPriority.URGENT:
+                raise ForbiddenError(
+                    "priority 'urgent' goes ahead of all owners' jobs and is for admins; 'high' goes ahead of your own"
+                )
             for dataset_id in filter(None, (record.dataset_id, record.validation_dataset_id)):
                 await self._record_of("Dataset", dataset_id)
         return record.model_copy(update={"owner": self._owner})

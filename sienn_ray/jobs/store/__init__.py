@@ -9,7 +9,7 @@ records: records from rows, and rows from records.
 dataset_store: datasets.
 job_store: jobs.
 job_entries: a job's entry, once and while the queue has room.
-queue: the order in which jobs start.
+queue: the order in which jobs and exports start, fair between owners.
 job_changes: changes of a job, with their events and counts, in one transaction.
 job_attempts: fencing of attempts that aren't awaited.
 job_reports: progress reports.

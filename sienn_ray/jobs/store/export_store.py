@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Collection
 from datetime import datetime, timedelta
 from typing import Unpack
 
@@ -12,8 +12,9 @@ from sienn_ray.errors import ConflictError
 from sienn_ray.jobs.deletion_schema import DeletionKind
 from sienn_ray.jobs.export_schema import ExportFailure, ExportRecord, ExportStatus
 from sienn_ray.jobs.schema import JobStatus
-from sienn_ray.jobs.store import export_records, tombstones
+from sienn_ray.jobs.store import export_records, queue, tombstones
 from sienn_ray.jobs.store.database import Database
+from sienn_ray.jobs.store.queue import QueueKind
 from sienn_ray.jobs.store.records import read_job
 from sienn_ray.jobs.store.tables import exports
 from sienn_ray.storage import FileEntry
@@ -43,10 +44,12 @@ class ExportStore:
             ConflictError: Its job isn't completed any more.
         """
         with self._database.writing() as connection:
-            if read_job(connection, record.job_id).status is not JobStatus.COMPLETED:
+            job = read_job(connection, record.job_id)
+            if job.status is not JobStatus.COMPLETED:
                 raise ConflictError(f"Job {record.job_id} isn't completed any more; export it once it is")
             known = export_records.find(connection, record.id)
             if known is None:
+                queue.note_wait(connection, QueueKind.EXPORTS, job.owner)
                 connection.execute(sa.insert(exports).values(**export_records.columns(record)))
                 return record
             if known.status in {ExportStatus.FAILED, ExportStatus.CANCELLED}:
@@ -66,6 +69,7 @@ class ExportStore:
             return self._put_back(connection, known, words) if known.status is ExportStatus.COMPLETED else known
 
     def _put_back(self, connection: sa.Connection, known: ExportRecord, words: str) -> ExportRecord:
+        queue.note_wait(connection, QueueKind.EXPORTS, read_job(connection, known.job_id).owner)
         return export_records.write(
             connection,
             known,
@@ -106,6 +110,19 @@ class ExportStore:
         query = sa.select(*export_records.COLUMNS).where(exports.c.status == status.value).order_by(exports.c.seq)
         with self._database.reading() as connection:
             return [ExportRecord.model_validate(dict(row)) for row in connection.execute(query).mappings()]
+
+    def waiting(self, limit: int, without: Collection[str] = ()) -> list[ExportRecord]:
+        """The exports that are next to start, in this order; see `queue`.
+
+        Args:
+            limit: Exports at the most.
+            without: Ids of exports that can't start at the moment.
+        """
+        with self._database.reading() as connection:
+            seqs = queue.next_exports(connection, limit, without)
+            query = sa.select(exports).where(exports.c.seq.in_(seqs))
+            by_seq = {row["seq"]: dict(row) for row in connection.execute(query).mappings()}
+        return [ExportRecord.model_validate(by_seq[seq]) for seq in seqs]
 
     def delete_expired(self) -> list[ExportRecord]:
         """Forget the exports whose time is over, and have their files deleted."""
@@ -148,6 +165,7 @@ class ExportStore:
                 return None
             if tombstones.is_there(connection, DeletionKind.EXPORT, export_id):
                 return None
+            queue.note_start(connection, QueueKind.EXPORTS, read_job(connection, known.job_id).owner)
             return export_records.write(
                 connection,
                 known,

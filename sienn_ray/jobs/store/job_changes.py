@@ -11,8 +11,9 @@ from sienn_ray import metrics
 from sienn_ray.errors import FailureReason
 from sienn_ray.jobs.plain_text import one_line
 from sienn_ray.jobs.schema import JobPhase, JobRecord, JobStatus
-from sienn_ray.jobs.store import attempt_logs, job_events, metric_sums
+from sienn_ray.jobs.store import attempt_logs, job_events, metric_sums, queue
 from sienn_ray.jobs.store.job_events import EventKind
+from sienn_ray.jobs.store.queue import QueueKind
 from sienn_ray.jobs.store.records import insert_job, write_job
 from sienn_ray.jobs.transitions import check_job_transition
 from sienn_ray.metrics import Sample
@@ -52,6 +53,7 @@ def add(connection: sa.Connection, record: JobRecord, moment: datetime) -> JobRe
     """Add a job that isn't there: a waiting one, or one that runs already as a Ray job started by hand."""
     runs = record.status is JobStatus.RUNNING and record.submission_id is not None
     added = record.model_copy(update={"started_at": record.started_at or record.created_at}) if runs else record
+    queue.note_wait(connection, QueueKind.JOBS, added.owner)
     insert_job(connection, added)
     _count_entry(connection, JobStatus.PENDING)
     job_events.add(connection, added.id, EventKind.CREATED, added.message, moment)
@@ -80,6 +82,7 @@ def change(
     """
     if status is not None:
         check_job_transition(job.id, job.status, status)
+        _note_turn(connection, job, status)
         if status.is_final:
             changes.setdefault("ended_at", moment)
     if "progress" in changes:
@@ -100,6 +103,14 @@ def change(
         reason = {"failure_reason": changed.failure_reason} if changed.failure_reason else {}
         job_events.add(connection, job.id, _EVENT_OF[status], changed.message, moment, **reason)
     return changed
+
+
+def _note_turn(connection: sa.Connection, job: JobRecord, status: JobStatus) -> None:
+    """Have the queue know who has waited and who has started."""
+    if status is JobStatus.PENDING:
+        queue.note_wait(connection, QueueKind.JOBS, job.owner)
+    elif status is JobStatus.RUNNING and job.status is JobStatus.PENDING:
+        queue.note_start(connection, QueueKind.JOBS, job.owner)
 
 
 def note_start(connection: sa.Connection, job: JobRecord, submission_id: str, moment: datetime) -> JobRecord:

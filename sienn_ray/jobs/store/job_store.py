@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Collection
 from datetime import datetime
 from typing import Unpack
 
@@ -35,11 +35,18 @@ class JobStore:
     Args:
         database: Where they are kept.
         clock: The time.
+        max_running_per_owner: Runs that the jobs of one owner may have at once; None is any number.
     """
 
-    def __init__(self, database: Database, clock: Callable[[], datetime] = utc_now) -> None:
+    def __init__(
+        self,
+        database: Database,
+        clock: Callable[[], datetime] = utc_now,
+        max_running_per_owner: int | None = None,
+    ) -> None:
         self._database = database
         self._clock = clock
+        self._max_running_per_owner = max_running_per_owner
 
     def add(self, record: JobRecord, max_pending: int | None = None) -> JobRecord:
         """Add a job; adding the same id or idempotency key again gives the job that is there.
@@ -75,7 +82,7 @@ class JobStore:
             if record.status is not JobStatus.PENDING:
                 return record
             seq: int = connection.execute(sa.select(jobs.c.seq).where(jobs.c.id == job_id)).scalar_one()
-            return queue.with_place(record, queue.places(connection, [seq]).get(seq))
+            return queue.with_place(record, queue.places(connection, [seq], self._max_running_per_owner).get(seq))
 
     def page(self, query: JobQuery) -> JobPage:
         """Jobs, the newest first; those that wait say where they stand in the queue.
@@ -84,7 +91,7 @@ class JobStore:
             InvalidInputError: The cursor isn't one.
         """
         with self._database.reading() as connection:
-            return job_pages.read(connection, query)
+            return job_pages.read(connection, query, self._max_running_per_owner)
 
     def running(self) -> list[JobRecord]:
         """Jobs that run, the oldest first."""
@@ -94,12 +101,21 @@ class JobStore:
         """Cancelled jobs that are `is_stopping`, the oldest first; found by columns that have an index."""
         return self._list(jobs.c.status == JobStatus.CANCELLED.value, jobs.c.ended_at.is_(None))
 
-    def waiting(self, limit: int) -> list[JobRecord]:
-        """The jobs that are next to start, in this order."""
-        return self._list(jobs.c.status == JobStatus.PENDING.value, limit=max(0, limit))
+    def waiting(self, limit: int, without: Collection[str] = ()) -> list[JobRecord]:
+        """The jobs that are next to start, in this order; see `queue`.
 
-    def _list(self, *conditions: sa.ColumnElement[bool], limit: int | None = None) -> list[JobRecord]:
-        query = sa.select(jobs).where(*conditions).order_by(jobs.c.seq).limit(limit)
+        Args:
+            limit: Jobs at the most.
+            without: Ids of jobs that can't start at the moment.
+        """
+        with self._database.reading() as connection:
+            seqs = queue.next_jobs(connection, limit, self._max_running_per_owner, without)
+            found = connection.execute(sa.select(jobs).where(jobs.c.seq.in_(seqs))).mappings().all()
+        by_seq = {row["seq"]: to_job(row) for row in found}
+        return [by_seq[seq] for seq in seqs]
+
+    def _list(self, *conditions: sa.ColumnElement[bool]) -> list[JobRecord]:
+        query = sa.select(jobs).where(*conditions).order_by(jobs.c.seq)
         with self._database.reading() as connection:
             return [to_job(row) for row in connection.execute(query).mappings().all()]
 

@@ -30,15 +30,20 @@ class Store:
         url: SQLAlchemy URL; see `Database`.
         clock: The time.
         export_lifetime_s: Seconds that a completed export is kept.
+        max_running_per_owner: Runs that the jobs of one owner may have at once; None is any number.
     """
 
     def __init__(
-        self, url: str, clock: Callable[[], datetime] = utc_now, export_lifetime_s: float = 7 * 86400.0
+        self,
+        url: str,
+        clock: Callable[[], datetime] = utc_now,
+        export_lifetime_s: float = 7 * 86400.0,
+        max_running_per_owner: int | None = None,
     ) -> None:
         self._clock = clock
         self.database = Database(url)
         self.datasets = DatasetStore(self.database, clock)
-        self.jobs = JobStore(self.database, clock)
+        self.jobs = JobStore(self.database, clock, max_running_per_owner)
         self.exports = ExportStore(self.database, clock, export_lifetime_s)
         self.deletions = DeletionStore(self.database, clock)
         self.attempt_logs = AttemptLogStore(self.database, clock)
