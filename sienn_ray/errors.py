@@ -18,6 +18,7 @@ SiennError
 │   └── FencedError              an attempt at a job that isn't awaited any more
 ├── UnauthorizedError            a request comes without valid credentials
 ├── ForbiddenError               the caller may not do this, or a signed link isn't valid
+│   └── QuotaExceededError       an owner has as much as it may have
 ├── ArtifactError                a stored artifact is missing, incomplete or altered
 ├── StorageFullError             storage has no room for what is to be written
 ├── TrainingError                a run ended without an adapter; carries a reason code
@@ -127,6 +128,10 @@ class UnauthorizedError(SiennError):
 
 class ForbiddenError(SiennError):
     """The caller may not do this, or a signed link was altered or has expired."""
+
+
+class QuotaExceededError(ForbiddenError):
+    """An owner has as much as it may have; only something that is deleted makes room."""
 
 
 class StorageFullError(SiennError):

@@ -16,6 +16,7 @@ from urllib.parse import urlsplit
 from pydantic import BeforeValidator, Field, SecretStr, ValidationError, field_validator, model_validator
 from pydantic_settings import BaseSettings, NoDecode, SettingsConfigDict
 
+from sienn_ray.access.quotas import Quotas
 from sienn_ray.admission import AdmissionRules
 
 MIB = 1024**2
@@ -131,6 +132,11 @@ class Settings(BaseSettings):
     max_running_jobs: int = Field(
         1, ge=1, description="Fine-tunes that run at once; the others wait, and owners take turns."
     )
+    owner_max_pending_jobs: int | None = Field(
+        None,
+        ge=0,
+        description="Fine-tunes of one owner that may wait; more are refused with a 429. By default any.",
+    )
     owner_max_running_jobs: int | None = Field(
         None, ge=0, description="Fine-tunes of one owner that run at once; by default any number."
     )
@@ -205,6 +211,22 @@ class Settings(BaseSettings):
     )
     export_lifetime_s: float = Field(
         7 * 86400.0, gt=0, description="Seconds that a completed export is kept after it was last asked for."
+    )
+    owner_max_open_exports: int | None = Field(
+        None,
+        ge=0,
+        description="Exports of one owner that may wait or run; more are refused with a 429. By default any.",
+    )
+    owner_max_exports: int | None = Field(
+        None,
+        ge=0,
+        description="Exports of one owner that wait, run or are kept; more are refused with a 403. By default any.",
+    )
+    owner_max_stored_bytes: int | None = Field(
+        None,
+        ge=0,
+        description="Bytes of datasets, adapters and exports that one owner may store; more are refused with a 403. By "
+        "default any number.",
     )
     download_url_lifetime_s: int = Field(
         86400, ge=1, le=7 * 86400, description="Seconds that a link to an export works; each answer has a new one."
@@ -409,6 +431,17 @@ class Settings(BaseSettings):
         if self.rate_limits is None:
             return _DEFAULT_RATE_LIMITS if self.is_auth_on else ""
         return self.rate_limits
+
+    @property
+    def quotas(self) -> Quotas:
+        """Bounds on what one owner has, unless an admin has set others for it."""
+        return Quotas(
+            max_stored_bytes=self.owner_max_stored_bytes,
+            max_pending_jobs=self.owner_max_pending_jobs,
+            max_running_jobs=self.owner_max_running_jobs,
+            max_open_exports=self.owner_max_open_exports,
+            max_exports=self.owner_max_exports,
+        )
 
     @property
     def is_auth_on(self) -> bool:

@@ -45,6 +45,18 @@ class Principal:
         """Return whether it sees what everybody owns."""
         return Scope.ADMIN in self.scopes
 
+    def owner_asked_for(self, owner: str | None) -> str:
+        """Return the owner that a request is about: by default the caller's own.
+
+        Raises:
+            ForbiddenError: It is another one, and the caller is no admin.
+        """
+        if owner is None or owner == self.owner:
+            return self.owner
+        if not self.is_admin:
+            raise ForbiddenError("other owners are for admins to see; leave `owner` out for your own")
+        return owner
+
     def check(self, *scopes: Scope) -> None:
         """Let through who has one of these scopes.
 

@@ -16,6 +16,7 @@ from typing import Any, Unpack
 from sienn_ray import metrics
 from sienn_ray.access.api_keys import ApiKeyRecord
 from sienn_ray.access.principals import ADMIN_OWNER
+from sienn_ray.access.quotas import Quotas, QuotaState
 from sienn_ray.access.rate_limits import Grant, PermitRequest, RateLimiter
 from sienn_ray.errors import CapacityError, FailureReason, FencedError, NotFoundError, RedeployedError
 from sienn_ray.jobs.change_requests import ChangeRequest
@@ -96,7 +97,7 @@ class JobTracker:
         self._store = Store(
             settings.database_url,
             export_lifetime_s=settings.export_lifetime_s,
-            max_running_per_owner=settings.owner_max_running_jobs,
+            quotas=settings.quotas,
         )
         self._rate_limiter = RateLimiter()
         self._mirror = mirror
@@ -315,6 +316,14 @@ class JobTracker:
 
     def revoke_api_key(self, key_id: str) -> ApiKeyRecord:
         return self._store.api_keys.revoke(key_id)
+
+    def quota_state(self, owner: str) -> QuotaState:
+        return self._store.quotas.state(owner)
+
+    def set_owner_quotas(self, owner: str, quotas: Quotas) -> QuotaState:
+        state = self._store.quotas.set_own(owner, quotas)
+        self._wake_jobs()  # more may run now
+        return state
 
     def settle_permits(self, holder: str, request: PermitRequest) -> Grant:
         return self._rate_limiter.settle(holder, request)

@@ -15,6 +15,7 @@ from pydantic import TypeAdapter
 
 from sienn_ray.access.api_keys import ApiKeyRecord
 from sienn_ray.access.principals import ADMIN_OWNER
+from sienn_ray.access.quotas import Quotas, QuotaState
 from sienn_ray.access.rate_limits import Grant, PermitRequest
 from sienn_ray.errors import FailureReason
 from sienn_ray.jobs.export_schema import ExportRecord
@@ -83,7 +84,8 @@ class Tracker(Protocol):
         Raises:
             NotFoundError: There is no such dataset.
             ConflictError: The key came with another request.
-            TooManyRequestsError: The queue is full.
+            TooManyRequestsError: The queue is full, or as many of its owner's jobs wait as may.
+            QuotaExceededError: Its owner's storage is full.
         """
         ...
 
@@ -187,6 +189,14 @@ class Tracker(Protocol):
         """End a key at once and for good."""
         ...
 
+    async def quota_state(self, owner: str) -> QuotaState:
+        """Return the quotas of an owner, and what is used of them."""
+        ...
+
+    async def set_owner_quotas(self, owner: str, quotas: Quotas) -> QuotaState:
+        """Give an owner bounds of its own, in place of all that it had."""
+        ...
+
     async def settle_permits(self, holder: str, request: PermitRequest) -> Grant:
         """Count requests of a client, and grant a replica permits for others."""
         ...
@@ -263,6 +273,7 @@ READING = frozenset(
         "signing_key",
         "api_key_of_prefix",
         "api_keys",
+        "quota_state",
         # Counts in memory only.
         "settle_permits",
         "overview",

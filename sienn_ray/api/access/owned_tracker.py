@@ -11,7 +11,7 @@ from sienn_ray.jobs.schema import JobPriority
 from sienn_ray.jobs.tracker_protocol import Tracker, TrackerCalls, ids_among
 
 # Calls for users without an id among their arguments, beside `jobs` and `job_of_key`.
-_LISTS = frozenset({"datasets", "overview"})
+_LISTS = frozenset({"datasets", "overview", "quota_state"})
 _WITH_RECORDS = frozenset({"add_dataset", "add_job", "request_export"})
 # Calls that give the record of an id, which says itself whose it is.
 _RECORDS = {"dataset": "Dataset", "job": "Job", "export": "Export"}
@@ -24,6 +24,7 @@ NOT_FOR_OWNERS = frozenset(
         "api_keys",
         "rotate_api_key",
         "revoke_api_key",
+        "set_owner_quotas",
         "settle_permits",
         # Listeners get their share of what a replica asks for all of them.
         "news",

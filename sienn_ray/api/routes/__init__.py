@@ -3,6 +3,7 @@
 health: health of the service and of everything beneath.
 metrics: numbers for people and for Prometheus.
 api_keys: create, list, rotate and revoke API keys.
+limits: see and set quotas of owners.
 uploads: upload and validate dataset files.
 datasets: list, show, download and delete datasets.
 dataset_statistics: counts of a dataset's rows and tokens.

@@ -31,10 +31,11 @@ _UNAVAILABLE = documented(HTTPStatus.SERVICE_UNAVAILABLE)
 _OF_ONE_KEY = documented(HTTPStatus.NOT_FOUND, HTTPStatus.SERVICE_UNAVAILABLE)
 
 
-@router.get("/auth/me", summary="Who am I, and what may I do?", dependencies=[needs(*Scope)])
+@router.get("/auth/me", summary="Who am I, and what may I do?", responses=_UNAVAILABLE, dependencies=[needs(*Scope)])
 async def me(principal: PrincipalDep, backends: BackendsDep) -> Caller:
-    """The caller's owner, scopes and key. Without authentication, everybody is the admin."""
-    return Caller.of(principal, is_auth_on=backends.settings.is_auth_on)
+    """The caller's owner, scopes, key and limits. Without authentication, everybody is the admin."""
+    state = await backends.tracker.quota_state(principal.owner)
+    return Caller.of(principal, state, is_auth_on=backends.settings.is_auth_on)
 
 
 @router.post(

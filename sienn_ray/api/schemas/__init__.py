@@ -5,6 +5,7 @@ common: strictness, timestamps, the shape of errors, example ids.
 health: health checks.
 metrics: metrics.
 api_keys: API keys, and the caller.
+limits: quotas of owners.
 datasets: datasets, their rows, and validation reports.
 statistics: statistics of datasets.
 finetuning: the start of a fine-tune.

@@ -9,7 +9,9 @@ from pydantic import Field, field_validator
 
 from sienn_ray.access.api_keys import ApiKey, ApiKeyRecord
 from sienn_ray.access.principals import ADMIN_OWNER, Principal, Scope
+from sienn_ray.access.quotas import QuotaState
 from sienn_ray.api.schemas.common import Inline, RequestBody, ResponseBody, Timestamp
+from sienn_ray.api.schemas.limits import OWNER_PATTERN, OwnerLimits
 from sienn_ray.jobs.ids import shown
 
 KEY_ID = "5d2f6a10-9c3e-4b7a-8f21-0c4d5e6f7a8b"
@@ -20,7 +22,6 @@ _MAX_LIFETIME_S = 10 * 366 * DAY_S
 DEFAULT_GRACE_S = DAY_S
 _RATE_LIMIT = r"[1-9][0-9]{0,8}/(second|minute|hour|day)"
 _RATE_LIMITS = rf"{_RATE_LIMIT}(;{_RATE_LIMIT}){{0,3}}"
-_OWNER_PATTERN = r"^[A-Za-z0-9][A-Za-z0-9@._:|/-]{0,127}$"
 
 ScopeName = Annotated[Scope, Inline()]
 
@@ -33,7 +34,7 @@ class CreateApiKeyRequest(RequestBody):
     )
     owner: str = Field(
         ADMIN_OWNER,
-        pattern=_OWNER_PATTERN,
+        pattern=OWNER_PATTERN,
         description="Whose datasets, jobs and exports it sees and makes; keys of one owner see the same.",
         examples=["ada"],
     )
@@ -135,15 +136,17 @@ class Caller(ResponseBody):
     scopes: list[ScopeName] = Field(description="What it may do.", examples=[["infer", "read"]])
     key_id: str | None = Field(description="The API key that it comes with, if it does.", examples=[KEY_ID])
     authentication: Literal["on", "off"] = Field(description="Whether requests need an API key.", examples=["on"])
+    limits: OwnerLimits = Field(description="What this owner may have, and has.")
 
     @classmethod
-    def of(cls, principal: Principal, *, is_auth_on: bool) -> Self:
+    def of(cls, principal: Principal, state: QuotaState, *, is_auth_on: bool) -> Self:
         """Return what a caller is told of itself."""
         return cls(
             owner=principal.owner,
             scopes=sorted(principal.scopes),
             key_id=principal.key_id,
             authentication="on" if is_auth_on else "off",
+            limits=OwnerLimits.of(state),
         )
 
 

@@ -10,6 +10,8 @@ dataset_store: datasets.
 job_store: jobs.
 job_entries: a job's entry, once and while the queue has room.
 queue: the order in which jobs and exports start, fair between owners.
+quota_checks: what owners may have, checked where rows are written.
+quota_store: the quotas of owners.
 job_changes: changes of a job, with their events and counts, in one transaction.
 job_attempts: fencing of attempts that aren't awaited.
 job_reports: progress reports.

@@ -8,6 +8,7 @@ from typing import Unpack
 
 import sqlalchemy as sa
 
+from sienn_ray.access.quotas import Quotas
 from sienn_ray.errors import ConflictError
 from sienn_ray.jobs.deletion_schema import DeletionKind
 from sienn_ray.jobs.export_schema import ExportFailure, ExportRecord, ExportStatus
@@ -15,6 +16,7 @@ from sienn_ray.jobs.schema import JobStatus
 from sienn_ray.jobs.store import export_records, queue, tombstones
 from sienn_ray.jobs.store.database import Database
 from sienn_ray.jobs.store.queue import QueueKind
+from sienn_ray.jobs.store.quota_checks import QuotaChecks
 from sienn_ray.jobs.store.records import read_job
 from sienn_ray.jobs.store.tables import exports
 from sienn_ray.storage import FileEntry
@@ -27,9 +29,17 @@ class ExportStore:
         database: Where they are kept.
         clock: The time.
         lifetime_s: Seconds that a completed export is kept after it was last asked for.
+        quotas: Checks the quotas of owners.
     """
 
-    def __init__(self, database: Database, clock: Callable[[], datetime], lifetime_s: float) -> None:
+    def __init__(
+        self,
+        database: Database,
+        clock: Callable[[], datetime],
+        lifetime_s: float,
+        quotas: QuotaChecks | None = None,
+    ) -> None:
+        self._quotas = quotas or QuotaChecks(Quotas())
         self._database = database
         self._clock = clock
         self._lifetime = timedelta(seconds=lifetime_s)
@@ -42,12 +52,16 @@ class ExportStore:
         Raises:
             NotFoundError: Its job is gone.
             ConflictError: Its job isn't completed any more.
+            TooManyRequestsError: As many of its owner's exports wait or run as may.
+            QuotaExceededError: Its owner keeps as much as it may.
         """
         with self._database.writing() as connection:
             job = read_job(connection, record.job_id)
             if job.status is not JobStatus.COMPLETED:
                 raise ConflictError(f"Job {record.job_id} isn't completed any more; export it once it is")
             known = export_records.find(connection, record.id)
+            if known is None or known.status in {ExportStatus.FAILED, ExportStatus.CANCELLED}:
+                self._quotas.check_export(connection, job.owner)
             if known is None:
                 queue.note_wait(connection, QueueKind.EXPORTS, job.owner)
                 connection.execute(sa.insert(exports).values(**export_records.columns(record)))

@@ -37,7 +37,7 @@ _IS_RUNNING = sa.or_(
 
 
 class QueueKind(StrEnum):
-    """What waits."""
+    """Kinds of things that wait."""
 
     JOBS = "jobs"
     EXPORTS = "exports"
@@ -96,12 +96,12 @@ def with_place(job: JobRecord, place: int | None) -> JobRecord:
 
 
 def note_start(connection: sa.Connection, kind: QueueKind, owner: str) -> None:
-    """An owner has had a turn, and comes behind others who wait with as few runs."""
+    """Note that an owner has had a turn, and comes behind others who wait with as few runs."""
     _set_turn(connection, kind, owner, _last_turn(connection, kind) + 1)
 
 
 def note_wait(connection: sa.Connection, kind: QueueKind, owner: str) -> None:
-    """Something of an owner is about to wait; one who had nothing there comes behind those who waited before."""
+    """Note that something of an owner is about to wait; one who had nothing comes behind those who waited before."""
     source, is_there = _of_owner(kind)
     if connection.execute(sa.select(sa.literal(1)).select_from(source).where(is_there(owner)).limit(1)).first() is None:
         _set_turn(connection, kind, owner, _last_turn(connection, kind))

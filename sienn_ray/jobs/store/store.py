@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from datetime import datetime
 
+from sienn_ray.access.quotas import Quotas
 from sienn_ray.jobs.schema import Overview, utc_now
 from sienn_ray.jobs.store import overview
 from sienn_ray.jobs.store.api_key_store import ApiKeyStore
@@ -16,6 +17,8 @@ from sienn_ray.jobs.store.export_store import ExportStore
 from sienn_ray.jobs.store.job_store import JobStore
 from sienn_ray.jobs.store.metric_store import MetricStore
 from sienn_ray.jobs.store.news_store import NewsStore
+from sienn_ray.jobs.store.quota_checks import QuotaChecks
+from sienn_ray.jobs.store.quota_store import QuotaStore
 from sienn_ray.jobs.store.request_store import RequestStore
 from sienn_ray.jobs.store.signing_key import signing_key
 from sienn_ray.jobs.store.sweep_store import SweepStore
@@ -30,7 +33,7 @@ class Store:
         url: SQLAlchemy URL; see `Database`.
         clock: The time.
         export_lifetime_s: Seconds that a completed export is kept.
-        max_running_per_owner: Runs that the jobs of one owner may have at once; None is any number.
+        quotas: Bounds on what one owner has, unless an admin has set others for it.
     """
 
     def __init__(
@@ -38,13 +41,15 @@ class Store:
         url: str,
         clock: Callable[[], datetime] = utc_now,
         export_lifetime_s: float = 7 * 86400.0,
-        max_running_per_owner: int | None = None,
+        quotas: Quotas | None = None,
     ) -> None:
         self._clock = clock
         self.database = Database(url)
-        self.datasets = DatasetStore(self.database, clock)
-        self.jobs = JobStore(self.database, clock, max_running_per_owner)
-        self.exports = ExportStore(self.database, clock, export_lifetime_s)
+        checks = QuotaChecks(quotas or Quotas())
+        self.datasets = DatasetStore(self.database, clock, checks)
+        self.jobs = JobStore(self.database, clock, checks)
+        self.exports = ExportStore(self.database, clock, export_lifetime_s, checks)
+        self.quotas = QuotaStore(self.database, clock, checks)
         self.deletions = DeletionStore(self.database, clock)
         self.attempt_logs = AttemptLogStore(self.database, clock)
         self.sweep = SweepStore(self.database, clock)

@@ -73,3 +73,13 @@ def test_who_comes_without_a_key_is_told_what_to_do(monkeypatch: pytest.MonkeyPa
 def test_a_duration_has_a_unit(duration: str) -> None:
     message = refused("keys", "create", "laptop", f"--expires-in={duration}")
     assert message == f"--expires-in is '{duration}', but must be a number with a unit, as in 90d, 12h, 30m or 10s"
+
+
+def test_limits_of_an_owner_are_set_and_shown(monkeypatch: pytest.MonkeyPatch) -> None:
+    said = done("limits", "set", "ada", "--max-pending-jobs", "3")
+    assert re.search(r"ada +pending_jobs +0 +3 +True", said)
+    assert re.search(r"ada +exports +0 +False", done("limits", "show", "ada"))
+    _, key = created("laptop", "--owner", "ada")
+    monkeypatch.setenv("SIENN_API_KEY", key)
+    assert re.search(r"ada +pending_jobs +0 +3 +True", done("limits", "show"))
+    assert "other owners are for admins" in refused("limits", "show", "bob")

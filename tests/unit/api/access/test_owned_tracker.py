@@ -7,10 +7,11 @@ from typing import Any
 
 import pytest
 
+from sienn_ray.access.quotas import Quotas
 from sienn_ray.api.access import owned_tracker
 from sienn_ray.api.access.owned_tracker import NOT_FOR_OWNERS, OwnedTracker
-from sienn_ray.errors import NotFoundError
-from sienn_ray.jobs.schema import JobQuery, JobStatus
+from sienn_ray.errors import ForbiddenError, NotFoundError
+from sienn_ray.jobs.schema import JobPriority, JobQuery, JobStatus
 from sienn_ray.jobs.tracker_protocol import METHODS, ids_among
 from tests.support.fakes_api import dataset_record, job_record
 from tests.support.fakes_exports import export_record
@@ -99,3 +100,17 @@ def test_nobody_exports_what_another_owns(tracker: InProcessTracker) -> None:
     with pytest.raises(NotFoundError, match=r"^Job ada-job not found$"):
         run(tracker, "bob", "request_export", export_record("ada-job", id="new"))
     assert "request_export" not in tracker.calls
+
+
+def test_urgent_is_for_admins(tracker: InProcessTracker) -> None:
+    with pytest.raises(ForbiddenError, match="'high' goes ahead of your own"):
+        run(tracker, "bob", "add_job", job_record(id="new", dataset_id="bob-data", priority=JobPriority.URGENT))
+    assert "add_job" not in tracker.calls
+    job = run(tracker, "bob", "add_job", job_record(id="new", dataset_id="bob-data", priority=JobPriority.HIGH))
+    assert job.priority is JobPriority.HIGH
+
+
+def test_quotas_are_the_owner_s(tracker: InProcessTracker) -> None:
+    assert run(tracker, "bob", "quota_state", "ada").owner == "bob"
+    with pytest.raises(PermissionError):
+        run(tracker, "bob", "set_owner_quotas", "bob", Quotas())

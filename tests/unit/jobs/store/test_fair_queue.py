@@ -10,11 +10,13 @@ from typing import Any
 
 import pytest
 
+from sienn_ray.access.quotas import Quotas
 from sienn_ray.jobs.export_schema import ExportStatus
 from sienn_ray.jobs.schema import JobPriority, JobStatus
 from sienn_ray.jobs.store import queue
 from sienn_ray.jobs.store.job_store import JobStore
 from sienn_ray.jobs.store.queue import QueueKind
+from sienn_ray.jobs.store.quota_checks import QuotaChecks
 from sienn_ray.jobs.store.store import Store
 from sienn_ray.storage import FileEntry
 from tests.support.fakes_exports import export_record
@@ -34,6 +36,10 @@ def start(store: Store, *names: str) -> None:
 def end(store: Store, *names: str) -> None:
     for name in names:
         store.jobs.update(name, status=JobStatus.COMPLETED)
+
+
+def bounded_to(store: Store, max_running: int | None) -> JobStore:
+    return JobStore(store.database, Clock(), QuotaChecks(Quotas(max_running_jobs=max_running)))
 
 
 def order(store: Store, limit: int = 99) -> list[str]:
@@ -114,7 +120,7 @@ def test_a_level_is_worth_a_day_of_waiting(store: Store, hours: int, first: str)
 
 
 def test_an_owner_s_bound_on_runs_holds_back_its_own_jobs_alone(store: Store) -> None:
-    bounded = JobStore(store.database, Clock(), max_running_per_owner=2)
+    bounded = bounded_to(store, 2)
     add(store, "ada", "a1", "a2", "a3", "a4")
     add(store, "bob", "b1")
     start(store, "a1")
@@ -124,11 +130,11 @@ def test_an_owner_s_bound_on_runs_holds_back_its_own_jobs_alone(store: Store) ->
     assert [job.id for job in bounded.waiting(9)] == ["b1"]
     end(store, "a1")
     assert [job.id for job in bounded.waiting(9)] == ["b1", "a3"]
-    assert [job.id for job in JobStore(store.database, Clock(), max_running_per_owner=0).waiting(9)] == []
+    assert [job.id for job in bounded_to(store, 0).waiting(9)] == []
 
 
 def test_what_can_not_start_holds_back_nothing(store: Store) -> None:
-    bounded = JobStore(store.database, Clock(), max_running_per_owner=1)
+    bounded = bounded_to(store, 1)
     add(store, "ada", "a1", "a2")
     assert [job.id for job in bounded.waiting(9, ["a1"])] == ["a2"]
 
@@ -147,7 +153,7 @@ class History:
     longest_pass: int = 0
 
     def __post_init__(self) -> None:
-        self.jobs = JobStore(self.store.database, Clock(), self.max_running_per_owner)
+        self.jobs = bounded_to(self.store, self.max_running_per_owner)
 
     def arrive(self, owner: str) -> None:
         self.arrived[owner] += 1

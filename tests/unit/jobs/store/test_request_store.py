@@ -11,6 +11,7 @@ import sqlalchemy as sa
 
 from sienn_ray.access.api_keys import ApiKeyRecord
 from sienn_ray.access.principals import Scope
+from sienn_ray.access.quotas import Quotas, QuotaState, QuotaUse
 from sienn_ray.errors import ConflictError, TooLateError
 from sienn_ray.jobs.change_requests import ChangeRequest
 from sienn_ray.jobs.schema import JobRecord, JobStatus
@@ -193,6 +194,7 @@ ANSWERS: list[Any] = [
         scopes=frozenset({Scope.READ, Scope.TRAIN}),
         created_at=MOMENT,
     ),
+    QuotaState("ada", Quotas(max_exports=5), Quotas(max_exports=5, max_pending_jobs=1), QuotaUse(1, 2, 3, 4, 5)),
     RunCommand.PAUSE,
     True,
     None,

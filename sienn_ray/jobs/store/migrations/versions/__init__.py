@@ -9,4 +9,5 @@
 0007_requests: answers to changes, for repeats.
 0008_deleted_ends: how deleted jobs ended, for a day.
 0009_owners_and_api_keys: owners of datasets and jobs, and API keys.
+0013_quotas_and_usage: priorities, turns and limits of owners, usage.
 """
