@@ -362,8 +362,11 @@ class Settings(BaseSettings):
         2.0, gt=0, description="Longest wait for each check of `GET /api/health/detailed` and `/services`."
     )
     metrics_flush_s: float = Field(
-        5.0, gt=0, description="Seconds between two batches of counted metrics that a process sends to the tracker."
+        5.0,
+        gt=0,
+        description="Seconds between two batches of metrics, and of usage, that a process sends to the tracker.",
     )
+    usage_retention_days: int = Field(400, ge=1, description="Days that usage by day, key and model is kept.")
 
     @field_validator("rate_limits")
     @classmethod

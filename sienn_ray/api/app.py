@@ -30,6 +30,7 @@ from sienn_ray.api.http.request_id import RequestIds
 from sienn_ray.api.http.request_metrics import RequestMetrics
 from sienn_ray.api.http.transfer_rates import TransferRates
 from sienn_ray.api.http.uploads import Uploads
+from sienn_ray.api.http.usage import UsageCounting
 from sienn_ray.api.http.websockets import WebSocketErrors
 from sienn_ray.api.lists.shared_statistics import SharedStatistics
 from sienn_ray.api.live.hub import LiveHub
@@ -59,6 +60,7 @@ from sienn_ray.api.routes import (
     models,
     openai_models,
     uploads,
+    usage,
 )
 
 _ROUTES = (
@@ -66,6 +68,7 @@ _ROUTES = (
     metrics,
     api_keys,
     limits,
+    usage,
     uploads,
     datasets,
     dataset_statistics,
@@ -138,7 +141,8 @@ def _routes() -> list[BaseRoute]:
 
 @asynccontextmanager
 async def _lifespan(app: FastAPI) -> AsyncIterator[None]:
-    async with app.state.monitoring.flusher.running(), app.state.rate_gate.running():
+    monitoring: Monitoring = app.state.monitoring
+    async with monitoring.flusher.running(), monitoring.usage_flusher.running(), app.state.rate_gate.running():
         yield
 
 
@@ -160,6 +164,7 @@ def _middleware(backends: Backends, numbered_by_server: bool, gate: RateGate) ->
         Middleware(Authentication, keys=keys, is_required=settings.is_auth_on),
         Middleware(RateLimits, gate=gate, limits=settings.limits_of_addresses),
         Middleware(AuthenticationRequired),
+        Middleware(UsageCounting, usage=backends.usage),
         Middleware(PlacesGivenBack),
         Middleware(
             TransferRates, min_bytes_per_s=settings.transfer_min_bytes_per_s, window_s=settings.transfer_window_s

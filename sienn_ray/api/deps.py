@@ -9,6 +9,8 @@ from typing import Annotated, Protocol, cast
 from fastapi import Depends
 from fastapi.requests import HTTPConnection
 
+from sienn_ray.access.usage import UsageRecorder
+from sienn_ray.api.access.caller_engines import CallerEngines
 from sienn_ray.api.access.callers import principal_of
 from sienn_ray.api.access.owned_tracker import OwnedTracker
 from sienn_ray.api.cluster import Cluster
@@ -93,6 +95,7 @@ class Backends:
     cluster: Cluster
     statistics: Statistics
     recorder: Recorder = field(default_factory=Recorder)
+    usage: UsageRecorder = field(default_factory=UsageRecorder)
 
 
 def _all_backends(connection: HTTPConnection) -> Backends:
@@ -101,12 +104,13 @@ def _all_backends(connection: HTTPConnection) -> Backends:
 
 def _backends(connection: HTTPConnection) -> Backends:
     backends, principal = _all_backends(connection), principal_of(connection.scope)
+    engines = CallerEngines(backends.engines, principal, backends.usage)
     if principal.is_admin:
-        return backends
-    return replace(backends, tracker=cast(Tracker, OwnedTracker(backends.tracker, principal.owner)))
+        return replace(backends, engines=engines)
+    return replace(backends, engines=engines, tracker=cast(Tracker, OwnedTracker(backends.tracker, principal.owner)))
 
 
-# Backends that show what the caller owns. An admin sees all.
+# Backends that show what the caller owns, and count what it uses. An admin sees all.
 BackendsDep = Annotated[Backends, Depends(_backends)]
 # For routes that don't ask who somebody is.
 AllBackendsDep = Annotated[Backends, Depends(_all_backends)]

@@ -12,6 +12,7 @@ training: start a fine-tune, and watch it.
 jobs: list, show, pause, resume, cancel, retry and delete jobs.
 keys: create, list, rotate and revoke API keys.
 limits: what owners may have, and have.
+usage: what was used.
 exports: request, list, cancel and delete exports.
 live: live updates, followed over reconnects.
 client: requests to the service; a refusal ends the program.
@@ -23,7 +24,7 @@ from __future__ import annotations
 
 import typer
 
-from sienn_ray.cli import datasets, exports, health, jobs, keys, limits, models, training
+from sienn_ray.cli import datasets, exports, health, jobs, keys, limits, models, training, usage
 from sienn_ray.cli.doctor.command import doctor
 from sienn_ray.cli.serve import serve
 
@@ -69,5 +70,6 @@ app.command("exports")(exports.list_exports)
 app.command()(exports.cancel_export)
 app.command()(exports.delete_export)
 
+app.command()(usage.usage)
 app.add_typer(keys.app, name="keys")
 app.add_typer(limits.app, name="limits")

@@ -18,6 +18,7 @@ from sienn_ray.access.api_keys import ApiKeyRecord
 from sienn_ray.access.principals import ADMIN_OWNER
 from sienn_ray.access.quotas import Quotas, QuotaState
 from sienn_ray.access.rate_limits import Grant, PermitRequest, RateLimiter
+from sienn_ray.access.usage import UsageBatch, UsageQuery, UsageReport
 from sienn_ray.errors import CapacityError, FailureReason, FencedError, NotFoundError, RedeployedError
 from sienn_ray.jobs.change_requests import ChangeRequest
 from sienn_ray.jobs.deployment import Deployment, Standing
@@ -98,6 +99,7 @@ class JobTracker:
             settings.database_url,
             export_lifetime_s=settings.export_lifetime_s,
             quotas=settings.quotas,
+            usage_retention_days=settings.usage_retention_days,
         )
         self._rate_limiter = RateLimiter()
         self._mirror = mirror
@@ -384,6 +386,12 @@ class JobTracker:
 
     def add_metrics(self, batch: MetricBatch) -> None:
         self._store.metrics.add(batch)
+
+    def add_usage(self, batch: UsageBatch) -> None:
+        self._store.usage.add(batch)
+
+    def usage(self, query: UsageQuery) -> UsageReport:
+        return self._store.usage.report(query)
 
     def metric_samples(self) -> list[Sample]:
         return [*self._store.metrics.samples(), *self._heartbeat_samples()]

@@ -17,6 +17,7 @@ from sienn_ray.access.api_keys import ApiKeyRecord
 from sienn_ray.access.principals import ADMIN_OWNER
 from sienn_ray.access.quotas import Quotas, QuotaState
 from sienn_ray.access.rate_limits import Grant, PermitRequest
+from sienn_ray.access.usage import UsageBatch, UsageQuery, UsageReport
 from sienn_ray.errors import FailureReason
 from sienn_ray.jobs.export_schema import ExportRecord
 from sienn_ray.jobs.ids import check_id
@@ -211,6 +212,14 @@ class Tracker(Protocol):
         """Add up what a process has counted."""
         ...
 
+    async def add_usage(self, batch: UsageBatch) -> None:
+        """Add up what a process's callers have used."""
+        ...
+
+    async def usage(self, query: UsageQuery) -> UsageReport:
+        """Return a page of a report on usage."""
+        ...
+
     async def metric_samples(self) -> list[Sample]:
         """All metrics, those about jobs included."""
         ...
@@ -277,6 +286,7 @@ READING = frozenset(
         # Counts in memory only.
         "settle_permits",
         "overview",
+        "usage",
         "metric_samples",
         "health",
         "settings",

@@ -4,5 +4,6 @@ callers: the caller of a request.
 key_lookup: API keys of requests, looked up at the tracker and remembered for seconds.
 rate_gate: permits for requests, as a replica has them.
 scopes: the dependency by which a route asks for a scope.
+caller_engines: the engines as one caller has them.
 owned_tracker: the tracker as one owner sees it.
 """

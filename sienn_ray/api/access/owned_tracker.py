@@ -29,6 +29,7 @@ NOT_FOR_OWNERS = frozenset(
         # Listeners get their share of what a replica asks for all of them.
         "news",
         "add_metrics",
+        "add_usage",
         "metric_samples",
         "health",
         "settings",
@@ -76,7 +77,7 @@ class OwnedTracker(TrackerCalls):
         """The arguments, made to ask for what is the owner's."""
         if method in _LISTS:
             return (self._owner,)
-        if method == "jobs":
+        if method in {"jobs", "usage"}:
             return (replace(args[0], owner=self._owner),)
         if method == "job_of_key":
             return (args[0], self._owner)

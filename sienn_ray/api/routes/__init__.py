@@ -4,6 +4,7 @@ health: health of the service and of everything beneath.
 metrics: numbers for people and for Prometheus.
 api_keys: create, list, rotate and revoke API keys.
 limits: see and set quotas of owners.
+usage: usage by day, key and model.
 uploads: upload and validate dataset files.
 datasets: list, show, download and delete datasets.
 dataset_statistics: counts of a dataset's rows and tokens.

@@ -6,6 +6,7 @@ health: health checks.
 metrics: metrics.
 api_keys: API keys, and the caller.
 limits: quotas of owners.
+usage: usage by day, key and model.
 datasets: datasets, their rows, and validation reports.
 statistics: statistics of datasets.
 finetuning: the start of a fine-tune.

@@ -25,6 +25,9 @@ export_store: exports.
 request_store: requests for changes, each carried out once.
 api_key_store: API keys, without their secrets.
 metric_store: metrics of all processes, added up.
+metric_sources: processes that count, and their last batches.
+usage_store: usage by day, key and model.
+usage_sums: usage as rows that are added to.
 metric_sums: counters and histograms as rows.
 overview: numbers over all jobs and datasets.
 signing_key: the key of signed links.

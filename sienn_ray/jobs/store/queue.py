@@ -49,6 +49,12 @@ def length(connection: sa.Connection, owner: str | None = None) -> int:
     return connection.scalar(sa.select(sa.func.count()).select_from(jobs).where(_IS_WAITING, *of_owner)) or 0
 
 
+def lengths(connection: sa.Connection) -> dict[str, int]:
+    """Jobs that wait, by owner."""
+    counts = sa.select(jobs.c.owner, sa.func.count().label("number")).where(_IS_WAITING).group_by(jobs.c.owner)
+    return {row.owner: row.number for row in connection.execute(counts)}
+
+
 def num_running(connection: sa.Connection, owner: str) -> int:
     """Runs that an owner's jobs have, those that are being stopped included."""
     query = sa.select(sa.func.count()).select_from(jobs).where(_IS_RUNNING, jobs.c.owner == owner)
@@ -141,7 +147,7 @@ def _order(kind: QueueKind) -> sa.Subquery:
 
     It takes the parameters `max_running` and `without`. Only numbers and names are sorted, since rows are large.
     """
-    without = sa.bindparam("without", expanding=True)
+    without: sa.BindParameter[Any] = sa.bindparam("without", expanding=True)
     waiting, running = _jobs_that_wait(without) if kind is QueueKind.JOBS else _exports_that_wait(without)
     turns = sa.select(queue_turns.c.owner, queue_turns.c.turn).where(queue_turns.c.kind == kind.value).subquery()
     # Runs that the owner would have before this one, were nothing to end meanwhile.
@@ -158,7 +164,7 @@ def _order(kind: QueueKind) -> sa.Subquery:
         sa.func.coalesce(turns.c.turn, 0),
         waiting.c.head,
     )
-    joined = waiting
+    joined: sa.FromClause = waiting
     for each in (running, turns, owner_limits):
         joined = joined.outerjoin(each, each.c.owner == waiting.c.owner)
     place = sa.func.row_number().over(order_by=keys)

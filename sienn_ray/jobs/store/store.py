@@ -22,6 +22,7 @@ from sienn_ray.jobs.store.quota_store import QuotaStore
 from sienn_ray.jobs.store.request_store import RequestStore
 from sienn_ray.jobs.store.signing_key import signing_key
 from sienn_ray.jobs.store.sweep_store import SweepStore
+from sienn_ray.jobs.store.usage_store import UsageStore
 
 
 class Store:
@@ -34,6 +35,7 @@ class Store:
         clock: The time.
         export_lifetime_s: Seconds that a completed export is kept.
         quotas: Bounds on what one owner has, unless an admin has set others for it.
+        usage_retention_days: Days that usage is kept.
     """
 
     def __init__(
@@ -42,6 +44,7 @@ class Store:
         clock: Callable[[], datetime] = utc_now,
         export_lifetime_s: float = 7 * 86400.0,
         quotas: Quotas | None = None,
+        usage_retention_days: int = 400,
     ) -> None:
         self._clock = clock
         self.database = Database(url)
@@ -56,6 +59,7 @@ class Store:
         self.requests = RequestStore(self.database, clock)
         self.metrics = MetricStore(self.database, clock)
         self.api_keys = ApiKeyStore(self.database, clock)
+        self.usage = UsageStore(self.database, clock, usage_retention_days)
         self.news = NewsStore(self.database)
 
     def overview(self, owner: str | None = None) -> Overview:

@@ -11,6 +11,7 @@ import pytest
 import sqlalchemy as sa
 
 from sienn_ray.access.rate_limits import PermitRequest
+from sienn_ray.access.usage import UsageQuery
 from sienn_ray.errors import ConflictError, NotFoundError, TooLateError
 from sienn_ray.jobs.change_requests import ChangeRequest, repeating
 from sienn_ray.jobs.news_schema import NewsCursor, NewsQuery
@@ -155,11 +156,12 @@ def test_calls_that_read_change_nothing(tmp_path: Path) -> None:
         "prefix": "none",
         "holder": "one",
         "request": PermitRequest("address", "1/minute"),
-        "query": JobQuery(),
         "after": 0,
         "limit": 1,
         "max_points": 1,
     }
+
+    queries = {"news": NewsQuery(NewsCursor(), ("job-1",)), "usage": UsageQuery()}
 
     def refuse_changes(_: sa.Connection, cursor: object, statement: str, *__: object) -> None:
         assert cursor
@@ -168,7 +170,7 @@ def test_calls_that_read_change_nothing(tmp_path: Path) -> None:
     engine = tracker.actor._store.database._engine
     sa.event.listen(engine, "before_cursor_execute", refuse_changes)
     for name in READING:
-        given = {**arguments, "query": NewsQuery(NewsCursor(), ("job-1",))} if name == "news" else arguments
+        given = {**arguments, "query": queries.get(name, JobQuery())}
         getattr(tracker.actor, name)(*(given[each] for each in list(METHODS[name].parameters)[1:]))
     with pytest.raises(AssertionError):
         tracker.actor.cancel_job("job-1")
