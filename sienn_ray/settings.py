@@ -16,6 +16,7 @@ from urllib.parse import urlsplit
 from pydantic import BeforeValidator, Field, SecretStr, ValidationError, field_validator, model_validator
 from pydantic_settings import BaseSettings, NoDecode, SettingsConfigDict
 
+from sienn_ray.access.claims import ClaimLimits
 from sienn_ray.access.quotas import Quotas
 from sienn_ray.admission import AdmissionRules
 
@@ -228,6 +229,12 @@ class Settings(BaseSettings):
         description="Bytes of datasets, adapters and exports that one owner may store; more are refused with a 403. By "
         "default any number.",
     )
+    owner_max_statistics: int | None = Field(
+        None,
+        ge=1,
+        description="Datasets of one owner whose statistics are computed at once; more are refused with a 429. By "
+        "default any.",
+    )
     download_url_lifetime_s: int = Field(
         86400, ge=1, le=7 * 86400, description="Seconds that a link to an export works; each answer has a new one."
     )
@@ -251,6 +258,18 @@ class Settings(BaseSettings):
         None,
         description="Requests that one client address may send, as `100/minute;1000/hour`, which is the default where "
         "requests need an API key; empty is any number. Keys may have limits of their own.",
+    )
+    key_tokens_per_minute: int | None = Field(
+        None,
+        ge=1,
+        description="Tokens that the answers of one key may take in a minute, prompts included, unless the key has a "
+        "limit of its own; by default any number.",
+    )
+    key_max_open_answers: int | None = Field(
+        None,
+        ge=1,
+        description="Requests to models that one key may have open at once, unless it has a limit of its own; by "
+        "default any number.",
     )
     trusted_proxies: _Names = Field(
         (),
@@ -436,6 +455,11 @@ class Settings(BaseSettings):
         return self.rate_limits
 
     @property
+    def answer_limits(self) -> ClaimLimits:
+        """Limits on answers of keys that have none of their own."""
+        return ClaimLimits(max_open=self.key_max_open_answers, tokens_per_minute=self.key_tokens_per_minute)
+
+    @property
     def quotas(self) -> Quotas:
         """Bounds on what one owner has, unless an admin has set others for it."""
         return Quotas(
@@ -444,6 +468,7 @@ class Settings(BaseSettings):
             max_running_jobs=self.owner_max_running_jobs,
             max_open_exports=self.owner_max_open_exports,
             max_exports=self.owner_max_exports,
+            max_statistics=self.owner_max_statistics,
         )
 
     @property

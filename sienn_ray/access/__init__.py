@@ -1,6 +1,7 @@
 """Access control: callers, their scopes and their API keys.
 
 principals: a caller, with its scopes and its owner.
+claims: things at once and tokens per minute, counted for all replicas.
 quotas: what one owner may keep, and have waiting or running.
 rate_limits: requests of one client within moving windows, counted for all replicas.
 usage: what was used, by day, key and model.

@@ -15,6 +15,7 @@ from datetime import datetime
 
 from pydantic import BaseModel, ConfigDict
 
+from sienn_ray.access.claims import ClaimLimits
 from sienn_ray.access.principals import Principal, Scope
 
 _LETTERS = string.ascii_letters + string.digits
@@ -72,6 +73,9 @@ class ApiKeyRecord(BaseModel):
     scopes: frozenset[Scope]
     # As `100/minute;1000/hour`, where they aren't those of all.
     rate_limits: str | None = None
+    # Of answers of models: tokens in a minute, and requests at once.
+    tokens_per_minute: int | None = None
+    max_open_answers: int | None = None
     created_at: datetime
     expires_at: datetime | None = None
     revoked_at: datetime | None = None
@@ -79,7 +83,8 @@ class ApiKeyRecord(BaseModel):
     @property
     def principal(self) -> Principal:
         """The caller who sends this key."""
-        return Principal(self.owner, self.scopes, self.id, self.rate_limits)
+        limits = ClaimLimits(max_open=self.max_open_answers, tokens_per_minute=self.tokens_per_minute)
+        return Principal(self.owner, self.scopes, self.id, self.rate_limits, limits)
 
     def is_of(self, key: ApiKey) -> bool:
         """Return whether this is the record of a key, in the same time whether it is or not."""

@@ -5,6 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from enum import StrEnum
 
+from sienn_ray.access.claims import NO_LIMITS, ClaimLimits
 from sienn_ray.errors import ForbiddenError
 
 # Whose things are those of a service without authentication, and of one from before there was any.
@@ -33,12 +34,14 @@ class Principal:
         scopes: What it may do; `admin` is everything.
         key_id: The API key that it came with, if it did.
         rate_limits: Limits of that key, as `100/minute;1000/hour`, where it has its own.
+        answer_limits: Limits of that key on answers of models.
     """
 
     owner: str
     scopes: frozenset[Scope]
     key_id: str | None = None
     rate_limits: str | None = None
+    answer_limits: ClaimLimits = NO_LIMITS
 
     @property
     def is_admin(self) -> bool:

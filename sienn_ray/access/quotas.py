@@ -17,6 +17,7 @@ class Quotas:
         max_running_jobs: Jobs that run; further ones wait.
         max_open_exports: Exports that wait or run.
         max_exports: Exports that wait, run or are kept.
+        max_statistics: Datasets whose statistics are computed at once.
     """
 
     max_stored_bytes: int | None = None
@@ -24,6 +25,7 @@ class Quotas:
     max_running_jobs: int | None = None
     max_open_exports: int | None = None
     max_exports: int | None = None
+    max_statistics: int | None = None
 
     def overridden_by(self, own: Quotas) -> Quotas:
         """Return these quotas, but for those that an owner has bounds of its own for.
@@ -44,6 +46,8 @@ class QuotaUse:
     running_jobs: int
     open_exports: int
     exports: int
+    # Not known to the database.
+    statistics: int = 0
 
 
 @dataclass(frozen=True)
@@ -67,6 +71,11 @@ class QuotaState:
         """Bytes that it may store still; None is any number."""
         limit = self.quotas.max_stored_bytes
         return None if limit is None else max(0, limit - self.use.stored_bytes)
+
+
+def statistics_bucket(owner: str) -> str:
+    """Return the bucket in which an owner's computations of statistics are claimed; see `claims`."""
+    return f"statistics {owner}"
 
 
 def too_many_bytes(stored: int, limit: int, what: str) -> QuotaExceededError:

@@ -12,6 +12,7 @@ from starlette.routing import BaseRoute
 from uvicorn.middleware.proxy_headers import ProxyHeadersMiddleware
 
 from sienn_ray import __version__
+from sienn_ray.api.access.claim_gate import ClaimGate
 from sienn_ray.api.access.key_lookup import KeyLookup
 from sienn_ray.api.access.rate_gate import RateGate
 from sienn_ray.api.browsers.cross_origin import allowed_origins, cross_origin_headers
@@ -20,6 +21,7 @@ from sienn_ray.api.browsers.origins import OriginChecks
 from sienn_ray.api.browsers.security_headers import SecurityHeaders
 from sienn_ray.api.deps import Backends
 from sienn_ray.api.exports.links import ExportLinks
+from sienn_ray.api.http.answer_limits import AnswerLimits
 from sienn_ray.api.http.authentication import Authentication, AuthenticationRequired
 from sienn_ray.api.http.body_limits import BodyLimits
 from sienn_ray.api.http.errors import add_error_handlers, internal_error
@@ -97,7 +99,7 @@ def create_app(backends: Backends, *, numbered_by_server: bool = False) -> FastA
         backends: Everything behind it.
         numbered_by_server: Whether the server gives requests their ids; see `RequestIds`.
     """
-    gate = RateGate(backends.tracker)
+    gate, claims = RateGate(backends.tracker), ClaimGate(backends.tracker)
     app = DocumentedApi(
         title="sienn_ray",
         version=__version__,
@@ -108,13 +110,14 @@ def create_app(backends: Backends, *, numbered_by_server: bool = False) -> FastA
         docs_url=None,
         redoc_url=None,
         generate_unique_id_function=operation_id,
-        middleware=_middleware(backends, numbered_by_server, gate),
+        middleware=_middleware(backends, numbered_by_server, gate, claims),
         lifespan=_lifespan,
     )
     app.is_auth_on = backends.settings.is_auth_on
     app.scopes = scopes_by_operation(route for module in _ROUTES for route in module.router.routes)
     app.state.backends = backends
     app.state.rate_gate = gate
+    app.state.claim_gate = claims
     app.state.live_hub = LiveHub(backends.tracker)
     app.state.monitoring = Monitoring.of(backends)
     app.state.places = Places(backends.settings)
@@ -142,11 +145,12 @@ def _routes() -> list[BaseRoute]:
 @asynccontextmanager
 async def _lifespan(app: FastAPI) -> AsyncIterator[None]:
     monitoring: Monitoring = app.state.monitoring
-    async with monitoring.flusher.running(), monitoring.usage_flusher.running(), app.state.rate_gate.running():
+    gates = app.state.rate_gate.running(), app.state.claim_gate.running()
+    async with monitoring.flusher.running(), monitoring.usage_flusher.running(), gates[0], gates[1]:
         yield
 
 
-def _middleware(backends: Backends, numbered_by_server: bool, gate: RateGate) -> list[Middleware]:
+def _middleware(backends: Backends, numbered_by_server: bool, gate: RateGate, claims: ClaimGate) -> list[Middleware]:
     """From the outermost to the innermost."""
     settings = backends.settings
     admin_key = settings.admin_key.get_secret_value() if settings.admin_key else None
@@ -165,6 +169,7 @@ def _middleware(backends: Backends, numbered_by_server: bool, gate: RateGate) ->
         Middleware(RateLimits, gate=gate, limits=settings.limits_of_addresses),
         Middleware(AuthenticationRequired),
         Middleware(UsageCounting, usage=backends.usage),
+        Middleware(AnswerLimits, gate=claims, defaults=settings.answer_limits),
         Middleware(PlacesGivenBack),
         Middleware(
             TransferRates, min_bytes_per_s=settings.transfer_min_bytes_per_s, window_s=settings.transfer_window_s

@@ -26,6 +26,7 @@ def set_limits(
     max_running_jobs: Annotated[int | None, typer.Option(min=0, help="Jobs that run.")] = None,
     max_open_exports: Annotated[int | None, typer.Option(min=0, help="Exports that wait or run.")] = None,
     max_exports: Annotated[int | None, typer.Option(min=0, help="Exports that wait, run or are kept.")] = None,
+    max_statistics: Annotated[int | None, typer.Option(min=0, help="Statistics that are computed at once.")] = None,
 ) -> None:
     """Give an owner limits of its own, in place of all that it had; those left out are the service's."""
     body = {
@@ -35,6 +36,7 @@ def set_limits(
         "max_running_jobs": max_running_jobs,
         "max_open_exports": max_open_exports,
         "max_exports": max_exports,
+        "max_statistics": max_statistics,
     }
     _print(call("PUT", "/api/limits", json=body))
 

@@ -10,13 +10,15 @@ import logging
 import os
 import time
 from collections.abc import Callable
+from dataclasses import replace
 from functools import partial
 from typing import Any, Unpack
 
 from sienn_ray import metrics
 from sienn_ray.access.api_keys import ApiKeyRecord
+from sienn_ray.access.claims import ClaimGrant, ClaimLimiter, ClaimReport
 from sienn_ray.access.principals import ADMIN_OWNER
-from sienn_ray.access.quotas import Quotas, QuotaState
+from sienn_ray.access.quotas import Quotas, QuotaState, statistics_bucket
 from sienn_ray.access.rate_limits import Grant, PermitRequest, RateLimiter
 from sienn_ray.access.usage import UsageBatch, UsageQuery, UsageReport
 from sienn_ray.errors import CapacityError, FailureReason, FencedError, NotFoundError, RedeployedError
@@ -102,6 +104,7 @@ class JobTracker:
             usage_retention_days=settings.usage_retention_days,
         )
         self._rate_limiter = RateLimiter()
+        self._claims = ClaimLimiter()
         self._mirror = mirror
         self._mirrored_at = float("-inf")
         # Empty until all run: the first step of the one may end before the other has begun.
@@ -320,12 +323,19 @@ class JobTracker:
         return self._store.api_keys.revoke(key_id)
 
     def quota_state(self, owner: str) -> QuotaState:
-        return self._store.quotas.state(owner)
+        return self._with_statistics(self._store.quotas.state(owner))
+
+    def _with_statistics(self, state: QuotaState) -> QuotaState:
+        number = self._claims.num_open(statistics_bucket(state.owner))
+        return replace(state, use=replace(state.use, statistics=number))
 
     def set_owner_quotas(self, owner: str, quotas: Quotas) -> QuotaState:
         state = self._store.quotas.set_own(owner, quotas)
         self._wake_jobs()  # more may run now
-        return state
+        return self._with_statistics(state)
+
+    def settle_claims(self, report: ClaimReport) -> ClaimGrant | None:
+        return self._claims.settle(report)
 
     def settle_permits(self, holder: str, request: PermitRequest) -> Grant:
         return self._rate_limiter.settle(holder, request)

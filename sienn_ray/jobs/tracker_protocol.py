@@ -14,6 +14,7 @@ from typing import Any, Protocol, get_type_hints
 from pydantic import TypeAdapter
 
 from sienn_ray.access.api_keys import ApiKeyRecord
+from sienn_ray.access.claims import ClaimGrant, ClaimReport
 from sienn_ray.access.principals import ADMIN_OWNER
 from sienn_ray.access.quotas import Quotas, QuotaState
 from sienn_ray.access.rate_limits import Grant, PermitRequest
@@ -202,6 +203,10 @@ class Tracker(Protocol):
         """Count requests of a client, and grant a replica permits for others."""
         ...
 
+    async def settle_claims(self, report: ClaimReport) -> ClaimGrant | None:
+        """Take a replica's report on the claims that it holds, and decide on the one that it wants, if any."""
+        ...
+
     # Numbers
 
     async def overview(self, owner: str | None = None) -> Overview:
@@ -285,6 +290,7 @@ READING = frozenset(
         "quota_state",
         # Counts in memory only.
         "settle_permits",
+        "settle_claims",
         "overview",
         "usage",
         "metric_samples",

@@ -4,6 +4,9 @@ callers: the caller of a request.
 key_lookup: API keys of requests, looked up at the tracker and remembered for seconds.
 rate_gate: permits for requests, as a replica has them.
 scopes: the dependency by which a route asks for a scope.
+claim_gate: claims of a replica, renewed and settled.
+admissions: the claims of one request's answers.
+token_estimates: about how many tokens a text has.
 caller_engines: the engines as one caller has them.
 owned_tracker: the tracker as one owner sees it.
 """

@@ -1,21 +1,18 @@
-"""The engines as one caller has them: what their answers take is counted as the caller's."""
+"""The engines as one caller has them: within the limits of its key, and counted as what it uses."""
 
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncGenerator
+from collections.abc import AsyncGenerator, Sequence
 from contextlib import aclosing
 from dataclasses import dataclass
 from typing import Protocol
 
 from sienn_ray.access.principals import Principal
 from sienn_ray.access.usage import UsageCounts, UsageRecorder
-from sienn_ray.inference.engine import ChatMessage, GenerationDelta, GenerationRequest, GenerationResult
-
-# Of English text, one token is about as much; hosted APIs estimate by the same rule.
-_BYTES_PER_TOKEN = 4
-# What a chat template puts around a message.
-_TOKENS_PER_MESSAGE = 4
+from sienn_ray.api.access.admissions import Admission
+from sienn_ray.api.access.token_estimates import prompt_tokens, tokens_of_bytes
+from sienn_ray.inference.engine import GenerationDelta, GenerationRequest, GenerationResult
 
 
 class AnsweringEngines(Protocol):
@@ -36,24 +33,34 @@ class AnsweringEngines(Protocol):
 
 @dataclass(frozen=True)
 class CallerEngines:
-    """Answers for one caller, who is counted what they take.
+    """Answers for one caller, within its limits, who is counted what they take.
 
-    An answer that is broken off, by the client or a failure, counts with an estimate of what was sent of it.
+    All routes have their engines from here (`deps`), so that none can forget the limits. An answer that is broken off,
+    by the client or a failure, counts with an estimate of what was sent of it.
 
     Args:
         engines: Who answers.
         principal: The caller.
         usage: Takes the counts.
+        admission: The limits of the caller's key; None where it has none.
     """
 
     engines: AnsweringEngines
     principal: Principal
     usage: UsageRecorder
+    admission: Admission | None = None
+
+    async def admit(self, requests: Sequence[GenerationRequest]) -> None:
+        """See `Backends.admit`."""
+        if self.admission is not None:
+            await self.admission.admit_ahead(requests)
 
     async def generate(
         self, base_model: str, request: GenerationRequest, start_wait_s: float | None = None
     ) -> GenerationResult:
         """See `Engines.generate`."""
+        if self.admission is not None:
+            await self.admission.admit([request])
         try:
             result = await self.engines.generate(base_model, request, start_wait_s)
         except asyncio.CancelledError:  # the client has gone, and nobody knows how far the answer was
@@ -66,6 +73,8 @@ class CallerEngines:
         self, base_model: str, request: GenerationRequest, start_wait_s: float | None = None
     ) -> AsyncGenerator[GenerationDelta]:
         """See `Engines.stream`."""
+        if self.admission is not None:
+            await self.admission.admit([request])
         result, sent_bytes, is_begun = None, 0, False
         try:
             async with aclosing(self.engines.stream(base_model, request, start_wait_s)) as deltas:
@@ -81,23 +90,9 @@ class CallerEngines:
                 self._count(base_model, request, _counts_of_part(request, sent_bytes))
 
     def _count(self, base_model: str, request: GenerationRequest, counts: UsageCounts) -> None:
+        if self.admission is not None:
+            self.admission.note_tokens(counts.prompt_tokens + counts.completion_tokens)
         self.usage.add(self.principal, counts, base_model, request.adapter_id or "")
-
-
-def prompt_tokens_estimated(prompt: tuple[ChatMessage, ...] | str) -> int:
-    """Return about how many tokens a prompt has; the ingress has no tokenizer.
-
-    Example:
-        >>> prompt_tokens_estimated((ChatMessage("user", "What is LoRA?"),))
-        8
-    """
-    if isinstance(prompt, str):
-        return _tokens_of(prompt)
-    return sum(_tokens_of(message.content) + _TOKENS_PER_MESSAGE for message in prompt)
-
-
-def _tokens_of(text: str) -> int:
-    return -(-len(text.encode(errors="replace")) // _BYTES_PER_TOKEN)
 
 
 def _counts_of(result: GenerationResult) -> UsageCounts:
@@ -112,6 +107,6 @@ def _counts_of(result: GenerationResult) -> UsageCounts:
 def _counts_of_part(request: GenerationRequest, sent_bytes: int) -> UsageCounts:
     return UsageCounts(
         num_answers=1,
-        prompt_tokens=prompt_tokens_estimated(request.prompt),
-        completion_tokens=-(-sent_bytes // _BYTES_PER_TOKEN),
+        prompt_tokens=prompt_tokens(request.prompt),
+        completion_tokens=tokens_of_bytes(sent_bytes),
     )

@@ -6,6 +6,8 @@ from starlette.types import Scope
 
 from sienn_ray.access.principals import Principal
 
+# The admission of its answers, where these are limited.
+ADMISSION = "admission"
 # Its key in the state of a request's scope.
 PRINCIPAL = "principal"
 

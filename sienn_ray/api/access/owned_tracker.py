@@ -10,8 +10,9 @@ from sienn_ray.jobs.ids import not_found
 from sienn_ray.jobs.schema import JobPriority
 from sienn_ray.jobs.tracker_protocol import Tracker, TrackerCalls, ids_among
 
-# Calls for users without an id among their arguments, beside `jobs` and `job_of_key`.
+# Calls for users without an id among their arguments, beside `job_of_key`.
 _LISTS = frozenset({"datasets", "overview", "quota_state"})
+_QUERIES = frozenset({"jobs", "usage"})
 _WITH_RECORDS = frozenset({"add_dataset", "add_job", "request_export"})
 # Calls that give the record of an id, which says itself whose it is.
 _RECORDS = {"dataset": "Dataset", "job": "Job", "export": "Export"}
@@ -26,6 +27,7 @@ NOT_FOR_OWNERS = frozenset(
         "revoke_api_key",
         "set_owner_quotas",
         "settle_permits",
+        "settle_claims",
         # Listeners get their share of what a replica asks for all of them.
         "news",
         "add_metrics",
@@ -77,7 +79,7 @@ class OwnedTracker(TrackerCalls):
         """The arguments, made to ask for what is the owner's."""
         if method in _LISTS:
             return (self._owner,)
-        if method in {"jobs", "usage"}:
+        if method in _QUERIES:
             return (replace(args[0], owner=self._owner),)
         if method == "job_of_key":
             return (args[0], self._owner)

@@ -3,6 +3,7 @@
 request_id: an id for every request.
 request_metrics: the duration of every request, by route.
 authentication: callers of requests, by their API keys.
+answer_limits: places and tokens of each key's answers.
 usage: requests and bytes of each caller.
 rate_limits: refusal of requests beyond their client's limits.
 body_limits: the size limit of request bodies.

@@ -54,6 +54,8 @@ async def create_key(body: CreateApiKeyRequest, backends: BackendsDep, response:
             "owner": body.owner,
             "scopes": frozenset(body.scopes),
             "rate_limits": body.rate_limits,
+            "tokens_per_minute": body.tokens_per_minute,
+            "max_open_answers": body.max_open_answers,
         }
     )
     return _shown_once(await backends.tracker.add_api_key(record), key, response)

@@ -54,6 +54,21 @@ class CreateApiKeyRequest(RequestBody):
         examples=["600/minute;20000/hour"],
         json_schema_extra={"pattern": f"^{_RATE_LIMITS}$"},
     )
+    tokens_per_minute: int | None = Field(
+        None,
+        ge=1,
+        le=2**53 - 1,
+        description="Tokens that its requests to models may take in a minute, prompts and answers together; by default "
+        "SIENN_KEY_TOKENS_PER_MINUTE.",
+        examples=[60000],
+    )
+    max_open_answers: int | None = Field(
+        None,
+        ge=1,
+        le=2**31 - 1,
+        description="Requests to models that it may have open at once; by default SIENN_KEY_MAX_OPEN_ANSWERS.",
+        examples=[8],
+    )
     lifetime_s: int | None = Field(
         None, ge=1, le=_MAX_LIFETIME_S, description="Seconds until it expires; by default never.", examples=[90 * DAY_S]
     )
@@ -97,6 +112,13 @@ class ApiKeySummary(ResponseBody):
     scopes: list[ScopeName] = Field(description="What it may be used for.", examples=[["infer", "read"]])
     rate_limits: str | None = Field(
         description="Requests that it may send; null where it counts with its address.", examples=[None]
+    )
+    tokens_per_minute: int | None = Field(
+        description="Tokens that its requests to models may take in a minute; null is the service's default.",
+        examples=[60000],
+    )
+    max_open_answers: int | None = Field(
+        description="Requests to models that it may have open at once; null is the service's default.", examples=[8]
     )
     prefix: str = Field(description="What the key has behind `sienn_`; no secret.", examples=[_PREFIX])
     created_at: Timestamp

@@ -28,6 +28,7 @@ class SetLimitsRequest(RequestBody):
     max_running_jobs: _Number = Field(None, description="Jobs that run.", examples=[2])
     max_open_exports: _Number = Field(None, description="Exports that wait or run.", examples=[4])
     max_exports: _Number = Field(None, description="Exports that wait, run or are kept.", examples=[100])
+    max_statistics: _Number = Field(None, description="Datasets whose statistics are computed at once.", examples=[1])
 
     @property
     def quotas(self) -> Quotas:
@@ -52,6 +53,7 @@ class OwnerLimits(ResponseBody):
     running_jobs: Quota = Field(description="Jobs that run.")
     open_exports: Quota = Field(description="Exports that wait or run.")
     exports: Quota = Field(description="Exports that wait, run or are kept.")
+    statistics: Quota = Field(description="Datasets whose statistics are computed now.")
 
     @classmethod
     def of(cls, state: QuotaState) -> Self:

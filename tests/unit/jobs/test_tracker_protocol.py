@@ -10,6 +10,7 @@ from typing import Any
 import pytest
 import sqlalchemy as sa
 
+from sienn_ray.access.claims import ClaimReport
 from sienn_ray.access.rate_limits import PermitRequest
 from sienn_ray.access.usage import UsageQuery
 from sienn_ray.errors import ConflictError, NotFoundError, TooLateError
@@ -156,6 +157,7 @@ def test_calls_that_read_change_nothing(tmp_path: Path) -> None:
         "prefix": "none",
         "holder": "one",
         "request": PermitRequest("address", "1/minute"),
+        "report": ClaimReport(),
         "after": 0,
         "limit": 1,
         "max_points": 1,

@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import asyncio
+from datetime import date
 from typing import Any
 
 import pytest
 
 from sienn_ray.access.quotas import Quotas
+from sienn_ray.access.usage import UsageBatch, UsageCounts, UsageKey, UsageQuery
 from sienn_ray.api.access import owned_tracker
 from sienn_ray.api.access.owned_tracker import NOT_FOR_OWNERS, OwnedTracker
 from sienn_ray.errors import ForbiddenError, NotFoundError
@@ -35,7 +37,7 @@ def run(tracker: InProcessTracker, owner: str, method: str, *args: Any) -> Any:
 
 def test_every_call_is_for_owners_in_a_known_way_or_not_for_them() -> None:
     with_ids = {name for name in METHODS if ids_among(name, tuple(METHODS[name].parameters)[1:])}
-    known = owned_tracker._LISTS | owned_tracker._WITH_RECORDS | {"jobs", "job_of_key"}
+    known = owned_tracker._LISTS | owned_tracker._QUERIES | owned_tracker._WITH_RECORDS | {"job_of_key"}
     assert METHODS.keys() - with_ids - known - NOT_FOR_OWNERS == set()
     assert known & NOT_FOR_OWNERS == set()
 
@@ -108,6 +110,13 @@ def test_urgent_is_for_admins(tracker: InProcessTracker) -> None:
     assert "add_job" not in tracker.calls
     job = run(tracker, "bob", "add_job", job_record(id="new", dataset_id="bob-data", priority=JobPriority.HIGH))
     assert job.priority is JobPriority.HIGH
+
+
+def test_usage_is_the_owner_s(tracker: InProcessTracker) -> None:
+    for number, owner in enumerate(["ada", "bob"], start=1):
+        row = (UsageKey(date(2026, 11, 29), owner), UsageCounts(num_requests=number))
+        tracker.actor.add_usage(UsageBatch(owner, 1, (row,)))
+    assert run(tracker, "bob", "usage", UsageQuery(owner="ada")).total.num_requests == 2
 
 
 def test_quotas_are_the_owner_s(tracker: InProcessTracker) -> None:
