@@ -1,4 +1,4 @@
-"""Times a status request with and without authentication and rate limits, in one process without Ray.
+"""Times status requests and answers with and without authentication and limits, in one process without Ray.
 
 The application is called directly, over a tracker in the same process, so what is left out (Serve's proxy, sockets, a
 call to the tracker's process) would only make the share smaller that is looked for.
@@ -21,6 +21,7 @@ HERE = Path(__file__).resolve().parent
 sys.path.insert(0, str(HERE.parent))
 
 from sienn_ray.api.app import create_app
+from sienn_ray.jobs.schema import JobStatus
 from sienn_ray.settings import Settings
 from tests.support.fakes_api import dataset_record, job_record
 from tests.support.fakes_backends import fake_backends
@@ -28,26 +29,38 @@ from tests.support.fakes_backends import fake_backends
 ADMIN_KEY = "an-admin-s-key-0123456789-0123456789"
 
 
-async def ask(app: Any, headers: list[tuple[bytes, bytes]]) -> float:
+STATUS = ("GET", "/api/training-status/job-1", b"")
+ANSWER = ("POST", "/api/test-model", b'{"job_id": "job-2", "prompt": "What is LoRA?"}')
+Request = tuple[str, str, bytes]
+
+
+async def ask(app: Any, headers: list[tuple[bytes, bytes]], request: Request = STATUS) -> float:
     """Milliseconds of one request."""
+    method, path, body = request
     scope = {
         "type": "http",
         "asgi": {"version": "3.0"},
         "http_version": "1.1",
-        "method": "GET",
+        "method": method,
         "scheme": "http",
-        "path": "/api/training-status/job-1",
-        "raw_path": b"/api/training-status/job-1",
+        "path": path,
+        "raw_path": path.encode(),
         "query_string": b"",
         "root_path": "",
-        "headers": [(b"host", b"127.0.0.1"), *headers],
+        "headers": [(b"host", b"127.0.0.1"), (b"content-type", b"application/json"), *headers],
         "client": ("10.0.0.1", 1),
         "server": ("127.0.0.1", 8000),
     }
     statuses: list[int] = []
 
+    is_sent = False
+
     async def receive() -> dict[str, Any]:
-        return {"type": "http.request", "body": b"", "more_body": False}
+        nonlocal is_sent
+        if is_sent:
+            await asyncio.Event().wait()
+        is_sent = True
+        return {"type": "http.request", "body": body, "more_body": False}
 
     async def send(message: dict[str, Any]) -> None:
         if message["type"] == "http.response.start":
@@ -63,16 +76,16 @@ async def ask(app: Any, headers: list[tuple[bytes, bytes]]) -> float:
 def application(home: Path, **fields: Any) -> Any:
     backends = fake_backends(Settings(env="test", home=home, **fields))
     tracker: Any = backends.tracker
-    tracker.put(dataset_record(), job_record())
+    tracker.put(dataset_record(), job_record(), job_record(id="job-2", status=JobStatus.COMPLETED))
     return create_app(backends)
 
 
-async def key_of(app: Any) -> bytes:
+async def key_of(app: Any, **limits: int) -> bytes:
     """A user's key, made by the service itself."""
     from httpx2 import ASGITransport, AsyncClient
 
     async with AsyncClient(transport=ASGITransport(app=app), base_url="http://127.0.0.1") as client:
-        body = {"name": "benchmark", "owner": "admin", "rate_limits": "1000000/minute;100000000/hour"}
+        body = {"name": "benchmark", "owner": "admin", "rate_limits": "1000000/minute;100000000/hour", **limits}
         created = await client.post("/api/keys", json=body, headers={"X-API-Key": ADMIN_KEY})
         return str(created.json()["key"]).encode()
 
@@ -99,21 +112,27 @@ async def main() -> int:
         guarded = application(Path(folder) / "guarded", auth="on", admin_key=ADMIN_KEY)
         key = await key_of(guarded)
         token, cookie = await token_and_cookie_of(guarded, key)
-        kinds: dict[str, tuple[Any, list[tuple[bytes, bytes]]]] = {
-            "neither": (plain, []),
-            "a key and its limits": (guarded, [(b"authorization", b"Bearer " + key)]),
-            "a token and its limits": (guarded, [(b"authorization", b"Bearer " + token)]),
-            "a cookie and its limits": (guarded, [(b"cookie", cookie)]),
+        limited = await key_of(guarded, tokens_per_minute=10**12, max_open_answers=1000)
+        with_key = [(b"authorization", b"Bearer " + key)]
+        kinds: dict[str, tuple[Any, list[tuple[bytes, bytes]], Request]] = {
+            "status": (plain, [], STATUS),
+            "status, a key and its limits": (guarded, with_key, STATUS),
+            "status, a token and its limits": (guarded, [(b"authorization", b"Bearer " + token)], STATUS),
+            "status, a cookie and its limits": (guarded, [(b"cookie", cookie)], STATUS),
+            "answer": (plain, [], ANSWER),
+            "answer, a key and its limits": (guarded, with_key, ANSWER),
+            "answer, and limits of tokens": (guarded, [(b"authorization", b"Bearer " + limited)], ANSWER),
         }
         medians: dict[str, list[float]] = {name: [] for name in kinds}
         for _ in range(options.rounds):
-            for name, (app, headers) in kinds.items():
-                medians[name].append(statistics.median([await ask(app, headers) for _ in range(options.requests)]))
-    first = statistics.median(medians["neither"])
+            for name, (app, headers, request) in kinds.items():
+                times = [await ask(app, headers, request) for _ in range(options.requests)]
+                medians[name].append(statistics.median(times))
+    middle = {name: statistics.median(found) for name, found in medians.items()}
     for name, found in medians.items():
-        median = statistics.median(found)
+        added = 100 * (middle[name] / middle[name.partition(",")[0]] - 1)
         rounds = ", ".join(f"{each:.3f}" for each in found)
-        print(f"{name:24} {median:.3f} ms, {100 * (median / first - 1):+.1f}%  (rounds: {rounds})")
+        print(f"{name:30} {middle[name]:.3f} ms  {added:+.1f}%  (rounds: {rounds})")
     return 0
 
 

@@ -22,6 +22,7 @@ SiennError
 │   ├── InvalidTokenError        a key, token or session that isn't valid, or not any more
 │   └── InvalidClientError       a request for a token by who isn't known
 ├── ForbiddenError               the caller may not do this, or a signed link isn't valid
+│   └── QuotaExceededError       an owner has as much as it may have
 ├── ArtifactError                a stored artifact is missing, incomplete or altered
 ├── StorageFullError             storage has no room for what is to be written
 ├── TrainingError                a run ended without an adapter; carries a reason code
@@ -159,6 +160,10 @@ class InvalidClientError(UnauthorizedError):
 
 class ForbiddenError(SiennError):
     """The caller may not do this, or a signed link was altered or has expired."""
+
+
+class QuotaExceededError(ForbiddenError):
+    """An owner has as much as it may have; only something that is deleted makes room."""
 
 
 class StorageFullError(SiennError):

@@ -132,6 +132,27 @@ ADAPTER_CACHE_MISSES_TOTAL = Metric(
     "sienn_adapter_cache_misses_total", "counter", "Requests whose adapter had to be loaded", ("base_model",)
 )
 
+# By owner: the first ones that there are, up to a bound, and all others together.
+OTHER_OWNERS = "other"
+QUEUE_LENGTH_BY_OWNER = Metric(
+    "sienn_queue_length_by_owner", "gauge", "Jobs that wait for their start now, by owner", ("owner",)
+)
+
+
+def _of_owners(name: str, what: str) -> Metric:
+    return Metric(f"sienn_usage_{name}_total", "counter", f"{what}, by owner", ("owner",))
+
+
+USAGE_REQUESTS_TOTAL = _of_owners("requests", "Requests to the API")
+USAGE_ANSWERS_TOTAL = _of_owners("answers", "Answers of models")
+USAGE_PROMPT_TOKENS_TOTAL = _of_owners("prompt_tokens", "Tokens of prompts")
+USAGE_COMPLETION_TOKENS_TOTAL = _of_owners("completion_tokens", "Tokens that were generated")
+USAGE_ENGINE_SECONDS_TOTAL = _of_owners("engine_seconds", "Seconds that answers were in an engine's batch")
+USAGE_TRAINING_CPU_SECONDS_TOTAL = _of_owners("training_cpu_seconds", "Seconds of training times reserved CPUs")
+USAGE_TRAINING_GPU_SECONDS_TOTAL = _of_owners("training_gpu_seconds", "Seconds of training times reserved GPUs")
+USAGE_UPLOADED_BYTES_TOTAL = _of_owners("uploaded_bytes", "Bytes of request bodies")
+USAGE_DOWNLOADED_BYTES_TOTAL = _of_owners("downloaded_bytes", "Bytes of response bodies")
+
 TRACKER_METRICS = (
     JOBS_TOTAL,
     JOBS,
@@ -143,6 +164,16 @@ TRACKER_METRICS = (
     WEBHOOK_DELIVERIES_TOTAL,
     DATASETS,
     DATASETS_SIZE_BYTES,
+    QUEUE_LENGTH_BY_OWNER,
+    USAGE_REQUESTS_TOTAL,
+    USAGE_ANSWERS_TOTAL,
+    USAGE_PROMPT_TOKENS_TOTAL,
+    USAGE_COMPLETION_TOKENS_TOTAL,
+    USAGE_ENGINE_SECONDS_TOTAL,
+    USAGE_TRAINING_CPU_SECONDS_TOTAL,
+    USAGE_TRAINING_GPU_SECONDS_TOTAL,
+    USAGE_UPLOADED_BYTES_TOTAL,
+    USAGE_DOWNLOADED_BYTES_TOTAL,
 )
 METRICS = (
     *TRACKER_METRICS,

@@ -16,6 +16,8 @@ from urllib.parse import urlsplit
 from pydantic import BeforeValidator, Field, SecretStr, ValidationError, field_validator, model_validator
 from pydantic_settings import BaseSettings, NoDecode, SettingsConfigDict
 
+from sienn_ray.access.claims import ClaimLimits
+from sienn_ray.access.quotas import Quotas
 from sienn_ray.admission import AdmissionRules
 from sienn_ray.outbound.addresses import AddressRules
 from sienn_ray.outbound.rules import OutboundRules
@@ -139,7 +141,15 @@ class Settings(BaseSettings):
     )
     max_body_bytes: int = Field(MIB, gt=0, description="Largest request body, but for uploads of dataset files.")
     max_running_jobs: int = Field(
-        1, ge=1, description="Fine-tunes that run at once; the others wait in order of arrival."
+        1, ge=1, description="Fine-tunes that run at once; the others wait, and owners take turns."
+    )
+    owner_max_pending_jobs: int | None = Field(
+        None,
+        ge=0,
+        description="Fine-tunes of one owner that may wait; more are refused with a 429. By default any.",
+    )
+    owner_max_running_jobs: int | None = Field(
+        None, ge=0, description="Fine-tunes of one owner that run at once; by default any number."
     )
     max_pending_jobs: int = Field(10_000, ge=1, description="Fine-tunes that may wait; more are refused with a 429.")
     max_attempts: int = Field(
@@ -212,6 +222,28 @@ class Settings(BaseSettings):
     )
     export_lifetime_s: float = Field(
         7 * 86400.0, gt=0, description="Seconds that a completed export is kept after it was last asked for."
+    )
+    owner_max_open_exports: int | None = Field(
+        None,
+        ge=0,
+        description="Exports of one owner that may wait or run; more are refused with a 429. By default any.",
+    )
+    owner_max_exports: int | None = Field(
+        None,
+        ge=0,
+        description="Exports of one owner that wait, run or are kept; more are refused with a 403. By default any.",
+    )
+    owner_max_stored_bytes: int | None = Field(
+        None,
+        ge=0,
+        description="Bytes of datasets, adapters and exports that one owner may store; more are refused with a 403. By "
+        "default any number.",
+    )
+    owner_max_statistics: int | None = Field(
+        None,
+        ge=1,
+        description="Datasets of one owner whose statistics are computed at once; more are refused with a 429. By "
+        "default any.",
     )
     download_url_lifetime_s: int = Field(
         86400, ge=1, le=7 * 86400, description="Seconds that a link to an export works; each answer has a new one."
@@ -307,6 +339,18 @@ class Settings(BaseSettings):
     )
     oidc_allow_http: bool = Field(
         False, description="Take an issuer without TLS on other addresses than loopback ones; for tests alone."
+    )
+    key_tokens_per_minute: int | None = Field(
+        None,
+        ge=1,
+        description="Tokens that the answers of one key may take in a minute, prompts included, unless the key has a "
+        "limit of its own; by default any number.",
+    )
+    key_max_open_answers: int | None = Field(
+        None,
+        ge=1,
+        description="Requests to models that one key may have open at once, unless it has a limit of its own; by "
+        "default any number.",
     )
     trusted_proxies: _Names = Field(
         (),
@@ -451,8 +495,11 @@ class Settings(BaseSettings):
         2.0, gt=0, description="Longest wait for each check of `GET /api/health/detailed` and `/services`."
     )
     metrics_flush_s: float = Field(
-        5.0, gt=0, description="Seconds between two batches of counted metrics that a process sends to the tracker."
+        5.0,
+        gt=0,
+        description="Seconds between two batches of metrics, and of usage, that a process sends to the tracker.",
     )
+    usage_retention_days: int = Field(400, ge=1, description="Days that usage by day, key and model is kept.")
 
     @field_validator("rate_limits", "token_rate_limits")
     @classmethod
@@ -590,6 +637,23 @@ class Settings(BaseSettings):
         if self.rate_limits is None:
             return _DEFAULT_RATE_LIMITS if self.is_auth_on else ""
         return self.rate_limits
+
+    @property
+    def answer_limits(self) -> ClaimLimits:
+        """Limits on answers of keys that have none of their own."""
+        return ClaimLimits(max_open=self.key_max_open_answers, tokens_per_minute=self.key_tokens_per_minute)
+
+    @property
+    def quotas(self) -> Quotas:
+        """Bounds on what one owner has, unless an admin has set others for it."""
+        return Quotas(
+            max_stored_bytes=self.owner_max_stored_bytes,
+            max_pending_jobs=self.owner_max_pending_jobs,
+            max_running_jobs=self.owner_max_running_jobs,
+            max_open_exports=self.owner_max_open_exports,
+            max_exports=self.owner_max_exports,
+            max_statistics=self.owner_max_statistics,
+        )
 
     @property
     def is_auth_on(self) -> bool:

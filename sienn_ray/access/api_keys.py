@@ -9,6 +9,7 @@ from datetime import datetime
 
 from pydantic import BaseModel, ConfigDict
 
+from sienn_ray.access.claims import ClaimLimits
 from sienn_ray.access.principals import Credential, Principal, Scope
 from sienn_ray.access.secret_texts import SECRET_CHARS, random_text, sha256_of
 
@@ -66,6 +67,9 @@ class ApiKeyRecord(BaseModel):
     scopes: frozenset[Scope]
     # As `100/minute;1000/hour`, where they aren't those of all.
     rate_limits: str | None = None
+    # Of answers of models: tokens in a minute, and requests at once.
+    tokens_per_minute: int | None = None
+    max_open_answers: int | None = None
     created_at: datetime
     expires_at: datetime | None = None
     revoked_at: datetime | None = None
@@ -73,7 +77,10 @@ class ApiKeyRecord(BaseModel):
     @property
     def principal(self) -> Principal:
         """The caller who sends this key."""
-        return Principal(self.owner, self.scopes, self.id, self.rate_limits, Credential.API_KEY, self.name)
+        limits = ClaimLimits(max_open=self.max_open_answers, tokens_per_minute=self.tokens_per_minute)
+        return Principal(
+            self.owner, self.scopes, self.id, self.rate_limits, Credential.API_KEY, self.name, answer_limits=limits
+        )
 
     def is_of(self, key: ApiKey) -> bool:
         """Return whether this is the record of a key, in the same time whether it is or not."""

@@ -5,6 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from enum import StrEnum
 
+from sienn_ray.access.claims import NO_LIMITS, ClaimLimits
 from sienn_ray.errors import ForbiddenError
 
 # Whose things are those of a service without authentication, and of one from before there was any.
@@ -55,6 +56,7 @@ class Principal:
         rate_limits: Limits of that key, as `100/minute;1000/hour`, where it has its own.
         credential: The kind of proof that it came with.
         name: What the key is called.
+        answer_limits: Limits of that key on answers of models.
     """
 
     owner: str
@@ -63,11 +65,24 @@ class Principal:
     rate_limits: str | None = None
     credential: Credential = Credential.NONE
     name: str | None = None
+    answer_limits: ClaimLimits = NO_LIMITS
 
     @property
     def is_admin(self) -> bool:
         """Return whether it sees what everybody owns."""
         return Scope.ADMIN in self.scopes
+
+    def owner_asked_for(self, owner: str | None) -> str:
+        """Return the owner that a request is about: by default the caller's own.
+
+        Raises:
+            ForbiddenError: It is another one, and the caller is no admin.
+        """
+        if owner is None or owner == self.owner:
+            return self.owner
+        if not self.is_admin:
+            raise ForbiddenError("other owners are for admins to see; leave `owner` out for your own")
+        return owner
 
     def check(self, *scopes: Scope) -> None:
         """Let through who has one of these scopes.

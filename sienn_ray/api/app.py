@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import functools
 from collections.abc import AsyncIterator
-from contextlib import asynccontextmanager
+from contextlib import AsyncExitStack, asynccontextmanager
 
 from fastapi import APIRouter, Depends, FastAPI
 from starlette.middleware import Middleware
@@ -12,6 +12,7 @@ from starlette.routing import BaseRoute
 from uvicorn.middleware.proxy_headers import ProxyHeadersMiddleware
 
 from sienn_ray import __version__
+from sienn_ray.api.access.claim_gate import ClaimGate
 from sienn_ray.api.access.credentials import Credentials
 from sienn_ray.api.access.make_credentials import make_credentials
 from sienn_ray.api.access.rate_gate import RateGate
@@ -23,6 +24,7 @@ from sienn_ray.api.browsers.origins import OriginChecks
 from sienn_ray.api.browsers.security_headers import SecurityHeaders
 from sienn_ray.api.deps import Backends
 from sienn_ray.api.exports.links import ExportLinks
+from sienn_ray.api.http.answer_limits import AnswerLimits
 from sienn_ray.api.http.authentication import Authentication, AuthenticationRequired
 from sienn_ray.api.http.body_limits import BodyLimits
 from sienn_ray.api.http.errors import add_error_handlers, internal_error
@@ -33,6 +35,7 @@ from sienn_ray.api.http.request_id import RequestIds
 from sienn_ray.api.http.request_metrics import RequestMetrics
 from sienn_ray.api.http.transfer_rates import TransferRates
 from sienn_ray.api.http.uploads import Uploads
+from sienn_ray.api.http.usage import UsageCounting
 from sienn_ray.api.http.websockets import WebSocketErrors
 from sienn_ray.api.lists.shared_statistics import SharedStatistics
 from sienn_ray.api.live.hub import LiveHub
@@ -57,6 +60,7 @@ from sienn_ray.api.routes import (
     job_history,
     job_logs,
     jobs,
+    limits,
     live,
     metrics,
     models,
@@ -64,6 +68,7 @@ from sienn_ray.api.routes import (
     sessions,
     tokens,
     uploads,
+    usage,
     webhooks,
 )
 
@@ -74,6 +79,8 @@ _ROUTES = (
     tokens,
     sessions,
     audit_log,
+    limits,
+    usage,
     uploads,
     datasets,
     dataset_statistics,
@@ -103,7 +110,7 @@ def create_app(backends: Backends, *, numbered_by_server: bool = False) -> FastA
         backends: Everything behind it.
         numbered_by_server: Whether the server gives requests their ids; see `RequestIds`.
     """
-    gate = RateGate(backends.tracker)
+    gate, claims = RateGate(backends.tracker), ClaimGate(backends.tracker)
     credentials = make_credentials(backends.tracker, backends.settings, allowed_origins(backends.settings))
     audit = AuditRecorder(backends.tracker.add_audit_reports)
     app = DocumentedApi(
@@ -116,7 +123,7 @@ def create_app(backends: Backends, *, numbered_by_server: bool = False) -> FastA
         docs_url=None,
         redoc_url=None,
         generate_unique_id_function=operation_id,
-        middleware=_middleware(backends, numbered_by_server, gate, credentials, audit),
+        middleware=_middleware(backends, numbered_by_server, gate, claims, credentials, audit),
         lifespan=_lifespan,
     )
     app.is_auth_on = backends.settings.is_auth_on
@@ -126,6 +133,7 @@ def create_app(backends: Backends, *, numbered_by_server: bool = False) -> FastA
     app.state.credentials = credentials
     app.state.live_hub = LiveHub(backends)
     app.state.audit = audit
+    app.state.claim_gate = claims
     app.state.monitoring = Monitoring.of(backends)
     app.state.places = Places(backends.settings)
     app.state.uploads = uploads = Uploads(backends.settings)
@@ -151,12 +159,22 @@ def _routes() -> list[BaseRoute]:
 
 @asynccontextmanager
 async def _lifespan(app: FastAPI) -> AsyncIterator[None]:
-    async with app.state.monitoring.flusher.running(), app.state.rate_gate.running(), app.state.audit.running():
+    monitoring: Monitoring = app.state.monitoring
+    async with AsyncExitStack() as stack:
+        for each in (
+            monitoring.flusher, monitoring.usage_flusher, app.state.rate_gate, app.state.claim_gate, app.state.audit,
+        ):  # fmt: skip
+            await stack.enter_async_context(each.running())
         yield
 
 
 def _middleware(
-    backends: Backends, numbered_by_server: bool, gate: RateGate, credentials: Credentials, audit: AuditRecorder
+    backends: Backends,
+    numbered_by_server: bool,
+    gate: RateGate,
+    claims: ClaimGate,
+    credentials: Credentials,
+    audit: AuditRecorder,
 ) -> list[Middleware]:
     """From the outermost to the innermost."""
     settings = backends.settings
@@ -174,6 +192,8 @@ def _middleware(
         Middleware(Authentication, credentials=credentials, is_required=settings.is_auth_on),
         Middleware(RateLimits, gate=gate, limits=settings.limits_of_addresses),
         Middleware(AuthenticationRequired),
+        Middleware(UsageCounting, usage=backends.usage),
+        Middleware(AnswerLimits, gate=claims, defaults=settings.answer_limits),
         Middleware(PlacesGivenBack),
         Middleware(
             TransferRates, min_bytes_per_s=settings.transfer_min_bytes_per_s, window_s=settings.transfer_window_s

@@ -2,14 +2,17 @@
 
 from __future__ import annotations
 
-from collections.abc import AsyncGenerator
+from collections.abc import AsyncGenerator, Awaitable, Callable, Sequence
 from dataclasses import dataclass, field, replace
 from typing import Annotated, Protocol, cast
 
 from fastapi import Depends
 from fastapi.requests import HTTPConnection
 
-from sienn_ray.api.access.callers import principal_of
+from sienn_ray.access.usage import UsageRecorder
+from sienn_ray.api.access.admissions import Admission
+from sienn_ray.api.access.caller_engines import CallerEngines
+from sienn_ray.api.access.callers import ADMISSION, principal_of
 from sienn_ray.api.access.owned_tracker import OwnedTracker
 from sienn_ray.api.cluster import Cluster
 from sienn_ray.datasets.statistics_schema import DatasetStatistics, StatisticsRequest
@@ -82,9 +85,17 @@ class Statistics(Protocol):
         ...
 
 
+async def _admit_all(_: Sequence[GenerationRequest]) -> None:
+    """Let everything through, where nobody has limits."""
+
+
 @dataclass(frozen=True)
 class Backends:
-    """Everything behind the API."""
+    """Everything behind the API.
+
+    `admit` takes what a key's limits have for several answers before the first of them is asked for, so that all of
+    them are given or none; what isn't admitted is when it comes to the engines.
+    """
 
     settings: Settings
     tracker: Tracker
@@ -95,6 +106,8 @@ class Backends:
     statistics: Statistics
     recorder: Recorder = field(default_factory=Recorder)
     resolver: Resolver = field(default_factory=SystemResolver)
+    usage: UsageRecorder = field(default_factory=UsageRecorder)
+    admit: Callable[[Sequence[GenerationRequest]], Awaitable[None]] = _admit_all
 
 
 def _all_backends(connection: HTTPConnection) -> Backends:
@@ -103,12 +116,15 @@ def _all_backends(connection: HTTPConnection) -> Backends:
 
 def _backends(connection: HTTPConnection) -> Backends:
     backends, principal = _all_backends(connection), principal_of(connection.scope)
+    admission: Admission | None = connection.scope["state"].get(ADMISSION)
+    engines = CallerEngines(backends.engines, principal, backends.usage, admission)
     if principal.is_admin:
-        return backends
-    return replace(backends, tracker=cast(Tracker, OwnedTracker(backends.tracker, principal.owner)))
+        return replace(backends, engines=engines, admit=engines.admit)
+    tracker = cast(Tracker, OwnedTracker(backends.tracker, principal.owner))
+    return replace(backends, engines=engines, admit=engines.admit, tracker=tracker)
 
 
-# Backends that show what the caller owns. An admin sees all.
+# Backends that show what the caller owns, and count what it uses. An admin sees all.
 BackendsDep = Annotated[Backends, Depends(_backends)]
 # For routes that don't ask who somebody is.
 AllBackendsDep = Annotated[Backends, Depends(_all_backends)]

@@ -14,6 +14,8 @@ keys: create, list, rotate and revoke API keys.
 audit: look at the audit log, and check that nothing of it was changed.
 webhooks: create, list, change, rotate, test and delete webhooks; list and repeat deliveries.
 durations: durations as in 90d.
+limits: what owners may have, and have.
+usage: what was used.
 exports: request, list, cancel and delete exports.
 live: live updates, followed over reconnects.
 client: requests to the service; a refusal ends the program.
@@ -25,7 +27,7 @@ from __future__ import annotations
 
 import typer
 
-from sienn_ray.cli import audit, datasets, exports, health, jobs, keys, models, training, webhooks
+from sienn_ray.cli import audit, datasets, exports, health, jobs, keys, limits, models, training, usage, webhooks
 from sienn_ray.cli.doctor.command import doctor
 from sienn_ray.cli.serve import serve
 
@@ -71,6 +73,8 @@ app.command("exports")(exports.list_exports)
 app.command()(exports.cancel_export)
 app.command()(exports.delete_export)
 
+app.command()(usage.usage)
 app.add_typer(keys.app, name="keys")
 app.add_typer(webhooks.app, name="webhooks")
 app.add_typer(audit.app, name="audit")
+app.add_typer(limits.app, name="limits")

@@ -28,12 +28,20 @@ def create(
     rate_limits: Annotated[
         str | None, typer.Option(help="As 600/minute;20000/hour; by default it counts with its address.")
     ] = None,
+    tokens_per_minute: Annotated[
+        int | None, typer.Option(min=1, help="Of requests to models, prompts and answers together.")
+    ] = None,
+    max_open_answers: Annotated[int | None, typer.Option(min=1, help="Requests to models at once.")] = None,
     expires_in: _Lifetime = None,
 ) -> None:
     """Create a key, and print it: it can't be shown again."""
     body: dict[str, Any] = {"name": name, "owner": owner, "lifetime_s": _seconds(expires_in, "--expires-in")}
-    if rate_limits is not None:
-        body["rate_limits"] = rate_limits
+    limits = {
+        "rate_limits": rate_limits,
+        "tokens_per_minute": tokens_per_minute,
+        "max_open_answers": max_open_answers,
+    }
+    body |= {name: value for name, value in limits.items() if value is not None}
     if scope:
         body["scopes"] = sorted(set(scope))
     _print_new(call("POST", "/api/keys", json=body))

@@ -66,6 +66,9 @@ def train(
     ] = None,
     name: Annotated[str | None, typer.Option(help="A name for people.")] = None,
     label: Annotated[list[str] | None, typer.Option(help="A label, KEY=VALUE; may be given more than once.")] = None,
+    priority: Annotated[
+        str | None, typer.Option(help="low, normal or high among one's own jobs; urgent, for admins, above all.")
+    ] = None,
     idempotency_key: Annotated[
         str | None,
         typer.Option(help="The same command with the same key makes no second job; by default, each has its own."),
@@ -80,6 +83,7 @@ def train(
         "revision": revision,
         "name": name,
         "labels": _labels(label or []),
+        "priority": priority,
     }
     body = {field: value for field, value in given.items() if value is not None}
     body |= {"dataset_id": dataset_id, "model_name": base_model}

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
-from enum import StrEnum
+from enum import IntEnum, StrEnum
 from typing import Any
 
 from pydantic import BaseModel, ConfigDict
@@ -39,6 +39,16 @@ class JobStatus(StrEnum):
     def is_at_rest(self) -> bool:
         """Return whether nothing happens to the job any more, unless a user asks for it."""
         return self.is_final or self is JobStatus.PAUSED
+
+
+class JobPriority(IntEnum):
+    """Levels of priority: within an owner, but for `URGENT`, which goes ahead of all others' jobs."""
+
+    LOW = -1
+    NORMAL = 0
+    HIGH = 1
+    # For admins alone.
+    URGENT = 2
 
 
 class JobPhase(StrEnum):
@@ -135,6 +145,9 @@ class JobRecord(BaseModel):
     validation_dataset_id: str | None = None
     name: str | None = None
     labels: dict[str, str] = {}
+    priority: JobPriority = JobPriority.NORMAL
+    # The API key that it was asked for with, if there was one.
+    key_id: str | None = None
     # What makes a repeated request one job: the client's key, and the request's hash to tell a reused key.
     idempotency_key: str | None = None
     request_hash: str | None = None

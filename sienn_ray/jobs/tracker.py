@@ -10,18 +10,22 @@ import logging
 import os
 import time
 from collections.abc import Callable
+from dataclasses import replace
 from functools import partial
 from typing import Any, Unpack
 
 from sienn_ray import metrics
 from sienn_ray.access.api_keys import ApiKeyRecord
 from sienn_ray.access.audit import AuditOrigin, AuditReport
+from sienn_ray.access.claims import ClaimGrant, ClaimLimiter, ClaimReport
 from sienn_ray.access.principals import ADMIN_OWNER
+from sienn_ray.access.quotas import Quotas, QuotaState, statistics_bucket
 from sienn_ray.access.rate_limits import Grant, PermitRequest, RateLimiter
 from sienn_ray.access.refresh_tokens import RefreshOutcome, RefreshRequest, RefreshTokenRecord
 from sienn_ray.access.sessions import SessionRecord
 from sienn_ray.access.token_claims import TokenClaims
 from sienn_ray.access.token_keys import PublicTokenKey
+from sienn_ray.access.usage import UsageBatch, UsageQuery, UsageReport
 from sienn_ray.errors import CapacityError, FailureReason, FencedError, NotFoundError, RedeployedError
 from sienn_ray.jobs.audit_schema import AuditPage, AuditQuery
 from sienn_ray.jobs.change_requests import ChangeRequest
@@ -109,8 +113,11 @@ class JobTracker:
             export_lifetime_s=settings.export_lifetime_s,
             token_key_lifetime_s=settings.token_key_lifetime_s,
             token_key_secret=secret.get_secret_value() if secret else None,
+            quotas=settings.quotas,
+            usage_retention_days=settings.usage_retention_days,
         )
         self._rate_limiter = RateLimiter()
+        self._claims = ClaimLimiter()
         self._mirror = mirror
         self._mirrored_at = float("-inf")
         # Empty until all run: the first step of the one may end before the other has begun.
@@ -419,6 +426,23 @@ class JobTracker:
         self._wake_webhooks()
         return delivery
 
+    # Limits
+
+    def quota_state(self, owner: str) -> QuotaState:
+        return self._with_statistics(self._store.quotas.state(owner))
+
+    def _with_statistics(self, state: QuotaState) -> QuotaState:
+        number = self._claims.num_open(statistics_bucket(state.owner))
+        return replace(state, use=replace(state.use, statistics=number))
+
+    def set_owner_quotas(self, owner: str, quotas: Quotas) -> QuotaState:
+        state = self._store.quotas.set_own(owner, quotas)
+        self._wake_jobs()  # more may run now
+        return self._with_statistics(state)
+
+    def settle_claims(self, report: ClaimReport) -> ClaimGrant | None:
+        return self._claims.settle(report)
+
     def settle_permits(self, holder: str, request: PermitRequest) -> Grant:
         return self._rate_limiter.settle(holder, request)
 
@@ -479,6 +503,12 @@ class JobTracker:
 
     def add_metrics(self, batch: MetricBatch) -> None:
         self._store.metrics.add(batch)
+
+    def add_usage(self, batch: UsageBatch) -> None:
+        self._store.usage.add(batch)
+
+    def usage(self, query: UsageQuery) -> UsageReport:
+        return self._store.usage.report(query)
 
     def metric_samples(self) -> list[Sample]:
         return [*self._store.metrics.samples(), *self._heartbeat_samples()]

@@ -15,12 +15,15 @@ from pydantic import TypeAdapter
 
 from sienn_ray.access.api_keys import ApiKeyRecord
 from sienn_ray.access.audit import AuditReport
+from sienn_ray.access.claims import ClaimGrant, ClaimReport
 from sienn_ray.access.principals import ADMIN_OWNER
+from sienn_ray.access.quotas import Quotas, QuotaState
 from sienn_ray.access.rate_limits import Grant, PermitRequest
 from sienn_ray.access.refresh_tokens import RefreshOutcome, RefreshRequest, RefreshTokenRecord
 from sienn_ray.access.sessions import SessionRecord
 from sienn_ray.access.token_claims import TokenClaims
 from sienn_ray.access.token_keys import PublicTokenKey
+from sienn_ray.access.usage import UsageBatch, UsageQuery, UsageReport
 from sienn_ray.errors import FailureReason
 from sienn_ray.jobs.audit_schema import AuditPage, AuditQuery
 from sienn_ray.jobs.export_schema import ExportRecord
@@ -90,7 +93,8 @@ class Tracker(Protocol):
         Raises:
             NotFoundError: There is no such dataset.
             ConflictError: The key came with another request.
-            TooManyRequestsError: The queue is full.
+            TooManyRequestsError: The queue is full, or as many of its owner's jobs wait as may.
+            QuotaExceededError: Its owner's storage is full.
         """
         ...
 
@@ -275,8 +279,22 @@ class Tracker(Protocol):
         """Have a receiver be told that it is one; raises `ConflictError` where the webhook isn't active."""
         ...
 
+    # Limits
+
+    async def quota_state(self, owner: str) -> QuotaState:
+        """Return the quotas of an owner, and what is used of them."""
+        ...
+
+    async def set_owner_quotas(self, owner: str, quotas: Quotas) -> QuotaState:
+        """Give an owner bounds of its own, in place of all that it had."""
+        ...
+
     async def settle_permits(self, holder: str, request: PermitRequest) -> Grant:
         """Count requests of a client, and grant a replica permits for others."""
+        ...
+
+    async def settle_claims(self, report: ClaimReport) -> ClaimGrant | None:
+        """Take a replica's report on the claims that it holds, and decide on the one that it wants, if any."""
         ...
 
     # The audit log
@@ -297,6 +315,14 @@ class Tracker(Protocol):
 
     async def add_metrics(self, batch: MetricBatch) -> None:
         """Add up what a process has counted."""
+        ...
+
+    async def add_usage(self, batch: UsageBatch) -> None:
+        """Add up what a process's callers have used."""
+        ...
+
+    async def usage(self, query: UsageQuery) -> UsageReport:
+        """Return a page of a report on usage."""
         ...
 
     async def metric_samples(self) -> list[Sample]:
@@ -369,16 +395,21 @@ READING = frozenset(
         "webhook",
         "webhook_deliveries",
         "audit_entries",
+        "quota_state",
         # Counts in memory only.
         "settle_permits",
+        "settle_claims",
         "overview",
+        "usage",
         "metric_samples",
         "health",
         "settings",
     }
 )
 # Changes that no user asks for: what programs report, and replicas. All others are written into the audit log.
-NOT_AUDITED = frozenset({"report", "pause", "complete", "fail", "report_export", "add_metrics", "add_audit_reports"})
+NOT_AUDITED = frozenset(
+    {"report", "pause", "complete", "fail", "report_export", "add_metrics", "add_usage", "add_audit_reports"}
+)
 AUDITED = METHODS.keys() - READING - NOT_AUDITED
 # Ids among the arguments, by their names.
 _KINDS_OF_ID = {

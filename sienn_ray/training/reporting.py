@@ -58,6 +58,9 @@ class RunProgress:
     num_long_rows: int | None = None
     num_cut_tokens: int | None = None
     train_seconds: float | None = None
+    # What its workers reserve, all together.
+    reserved_cpus: float | None = None
+    reserved_gpus: float | None = None
     # Seconds by what they were spent on, from the submission to the first step.
     timeline: dict[str, float] | None = None
 

@@ -51,6 +51,16 @@ class WorkerResources:
         return min(self.min_workers or self.num_workers, self.num_workers)
 
     @property
+    def num_cpus(self) -> int:
+        """CPUs of all workers."""
+        return self.num_workers * self.cpus_per_worker
+
+    @property
+    def num_gpus(self) -> int:
+        """GPUs of all workers."""
+        return self.num_workers if self.use_gpu else 0
+
+    @property
     def per_worker(self) -> dict[str, float]:
         """In Ray's words."""
         gpu = {"GPU": 1.0} if self.use_gpu else {}

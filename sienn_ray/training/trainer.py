@@ -75,7 +75,8 @@ def run_training(run: Run, settings: Settings, reporter: Reporter) -> RunSummary
     _check_lengths(run, settings, storage)
     resources = _resources(run, settings, rows)
     run.timeline.mark("read_dataset")
-    reporter.report(Progress.of_phase(Phase.WAITING_FOR_RESOURCES, f"Starting {resources}"))
+    starting = Progress.of_phase(Phase.WAITING_FOR_RESOURCES, f"Starting {resources}")
+    reporter.report(replace(starting, reserved_cpus=float(resources.num_cpus), reserved_gpus=float(resources.num_gpus)))
     result, last = _fit_until_it_holds(run, settings, reporter, storage, rows)
     if result.is_fenced:
         raise _fenced(run)

@@ -9,5 +9,9 @@ session_lookup: sessions of browsers.
 session_cookies: their cookies, and the pages that may send requests with them.
 rate_gate: permits for requests, as a replica has them.
 scopes: the dependency by which a route asks for a scope.
+claim_gate: claims of a replica, renewed and settled.
+admissions: the claims of one request's answers.
+token_estimates: about how many tokens a text has.
+caller_engines: the engines as one caller has them.
 owned_tracker: the tracker as one owner sees it.
 """

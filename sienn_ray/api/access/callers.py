@@ -11,6 +11,8 @@ from starlette.types import Scope
 from sienn_ray.access.principals import Principal
 from sienn_ray.api.access.credentials import Credentials
 
+# The admission of its answers, where these are limited.
+ADMISSION = "admission"
 # Its key in the state of a request's scope.
 PRINCIPAL = "principal"
 

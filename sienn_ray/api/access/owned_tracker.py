@@ -6,12 +6,14 @@ from dataclasses import replace
 from typing import Any
 
 from sienn_ray.access.audit_trail import note_hidden
-from sienn_ray.errors import NotFoundError
+from sienn_ray.errors import ForbiddenError, NotFoundError
 from sienn_ray.jobs.ids import not_found
+from sienn_ray.jobs.schema import JobPriority
 from sienn_ray.jobs.tracker_protocol import Tracker, TrackerCalls, ids_among
 
-# Calls for users without an id among their arguments, beside `jobs` and `job_of_key`.
-_LISTS = frozenset({"datasets", "overview", "webhooks"})
+# Calls for users without an id among their arguments, beside `job_of_key`.
+_LISTS = frozenset({"datasets", "overview", "webhooks", "quota_state"})
+_QUERIES = frozenset({"jobs", "usage"})
 _WITH_RECORDS = frozenset({"add_dataset", "add_job", "request_export", "add_webhook"})
 # Calls that give the record of an id, which says itself whose it is.
 _RECORDS = {"dataset": "Dataset", "job": "Job", "export": "Export", "webhook": "Webhook"}
@@ -38,9 +40,12 @@ NOT_FOR_OWNERS = frozenset(
         "settle_permits",
         "audit_entries",
         "add_audit_reports",
+        "set_owner_quotas",
+        "settle_claims",
         # Listeners get their share of what a replica asks for all of them.
         "news",
         "add_metrics",
+        "add_usage",
         "metric_samples",
         "health",
         "settings",
@@ -73,6 +78,7 @@ class OwnedTracker(TrackerCalls):
 
         Raises:
             NotFoundError: An id isn't there, or is somebody else's.
+            ForbiddenError: What is asked for is for admins.
             PermissionError: The call isn't for users.
         """
         if method in NOT_FOR_OWNERS:
@@ -88,7 +94,7 @@ class OwnedTracker(TrackerCalls):
         """The arguments, made to ask for what is the owner's."""
         if method in _LISTS:
             return (self._owner,)
-        if method == "jobs":
+        if method in _QUERIES:
             return (replace(args[0], owner=self._owner),)
         if method == "job_of_key":
             return (args[0], self._owner)
@@ -101,6 +107,10 @@ class OwnedTracker(TrackerCalls):
             await self._record_of("Job", record.job_id)
             return record
         if method == "add_job":
+            if record.priority >= JobPriority.URGENT:
+                raise ForbiddenError(
+                    "priority 'urgent' goes ahead of all owners' jobs and is for admins; 'high' goes ahead of your own"
+                )
             for dataset_id in filter(None, (record.dataset_id, record.validation_dataset_id)):
                 await self._record_of("Dataset", dataset_id)
         return record.model_copy(update={"owner": self._owner})

@@ -17,7 +17,12 @@ from sienn_ray.api.schemas.openai_answers import FinishReason, PromptTokensDetai
 from sienn_ray.inference.engine import GenerationDelta, GenerationResult
 
 # Statuses of everything that asks for one model.
-ERRORS = (HTTPStatus.BAD_REQUEST, HTTPStatus.NOT_FOUND, HTTPStatus.SERVICE_UNAVAILABLE)
+ERRORS = (
+    HTTPStatus.BAD_REQUEST,
+    HTTPStatus.NOT_FOUND,
+    HTTPStatus.TOO_MANY_REQUESTS,
+    HTTPStatus.SERVICE_UNAVAILABLE,
+)
 # What the OpenAI API says of a token that is next to impossible; JSON has no infinity.
 _LEAST_LOGPROB = -9999.0
 

@@ -3,6 +3,8 @@
 request_id: an id for every request.
 request_metrics: the duration of every request, by route.
 authentication: callers of requests, by their credentials.
+answer_limits: places and tokens of each key's answers.
+usage: requests and bytes of each caller.
 rate_limits: refusal of requests beyond their client's limits.
 token_limits: refusal of guesses at keys and tokens.
 body_limits: the size limit of request bodies.

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import hashlib
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Callable
 from concurrent.futures import Executor
 from dataclasses import dataclass
 from typing import IO, Any
@@ -13,7 +13,7 @@ from python_multipart.multipart import MultipartParser, parse_options_header
 
 from sienn_ray.api.http.threads import run_to_end
 from sienn_ray.datasets.wording import shown
-from sienn_ray.errors import InvalidInputError, MediaTypeError, UploadTooLargeError
+from sienn_ray.errors import InvalidInputError, MediaTypeError, SiennError, UploadTooLargeError
 
 FIELD = "file"
 MAX_FILENAME_CHARS = 255
@@ -35,8 +35,16 @@ class ReceivedFile:
     sha256: str
 
 
+@dataclass(frozen=True)
+class FileLimit:
+    """The largest file that is taken, and the error of a larger one."""
+
+    max_bytes: int
+    error: Callable[[], SiennError]
+
+
 async def receive_file(
-    body: AsyncIterator[bytes], boundary: bytes, sink: IO[bytes], *, executor: Executor, max_bytes: int
+    body: AsyncIterator[bytes], boundary: bytes, sink: IO[bytes], *, executor: Executor, limit: FileLimit
 ) -> ReceivedFile:
     """Write the body's part named `file` to a sink, hashing it on the way.
 
@@ -45,13 +53,13 @@ async def receive_file(
         boundary: What is between the body's parts, see `boundary_of`.
         sink: Where the file goes; nothing is written to it before the file's part has begun.
         executor: Threads that write.
-        max_bytes: The largest file that is taken.
+        limit: The largest file that is taken.
 
     Raises:
         InvalidInputError: The body is malformed, is cut off, or has no such part with a file name.
-        UploadTooLargeError: The file has more than `max_bytes` bytes.
+        SiennError: The file is larger than the limit, which says so.
     """
-    receiver = _Receiver(boundary, max_bytes)
+    receiver = _Receiver(boundary, limit)
     async for chunk in body:
         receiver.feed(chunk)
         if receiver.num_pending >= _WRITE_BYTES:
@@ -84,8 +92,8 @@ def boundary_of(content_type: str) -> bytes:
 class _Receiver:
     """Callbacks for the parser; keeps what was parsed until it is flushed."""
 
-    def __init__(self, boundary: bytes, max_bytes: int) -> None:
-        self._max_bytes = max_bytes
+    def __init__(self, boundary: bytes, limit: FileLimit) -> None:
+        self._limit = limit
         self._digest = hashlib.sha256()
         self._body_bytes = 0
         self._size_bytes = 0
@@ -112,8 +120,8 @@ class _Receiver:
     def feed(self, chunk: bytes) -> None:
         """Parse a piece of the body."""
         self._body_bytes += len(chunk)
-        if self._body_bytes > self._max_bytes + ENVELOPE_BYTES:
-            raise too_large(self._max_bytes)
+        if self._body_bytes > self._limit.max_bytes + ENVELOPE_BYTES:
+            raise self._limit.error()
         try:
             self._parser.write(chunk)
         except MultipartParseError as error:
@@ -174,8 +182,8 @@ class _Receiver:
         if not self._in_file:
             return
         self._size_bytes += end - start
-        if self._size_bytes > self._max_bytes:
-            raise too_large(self._max_bytes)
+        if self._size_bytes > self._limit.max_bytes:
+            raise self._limit.error()
         self._pending.append(data[start:end])
         self.num_pending += end - start
 

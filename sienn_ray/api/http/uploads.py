@@ -14,8 +14,9 @@ from fastapi import Depends, Request
 from fastapi.requests import HTTPConnection
 from starlette.requests import ClientDisconnect
 
+from sienn_ray.access.quotas import QuotaState, too_many_bytes
 from sienn_ray.api.http.body_limits import declared_bytes
-from sienn_ray.api.http.multipart import ENVELOPE_BYTES, ReceivedFile, boundary_of, receive_file, too_large
+from sienn_ray.api.http.multipart import ENVELOPE_BYTES, FileLimit, ReceivedFile, boundary_of, receive_file, too_large
 from sienn_ray.api.http.threads import entered, run_to_end
 from sienn_ray.datasets import intake
 from sienn_ray.errors import CapacityError, InvalidInputError, SlowClientError
@@ -47,25 +48,35 @@ class Uploads:
         self._writing = ThreadPoolExecutor(_NUM_WRITING_THREADS, "upload-write")
 
     @asynccontextmanager
-    async def received(self, request: Request, storage: Storage, dataset_id: str) -> AsyncIterator[ReceivedFile]:
+    async def received(
+        self, request: Request, storage: Storage, dataset_id: str, quotas: QuotaState | None = None
+    ) -> AsyncIterator[ReceivedFile]:
         """Receive a request's file into storage, under `intake.file_key`; waits for a slot first.
 
         When the block ends with an error, whatever is in storage under this id is deleted.
 
+        Args:
+            request: The request.
+            storage: Where the file goes.
+            dataset_id: The id that it is kept under.
+            quotas: What the owner may store; None where the file isn't to be kept.
+
         Raises:
             MediaTypeError: The body is no form.
             UploadTooLargeError: The file is larger than the server takes.
+            QuotaExceededError: The file is larger than what the owner may store still.
             InvalidInputError: The body holds no file, or isn't whole.
             SlowClientError: The body stopped coming.
             CapacityError: No slot was free for a long time.
         """
         boundary = boundary_of(request.headers.get("content-type", ""))
         declared = declared_bytes(request.headers)
-        if declared is not None and declared > self._settings.max_upload_bytes + ENVELOPE_BYTES:
-            raise too_large(self._settings.max_upload_bytes)
+        limit = self._limit(quotas)
+        if declared is not None and declared > limit.max_bytes + ENVELOPE_BYTES:
+            raise limit.error()
         async with self._place():
             try:
-                yield await self._receive(request, boundary, storage, dataset_id)
+                yield await self._receive(request, boundary, storage, dataset_id, limit)
             except ClientDisconnect as error:
                 await self.forget(storage, dataset_id)
                 raise InvalidInputError("the connection closed before the file was whole; send it again") from error
@@ -90,12 +101,20 @@ class Uploads:
         finally:
             self._places.release()
 
-    async def _receive(self, request: Request, boundary: bytes, storage: Storage, dataset_id: str) -> ReceivedFile:
+    def _limit(self, quotas: QuotaState | None) -> FileLimit:
+        """What a file may have: by the setting, or by what is left to its owner where that is less."""
+        max_bytes = self._settings.max_upload_bytes
+        if quotas is None or quotas.room_bytes is None or quotas.room_bytes >= max_bytes:
+            return FileLimit(max_bytes, lambda: too_large(max_bytes))
+        stored, limit, room = quotas.use.stored_bytes, quotas.quotas.max_stored_bytes or 0, quotas.room_bytes
+        return FileLimit(room, lambda: too_many_bytes(stored, limit, f"this file has more than {room}"))
+
+    async def _receive(
+        self, request: Request, boundary: bytes, storage: Storage, dataset_id: str, limit: FileLimit
+    ) -> ReceivedFile:
         body = _not_idle(request.stream(), self._settings.upload_idle_timeout_s)
         async with entered(self._writing, storage.writing(intake.file_key(dataset_id))) as sink:
-            return await receive_file(
-                body, boundary, sink, executor=self._writing, max_bytes=self._settings.max_upload_bytes
-            )
+            return await receive_file(body, boundary, sink, executor=self._writing, limit=limit)
 
     async def check(self, function: Callable[[threading.Event], T]) -> T:
         """Run a check of rows in a thread of those that are there for it.

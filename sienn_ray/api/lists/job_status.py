@@ -6,7 +6,7 @@ from typing import Any
 
 from sienn_ray.api.deps import Backends
 from sienn_ray.api.schemas.hyperparameters import hyperparameters
-from sienn_ray.api.schemas.jobs import JobMeta, JobSummary, TrainingStatus
+from sienn_ray.api.schemas.jobs import JobMeta, JobSummary, TrainingStatus, name_of
 from sienn_ray.jobs import job_facts
 from sienn_ray.jobs.schema import JobRecord
 
@@ -26,6 +26,7 @@ def summary_of(job: JobRecord) -> JobSummary:
         model_name=job.config.base_model,
         started_at=job.started_at,
         ended_at=job.ended_at,
+        priority=name_of(job.priority),
     )
 
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import logging
+from collections.abc import Callable
 
 from sienn_ray.api.deps import Statistics
 from sienn_ray.datasets.statistics_schema import DatasetStatistics, StatisticsRequest
@@ -38,13 +39,26 @@ class SharedStatistics:
         """Return statistics that were computed before, if there are any."""
         return await asyncio.to_thread(DatasetStatistics.kept, self._storage, request)
 
-    async def of(self, request: StatisticsRequest) -> DatasetStatistics:
+    def is_running(self, request: StatisticsRequest) -> bool:
+        """Return whether somebody has begun this computation."""
+        return request.key in self._running
+
+    async def of(self, request: StatisticsRequest, on_end: Callable[[], None] = lambda: None) -> DatasetStatistics:
         """Wait for a computation, which begins now or is under way already.
+
+        Args:
+            request: What to compute.
+            on_end: Called when the computation has ended that begins now; at once, where it is under way.
 
         Raises:
             SiennError: Why it couldn't be done; `CapacityError` when it takes longer than `timeout_s`.
         """
-        task = self._running.get(request.key) or self._start(request)
+        task = self._running.get(request.key)
+        if task is None:
+            task = self._start(request)
+            task.add_done_callback(lambda _: on_end())
+        else:
+            on_end()
         # Neither a timeout nor a client that leaves cancels the task.
         done, _ = await asyncio.wait({task}, timeout=self._timeout_s)
         if not done:

@@ -1,4 +1,4 @@
-"""Sends what this process has counted to the tracker, every few seconds and before each scrape."""
+"""Sends what this process has counted to the tracker, every few seconds and before each look at it."""
 
 from __future__ import annotations
 
@@ -6,26 +6,41 @@ import asyncio
 import contextlib
 import logging
 from collections.abc import AsyncIterator, Awaitable, Callable
-
-from sienn_ray.metrics import MetricBatch, Recorder
+from typing import Generic, Protocol, TypeVar
 
 logger = logging.getLogger(__name__)
 
 _TIMEOUT_S = 5.0
 
+B = TypeVar("B")
 
-class MetricsFlusher:
+
+class Batches(Protocol[B]):
+    """Counts in batches, each of which is taken until it is confirmed."""
+
+    def take(self) -> B | None:
+        """Return the batch to be sent next, or None if there is nothing."""
+        ...
+
+    def confirm(self, batch: B) -> None:
+        """Note that the tracker has a batch."""
+        ...
+
+
+class Flusher(Generic[B]):
     """Sends the batches of one recorder, one at a time.
 
     Args:
         recorder: What has been counted.
         send: Sends one batch to the tracker.
         interval_s: Seconds between two batches.
+        what: What they are, for the log.
     """
 
     def __init__(
-        self, recorder: Recorder, send: Callable[[MetricBatch], Awaitable[None]], *, interval_s: float
+        self, recorder: Batches[B], send: Callable[[B], Awaitable[None]], *, interval_s: float, what: str = "metrics"
     ) -> None:
+        self._what = what
         self._recorder = recorder
         self._send = send
         self._interval_s = interval_s
@@ -42,7 +57,7 @@ class MetricsFlusher:
                     self._recorder.confirm(batch)
         except Exception as error:
             if not self._is_failing:
-                logger.warning("metrics couldn't be sent (%s: %s); they wait", type(error).__name__, error)
+                logger.warning("%s couldn't be sent (%s: %s); they wait", self._what, type(error).__name__, error)
             self._is_failing = True
         else:
             self._is_failing = False

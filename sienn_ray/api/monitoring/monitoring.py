@@ -8,10 +8,12 @@ from typing import Annotated, cast
 from fastapi import Depends
 from fastapi.requests import HTTPConnection
 
+from sienn_ray.access.usage import UsageBatch
 from sienn_ray.api.deps import Backends
 from sienn_ray.api.monitoring.health_checks import HealthChecks
 from sienn_ray.api.monitoring.machine import CpuMeter
-from sienn_ray.api.monitoring.metrics_flusher import MetricsFlusher
+from sienn_ray.api.monitoring.metrics_flusher import Flusher
+from sienn_ray.metrics import MetricBatch
 
 
 @dataclass(frozen=True)
@@ -19,7 +21,8 @@ class Monitoring:
     """One application's watchers; they keep state between requests."""
 
     checks: HealthChecks
-    flusher: MetricsFlusher
+    flusher: Flusher[MetricBatch]
+    usage_flusher: Flusher[UsageBatch]
     cpu: CpuMeter
 
     @classmethod
@@ -33,8 +36,10 @@ class Monitoring:
             home=settings.home,
             timeout_s=settings.health_check_timeout_s,
         )
-        flusher = MetricsFlusher(backends.recorder, backends.tracker.add_metrics, interval_s=settings.metrics_flush_s)
-        return cls(checks, flusher, CpuMeter())
+        interval_s = settings.metrics_flush_s
+        flusher = Flusher(backends.recorder, backends.tracker.add_metrics, interval_s=interval_s)
+        usage = Flusher(backends.usage, backends.tracker.add_usage, interval_s=interval_s, what="usage")
+        return cls(checks, flusher, usage, CpuMeter())
 
 
 def _monitoring(connection: HTTPConnection) -> Monitoring:

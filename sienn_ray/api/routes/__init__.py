@@ -6,6 +6,8 @@ api_keys: create, list, rotate and revoke API keys.
 tokens: access tokens for API keys, and the keys that they are signed with.
 sessions: sessions of browsers, begun and ended.
 audit_log: read the audit log.
+limits: see and set quotas of owners.
+usage: usage by day, key and model.
 uploads: upload and validate dataset files.
 datasets: list, show, download and delete datasets.
 dataset_statistics: counts of a dataset's rows and tokens.

@@ -31,10 +31,11 @@ _UNAVAILABLE = documented(HTTPStatus.SERVICE_UNAVAILABLE)
 _OF_ONE_KEY = documented(HTTPStatus.NOT_FOUND, HTTPStatus.SERVICE_UNAVAILABLE)
 
 
-@router.get("/auth/me", summary="Who am I, and what may I do?", dependencies=[needs(*Scope)])
+@router.get("/auth/me", summary="Who am I, and what may I do?", responses=_UNAVAILABLE, dependencies=[needs(*Scope)])
 async def me(principal: PrincipalDep, backends: BackendsDep) -> Caller:
-    """The caller's owner, scopes and kind of credential. Without authentication, everybody is the admin."""
-    return Caller.of(principal, is_auth_on=backends.settings.is_auth_on)
+    """The caller's owner, scopes, kind of credential and limits. Without authentication, everybody is the admin."""
+    state = await backends.tracker.quota_state(principal.owner)
+    return Caller.of(principal, state, is_auth_on=backends.settings.is_auth_on)
 
 
 @router.post(
@@ -53,6 +54,8 @@ async def create_key(body: CreateApiKeyRequest, backends: BackendsDep, response:
             "owner": body.owner,
             "scopes": frozenset(body.scopes),
             "rate_limits": body.rate_limits,
+            "tokens_per_minute": body.tokens_per_minute,
+            "max_open_answers": body.max_open_answers,
         }
     )
     return _shown_once(await backends.tracker.add_api_key(record), key, response)

@@ -9,9 +9,12 @@ from typing import Annotated
 from fastapi import APIRouter, Depends, Query
 from fastapi.requests import HTTPConnection
 
+from sienn_ray.access.claims import ClaimLimits
 from sienn_ray.access.principals import Scope
+from sienn_ray.access.quotas import statistics_bucket
+from sienn_ray.api.access.claim_gate import ClaimGate
 from sienn_ray.api.access.scopes import needs
-from sienn_ray.api.deps import BackendsDep
+from sienn_ray.api.deps import Backends, BackendsDep
 from sienn_ray.api.http.errors import documented
 from sienn_ray.api.http.places import Kind, take_place
 from sienn_ray.api.lists.base_models import check_base_model
@@ -20,11 +23,15 @@ from sienn_ray.api.schemas.ids import DatasetIdPath
 from sienn_ray.api.schemas.revisions import REVISION, REVISION_WORDS, Revision
 from sienn_ray.api.schemas.statistics import DatasetStatisticsResponse, Duplicates, Spread, TokenCounts
 from sienn_ray.catalog import CATALOG
-from sienn_ray.datasets.statistics_schema import DatasetStatistics
+from sienn_ray.datasets.statistics_schema import DatasetStatistics, StatisticsRequest
+from sienn_ray.errors import TooManyRequestsError
 from sienn_ray.jobs.schema import DatasetRecord
 from sienn_ray.training.config import DEFAULT_ROW_TOKENS, MAX_ROW_TOKENS, MIN_ROW_TOKENS
 
 router = APIRouter(prefix="/api", tags=["Datasets"], dependencies=[needs(Scope.READ, Scope.TRAIN)])
+
+
+_RETRY_AFTER_S = 30
 
 
 def _shared(connection: HTTPConnection) -> SharedStatistics:
@@ -39,6 +46,7 @@ def _shared(connection: HTTPConnection) -> SharedStatistics:
         HTTPStatus.BAD_REQUEST,
         HTTPStatus.NOT_FOUND,
         HTTPStatus.UNPROCESSABLE_ENTITY,
+        HTTPStatus.TOO_MANY_REQUESTS,
         HTTPStatus.SERVICE_UNAVAILABLE,
     ),
 )
@@ -73,8 +81,30 @@ async def dataset_statistics(
     if found is None:
         take_place(connection, Kind.WAIT)
         await check_base_model(model_name, backends.settings)
-        found = await statistics.of(request)
+        found = await _computed(request, record.owner, statistics, backends, connection)
     return _response(record, found)
+
+
+async def _computed(
+    request: StatisticsRequest,
+    owner: str,
+    statistics: SharedStatistics,
+    backends: Backends,
+    connection: HTTPConnection,
+) -> DatasetStatistics:
+    """Have statistics computed, in one of the places that the owner has."""
+    limit = (await backends.tracker.quota_state(owner)).quotas.max_statistics
+    if limit is None or statistics.is_running(request):
+        return await statistics.of(request)
+    gate: ClaimGate = connection.app.state.claim_gate
+    held = await gate.claim(statistics_bucket(owner), ClaimLimits(max_open=limit))
+    if not held.is_granted:
+        raise TooManyRequestsError(
+            f"statistics of {limit} of your datasets are being computed, as many as may be "
+            "(SIENN_OWNER_MAX_STATISTICS, or a limit of your own); ask again when one of them is done",
+            retry_after_s=_RETRY_AFTER_S,
+        )
+    return await statistics.of(request, on_end=lambda: gate.end(held))
 
 
 def _response(record: DatasetRecord, found: DatasetStatistics) -> DatasetStatisticsResponse:

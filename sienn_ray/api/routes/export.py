@@ -48,7 +48,9 @@ _MEMORY_RETRY_S = 60
             "description": "The export is being made; `GET /api/exports/{job_id}` says how far it is.",
         },
         **_OF_ONE_JOB,
-        **documented(HTTPStatus.BAD_REQUEST, HTTPStatus.CONFLICT, HTTPStatus.INSUFFICIENT_STORAGE),
+        **documented(
+            HTTPStatus.BAD_REQUEST, HTTPStatus.CONFLICT, HTTPStatus.TOO_MANY_REQUESTS, HTTPStatus.INSUFFICIENT_STORAGE
+        ),
     },
     dependencies=[needs(Scope.EXPORT)],
 )

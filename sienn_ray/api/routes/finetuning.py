@@ -11,7 +11,7 @@ from typing import Annotated, Any
 
 from fastapi import APIRouter, Header, Response
 
-from sienn_ray.access.principals import Scope
+from sienn_ray.access.principals import Principal, Scope
 from sienn_ray.api.access.scopes import PrincipalDep, needs
 from sienn_ray.api.deps import Backends, BackendsDep
 from sienn_ray.api.http.errors import documented
@@ -21,7 +21,7 @@ from sienn_ray.datasets.schema import check_same_kind
 from sienn_ray.datasets.statistics_schema import DatasetStatistics
 from sienn_ray.errors import ConflictError, InvalidDatasetError, InvalidInputError
 from sienn_ray.jobs.ids import shown
-from sienn_ray.jobs.schema import JobRecord, utc_now
+from sienn_ray.jobs.schema import JobPriority, JobRecord, utc_now
 from sienn_ray.training.long_rows import found_words, refusal
 
 router = APIRouter(prefix="/api", tags=["Training Jobs"], dependencies=[needs(Scope.TRAIN)])
@@ -77,8 +77,8 @@ async def start_finetuning(
     response: Response,
     idempotency_key: IdempotencyKey = None,
 ) -> StartFinetuningResponse:
-    """Queue a LoRA fine-tune; it starts as soon as fewer than SIENN_MAX_RUNNING_JOBS run."""
-    record = _record(body, idempotency_key, principal.owner)
+    """Queue a LoRA fine-tune; it starts once fewer than SIENN_MAX_RUNNING_JOBS run and its owner's turn comes."""
+    record = _record(body, idempotency_key, principal)
     num_long: int | None = None
     num_rows = 0
     job = await _earlier_job(record, backends)
@@ -105,15 +105,17 @@ async def start_finetuning(
     )
 
 
-def _record(body: StartFinetuningRequest, idempotency_key: str | None, owner: str) -> JobRecord:
+def _record(body: StartFinetuningRequest, idempotency_key: str | None, principal: Principal) -> JobRecord:
     now = utc_now()
     return JobRecord(
         id=str(uuid.uuid4()),
-        owner=owner,
+        owner=principal.owner,
+        key_id=principal.key_id,
         dataset_id=body.dataset_id,
         validation_dataset_id=body.validation_dataset_id,
         name=body.name,
         labels=body.labels,
+        priority=JobPriority[body.priority.upper()],
         idempotency_key=idempotency_key,
         request_hash=_hash(body) if idempotency_key is not None else None,
         config=body.config(),

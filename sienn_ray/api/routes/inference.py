@@ -33,7 +33,11 @@ from sienn_ray.inference.engine import GenerationDelta, GenerationResult
 router = APIRouter(prefix="/api", tags=["Inference"], dependencies=[needs(Scope.INFER)])
 
 _ERRORS = documented(
-    HTTPStatus.BAD_REQUEST, HTTPStatus.NOT_FOUND, HTTPStatus.UNPROCESSABLE_ENTITY, HTTPStatus.SERVICE_UNAVAILABLE
+    HTTPStatus.BAD_REQUEST,
+    HTTPStatus.NOT_FOUND,
+    HTTPStatus.UNPROCESSABLE_ENTITY,
+    HTTPStatus.TOO_MANY_REQUESTS,
+    HTTPStatus.SERVICE_UNAVAILABLE,
 )
 _EVENTS = """\
 data: {"text": "Machine learning is"}
@@ -103,5 +107,6 @@ async def compare_models(
     """
     asked = await compared_models(backends, body.job_ids)
     sampling, messages = body.sampling_params, body.chat_messages
+    await backends.admit([each.request(messages, sampling) for each in asked])
     answers = [compared_answer(each, messages, sampling, backends, request.scope) for each in asked]
     return CompareModelsResponse(base_model=asked[0].base_model, answers=await unless_gone(request, gathered(answers)))

@@ -28,6 +28,7 @@ router = APIRouter(prefix="/api", tags=["Training Jobs"])
 
 _OF_ONE_JOB = documented(HTTPStatus.NOT_FOUND, HTTPStatus.SERVICE_UNAVAILABLE)
 _CHANGES_ONE_JOB = {**_OF_ONE_JOB, **documented(HTTPStatus.CONFLICT)}
+_QUEUES_ONE_JOB = {**_CHANGES_ONE_JOB, **documented(HTTPStatus.TOO_MANY_REQUESTS)}
 
 LabelFilter = Annotated[str, StringConstraints(pattern=LABEL_PATTERN)]
 
@@ -134,7 +135,7 @@ async def pause_job(job_id: JobIdPath, backends: BackendsDep) -> TrainingStatus:
 @router.post(
     "/jobs/{job_id}/resume",
     summary="Resume a paused training job",
-    responses=_CHANGES_ONE_JOB,
+    responses=_QUEUES_ONE_JOB,
     dependencies=[needs(Scope.TRAIN)],
 )
 async def resume_job(job_id: JobIdPath, backends: BackendsDep) -> TrainingStatus:
@@ -148,7 +149,7 @@ async def resume_job(job_id: JobIdPath, backends: BackendsDep) -> TrainingStatus
 @router.post(
     "/jobs/{job_id}/retry",
     summary="Retry a training job",
-    responses=_CHANGES_ONE_JOB,
+    responses=_QUEUES_ONE_JOB,
     dependencies=[needs(Scope.TRAIN)],
 )
 async def retry_job(job_id: JobIdPath, backends: BackendsDep) -> TrainingStatus:

@@ -56,7 +56,7 @@ _REFUSALS = (
     status_code=HTTPStatus.CREATED,
     summary="Upload a dataset file",
     openapi_extra=_MULTIPART_BODY,
-    responses=documented(*_REFUSALS),
+    responses=documented(*_REFUSALS, HTTPStatus.FORBIDDEN),
     dependencies=[takes_place(Kind.UPLOAD)],
 )
 async def upload_dataset(
@@ -70,7 +70,8 @@ async def upload_dataset(
     """
     dataset_id = str(uuid.uuid4())
     registrations: Registrations = request.app.state.registrations
-    async with uploads.received(request, backends.storage, dataset_id) as received:
+    room = await backends.tracker.quota_state(principal.owner)
+    async with uploads.received(request, backends.storage, dataset_id, room) as received:
         filename = received.filename
 
         def check(abandoned: threading.Event) -> IngestReport:

@@ -8,6 +8,8 @@ api_keys: API keys, and the caller.
 tokens: access tokens, and the keys that they are signed with.
 sessions: sessions of browsers.
 audit_log: entries of the audit log.
+limits: quotas of owners.
+usage: usage by day, key and model.
 datasets: datasets, their rows, and validation reports.
 statistics: statistics of datasets.
 finetuning: the start of a fine-tune.

@@ -9,7 +9,9 @@ from pydantic import Field, field_validator
 
 from sienn_ray.access.api_keys import ApiKey, ApiKeyRecord
 from sienn_ray.access.principals import ADMIN_OWNER, Credential, Principal, Scope
+from sienn_ray.access.quotas import QuotaState
 from sienn_ray.api.schemas.common import Inline, RequestBody, ResponseBody, Timestamp
+from sienn_ray.api.schemas.limits import OWNER_PATTERN, OwnerLimits
 from sienn_ray.jobs.ids import shown
 
 KEY_ID = "5d2f6a10-9c3e-4b7a-8f21-0c4d5e6f7a8b"
@@ -20,7 +22,6 @@ _MAX_LIFETIME_S = 10 * 366 * DAY_S
 DEFAULT_GRACE_S = DAY_S
 _RATE_LIMIT = r"[1-9][0-9]{0,8}/(second|minute|hour|day)"
 _RATE_LIMITS = rf"{_RATE_LIMIT}(;{_RATE_LIMIT}){{0,3}}"
-_OWNER_PATTERN = r"^[A-Za-z0-9][A-Za-z0-9@._:|/-]{0,127}$"
 
 ScopeName = Annotated[Scope, Inline()]
 
@@ -33,7 +34,7 @@ class CreateApiKeyRequest(RequestBody):
     )
     owner: str = Field(
         ADMIN_OWNER,
-        pattern=_OWNER_PATTERN,
+        pattern=OWNER_PATTERN,
         description="Whose datasets, jobs and exports it sees and makes; keys of one owner see the same.",
         examples=["ada"],
     )
@@ -52,6 +53,21 @@ class CreateApiKeyRequest(RequestBody):
         description="Requests that it may send, as `100/minute;1000/hour`; by default it counts with its address.",
         examples=["600/minute;20000/hour"],
         json_schema_extra={"pattern": f"^{_RATE_LIMITS}$"},
+    )
+    tokens_per_minute: int | None = Field(
+        None,
+        ge=1,
+        le=2**53 - 1,
+        description="Tokens that its requests to models may take in a minute, prompts and answers together; by default "
+        "SIENN_KEY_TOKENS_PER_MINUTE.",
+        examples=[60000],
+    )
+    max_open_answers: int | None = Field(
+        None,
+        ge=1,
+        le=2**31 - 1,
+        description="Requests to models that it may have open at once; by default SIENN_KEY_MAX_OPEN_ANSWERS.",
+        examples=[8],
     )
     lifetime_s: int | None = Field(
         None, ge=1, le=_MAX_LIFETIME_S, description="Seconds until it expires; by default never.", examples=[90 * DAY_S]
@@ -97,6 +113,13 @@ class ApiKeySummary(ResponseBody):
     rate_limits: str | None = Field(
         description="Requests that it may send; null where it counts with its address.", examples=[None]
     )
+    tokens_per_minute: int | None = Field(
+        description="Tokens that its requests to models may take in a minute; null is the service's default.",
+        examples=[60000],
+    )
+    max_open_answers: int | None = Field(
+        description="Requests to models that it may have open at once; null is the service's default.", examples=[8]
+    )
     prefix: str = Field(description="What the key has behind `sienn_`; no secret.", examples=[_PREFIX])
     created_at: Timestamp
     expires_at: Timestamp | None = Field(
@@ -140,9 +163,10 @@ class Caller(ResponseBody):
         "of the outside issuer (`oidc_token`), the session of a browser, or nothing.",
         examples=["api_key"],
     )
+    limits: OwnerLimits = Field(description="What this owner may have, and has.")
 
     @classmethod
-    def of(cls, principal: Principal, *, is_auth_on: bool) -> Self:
+    def of(cls, principal: Principal, state: QuotaState, *, is_auth_on: bool) -> Self:
         """Return what a caller is told of itself."""
         return cls(
             owner=principal.owner,
@@ -150,6 +174,7 @@ class Caller(ResponseBody):
             key_id=principal.key_id,
             authentication="on" if is_auth_on else "off",
             credential=principal.credential,
+            limits=OwnerLimits.of(state),
         )
 
 

@@ -9,7 +9,7 @@ from pydantic import ConfigDict, Field, StringConstraints, ValidationError, mode
 from sienn_ray.api.schemas.common import DATASET_ID, JOB_ID, RequestBody, ResponseBody, Timestamp
 from sienn_ray.api.schemas.hyperparameters import Hyperparameters
 from sienn_ray.api.schemas.ids import DatasetId
-from sienn_ray.api.schemas.jobs import JobStatusName
+from sienn_ray.api.schemas.jobs import JobStatusName, PriorityName
 from sienn_ray.api.schemas.revisions import REVISION_WORDS, Revision
 from sienn_ray.catalog import CATALOG
 from sienn_ray.jobs.naming import (
@@ -72,6 +72,13 @@ class StartFinetuningRequest(Hyperparameters, _Subject):
         description="Labels to find the job by: `GET /api/jobs?label=team=support`.",
         examples=[{"team": "support"}],
         json_schema_extra={"additionalProperties": False},
+    )
+
+    priority: PriorityName = Field(
+        "normal",
+        description="Among the jobs of the same owner, a level counts as much as a day of waiting; `urgent`, for "
+        "admins alone, goes ahead of all owners' jobs.",
+        examples=["normal"],
     )
 
     @model_validator(mode="after")

@@ -2,16 +2,17 @@
 
 from __future__ import annotations
 
-from typing import Annotated, Any, Literal
+from typing import Annotated, Any, Literal, cast
 
 from pydantic import ConfigDict, Field
 
 from sienn_ray.api.schemas.common import DATASET_ID, JOB_ID, Inline, ResponseBody, Timestamp
 from sienn_ray.api.schemas.revisions import REVISION
 from sienn_ray.catalog import CATALOG
-from sienn_ray.jobs.schema import JobStatus
+from sienn_ray.jobs.schema import JobPriority, JobStatus
 
 JobStatusName = Annotated[JobStatus, Inline()]
+PriorityName = Literal["low", "normal", "high", "urgent"]
 
 
 class JobSummary(ResponseBody):
@@ -35,6 +36,7 @@ class JobSummary(ResponseBody):
     ended_at: Timestamp | None = Field(
         description="When it was completed, failed or cancelled.", examples=["2025-11-12T10:45:00.000Z"]
     )
+    priority: PriorityName = Field(description="Its priority in the queue.", examples=["normal"])
 
 
 class JobList(ResponseBody):
@@ -57,6 +59,7 @@ class JobList(ResponseBody):
                     "model_name": CATALOG[0].id,
                     "started_at": "2025-11-12T10:30:04.000Z",
                     "ended_at": "2025-11-12T10:45:00.000Z",
+                    "priority": "normal",
                 }
             ]
         ],
@@ -141,6 +144,11 @@ class TrainingStatus(JobSummary):
             }
         ],
     )
+
+
+def name_of(priority: JobPriority) -> PriorityName:
+    """Return a priority as requests and responses call it."""
+    return cast(PriorityName, priority.name.lower())
 
 
 class DeletedJob(ResponseBody):

@@ -9,7 +9,9 @@ records: records from rows, and rows from records.
 dataset_store: datasets.
 job_store: jobs.
 job_entries: a job's entry, once and while the queue has room.
-queue: the order in which jobs start.
+queue: the order in which jobs and exports start, fair between owners.
+quota_checks: what owners may have, checked where rows are written.
+quota_store: the quotas of owners.
 job_changes: changes of a job, with their events and counts, in one transaction.
 job_attempts: fencing of attempts that aren't awaited.
 job_reports: progress reports.
@@ -32,6 +34,9 @@ token_key_store: keys that access tokens are signed with.
 refresh_token_store: refresh tokens, without what proves them.
 session_store: sessions of browsers.
 metric_store: metrics of all processes, added up.
+metric_sources: processes that count, and their last batches.
+usage_store: usage by day, key and model.
+usage_sums: usage as rows that are added to.
 metric_sums: counters and histograms as rows.
 overview: numbers over all jobs and datasets.
 signing_key: the key of signed links.

@@ -14,6 +14,8 @@ from sienn_ray.jobs.schema import utc_now
 from sienn_ray.jobs.store.database import Database
 from sienn_ray.jobs.store.tables import api_keys
 
+_INHERITED = ("name", "owner", "scopes", "rate_limits", "tokens_per_minute", "max_open_answers")
+
 
 class ApiKeyStore:
     """Reads and writes API keys; every method is one transaction.
@@ -70,7 +72,7 @@ class ApiKeyStore:
                 return ApiKeyRecord.model_validate(dict(known))
             if fault := old.fault_at(now):
                 raise ConflictError(f"key {key_id} {fault}; create a new one")
-            kept = {name: getattr(old, name) for name in ("name", "owner", "scopes", "rate_limits")}
+            kept = {name: getattr(old, name) for name in _INHERITED}
             added = successor.model_copy(update=kept)
             _insert(connection, added)
             ends_at = now + timedelta(seconds=grace_s)

@@ -7,11 +7,13 @@ from datetime import datetime
 
 import sqlalchemy as sa
 
+from sienn_ray.access.quotas import Quotas
 from sienn_ray.errors import ConflictError
 from sienn_ray.jobs.deletion_schema import DeletionKind
 from sienn_ray.jobs.schema import DatasetRecord, utc_now
 from sienn_ray.jobs.store import job_pages, tombstones
 from sienn_ray.jobs.store.database import Database
+from sienn_ray.jobs.store.quota_checks import QuotaChecks
 from sienn_ray.jobs.store.records import dataset_columns, read_dataset, to_dataset
 from sienn_ray.jobs.store.tables import datasets, jobs
 
@@ -24,18 +26,27 @@ class DatasetStore:
     Args:
         database: Where they are kept.
         clock: The time.
+        quotas: Checks the quotas of owners.
     """
 
-    def __init__(self, database: Database, clock: Callable[[], datetime] = utc_now) -> None:
+    def __init__(
+        self, database: Database, clock: Callable[[], datetime] = utc_now, quotas: QuotaChecks | None = None
+    ) -> None:
         self._database = database
         self._clock = clock
+        self._quotas = quotas or QuotaChecks(Quotas())
 
     def add(self, record: DatasetRecord) -> DatasetRecord:
-        """Add a dataset, and say if its bytes were there before; adding the same id again changes nothing."""
+        """Add a dataset, and say if its bytes were there before; adding the same id again changes nothing.
+
+        Raises:
+            QuotaExceededError: Its owner would store too much.
+        """
         with self._database.writing() as connection:
             known = connection.execute(sa.select(datasets).where(datasets.c.id == record.id)).mappings().first()
             if known is not None:
                 return to_dataset(known)
+            self._quotas.check_dataset(connection, record.owner, record.size_bytes)
             is_same = (datasets.c.sha256 == record.sha256) & (datasets.c.owner == record.owner)
             same_bytes = sa.select(datasets.c.id).where(is_same).order_by(datasets.c.seq)
             added = record.model_copy(update={"duplicate_of": connection.scalar(same_bytes.limit(1))})

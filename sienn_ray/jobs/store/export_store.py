@@ -2,18 +2,21 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Collection
 from datetime import datetime, timedelta
 from typing import Unpack
 
 import sqlalchemy as sa
 
+from sienn_ray.access.quotas import Quotas
 from sienn_ray.errors import ConflictError
 from sienn_ray.jobs.deletion_schema import DeletionKind
 from sienn_ray.jobs.export_schema import ExportFailure, ExportRecord, ExportStatus
 from sienn_ray.jobs.schema import JobStatus
-from sienn_ray.jobs.store import audit_log, export_records, tombstones
+from sienn_ray.jobs.store import audit_log, export_records, queue, tombstones
 from sienn_ray.jobs.store.database import Database
+from sienn_ray.jobs.store.queue import QueueKind
+from sienn_ray.jobs.store.quota_checks import QuotaChecks
 from sienn_ray.jobs.store.records import read_job
 from sienn_ray.jobs.store.tables import exports
 from sienn_ray.storage import FileEntry
@@ -26,9 +29,17 @@ class ExportStore:
         database: Where they are kept.
         clock: The time.
         lifetime_s: Seconds that a completed export is kept after it was last asked for.
+        quotas: Checks the quotas of owners.
     """
 
-    def __init__(self, database: Database, clock: Callable[[], datetime], lifetime_s: float) -> None:
+    def __init__(
+        self,
+        database: Database,
+        clock: Callable[[], datetime],
+        lifetime_s: float,
+        quotas: QuotaChecks | None = None,
+    ) -> None:
+        self._quotas = quotas or QuotaChecks(Quotas())
         self._database = database
         self._clock = clock
         self._lifetime = timedelta(seconds=lifetime_s)
@@ -41,12 +52,18 @@ class ExportStore:
         Raises:
             NotFoundError: Its job is gone.
             ConflictError: Its job isn't completed any more.
+            TooManyRequestsError: As many of its owner's exports wait or run as may.
+            QuotaExceededError: Its owner keeps as much as it may.
         """
         with self._database.writing() as connection:
-            if read_job(connection, record.job_id).status is not JobStatus.COMPLETED:
+            job = read_job(connection, record.job_id)
+            if job.status is not JobStatus.COMPLETED:
                 raise ConflictError(f"Job {record.job_id} isn't completed any more; export it once it is")
             known = export_records.find(connection, record.id)
+            if known is None or known.status in {ExportStatus.FAILED, ExportStatus.CANCELLED}:
+                self._quotas.check_export(connection, job.owner)
             if known is None:
+                queue.note_wait(connection, QueueKind.EXPORTS, job.owner)
                 connection.execute(sa.insert(exports).values(**export_records.columns(record)))
                 return record
             if known.status in {ExportStatus.FAILED, ExportStatus.CANCELLED}:
@@ -66,6 +83,7 @@ class ExportStore:
             return self._put_back(connection, known, words) if known.status is ExportStatus.COMPLETED else known
 
     def _put_back(self, connection: sa.Connection, known: ExportRecord, words: str) -> ExportRecord:
+        queue.note_wait(connection, QueueKind.EXPORTS, read_job(connection, known.job_id).owner)
         return export_records.write(
             connection,
             known,
@@ -106,6 +124,19 @@ class ExportStore:
         query = sa.select(*export_records.COLUMNS).where(exports.c.status == status.value).order_by(exports.c.seq)
         with self._database.reading() as connection:
             return [ExportRecord.model_validate(dict(row)) for row in connection.execute(query).mappings()]
+
+    def waiting(self, limit: int, without: Collection[str] = ()) -> list[ExportRecord]:
+        """The exports that are next to start, in this order; see `queue`.
+
+        Args:
+            limit: Exports at the most.
+            without: Ids of exports that can't start at the moment.
+        """
+        with self._database.reading() as connection:
+            seqs = queue.next_exports(connection, limit, without)
+            query = sa.select(exports).where(exports.c.seq.in_(seqs))
+            by_seq = {row["seq"]: dict(row) for row in connection.execute(query).mappings()}
+        return [ExportRecord.model_validate(by_seq[seq]) for seq in seqs]
 
     def delete_expired(self) -> list[ExportRecord]:
         """Forget the exports whose time is over, and have their files deleted."""
@@ -149,6 +180,7 @@ class ExportStore:
                 return None
             if tombstones.is_there(connection, DeletionKind.EXPORT, export_id):
                 return None
+            queue.note_start(connection, QueueKind.EXPORTS, read_job(connection, known.job_id).owner)
             return export_records.write(
                 connection,
                 known,

@@ -8,11 +8,13 @@ from typing import TypedDict, Unpack
 import sqlalchemy as sa
 
 from sienn_ray import metrics
+from sienn_ray.access.usage import UsageCounts, UsageKey
 from sienn_ray.errors import FailureReason
 from sienn_ray.jobs.plain_text import one_line
 from sienn_ray.jobs.schema import JobPhase, JobRecord, JobStatus
-from sienn_ray.jobs.store import attempt_logs, job_events, metric_sums, webhook_outbox
+from sienn_ray.jobs.store import attempt_logs, job_events, metric_sums, queue, usage_sums, webhook_outbox
 from sienn_ray.jobs.store.job_events import EventKind
+from sienn_ray.jobs.store.queue import QueueKind
 from sienn_ray.jobs.store.records import insert_job, write_job
 from sienn_ray.jobs.transitions import check_job_transition
 from sienn_ray.metrics import Sample
@@ -52,6 +54,7 @@ def add(connection: sa.Connection, record: JobRecord, moment: datetime) -> JobRe
     """Add a job that isn't there: a waiting one, or one that runs already as a Ray job started by hand."""
     runs = record.status is JobStatus.RUNNING and record.submission_id is not None
     added = record.model_copy(update={"started_at": record.started_at or record.created_at}) if runs else record
+    queue.note_wait(connection, QueueKind.JOBS, added.owner)
     insert_job(connection, added)
     _count_entry(connection, JobStatus.PENDING)
     job_events.add(connection, added.id, EventKind.CREATED, added.message, moment)
@@ -80,15 +83,16 @@ def change(
     """
     if status is not None:
         check_job_transition(job.id, job.status, status)
+        _note_turn(connection, job, status)
         if status.is_final:
             changes.setdefault("ended_at", moment)
     if "progress" in changes:
         changes["progress"] = max(changes["progress"], job.progress)
     if "run" in changes:
-        _count_training(connection, job.run, changes["run"])
+        _count_training(connection, job, job.run, changes["run"], moment)
         changes["run"] = job.run.updated(changes["run"])
     if "summary" in changes:
-        _count_training(connection, changes.get("run", job.run), changes["summary"])
+        _count_training(connection, job, changes.get("run", job.run), changes["summary"], moment)
     if "message" in changes:
         changes["message"] = one_line(changes["message"])
     if status is not None and status is not JobStatus.RUNNING:
@@ -101,6 +105,14 @@ def change(
         job_events.add(connection, job.id, _EVENT_OF[status], changed.message, moment, **reason)
         webhook_outbox.tell_of_job(connection, changed, moment)
     return changed
+
+
+def _note_turn(connection: sa.Connection, job: JobRecord, status: JobStatus) -> None:
+    """Have the queue know who has waited and who has started."""
+    if status is JobStatus.PENDING:
+        queue.note_wait(connection, QueueKind.JOBS, job.owner)
+    elif status is JobStatus.RUNNING and job.status is JobStatus.PENDING:
+        queue.note_start(connection, QueueKind.JOBS, job.owner)
 
 
 def note_start(connection: sa.Connection, job: JobRecord, submission_id: str, moment: datetime) -> JobRecord:
@@ -185,7 +197,9 @@ def _count_entry(connection: sa.Connection, status: JobStatus) -> None:
     metric_sums.add_up(connection, [Sample(metrics.JOBS_TOTAL.name, (("status", status.value),), 1.0)])
 
 
-def _count_training(connection: sa.Connection, before: RunProgress, after: RunProgress | RunSummary) -> None:
+def _count_training(
+    connection: sa.Connection, job: JobRecord, before: RunProgress, after: RunProgress | RunSummary, moment: datetime
+) -> None:
     """Count what the run has done since; a resumed run that goes over steps again falls first, which isn't counted."""
     rises = [
         (metrics.TRAINING_TOKENS_TOTAL, before.num_tokens, after.num_tokens),
@@ -193,3 +207,14 @@ def _count_training(connection: sa.Connection, before: RunProgress, after: RunPr
     ]
     samples = [Sample(metric.name, (), new - (old or 0.0)) for metric, old, new in rises if new is not None]
     metric_sums.add_up(connection, samples)
+    if after.train_seconds is not None:
+        _count_usage(connection, job, before, max(0.0, after.train_seconds - (before.train_seconds or 0.0)), moment)
+
+
+def _count_usage(connection: sa.Connection, job: JobRecord, run: RunProgress, seconds: float, moment: datetime) -> None:
+    """Add a run's seconds to what its owner has used; a run that hasn't said what it reserves has one CPU."""
+    cpus = 1.0 if run.reserved_cpus is None else run.reserved_cpus
+    counts = UsageCounts(training_cpu_s=seconds * cpus, training_gpu_s=seconds * (run.reserved_gpus or 0.0))
+    key = UsageKey(moment.date(), job.owner, job.key_id or "", job.config.base_model, job.id)
+    if seconds > 0:
+        usage_sums.add_up(connection, [(key, counts)])

@@ -9,6 +9,7 @@ import sqlalchemy as sa
 from sienn_ray.errors import ConflictError, TooManyRequestsError
 from sienn_ray.jobs.schema import JobRecord, JobStatus
 from sienn_ray.jobs.store import job_changes, queue
+from sienn_ray.jobs.store.quota_checks import QuotaChecks
 from sienn_ray.jobs.store.records import read_dataset, to_job
 from sienn_ray.jobs.store.tables import jobs
 
@@ -16,13 +17,16 @@ from sienn_ray.jobs.store.tables import jobs
 _QUEUE_RETRY_AFTER_S = 60
 
 
-def enter(connection: sa.Connection, record: JobRecord, max_pending: int | None, moment: datetime) -> JobRecord:
+def enter(
+    connection: sa.Connection, record: JobRecord, max_pending: int | None, quotas: QuotaChecks, moment: datetime
+) -> JobRecord:
     """Add a job, or give the one that has its id or idempotency key.
 
     Raises:
         NotFoundError: There is no such dataset.
         ConflictError: The idempotency key came with another request before.
-        TooManyRequestsError: So many wait already.
+        TooManyRequestsError: So many wait already, or as many of its owner as may.
+        QuotaExceededError: Its owner's storage is full.
     """
     known = _known(connection, record)
     if known is not None:
@@ -30,8 +34,10 @@ def enter(connection: sa.Connection, record: JobRecord, max_pending: int | None,
     read_dataset(connection, record.dataset_id)
     if record.validation_dataset_id is not None:
         read_dataset(connection, record.validation_dataset_id)
-    if record.status is JobStatus.PENDING and max_pending is not None:
-        _check_room(connection, max_pending)
+    if record.status is JobStatus.PENDING:
+        quotas.check_job(connection, record.owner)
+        if max_pending is not None:
+            _check_room(connection, max_pending)
     return job_changes.add(connection, record, moment)
 
 

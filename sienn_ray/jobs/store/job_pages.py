@@ -11,8 +11,13 @@ from sienn_ray.jobs.store.records import to_job
 from sienn_ray.jobs.store.tables import job_labels, jobs
 
 
-def read(connection: sa.Connection, query: JobQuery) -> JobPage:
+def read(connection: sa.Connection, query: JobQuery, max_running: int | None = None) -> JobPage:
     """One page, the newest job first; waiting jobs say where they stand in the queue.
+
+    Args:
+        connection: A transaction.
+        query: Which jobs.
+        max_running: See `queue.places`.
 
     Raises:
         InvalidInputError: The cursor isn't one.
@@ -26,7 +31,8 @@ def read(connection: sa.Connection, query: JobQuery) -> JobPage:
     page = sa.select(jobs).where(jobs.c.seq.in_(seqs.scalar_subquery())).order_by(jobs.c.seq.desc())
     found = connection.execute(page).mappings().all()
     rows = found[: query.limit]
-    places = queue.places(connection, [row["seq"] for row in rows if row["status"] == JobStatus.PENDING.value])
+    waiting = [row["seq"] for row in rows if row["status"] == JobStatus.PENDING.value]
+    places = queue.places(connection, waiting, max_running)
     return JobPage(
         jobs=[queue.with_place(to_job(row), places.get(row["seq"])) for row in rows],
         count=connection.scalar(sa.select(sa.func.count()).select_from(jobs).where(*conditions)) or 0,

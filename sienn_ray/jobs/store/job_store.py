@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Collection
 from datetime import datetime
 from typing import Unpack
 
 import sqlalchemy as sa
 
 from sienn_ray.access.principals import ADMIN_OWNER
+from sienn_ray.access.quotas import Quotas
 from sienn_ray.jobs.schema import JobEvent, JobPage, JobQuery, JobRecord, JobStatus, MetricPoint, utc_now
 from sienn_ray.jobs.store import (
     job_attempts,
@@ -24,6 +25,7 @@ from sienn_ray.jobs.store import (
 )
 from sienn_ray.jobs.store.database import Database
 from sienn_ray.jobs.store.job_changes import JobChanges
+from sienn_ray.jobs.store.quota_checks import QuotaChecks
 from sienn_ray.jobs.store.records import read_job, to_job, write_job
 from sienn_ray.jobs.store.tables import jobs
 from sienn_ray.training.reporting import Progress, RunCommand
@@ -35,11 +37,19 @@ class JobStore:
     Args:
         database: Where they are kept.
         clock: The time.
+        quotas: Checks the quotas of owners.
     """
 
-    def __init__(self, database: Database, clock: Callable[[], datetime] = utc_now) -> None:
+    def __init__(
+        self,
+        database: Database,
+        clock: Callable[[], datetime] = utc_now,
+        quotas: QuotaChecks | None = None,
+    ) -> None:
         self._database = database
         self._clock = clock
+        self._quotas = quotas or QuotaChecks(Quotas())
+        self._max_running_per_owner = self._quotas.defaults.max_running_jobs
 
     def add(self, record: JobRecord, max_pending: int | None = None) -> JobRecord:
         """Add a job; adding the same id or idempotency key again gives the job that is there.
@@ -51,7 +61,8 @@ class JobStore:
         Raises:
             NotFoundError: There is no such dataset.
             ConflictError: The idempotency key came with another request before.
-            TooManyRequestsError: So many wait already.
+            TooManyRequestsError: So many wait already, or as many of its owner as may.
+            QuotaExceededError: Its owner's storage is full.
         """
         try:
             return self._add(record, max_pending)
@@ -61,7 +72,7 @@ class JobStore:
 
     def _add(self, record: JobRecord, max_pending: int | None) -> JobRecord:
         with self._database.writing() as connection:
-            return job_entries.enter(connection, record, max_pending, self._clock())
+            return job_entries.enter(connection, record, max_pending, self._quotas, self._clock())
 
     def of_key(self, idempotency_key: str, owner: str = ADMIN_OWNER) -> JobRecord | None:
         """The job of an owner that came with an idempotency key, if any."""
@@ -75,7 +86,7 @@ class JobStore:
             if record.status is not JobStatus.PENDING:
                 return record
             seq: int = connection.execute(sa.select(jobs.c.seq).where(jobs.c.id == job_id)).scalar_one()
-            return queue.with_place(record, queue.places(connection, [seq]).get(seq))
+            return queue.with_place(record, queue.places(connection, [seq], self._max_running_per_owner).get(seq))
 
     def page(self, query: JobQuery) -> JobPage:
         """Jobs, the newest first; those that wait say where they stand in the queue.
@@ -84,7 +95,7 @@ class JobStore:
             InvalidInputError: The cursor isn't one.
         """
         with self._database.reading() as connection:
-            return job_pages.read(connection, query)
+            return job_pages.read(connection, query, self._max_running_per_owner)
 
     def running(self) -> list[JobRecord]:
         """Jobs that run, the oldest first."""
@@ -94,12 +105,21 @@ class JobStore:
         """Cancelled jobs that are `is_stopping`, the oldest first; found by columns that have an index."""
         return self._list(jobs.c.status == JobStatus.CANCELLED.value, jobs.c.ended_at.is_(None))
 
-    def waiting(self, limit: int) -> list[JobRecord]:
-        """The jobs that are next to start, in this order."""
-        return self._list(jobs.c.status == JobStatus.PENDING.value, limit=max(0, limit))
+    def waiting(self, limit: int, without: Collection[str] = ()) -> list[JobRecord]:
+        """The jobs that are next to start, in this order; see `queue`.
 
-    def _list(self, *conditions: sa.ColumnElement[bool], limit: int | None = None) -> list[JobRecord]:
-        query = sa.select(jobs).where(*conditions).order_by(jobs.c.seq).limit(limit)
+        Args:
+            limit: Jobs at the most.
+            without: Ids of jobs that can't start at the moment.
+        """
+        with self._database.reading() as connection:
+            seqs = queue.next_jobs(connection, limit, self._max_running_per_owner, without)
+            found = connection.execute(sa.select(jobs).where(jobs.c.seq.in_(seqs))).mappings().all()
+        by_seq = {row["seq"]: to_job(row) for row in found}
+        return [by_seq[seq] for seq in seqs]
+
+    def _list(self, *conditions: sa.ColumnElement[bool]) -> list[JobRecord]:
+        query = sa.select(jobs).where(*conditions).order_by(jobs.c.seq)
         with self._database.reading() as connection:
             return [to_job(row) for row in connection.execute(query).mappings().all()]
 
@@ -205,9 +225,14 @@ class JobStore:
 
         Raises:
             ConflictError: It is neither, or its run is being stopped.
+            TooManyRequestsError: As many of its owner's jobs wait as may.
+            QuotaExceededError: Its owner's storage is full.
         """
         with self._database.writing() as connection:
-            return job_pauses.resume(connection, read_job(connection, job_id), self._clock())
+            job = read_job(connection, job_id)
+            if job.status is JobStatus.PAUSED:
+                self._quotas.check_job(connection, job.owner)
+            return job_pauses.resume(connection, job, self._clock())
 
     def note_pause(self, job_id: str, attempt: int) -> JobRecord:
         """A running attempt has ended at a checkpoint, to go on later; a repeat changes nothing.
@@ -256,9 +281,14 @@ class JobStore:
 
         Raises:
             ConflictError: It is neither, or its run is still being stopped.
+            TooManyRequestsError: As many of its owner's jobs wait as may.
+            QuotaExceededError: Its owner's storage is full.
         """
         with self._database.writing() as connection:
-            return job_ends.retry(connection, read_job(connection, job_id), self._clock())
+            job = read_job(connection, job_id)
+            if job.status in {JobStatus.FAILED, JobStatus.CANCELLED}:
+                self._quotas.check_job(connection, job.owner)
+            return job_ends.retry(connection, job, self._clock())
 
     def delete(self, job_id: str) -> JobRecord:
         """Forget an ended job and all that is known of it, and have its files deleted.

@@ -3,22 +3,21 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from datetime import datetime, timedelta
 
 import sqlalchemy as sa
 
 from sienn_ray import metrics
 from sienn_ray.jobs.schema import JobStatus, Overview, utc_now
-from sienn_ray.jobs.store import overview
+from sienn_ray.jobs.store import metric_sources, overview, queue
 from sienn_ray.jobs.store.database import Database
 from sienn_ray.jobs.store.metric_sums import add_up, labels_text, to_sample
-from sienn_ray.jobs.store.tables import metric_gauges, metric_sources, metric_values
+from sienn_ray.jobs.store.tables import metric_gauges, metric_values
+from sienn_ray.jobs.store.usage_sums import MAX_OWNERS
 from sienn_ray.metrics import MetricBatch, Sample
 
 _GAUGE_LIFE = timedelta(seconds=60)
-# A batch is repeated within minutes or never, and a process that has been silent for so long is gone.
-_SOURCE_LIFE = timedelta(days=1)
 
 
 class MetricStore:
@@ -37,16 +36,7 @@ class MetricStore:
         """Take what a process has counted; a batch that came before counts once."""
         now = self._clock()
         with self._database.writing() as connection:
-            source = metric_sources.c.source == batch.source
-            last = connection.scalar(sa.select(metric_sources.c.last_number).where(source))
-            if last is None:
-                connection.execute(
-                    sa.insert(metric_sources).values(source=batch.source, last_number=batch.number, updated_at=now)
-                )
-            else:
-                number = max(last, batch.number)
-                connection.execute(sa.update(metric_sources).where(source).values(last_number=number, updated_at=now))
-            if last is None or batch.number > last:
+            if metric_sources.is_new(connection, batch.source, batch.number, now):
                 add_up(connection, batch.increments)
             self._replace_gauges(connection, batch, now)
             self._prune(connection, now)
@@ -67,7 +57,7 @@ class MetricStore:
 
     def _prune(self, connection: sa.Connection, now: datetime) -> None:
         connection.execute(sa.delete(metric_gauges).where(metric_gauges.c.updated_at < now - _GAUGE_LIFE))
-        connection.execute(sa.delete(metric_sources).where(metric_sources.c.updated_at < now - _SOURCE_LIFE))
+        metric_sources.prune(connection, now)
 
     def samples(self) -> list[Sample]:
         """Return all samples, those about jobs and datasets included, as they are now."""
@@ -82,7 +72,18 @@ class MetricStore:
         values = sa.select(metric_values).order_by(metric_values.c.name, metric_values.c.labels)
         with self._database.reading() as connection:
             kept = [to_sample(row) for query in (values, gauges) for row in connection.execute(query).mappings()]
-            return kept + _statuses_without(kept) + _gauges_of(overview.read(connection, now))
+            waiting = _waiting_by_owner(queue.lengths(connection))
+            return kept + _statuses_without(kept) + _gauges_of(overview.read(connection, now)) + waiting
+
+
+def _waiting_by_owner(lengths: Mapping[str, int]) -> list[Sample]:
+    """The owners with the most waiting jobs, and the others together, so that the number of series is bounded."""
+    largest = sorted(lengths, key=lambda owner: (-lengths[owner], owner))[:MAX_OWNERS]
+    shown = {owner: lengths[owner] for owner in largest}
+    if others := sum(lengths.values()) - sum(shown.values()):
+        shown[metrics.OTHER_OWNERS] = shown.get(metrics.OTHER_OWNERS, 0) + others
+    name = metrics.QUEUE_LENGTH_BY_OWNER.name
+    return [Sample(name, (("owner", owner),), float(number)) for owner, number in shown.items()]
 
 
 def _statuses_without(kept: list[Sample]) -> list[Sample]:

@@ -60,7 +60,9 @@ def insert_job(connection: sa.Connection, record: JobRecord) -> None:
 def job_columns(record: JobRecord) -> dict[str, Any]:
     """A job's values by column."""
     plain = _columns(record, without=_KEPT_AS_FACTS)
-    return {**plain, "facts": job_facts.to_flat(record), "base_model": record.config.base_model}
+    adapter_bytes = 0 if record.summary is None else record.summary.adapter_size_bytes
+    sought = {"base_model": record.config.base_model, "adapter_bytes": adapter_bytes}
+    return {**plain, "facts": job_facts.to_flat(record), **sought}
 
 
 def dataset_columns(record: DatasetRecord) -> dict[str, Any]:
@@ -80,5 +82,5 @@ def to_dataset(row: Mapping[Any, Any]) -> DatasetRecord:
 
 def to_job(row: Mapping[Any, Any]) -> JobRecord:
     """The job that a row holds."""
-    fields = {key: value for key, value in row.items() if key not in {"seq", "base_model", "facts"}}
+    fields = {key: value for key, value in row.items() if key not in {"seq", "base_model", "adapter_bytes", "facts"}}
     return JobRecord.model_validate({**fields, **job_facts.of_flat(row["facts"])})

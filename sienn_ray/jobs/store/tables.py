@@ -96,6 +96,18 @@ jobs = sa.Table(
     sa.Column("loss_step", sa.BigInteger),
     sa.Column("log_tail", SafeText),
     sa.Column("owner", SafeText),
+    sa.Column("priority", sa.Integer),
+    sa.Column("key_id", SafeText),
+    # The summary's, once more, to be added up.
+    sa.Column("adapter_bytes", sa.BigInteger),
+)
+# The last turn of each owner in a queue; see `queue.py`.
+queue_turns = sa.Table(
+    "queue_turns",
+    metadata,
+    sa.Column("kind", SafeText, primary_key=True),
+    sa.Column("owner", SafeText, primary_key=True),
+    sa.Column("turn", sa.BigInteger),
 )
 # The labels of `jobs`, once more, to be searched for.
 job_labels = sa.Table(
@@ -196,6 +208,40 @@ api_keys = sa.Table(
     sa.Column("created_at", UtcDateTime),
     sa.Column("expires_at", UtcDateTime),
     sa.Column("revoked_at", UtcDateTime),
+    sa.Column("tokens_per_minute", sa.BigInteger),
+    sa.Column("max_open_answers", sa.Integer),
+)
+# Limits of single owners, in place of those that settings say for all.
+owner_limits = sa.Table(
+    "owner_limits",
+    metadata,
+    sa.Column("owner", SafeText, primary_key=True),
+    sa.Column("max_stored_bytes", sa.BigInteger),
+    sa.Column("max_pending_jobs", sa.Integer),
+    sa.Column("max_running_jobs", sa.Integer),
+    sa.Column("max_open_exports", sa.Integer),
+    sa.Column("max_exports", sa.Integer),
+    sa.Column("max_statistics", sa.Integer),
+    sa.Column("updated_at", UtcDateTime),
+)
+# What was used, by day, key and model. Empty text stands for none, since a key's columns can't be null.
+usage = sa.Table(
+    "usage",
+    metadata,
+    sa.Column("day", sa.Date, primary_key=True),
+    sa.Column("owner", SafeText, primary_key=True),
+    sa.Column("key_id", SafeText, primary_key=True),
+    sa.Column("base_model", SafeText, primary_key=True),
+    sa.Column("adapter_id", SafeText, primary_key=True),
+    sa.Column("num_requests", sa.BigInteger),
+    sa.Column("num_answers", sa.BigInteger),
+    sa.Column("prompt_tokens", sa.BigInteger),
+    sa.Column("completion_tokens", sa.BigInteger),
+    sa.Column("engine_s", sa.Double),
+    sa.Column("training_cpu_s", sa.Double),
+    sa.Column("training_gpu_s", sa.Double),
+    sa.Column("uploaded_bytes", sa.BigInteger),
+    sa.Column("downloaded_bytes", sa.BigInteger),
 )
 # Keys that all replicas of the ingress sign links with, as hex.
 signing_keys = sa.Table(

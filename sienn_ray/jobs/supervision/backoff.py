@@ -47,9 +47,9 @@ class Backoff:
         """Forget the failures."""
         self._troubles.pop(key, None)
 
-    def num_waiting(self) -> int:
-        """Return how many keys wait for their next try."""
-        return sum(not self.is_due(key) for key in self._troubles)
+    def waiting(self) -> list[str]:
+        """Return the keys that wait for their next try."""
+        return [key for key in self._troubles if not self.is_due(key)]
 
     def num_failures(self, key: str) -> int:
         """Return how many failures in a row a key has."""

@@ -69,14 +69,16 @@ class ExportSupervisor:
             self._isolation.attempt("look at", self._look_at, running[export_id])
         self._silences.keep_only(running)
         self._stops.keep_only(self._runs.active())
-        for record in self._store.with_status(ExportStatus.PENDING):
-            if len(self._runs.active()) >= self._max_running:
-                break
-            # One that was cancelled and is wanted again waits until its old run has ended.
-            if record.id not in self._runs.active():
-                self._isolation.attempt("start", self._start, record)
+        self._admit()
         for record in self._store.delete_expired():
             logger.info("export %s of job %s has expired", record.id, record.job_id)
+
+    def _admit(self) -> None:
+        """Start waiting exports in the queue's order."""
+        # One that was cancelled and is wanted again waits until its old run has ended.
+        held_up = {*self._runs.active(), *self._isolation.waiting("start")}
+        for record in self._store.waiting(self._max_running - len(self._runs.active()), held_up):
+            self._isolation.attempt("start", self._start, record)
 
     def needs_close_look(self) -> bool:
         """Return whether a run may end at any moment, and somebody waits for it."""

@@ -65,9 +65,9 @@ class Isolation:
         backoff.succeeded(job.id)
         return True
 
-    def num_waiting(self, what: str) -> int:
-        """Return how many jobs wait for the next attempt of an action."""
-        return self._backoff(what).num_waiting()
+    def waiting(self, what: str) -> list[str]:
+        """Return the ids of the jobs that wait for the next attempt of an action."""
+        return self._backoff(what).waiting()
 
     def num_failures(self, what: str, job: Identified) -> int:
         """Return how many attempts in a row have failed."""

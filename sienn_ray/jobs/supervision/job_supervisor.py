@@ -95,12 +95,12 @@ class Supervisor:
             self._isolation.attempt(what, act, job)
 
     def _admit(self) -> None:
-        """Start waiting jobs in their order, but for those of which the last start has just failed."""
+        """Start waiting jobs in the queue's order, but for those of which the last start has just failed."""
         # A run that is being stopped still has its workers.
         num_free = self._max_running - len(self._jobs.running()) - len(self._jobs.stopping())
         if num_free <= 0:
             return
-        for job in self._jobs.waiting(num_free + self._isolation.num_waiting("start")):
+        for job in self._jobs.waiting(num_free, self._isolation.waiting("start")):
             num_free -= self._isolation.attempt("start", self._start, job)
             # A start takes its time, in which others may have been cancelled.
             self._each("stop", self._stop, self._jobs.stopping())

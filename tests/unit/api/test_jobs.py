@@ -52,6 +52,7 @@ class TestStatus:
             "model_name": BASE_MODEL,
             "started_at": "2025-11-12T10:30:04.007Z",
             "ended_at": None,
+            "priority": "normal",
             "log_tail": None,
         }
         assert meta.pop("hyperparameters") == {each.name: each.field.default for each in HYPERPARAMETERS}
@@ -168,6 +169,7 @@ class TestList:
                     "model_name": BASE_MODEL,
                     "started_at": None,
                     "ended_at": None,
+                    "priority": "normal",
                 }
             ],
             "count": 1,

@@ -16,7 +16,7 @@ from starlette.testclient import TestClient
 
 from sienn_ray.api.app import create_app
 from sienn_ray.api.deps import Backends
-from sienn_ray.api.monitoring.metrics_flusher import MetricsFlusher
+from sienn_ray.api.monitoring.metrics_flusher import Flusher
 from sienn_ray.errors import CapacityError
 from sienn_ray.jobs.schema import JobStatus, utc_now
 from sienn_ray.metrics import TRAINING_TOKENS_TOTAL, MetricBatch, Recorder
@@ -253,7 +253,7 @@ class TestFlusher:
             sent.append(batch.number)
 
         async def run() -> None:
-            flusher = MetricsFlusher(recorder, send, interval_s=3600)
+            flusher = Flusher(recorder, send, interval_s=3600)
             recorder.inc(TRAINING_TOKENS_TOTAL)
             await asyncio.gather(*(flusher.flush() for _ in range(10)))
 

@@ -95,3 +95,21 @@ def test_tokens_get_another_key(monkeypatch: pytest.MonkeyPatch) -> None:
     _, key = created("laptop")
     monkeypatch.setenv("SIENN_API_KEY", key)
     assert "needs the scope 'admin'" in refused("keys", "rotate-token-key")
+
+
+def test_limits_of_an_owner_are_set_and_shown(monkeypatch: pytest.MonkeyPatch) -> None:
+    said = done("limits", "set", "ada", "--max-pending-jobs", "3")
+    assert re.search(r"ada +pending_jobs +0 +3 +True", said)
+    assert re.search(r"ada +exports +0 +False", done("limits", "show", "ada"))
+    _, key = created("laptop", "--owner", "ada")
+    monkeypatch.setenv("SIENN_API_KEY", key)
+    assert re.search(r"ada +pending_jobs +0 +3 +True", done("limits", "show"))
+    assert "other owners are for admins" in refused("limits", "show", "bob")
+
+
+def test_usage_is_shown(monkeypatch: pytest.MonkeyPatch) -> None:
+    _, key = created("laptop", "--owner", "ada")
+    monkeypatch.setenv("SIENN_API_KEY", key)
+    done("jobs")
+    assert re.search(r"ada +1 ", done("usage", "--group-by", "owner"))
+    assert "from" in refused("usage", "--from", "yesterday")

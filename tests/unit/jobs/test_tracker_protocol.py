@@ -10,13 +10,15 @@ from typing import Any
 import pytest
 import sqlalchemy as sa
 
+from sienn_ray.access.claims import ClaimReport
 from sienn_ray.access.rate_limits import PermitRequest
 from sienn_ray.access.token_claims import TokenClaims
+from sienn_ray.access.usage import UsageQuery
 from sienn_ray.errors import ConflictError, NotFoundError, TooLateError
 from sienn_ray.jobs.audit_schema import AuditQuery
 from sienn_ray.jobs.change_requests import ChangeRequest, repeating
 from sienn_ray.jobs.news_schema import NewsCursor, NewsQuery
-from sienn_ray.jobs.schema import JobQuery, JobRecord, JobStatus
+from sienn_ray.jobs.schema import JobRecord, JobStatus
 from sienn_ray.jobs.tracker import JobTracker
 from sienn_ray.jobs.tracker_protocol import METHODS, READING, Tracker, TrackerCalls, check_arguments
 from sienn_ray.jobs.webhook_schema import DeliveryQuery
@@ -164,7 +166,7 @@ def test_calls_that_read_change_nothing(tmp_path: Path) -> None:
         "claims": claims,
         "sha256": "none",
         "request": PermitRequest("address", "1/minute"),
-        "query": JobQuery(),
+        "report": ClaimReport(),
         "after": 0,
         "limit": 1,
         "max_points": 1,
@@ -174,6 +176,7 @@ def test_calls_that_read_change_nothing(tmp_path: Path) -> None:
         "news": NewsQuery(NewsCursor(), ("job-1",)),
         "webhook_deliveries": DeliveryQuery(),
         "audit_entries": AuditQuery(),
+        "usage": UsageQuery(),
     }
 
     def refuse_changes(_: sa.Connection, cursor: object, statement: str, *__: object) -> None:
@@ -183,7 +186,7 @@ def test_calls_that_read_change_nothing(tmp_path: Path) -> None:
     engine = tracker.actor._store.database._engine
     sa.event.listen(engine, "before_cursor_execute", refuse_changes)
     for name in READING:
-        given = {**arguments, "query": queries.get(name, arguments["query"])}
+        given = {**arguments, "query": queries.get(name, JobQuery())}
         getattr(tracker.actor, name)(*(given[each] for each in list(METHODS[name].parameters)[1:]))
     with pytest.raises(AssertionError):
         tracker.actor.cancel_job("job-1")

@@ -3,14 +3,17 @@
 from __future__ import annotations
 
 import asyncio
+from datetime import date
 from typing import Any
 
 import pytest
 
+from sienn_ray.access.quotas import Quotas
+from sienn_ray.access.usage import UsageBatch, UsageCounts, UsageKey, UsageQuery
 from sienn_ray.api.access import owned_tracker
 from sienn_ray.api.access.owned_tracker import NOT_FOR_OWNERS, OwnedTracker
-from sienn_ray.errors import NotFoundError
-from sienn_ray.jobs.schema import JobQuery, JobStatus
+from sienn_ray.errors import ForbiddenError, NotFoundError
+from sienn_ray.jobs.schema import JobPriority, JobQuery, JobStatus
 from sienn_ray.jobs.tracker_protocol import METHODS, ids_among
 from tests.support.fakes_api import dataset_record, job_record
 from tests.support.fakes_exports import export_record
@@ -42,7 +45,7 @@ def run(tracker: InProcessTracker, owner: str, method: str, *args: Any) -> Any:
 
 def test_every_call_is_for_owners_in_a_known_way_or_not_for_them() -> None:
     with_ids = {name for name in METHODS if ids_among(name, tuple(METHODS[name].parameters)[1:])}
-    known = owned_tracker._LISTS | owned_tracker._WITH_RECORDS | {"jobs", "job_of_key"}
+    known = owned_tracker._LISTS | owned_tracker._QUERIES | owned_tracker._WITH_RECORDS | {"job_of_key"}
     assert METHODS.keys() - with_ids - known - NOT_FOR_OWNERS == set()
     assert known & NOT_FOR_OWNERS == set()
 
@@ -107,3 +110,24 @@ def test_nobody_exports_what_another_owns(tracker: InProcessTracker) -> None:
     with pytest.raises(NotFoundError, match=r"^Job ada-job not found$"):
         run(tracker, "bob", "request_export", export_record("ada-job", id="new"))
     assert "request_export" not in tracker.calls
+
+
+def test_urgent_is_for_admins(tracker: InProcessTracker) -> None:
+    with pytest.raises(ForbiddenError, match="'high' goes ahead of your own"):
+        run(tracker, "bob", "add_job", job_record(id="new", dataset_id="bob-data", priority=JobPriority.URGENT))
+    assert "add_job" not in tracker.calls
+    job = run(tracker, "bob", "add_job", job_record(id="new", dataset_id="bob-data", priority=JobPriority.HIGH))
+    assert job.priority is JobPriority.HIGH
+
+
+def test_usage_is_the_owner_s(tracker: InProcessTracker) -> None:
+    for number, owner in enumerate(["ada", "bob"], start=1):
+        row = (UsageKey(date(2026, 11, 29), owner), UsageCounts(num_requests=number))
+        tracker.actor.add_usage(UsageBatch(owner, 1, (row,)))
+    assert run(tracker, "bob", "usage", UsageQuery(owner="ada")).total.num_requests == 2
+
+
+def test_quotas_are_the_owner_s(tracker: InProcessTracker) -> None:
+    assert run(tracker, "bob", "quota_state", "ada").owner == "bob"
+    with pytest.raises(PermissionError):
+        run(tracker, "bob", "set_owner_quotas", "bob", Quotas())

@@ -13,10 +13,12 @@ from sienn_ray.api.http import multipart
 from sienn_ray.api.http.multipart import (
     ENVELOPE_BYTES,
     MAX_FILENAME_CHARS,
+    FileLimit,
     ReceivedFile,
     boundary_of,
     clean_filename,
     receive_file,
+    too_large,
 )
 from sienn_ray.errors import InvalidInputError, MediaTypeError, UploadTooLargeError
 from tests.support.fakes_api import BOUNDARY, Part, multipart_body, multipart_type
@@ -49,8 +51,9 @@ async def stream(chunks: Iterable[bytes]) -> AsyncIterator[bytes]:
 
 
 def receive_into(sink: IO[bytes] | Any, body: AsyncIterator[bytes], *, max_bytes: int) -> ReceivedFile:
+    limit = FileLimit(max_bytes, lambda: too_large(max_bytes))
     with ThreadPoolExecutor(1) as executor:
-        return asyncio.run(receive_file(body, BOUNDARY, sink, executor=executor, max_bytes=max_bytes))
+        return asyncio.run(receive_file(body, BOUNDARY, sink, executor=executor, limit=limit))
 
 
 def receive(chunks: Iterable[bytes], *, max_bytes: int = 1_000_000) -> tuple[bytes, ReceivedFile]:

@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+from collections.abc import Collection
 from datetime import timedelta
 from typing import Any
 
@@ -97,8 +98,8 @@ def test_resumed_job_has_its_old_place(store: Store) -> None:
 class _LateJobs(JobStore):
     """A waiting job is paused right after it was read as waiting."""
 
-    def waiting(self, limit: int) -> list[JobRecord]:
-        records = super().waiting(limit)
+    def waiting(self, limit: int, without: Collection[str] = ()) -> list[JobRecord]:
+        records = super().waiting(limit, without)
         for record in records:
             self.pause(record.id)
         return records

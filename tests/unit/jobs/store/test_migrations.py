@@ -58,7 +58,7 @@ def test_migrations_make_the_tables_that_queries_use(store: Store, engine: sa.En
         (
             "jobs",
             JobRecord,
-            {"seq", "base_model", "facts"},
+            {"seq", "base_model", "adapter_bytes", "facts"},
             {
                 "failure_reason",
                 "submission_id",
@@ -69,6 +69,7 @@ def test_migrations_make_the_tables_that_queries_use(store: Store, engine: sa.En
                 "started_at",
                 "ended_at",
                 "log_tail",
+                "key_id",
             },
         ),
     ],

@@ -11,6 +11,7 @@ import sqlalchemy as sa
 
 from sienn_ray.access.api_keys import ApiKeyRecord
 from sienn_ray.access.principals import Scope
+from sienn_ray.access.quotas import Quotas, QuotaState, QuotaUse
 from sienn_ray.access.refresh_tokens import RefreshFault, RefreshOutcome
 from sienn_ray.access.token_keys import PublicTokenKey
 from sienn_ray.errors import ConflictError, TooLateError
@@ -201,6 +202,7 @@ ANSWERS: list[Any] = [
     RefreshOutcome(fault=RefreshFault.REUSED),
     webhook_record(events=(WebhookEvent.JOB_PAUSED,), failing_since=MOMENT),
     DeliveryRecord(id="msg_1", webhook_id="hook-1", event=WebhookEvent.PING, created_at=MOMENT, duration_s=0.5),
+    QuotaState("ada", Quotas(max_exports=5), Quotas(max_exports=5, max_pending_jobs=1), QuotaUse(1, 2, 3, 4, 5)),
     RunCommand.PAUSE,
     True,
     None,

@@ -125,7 +125,7 @@ def test_retries_become_rarer_and_their_errors_are_logged_once(
 def test_success_ends_the_back_off(seconds: Seconds) -> None:
     backoff = Backoff(seconds)
     assert [backoff.failed("a"), backoff.failed("a"), backoff.failed("b")] == [1, 2, 1]
-    assert (backoff.is_due("a"), backoff.is_due("c"), backoff.num_waiting()) == (False, True, 2)
+    assert (backoff.is_due("a"), backoff.is_due("c"), len(backoff.waiting())) == (False, True, 2)
     backoff.succeeded("a")
     assert (backoff.is_due("a"), backoff.num_failures("a"), backoff.failed("a")) == (True, 0, 1)
 

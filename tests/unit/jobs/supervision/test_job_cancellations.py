@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Collection
+
 import pytest
 
 from sienn_ray.jobs.schema import JobRecord, JobStatus
@@ -106,8 +108,8 @@ def test_cancel_after_a_submission_whose_answer_is_lost(store: Store, ray_jobs: 
 class _LateCancel(JobStore):
     """A waiting job is cancelled right after it was read as waiting."""
 
-    def waiting(self, limit: int) -> list[JobRecord]:
-        records = super().waiting(limit)
+    def waiting(self, limit: int, without: Collection[str] = ()) -> list[JobRecord]:
+        records = super().waiting(limit, without)
         for record in records:
             self.cancel(record.id)
         return records
@@ -116,8 +118,8 @@ class _LateCancel(JobStore):
 @pytest.mark.parametrize("is_deleted", [False, True])
 def test_cancel_just_before_the_start_stands(store: Store, ray_jobs: FakeRayJobs, is_deleted: bool) -> None:
     class Jobs(_LateCancel):
-        def waiting(self, limit: int) -> list[JobRecord]:
-            records = super().waiting(limit)
+        def waiting(self, limit: int, without: Collection[str] = ()) -> list[JobRecord]:
+            records = super().waiting(limit, without)
             for record in records if is_deleted else []:
                 self.delete(record.id)
             return records

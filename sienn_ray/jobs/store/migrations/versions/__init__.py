@@ -12,4 +12,5 @@
 0010_tokens_and_sessions: keys of access tokens, refresh tokens, and sessions of browsers.
 0011_webhooks: webhooks and their deliveries.
 0012_audit_log: the audit log, which is only added to.
+0013_quotas_and_usage: priorities, turns and limits of owners, usage.
 """
