@@ -145,6 +145,15 @@ class TestOverHttps:
         }[kind]
         assert client.post(PATH, headers=headers).status_code == (400 if kind in {"token", "cookie"} else 401)
 
+    def test_no_cache_on_the_way_keeps_what_somebody_sees(self, service: Service, tracker: InProcessTracker) -> None:
+        """Shared caches leave alone what came for a header `Authorization`, but not what came for a cookie (RFC 9111)."""
+        client, key = service(), key_of(tracker, "ada", Scope.READ)
+        begin(client, key)
+        for path in ("/api/jobs", "/api/auth/me", "/api/jobs/none"):
+            assert client.get(path).headers["cache-control"] == "private"
+        assert client.delete(PATH, headers=PAGE).headers["cache-control"] == "no-store"
+        assert "cache-control" not in client.get("/api/jobs", headers={"Authorization": f"Bearer {key}"}).headers
+
     def test_guesses_are_limited(self, service: Service, tracker: InProcessTracker) -> None:
         client, key = service(token_rate_limits="2/minute"), key_of(tracker, "ada", Scope.READ)
         assert [begin(client, key).status_code for _ in range(3)] == [201, 201, 429]
