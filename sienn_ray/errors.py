@@ -29,6 +29,7 @@ SiennError
 ├── ExportStoppedError           an export isn't wanted any more, so its run ends
 ├── CapacityError                too much to do at the moment; carries when to come back
 │   ├── OutOfReachError      hub or storage can't be reached at the moment; worth another try
+│   │   └── IssuerError          an outside issuer of tokens doesn't answer, or not as it should
 │   ├── QueueFullError           as many requests wait for an engine as may
 │   ├── TooManyRequestsError     this user asked for more than the server takes
 │   ├── TooLateError             a change came too late to be carried out, and won't be
@@ -234,6 +235,10 @@ class OutOfReachError(CapacityError):
     def of(cls, what: str, error: BaseException) -> OutOfReachError:
         """With what is out of reach, and the kind of error, in its message."""
         return cls(f"{what} can't be reached at the moment ({type(error).__name__}); try again in a while", 30)
+
+
+class IssuerError(OutOfReachError):
+    """An outside issuer of tokens doesn't answer, or not as the standard says."""
 
 
 class QueueFullError(CapacityError):

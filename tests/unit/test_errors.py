@@ -14,6 +14,7 @@ VALUES: dict[str, Any] = {
     "line": 17,
     "reason": FailureReason.DIVERGED,
     "retry_after_s": 41,
+    "code": "invalid_scope",
 }
 
 

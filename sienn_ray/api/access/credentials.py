@@ -74,7 +74,7 @@ class Credentials:
     async def _principal_of_text(self, text: str) -> Principal:
         if not looks_like_jwt(text) or self.keys.is_admin_key(text):
             return await self.keys.principal_of(text)
-        issuer = claimed_issuer(text)
+        issuer = self.tokens.issuer if self.tokens.knows(text) else claimed_issuer(text)
         if issuer == self.tokens.issuer:
             return await self.tokens.principal_of(text)
         if self.oidc is not None and issuer == self.oidc.issuer:

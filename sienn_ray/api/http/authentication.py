@@ -4,13 +4,15 @@ from __future__ import annotations
 
 from http import HTTPStatus
 
-from starlette.types import ASGIApp, Receive, Scope, Send
+from starlette.datastructures import MutableHeaders
+from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
-from sienn_ray.access.principals import EVERYBODY, NOBODY, Principal
-from sienn_ray.api.access.callers import PRINCIPAL
+from sienn_ray.access.principals import EVERYBODY, NOBODY, Credential, Principal
+from sienn_ray.api.access.callers import PRINCIPAL, principal_of
 from sienn_ray.api.access.credentials import Credentials
 from sienn_ray.api.http.errors import fault_of, refuse_with
 from sienn_ray.api.http.methods import SAFE_METHODS
+from sienn_ray.api.http.request_id import STARTS
 from sienn_ray.errors import InvalidTokenError, SiennError
 
 # What needs no key: whether the service lives, the pages that say what it can do, and where one proves who one is. A
@@ -86,13 +88,26 @@ class AuthenticationRequired:
         """Handle one connection."""
         error: SiennError | None = scope.get("state", {}).get(_ERROR)
         if error is None:
-            await self._app(scope, receive, send)
+            is_session = scope["type"] == "http" and principal_of(scope).credential is Credential.SESSION
+            await self._app(scope, receive, _private(send) if is_session else send)
             return
         fault = fault_of(scope, error)
         # What is sent and isn't valid is told from what isn't sent (RFC 6750, section 3).
         challenge = f'{_CHALLENGE}, error="invalid_token"' if isinstance(error, InvalidTokenError) else _CHALLENGE
         headers = {"WWW-Authenticate": challenge} if fault.status == HTTPStatus.UNAUTHORIZED else {}
         await refuse_with(fault, headers, scope, receive, send)
+
+
+def _private(send: Send) -> Send:
+    """Keep a response out of caches that others share, which don't look at cookies (RFC 9111, section 3)."""
+
+    async def send_private(message: Message) -> None:
+        if message["type"] in STARTS:
+            message.setdefault("headers", [])
+            MutableHeaders(scope=message).setdefault("Cache-Control", "private")
+        await send(message)
+
+    return send_private
 
 
 def is_open(scope: Scope) -> bool:

@@ -11,7 +11,7 @@ from urllib.parse import urlsplit
 
 import httpx2
 
-from sienn_ray.errors import OutOfReachError
+from sienn_ray.errors import IssuerError
 from sienn_ray.settings import is_loopback
 
 logger = logging.getLogger(__name__)
@@ -21,10 +21,6 @@ MAX_BYTES = 512 * 1024
 _WHAT = "the issuer of SIENN_OIDC_ISSUER"
 
 Json = dict[str, Any]
-
-
-class FetchError(OutOfReachError):
-    """An issuer doesn't answer, or not as the standard says."""
 
 
 class Fetches:
@@ -41,7 +37,7 @@ class Fetches:
         """Return a URL that may be fetched from, or lead a browser to.
 
         Raises:
-            FetchError: It has no TLS, or is no URL.
+            IssuerError: It has no TLS, or is no URL.
         """
         try:
             parts = urlsplit(url) if isinstance(url, str) else None
@@ -58,7 +54,7 @@ class Fetches:
         """Return a document.
 
         Raises:
-            FetchError: It can't be had.
+            IssuerError: It can't be had.
         """
         return (await self._send("GET", url))[1]
 
@@ -73,7 +69,7 @@ class Fetches:
             basic: Name and password for the header `Authorization`.
 
         Raises:
-            FetchError: There is no such answer.
+            IssuerError: There is no such answer.
         """
         return await self._send("POST", url, data=dict(form), auth=basic)
 
@@ -96,7 +92,7 @@ class Fetches:
                         raise _refused(f"a document of it has more than {MAX_BYTES} bytes")
         except (httpx2.HTTPError, httpx2.InvalidURL, TimeoutError, OSError) as error:
             logger.warning("%s can't be asked: %s", _WHAT, type(error).__name__)
-            raise FetchError.of(_WHAT, error) from None
+            raise IssuerError.of(_WHAT, error) from None
         try:
             document = json.loads(bytes(content))
         except (ValueError, RecursionError):
@@ -106,6 +102,6 @@ class Fetches:
         return response.status_code, document
 
 
-def _refused(words: str) -> FetchError:
+def _refused(words: str) -> IssuerError:
     logger.warning("%s can't be used: %s", _WHAT, words)
-    return FetchError(f"{_WHAT} can't be used: {words}; try again in a while", 30)
+    return IssuerError(f"{_WHAT} can't be used: {words}; try again in a while", 30)

@@ -13,8 +13,8 @@ from typing import Any
 from joserfc.errors import JoseError
 from joserfc.jwk import ECKey, JWKRegistry, Key, OKPKey, RSAKey
 
-from sienn_ray.api.oidc.fetches import FetchError, Fetches
-from sienn_ray.errors import InvalidTokenError
+from sienn_ray.api.oidc.fetches import Fetches
+from sienn_ray.errors import InvalidTokenError, IssuerError
 
 logger = logging.getLogger(__name__)
 
@@ -75,14 +75,14 @@ class Issuer:
         self._metadata: IssuerMetadata | None = None
         self._keys: dict[str, IssuerKey] = {}
         self._metadata_at = self._keys_at = self._tried_at = float("-inf")
-        self._failure: FetchError | None = None
+        self._failure: IssuerError | None = None
         self._lock = asyncio.Lock()
 
     async def metadata(self) -> IssuerMetadata:
         """Return what the issuer says of itself.
 
         Raises:
-            FetchError: It can't be asked, and was never before.
+            IssuerError: It can't be asked, and was never before.
         """
         if self._metadata is None or self._clock() >= self._metadata_at + LIFETIME_S:
             async with self._lock:
@@ -96,7 +96,7 @@ class Issuer:
 
         Raises:
             InvalidTokenError: There is no such key.
-            FetchError: The issuer can't be asked, so that nobody knows.
+            IssuerError: The issuer can't be asked, so that nobody knows.
         """
         if kid not in self._keys or self._clock() >= self._keys_at + LIFETIME_S:
             async with self._lock:
@@ -108,12 +108,12 @@ class Issuer:
             raise self._new_failure()
         raise InvalidTokenError("the token is signed with a key that its issuer doesn't have, or not any more")
 
-    def _new_failure(self) -> FetchError:
+    def _new_failure(self) -> IssuerError:
         """The last failure, as an error of its own: one that is raised again and again grows with each traceback."""
         failure = self._failure
         if failure is None:
-            return FetchError("the issuer of SIENN_OIDC_ISSUER is being asked; try again in a moment")
-        return FetchError(failure.message, failure.retry_after_s)
+            return IssuerError("the issuer of SIENN_OIDC_ISSUER is being asked; try again in a moment")
+        return IssuerError(failure.message, failure.retry_after_s)
 
     async def _try_to_fetch(self) -> None:
         """Fetch what is too old, unless that was tried just before."""
@@ -127,12 +127,12 @@ class Issuer:
             self._keys = _read_keys(await self.fetches.get(self._metadata.jwks_uri))
             self._keys_at = self._clock()
             self._failure = None
-        except FetchError as error:
+        except IssuerError as error:
             self._failure = error
 
     def _read_metadata(self, document: dict[str, Any]) -> IssuerMetadata:
         if document.get("issuer") != self.url:
-            raise FetchError(
+            raise IssuerError(
                 "the issuer of SIENN_OIDC_ISSUER calls itself by another name; write it to the letter as its discovery "
                 "document does"
             )
@@ -154,7 +154,7 @@ def _read_keys(document: dict[str, Any]) -> dict[str, IssuerKey]:
     """Keys for signatures by their ids; what can't be one is left out."""
     found = document.get("keys")
     if not isinstance(found, list):
-        raise FetchError("the issuer of SIENN_OIDC_ISSUER has no list of keys where it says")
+        raise IssuerError("the issuer of SIENN_OIDC_ISSUER has no list of keys where it says")
     keys = {}
     for jwk in found[:_MAX_KEYS]:
         if not isinstance(jwk, dict) or not isinstance(jwk.get("kid"), str) or jwk.get("use", "sig") != "sig":

@@ -23,11 +23,10 @@ from joserfc.jwk import OctKey
 
 from sienn_ray.access.principals import Principal
 from sienn_ray.access.secret_texts import derived_key, random_text
-from sienn_ray.api.oidc.fetches import FetchError
 from sienn_ray.api.oidc.issuer import Issuer
 from sienn_ray.api.oidc.local_paths import checked_local_path
 from sienn_ray.api.oidc.tokens import OidcTokens
-from sienn_ray.errors import InvalidInputError, UnauthorizedError
+from sienn_ray.errors import InvalidInputError, IssuerError, UnauthorizedError
 
 # In which a browser has to come back.
 LOGIN_LIFETIME_S = 600
@@ -134,7 +133,7 @@ class Login:
         next_path = checked_local_path(next_path)
         metadata = await self._issuer.metadata()
         if metadata.authorization_endpoint is None:
-            raise FetchError("the issuer of SIENN_OIDC_ISSUER has no authorization_endpoint, so nobody can log in")
+            raise IssuerError("the issuer of SIENN_OIDC_ISSUER has no authorization_endpoint, so nobody can log in")
         pending = PendingLogin(
             state=random_text(),
             nonce=random_text(),
@@ -196,7 +195,7 @@ class Login:
         """The ID token for a code."""
         metadata = await self._issuer.metadata()
         if metadata.token_endpoint is None:
-            raise FetchError("the issuer of SIENN_OIDC_ISSUER has no token_endpoint, so nobody can log in")
+            raise IssuerError("the issuer of SIENN_OIDC_ISSUER has no token_endpoint, so nobody can log in")
         form = {
             "grant_type": "authorization_code",
             "code": code,

@@ -97,4 +97,6 @@ def test_assets_are_only_read(client: TestClient) -> None:
 
 
 def test_pages_are_not_in_the_document(app: FastAPI) -> None:
-    assert not [path for path in app.openapi()["paths"] if not path.startswith(("/api/", "/v1/", "/health"))]
+    assert not [
+        path for path in app.openapi()["paths"] if not path.startswith(("/api/", "/v1/", "/health", "/.well-known/"))
+    ]

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import json
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack
 from datetime import datetime, timedelta
@@ -10,9 +11,13 @@ from http.cookies import Morsel, SimpleCookie
 from pathlib import Path
 from typing import Any
 
+import httpx2
 import pytest
 from starlette.responses import Response
 from starlette.testclient import TestClient
+from websockets.exceptions import InvalidStatus
+from websockets.sync.client import connect
+from websockets.typing import Origin
 
 from sienn_ray.access.principals import Principal, Scope
 from sienn_ray.api.access.key_lookup import ADMIN_KEY_ID, LIFETIME_S, KeyLookup
@@ -20,9 +25,11 @@ from sienn_ray.api.access.session_cookies import SESSION, SessionCookies
 from sienn_ray.api.access.session_lookup import SessionLookup
 from sienn_ray.api.app import create_app
 from sienn_ray.errors import CapacityError, ForbiddenError, InvalidTokenError
-from sienn_ray.jobs.schema import utc_now
+from sienn_ray.jobs.schema import JobStatus, utc_now
 from sienn_ray.settings import Settings
+from tests.support.fakes_api import job_record
 from tests.support.fakes_backends import fake_backends
+from tests.support.in_process import served
 from tests.support.in_process_tracker import InProcessTracker
 from tests.unit.api.access.test_authentication import ADMIN_KEY, key_of
 
@@ -145,6 +152,15 @@ class TestOverHttps:
         }[kind]
         assert client.post(PATH, headers=headers).status_code == (400 if kind in {"token", "cookie"} else 401)
 
+    def test_no_cache_on_the_way_keeps_what_somebody_sees(self, service: Service, tracker: InProcessTracker) -> None:
+        """Shared caches leave alone what came for the header `Authorization`, but not what came for a cookie."""
+        client, key = service(), key_of(tracker, "ada", Scope.READ)
+        begin(client, key)
+        for path in ("/api/jobs", "/api/auth/me", "/api/jobs/none"):
+            assert client.get(path).headers["cache-control"] == "private"
+        assert client.delete(PATH, headers=PAGE).headers["cache-control"] == "no-store"
+        assert "cache-control" not in client.get("/api/jobs", headers={"Authorization": f"Bearer {key}"}).headers
+
     def test_guesses_are_limited(self, service: Service, tracker: InProcessTracker) -> None:
         client, key = service(token_rate_limits="2/minute"), key_of(tracker, "ada", Scope.READ)
         assert [begin(client, key).status_code for _ in range(3)] == [201, 201, 429]
@@ -204,6 +220,30 @@ class TestElsewhere:
         assert begin(client, key_of(tracker, "ada", Scope.READ)).status_code == 201
         assert client.get("/api/auth/me").json()["credential"] == "none"
         assert client.post(PATH).status_code == 400
+
+
+def test_over_a_real_server(tmp_path: Path) -> None:
+    """As a browser on this machine does: a cookie, an event stream, and a WebSocket that says whose page it is."""
+    settings = Settings(env="test", home=tmp_path / "home", auth="on", admin_key=ADMIN_KEY)
+    tracker = InProcessTracker(settings)
+    tracker.put(job_record(id="ada-job", owner="ada", status=JobStatus.COMPLETED))
+    key = key_of(tracker, "ada", Scope.READ)
+    with served(create_app(fake_backends(settings, tracker=tracker))) as url, httpx2.Client(base_url=url) as browser:
+        assert browser.post(PATH, headers={"Authorization": f"Bearer {key}"}).status_code == 201
+        stream = browser.get("/api/events/jobs/ada-job", headers={"Sec-Fetch-Site": "same-origin"})
+        assert "event: end" in stream.text
+        socket_url = url.replace("http:", "ws:") + "/api/ws/jobs/ada-job"
+        cookie = {"Cookie": f"sienn_session={browser.cookies['sienn_session']}"}
+        with connect(socket_url, origin=Origin(url), additional_headers=cookie) as socket:
+            assert json.loads(socket.recv())["event"] == "status"
+        for origin in (Origin("https://evil.example"), None):
+            with pytest.raises(InvalidStatus) as refused:
+                connect(socket_url, origin=origin, additional_headers=cookie)
+            assert refused.value.response.status_code == 403
+        assert browser.delete(PATH, headers={"Origin": url}).json()["ended"]
+        with pytest.raises(InvalidStatus) as refused:
+            connect(socket_url, origin=Origin(url), additional_headers=cookie)
+        assert refused.value.response.status_code == 401
 
 
 class TestOrigins:

@@ -13,10 +13,10 @@ from joserfc.jwk import ECKey
 from sienn_ray.access.claim_rules import ClaimRules, parsed_scopes
 from sienn_ray.access.principals import Credential, Scope
 from sienn_ray.api.oidc import fetches as fetches_module
-from sienn_ray.api.oidc.fetches import FetchError, Fetches
+from sienn_ray.api.oidc.fetches import Fetches
 from sienn_ray.api.oidc.issuer import LIFETIME_S, REFETCH_S, Issuer
 from sienn_ray.api.oidc.tokens import OidcTokens
-from sienn_ray.errors import InvalidTokenError
+from sienn_ray.errors import InvalidTokenError, IssuerError
 from tests.support.fake_issuer import AUDIENCE, FakeIssuer, fake_issuer, rsa_key
 
 KEYS, DISCOVERY = "/keys", "/.well-known/openid-configuration"
@@ -135,7 +135,7 @@ class TestAway:
         fake.answers = {DISCOVERY: 500}
         tokens = tokens_of(fake, clock)
         for _ in range(5):
-            with pytest.raises(FetchError, match="it answers 500; try again in a while") as refused:
+            with pytest.raises(IssuerError, match="it answers 500; try again in a while") as refused:
                 ask(tokens, fake.token())
             assert refused.value.retry_after_s == 30
         assert fake.num_requests[DISCOVERY] == 1
@@ -147,20 +147,20 @@ class TestAway:
         ask(tokens, fake.token())
         fake.answers, clock.now = {DISCOVERY: 503, KEYS: 503}, LIFETIME_S
         assert ask(tokens, fake.token(jti="later")).owner
-        with pytest.raises(FetchError):
+        with pytest.raises(IssuerError):
             ask(tokens, fake.token({"kid": "unknown"}))
 
     def test_nobody_there(self, clock: Clock) -> None:
         with fake_issuer() as gone:
             token = gone.token()
-        with pytest.raises(FetchError, match="can't be reached at the moment"):
+        with pytest.raises(IssuerError, match="can't be reached at the moment"):
             ask(tokens_of(gone, clock), token)
 
     def test_one_that_does_not_answer_in_time(
         self, fake: FakeIssuer, clock: Clock, monkeypatch: pytest.MonkeyPatch
     ) -> None:
         monkeypatch.setattr(fetches_module, "TIMEOUT_S", 0.0)
-        with pytest.raises(FetchError, match=r"can't be reached at the moment \(TimeoutError\)"):
+        with pytest.raises(IssuerError, match=r"can't be reached at the moment \(TimeoutError\)"):
             ask(tokens_of(fake, clock), fake.token())
 
 
@@ -182,12 +182,12 @@ class TestDocuments:
         self, fake: FakeIssuer, clock: Clock, discovery: dict[str, Any], words: str
     ) -> None:
         fake.discovery = discovery
-        with pytest.raises(FetchError, match=words):
+        with pytest.raises(IssuerError, match=words):
             ask(tokens_of(fake, clock), fake.token())
 
     def test_redirects_are_not_followed(self, fake: FakeIssuer, clock: Clock) -> None:
         fake.discovery = {"jwks_uri": f"{fake.url}/redirect"}
-        with pytest.raises(FetchError, match="it answers 302"):
+        with pytest.raises(IssuerError, match="it answers 302"):
             ask(tokens_of(fake, clock), fake.token())
         assert fake.num_requests[KEYS] == 0
 
@@ -204,7 +204,7 @@ class TestDocuments:
     )
     def test_keys_that_are_none(self, fake: FakeIssuer, clock: Clock, jwks: Any, words: str) -> None:
         fake.jwks = jwks
-        with pytest.raises(FetchError, match=words):
+        with pytest.raises(IssuerError, match=words):
             ask(tokens_of(fake, clock), fake.token())
 
     def test_what_can_not_be_a_key_is_left_out(self, fake: FakeIssuer, clock: Clock) -> None:
