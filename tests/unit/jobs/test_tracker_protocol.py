@@ -18,7 +18,7 @@ from sienn_ray.errors import ConflictError, NotFoundError, TooLateError
 from sienn_ray.jobs.audit_schema import AuditQuery
 from sienn_ray.jobs.change_requests import ChangeRequest, repeating
 from sienn_ray.jobs.news_schema import NewsCursor, NewsQuery
-from sienn_ray.jobs.schema import JobRecord, JobStatus
+from sienn_ray.jobs.schema import JobQuery, JobRecord, JobStatus
 from sienn_ray.jobs.tracker import JobTracker
 from sienn_ray.jobs.tracker_protocol import METHODS, READING, Tracker, TrackerCalls, check_arguments
 from sienn_ray.jobs.webhook_schema import DeliveryQuery
