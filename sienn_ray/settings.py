@@ -22,7 +22,7 @@ MIB = 1024**2
 GIB = 1024**3
 LOCALHOST = "localhost"
 _DEFAULT_RATE_LIMITS = "100/minute;1000/hour"
-_ENV_PREFIX = "SIENN_"
+ENV_PREFIX = "SIENN_"
 
 
 def fault_words(error: ValidationError) -> str:
@@ -39,7 +39,7 @@ def _fault_in_words(fault: Any) -> str:
     words = words.partition(", unable to parse")[0]
     if not fault["loc"]:  # what doesn't fit together names the settings itself
         return words
-    name = f"{_ENV_PREFIX}{'_'.join(map(str, fault['loc']))}".upper()
+    name = f"{ENV_PREFIX}{'_'.join(map(str, fault['loc']))}".upper()
     # A URL may hold a password.
     return f"{name} {words}" if name.endswith("_URL") else f"{name} is {str(fault['input'])!r}, but {words}"
 
@@ -71,7 +71,7 @@ class EngineKind(StrEnum):
 class Settings(BaseSettings):
     """Everything that a deployment can choose. Frozen: a process keeps the settings it started with."""
 
-    model_config = SettingsConfigDict(env_prefix=_ENV_PREFIX, frozen=True, extra="forbid")
+    model_config = SettingsConfigDict(env_prefix=ENV_PREFIX, frozen=True, extra="forbid")
 
     env: Literal["development", "production", "test"] = Field("development", description="Name shown by `GET /health`.")
     home: Path = Field(
@@ -150,6 +150,16 @@ class Settings(BaseSettings):
         description="Seconds in which a run that is to pause may write a checkpoint and end; then it is stopped.",
     )
     job_poll_s: float = Field(2.0, gt=0, description="Seconds between two looks at the Ray jobs of running fine-tunes.")
+
+    max_num_epochs: int = Field(10, ge=10, le=10_000, description="Most epochs that a fine-tune may ask for.")
+    max_batch_size: int = Field(32, ge=32, le=4096, description="Largest `batch_size` that a fine-tune may ask for.")
+    max_row_tokens: int = Field(
+        2048,
+        ge=2048,
+        le=1_048_576,
+        description="Largest `max_length` that a fine-tune may ask for. Memory grows with it, and base models have a "
+        "limit of their own.",
+    )
 
     training_num_workers: int = Field(1, ge=1, description="Ray Train workers of one fine-tune.")
     training_cpus_per_worker: int = Field(

@@ -15,6 +15,7 @@ job_history: events and curves.
 sampling: sampling fields of requests.
 messages: messages of a conversation.
 inference: answers from an adapter or base model.
+demo: a question that names no job.
 exports: exports.
 models: base models of the catalog.
 openai_requests: fields that requests of the OpenAI API share.
