@@ -81,13 +81,13 @@ def running(settings: Settings) -> Iterator[LocalCluster]:
         import ray
         from ray import serve
 
-        from deployments.app import build
+        from deployments.app import application_of
         from sienn_ray.jobs.client.tracker_handle import NAMESPACE
 
         ray.init(cluster.address, namespace=NAMESPACE, log_to_driver=False, logging_level=logging.WARNING)
         try:
             serve.start(http_options={"host": settings.host, "port": settings.port})
-            serve.run(build(settings.for_this_machine()), name="sienn", route_prefix="/")
+            serve.run(application_of(settings.for_this_machine()), name="sienn", route_prefix="/")
             yield cluster
         finally:
             # A second Ctrl-C would leave Ray's processes behind.

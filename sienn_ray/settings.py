@@ -41,7 +41,8 @@ def _fault_in_words(fault: Any) -> str:
         return words
     name = f"{ENV_PREFIX}{'_'.join(map(str, fault['loc']))}".upper()
     # A URL may hold a password.
-    return f"{name} {words}" if name.endswith("_URL") else f"{name} is {str(fault['input'])!r}, but {words}"
+    is_secret = name.endswith("_URL") or str(fault["loc"][0]) in Settings.secret_names()
+    return f"{name} {words}" if is_secret else f"{name} is {str(fault['input'])!r}, but {words}"
 
 
 def is_loopback(host: str) -> bool:
@@ -71,7 +72,8 @@ class EngineKind(StrEnum):
 class Settings(BaseSettings):
     """Everything that a deployment can choose. Frozen: a process keeps the settings it started with."""
 
-    model_config = SettingsConfigDict(env_prefix=ENV_PREFIX, frozen=True, extra="forbid")
+    # Ray shows the error of a deployment that can't be made, and an input may be a secret.
+    model_config = SettingsConfigDict(env_prefix=ENV_PREFIX, frozen=True, extra="forbid", hide_input_in_errors=True)
 
     env: Literal["development", "production", "test"] = Field("development", description="Name shown by `GET /health`.")
     home: Path = Field(
@@ -83,8 +85,8 @@ class Settings(BaseSettings):
     storage_url: str = Field(
         "", description="fsspec URL for datasets, checkpoints and adapters; `file://<home>/storage`."
     )
-    database_url: str = Field(
-        "",
+    database_url: SecretStr = Field(
+        SecretStr(""),
         description="SQLAlchemy URL of the job database; `sqlite:///<home>/sienn.db`. "
         "PostgreSQL needs the extra `postgres`.",
     )
@@ -359,6 +361,17 @@ class Settings(BaseSettings):
             parsed(limits)
         return limits
 
+    @field_validator("storage_url", "public_url")
+    @classmethod
+    def _check_no_password(cls, url: str) -> str:
+        """Answers, logs and model cards name what is in storage by its whole URL."""
+        if urlsplit(url).password is not None:
+            raise ValueError(
+                "holds a password, and this URL is shown to users; leave it out, and give credentials as the library "
+                "of its scheme takes them (such as AWS_SECRET_ACCESS_KEY)"
+            )
+        return url
+
     @field_validator("cors_origins")
     @classmethod
     def _check_origins(cls, origins: tuple[str, ...]) -> tuple[str, ...]:
@@ -393,7 +406,7 @@ class Settings(BaseSettings):
         derived = {
             "home": home,
             "storage_url": values.get("storage_url") or f"file://{home / 'storage'}",
-            "database_url": values.get("database_url") or f"sqlite:///{home / 'sienn.db'}",
+            "database_url": values.get("database_url") or SecretStr(f"sqlite:///{home / 'sienn.db'}"),
         }
         return {**values, **derived}
 
@@ -463,4 +476,18 @@ class Settings(BaseSettings):
 
     def without_secrets(self) -> Settings:
         """Return the settings without the database, which only the tracker reaches, and without the admin's key."""
-        return self.model_copy(update={"database_url": "sqlite://", "admin_key": None})
+        return self.without_database().model_copy(update={"admin_key": None})
+
+    def without_database(self) -> Settings:
+        """Return the settings of what answers requests: it knows the admin's key, and reaches no database."""
+        return self.model_copy(update={"database_url": SecretStr("sqlite://")})
+
+    @classmethod
+    def secret_names(cls) -> tuple[str, ...]:
+        """Return the fields that are secrets."""
+        return tuple(name for name, field in cls.model_fields.items() if "SecretStr" in str(field.annotation))
+
+    @staticmethod
+    def variable(name: str) -> str:
+        """Return the environment variable of a field."""
+        return f"{ENV_PREFIX}{name}".upper()

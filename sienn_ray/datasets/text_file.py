@@ -7,7 +7,7 @@ import re
 from collections.abc import Iterator
 from itertools import chain
 from pathlib import PurePath
-from typing import BinaryIO
+from typing import BinaryIO, cast
 
 from sienn_ray.datasets.columns import detect_format
 from sienn_ray.datasets.json_array import read_json_array
@@ -43,7 +43,7 @@ def read_text_file(source: BinaryIO, max_row_bytes: int) -> Iterator[RawRow | In
             the text, or a row is too long.
     """
     head = _head(source)
-    whole = _Again(head, source)
+    whole = cast(BinaryIO, _Again(head, source))  # readers call nothing but `read`
     start = head.removeprefix(codecs.BOM_UTF8).lstrip()
     lowered = start[:64].lower()
     for mark, words in _NO_TEXT.items():

@@ -93,7 +93,7 @@ class JobTracker:
         self._settings = settings
         self._deployment = Deployment(settings, deployed_at)
         self._started_at = utc_now()
-        self._store = Store(settings.database_url, export_lifetime_s=settings.export_lifetime_s)
+        self._store = Store(settings.database_url.get_secret_value(), export_lifetime_s=settings.export_lifetime_s)
         self._rate_limiter = RateLimiter()
         self._mirror = mirror
         self._mirrored_at = float("-inf")

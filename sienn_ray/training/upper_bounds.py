@@ -33,7 +33,7 @@ class UpperBound:
     @property
     def variable(self) -> str:
         """The environment variable that raises it."""
-        return f"{ENV_PREFIX}{self.setting}".upper()
+        return Settings.variable(self.setting)
 
     @classmethod
     def of_variable(cls, variable: str) -> UpperBound:
