@@ -15,6 +15,7 @@ from deployments.engine_memory import engine_memory_bytes
 from deployments.engine_versions import EngineVersion, digest_of
 from deployments.exposed_secrets import check_no_exposed_secrets
 from deployments.ingress import Ingress
+from deployments.ray_ports import check_ray_is_guarded
 from sienn_ray import catalog
 from sienn_ray.errors import InvalidBaseModelError, SiennError
 from sienn_ray.inference.applications import EngineKey
@@ -51,8 +52,10 @@ def build(args: Settings) -> Application:
 
     Raises:
         ExposedSecretError: A secret is where Ray shows it.
+        UnguardedRayError: Ray's ports ask nobody for anything.
     """
     check_no_exposed_secrets(args)
+    check_ray_is_guarded(args)
     return application_of(args)
 
 
@@ -76,8 +79,10 @@ def build_listed_engine(args: EngineSettings) -> Application:
 
     Raises:
         ExposedSecretError: A secret is where Ray shows it.
+        UnguardedRayError: Ray's ports ask nobody for anything.
     """
     check_no_exposed_secrets(args)
+    check_ray_is_guarded(args)
     settings = Settings.model_validate(args.model_dump(exclude={"base_model", "revision"}))
     key = EngineKey(args.base_model, _commit(args))
     version = EngineVersion(digest_of(settings), _now_ms(), is_listed=True, revision=key.revision)

@@ -50,6 +50,9 @@ _ENVIRONMENT = {
     **PROXY_ENVIRONMENT,
     # `ray start` switches this on by itself; a process that joins has to be told.
     "RAY_AUTH_MODE": "token",
+    # Makes 127.0.0.1 the node's address, as on macOS and Windows, so that Ray's processes listen there and not on all
+    # interfaces. `--node-ip-address=127.0.0.1` wouldn't: Ray puts another address of the machine in its place.
+    "RAY_ENABLE_WINDOWS_OR_OSX_CLUSTER": "0",
     # Spares every worker a virtual environment of its own under `uv run`.
     "RAY_ENABLE_UV_RUN_RUNTIME_ENV": "0",
     "RAY_USAGE_STATS_ENABLED": "0",

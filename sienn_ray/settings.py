@@ -234,6 +234,11 @@ class Settings(BaseSettings):
         min_length=32,
         description="A key with which one may do everything, to make the first API keys with; at least 32 characters.",
     )
+    ray_auth: Literal["required", "off"] = Field(
+        "required",
+        description="Whether Ray's own ports have to ask for Ray's token (`RAY_AUTH_MODE=token`) where other machines "
+        "reach them; `off` deploys onto a cluster that runs whatever anyone sends it.",
+    )
     rate_limits: str | None = Field(
         None,
         description="Requests that one client address may send, as `100/minute;1000/hour`, which is the default where "

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import asyncio
 import io
 import logging
 import pickle
@@ -23,11 +22,14 @@ from deployments.ingress import Ingress
 from sienn_ray.api.app import create_app
 from sienn_ray.errors import SiennError
 from sienn_ray.jobs.deployment import Deployment
+from sienn_ray.jobs.schema import JobQuery
 from sienn_ray.jobs.store.connections import create_engine
 from sienn_ray.jobs.supervision.ray_jobs import RayJobApi
 from sienn_ray.jobs.tracker import JobTracker
 from sienn_ray.settings import Settings, fault_words
 from tests.support.fakes_backends import fake_backends
+from tests.support.fakes_jobs import FakeRayJobs, FakeRayLogs, no_mirror
+from tests.support.in_process_tracker import Unwatched
 
 PASSWORD = "hunter2-in-the-database"
 DATABASE_URL = f"postgresql+psycopg://sienn:{PASSWORD}@127.0.0.1:1/sienn?connect_timeout=1"
@@ -143,6 +145,10 @@ def test_ray_jobs_are_given_none() -> None:
     assert is_clean(repr(fields))
 
 
+def _unwatched(supervisor: Any, poll_s: float, *_: Any, what: str = "jobs", **__: Any) -> Unwatched:
+    return Unwatched(what)
+
+
 MALFORMED = [
     f"postgresql+psycopg://sienn:{PASSWORD}@host:port/sienn",
     f"{PASSWORD}",
@@ -174,14 +180,21 @@ def test_errors_of_the_database_show_none(url: str, logged: io.StringIO) -> None
 
 
 @pytest.mark.parametrize("url", MALFORMED)
-def test_a_tracker_whose_database_is_away_shows_none(url: str, logged: io.StringIO, tmp_path: Path) -> None:
+def test_a_tracker_whose_database_is_away_shows_none(
+    url: str, logged: io.StringIO, tmp_path: Path, settings: Settings
+) -> None:
+    settings = settings.model_copy(update={"database_url": SecretStr(url), "storage_url": f"file://{tmp_path}"})
+    says = logging.getLogger("test")
     try:
-        tracker = JobTracker(Settings(env="test", home=tmp_path, database_url=SecretStr(url)))
+        tracker = JobTracker(settings, FakeRayJobs(), no_mirror, ray_logs=FakeRayLogs(), supervise=_unwatched)
     except (SiennError, sa.exc.SQLAlchemyError, ValueError) as error:
-        logging.getLogger("test").exception("the tracker", exc_info=error)
+        says.exception("the tracker", exc_info=error)
     else:
-        health = tracker.health()
-        logging.getLogger("test").error("%r", asyncio.run(health) if asyncio.iscoroutine(health) else health)
+        says.error("%r", tracker.health())
+        with pytest.raises(SiennError) as refused:
+            tracker.jobs(JobQuery())
+        says.error("%s", refused.value, exc_info=refused.value)
+        tracker.close()
     assert PASSWORD not in logged.getvalue()
 
 
