@@ -62,9 +62,12 @@ postgres: ## installs PostgreSQL's server for the tests, on Debian and Ubuntu as
 	  apt-get update -qq && DEBIAN_FRONTEND=noninteractive apt-get install -qq --no-install-recommends postgresql >/dev/null; \
 	fi
 
-check: install ## formatting, lint and types; fast, run it before each commit
+check: install ## formatting, lint, types, unsafe code, secrets and known vulnerabilities; fast, run it before each commit
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
+	$(BIN)/bandit -q -c pyproject.toml -r sienn_ray deployments examples tools
+	$(BIN)/python -m tools.secret_scan
+	$(BIN)/python -m tools.known_vulnerabilities
 	$(BIN)/mypy
 
 format: install ## mends formatting, and what else ruff can

@@ -124,7 +124,7 @@ def _say_where(settings: Settings, cluster: LocalCluster) -> None:
 
     key_path = make_first_admin_key(settings)
     key_words = f"  Admin key  {key_path}  (yours alone; delete the file once you have read it)\n" if key_path else ""
-    host = "127.0.0.1" if settings.host in {"0.0.0.0", "::"} else settings.host  # noqa: S104
+    host = "127.0.0.1" if settings.host in {"0.0.0.0", "::"} else settings.host  # nosec B104 # not bound to
     url = f"http://{host}:{settings.port}"
     sys.stdout.write(
         f"\nsienn_ray is ready.\n"

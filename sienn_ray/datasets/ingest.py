@@ -103,7 +103,7 @@ def ingest(
         reading.read(source, filename, max_row_bytes)
         if reading.log.faults:
             raise reading.log.combined()
-    assert reading.format is not None  # noqa: S101  (else there would be a fault)
+    assert reading.format is not None  # nosec B101 # for the type checker
     return IngestReport(reading.format, reading.shown_columns, reading.num_rows, reading.preview)
 
 

@@ -113,10 +113,10 @@ class TestServe:
     def test_an_argument_is_refused(self, tmp_path: Path, name: str, value: str) -> None:
         words = rf"SIENN_{name.upper()} is among the args of the application"
         with pytest.raises(ExposedSecretError, match=words) as error:
-            build(Settings(home=tmp_path, **{name: value}))
+            build(Settings.model_validate({"home": tmp_path, name: value}))
         assert is_clean(str(error.value))
         with pytest.raises(ExposedSecretError):
-            build_listed_engine(EngineSettings(base_model="gpt2", home=tmp_path, **{name: value}))
+            build_listed_engine(EngineSettings.model_validate({"base_model": "gpt2", "home": tmp_path, name: value}))
 
     @pytest.mark.parametrize("variable", ["SIENN_ADMIN_KEY", "SIENN_DATABASE_URL", "HF_TOKEN", "AWS_SECRET_ACCESS_KEY"])
     def test_a_runtime_environment_is_refused(self, settings: Settings, variable: str) -> None:
