@@ -72,9 +72,12 @@ if [ "$$(id -u)" != 0 ] || ! command -v apt-get >/dev/null; then \
 	  apt-get update -qq && DEBIAN_FRONTEND=noninteractive apt-get install -qq --no-install-recommends $(1) >/dev/null
 endef
 
-check: install ## formatting, lint and types; fast, run it before each commit
+check: install ## formatting, lint, types, unsafe code, secrets and known vulnerabilities; fast, run it before each commit
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
+	$(BIN)/bandit -q -c pyproject.toml -r sienn_ray deployments examples tools
+	$(BIN)/python -m tools.secret_scan
+	$(BIN)/python -m tools.known_vulnerabilities
 	$(BIN)/mypy
 
 format: install ## mends formatting, and what else ruff can

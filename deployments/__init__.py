@@ -3,6 +3,8 @@
 The service:
 
 app: the composition root.
+exposed_secrets: secrets where Ray shows them, refused.
+ray_ports: clusters whose own ports ask nobody, refused.
 ingress: the REST API.
 engine: the engine of one base model.
 flow_control: bodies between Serve's proxy and a replica, bounded.

@@ -13,7 +13,9 @@ from ray.serve import Application
 from deployments.engine import REPLICA_HEALTH_CHECK_PERIOD_S, build_engine
 from deployments.engine_memory import engine_memory_bytes
 from deployments.engine_versions import EngineVersion, digest_of
+from deployments.exposed_secrets import check_no_exposed_secrets
 from deployments.ingress import Ingress
+from deployments.ray_ports import check_ray_is_guarded
 from sienn_ray import catalog
 from sienn_ray.errors import InvalidBaseModelError, SiennError
 from sienn_ray.inference.applications import EngineKey
@@ -43,11 +45,22 @@ class EngineSettings(Settings):
 
 
 def build(args: Settings) -> Application:
-    """The application.
+    """The application, as `serveconfig.yaml` names it.
 
     Args:
         args: The fields of `Settings`; those that `serveconfig.yaml` leaves out come from the environment.
+
+    Raises:
+        ExposedSecretError: A secret is where Ray shows it.
+        UnguardedRayError: Ray's ports ask nobody for anything.
     """
+    check_no_exposed_secrets(args)
+    check_ray_is_guarded(args)
+    return application_of(args)
+
+
+def application_of(args: Settings) -> Application:
+    """The application of settings that Ray hasn't been shown."""
     deployment = serve.deployment(
         Ingress,
         name="Ingress",
@@ -63,7 +76,13 @@ def build_listed_engine(args: EngineSettings) -> Application:
 
     Args:
         args: The base model, and fields of `Settings` as for `build`.
+
+    Raises:
+        ExposedSecretError: A secret is where Ray shows it.
+        UnguardedRayError: Ray's ports ask nobody for anything.
     """
+    check_no_exposed_secrets(args)
+    check_ray_is_guarded(args)
     settings = Settings.model_validate(args.model_dump(exclude={"base_model", "revision"}))
     key = EngineKey(args.base_model, _commit(args))
     version = EngineVersion(digest_of(settings), _now_ms(), is_listed=True, revision=key.revision)

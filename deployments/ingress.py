@@ -40,7 +40,8 @@ class Ingress:
         logging.basicConfig(level=logging.INFO)
         if settings.auth == "auto" and (fault := settings.access_fault(serves_host())):
             raise RuntimeError(fault)
-        self._settings = settings
+        # What answers requests needs no database.
+        self._settings = settings.without_database()
         self._engines = EngineApplications(settings.without_secrets(), built_at)
         start_tracker(Deployment(settings, built_at / 1000))
         start_sweep(settings)
@@ -52,7 +53,7 @@ class Ingress:
             Backends(
                 settings=self._settings,
                 tracker=tracker_client(),
-                engines=ServeEngines(self._settings, self._engines),
+                engines=ServeEngines(self._settings.without_secrets(), self._engines),
                 storage=Storage(self._settings.storage_url),
                 job_logs=RayJobLogs(),
                 cluster=RayCluster(),

@@ -81,13 +81,13 @@ def running(settings: Settings) -> Iterator[LocalCluster]:
         import ray
         from ray import serve
 
-        from deployments.app import build
+        from deployments.app import application_of
         from sienn_ray.jobs.client.tracker_handle import NAMESPACE
 
         ray.init(cluster.address, namespace=NAMESPACE, log_to_driver=False, logging_level=logging.WARNING)
         try:
             serve.start(http_options={"host": settings.host, "port": settings.port})
-            serve.run(build(settings.for_this_machine()), name="sienn", route_prefix="/")
+            serve.run(application_of(settings.for_this_machine()), name="sienn", route_prefix="/")
             yield cluster
         finally:
             # A second Ctrl-C would leave Ray's processes behind.
@@ -124,7 +124,7 @@ def _say_where(settings: Settings, cluster: LocalCluster) -> None:
 
     key_path = make_first_admin_key(settings)
     key_words = f"  Admin key  {key_path}  (yours alone; delete the file once you have read it)\n" if key_path else ""
-    host = "127.0.0.1" if settings.host in {"0.0.0.0", "::"} else settings.host  # noqa: S104
+    host = "127.0.0.1" if settings.host in {"0.0.0.0", "::"} else settings.host  # nosec B104 # not bound to
     url = f"http://{host}:{settings.port}"
     sys.stdout.write(
         f"\nsienn_ray is ready.\n"

@@ -11,7 +11,7 @@ import json
 import os
 import signal
 import socket
-import subprocess
+import subprocess  # nosec B404 # no shell, and no words of users
 import sys
 import time
 import zipfile
@@ -69,7 +69,7 @@ def service(home: Path, port: int) -> Iterator[str]:
     home.mkdir(parents=True, exist_ok=True)
     log_path = home / "serve.log"
     with log_path.open("wb") as log:
-        process = subprocess.Popen(
+        process = subprocess.Popen(  # nosec B603 # no shell, and no words of users
             [sys.executable, "-m", "sienn_ray.cli", "serve"], env=environment, stdout=log, stderr=subprocess.STDOUT
         )
     try:

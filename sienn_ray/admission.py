@@ -33,13 +33,17 @@ class AdmissionRules:
     allowed: tuple[str, ...] = ()
     max_bytes: int | None = None
 
+    def allows(self, base_model: str) -> bool:
+        """Return whether an id may be used at all."""
+        return not self.allowed or any(fnmatchcase(base_model, pattern) for pattern in self.allowed)
+
     def check_id(self, base_model: str) -> None:
         """Check that an id may be used at all.
 
         Raises:
             InvalidBaseModelError: It isn't among those that are allowed.
         """
-        if not self.allowed or any(fnmatchcase(base_model, pattern) for pattern in self.allowed):
+        if self.allows(base_model):
             return
         more = f" and {len(self.allowed) - _MAX_SHOWN} more" if len(self.allowed) > _MAX_SHOWN else ""
         shown = ", ".join(self.allowed[:_MAX_SHOWN]) + more

@@ -110,13 +110,13 @@ def _convert_gguf(base_model: str, packaged: PackagedWeights, target: Path) -> N
     folder = packaged.folder()
     if folder is None:
         raise InvalidBaseModelError(f"'{base_model}' was uninstalled; add it with `{packaged.install_command}`")
-    model = AutoModelForCausalLM.from_pretrained(folder, gguf_file=packaged.gguf_file, dtype=torch.float32)
+    model = AutoModelForCausalLM.from_pretrained(folder, gguf_file=packaged.gguf_file, dtype=torch.float32)  # nosec B615 # a local folder
     model.hf_quantizer = None  # the weights are plain float32 now, and save_pretrained refuses a GGUF quantizer
     del model.config.quantization_config
     partial = target.with_name(f".{target.name}.{uuid.uuid4().hex}")
     try:
         model.save_pretrained(partial)
-        AutoTokenizer.from_pretrained(folder, gguf_file=packaged.gguf_file).save_pretrained(partial)
+        AutoTokenizer.from_pretrained(folder, gguf_file=packaged.gguf_file).save_pretrained(partial)  # nosec B615 # a local folder
         partial.replace(target)
     finally:
         shutil.rmtree(partial, ignore_errors=True)
@@ -130,7 +130,7 @@ def load_tokenizer(folder: Path) -> PreTrainedTokenizerBase:
     """
     from transformers import AutoTokenizer
 
-    tokenizer: PreTrainedTokenizerBase = AutoTokenizer.from_pretrained(
+    tokenizer: PreTrainedTokenizerBase = AutoTokenizer.from_pretrained(  # nosec B615 # a folder on this machine
         folder, trust_remote_code=False, local_files_only=True
     )
     if tokenizer.pad_token_id is None:
@@ -159,7 +159,7 @@ def load_causal_lm(
     keep_few_primitives()
     chosen = dtype or (torch.bfloat16 if device.type == "cuda" else torch.float32)
     options: dict[str, Any] = {} if quantization is None else _quantized(chosen, device)
-    model: PreTrainedModel = AutoModelForCausalLM.from_pretrained(
+    model: PreTrainedModel = AutoModelForCausalLM.from_pretrained(  # nosec B615 # a folder on this machine
         folder, dtype=chosen, use_safetensors=True, trust_remote_code=False, local_files_only=True, **options
     )
     if not options:

@@ -30,7 +30,7 @@ GIB = 1024**3
 LOCALHOST = "localhost"
 LONGEST_TOKEN_LIFETIME_S = 3600
 _DEFAULT_RATE_LIMITS = "100/minute;1000/hour"
-_ENV_PREFIX = "SIENN_"
+ENV_PREFIX = "SIENN_"
 
 
 def fault_words(error: ValidationError) -> str:
@@ -47,13 +47,10 @@ def _fault_in_words(fault: Any) -> str:
     words = words.partition(", unable to parse")[0]
     if not fault["loc"]:  # what doesn't fit together names the settings itself
         return words
-    name = f"{_ENV_PREFIX}{'_'.join(map(str, fault['loc']))}".upper()
+    name = f"{ENV_PREFIX}{'_'.join(map(str, fault['loc']))}".upper()
     # A URL may hold a password.
-    return (
-        f"{name} {words}"
-        if name.endswith(("_URL", "_KEY", "_SECRET"))
-        else f"{name} is {str(fault['input'])!r}, but {words}"
-    )
+    is_secret = name.endswith("_URL") or str(fault["loc"][0]) in Settings.secret_names()
+    return f"{name} {words}" if is_secret else f"{name} is {str(fault['input'])!r}, but {words}"
 
 
 def is_loopback(host: str) -> bool:
@@ -83,7 +80,8 @@ class EngineKind(StrEnum):
 class Settings(BaseSettings):
     """Everything that a deployment can choose. Frozen: a process keeps the settings it started with."""
 
-    model_config = SettingsConfigDict(env_prefix=_ENV_PREFIX, frozen=True, extra="forbid", hide_input_in_errors=True)
+    # Ray shows the error of a deployment that can't be made, and an input may be a secret.
+    model_config = SettingsConfigDict(env_prefix=ENV_PREFIX, frozen=True, extra="forbid", hide_input_in_errors=True)
 
     env: Literal["development", "production", "test"] = Field("development", description="Name shown by `GET /health`.")
     home: Path = Field(
@@ -95,8 +93,8 @@ class Settings(BaseSettings):
     storage_url: str = Field(
         "", description="fsspec URL for datasets, checkpoints and adapters; `file://<home>/storage`."
     )
-    database_url: str = Field(
-        "",
+    database_url: SecretStr = Field(
+        SecretStr(""),
         description="SQLAlchemy URL of the job database; `sqlite:///<home>/sienn.db`. "
         "PostgreSQL needs the extra `postgres`.",
     )
@@ -170,6 +168,16 @@ class Settings(BaseSettings):
         description="Seconds in which a run that is to pause may write a checkpoint and end; then it is stopped.",
     )
     job_poll_s: float = Field(2.0, gt=0, description="Seconds between two looks at the Ray jobs of running fine-tunes.")
+
+    max_num_epochs: int = Field(10, ge=10, le=10_000, description="Most epochs that a fine-tune may ask for.")
+    max_batch_size: int = Field(32, ge=32, le=4096, description="Largest `batch_size` that a fine-tune may ask for.")
+    max_row_tokens: int = Field(
+        2048,
+        ge=2048,
+        le=1_048_576,
+        description="Largest `max_length` that a fine-tune may ask for. Memory grows with it, and base models have a "
+        "limit of their own.",
+    )
 
     training_num_workers: int = Field(1, ge=1, description="Ray Train workers of one fine-tune.")
     training_cpus_per_worker: int = Field(
@@ -263,6 +271,11 @@ class Settings(BaseSettings):
         None,
         min_length=32,
         description="A key with which one may do everything, to make the first API keys with; at least 32 characters.",
+    )
+    ray_auth: Literal["required", "off"] = Field(
+        "required",
+        description="Whether Ray's own ports have to ask for Ray's token (`RAY_AUTH_MODE=token`) where other machines "
+        "reach them; `off` deploys onto a cluster that runs whatever anyone sends it.",
     )
     rate_limits: str | None = Field(
         None,
@@ -516,6 +529,17 @@ class Settings(BaseSettings):
         AddressRules.parsed(networks)
         return networks
 
+    @field_validator("storage_url", "public_url")
+    @classmethod
+    def _check_no_password(cls, url: str) -> str:
+        """Answers, logs and model cards name what is in storage by its whole URL."""
+        if urlsplit(url).password is not None:
+            raise ValueError(
+                "holds a password, and this URL is shown to users; leave it out, and give credentials as the library "
+                "of its scheme takes them (such as AWS_SECRET_ACCESS_KEY)"
+            )
+        return url
+
     @field_validator("cors_origins")
     @classmethod
     def _check_origins(cls, origins: tuple[str, ...]) -> tuple[str, ...]:
@@ -595,7 +619,7 @@ class Settings(BaseSettings):
         derived = {
             "home": home,
             "storage_url": values.get("storage_url") or f"file://{home / 'storage'}",
-            "database_url": values.get("database_url") or f"sqlite:///{home / 'sienn.db'}",
+            "database_url": values.get("database_url") or SecretStr(f"sqlite:///{home / 'sienn.db'}"),
         }
         return {**values, **derived}
 
@@ -672,7 +696,7 @@ class Settings(BaseSettings):
             AddressRules.parsed(self.webhook_allowed_networks),
             allows_http=self.webhook_allow_http,
             timeout_s=self.webhook_timeout_s,
-            setting=f"{_ENV_PREFIX}WEBHOOK_ALLOWED_NETWORKS",
+            setting=f"{ENV_PREFIX}WEBHOOK_ALLOWED_NETWORKS",
         )
 
     @property
@@ -711,5 +735,22 @@ class Settings(BaseSettings):
 
     def without_secrets(self) -> Settings:
         """Return the settings without the database, which only the tracker reaches, and without keys and secrets."""
-        secrets = dict.fromkeys(("admin_key", "token_key_secret", "oidc_client_secret"))
-        return self.model_copy(update={"database_url": "sqlite://", **secrets})
+        secrets = {name: None for name in self.secret_names() if name != "database_url"}
+        return self.without_database().model_copy(update=secrets)
+
+    def without_database(self) -> Settings:
+        """Return the settings of what answers requests: it knows the admin's key, and reaches no database.
+
+        Nor does it know what encrypts the keys there.
+        """
+        return self.model_copy(update={"database_url": SecretStr("sqlite://"), "token_key_secret": None})
+
+    @classmethod
+    def secret_names(cls) -> tuple[str, ...]:
+        """Return the fields that are secrets."""
+        return tuple(name for name, field in cls.model_fields.items() if "SecretStr" in str(field.annotation))
+
+    @staticmethod
+    def variable(name: str) -> str:
+        """Return the environment variable of a field."""
+        return f"{ENV_PREFIX}{name}".upper()

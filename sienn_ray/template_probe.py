@@ -35,7 +35,7 @@ def main() -> int:
                 text = template.render(messages=messages, add_generation_prompt=asks, **asked["tokens"])
             except (MemoryError, OverflowError):
                 return TOO_MUCH
-            except Exception:  # noqa: S112  (whoever renders it in earnest says why)
+            except Exception:  # nosec B112 # who renders it in earnest says why
                 continue
             if len(text) > _MAX_ADDED_CHARS + sum(len(message["content"]) for message in messages):
                 return TOO_MUCH

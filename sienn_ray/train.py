@@ -109,7 +109,7 @@ def _parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(prog="python -m sienn_ray.train", description="Fine-tune one LoRA adapter.")
     what = parser.add_mutually_exclusive_group(required=True)
     what.add_argument("--job-id", help="a job that the tracker has (the service uses this)")
-    what.add_argument("--dataset", help="fsspec URL or path of a CSV, JSON or JSONL file")
+    what.add_argument("--dataset", help="fsspec URL or path of a CSV, JSON, JSONL or text file")
     parser.add_argument("--attempt", type=int, help="which attempt at that job this is")
     parser.add_argument("--validation-dataset", help="the same for rows to evaluate on; nothing is held out then")
     parser.add_argument("--base-model", help="hub id of the base model", default=catalog.CATALOG[0].id)
@@ -162,7 +162,7 @@ def _register(settings: Settings, arguments: argparse.Namespace) -> JobRecord:
     Raises:
         SiennError: A dataset, the base model or a hyperparameter can't be used.
     """
-    config = config_of(arguments.base_model, arguments)
+    config = config_of(arguments.base_model, arguments, settings)
     found = catalog.resolve(config.base_model, settings.hub_timeout_s, arguments.revision, settings.admission_rules)
     check_target_modules(config.base_model, found, config.lora.named_modules)
     config = config.pinned(found.revision)

@@ -6,6 +6,8 @@ from enum import StrEnum
 from pathlib import Path
 from typing import Any, Literal, get_args, get_origin
 
+from pydantic import SecretStr
+
 from sienn_ray.settings import GIB, MIB, Settings
 
 PAGE = Path(__file__).parents[1] / "docs" / "settings.md"
@@ -40,9 +42,11 @@ def _default(name: str) -> Any:
     default = Settings.model_fields[name].get_default(call_default_factory=True)
     if name == "home":
         return str(default).replace(str(Path.home()), "~")
-    if default == "":  # placed under `home`
-        return getattr(Settings(home=Path("/<home>"), storage_url="", database_url=""), name).replace("/<", "<")
-    return default
+    value = default.get_secret_value() if isinstance(default, SecretStr) else default
+    if value == "":  # placed under `home`
+        placed = getattr(Settings(home=Path("/<home>"), storage_url="", database_url=SecretStr("")), name)
+        return (placed.get_secret_value() if isinstance(placed, SecretStr) else placed).replace("/<", "<")
+    return value
 
 
 def _in_words(name: str) -> str:

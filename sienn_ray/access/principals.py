@@ -30,8 +30,8 @@ class Credential(StrEnum):
 
     NONE = "none"
     API_KEY = "api_key"
-    ACCESS_TOKEN = "access_token"  # noqa: S105
-    OIDC_TOKEN = "oidc_token"  # noqa: S105
+    ACCESS_TOKEN = "access_token"
+    OIDC_TOKEN = "oidc_token"
     SESSION = "session"
 
 

@@ -51,6 +51,7 @@ from sienn_ray.api.routes import (
     completions,
     dataset_statistics,
     datasets,
+    demo,
     downloads,
     export,
     export_formats,
@@ -90,6 +91,7 @@ _ROUTES = (
     job_logs,
     live,
     inference,
+    demo,
     export_formats,
     export,
     downloads,
@@ -127,6 +129,7 @@ def create_app(backends: Backends, *, numbered_by_server: bool = False) -> FastA
         lifespan=_lifespan,
     )
     app.is_auth_on = backends.settings.is_auth_on
+    app.settings = backends.settings
     app.scopes = scopes_by_operation(route for module in _ROUTES for route in module.router.routes)
     app.state.backends = backends
     app.state.rate_gate = gate

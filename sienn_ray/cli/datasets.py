@@ -12,7 +12,7 @@ from sienn_ray.cli.client import DatasetId, call, end, of
 from sienn_ray.cli.output import print_json, print_line, print_table
 from sienn_ray.training.config import DEFAULT_ROW_TOKENS
 
-_DatasetFile = Annotated[Path, typer.Argument(exists=True, dir_okay=False, help="CSV, JSON or JSONL.")]
+_DatasetFile = Annotated[Path, typer.Argument(exists=True, dir_okay=False, help="CSV, JSON, JSONL or text.")]
 
 
 def upload(file: _DatasetFile) -> None:

@@ -15,6 +15,7 @@ intake: a file into storage, with its checked rows.
 leftovers: uploads that were never finished.
 ingest: from a file to Parquet, in one pass.
 readers: rows of CSV and JSONL files.
+text_file: rows of text files, whatever they hold.
 json_array: rows of a JSON array.
 utf8: lines of UTF-8, a chunk at a time.
 faults: the faults of a file.

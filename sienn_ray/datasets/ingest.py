@@ -18,6 +18,7 @@ from sienn_ray.datasets.preview import MAX_ITEMS, preview_row, preview_string
 from sienn_ray.datasets.readers import RawRow, read_csv, read_jsonl
 from sienn_ray.datasets.row_writer import RowWriter
 from sienn_ray.datasets.schema import CanonicalRow, DatasetFormat
+from sienn_ray.datasets.text_file import name_within, read_text_file
 from sienn_ray.datasets.wording import shown
 from sienn_ray.errors import InvalidDatasetError
 
@@ -33,6 +34,7 @@ _READERS: dict[str, Callable[[BinaryIO, int], Rows]] = {
     ".csv": read_csv,
     ".json": read_json_array,
     ".jsonl": read_jsonl,
+    ".txt": read_text_file,
 }
 
 
@@ -101,7 +103,7 @@ def ingest(
         reading.read(source, filename, max_row_bytes)
         if reading.log.faults:
             raise reading.log.combined()
-    assert reading.format is not None  # noqa: S101  (else there would be a fault)
+    assert reading.format is not None  # nosec B101 # for the type checker
     return IngestReport(reading.format, reading.shown_columns, reading.num_rows, reading.preview)
 
 
@@ -190,4 +192,5 @@ def _reader(filename: str) -> Callable[[BinaryIO, int], Rows]:
     if extension not in _READERS:
         found = f"the extension {shown(extension)} is not" if extension else "a file without an extension is not"
         raise InvalidDatasetError(f"{found} accepted; use one of {', '.join(_READERS)}")
-    return _READERS[extension]
+    # Windows hides endings that it knows, so that a file is saved as train.jsonl.txt.
+    return _READERS.get(PurePath(name_within(filename)).suffix.lower(), _READERS[extension])

@@ -117,7 +117,7 @@ class RowOrder:
     def _window_order(self, epoch: int) -> list[int]:
         numbers = list(range(len(self.windows)))
         if self.seed is not None:
-            random.Random(f"{self.seed}/{epoch}").shuffle(numbers)  # noqa: S311
+            random.Random(f"{self.seed}/{epoch}").shuffle(numbers)  # nosec B311 # an order of rows, no secret
         return numbers
 
     def _num_kept(self, group: RowGroup) -> int:

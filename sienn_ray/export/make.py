@@ -202,7 +202,7 @@ class _Maker:
     @property
     def _quantization(self) -> GgufQuantization:
         """Every format that has a GGUF in it has chosen one."""
-        assert self._options.quantization is not None  # noqa: S101
+        assert self._options.quantization is not None  # nosec B101 # for the type checker
         return self._options.quantization
 
     @property

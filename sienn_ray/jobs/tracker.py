@@ -109,7 +109,7 @@ class JobTracker:
         self._started_at = utc_now()
         secret = settings.token_key_secret
         self._store = Store(
-            settings.database_url,
+            settings.database_url.get_secret_value(),
             export_lifetime_s=settings.export_lifetime_s,
             token_key_lifetime_s=settings.token_key_lifetime_s,
             token_key_secret=secret.get_secret_value() if secret else None,

@@ -1,6 +1,7 @@
 """One fine-tune: LoRA on a base model, from the rows of a dataset to a published adapter.
 
 config: hyperparameters, with their limits.
+upper_bounds: upper bounds that settings raise.
 options: hyperparameters as options of a command line.
 spec: the messages between the driver and its workers.
 trainer: one fine-tune by Ray Train.

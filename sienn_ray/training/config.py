@@ -6,14 +6,18 @@ from typing import Annotated, Any, Literal, Self
 
 from pydantic import AfterValidator, BaseModel, ConfigDict, Discriminator, Field, Strict, Tag, model_validator
 
+from sienn_ray.training.upper_bounds import UpperBound
+
 MIN_LEARNING_RATE, MAX_LEARNING_RATE = 1e-5, 1e-3
 MAX_NUM_WORKERS = 64
-# Tokens in one row: limits of `max_length`.
-MIN_ROW_TOKENS, MAX_ROW_TOKENS, DEFAULT_ROW_TOKENS = 128, 2048, 512
+# Tokens in one row: limits of `max_length`, of which the service's settings raise the upper one.
+MIN_ROW_TOKENS, DEFAULT_ROW_TOKENS = 128, 512
 # PEFT's name for every linear layer but the output head.
 ALL_LINEAR: Literal["all-linear"] = "all-linear"
 
 MAX_TRAIN_TIME_S = 30 * 24 * 3600.0
+ROW_TOKENS_BOUND = UpperBound("max_row_tokens")
+RowTokens = Annotated[int, ROW_TOKENS_BOUND]
 LrScheduler = Literal["cosine", "linear", "constant"]
 Precision = Literal["auto", "float32", "bfloat16"]
 Quantization = Literal["nf4"]
@@ -113,12 +117,15 @@ class RunHyperparameters(BaseModel):
     learning_rate: float = Field(
         2e-4, ge=MIN_LEARNING_RATE, le=MAX_LEARNING_RATE, description="Peak learning rate.", examples=[2e-4]
     )
-    num_epochs: int = Field(3, ge=1, le=10, description="Passes over the dataset.", examples=[3])
-    batch_size: int = Field(4, ge=1, le=32, description="Rows in one forward pass, over all workers.", examples=[4])
-    max_length: int = Field(
+    num_epochs: Annotated[int, UpperBound("max_num_epochs")] = Field(
+        3, ge=1, description="Passes over the dataset.", examples=[3]
+    )
+    batch_size: Annotated[int, UpperBound("max_batch_size")] = Field(
+        4, ge=1, description="Rows in one forward pass, over all workers.", examples=[4]
+    )
+    max_length: RowTokens = Field(
         DEFAULT_ROW_TOKENS,
         ge=MIN_ROW_TOKENS,
-        le=MAX_ROW_TOKENS,
         description="Tokens in one row, prompt and completion; `long_rows` says what becomes of longer ones.",
         examples=[DEFAULT_ROW_TOKENS],
     )

@@ -81,7 +81,7 @@ class Evaluation:
         if self._kept is not None:
             yield from self._kept
             return
-        assert self._rows is not None  # noqa: S101
+        assert self._rows is not None  # nosec B101 # for the type checker
         kept: list[list[Example]] | None = []
         num_tokens = num_long = 0
         for _, rows in self._rows.steps(self._share, first_step=0, num_steps=self.num_batches):

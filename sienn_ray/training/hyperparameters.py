@@ -10,6 +10,7 @@ from typing import Annotated, Any, Literal, Union, get_args, get_origin
 from pydantic.fields import FieldInfo
 
 from sienn_ray.training.config import LoraSettings, RunHyperparameters, TrainingConfig
+from sienn_ray.training.upper_bounds import upper_bound_of
 
 # Fields of `TrainingConfig.lora` by their names in a flat list, where `r` alone would say little.
 _LORA_FIELDS = {"lora_r" if name == "r" else name: name for name in LoraSettings.model_fields}
@@ -74,7 +75,9 @@ class Hyperparameter:
         start = f"above {_number(low)}" if "gt" in bound else _number(low)
         if high is None:
             return start if "gt" in bound else f"{start} or more"
-        return f"{start}{',' if 'gt' in bound else ''} to {'below ' if 'lt' in bound else ''}{_number(high)}"
+        limits = f"{start}{',' if 'gt' in bound else ''} to {'below ' if 'lt' in bound else ''}{_number(high)}"
+        raisable = upper_bound_of(self.field)
+        return limits if raisable is None else f"{limits}, or what {raisable.variable} of the service says"
 
     @property
     def default(self) -> str:

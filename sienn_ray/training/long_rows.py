@@ -9,7 +9,7 @@ from typing import Any
 from sienn_ray.datasets.statistics_schema import DatasetStatistics, StatisticsRequest
 from sienn_ray.errors import FailureReason, InvalidDatasetError, TrainingError
 from sienn_ray.storage import Storage
-from sienn_ray.training.config import MAX_ROW_TOKENS, TrainingConfig
+from sienn_ray.training.config import TrainingConfig
 
 
 @dataclass(frozen=True)
@@ -27,49 +27,55 @@ class RowCounts:
     num_cut_tokens: int = 0
 
 
-def found_words(config: TrainingConfig, *, num_long: int, num_rows: int, num_cut_tokens: int | None = None) -> str:
+def found_words(
+    config: TrainingConfig, max_row_tokens: int, *, num_long: int, num_rows: int, num_cut_tokens: int | None = None
+) -> str:
     """Say how many rows are too long, what becomes of them, and what can be done about it.
 
     Args:
         config: Hyperparameters.
+        max_row_tokens: Largest `max_length` that the service takes.
         num_long: Rows with more than `max_length` tokens.
         num_rows: Rows that these are among.
         num_cut_tokens: Tokens that are cut off, where that is known.
     """
     found = f"{num_long} of {num_rows} rows have more than max_length={config.max_length} tokens"
-    return f"{found} and are {_fate(config, num_cut_tokens)}; {_remedy(config)}"
+    return f"{found} and are {_fate(config, num_cut_tokens)}; {_remedy(config, max_row_tokens)}"
 
 
-def first_words(config: TrainingConfig) -> str:
+def first_words(config: TrainingConfig, max_row_tokens: int) -> str:
     """Say that there are rows that are too long, before it is known how many."""
     return (
         f"Some rows have more than max_length={config.max_length} tokens and are {_fate(config, None)}; how many is "
-        f"told once all rows were read. To avoid it, {_remedy(config)}"
+        f"told once all rows were read. To avoid it, {_remedy(config, max_row_tokens)}"
     )
 
 
-def refusal(config: TrainingConfig, num_long: int, num_rows: int) -> str:
+def refusal(config: TrainingConfig, max_row_tokens: int, num_long: int, num_rows: int) -> str:
     """Say why `long_rows=fail` refuses a dataset."""
     return (
         f"{num_long} of {num_rows} rows have more than max_length={config.max_length} tokens, and long_rows=fail "
-        f"refuses them; {_remedy(config)}"
+        f"refuses them; {_remedy(config, max_row_tokens)}"
     )
 
 
-def no_room(config: TrainingConfig, name: str) -> InvalidDatasetError:
+def no_room(config: TrainingConfig, max_row_tokens: int, name: str) -> InvalidDatasetError:
     """Return the error for a dataset of which no row can be learned from."""
     limit = f"max_length={config.max_length} tokens"
     if config.long_rows == "drop":
-        words = f"every row of the {name} has more than {limit}, and long_rows=drop leaves it out; {_remedy(config)}"
-        return InvalidDatasetError(words)
+        return InvalidDatasetError(
+            f"every row of the {name} has more than {limit}, and long_rows=drop leaves it out; "
+            f"{_remedy(config, max_row_tokens)}"
+        )
     return InvalidDatasetError(
         f"no row of the {name} has room for its answer: every prompt fills {limit}; raise max_length (up to "
-        f"{MAX_ROW_TOKENS}) or shorten the prompts"
+        f"{max_row_tokens}) or shorten the prompts"
     )
 
 
 def check_lengths(
     config: TrainingConfig,
+    max_row_tokens: int,
     requests: Iterable[StatisticsRequest],
     storage: Storage,
     compute: Callable[[StatisticsRequest], DatasetStatistics],
@@ -78,6 +84,7 @@ def check_lengths(
 
     Args:
         config: Hyperparameters.
+        max_row_tokens: Largest `max_length` that the service takes.
         requests: The statistics of each of the run's datasets.
         storage: Where statistics that were computed before are.
         compute: Computes the others.
@@ -90,7 +97,7 @@ def check_lengths(
     for request in requests:
         found = DatasetStatistics.kept(storage, request) or compute(request)
         if found.num_rows_over_max_length:
-            words = refusal(config, found.num_rows_over_max_length, found.num_rows)
+            words = refusal(config, max_row_tokens, found.num_rows_over_max_length, found.num_rows)
             raise TrainingError(words, FailureReason.INVALID_DATASET)
 
 
@@ -115,14 +122,14 @@ def _fate(config: TrainingConfig, num_cut_tokens: int | None) -> str:
     return f"cut (long_rows=cut): {num_cut_tokens} tokens are lost, among them the end-of-turn token of each row"
 
 
-def _remedy(config: TrainingConfig) -> str:
+def _remedy(config: TrainingConfig, max_row_tokens: int) -> str:
     others = {
         "cut": "set long_rows to drop or fail",
         "drop": "shorten these rows",
         "fail": "set long_rows to cut or drop",
     }
-    if config.max_length >= MAX_ROW_TOKENS and config.long_rows == "drop":
-        return f"shorten these rows ({MAX_ROW_TOKENS} tokens is the most)"
-    if config.max_length >= MAX_ROW_TOKENS:
-        return f"shorten these rows ({MAX_ROW_TOKENS} tokens is the most), or {others[config.long_rows]}"
-    return f"raise max_length (up to {MAX_ROW_TOKENS}), or {others[config.long_rows]}"
+    if config.max_length >= max_row_tokens and config.long_rows == "drop":
+        return f"shorten these rows ({max_row_tokens} tokens is the most)"
+    if config.max_length >= max_row_tokens:
+        return f"shorten these rows ({max_row_tokens} tokens is the most), or {others[config.long_rows]}"
+    return f"raise max_length (up to {max_row_tokens}), or {others[config.long_rows]}"

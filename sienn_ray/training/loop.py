@@ -231,10 +231,12 @@ class FineTune:
         if not state.num_long_rows or not (is_news or is_last):
             return
         meter.count_long_rows(state.num_long_rows, state.num_cut_tokens)
-        words = first_words(config)
+        max_row_tokens = self._spec.settings.max_row_tokens
+        words = first_words(config, max_row_tokens)
         if is_last:
             words = found_words(
                 config,
+                max_row_tokens,
                 num_long=state.num_long_rows,
                 num_rows=self._spec.num_train_rows,
                 num_cut_tokens=state.num_cut_tokens,
@@ -276,7 +278,7 @@ class FineTune:
             raise self._no_room("dataset")
 
     def _no_room(self, name: str) -> InvalidDatasetError:
-        return no_room(self._config, name)
+        return no_room(self._config, self._spec.settings.max_row_tokens, name)
 
 
 @dataclass(frozen=True)

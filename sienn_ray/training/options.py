@@ -9,9 +9,11 @@ from typing import Any
 from pydantic import ValidationError
 
 from sienn_ray.errors import FailureReason, TrainingError
+from sienn_ray.settings import Settings
 from sienn_ray.training import hyperparameters
 from sienn_ray.training.config import TrainingConfig
 from sienn_ray.training.hyperparameters import HYPERPARAMETERS, Hyperparameter, flat_name
+from sienn_ray.training.upper_bounds import check, upper_bounds_of
 
 
 def add_options(parser: argparse.ArgumentParser) -> None:
@@ -24,12 +26,13 @@ def add_options(parser: argparse.ArgumentParser) -> None:
         parser.add_argument(hyperparameter.option, default=hyperparameter.field.default, help=words, **how)
 
 
-def config_of(base_model: str, arguments: argparse.Namespace) -> TrainingConfig:
+def config_of(base_model: str, arguments: argparse.Namespace, settings: Settings) -> TrainingConfig:
     """Return the configuration that the options ask for.
 
     Args:
         base_model: Hub id.
         arguments: The options' values; a `validation_dataset` among them is something to evaluate on.
+        settings: Of the service, which may have raised a limit.
 
     Raises:
         TrainingError: A value is outside its limits, or doesn't go with another one.
@@ -37,6 +40,7 @@ def config_of(base_model: str, arguments: argparse.Namespace) -> TrainingConfig:
     values = vars(arguments)
     try:
         config = hyperparameters.config_of(base_model, hyperparameters.parsed(values))
+        check(config.model_dump(), upper_bounds_of(TrainingConfig), settings)
     except ValidationError as error:
         raise _refusal(_in_words(error)) from error
     _check_finite(config)

@@ -144,7 +144,8 @@ def _check_lengths(run: Run, settings: Settings, storage: Storage) -> None:
 
         return load_tokenizer(tokenizer_folder(run.config.base_model, settings, run.config.base_model_revision))
 
-    check_lengths(run.config, run.statistics, storage, compute_lengths(storage, tokenizer))
+    compute = compute_lengths(storage, tokenizer)
+    check_lengths(run.config, settings.max_row_tokens, run.statistics, storage, compute)
 
 
 def _resources(run: Run, settings: Settings, rows: RunRows) -> WorkerResources:

@@ -26,6 +26,7 @@ _OPERATIONS = (
     ("GET", "/api/events/metrics"),
     ("POST", "/api/test-model"),
     ("POST", "/api/compare-models"),
+    ("POST", "/api/demo/test-tinyllama"),
     ("GET", "/v1/models"),
     ("GET", "/v1/models/{model}"),
     ("POST", "/v1/chat/completions"),
@@ -39,6 +40,7 @@ _MESSAGES = [{"role": "user", "content": "a"}]
 _BODIES: dict[str, Callable[[str], list[dict[str, Any]]]] = {
     "/api/test-model": lambda job_id: _with_and_without_stream({"job_id": job_id, "prompt": "a"}),
     "/api/compare-models": lambda job_id: [{"job_ids": [job_id], "prompt": "a"}],
+    "/api/demo/test-tinyllama": lambda _: [{"prompt": "a"}],
     "/v1/chat/completions": lambda job_id: _with_and_without_stream({"model": job_id, "messages": _MESSAGES}),
     "/v1/completions": lambda job_id: _with_and_without_stream({"model": job_id, "prompt": "a"}),
 }

@@ -90,6 +90,8 @@ def restarted_service(home: Path, hub_home: Path, database_url: str) -> Iterator
             "SIENN_TRAINING_CPUS_PER_WORKER": str(CPUS_OF_A_NODE),
             # By default Ray takes half a minute to see that a node is gone.
             "RAY_health_check_period_ms": "500",
+            # Another node joins, so this one listens on the machine's address.
+            "RAY_ENABLE_WINDOWS_OR_OSX_CLUSTER": "1",
         }
         with running_service(home, hub_home, **settings) as first:
             before = _interrupted(first)

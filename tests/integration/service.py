@@ -55,6 +55,8 @@ def environment(home: Path, hub_home: Path) -> dict[str, str]:
         "HF_HOME": str(hub_home),
         "HF_HUB_OFFLINE": "1",
         "RAY_AUTH_MODE": "token",
+        # As the service has it, so that programs which join find its cluster on 127.0.0.1.
+        "RAY_ENABLE_WINDOWS_OR_OSX_CLUSTER": "0",
     }
 
 

@@ -67,7 +67,7 @@ class InProcessTracker(TrackerCalls):
     @cached_property
     def actor(self) -> JobTracker:
         """The tracker itself."""
-        _copy_migrated(self._settings.database_url)
+        _copy_migrated(self._settings.database_url.get_secret_value())
         return JobTracker(
             self._settings,
             self.ray_jobs,

@@ -78,7 +78,7 @@ def test_what_no_engine_reads_does_not(change: dict[str, Any]) -> None:
 
 
 def test_credentials_are_no_part_of_it() -> None:
-    with_secret, without = (Settings(env="test", storage_url=f"s3://{login}bucket/x") for login in ("me:secret@", ""))
+    with_secret, without = (Settings(env="test", storage_url=f"sftp://{login}host/x") for login in ("me@", ""))
     assert digest_of(with_secret) == digest_of(without)
 
 

@@ -5,7 +5,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from pydantic import ValidationError
+from pydantic import SecretStr, ValidationError
 
 from sienn_ray.settings import EngineKind, Settings
 from tools import settings_table
@@ -21,7 +21,7 @@ def _no_settings_in_the_environment(monkeypatch: pytest.MonkeyPatch) -> None:
 def test_everything_kept_is_below_home(tmp_path: Path) -> None:
     settings = Settings(home=tmp_path)
     assert settings.storage_url == f"file://{tmp_path}/storage"
-    assert settings.database_url == f"sqlite:///{tmp_path}/sienn.db"
+    assert settings.database_url.get_secret_value() == f"sqlite:///{tmp_path}/sienn.db"
     assert settings.models_dir.is_relative_to(tmp_path)
     assert settings.adapters_dir.is_relative_to(tmp_path)
 
@@ -38,7 +38,7 @@ def test_home_is_made_absolute(monkeypatch: pytest.MonkeyPatch, tmp_path: Path, 
     monkeypatch.chdir(tmp_path)
     settings = Settings(home=Path(home))
     assert settings.home == tmp_path / "data"
-    assert settings.database_url == f"sqlite:///{tmp_path}/data/sienn.db"
+    assert settings.database_url.get_secret_value() == f"sqlite:///{tmp_path}/data/sienn.db"
 
 
 def test_making_settings_touches_no_disk(tmp_path: Path) -> None:
@@ -51,7 +51,12 @@ def test_making_settings_touches_no_disk(tmp_path: Path) -> None:
     [
         ("SIENN_HOME", "/srv/sienn", "storage_url", "file:///srv/sienn/storage"),
         ("SIENN_STORAGE_URL", "s3://bucket/sienn", "storage_url", "s3://bucket/sienn"),
-        ("SIENN_DATABASE_URL", "postgresql+psycopg://db/sienn", "database_url", "postgresql+psycopg://db/sienn"),
+        (
+            "SIENN_DATABASE_URL",
+            "postgresql+psycopg://db/sienn",
+            "database_url",
+            SecretStr("postgresql+psycopg://db/sienn"),
+        ),
         ("SIENN_STORAGE_URL", "", "storage_url", f"file://{Path.home()}/.sienn/storage"),
         ("SIENN_PORT", "9000", "port", 9000),
         ("SIENN_TRAINING_GPU", "never", "training_gpu", "never"),
@@ -71,7 +76,7 @@ def test_environment_without_the_prefix_is_not_read(monkeypatch: pytest.MonkeyPa
     monkeypatch.setenv("PORT", "9000")
     monkeypatch.setenv("DATABASE_URL", "postgresql://elsewhere/db")
     assert Settings().port == 8000
-    assert Settings().database_url.startswith("sqlite:///")
+    assert Settings().database_url.get_secret_value().startswith("sqlite:///")
 
 
 def test_arguments_come_before_the_environment(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -15,6 +15,7 @@ errors: the mapping from errors to HTTP.
 error_shapes: the JSON shapes of errors.
 methods: methods of HTTP that change nothing.
 statuses: meanings of the statuses of errors.
+upper_bounds: upper bounds that settings raise.
 known_names: names that a request may have.
 validation: messages of validation errors.
 uploads: slots, threads and deadlines of uploads.

@@ -163,7 +163,7 @@ async def _on_own_error(request: Request, error: Exception) -> JSONResponse:
 
 
 async def _on_validation_error(request: Request, error: Exception) -> JSONResponse:
-    assert isinstance(error, RequestValidationError)  # noqa: S101  (Starlette's handlers are typed for any exception)
+    assert isinstance(error, RequestValidationError)  # nosec B101 # for the type checker
     faults = error.errors()
     if any(fault["loc"][:1] == ("body",) for fault in faults) and isinstance(error.body, bytes):
         # FastAPI leaves a body alone that isn't declared as JSON.
@@ -175,7 +175,7 @@ async def _on_validation_error(request: Request, error: Exception) -> JSONRespon
 
 
 async def _on_http_error(request: Request, error: Exception) -> JSONResponse:
-    assert isinstance(error, HTTPException)  # noqa: S101
+    assert isinstance(error, HTTPException)  # nosec B101 # for the type checker
     headers = dict(error.headers or {})
     detail = str(error.detail) or HTTPStatus(error.status_code).phrase
     path = shown(request.url.path)

@@ -14,10 +14,12 @@ from fastapi.routing import APIRoute
 from sienn_ray.access.principals import Scope
 from sienn_ray.api.http.error_shapes import Fault
 from sienn_ray.api.http.statuses import example_of, meaning_of
+from sienn_ray.api.http.upper_bounds import say_bounds
 from sienn_ray.api.openapi.links import links_of
 from sienn_ray.api.openapi.security import SCHEMES, add_security
 from sienn_ray.api.schemas.common import ErrorResponse, OAuthErrorResponse
 from sienn_ray.api.schemas.openai_answers import OpenAiErrorResponse
+from sienn_ray.settings import Settings
 
 Json = dict[str, Any]
 
@@ -74,6 +76,8 @@ class DocumentedApi(FastAPI):
     # Whether requests need an API key, and by operation id the scopes of which it has to have one.
     is_auth_on = False
     scopes: Mapping[str, tuple[Scope, ...]] = MappingProxyType({})
+    # Where some bounds come from; without them, what nobody has raised.
+    settings: Settings | None = None
     _document: Json | None = None
 
     def openapi(self) -> Json:
@@ -83,6 +87,8 @@ class DocumentedApi(FastAPI):
             for operation in operations_of(document):
                 if scopes := self.scopes.get(operation["operationId"]):
                     add_security(operation, scopes, is_required=self.is_auth_on)
+            if self.settings is not None:
+                say_bounds(document, self.settings)
             self._document = _completed(document)
         return self._document
 
@@ -179,7 +185,10 @@ def _complete_operation(operation: Json) -> None:
 def _complete_upload(content: Json) -> None:
     """Show an example of an uploaded file, and that its name counts."""
     content["schema"]["properties"]["file"].setdefault("examples", [_EXAMPLE_FILE])
-    disposition = {"description": "The file's name ends with .csv, .json or .jsonl.", "schema": {"type": "string"}}
+    disposition = {
+        "description": "The file's name ends with .csv, .json, .jsonl or .txt.",
+        "schema": {"type": "string"},
+    }
     example = 'form-data; name="file"; filename="conversations.csv"'
     content["encoding"] = {"file": {"headers": {"Content-Disposition": {**disposition, "example": example}}}}
 

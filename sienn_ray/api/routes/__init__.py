@@ -17,6 +17,7 @@ job_history: events and curves of a job.
 job_logs: the log of a job's training program.
 live: live updates of jobs and numbers.
 inference: ask an adapter; compare it with its base model.
+demo: ask the newest adapter, as a page that knows no job does.
 export_formats: the formats of exports.
 export: request, watch, cancel and delete exports.
 downloads: download an adapter or the file of an export.

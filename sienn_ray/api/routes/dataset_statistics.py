@@ -17,6 +17,7 @@ from sienn_ray.api.access.scopes import needs
 from sienn_ray.api.deps import Backends, BackendsDep
 from sienn_ray.api.http.errors import documented
 from sienn_ray.api.http.places import Kind, take_place
+from sienn_ray.api.http.upper_bounds import refuse_beyond
 from sienn_ray.api.lists.base_models import check_base_model
 from sienn_ray.api.lists.shared_statistics import SharedStatistics
 from sienn_ray.api.schemas.ids import DatasetIdPath
@@ -26,7 +27,7 @@ from sienn_ray.catalog import CATALOG
 from sienn_ray.datasets.statistics_schema import DatasetStatistics, StatisticsRequest
 from sienn_ray.errors import TooManyRequestsError
 from sienn_ray.jobs.schema import DatasetRecord
-from sienn_ray.training.config import DEFAULT_ROW_TOKENS, MAX_ROW_TOKENS, MIN_ROW_TOKENS
+from sienn_ray.training.config import DEFAULT_ROW_TOKENS, MIN_ROW_TOKENS, ROW_TOKENS_BOUND, RowTokens
 
 router = APIRouter(prefix="/api", tags=["Datasets"], dependencies=[needs(Scope.READ, Scope.TRAIN)])
 
@@ -60,10 +61,9 @@ async def dataset_statistics(
     ] = CATALOG[0].id,
     revision: Annotated[Revision | None, Query(description=REVISION_WORDS, examples=[REVISION])] = None,
     max_length: Annotated[
-        int,
+        RowTokens,
         Query(
             ge=MIN_ROW_TOKENS,
-            le=MAX_ROW_TOKENS,
             description="Tokens of a row in training.",
             examples=[DEFAULT_ROW_TOKENS],
         ),
@@ -74,6 +74,7 @@ async def dataset_statistics(
     The numbers are kept, so that the next answer comes at once. A large dataset may take longer than a request waits:
     the answer is then a 503, and a later request finds the numbers.
     """
+    refuse_beyond({"max_length": max_length}, {"max_length": ROW_TOKENS_BOUND}, backends.settings, "query")
     record = await backends.tracker.dataset(dataset_id)
     commit = None if revision is None else await check_base_model(model_name, backends.settings, revision)
     request = record.statistics_request(model_name, max_length, commit)

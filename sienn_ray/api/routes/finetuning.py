@@ -15,6 +15,7 @@ from sienn_ray.access.principals import Principal, Scope
 from sienn_ray.api.access.scopes import PrincipalDep, needs
 from sienn_ray.api.deps import Backends, BackendsDep
 from sienn_ray.api.http.errors import documented
+from sienn_ray.api.http.upper_bounds import refuse_beyond
 from sienn_ray.api.lists.base_models import check_base_model
 from sienn_ray.api.schemas.finetuning import StartFinetuningRequest, StartFinetuningResponse
 from sienn_ray.datasets.schema import check_same_kind
@@ -23,6 +24,7 @@ from sienn_ray.errors import ConflictError, InvalidDatasetError, InvalidInputErr
 from sienn_ray.jobs.ids import shown
 from sienn_ray.jobs.schema import JobPriority, JobRecord, utc_now
 from sienn_ray.training.long_rows import found_words, refusal
+from sienn_ray.training.upper_bounds import upper_bounds_of
 
 router = APIRouter(prefix="/api", tags=["Training Jobs"], dependencies=[needs(Scope.TRAIN)])
 
@@ -78,7 +80,9 @@ async def start_finetuning(
     idempotency_key: IdempotencyKey = None,
 ) -> StartFinetuningResponse:
     """Queue a LoRA fine-tune; it starts once fewer than SIENN_MAX_RUNNING_JOBS run and its owner's turn comes."""
+    refuse_beyond(body.model_dump(), upper_bounds_of(StartFinetuningRequest), backends.settings, "body")
     record = _record(body, idempotency_key, principal)
+    max_row_tokens = backends.settings.max_row_tokens
     num_long: int | None = None
     num_rows = 0
     job = await _earlier_job(record, backends)
@@ -89,7 +93,7 @@ async def start_finetuning(
         record = record.model_copy(update={"config": record.config.pinned(commit)})
         num_long, num_rows = await _long_rows(record, backends)
         if num_long and record.config.long_rows == "fail":
-            raise InvalidDatasetError(refusal(record.config, num_long, num_rows))
+            raise InvalidDatasetError(refusal(record.config, max_row_tokens, num_long, num_rows))
         # The same request may have come a second time meanwhile; the tracker then gives the job that was first.
         job = await backends.tracker.add_job(record)
     if job.id != record.id:
@@ -101,7 +105,7 @@ async def start_finetuning(
         message="Fine-tuning job submitted successfully",
         created_at=job.created_at,
         num_long_rows=num_long,
-        warning=found_words(job.config, num_long=num_long, num_rows=num_rows) if num_long else None,
+        warning=found_words(job.config, max_row_tokens, num_long=num_long, num_rows=num_rows) if num_long else None,
     )
 
 

@@ -28,7 +28,7 @@ router = APIRouter(prefix="/api", tags=["Datasets"], dependencies=[needs(Scope.T
 _FILE: dict[str, Any] = {
     "type": "string",
     "format": "binary",
-    "description": "A file whose name ends with `.csv`, `.json` (an array of objects) or `.jsonl`, in UTF-8.",
+    "description": "A file whose name ends with `.csv`, `.json` (an array of objects), `.jsonl` or `.txt`, in UTF-8.",
     "examples": ["instruction,response\nWhat is Python?,A programming language.\n"],
 }
 _MULTIPART_BODY: dict[str, Any] = {
@@ -66,7 +66,8 @@ async def upload_dataset(
 
     `instruction,response` · `instruction,input,output` · `instruction,input,response` · `prompt,completion` ·
     `question,answer` · `prompt,chosen,rejected` · `messages` · `text`. Every row is checked; the first errors are
-    reported with their lines, and a file with any error is not kept.
+    reported with their lines, and a file with any error is not kept. A `.txt` file that holds none of these is plain
+    text: a row of `text` for each paragraph where a blank line ends the first one, else for each line.
     """
     dataset_id = str(uuid.uuid4())
     registrations: Registrations = request.app.state.registrations

@@ -20,6 +20,7 @@ job_history: events and curves.
 sampling: sampling fields of requests.
 messages: messages of a conversation.
 inference: answers from an adapter or base model.
+demo: a question that names no job.
 exports: exports.
 webhooks: webhooks and their deliveries.
 models: base models of the catalog.

@@ -92,7 +92,9 @@ class AskRequest(_Question):
         return prompt
 
 
-class _Answer(ResponseBody):
+class Answer(ResponseBody):
+    """Fields of every answer of this API."""
+
     prompt: str = Field(description="The prompt as it was sent; of messages, the last one.", examples=[_PROMPT])
     generated_text: str = Field(
         description="The completion alone.", examples=["Machine learning is a branch of artificial intelligence..."]
@@ -114,7 +116,7 @@ class _Answer(ResponseBody):
     adapter_cached: bool = Field(description="Whether the adapter was loaded already.", examples=[True])
 
 
-class AskResponse(_Answer):
+class AskResponse(Answer):
     """One answer."""
 
     model_config = ConfigDict(title="TestModelResponse")
@@ -136,7 +138,7 @@ class CompareModelsRequest(_Question):
         return self
 
 
-class ComparedAnswer(_Answer):
+class ComparedAnswer(Answer):
     """Answer of one of the compared models."""
 
     job_id: str | None = Field(description="The adapter's job; null is the base model.", examples=[JOB_ID, None])

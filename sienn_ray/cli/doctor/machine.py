@@ -6,7 +6,7 @@ import importlib.metadata
 import os
 import platform
 import shutil
-import subprocess
+import subprocess  # nosec B404 # no shell, and no words of users
 import sys
 
 import psutil
@@ -66,7 +66,7 @@ def check_gpus() -> Finding:
         return ok("none (no nvidia-smi); fine-tunes and engines use the CPUs")
     query = [program, "--query-gpu=name,memory.total,driver_version", "--format=csv,noheader"]
     try:
-        done = subprocess.run(query, capture_output=True, text=True, timeout=_GPU_TIMEOUT_S, check=False)  # noqa: S603
+        done = subprocess.run(query, capture_output=True, text=True, timeout=_GPU_TIMEOUT_S, check=False)  # nosec B603 # no shell
     except subprocess.TimeoutExpired:
         return fail(f"nvidia-smi hasn't answered within {_GPU_TIMEOUT_S:g} s", "restart the driver, or the machine")
     if done.returncode:

@@ -65,7 +65,7 @@ def check_storage(settings: Settings) -> Finding:
 
 def check_database(settings: Settings) -> Finding:
     """The job database: whether it answers, and at which migration it is."""
-    url = sa.make_url(settings.database_url)
+    url = sa.make_url(settings.database_url.get_secret_value())
     name = "SQLite" if url.get_backend_name() == "sqlite" else "PostgreSQL"
     if name == "SQLite" and url.database and not Path(url.database).exists():
         return ok("SQLite; made at the first start")

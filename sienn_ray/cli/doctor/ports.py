@@ -50,7 +50,7 @@ def _trouble(host: str, port: int) -> str | None:
 
 
 def _is_served(host: str, port: int) -> bool:
-    address = "127.0.0.1" if host in {"0.0.0.0", "::"} else host  # noqa: S104
+    address = "127.0.0.1" if host in {"0.0.0.0", "::"} else host  # nosec B104 # compared with, not bound to
     try:
         answer = httpx2.get(f"http://{address}:{port}/health", timeout=_ANSWER_TIMEOUT_S)
         return bool(answer.json()["status"] == "ok")

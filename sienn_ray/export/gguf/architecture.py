@@ -58,7 +58,7 @@ class GgufArchitecture:
         """
         from transformers import AutoConfig
 
-        config = AutoConfig.from_pretrained(base_folder, trust_remote_code=False, local_files_only=True)
+        config = AutoConfig.from_pretrained(base_folder, trust_remote_code=False, local_files_only=True)  # nosec B615 # a local folder
         name = next(iter(config.architectures or []), "unknown")
         if name not in _ARCHITECTURES:
             known = ", ".join(_ARCHITECTURES)

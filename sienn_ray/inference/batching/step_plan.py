@@ -29,7 +29,7 @@ def plan(running: Sequence[RunningGeneration], max_tokens: int) -> list[tuple[Ru
 
 
 def _row(generation: RunningGeneration, num: int) -> StepRow:
-    assert generation.table is not None  # noqa: S101
+    assert generation.table is not None  # nosec B101 # for the type checker
     end = generation.num_computed + num
     return StepRow(
         generation.tokens[:end],

@@ -48,7 +48,7 @@ class Together:
 
     def gathered(self, x: torch.Tensor) -> torch.Tensor:
         """Gather each row's token of (tokens, in); kept, since layers side by side gather the same."""
-        assert self.sources is not None  # noqa: S101
+        assert self.sources is not None  # nosec B101 # for the type checker
         if self._gathered is None or self._gathered[0] is not x:
             self._gathered = (x, x.index_select(0, self.sources))
         return self._gathered[1]
@@ -143,8 +143,8 @@ class LoraLinear(torch.nn.Module):
 
     def put(self, place: int, lora: LayerLora | None) -> None:
         """Copy an adapter's weights into a place, or empty it."""
-        assert self.a is not None  # noqa: S101
-        assert self.b is not None  # noqa: S101
+        assert self.a is not None  # nosec B101 # for the type checker
+        assert self.b is not None  # nosec B101 # for the type checker
         self.a[place].zero_()
         self.b[place].zero_()
         if self.gains is not None:

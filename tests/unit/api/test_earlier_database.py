@@ -46,7 +46,7 @@ def settings(settings: Settings) -> Settings:
 
 @pytest.fixture(autouse=True)
 def _written(settings: Settings) -> None:
-    path = Path(sa.make_url(settings.database_url).database or "")
+    path = Path(sa.make_url(settings.database_url.get_secret_value()).database or "")
     path.parent.mkdir(parents=True)
     connection = sqlite3.connect(path)
     connection.executescript((FOLDER / "sienn.sql").read_text(encoding="utf-8"))
@@ -55,7 +55,7 @@ def _written(settings: Settings) -> None:
 
 @pytest.fixture
 def store(settings: Settings) -> Iterator[Store]:
-    store = Store(settings.database_url)
+    store = Store(settings.database_url.get_secret_value())
     yield store
     store.close()
 

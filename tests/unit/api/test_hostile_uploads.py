@@ -115,7 +115,11 @@ REFUSED: dict[str, tuple[bytes, str, str]] = {
     "Parquet": (parquet(), "csv", "line 1: the content is a Parquet file; save the data as CSV, JSON or JSONL text"),
     "gzip": (gzip.compress(TEXT.encode(), mtime=0), "jsonl", "line 1: the content is a gzip file"),
     "Excel": (b"\xd0\xcf\x11\xe0\xa1\xb1\x1a\xe1" + bytes(512), "csv", "line 1: the content is an old Excel workbook"),
-    "other extension": (TEXT.encode(), "exe", "the extension '.exe' is not accepted; use one of .csv, .json, .jsonl"),
+    "other extension": (
+        TEXT.encode(),
+        "exe",
+        "the extension '.exe' is not accepted; use one of .csv, .json, .jsonl, .txt",
+    ),
     "a line of 50 MB": (b"text\na\n" + b"x" * 50_000_000, "csv", "line 3: the line is longer than 4,194,304 bytes"),
     "a JSON line of 50 MB": (b'{"text": "' + b"x" * 50_000_000 + b'"}', "jsonl", "line 1: the line is longer than"),
     "a row of 50 MB": (b'[{"text": "' + b"x" * 50_000_000 + b'"}]', "json", "row 1: longer than 4,194,304 bytes"),

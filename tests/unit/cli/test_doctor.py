@@ -54,7 +54,7 @@ def test_a_database_is_looked_at_and_left_as_it_is(settings: Settings) -> None:
     path = settings.home / "sienn.db"
     sqlite3.connect(path).close()
     assert "at migration none of" in places.check_database(settings).words
-    store = Store(settings.database_url)
+    store = Store(settings.database_url.get_secret_value())
     store.overview()
     store.close()
     assert places.check_database(settings).level is Level.OK

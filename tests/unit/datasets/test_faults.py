@@ -125,7 +125,7 @@ def test_bad_rows_of_a_json_array_are_listed_with_their_numbers() -> None:
         ("d.csv", b"PK\x03\x04", 1, "line 1: the content is a ZIP archive", 0, 0),
         ("d.csv", b"a,b\nc,d\n", None, "unknown columns: found 'a', 'b'; accepted", 0, 0),
         ("d.jsonl", b'3\n{"a": 1}\n{"text": "b"}', None, "unknown columns: found 'a'; accepted", 1, 1),
-        ("d.txt", b"text\na\n", None, "the extension '.txt' is not accepted", 0, 0),
+        ("d.tsv", b"text\na\n", None, "the extension '.tsv' is not accepted", 0, 0),
         ("d.csv", b"", None, "the file is empty", 0, 0),
         ("d.csv", b"text,text\na,b\n", 1, "line 1: the header has the column 'text' more than once", 0, 0),
         ("d.csv", b'"text"x\na\n', 1, "line 1: broken CSV", 0, 0),

@@ -24,7 +24,7 @@ def test_fault_of_a_preference_row_has_its_line() -> None:
 @pytest.mark.parametrize(
     ("filename", "message"),
     [
-        ("d.txt", "the extension '.txt' is not accepted; use one of .csv, .json, .jsonl"),
+        ("d.tsv", "the extension '.tsv' is not accepted; use one of .csv, .json, .jsonl, .txt"),
         ("d.csv.gz", "the extension '.gz' is not accepted"),
         ("csv", "a file without an extension is not accepted"),
         ("", "a file without an extension"),

@@ -176,7 +176,7 @@ def test_tracker_says_whose_it_is(tmp_path: Path) -> None:
     assert tracker.stand(Deployment(other, deployed_at=4.0)) is Standing.OTHER
     assert tracker.stand(Deployment(other, deployed_at=2.5)) is Standing.NEWER  # it serves that of 3.0
     assert tracker.stand(Deployment(settings, deployed_at=4.0, version="0.0.1")) is Standing.OTHER
-    assert tracker.settings().database_url == "sqlite://"
+    assert tracker.settings().database_url.get_secret_value() == "sqlite://"
     tracker.close()
 
 

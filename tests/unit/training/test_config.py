@@ -13,9 +13,6 @@ from sienn_ray.training.config import MAX_LEARNING_RATE, MIN_LEARNING_RATE, Lora
     ("field", "lowest", "highest"),
     [
         ("learning_rate", MIN_LEARNING_RATE, MAX_LEARNING_RATE),
-        ("num_epochs", 1, 10),
-        ("batch_size", 1, 32),
-        ("max_length", 128, 2048),
         ("gradient_accumulation_steps", 1, 64),
         ("num_workers", 1, 64),
         ("warmup_ratio", 0.0, 0.5),

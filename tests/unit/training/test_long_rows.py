@@ -38,7 +38,7 @@ class Counted:
 
 def test_fail_refuses_with_the_number_and_the_remedy(storage: Storage) -> None:
     with pytest.raises(TrainingError) as error:
-        check_lengths(config_of(long_rows="fail"), [REQUEST], storage, Counted())
+        check_lengths(config_of(long_rows="fail"), 2048, [REQUEST], storage, Counted())
     assert error.value.message == (
         "7 of 1319 rows have more than max_length=512 tokens, and long_rows=fail refuses them; raise max_length (up to "
         "2048), or set long_rows to cut or drop"
@@ -50,17 +50,22 @@ def test_numbers_that_are_there_arent_counted_again(storage: Storage) -> None:
     none = statistics_of(REQUEST).model_copy(update={"num_rows_over_max_length": 0})
     storage.write_bytes(REQUEST.key, none.model_dump_json().encode())
     count = Counted()
-    check_lengths(config_of(long_rows="fail"), [REQUEST], storage, count)
+    check_lengths(config_of(long_rows="fail"), 2048, [REQUEST], storage, count)
     assert count.asked == []
 
 
 @pytest.mark.parametrize("policy", ["cut", "drop"])
 def test_nothing_is_counted_beforehand_where_nothing_is_refused(storage: Storage, policy: str) -> None:
     count = Counted()
-    check_lengths(config_of(long_rows=policy), [REQUEST], storage, count)
+    check_lengths(config_of(long_rows=policy), 2048, [REQUEST], storage, count)
     assert count.asked == []
 
 
 def test_rows_of_the_longest_kind_can_only_be_shortened() -> None:
-    words = found_words(config_of(max_length=2048), num_long=3, num_rows=4)
+    words = found_words(config_of(max_length=2048), 2048, num_long=3, num_rows=4)
     assert words.endswith("; shorten these rows (2048 tokens is the most), or set long_rows to drop or fail")
+
+
+def test_a_limit_that_was_raised_is_named() -> None:
+    words = found_words(config_of(max_length=2048), 8192, num_long=3, num_rows=4)
+    assert "raise max_length (up to 8192)" in words

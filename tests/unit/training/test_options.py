@@ -1,21 +1,23 @@
 from __future__ import annotations
 
 import argparse
+from typing import Any
 
 import pytest
 
 from sienn_ray.errors import FailureReason, TrainingError
+from sienn_ray.settings import Settings
 from sienn_ray.training import hyperparameters
 from sienn_ray.training.config import TrainingConfig
 from sienn_ray.training.options import add_options, config_of
 from tests.support.hyperparameter_values import as_options, other_values
 
 
-def parsed(*words: str) -> TrainingConfig:
+def parsed(*words: str, **settings: Any) -> TrainingConfig:
     parser = argparse.ArgumentParser()
     parser.add_argument("--validation-dataset")  # as the training program has it
     add_options(parser)
-    return config_of("owner/model", parser.parse_args(words))
+    return config_of("owner/model", parser.parse_args(words), Settings(env="test", **settings))
 
 
 def test_without_options_it_is_the_default() -> None:
@@ -66,10 +68,18 @@ def test_a_value_outside_its_limits_is_named_with_its_option(words: str, message
     assert error.value.reason is FailureReason.INVALID_HYPERPARAMETERS
 
 
+def test_a_limit_that_the_service_has_raised_counts() -> None:
+    assert parsed("--batch-size", "64", max_batch_size=64).batch_size == 64
+    with pytest.raises(
+        TrainingError, match=r"less than or equal to 64, unless who runs the service raises SIENN_MAX_BATCH"
+    ):
+        parsed("--batch-size", "65", max_batch_size=64)
+
+
 def test_help_shows_limits_and_defaults(capsys: pytest.CaptureFixture[str]) -> None:
     with pytest.raises(SystemExit):
         parsed("--help")
     shown = " ".join(capsys.readouterr().out.split())
-    assert "Passes over the dataset. (1 to 10; default 3)" in shown
+    assert "Passes over the dataset. (1 to 10, or what SIENN_MAX_NUM_EPOCHS of the service says; default 3)" in shown
     assert "(cosine, linear or constant; default cosine)" in shown
     assert "(above 0; default 1)" in shown
