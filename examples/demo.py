@@ -1,6 +1,7 @@
 """The whole path, start to end: serve, upload, fine-tune, compare, download, stop.
 
-Run it with `make demo`. It keeps its files in SIENN_HOME (`.demo` unless that is set).
+Run it with `make demo`, or with `SIENN_AUTH=on make demo` to have every request need a key. It keeps its files in
+SIENN_HOME (`.demo` unless that is set).
 """
 
 from __future__ import annotations
@@ -43,7 +44,7 @@ def main() -> int:
     home = Path(os.environ.get("SIENN_HOME", ".demo")).absolute()
     port = int(os.environ.get("SIENN_PORT") or free_port())
     console.rule("1. Start the service")
-    with service(home, port) as url, httpx2.Client(base_url=url, timeout=600.0) as client:
+    with service(home, port) as url, httpx2.Client(base_url=url, timeout=600.0, headers=credentials(home)) as client:
         console.rule("2. Upload a dataset")
         dataset = upload(client)
         console.rule("3. Fine-tune")
@@ -90,6 +91,13 @@ def wait_until_healthy(url: str, process: subprocess.Popen[bytes], log_path: Pat
         if process.poll() is not None or time.monotonic() > deadline:
             sys.exit(f"the service didn't start:\n{log_path.read_text()[-3000:]}")
         time.sleep(0.5)
+
+
+def credentials(home: Path) -> dict[str, str]:
+    """The admin's key, where SIENN_AUTH=on has the service ask for one; it makes one at its first start."""
+    key_file = home / "admin-key"
+    key = os.environ.get("SIENN_ADMIN_KEY") or (key_file.read_text().strip() if key_file.exists() else "")
+    return {"X-API-Key": key} if key else {}
 
 
 def free_port() -> int:
