@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+import sqlalchemy as sa
 from fastapi import FastAPI
 from starlette.testclient import TestClient, WebSocketDenialResponse
 
@@ -177,6 +178,15 @@ def test_a_change_and_its_entry_are_written_together(
     (entry,) = tracker.actor.audit_entries(AuditQuery(action=name)).entries
     assert (entry.status, entry.target_kind) == (response.status_code, kind)
     assert entry.target_id
+
+
+def test_a_change_whose_entry_can_not_be_written_is_not_made(client: TestClient, tracker: InProcessTracker) -> None:
+    tracker.put(job_record(id="ada-job", owner="ada", dataset_id="ada-data", status=JobStatus.PENDING))
+    full = "CREATE TRIGGER full BEFORE INSERT ON audit_entries BEGIN SELECT RAISE(ABORT, 'no room'); END"
+    with tracker.actor._store.database.writing() as connection:
+        connection.execute(sa.text(full))
+    assert client.post("/api/jobs/ada-job/cancel", headers=ADMIN).status_code == 500
+    assert tracker.actor.job("ada-job").status is JobStatus.PENDING
 
 
 def test_a_change_that_fails_leaves_the_failure(
