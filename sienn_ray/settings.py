@@ -29,6 +29,7 @@ MIB = 1024**2
 GIB = 1024**3
 LOCALHOST = "localhost"
 LONGEST_TOKEN_LIFETIME_S = 3600
+_CENTURY_S = 100 * 365 * 86400.0
 _DEFAULT_RATE_LIMITS = "100/minute;1000/hour"
 ENV_PREFIX = "SIENN_"
 
@@ -408,13 +409,18 @@ class Settings(BaseSettings):
         16, ge=1, le=256, description="Attempts to deliver to webhooks at once; of one webhook two."
     )
     webhook_give_up_after_s: float = Field(
-        5 * 86400.0, gt=0, description="Seconds after which a webhook all of whose deliveries fail is deactivated."
+        5 * 86400.0,
+        gt=0,
+        le=_CENTURY_S,
+        description="Seconds after which a webhook all of whose deliveries fail is deactivated.",
     )
     webhook_delivery_lifetime_s: float = Field(
-        14 * 86400.0, gt=0, description="Seconds that deliveries to webhooks are kept after their end."
+        14 * 86400.0, gt=0, le=_CENTURY_S, description="Seconds that deliveries to webhooks are kept after their end."
     )
 
-    audit_lifetime_s: float = Field(365 * 86400.0, gt=0, description="Seconds that entries of the audit log are kept.")
+    audit_lifetime_s: float = Field(
+        365 * 86400.0, gt=0, le=_CENTURY_S, description="Seconds that entries of the audit log are kept."
+    )
     audit_max_rows: int = Field(
         1_000_000, ge=1000, description="Entries of the audit log that are kept, the newest ones; one has half a KiB."
     )

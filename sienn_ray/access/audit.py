@@ -12,12 +12,11 @@ from dataclasses import dataclass, replace
 from datetime import UTC, datetime
 from enum import StrEnum
 
-from pydantic import BaseModel, ConfigDict
-
 # Of texts that a client may have chosen.
 MAX_TEXT_CHARS = 200
 # The hash before the first entry.
 NO_HASH = ""
+_JSON = json.JSONEncoder(sort_keys=True, separators=(",", ":"))
 
 
 class PrincipalKind(StrEnum):
@@ -25,6 +24,10 @@ class PrincipalKind(StrEnum):
 
     API_KEY = "api_key"
     ADMIN_KEY = "admin_key"
+    # A token of this service, or of an outside issuer, and the session of a browser.
+    ACCESS_TOKEN = "access_token"
+    OIDC_TOKEN = "oidc_token"
+    SESSION = "session"
     OTHER = "other"
     # Of a service that asks nobody.
     ANYBODY = "anybody"
@@ -86,37 +89,55 @@ class AuditReport:
     num_requests: int = 1
 
 
-class AuditEntry(BaseModel):
-    """An entry as it is kept; nothing of it ever changes."""
+@dataclass(frozen=True)
+class AuditEntry:
+    """An entry as it is kept; nothing of it ever changes.
 
-    model_config = ConfigDict(frozen=True)
+    Args:
+        id: See `AuditReport`.
+        created_at: When it happened, to the millisecond, as the API shows it: who reads it there can compute the hash.
+        principal_kind: See `AuditOrigin`, and so on.
+        principal_id: Its key.
+        principal_name: The key's name.
+        owner: In whose name it asked.
+        client: Its address.
+        request_id: The request.
+        action: Operation id.
+        request: Method and path.
+        target_kind: Kind of what it was about.
+        target_id: Its id.
+        status: The answer's HTTP status.
+        num_requests: Requests that it stands for.
+        previous_hash: The hash of the entry before it.
+        hash: Its own.
+        seq: Its number, once it is written.
+    """
 
-    seq: int = 0
     id: str
     created_at: datetime
     principal_kind: PrincipalKind
-    principal_id: str | None = None
-    principal_name: str | None = None
-    owner: str | None = None
-    client: str | None = None
-    request_id: str | None = None
-    action: str | None = None
-    request: str | None = None
-    target_kind: str | None = None
-    target_id: str | None = None
-    status: int | None = None
-    num_requests: int = 1
-    previous_hash: str = NO_HASH
+    principal_id: str | None
+    principal_name: str | None
+    owner: str | None
+    client: str | None
+    request_id: str | None
+    action: str | None
+    request: str | None
+    target_kind: str | None
+    target_id: str | None
+    status: int | None
+    num_requests: int
+    previous_hash: str
     hash: str = ""
+    seq: int = 0
 
     @classmethod
     def of(cls, report: AuditReport, previous_hash: str) -> AuditEntry:
         """Return the entry that stands behind another one."""
-        origin = report.origin
+        origin, moment = report.origin, report.moment
         entry = cls(
             id=report.id,
-            # As precise as the API shows it, so that who reads it there can compute the hash.
-            created_at=report.moment.replace(microsecond=report.moment.microsecond // 1000 * 1000),
+            created_at=moment.replace(microsecond=moment.microsecond // 1000 * 1000),
             principal_kind=origin.principal_kind,
             principal_id=recorded(origin.principal_id),
             principal_name=recorded(origin.principal_name),
@@ -131,13 +152,14 @@ class AuditEntry(BaseModel):
             num_requests=report.num_requests,
             previous_hash=previous_hash,
         )
-        return entry.model_copy(update={"hash": entry.computed_hash()})
+        return replace(entry, hash=entry.computed_hash())
 
     def computed_hash(self) -> str:
         """Return the hash that an entry with these fields has: SHA-256, as hex, over all others but `seq`."""
-        fields = self.model_dump(exclude={"seq", "hash", "created_at"})
-        fields["created_at"] = self.created_at.astimezone(UTC).isoformat(timespec="milliseconds")
-        return hashlib.sha256(json.dumps(fields, sort_keys=True, separators=(",", ":")).encode()).hexdigest()
+        moment = self.created_at.astimezone(UTC).isoformat(timespec="milliseconds")
+        fields = {**vars(self), "created_at": moment, "principal_kind": self.principal_kind.value}
+        del fields["seq"], fields["hash"]
+        return hashlib.sha256(_JSON.encode(fields).encode()).hexdigest()
 
 
 def recorded(text: str | None) -> str | None:

@@ -6,6 +6,7 @@ from collections.abc import Iterator
 from typing import Annotated, Any
 
 import typer
+from pydantic import TypeAdapter
 
 from sienn_ray.access.audit import AuditEntry
 from sienn_ray.cli.client import call, end
@@ -71,9 +72,10 @@ def verify(
 def _entries() -> Iterator[AuditEntry]:
     """All entries, the newest first."""
     query: dict[str, Any] = {"limit": _PAGE}
+    kind = TypeAdapter(AuditEntry)
     while True:
         page = call("GET", "/api/audit", params=query)
-        yield from map(AuditEntry.model_validate, page["entries"])
+        yield from map(kind.validate_python, page["entries"])
         if page["next_cursor"] is None:
             return
         query["cursor"] = page["next_cursor"]

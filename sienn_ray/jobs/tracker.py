@@ -279,6 +279,7 @@ class JobTracker:
     def cancel_job(self, job_id: str) -> JobRecord:
         job = self._store.jobs.cancel(job_id)
         self._wake_jobs()
+        self._wake_webhooks()
         return job
 
     def retry_job(self, job_id: str) -> JobRecord:
@@ -289,6 +290,7 @@ class JobTracker:
     def pause_job(self, job_id: str) -> JobRecord:
         job = self._store.jobs.pause(job_id)
         self._wake_jobs()
+        self._wake_webhooks()
         return job
 
     def resume_job(self, job_id: str) -> JobRecord:
@@ -462,6 +464,7 @@ class JobTracker:
             raise FencedError(error.message) from None
         logger.info("job %s: attempt %d has paused, and the job is '%s'", job_id, attempt, job.status)
         self._wake_jobs()
+        self._wake_webhooks()
 
     def complete(self, job_id: str, attempt: int, summary: RunSummary) -> None:
         self._end(

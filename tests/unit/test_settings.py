@@ -142,3 +142,16 @@ def test_page_of_settings_is_up_to_date() -> None:
 def test_settings_that_do_not_fit_each_other_are_refused(fields: dict[str, int], match: str) -> None:
     with pytest.raises(ValidationError, match=match):
         Settings(**fields)  # type: ignore[arg-type]
+
+
+@pytest.mark.parametrize("name", ["audit_lifetime_s", "webhook_delivery_lifetime_s", "webhook_give_up_after_s"])
+def test_lifetimes_end_within_the_calendar(name: str) -> None:
+    given: dict[str, Any] = {name: 1e12}
+    with pytest.raises(ValidationError, match="less than or equal to 3153600000"):
+        Settings(**given)
+
+
+@pytest.mark.parametrize("networks", ["10.0.0.1/8", "everything", "10.0.0.0/8,x"])
+def test_networks_of_webhooks_are_networks(networks: str) -> None:
+    with pytest.raises(ValidationError, match=r"webhook_allowed_networks"):
+        Settings(webhook_allowed_networks=networks)

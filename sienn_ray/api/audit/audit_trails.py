@@ -12,7 +12,7 @@ from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from sienn_ray.access.audit import AuditOrigin, PrincipalKind
 from sienn_ray.access.audit_trail import Trail, followed
-from sienn_ray.access.principals import EVERYBODY, NOBODY, Principal
+from sienn_ray.access.principals import EVERYBODY, NOBODY, Credential, Principal
 from sienn_ray.api.access.callers import PRINCIPAL
 from sienn_ray.api.access.key_lookup import ADMIN_KEY_ID
 from sienn_ray.api.audit.recorder import AuditRecorder
@@ -121,14 +121,23 @@ def _origin(scope: Scope) -> AuditOrigin:
     )
 
 
+_KINDS = {
+    Credential.NONE: PrincipalKind.OTHER,
+    Credential.API_KEY: PrincipalKind.API_KEY,
+    Credential.ACCESS_TOKEN: PrincipalKind.ACCESS_TOKEN,
+    Credential.OIDC_TOKEN: PrincipalKind.OIDC_TOKEN,
+    Credential.SESSION: PrincipalKind.SESSION,
+}
+
+
 def _kind_of(principal: Principal) -> PrincipalKind:
     if principal is EVERYBODY:
         return PrincipalKind.ANYBODY
     if principal is NOBODY:
         return PrincipalKind.NOBODY
-    if principal.key_id is None:
-        return PrincipalKind.OTHER
-    return PrincipalKind.ADMIN_KEY if principal.key_id == ADMIN_KEY_ID else PrincipalKind.API_KEY
+    if principal.key_id == ADMIN_KEY_ID and principal.credential is Credential.API_KEY:
+        return PrincipalKind.ADMIN_KEY
+    return _KINDS[principal.credential]
 
 
 def _target(scope: Scope) -> tuple[str | None, str | None]:

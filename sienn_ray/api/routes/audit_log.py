@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
+import re
 from datetime import UTC, datetime
 from http import HTTPStatus
 from typing import Annotated, Any
 
 from fastapi import APIRouter, Query
-from pydantic import AfterValidator, AwareDatetime
+from pydantic import AfterValidator, AwareDatetime, BeforeValidator
 
 from sienn_ray.access.principals import Scope
 from sienn_ray.api.access.scopes import needs
@@ -21,6 +22,7 @@ from sienn_ray.jobs.audit_schema import AuditQuery
 
 router = APIRouter(prefix="/api", tags=["Access"])
 
+_DATE = re.compile(r"\d{4}-\d{2}-\d{2}[Tt ]", re.ASCII)
 _PRINTABLE = r"^[^\x00-\x1f\x7f]+$"
 
 
@@ -32,7 +34,14 @@ def _of_the_calendar(moment: datetime) -> datetime:
         raise ValueError("isn't a moment between the years 1 and 9999 in UTC") from None
 
 
-Moment = Annotated[AwareDatetime, AfterValidator(_of_the_calendar)]
+def _in_words(text: Any) -> Any:
+    """A moment as text, not as seconds since the epoch."""
+    if isinstance(text, str) and not _DATE.match(text):
+        raise ValueError("isn't a moment as 2025-11-12T10:30:00Z")
+    return text
+
+
+Moment = Annotated[AwareDatetime, BeforeValidator(_in_words), AfterValidator(_of_the_calendar)]
 
 
 def _text_query(description: str, example: str) -> Any:

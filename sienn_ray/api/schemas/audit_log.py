@@ -54,7 +54,7 @@ class AuditLogEntry(ResponseBody):
     @classmethod
     def of(cls, entry: AuditEntry) -> Self:
         """Return an entry as it is shown."""
-        return cls(**entry.model_dump())
+        return cls(**vars(entry))
 
 
 class AuditLog(ResponseBody):

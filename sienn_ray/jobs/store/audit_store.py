@@ -7,7 +7,7 @@ from datetime import datetime, timedelta
 
 import sqlalchemy as sa
 
-from sienn_ray.access.audit import AuditEntry, AuditOrigin, AuditReport
+from sienn_ray.access.audit import AuditEntry, AuditOrigin, AuditReport, PrincipalKind
 from sienn_ray.jobs.audit_schema import AuditPage, AuditQuery
 from sienn_ray.jobs.schema import utc_now
 from sienn_ray.jobs.store import audit_log
@@ -53,7 +53,7 @@ class AuditStore:
         found = sa.select(audit_entries).where(*conditions).order_by(audit_entries.c.seq.desc()).limit(query.limit + 1)
         with self._database.reading() as connection:
             rows = connection.execute(found).mappings().all()
-        entries = [AuditEntry.model_validate(dict(row)) for row in rows[: query.limit]]
+        entries = [to_entry(row) for row in rows[: query.limit]]
         return AuditPage(entries, cursor_of(entries[-1].seq) if entries and len(rows) > len(entries) else None)
 
     def prune(self, lifetime_s: float, max_rows: int) -> int:
@@ -81,6 +81,11 @@ class AuditStore:
                 connection.execute(sa.update(audit_horizon).values(**values))
                 connection.execute(sa.delete(audit_entries).where(entries.seq <= rows[-1].seq))
         return len(rows)
+
+
+def to_entry(row: sa.RowMapping) -> AuditEntry:
+    """Return the entry that a row holds."""
+    return AuditEntry(**{**row, "principal_kind": PrincipalKind(row["principal_kind"])})
 
 
 def _conditions(query: AuditQuery) -> list[sa.ColumnElement[bool]]:

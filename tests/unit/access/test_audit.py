@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import json
 from dataclasses import fields, replace
 from datetime import UTC, datetime, timedelta, timezone
 from typing import Any
 
 import pytest
+from pydantic import TypeAdapter
 
 from sienn_ray.access.audit import MAX_TEXT_CHARS, AuditEntry, AuditOrigin, AuditReport, PrincipalKind, recorded
 from sienn_ray.access.audit_trail import Trail, followed, note_hidden, origin_of_change
@@ -20,13 +22,13 @@ REPORT = AuditReport("id-1", MOMENT, ORIGIN, "job", "job-1")
 
 def test_an_entry_has_what_was_reported() -> None:
     entry = AuditEntry.of(REPORT, "before")
-    assert {each.name: getattr(entry, each.name) for each in fields(ORIGIN)} == vars(ORIGIN)
+    assert vars(ORIGIN).items() <= vars(entry).items()
     assert (entry.target_kind, entry.target_id, entry.previous_hash) == ("job", "job-1", "before")
     assert entry.created_at == MOMENT.replace(microsecond=890_000)
     assert entry.hash == entry.computed_hash()
 
 
-@pytest.mark.parametrize("name", [name for name in AuditEntry.model_fields if name not in {"seq", "hash"}])
+@pytest.mark.parametrize("name", [each.name for each in fields(AuditEntry) if each.name not in {"seq", "hash"}])
 def test_every_field_counts_for_the_hash(name: str) -> None:
     entry = AuditEntry.of(REPORT, "before")
     others: dict[str, Any] = {
@@ -35,16 +37,17 @@ def test_every_field_counts_for_the_hash(name: str) -> None:
         "status": 201,
         "num_requests": 2,
     }
-    changed = entry.model_copy(update={name: others.get(name, "something else")})
+    changed = replace(entry, **{name: others.get(name, "something else")})
     assert changed.computed_hash() != entry.hash
 
 
 def test_the_hash_can_be_computed_from_what_the_api_shows() -> None:
     entry = AuditEntry.of(REPORT, "before")
     shown = entry.created_at.isoformat(timespec="milliseconds").replace("+00:00", "Z")
-    read = AuditEntry.model_validate({**entry.model_dump(mode="json"), "created_at": shown, "seq": 7})
+    answered = json.loads(json.dumps({**vars(entry), "created_at": shown, "seq": 7}))
+    read = TypeAdapter(AuditEntry).validate_python(answered)
     assert read.computed_hash() == entry.hash
-    elsewhere = entry.model_copy(update={"created_at": entry.created_at.astimezone(timezone(timedelta(hours=9)))})
+    elsewhere = replace(entry, created_at=entry.created_at.astimezone(timezone(timedelta(hours=9))))
     assert elsewhere.computed_hash() == entry.hash
 
 

@@ -116,7 +116,7 @@ class TestServices:
             "supervision": "threads of the job tracker",
         }
         assert found["supervision"]["heartbeat_age_s"] == dict.fromkeys(
-            ("jobs", "exports", "deletions", "logs", "leftovers"), 0.5
+            ("jobs", "exports", "deletions", "logs", "leftovers", "webhooks", "audit log"), 0.5
         )
         assert found["database"]["response_time_ms"] == 2.1
         workers = {name: found["celery"][name] for name in ("active_workers", "num_cpus", "num_gpus")}

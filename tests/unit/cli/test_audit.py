@@ -57,10 +57,10 @@ def test_an_empty_log_is_fine() -> None:
 
 def test_a_change_shows(tracker: InProcessTracker, log: list[AuditEntry]) -> None:
     """Of somebody who can write past the database's triggers."""
-    changed = log[1].model_copy(update={"owner": "bob"})
+    changed = replace(log[1], owner="bob")
     tracker.answers["audit_entries"] = AuditPage([log[0], changed, log[2]], None)
     assert f"entry {changed.seq} of 2025-03-04 05:06:07 UTC isn't as it was written" in refused("audit", "verify")
-    rehashed = changed.model_copy(update={"hash": changed.computed_hash()})
+    rehashed = replace(changed, hash=changed.computed_hash())
     tracker.answers["audit_entries"] = AuditPage([log[0], rehashed, log[2]], None)
     expected = f"between the entries {rehashed.seq} and {log[0].seq} something was taken out or put in"
     assert expected in refused("audit", "verify")

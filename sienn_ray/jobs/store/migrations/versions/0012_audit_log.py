@@ -57,7 +57,6 @@ def upgrade() -> None:
         sqlite_autoincrement=True,
     )
     op.create_index("ix_audit_entries_target", "audit_entries", ["target_id", "seq"])
-    op.create_index("ix_audit_entries_owner", "audit_entries", ["owner", "seq"])
     horizon = op.create_table(
         "audit_horizon",
         sa.Column("id", sa.Integer, primary_key=True, autoincrement=False),
