@@ -10,6 +10,7 @@ SiennError
 │   ├── JobStateError            the job isn't in a state that allows this
 │   ├── ExportError              a fine-tuned model can't be exported as asked
 │   ├── UploadTooLargeError      more bytes than the server takes
+│   ├── ContextLengthError       a prompt that leaves too little room for its answer
 │   ├── DestinationError         a URL that the service sends nothing to
 │   ├── MediaTypeError           a body of a kind that isn't taken
 │   ├── TokenRequestError        a request for a token that can't be granted; carries OAuth's code
@@ -101,6 +102,10 @@ class ExportError(InvalidInputError):
 
 class UploadTooLargeError(InvalidInputError):
     """An upload has more bytes than the server accepts."""
+
+
+class ContextLengthError(InvalidInputError):
+    """A prompt and its answer don't fit into what the base model can see at once."""
 
 
 class DestinationError(InvalidInputError):

@@ -11,7 +11,6 @@ from dataclasses import dataclass
 from typing import Any
 from weakref import WeakKeyDictionary
 
-from sienn_ray.errors import InvalidDatasetError
 from sienn_ray.time_limit import TimeLimitError
 
 _SYSTEM, _QUESTION, _ANSWER = "Be a probe.", "What is a probe?", "An instrument that looks."
@@ -25,10 +24,12 @@ class MessageForm:
     Args:
         has_parts: Contents are lists of parts.
         joins_system: A system message becomes the beginning of the user's message behind it.
+        leaves_out: It leaves out what messages say, in whatever form, so nothing can be learned by it.
     """
 
     has_parts: bool = False
     joins_system: bool = False
+    leaves_out: bool = False
 
     def of(self, messages: Sequence[Mapping[str, str]]) -> list[dict[str, Any]]:
         """Bring messages into this form."""
@@ -45,11 +46,7 @@ _forms: WeakKeyDictionary[Any, dict[str | None, MessageForm]] = WeakKeyDictionar
 
 
 def form_of(tokenizer: Any, chat_template: str | None) -> MessageForm:
-    """Return the form of a template, which is tried once.
-
-    Raises:
-        InvalidDatasetError: It leaves out what messages say in any form.
-    """
+    """Return the form of a template, which is tried once."""
     known = _forms.setdefault(tokenizer, {})
     if chat_template not in known:
         known[chat_template] = _find(tokenizer, chat_template)
@@ -66,10 +63,7 @@ def _find(tokenizer: Any, chat_template: str | None) -> MessageForm:
     else:
         if has_refused:
             return MessageForm()  # what it refuses is told of each conversation
-        raise InvalidDatasetError(
-            "the base model's chat template leaves out what messages say; choose another base model, or give it a "
-            "chat template"
-        )
+        return MessageForm(leaves_out=True)
     with_system = _tried(
         tokenizer, chat_template, ({"role": "system", "content": _SYSTEM}, *_TURNS), MessageForm(has_parts)
     )

@@ -159,6 +159,11 @@ class PromptFormat:
 
     def _answer(self, tokenizer: Any, messages: Sequence[Mapping[str, str]]) -> tuple[str, str]:
         """The text that asks for the last message, and how the model has to go on from it."""
+        if form_of(tokenizer, self.chat_template).leaves_out:
+            raise InvalidDatasetError(
+                "the base model's chat template leaves out what messages say; choose another base model, or give it a "
+                "chat template"
+            )
         prompt = self._render(tokenizer, messages[:-1], add_generation_prompt=True)
         whole = self._render(tokenizer, messages, add_generation_prompt=False)
         return prompt, completion_behind(prompt, whole, literal(tokenizer, messages[-1]["content"]))

@@ -17,6 +17,7 @@ class SamplingParams:
 
     Args:
         max_new_tokens: Tokens to generate at the most.
+        fits_context: Whether fewer are as good, where the prompt leaves less room.
         temperature: Divides the logits before sampling.
         top_p: Nucleus: samples from the smallest set of tokens with at least this probability (Holtzman et al. 2020).
         top_k: Samples from this many tokens; 0 is all of them.
@@ -31,6 +32,7 @@ class SamplingParams:
     """
 
     max_new_tokens: int = 200
+    fits_context: bool = False
     temperature: float = 0.7
     top_p: float = 0.95
     top_k: int = 0

@@ -27,6 +27,7 @@ from sienn_ray.errors import (
     ArtifactError,
     CapacityError,
     ConflictError,
+    ContextLengthError,
     EngineError,
     ForbiddenError,
     InvalidInputError,
@@ -136,11 +137,18 @@ def fault_of(scope: Scope, error: Exception) -> Fault:
     if isinstance(error, TokenRequestError):
         return Fault(status, error.message, code=error.code)
     if status < HTTPStatus.INTERNAL_SERVER_ERROR:
-        # All that can be missing under /v1 is a model, and this is what its clients look at.
-        return Fault(status, error.message, code="model_not_found" if status == HTTPStatus.NOT_FOUND else None)
+        return _openai_fault(status, error) if is_openai(scope) else Fault(status, error.message)
     request_id = request_id_of(scope)
     logger.error("request %s: %s", request_id, _target(scope), exc_info=error)
     return Fault(status, f"{error.message} (request id {request_id})")
+
+
+def _openai_fault(status: int, error: SiennError) -> Fault:
+    """The fault with the codes that clients of the OpenAI API look at, and with its names of fields."""
+    code = "context_length_exceeded" if isinstance(error, ContextLengthError) else None
+    if status == HTTPStatus.NOT_FOUND:
+        code = "model_not_found"  # all that can be missing there
+    return Fault(status, error.message.replace("max_new_tokens", "max_tokens"), code=code)
 
 
 def _target(scope: Scope) -> str:

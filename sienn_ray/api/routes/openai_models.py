@@ -28,6 +28,7 @@ router = APIRouter(prefix=OPENAI_PREFIX, tags=[OPENAI_TAG], dependencies=[needs(
 _OWNER_OF_ADAPTERS = "sienn_ray"
 
 
+@router.get("/models/", include_in_schema=False)
 @router.get("/models", summary="List what can be asked", responses=documented(HTTPStatus.SERVICE_UNAVAILABLE))
 async def list_models(backends: BackendsDep) -> ModelList:
     """The base models of the catalog that are on this machine, and the adapters of all completed jobs."""

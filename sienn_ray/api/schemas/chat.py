@@ -32,7 +32,11 @@ class ChatCompletionRequest(OpenAiRequest):
         description="The conversation so far.", examples=[[{"role": "user", "content": "What is LoRA?"}]]
     )
     max_completion_tokens: int | None = Field(
-        None, ge=1, le=MAX_TOKENS, description=f"Tokens of an answer; {_DEFAULT_MAX_TOKENS} without it.", examples=[200]
+        None,
+        ge=1,
+        le=MAX_TOKENS,
+        description=f"Tokens of an answer; {_DEFAULT_MAX_TOKENS} without it, or as many as there is room for.",
+        examples=[200],
     )
     max_tokens: int | None = Field(
         None, ge=1, le=MAX_TOKENS, description="The older name of `max_completion_tokens`.", examples=[200]
@@ -64,9 +68,14 @@ class ChatCompletionRequest(OpenAiRequest):
 
     def sampling_of(self, choice: int) -> SamplingParams:
         """See `OpenAiRequest.sampling_of`."""
-        max_tokens = self.max_completion_tokens or self.max_tokens or _DEFAULT_MAX_TOKENS
+        asked = self.max_completion_tokens or self.max_tokens
         num_logprobs = (self.top_logprobs or 0) if self.logprobs else None
-        return self._sampling_params(choice, max_tokens=max_tokens, num_logprobs=num_logprobs)
+        return self._sampling_params(
+            choice,
+            max_tokens=asked or _DEFAULT_MAX_TOKENS,
+            num_logprobs=num_logprobs,
+            fits_context=asked is None,
+        )
 
 
 class TopLogprob(ResponseBody):

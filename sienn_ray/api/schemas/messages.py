@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import Annotated, Any, Literal
 
 from pydantic import BeforeValidator, ConfigDict, Field, model_validator
@@ -15,6 +16,9 @@ MAX_MESSAGES = 1000
 MAX_PARTS = 100
 # Clients send an answer back as they got it, with fields that say nothing.
 _ECHOED = frozenset({"annotations", "audio", "function_call", "refusal", "tool_calls"})
+# And with those that say what isn't read again: chat templates leave the reasoning of earlier turns out.
+_IGNORED = frozenset({"id", "reasoning", "reasoning_content", "reasoning_details"})
+_OF_TOOLS = frozenset({"function_call", "tool_call_id", "tool_calls"})
 
 
 class TextPart(RequestBody):
@@ -25,7 +29,8 @@ class TextPart(RequestBody):
 
 
 def _only_text(value: Any) -> Any:
-    for part in value if isinstance(value, list) else []:
+    several = value if isinstance(value, list) else []
+    for part in [*several, *(inner for each in several if isinstance(each, list) for inner in each)]:
         kind = part.get("type") if isinstance(part, dict) else None
         if isinstance(kind, str) and kind != "text":
             raise ValueError(f"a part of type '{shown(kind)}' is not taken; send parts of type 'text'")
@@ -33,7 +38,15 @@ def _only_text(value: Any) -> Any:
 
 
 Text = Annotated[str, Field(max_length=MAX_TEXT_CHARS)]
-Parts = Annotated[list[TextPart], Field(min_length=1, max_length=MAX_PARTS)]
+Part = TextPart | Text
+# Some clients put a list of parts in the place of a part.
+Parts = Annotated[list[Part | Annotated[list[Part], Field(max_length=MAX_PARTS)]], Field(max_length=MAX_PARTS)]
+
+
+def _refuse_tools(role: Any) -> Any:
+    if role in {"tool", "function"}:
+        raise ValueError("tool calls are not supported here; leave messages of tools out")
+    return role
 
 
 class MessageBody(RequestBody):
@@ -41,11 +54,12 @@ class MessageBody(RequestBody):
 
     model_config = ConfigDict(title="Message")
 
-    role: Literal["system", "developer", "user", "assistant"] = Field(
+    role: Annotated[Literal["system", "developer", "user", "assistant"], BeforeValidator(_refuse_tools)] = Field(
         description="Whose it is; `developer` is another word for `system`."
     )
-    content: Annotated[Text | Parts, BeforeValidator(_only_text)] = Field(
-        description="Its text, as one string or in parts, which are joined by line breaks.", examples=["What is LoRA?"]
+    content: Annotated[Text | Parts | None, BeforeValidator(_only_text)] = Field(
+        description="Its text, as one string or in parts, which are joined by line breaks; null is an empty one.",
+        examples=["What is LoRA?"],
     )
     name: str | None = Field(None, description="Accepted and ignored.", examples=[None])
 
@@ -54,13 +68,26 @@ class MessageBody(RequestBody):
     def _without_what_says_nothing(cls, value: Any) -> Any:
         if not isinstance(value, dict):
             return value
-        return {name: field for name, field in value.items() if field or name not in _ECHOED}
+        said = {name: field for name, field in value.items() if field or name not in _ECHOED}
+        if tools := [name for name in said if name in _OF_TOOLS and said[name] is not None]:
+            raise ValueError(f"{tools[0]}: tool calls are not supported here; leave the field out")
+        # Null says nothing, of whatever field.
+        return {
+            name: field
+            for name, field in said.items()
+            if name not in _IGNORED and (field is not None or name in cls.model_fields)
+        }
 
     @property
     def chat_message(self) -> ChatMessage:
         """The message that the engine takes."""
-        content = self.content if isinstance(self.content, str) else "\n".join(part.text for part in self.content)
-        return ChatMessage("system" if self.role == "developer" else self.role, content)
+        return ChatMessage("system" if self.role == "developer" else self.role, _joined(self.content or ""))
+
+
+def _joined(content: str | TextPart | Sequence[Any]) -> str:
+    if isinstance(content, TextPart):
+        return content.text
+    return content if isinstance(content, str) else "\n".join(map(_joined, content))
 
 
 Messages = Annotated[list[MessageBody], Field(min_length=1, max_length=MAX_MESSAGES)]

@@ -104,8 +104,9 @@ class OpenAiRequest(RequestBody):
     def _without_what_says_nothing(cls, value: Any) -> Any:
         if not isinstance(value, dict):
             return value
-        optional = {name for name, field in cls.model_fields.items() if not field.is_required()}
-        said = {name: given for name, given in value.items() if given is not None or name not in optional}
+        required = {name for name, field in cls.model_fields.items() if field.is_required()}
+        # Clients write out what they know and don't mean; null says nothing of a field that isn't known here either.
+        said = {name: given for name, given in value.items() if given is not None or name in required}
         return {name: given for name, given in said.items() if name not in cls.ignored}
 
     @classmethod
@@ -118,6 +119,7 @@ class OpenAiRequest(RequestBody):
             properties[name] = _or_null(properties[name])
         ignored = {"description": "Accepted and ignored.", "examples": [None]}
         properties.update({name: dict(ignored) for name in sorted(cls.ignored)})
+        schema["additionalProperties"] = {"type": "null", "description": "Null says nothing of any field."}
         return reference
 
     @property
@@ -129,17 +131,21 @@ class OpenAiRequest(RequestBody):
     def sampling_of(self, choice: int) -> SamplingParams:
         """Return the sampling parameters of one of the answers to a prompt, by its number."""
 
-    def _sampling_params(self, choice: int, *, max_tokens: int, num_logprobs: int | None) -> SamplingParams:
+    def _sampling_params(
+        self, choice: int, *, max_tokens: int, num_logprobs: int | None, fits_context: bool = False
+    ) -> SamplingParams:
         """Return the sampling parameters of one of the answers to a prompt.
 
         Args:
             choice: Its number, from 0 to `n` - 1.
             max_tokens: Tokens at the most.
             num_logprobs: See `SamplingParams`.
+            fits_context: See `SamplingParams`.
         """
         is_greedy = self.temperature < _MIN_TEMPERATURE
         return SamplingParams(
             max_new_tokens=max_tokens,
+            fits_context=fits_context,
             temperature=1.0 if is_greedy else self.temperature,
             top_p=self.top_p,
             top_k=max(self.top_k, 0),

@@ -15,7 +15,7 @@ MAX_TOP_K = 1_000_000
 # Where tokens are sampled. The likeliest token is the likeliest one, so nothing is taken from it unasked.
 SAMPLED_REPETITION_PENALTY, GREEDY_REPETITION_PENALTY = 1.2, 1.0
 
-StopString = Annotated[str, StringConstraints(min_length=1, max_length=500)]
+StopString = Annotated[str, StringConstraints(max_length=500)]
 Stop = StopString | Annotated[list[StopString], Field(max_length=MAX_STOPS)]
 
 # Fields that requests of both APIs have, with limits and descriptions; defaults and examples are each one's own.
@@ -28,14 +28,16 @@ PresencePenalty = Annotated[
 FrequencyPenalty = Annotated[
     float, Field(ge=-2.0, le=2.0, description="The same for each time that they were generated.")
 ]
-Stops = Annotated[Stop | None, Field(description="Up to four strings that end the answer, which they don't belong to.")]
+Stops = Annotated[
+    Stop | None,
+    Field(description="Up to four strings that end the answer, which they don't belong to. Empty ones say nothing."),
+]
 
 
 def stops(value: Stop | None) -> tuple[str, ...]:
-    """The stop strings of a field that takes one or several."""
-    if value is None:
-        return ()
-    return (value,) if isinstance(value, str) else tuple(value)
+    """The stop strings of a field that takes one or several; forms send empty ones for what was left empty."""
+    several = [value] if isinstance(value, str) else value or []
+    return tuple(each for each in several if each)
 
 
 class SamplingFields(RequestBody):

@@ -57,4 +57,4 @@ class RunningGeneration(Answer):
     @property
     def num_max_tokens(self) -> int:
         """Tokens of the prompt and the longest answer."""
-        return len(self.prompt.input_ids) + self.request.sampling.max_new_tokens
+        return len(self.prompt.input_ids) + self.prompt.max_new_tokens

@@ -112,7 +112,7 @@ class Answer:
         self._logprobs += logprobs
         if self._text.matched_stop is not None:
             self._finish("stop", text, logprobs)
-        elif self.num_generated >= self.request.sampling.max_new_tokens:
+        elif self.num_generated >= self.prompt.max_new_tokens:
             self._finish("length", text, logprobs)
         elif text or logprobs:
             self._tell(GenerationDelta(text, logprobs))

@@ -8,8 +8,8 @@ from typing import Any
 from sienn_ray.datasets.literal_text import kept_as_is, plain
 from sienn_ray.datasets.prompt import PromptFormat
 from sienn_ray.datasets.tokenization import encode
-from sienn_ray.errors import InvalidInputError
-from sienn_ray.inference.engine import GenerationRequest
+from sienn_ray.errors import ContextLengthError, InvalidInputError
+from sienn_ray.inference.engine import GenerationRequest, SamplingParams
 from sienn_ray.inference.text.turn_ends import TurnEnds
 
 # Adapters of one base model have its chat template; one that was changed since leaves a few.
@@ -24,11 +24,13 @@ class Prompt:
         text: The rendered text.
         input_ids: Token ids of the text, never none.
         ends: What ends the answer, beside the end of sequence.
+        max_new_tokens: Tokens of the answer at the most.
     """
 
     text: str
     input_ids: list[int]
     ends: TurnEnds
+    max_new_tokens: int
 
 
 class PromptEncoder:
@@ -62,7 +64,8 @@ class PromptEncoder:
             prompt_format: The adapter's; None is the base model's own chat format.
 
         Raises:
-            InvalidInputError: The prompt is empty, refused by the chat template, or too long with its answer.
+            InvalidInputError: The prompt is empty, or refused by the chat template.
+            ContextLengthError: It is too long with its answer.
         """
         prompt_format = prompt_format or self._base_format
         ends = TurnEnds()
@@ -73,8 +76,8 @@ class PromptEncoder:
             text, kind = prompt_format.prompt(self._tokenizer, messages), prompt_format.kind
             ends = self._ends_of(prompt_format)
         input_ids = encode(self._tokenizer, text, is_start=True, kind=kind)
-        self._check_length(len(input_ids), request.sampling.max_new_tokens)
-        return Prompt(plain(text), input_ids, ends)
+        max_new_tokens = self._room(len(input_ids), request.sampling)
+        return Prompt(plain(text), input_ids, ends, max_new_tokens)
 
     def _ends_of(self, prompt_format: PromptFormat) -> TurnEnds:
         """Look a template's marks up, which takes some milliseconds the first time."""
@@ -85,12 +88,23 @@ class PromptEncoder:
             found = self._ends[prompt_format] = TurnEnds.of(prompt_format, self._tokenizer)
         return found
 
-    def _check_length(self, num_prompt_tokens: int, max_new_tokens: int) -> None:
+    def _room(self, num_prompt_tokens: int, sampling: SamplingParams) -> int:
+        """Tokens that the answer may have."""
         if num_prompt_tokens == 0:
             raise InvalidInputError("prompt has no tokens; write something to go on from")
-        if self._limit is not None and num_prompt_tokens + max_new_tokens > self._limit[0]:
-            limit, whose = self._limit
-            raise InvalidInputError(
-                f"prompt has {num_prompt_tokens} tokens and max_new_tokens is {max_new_tokens}; together they exceed "
-                f"the {limit} tokens {whose}; shorten the prompt or lower max_new_tokens"
+        asked = sampling.max_new_tokens
+        if self._limit is None or num_prompt_tokens + asked <= self._limit[0]:
+            return asked
+        limit, whose = self._limit
+        room = limit - num_prompt_tokens
+        if room <= 0:
+            raise ContextLengthError(
+                f"prompt has {num_prompt_tokens} tokens, and the {limit} tokens {whose} leave no room for an answer; "
+                "shorten the prompt"
             )
+        if sampling.fits_context:
+            return room
+        raise ContextLengthError(
+            f"prompt has {num_prompt_tokens} tokens and max_new_tokens is {asked}; together they exceed the {limit} "
+            f"tokens {whose}; shorten the prompt or lower max_new_tokens to {room}"
+        )

@@ -3,7 +3,7 @@ from __future__ import annotations
 import pytest
 
 from sienn_ray.datasets.prompt import PromptFormat, PromptKind
-from sienn_ray.errors import InvalidInputError
+from sienn_ray.errors import ContextLengthError, InvalidInputError
 from sienn_ray.inference.engine import GenerationRequest, SamplingParams
 from sienn_ray.inference.requests.prompts import PromptEncoder
 from tests.unit.inference.small_tokenizers import byte_level
@@ -48,6 +48,14 @@ def test_the_smaller_limit_holds_and_is_named(limits: tuple[int | None, int | No
     message = f"prompt has 16 tokens and max_new_tokens is 5; together they exceed the {limit} tokens {whose}"
     with pytest.raises(InvalidInputError, match=message):
         encode(of_length(16, limit - 15))
+
+
+def test_an_answer_without_a_length_of_its_own_has_what_room_there_is() -> None:
+    sampling = SamplingParams(max_new_tokens=10, fits_context=True)
+    assert encoder(20).encode(GenerationRequest("a" * 5, sampling=sampling)).max_new_tokens == 10
+    assert encoder(20).encode(GenerationRequest("a" * 16, sampling=sampling)).max_new_tokens == 4
+    with pytest.raises(ContextLengthError, match="leave no room for an answer; shorten the prompt"):
+        encoder(20).encode(GenerationRequest("a" * 20, sampling=sampling))
 
 
 def test_without_limits_any_length_fits() -> None:
