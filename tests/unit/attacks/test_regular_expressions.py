@@ -39,9 +39,9 @@ _PROGRAM = textwrap.dedent(
     spent = int(used.ru_utime + used.ru_stime) + 1
     resource.setrlimit(resource.RLIMIT_CPU, (spent + cpu_s, spent + cpu_s))
     N = 30_000
-    units = ["a", "A", "0", "-", ".", "/", " ", "\\t", "_", ":", "=", "@", "x.", "a-", "a/", "0.", "../", "://", "a:"]
-    units += ["http://a", "\\x1b[", "\\x1b]", "\\x1b[0", '"', "'", "<", "a, ", "; ", "a_", "é", "1/", "hf_", "AKIA", "{"]
-    units += ["[ ", "\\n", "<0x"]
+    units = ["a", "A", "0", "-", ".", "/", " ", "\\t", "_", ":", "=", "@", "x.", "a-", "a/", "0.", "../"]
+    units += ["http://a", "\\x1b[", "\\x1b]", "\\x1b[0", '"', "'", "<", "a, ", "; ", "a_", "é", "1/", "hf_", "AKIA"]
+    units += ["{", "a:", "://", "[ ", "\\n", "<0x"]
     texts = [unit * (N // len(unit)) + end for unit in units for end in ("", "!", "\\n", "\\x00", "@")]
     for name, pattern in patterns.items():
         print(name, flush=True)
