@@ -39,9 +39,9 @@ LOOK_S = 0.25
 REQUEST_S = 120.0
 REDEPLOY = """
 from ray import serve
-from deployments.app import build
+from deployments.app import application_of
 from sienn_ray.settings import Settings
-serve.run(build(Settings(**{settings!r})), name="sienn", route_prefix="/")
+serve.run(application_of(Settings(**{settings!r})), name="sienn", route_prefix="/")
 """
 TRACKERS_SETTINGS = """
 tracker = ray.get_actor("job_tracker", namespace="sienn")

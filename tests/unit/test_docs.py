@@ -155,8 +155,9 @@ def command_name(command: Any) -> str:
     return str(command.callback.__name__).replace("_", "-")
 
 
-def test_tests_of_faults_exist() -> None:
-    named = re.findall(r"`(tests/\S+?\.py)?::(\w+)(?:::(\w+))?", (ROOT / "docs" / "faults.md").read_text())
+@pytest.mark.parametrize("page", ["faults.md", "attacks.md"])
+def test_tests_that_a_page_names_exist(page: str) -> None:
+    named = re.findall(r"`(tests/\S+?\.py)?::(\w+)(?:::(\w+))?", (ROOT / "docs" / page).read_text())
     assert named
     file = ""
     for given_file, name, inner in named:
