@@ -34,7 +34,7 @@ REFUSED = [
     ("https:/example.org/", "form"),
     ("https://user@example.org/", "form"),
     ("https://user:secret@example.org/", "form"),
-    ("https://example.org:pw@10.0.0.1/", "form"),
+    ("https://example.org:pw@10.0.0.1/", "form"),  # kingfisher:ignore
     ("https://example.org#@10.0.0.1/", "form"),
     ("https://example.org/#x", "form"),
     ("https://example.org:/", "form"),

@@ -15,7 +15,7 @@ _SQLITE_REFUSES = f"BEGIN SELECT RAISE(ABORT, '{_WORDS}'); END"
 _DELETE = "BEFORE DELETE ON audit_entries"
 _SQLITE = (
     f"CREATE TRIGGER audit_entries_stay BEFORE UPDATE ON audit_entries {_SQLITE_REFUSES}",
-    f"CREATE TRIGGER audit_entries_go_in_order {_DELETE} "
+    f"CREATE TRIGGER audit_entries_go_in_order {_DELETE} "  # nosec B608 # all of it is written here
     f"WHEN OLD.seq > (SELECT max(seq) FROM audit_horizon) {_SQLITE_REFUSES}",
     f"CREATE TRIGGER audit_horizon_rises BEFORE UPDATE ON audit_horizon WHEN NEW.seq < OLD.seq {_SQLITE_REFUSES}",
 )
@@ -23,7 +23,7 @@ _REFUSES = f"RAISE EXCEPTION '{_WORDS}'"
 _FUNCTION = "RETURNS trigger LANGUAGE plpgsql AS $$ BEGIN"
 _POSTGRESQL = (
     f"CREATE FUNCTION refuse_audit_change() {_FUNCTION} {_REFUSES}; END $$",
-    f"CREATE FUNCTION audit_entry_may_go() {_FUNCTION} "
+    f"CREATE FUNCTION audit_entry_may_go() {_FUNCTION} "  # nosec B608 # all of it is written here
     f"IF OLD.seq > (SELECT max(seq) FROM audit_horizon) THEN {_REFUSES}; END IF; RETURN OLD; END $$",
     "CREATE TRIGGER audit_entries_stay BEFORE UPDATE ON audit_entries "
     "FOR EACH ROW EXECUTE FUNCTION refuse_audit_change()",
