@@ -4,8 +4,10 @@ from __future__ import annotations
 
 import re
 
-# What a prompt may open: a block of reasoning.
-_OPENED = re.compile(r"\s*<(\w+)>\s*")
+from sienn_ray.errors import InvalidDatasetError
+
+# What a prompt may end with: the beginning of a block of reasoning.
+_OPENED = re.compile(r"<(\w+)>\s*\Z")
 
 
 def completion_behind(prompt: str, whole: str, answer: str) -> str:
@@ -18,14 +20,29 @@ def completion_behind(prompt: str, whole: str, answer: str) -> str:
         prompt: The rendered text that asks for an answer.
         whole: The rendered conversation with the answer.
         answer: The answer as the template was given it.
+
+    Raises:
+        InvalidDatasetError: The answer doesn't go on from the prompt.
     """
     if whole.startswith(prompt):
         return whole[len(prompt) :]
-    shortest = min(len(prompt), len(whole))
-    num_shared = next((i for i in range(shortest) if prompt[i] != whole[i]), shortest)
-    opened = _OPENED.fullmatch(prompt[num_shared:])
-    if opened is None:
-        return whole[num_shared:]
-    start, end = f"<{opened[1]}>", f"</{opened[1]}>"
+    opened = _OPENED.search(prompt)
+    if opened is not None and whole.startswith(prompt[: opened.start()]):
+        return _behind_opened(opened[1], whole[opened.start() :], answer)
+    # Whatever else the prompt has that an answered one hasn't, stands before the answer.
+    said = answer.strip()
+    begin = whole.rfind(said)
+    if said and begin >= 0 and prompt.startswith(whole[:begin]):
+        return whole[begin:]
+    raise InvalidDatasetError(
+        "the base model's chat template renders a prompt differently once it is answered, so the answer can't be told "
+        "from the prompt; use another base model"
+    )
+
+
+def _behind_opened(name: str, rest: str, answer: str) -> str:
+    start, end = f"<{name}>", f"</{name}>"
+    if rest.startswith(start):  # with other blanks behind it
+        return rest[len(start) :]
     reasoning, _, _ = answer.rpartition(end)
-    return f"{reasoning.strip().removeprefix(start).strip()}\n{end}\n\n{whole[num_shared:]}"
+    return f"{reasoning.strip().removeprefix(start).strip()}\n{end}\n\n{rest}"

@@ -10,9 +10,8 @@ from collections.abc import AsyncIterator, Callable
 from contextlib import aclosing
 
 from sienn_ray.api.deps import Backends
-from sienn_ray.api.lists.attempt_logs import whole_log_of
 from sienn_ray.api.live.items import CaughtUpItem, LinesItem, LogEndItem, LogItem
-from sienn_ray.api.live.log_lines import LinePlace, LineSplitter, LogLines
+from sienn_ray.api.live.log_lines import LinePlace, LineSplitter, LogLines, log_in_slices
 from sienn_ray.errors import CapacityError, NotFoundError
 from sienn_ray.jobs.schema import JobRecord
 
@@ -43,14 +42,19 @@ class LogFeed:
         self._recent: deque[LinesItem] = deque()
         self._num_recent = 0
         self._place = LinePlace()
-        # What was there when the first listener came has been read.
-        self._is_caught_up = False
+        # Set once what was there when the first listener came has been read.
+        self.is_caught_up = asyncio.Event()
         self._has_ended = False
         self._following: asyncio.Task[None] | None = None
 
+    @property
+    def place(self) -> LinePlace:
+        """The place behind the last line that was read."""
+        return self._place
+
     def recent(self, place: LinePlace) -> list[LinesItem] | None:
         """Return the lines behind a place, up to the feed's; None where more has come since than is kept."""
-        if not self._is_caught_up or not self._recent:
+        if not self.is_caught_up.is_set() or not self._recent:
             return None
         first = self._recent[0].lines
         if place < LinePlace(first.attempt, first.first - 1):
@@ -60,7 +64,7 @@ class LogFeed:
     def join(self, take: Take) -> None:
         """Have lines handed to one who listens, from now on."""
         self._takers.append(take)
-        if self._is_caught_up:
+        if self.is_caught_up.is_set():
             take(CaughtUpItem(self._job_id, self._place))
         if self._has_ended:
             take(LogEndItem(self._job_id))
@@ -104,7 +108,7 @@ class LogFeed:
     async def _read(self, job: JobRecord, attempt: int) -> bool:
         """Follow the log of an attempt; says whether nothing more is to be had of it."""
         try:
-            if not self._is_caught_up:
+            if not self.is_caught_up.is_set():
                 await self._take(job, attempt, follow=False)
                 self._catch_up()
             await self._take(job, attempt, follow=True)
@@ -115,15 +119,15 @@ class LogFeed:
 
     async def _take(self, job: JobRecord, attempt: int, *, follow: bool) -> None:
         splitter = LineSplitter(attempt)
-        async with aclosing(whole_log_of(job, attempt, self._backends, follow=follow)) as chunks:
-            async for chunk in chunks:
-                self._keep(splitter.add(chunk))
+        async with aclosing(log_in_slices(job, attempt, self._backends, follow=follow)) as slices:
+            async for each in slices:
+                self._keep(splitter.add(each))
         if follow:
             self._keep(splitter.finish())
 
     def _catch_up(self) -> None:
-        if not self._is_caught_up:
-            self._is_caught_up = True
+        if not self.is_caught_up.is_set():
+            self.is_caught_up.set()
             self._hand_on(CaughtUpItem(self._job_id, self._place))
 
     def _keep(self, found: list[LogLines]) -> None:
@@ -138,7 +142,9 @@ class LogFeed:
             self._num_recent += len(rest.texts)
             while self._num_recent > MAX_RECENT_LINES and len(self._recent) > 1:
                 self._num_recent -= len(self._recent.popleft().lines.texts)
-            self._hand_on(item)
+            # What was there before anybody listened is read by those who want it, once all of it is known.
+            if self.is_caught_up.is_set():
+                self._hand_on(item)
 
     def _hand_on(self, item: LogItem) -> None:
         for take in self._takers:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import json
 import re
 from collections.abc import AsyncGenerator
@@ -16,6 +17,7 @@ from sienn_ray.jobs.supervision.kept_log import without_secrets
 
 # In one update.
 MAX_LINES = 200
+_SLICE_BYTES = 64 * 1024
 # Of one line; some programs never end theirs.
 MAX_LINE_BYTES = 8192
 # What `KeptLog` puts in the place of what it leaves out.
@@ -94,12 +96,12 @@ class LineSplitter:
         ended += map(self._with_words, others[:-1])
         self._rest = b""
         self._begin(others[-1])
-        return self._numbered(ended)
+        return self._numbered(without_secrets(b"\n".join(ended)).split(b"\n"))
 
     def finish(self) -> list[LogLines]:
         """Give what comes behind the last end of a line, once nothing more comes."""
         rest, self._rest = self._rest, b""
-        return self._numbered([self._with_words(rest)]) if rest else []
+        return self._numbered([without_secrets(self._with_words(rest))]) if rest else []
 
     def _begin(self, line: bytes) -> None:
         self._rest = line[:MAX_LINE_BYTES]
@@ -131,7 +133,23 @@ class LineSplitter:
 
 
 def _as_text(line: bytes) -> str:
-    return without_secrets(line).decode(errors="replace").removesuffix("\r")
+    return line.decode(errors="replace").removesuffix("\r")
+
+
+async def log_in_slices(job: JobRecord, attempt: int, backends: Backends, *, follow: bool) -> AsyncGenerator[bytes]:
+    """Stream the log of one attempt in pieces so small that other requests are answered between them.
+
+    Args:
+        job: The job.
+        attempt: Which attempt.
+        backends: See `Backends`.
+        follow: Go on with what comes until the attempt has ended.
+    """
+    async with aclosing(whole_log_of(job, attempt, backends, follow=follow)) as chunks:
+        async for chunk in chunks:
+            for start in range(0, len(chunk), _SLICE_BYTES):
+                yield chunk[start : start + _SLICE_BYTES]
+                await asyncio.sleep(0)
 
 
 async def lines_until_now(job: JobRecord, backends: Backends, place: LinePlace) -> AsyncGenerator[LogLines]:
@@ -150,9 +168,9 @@ async def lines_until_now(job: JobRecord, backends: Backends, place: LinePlace) 
     for attempt in range(max(place.attempt, 1), job.attempt + 1):
         splitter = LineSplitter(attempt)
         try:
-            async with aclosing(whole_log_of(job, attempt, backends, follow=False)) as chunks:
-                async for chunk in chunks:
-                    for lines in splitter.add(chunk):
+            async with aclosing(log_in_slices(job, attempt, backends, follow=False)) as slices:
+                async for each in slices:
+                    for lines in splitter.add(each):
                         if (rest := lines.behind(place)) is not None:
                             yield rest
         except NotFoundError:

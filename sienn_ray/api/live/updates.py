@@ -27,6 +27,7 @@ from sienn_ray.api.live.log_feeds import LogFeed
 from sienn_ray.api.live.log_lines import LinePlace, lines_until_now
 from sienn_ray.api.live.places import Place
 from sienn_ray.api.schemas.common import ResponseBody
+from sienn_ray.errors import CapacityError
 from sienn_ray.jobs.news_schema import NewsCursor, NewsQuery
 from sienn_ray.jobs.schema import JobRecord
 
@@ -193,6 +194,14 @@ async def _missed_lines(backends: Backends, feed: LogFeed, told: _Told, job: Job
     """Lines behind a listener's place, or the last ones for one that has none."""
     if told.lines is None and tail == 0:
         return
+    # Until then, nothing is handed on.
+    try:
+        await asyncio.wait_for(feed.is_caught_up.wait(), LOG_END_S)
+    except TimeoutError:
+        raise CapacityError(
+            "the job's log can't be read at the moment; come back in a moment, or follow the job with logs=false"
+        ) from None
+    until = feed.place
     recent = None if told.lines is None else feed.recent(told.lines)
     if recent is not None:
         if updates := [update for item in recent if (update := told.update(item)) is not None]:
@@ -204,6 +213,8 @@ async def _missed_lines(backends: Backends, feed: LogFeed, told: _Told, job: Job
         async for item in found:
             if (update := told.update(item)) is not None:
                 yield [update]
+            if item.lines.end >= until:  # what comes behind it waits for this listener already
+                return
         return
     last: deque[LinesItem] = deque()
     num_lines = 0

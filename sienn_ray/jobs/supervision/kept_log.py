@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import os
 import re
 from collections import deque
@@ -73,9 +74,28 @@ def without_secrets(content: bytes, environment: Mapping[str, str] | None = None
         content: The log.
         environment: The variables; this process's by default.
     """
-    for name, value in (os.environ if environment is None else environment).items():
-        if len(value) >= _MIN_SECRET_CHARS and _SECRET_NAME.search(name):
-            content = content.replace(value.encode(errors="surrogateescape"), _HIDDEN)
+    values = _own_values() if environment is None else _pattern_of(environment)
+    if values is not None:
+        content = values.sub(_HIDDEN, content)
     for pattern, hidden in _CREDENTIALS:
         content = pattern.sub(hidden, content)
     return content
+
+
+@functools.cache
+def _own_values() -> re.Pattern[bytes] | None:
+    """The pattern of this process's variables, as they were when the first log was read."""
+    return _pattern_of(os.environ)
+
+
+def _pattern_of(environment: Mapping[str, str]) -> re.Pattern[bytes] | None:
+    secrets = {
+        line
+        for name, value in environment.items()
+        if len(value) >= _MIN_SECRET_CHARS and _SECRET_NAME.search(name)
+        # A log has them line by line.
+        for line in value.encode(errors="surrogateescape").splitlines()
+        if len(line) >= _MIN_SECRET_CHARS
+    }
+    longest_first = sorted(secrets, key=len, reverse=True)
+    return re.compile(b"|".join(map(re.escape, longest_first))) if longest_first else None

@@ -137,6 +137,10 @@ def test_answers_that_are_rendered_otherwise_later_are_examples_of_their_own(tok
         ("[a]<think>\n", "[a]<think>\n\n</think>\n\n{{ message.content }}", "r", "\n</think>\n\nr"),
         ("[a]", "[a]<think>\n\n</think>\n\n{{ message.content }}", "r", "<think>\n\n</think>\n\nr"),
         ("[think]", "{{ message.content }}", "r", "r"),
+        # What answers begin with isn't what the prompt opens.
+        ("[a]<think>\n", "[a]{{ message.content }}", "<table>r</table>", "\n</think>\n\n<table>r</table>"),
+        ("[a]<think>\n", "[a]{{ message.content }}", "<b>r</b>", "\n</think>\n\n<b>r</b>"),
+        ("[a] ", "[a]{{ message.content }}", "r", "r"),
     ],
 )
 def test_an_answer_goes_on_from_the_prompt_as_the_model_is_asked(
@@ -151,6 +155,16 @@ def test_an_answer_goes_on_from_the_prompt_as_the_model_is_asked(
     [[prompt, completion]] = odd.examples(tokenizer, messages)
     assert prompt.text == odd.prompt(tokenizer, messages[:1])
     assert completion.text == learned + EOS
+
+
+def test_an_answer_that_does_not_go_on_from_the_prompt_is_refused(tokenizer: Any) -> None:
+    odd = PromptFormat(
+        PromptKind.CHAT,
+        "{% if add_generation_prompt %}[asked]{% else %}[answered]{% endif %}"
+        "{% for message in messages %}{{ message.content }}{% endfor %}",
+    )
+    with pytest.raises(InvalidDatasetError, match="renders a prompt differently once it is answered"):
+        odd.examples(tokenizer, conversation("q", "r"))
 
 
 PARTS = "{% for part in message.content %}{% if part.type == 'text' %}{{ part.text }}{% endif %}{% endfor %}"

@@ -11,10 +11,11 @@ from typing import Any
 import pytest
 
 from sienn_ray.api.deps import Backends
+from sienn_ray.api.live import hub as hub_module
 from sienn_ray.api.live import log_feeds as log_feeds_module
 from sienn_ray.api.live.hub import LiveHub
 from sienn_ray.api.live.log_feeds import LogFeeds
-from sienn_ray.api.live.log_lines import MAX_LINE_BYTES, LinePlace, LineSplitter, LogLines
+from sienn_ray.api.live.log_lines import MAX_LINE_BYTES, MAX_LINES, LinePlace, LineSplitter, LogLines
 from sienn_ray.api.live.updates import Update, Updates, Wish, job_updates
 from sienn_ray.errors import CapacityError, NotFoundError
 from sienn_ray.jobs.schema import JobStatus
@@ -149,8 +150,8 @@ def test_new_lines_come_and_the_last_ones_are_waited_for(
         await logs.write(1, b"old\nolder\nhal")
         updates = job_updates(backends, hub, "job-1", Wish())
         found = await anext(updates)
+        await hub.log_feeds._feeds["job-1"].is_caught_up.wait()
         rest = asyncio.create_task(rest_of(updates))
-        await asyncio.sleep(5 * INTERVAL_S)
         await logs.write(1, b"f\r\nnew\n")
         await finish(tracker, logs)
         return found + await rest
@@ -236,9 +237,9 @@ def test_as_many_of_the_last_lines_as_are_asked_for(
     async def listen() -> list[Update]:
         await logs.write(1, b"".join(b"line %d\n" % number for number in range(1, 9)))
         updates = job_updates(backends, hub, "job-1", Wish(tail=tail))
-        found = await anext(updates)
+        found = await until_line(updates, "line 8") if tail else await anext(updates)
+        await hub.log_feeds._feeds["job-1"].is_caught_up.wait()
         rest = asyncio.create_task(rest_of(updates))
-        await asyncio.sleep(5 * INTERVAL_S)
         await finish(tracker, logs)
         return found + await rest
 
@@ -281,15 +282,33 @@ def test_a_log_that_was_kept_goes_on_behind_a_place(
 def test_a_listener_that_lags_is_let_go(backends: Backends, hub: LiveHub, logs: GrowingLogs) -> None:
     async def listen() -> list[Update]:
         updates = job_updates(backends, hub, "job-1", Wish("0.0.0.0"))
-        found = await anext(updates)
-        for number in range(4000):
+        await logs.write(1, b"line 0\n")
+        found = await until_line(updates, "line 0")
+        for number in range(1, 4000):
             await logs.write(1, b"line %d\n" % number)
+        while not any(each.is_lagging for each in hub._listeners):
+            await asyncio.sleep(0)
         found += await rest_of(updates)
         return found
 
     found = run(listen())
     assert found[-1].name == "lagging"
     assert [number for _, number, _ in numbered(found)] == list(range(1, len(numbered(found)) + 1))
+
+
+def test_a_long_log_that_was_there_makes_nobody_lag(
+    backends: Backends, tracker: InProcessTracker, hub: LiveHub, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Listeners hear the end of a job with more lines than may wait for them."""
+    monkeypatch.setattr(hub_module, "MAX_WAITING", 3)
+    num_lines = 10 * MAX_LINES
+    text = b"".join(b"line %d\n" % number for number in range(1, num_lines + 1))
+    backends.storage.write_bytes(attempt_log_key("job-1", 1), text)
+    run(tracker.cancel_job("job-1"))
+    assert run(rest_of(job_updates(backends, hub, "job-1", Wish())))[-1].name == "end"
+    found = run(rest_of(job_updates(backends, hub, "job-1", Wish("0.0.0.0"))))
+    assert found[-1].name == "end"
+    assert [number for _, number, _ in numbered(found)] == list(range(1, num_lines + 1))
 
 
 class TestSplitter:
