@@ -20,6 +20,7 @@ job_ends: cancellation, retry and deletion.
 job_events: events, bounded in number.
 job_curves: curves, a point for each step reported.
 news_store: what happened to jobs behind a place.
+cursors: where the next page of a list begins.
 job_pages: pages of jobs that fit a query.
 export_store: exports.
 request_store: requests for changes, each carried out once.

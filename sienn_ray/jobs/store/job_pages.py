@@ -2,19 +2,12 @@
 
 from __future__ import annotations
 
-import base64
-import binascii
-
 import sqlalchemy as sa
 
-from sienn_ray.errors import InvalidInputError
 from sienn_ray.jobs.schema import JobPage, JobQuery, JobStatus
-from sienn_ray.jobs.store import queue
+from sienn_ray.jobs.store import cursors, queue
 from sienn_ray.jobs.store.records import to_job
 from sienn_ray.jobs.store.tables import job_labels, jobs
-
-_MAX_SHOWN_CHARS = 64
-_MAX_SEQ_DIGITS = 18
 
 
 def read(connection: sa.Connection, query: JobQuery, max_running: int | None = None) -> JobPage:
@@ -29,7 +22,7 @@ def read(connection: sa.Connection, query: JobQuery, max_running: int | None = N
         InvalidInputError: The cursor isn't one.
     """
     conditions = _conditions(query)
-    before = [] if query.cursor is None else [jobs.c.seq < _seq_of(query.cursor)]
+    before = [] if query.cursor is None else [jobs.c.seq < cursors.seq_of(query.cursor)]
     # Only numbers are sorted and skipped, since rows are large.
     seqs = sa.select(jobs.c.seq).where(*conditions, *before).order_by(jobs.c.seq.desc())
     if query.limit is not None:
@@ -42,7 +35,7 @@ def read(connection: sa.Connection, query: JobQuery, max_running: int | None = N
     return JobPage(
         jobs=[queue.with_place(to_job(row), places.get(row["seq"])) for row in rows],
         count=connection.scalar(sa.select(sa.func.count()).select_from(jobs).where(*conditions)) or 0,
-        next_cursor=_cursor_of(rows[-1]["seq"]) if rows and len(found) > len(rows) else None,
+        next_cursor=cursors.cursor_of(rows[-1]["seq"]) if rows and len(found) > len(rows) else None,
     )
 
 
@@ -69,26 +62,3 @@ def of_dataset(dataset_id: str) -> sa.ColumnElement[bool]:
 def _has_label(key: str, value: str) -> sa.ColumnElement[bool]:
     # Not EXISTS: databases then ask once for each job instead of reading the few rows of the label.
     return jobs.c.id.in_(sa.select(job_labels.c.job_id).where(job_labels.c.key == key, job_labels.c.value == value))
-
-
-def _cursor_of(seq: int) -> str:
-    return base64.urlsafe_b64encode(str(seq).encode()).decode()
-
-
-def _seq_of(cursor: str) -> int:
-    """The `seq` behind a cursor.
-
-    Raises:
-        InvalidInputError: No page ended with this.
-    """
-    try:
-        digits = base64.b64decode(cursor, altchars=b"-_", validate=True)
-    except (binascii.Error, ValueError):
-        digits = b""
-    if not digits.isdigit() or len(digits) > _MAX_SEQ_DIGITS:
-        shown = repr(cursor[:_MAX_SHOWN_CHARS])
-        raise InvalidInputError(
-            f"cursor {shown} isn't one; take `next_cursor` of the page before as it is, or leave it out for the first "
-            "page"
-        )
-    return int(digits)

@@ -126,7 +126,7 @@ def test_database_of_the_first_version_is_carried_over(engine: sa.Engine, databa
     migrate(engine, "0001")
     add_old_rows(engine)
     store = Store(database_url)
-    assert store.datasets.all() == [dataset_record()]
+    assert store.datasets.page().records == [dataset_record()]
     jobs = {job.id: job for job in all_jobs(store)}
     assert list(jobs) == [f"job-{number}" for number in (6, 5, 4, 3, 2, 1)]
     for number in (1, 2, 3):
@@ -180,7 +180,7 @@ def test_broken_migration_leaves_the_database_as_it_was(engine: sa.Engine, datab
         connection.execute(sa.text("CREATE TABLE metric_sources (blocked INTEGER)"))  # the last table to be made
     store = Store(database_url)
     with pytest.raises(CapacityError, match="can't be used at the moment") as raised:
-        store.datasets.all()
+        store.datasets.page()
     assert "metric_sources" in str(raised.value.__cause__)
     store.close()
     with engine.begin() as connection:
