@@ -71,6 +71,8 @@ class Walk:
         file = {"file": ("conversations.csv", b"instruction,response\na,b\n")}
         with self._client:
             dataset_id = self._call("POST", "/api/upload-dataset", files=file).json()["dataset_id"]
+            # Made-up requests seldom have a dataset that is there, a base model that is, and a length that may be.
+            assert self._call("GET", "/api/datasets/{dataset_id}/statistics", dataset_id=dataset_id).is_success
             while missing:
                 assert time.monotonic() < deadline, f"no job got through {sorted(missing)}"
                 started = self._call("POST", "/api/start-finetuning", json={"dataset_id": dataset_id})
@@ -113,9 +115,17 @@ class Walk:
         assert self._call("DELETE", "/api/exports/{job_id}/{export_id}", **ids).is_success
 
     def _call(
-        self, method: str, path: str, job_id: str = "", export_id: str = "", file_name: str = "", **request: Any
+        self,
+        method: str,
+        path: str,
+        job_id: str = "",
+        export_id: str = "",
+        file_name: str = "",
+        dataset_id: str = "",
+        **request: Any,
     ) -> httpx2.Response:
         ids = {"job_id": job_id, "model": job_id, "export_id": export_id, "file_name": file_name}
+        ids["dataset_id"] = dataset_id
         response = self._client.request(method, path.format(**ids), **request)
         response.request.read()  # what is validated shows it
         self._schema[path][method].validate_response(response)
