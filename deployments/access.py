@@ -37,7 +37,7 @@ def make_first_admin_key(settings: Settings) -> Path | None:
     Returns:
         The file that has it, which only this user may read.
     """
-    if not settings.is_auth_on or settings.admin_key is not None or ask(Tracker.api_keys):
+    if not settings.is_auth_on or settings.admin_key is not None or ask(Tracker.api_keys, 1).records:
         return None
     key = ApiKey.random()
     path = settings.home / ADMIN_KEY_FILE

@@ -25,7 +25,7 @@ def start_sweep(settings: Settings) -> None:
 
 def _sweep(settings: Settings) -> None:
     try:
-        known_ids = {record.id for record in ask(Tracker.datasets)}
+        known_ids = {record.id for record in ask(Tracker.datasets).records}
         deleted = sweep(Storage(settings.storage_url), known_ids, utc_now() - _AGE)
     except Exception:  # the service works without it
         logger.warning("leftovers of uploads couldn't be cleared away", exc_info=True)

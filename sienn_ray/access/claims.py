@@ -10,9 +10,11 @@ with their lease. Where the counting process was replaced, the next reports tell
 
 from __future__ import annotations
 
+import sys
 import threading
 import time
-from collections import OrderedDict, deque
+from bisect import bisect_right, insort
+from collections import OrderedDict
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass, field
 from enum import StrEnum
@@ -113,8 +115,9 @@ class _Open:
 @dataclass
 class _Bucket:
     open: dict[str, _Open] = field(default_factory=dict)
-    # When claims began that have ended, and the tokens that they used.
-    used: deque[tuple[float, int]] = field(default_factory=deque)
+    # When claims began that have ended, in this order, and the tokens that they used; and the sum of these.
+    used: list[tuple[float, int]] = field(default_factory=list)
+    num_used: int = 0
 
     @property
     def num_open(self) -> int:
@@ -122,7 +125,18 @@ class _Bucket:
 
     @property
     def num_tokens(self) -> int:
-        return sum(each.claim.num_tokens for each in self.open.values()) + sum(number for _, number in self.used)
+        return sum(each.claim.num_tokens for each in self.open.values()) + self.num_used
+
+    def use(self, began_at: float, num_tokens: int) -> None:
+        """Note what a claim has used."""
+        insort(self.used, (began_at, num_tokens))
+        self.num_used += num_tokens
+
+    def forget(self, moment: float) -> None:
+        """Forget what began until a moment."""
+        place = bisect_right(self.used, (moment, sys.maxsize))
+        self.num_used -= sum(number for _, number in self.used[:place])
+        del self.used[:place]
 
 
 class ClaimLimiter:
@@ -163,8 +177,7 @@ class ClaimLimiter:
             for claim_id in [claim_id for claim_id, each in bucket.open.items() if each.until < now]:
                 # Nobody knows what it has used; no more than it reserved.
                 self._end(claim_id, bucket.open[claim_id].claim.num_tokens, now)
-            while bucket.used and bucket.used[0][0] <= now - WINDOW_S:
-                bucket.used.popleft()
+            bucket.forget(now - WINDOW_S)
             if not bucket.open and not bucket.used:
                 del self._buckets[name]
         while self._ended and next(iter(self._ended.values())) < now:
@@ -178,7 +191,7 @@ class ClaimLimiter:
         bucket = self._buckets[name]
         began_at = bucket.open.pop(claim_id).began_at
         if num_tokens > 0:
-            bucket.used = deque(sorted([*bucket.used, (began_at, num_tokens)]))
+            bucket.use(began_at, num_tokens)
 
     def _renew(self, claim: Claim, now: float) -> None:
         if claim.id in self._ended:
@@ -207,7 +220,7 @@ class ClaimLimiter:
                 wait_s = self._wait_s(bucket, bucket.num_tokens + claim.num_tokens - most, now)
                 return self._grant(bucket, limits, Refusal.TOKENS, wait_s)
             self._open(bucket, claim, now)
-        return self._grant(bucket, limits, None, self._wait_s(bucket, bucket.num_tokens, now))
+        return self._grant(bucket, limits, None, _reset_s(bucket, now))
 
     def _grant(self, bucket: _Bucket, limits: ClaimLimits, refusal: Refusal | None, wait_s: float) -> ClaimGrant:
         most = limits.tokens_per_minute
@@ -218,6 +231,12 @@ class ClaimLimiter:
         """Seconds until so many tokens are free again; those that are reserved now, as if they were used."""
         reserved = ((each.began_at, each.claim.num_tokens) for each in bucket.open.values())
         return _seconds_until_free(sorted([*bucket.used, *reserved]), num_tokens, now)
+
+
+def _reset_s(bucket: _Bucket, now: float) -> float:
+    """Seconds until all tokens are there again, were nothing else to begin."""
+    latest = max([each.began_at for each in bucket.open.values()] + [began_at for began_at, _ in bucket.used[-1:]])
+    return max(_RETRY_S, latest + WINDOW_S - now)
 
 
 def _seconds_until_free(entries: Iterable[tuple[float, int]], num_tokens: int, now: float) -> float:

@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from enum import IntEnum, StrEnum
-from typing import Any
+from typing import Any, Generic, TypeVar
 
 from pydantic import BaseModel, ConfigDict
 
@@ -18,6 +18,23 @@ from sienn_ray.errors import FailureReason
 from sienn_ray.training.config import TrainingConfig
 from sienn_ray.training.reporting import Phase, RunProgress
 from sienn_ray.training.summary import RunSummary
+
+T = TypeVar("T")
+
+
+@dataclass(frozen=True)
+class Page(Generic[T]):
+    """Some records of a list, the newest first.
+
+    Args:
+        records: This page.
+        count: Records on all pages.
+        next_cursor: Where the next page begins; None after the last one.
+    """
+
+    records: list[T]
+    count: int
+    next_cursor: str | None
 
 
 class JobStatus(StrEnum):

@@ -43,6 +43,7 @@ from sienn_ray.jobs.schema import (
     JobStatus,
     MetricPoint,
     Overview,
+    Page,
     TrackerHealth,
     utc_now,
 )
@@ -252,8 +253,10 @@ class JobTracker:
     def dataset(self, dataset_id: str) -> DatasetRecord:
         return self._store.datasets.get(dataset_id)
 
-    def datasets(self, owner: str | None = None) -> list[DatasetRecord]:
-        return self._store.datasets.all(owner)
+    def datasets(
+        self, owner: str | None = None, limit: int | None = None, cursor: str | None = None
+    ) -> Page[DatasetRecord]:
+        return self._store.datasets.page(owner, limit, cursor)
 
     def delete_dataset(self, dataset_id: str) -> DatasetRecord:
         dataset = self._store.datasets.delete(dataset_id)
@@ -328,8 +331,8 @@ class JobTracker:
     def export(self, export_id: str) -> ExportRecord:
         return self._store.exports.get(export_id)
 
-    def exports(self, job_id: str) -> list[ExportRecord]:
-        return self._store.exports.of_job(job_id)
+    def exports(self, job_id: str, limit: int | None = None, cursor: str | None = None) -> Page[ExportRecord]:
+        return self._store.exports.of_job(job_id, limit, cursor)
 
     def cancel_export(self, export_id: str) -> ExportRecord:
         export = self._store.exports.cancel(export_id)
@@ -357,8 +360,8 @@ class JobTracker:
     def api_key_of_prefix(self, prefix: str) -> ApiKeyRecord | None:
         return self._store.api_keys.of_prefix(prefix)
 
-    def api_keys(self) -> list[ApiKeyRecord]:
-        return self._store.api_keys.all()
+    def api_keys(self, limit: int | None = None, cursor: str | None = None) -> Page[ApiKeyRecord]:
+        return self._store.api_keys.page(limit, cursor)
 
     def rotate_api_key(self, key_id: str, successor: ApiKeyRecord, grace_s: float) -> ApiKeyRecord:
         return self._store.api_keys.rotate(key_id, successor, grace_s)

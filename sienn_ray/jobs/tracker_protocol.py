@@ -37,6 +37,7 @@ from sienn_ray.jobs.schema import (
     JobRecord,
     MetricPoint,
     Overview,
+    Page,
     TrackerHealth,
 )
 from sienn_ray.jobs.webhook_schema import DeliveryPage, DeliveryQuery, DeliveryRecord, WebhookChanges, WebhookRecord
@@ -74,8 +75,10 @@ class Tracker(Protocol):
         """One dataset."""
         ...
 
-    async def datasets(self, owner: str | None = None) -> list[DatasetRecord]:
-        """All datasets, or those of one owner, the newest first."""
+    async def datasets(
+        self, owner: str | None = None, limit: int | None = None, cursor: str | None = None
+    ) -> Page[DatasetRecord]:
+        """All datasets, or those of one owner, the newest first; raises `InvalidInputError` for a wrong cursor."""
         ...
 
     async def delete_dataset(self, dataset_id: str) -> DatasetRecord:
@@ -156,8 +159,8 @@ class Tracker(Protocol):
         """One export."""
         ...
 
-    async def exports(self, job_id: str) -> list[ExportRecord]:
-        """A job's exports, the newest first."""
+    async def exports(self, job_id: str, limit: int | None = None, cursor: str | None = None) -> Page[ExportRecord]:
+        """A job's exports, the newest first; raises `InvalidInputError` for a wrong cursor."""
         ...
 
     async def cancel_export(self, export_id: str) -> ExportRecord:
@@ -182,8 +185,8 @@ class Tracker(Protocol):
         """Return the key with a prefix, if there is one, valid or not."""
         ...
 
-    async def api_keys(self) -> list[ApiKeyRecord]:
-        """Return all keys, the newest first."""
+    async def api_keys(self, limit: int | None = None, cursor: str | None = None) -> Page[ApiKeyRecord]:
+        """Return all keys, the newest first; raises `InvalidInputError` for a wrong cursor."""
         ...
 
     async def rotate_api_key(self, key_id: str, successor: ApiKeyRecord, grace_s: float) -> ApiKeyRecord:

@@ -75,6 +75,8 @@ class Walk:
             self._prove_who_it_is()
             self._webhook()
             dataset_id = self._call("POST", "/api/upload-dataset", files=file).json()["dataset_id"]
+            # Made-up requests seldom have a dataset that is there, a base model that is, and a length that may be.
+            assert self._call("GET", "/api/datasets/{dataset_id}/statistics", dataset_id=dataset_id).is_success
             while missing:
                 assert time.monotonic() < deadline, f"no job got through {sorted(missing)}"
                 started = self._call("POST", "/api/start-finetuning", json={"dataset_id": dataset_id})
@@ -155,11 +157,12 @@ class Walk:
         file_name: str = "",
         webhook_id: str = "",
         delivery_id: str = "",
+        dataset_id: str = "",
         **request: Any,
     ) -> httpx2.Response:
         ids = {"job_id": job_id, "model": job_id, "export_id": export_id, "file_name": file_name}
-        hooks = {"webhook_id": webhook_id, "delivery_id": delivery_id}
-        response = self._client.request(method, path.format(**ids, **hooks), **request)
+        others = {"webhook_id": webhook_id, "delivery_id": delivery_id, "dataset_id": dataset_id}
+        response = self._client.request(method, path.format(**ids, **others), **request)
         response.request.read()  # what is validated shows it
         self._schema[path][method].validate_response(response)
         return response

@@ -82,7 +82,7 @@ class TestFirstAdminKey:
         assert path == tmp_path / "admin-key"
         assert stat.S_IMODE(path.stat().st_mode) == 0o600
         key = ApiKey.parsed(path.read_text().strip())
-        (record,) = tracker.actor.api_keys()
+        (record,) = tracker.actor.api_keys().records
         assert key is not None
         assert record.is_of(key)
         assert record.principal.is_admin

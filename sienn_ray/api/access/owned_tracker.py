@@ -93,7 +93,7 @@ class OwnedTracker(TrackerCalls):
     async def _of_owner(self, method: str, args: tuple[Any, ...]) -> tuple[Any, ...]:
         """The arguments, made to ask for what is the owner's."""
         if method in _LISTS:
-            return (self._owner,)
+            return (self._owner, *args[1:])
         if method in _QUERIES:
             return (replace(args[0], owner=self._owner),)
         if method == "job_of_key":

@@ -5,7 +5,7 @@ completed: completed jobs, which alone have an adapter.
 base_models: the check that a base model exists, with a deadline.
 job_status: jobs as responses show them.
 job_pages: lists of jobs, in pages or whole.
-dataset_pages: pages of the list of datasets.
+whole: lists in pages or whole.
 attempt_logs: the logs of a job's attempts as one stream.
 shared_statistics: statistics of datasets, computed once for all clients.
 """

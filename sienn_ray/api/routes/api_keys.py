@@ -5,6 +5,7 @@ from __future__ import annotations
 import uuid
 from datetime import timedelta
 from http import HTTPStatus
+from typing import Annotated
 
 from fastapi import APIRouter, Response
 
@@ -13,7 +14,10 @@ from sienn_ray.access.principals import ADMIN_OWNER, Scope
 from sienn_ray.api.access.scopes import PrincipalDep, needs
 from sienn_ray.api.deps import BackendsDep
 from sienn_ray.api.http.errors import documented
+from sienn_ray.api.lists.paging import cursor_query, limit_query
+from sienn_ray.api.lists.whole import listed
 from sienn_ray.api.schemas.api_keys import (
+    KEY_ID,
     ApiKeyList,
     ApiKeySummary,
     Caller,
@@ -61,11 +65,21 @@ async def create_key(body: CreateApiKeyRequest, backends: BackendsDep, response:
     return _shown_once(await backends.tracker.add_api_key(record), key, response)
 
 
-@router.get("/keys", summary="List the API keys", responses=_UNAVAILABLE, dependencies=_ADMIN)
-async def list_keys(backends: BackendsDep) -> ApiKeyList:
-    """All keys, the newest first, without their secrets."""
-    keys = [ApiKeySummary.of(record) for record in await backends.tracker.api_keys()]
-    return ApiKeyList(keys=keys, count=len(keys))
+@router.get(
+    "/keys",
+    summary="List the API keys",
+    responses={**_UNAVAILABLE, **documented(HTTPStatus.BAD_REQUEST, HTTPStatus.UNPROCESSABLE_ENTITY)},
+    dependencies=_ADMIN,
+)
+async def list_keys(
+    backends: BackendsDep,
+    limit: Annotated[int | None, limit_query("Keys")] = None,
+    cursor: Annotated[str | None, cursor_query(KEY_ID)] = None,
+) -> ApiKeyList:
+    """Keys, the newest first, without their secrets: all of them, or page by page."""
+    page = await listed(backends.tracker.api_keys, limit, cursor)
+    keys = [ApiKeySummary.of(record) for record in page.records]
+    return ApiKeyList(keys=keys, count=page.count, next_cursor=page.next_cursor)
 
 
 @router.post(

@@ -14,8 +14,8 @@ from sienn_ray.api.access.scopes import needs
 from sienn_ray.api.deps import BackendsDep
 from sienn_ray.api.http.attachments import send_stored_file
 from sienn_ray.api.http.errors import documented
-from sienn_ray.api.lists.dataset_pages import page_of
 from sienn_ray.api.lists.paging import cursor_query, limit_query
+from sienn_ray.api.lists.whole import listed
 from sienn_ray.api.schemas.datasets import (
     DatasetDetail,
     DatasetList,
@@ -28,6 +28,7 @@ from sienn_ray.api.schemas.datasets import (
 from sienn_ray.api.schemas.ids import DatasetIdPath
 from sienn_ray.datasets import intake
 from sienn_ray.datasets.row_pages import ShownRow, read_page
+from sienn_ray.jobs.schema import DatasetRecord, Page
 
 router = APIRouter(prefix="/api", tags=["Datasets"])
 
@@ -62,13 +63,16 @@ _FILE: dict[int | str, dict[str, Any]] = {
 async def list_datasets(
     backends: BackendsDep,
     limit: Annotated[int | None, limit_query("Datasets")] = None,
-    cursor: Annotated[str | None, cursor_query("WyIyMDI1LTExLTEyIl0=")] = None,
+    cursor: Annotated[str | None, cursor_query("NDI=")] = None,
 ) -> DatasetList:
     """Datasets, the newest first: all of them, or page by page."""
-    records = await backends.tracker.datasets()
-    page = page_of(records, limit, cursor)
+
+    async def read(size: int, begin: str | None) -> Page[DatasetRecord]:
+        return await backends.tracker.datasets(None, size, begin)
+
+    page = await listed(read, limit, cursor)
     summaries = [DatasetSummary.model_validate(record.model_dump()) for record in page.records]
-    return DatasetList(datasets=summaries, count=len(records), next_cursor=page.next_cursor)
+    return DatasetList(datasets=summaries, count=page.count, next_cursor=page.next_cursor)
 
 
 @router.get(

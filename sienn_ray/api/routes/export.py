@@ -17,6 +17,8 @@ from sienn_ray.api.http.errors import documented
 from sienn_ray.api.http.places import Kind, take_place
 from sienn_ray.api.http.streams import unless_gone
 from sienn_ray.api.lists.completed import completed_job
+from sienn_ray.api.lists.paging import cursor_query, limit_query
+from sienn_ray.api.lists.whole import listed
 from sienn_ray.api.schemas.exports import (
     DeletedExport,
     ExportList,
@@ -29,7 +31,7 @@ from sienn_ray.export.archive import check_complete
 from sienn_ray.export.targets import target_of
 from sienn_ray.jobs.export_schema import ExportFailure, ExportRecord, ExportStatus
 from sienn_ray.jobs.ids import not_found
-from sienn_ray.jobs.schema import utc_now
+from sienn_ray.jobs.schema import Page, utc_now
 from sienn_ray.storage import MANIFEST_NAME
 
 router = APIRouter(prefix="/api", tags=["Model Export"])
@@ -98,14 +100,24 @@ async def export_model(
 @router.get(
     "/exports/{job_id}",
     summary="List the exports of a job",
-    responses=_OF_ONE_JOB,
+    responses={**_OF_ONE_JOB, **documented(HTTPStatus.BAD_REQUEST, HTTPStatus.UNPROCESSABLE_ENTITY)},
     dependencies=[needs(Scope.READ, Scope.EXPORT)],
 )
-async def list_exports(job_id: JobIdPath, backends: BackendsDep, request: Request) -> ExportList:
-    """A job's exports, the newest first, each with a new link if it is complete."""
-    exports = await backends.tracker.exports(job_id)
-    shown = [await _shown(export, _links(request), request) for export in exports]
-    return ExportList(exports=shown, count=len(shown))
+async def list_exports(
+    job_id: JobIdPath,
+    backends: BackendsDep,
+    request: Request,
+    limit: Annotated[int | None, limit_query("Exports")] = None,
+    cursor: Annotated[str | None, cursor_query("NDI=")] = None,
+) -> ExportList:
+    """A job's exports, the newest first, each with a new link if it is complete: all of them, or page by page."""
+
+    async def read(size: int, begin: str | None) -> Page[ExportRecord]:
+        return await backends.tracker.exports(job_id, size, begin)
+
+    page = await listed(read, limit, cursor)
+    shown = [await _shown(export, _links(request), request) for export in page.records]
+    return ExportList(exports=shown, count=page.count, next_cursor=page.next_cursor)
 
 
 @router.get(

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from datetime import date
 from http import HTTPStatus
 from typing import Annotated
 
@@ -17,7 +16,7 @@ from sienn_ray.api.lists.paging import MAX_LIMIT
 from sienn_ray.api.monitoring.monitoring import MonitoringDep
 from sienn_ray.api.schemas.api_keys import KEY_ID
 from sienn_ray.api.schemas.limits import OWNER_PATTERN
-from sienn_ray.api.schemas.usage import GroupName, UsageResponse
+from sienn_ray.api.schemas.usage import Day, GroupName, UsageResponse
 from sienn_ray.catalog import CATALOG
 from sienn_ray.errors import InvalidInputError
 from sienn_ray.jobs.naming import PRINTABLE_PATTERN
@@ -38,10 +37,10 @@ async def get_usage(
     principal: PrincipalDep,
     monitoring: MonitoringDep,
     first_day: Annotated[
-        date | None, Query(alias="from", description="The first day, in UTC.", examples=["2026-11-01"])
+        Day | None, Query(alias="from", description="The first day, in UTC.", examples=["2026-11-01"])
     ] = None,
     last_day: Annotated[
-        date | None, Query(alias="to", description="The last day, in UTC.", examples=["2026-11-30"])
+        Day | None, Query(alias="to", description="The last day, in UTC.", examples=["2026-11-30"])
     ] = None,
     key: Annotated[
         str | None, Query(max_length=64, pattern=PRINTABLE_PATTERN, description="Id of an API key.", examples=[KEY_ID])

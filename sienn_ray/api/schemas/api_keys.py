@@ -148,7 +148,8 @@ class ApiKeyList(ResponseBody):
     """All API keys, the newest first."""
 
     keys: list[ApiKeySummary] = Field(description="The keys, those that have ended included.")
-    count: int = Field(description="Their number.", examples=[3])
+    count: int = Field(description="Their number, on all pages.", examples=[3])
+    next_cursor: str | None = Field(description="`cursor` of the next page; null after the last one.", examples=[None])
 
 
 class Caller(ResponseBody):

@@ -48,7 +48,7 @@ class DatasetList(ResponseBody):
     datasets: list[DatasetSummary] = Field(description="All of them, or one page.", examples=[[_EXAMPLE_SUMMARY]])
     count: int = Field(description="Number of datasets, on all pages.", examples=[15])
     next_cursor: str | None = Field(
-        description="`cursor` of the next page; null after the last one.", examples=["WyIyMDI1LTExLTEyIl0="]
+        description="`cursor` of the next page; null after the last one.", examples=["NDI="]
     )
 
 

@@ -161,7 +161,8 @@ class ExportList(ResponseBody):
     """A job's exports."""
 
     exports: list[ExportModelResponse] = Field(description="The newest first.")
-    count: int = Field(description="How many there are.", examples=[1])
+    count: int = Field(description="How many there are, on all pages.", examples=[1])
+    next_cursor: str | None = Field(description="`cursor` of the next page; null after the last one.", examples=[None])
 
 
 class DeletedExport(ResponseBody):

@@ -2,18 +2,31 @@
 
 from __future__ import annotations
 
+import re
 from dataclasses import asdict
 from datetime import date
-from typing import Annotated, Self
+from typing import Annotated, Any, Self
 
-from pydantic import ConfigDict, Field
+from pydantic import BeforeValidator, ConfigDict, Field
 
 from sienn_ray.access.usage import UsageCounts, UsageGroup, UsageReport, UsageRow
 from sienn_ray.api.schemas.api_keys import KEY_ID
 from sienn_ray.api.schemas.common import JOB_ID, Inline, ResponseBody
 from sienn_ray.catalog import CATALOG
+from sienn_ray.jobs.ids import shown
 
 GroupName = Annotated[UsageGroup, Inline()]
+_DAY = re.compile(r"[0-9]{4}-[0-9]{2}-[0-9]{2}")
+
+
+def _written_as_day(value: Any) -> Any:
+    """Refuse what pydantic would take for seconds since 1970."""
+    if isinstance(value, str) and not _DAY.fullmatch(value):
+        raise ValueError(f"'{shown(value)}' must be a day, such as 2026-11-29")
+    return value
+
+
+Day = Annotated[date, BeforeValidator(_written_as_day)]
 
 
 class UsageAmounts(ResponseBody):

@@ -26,6 +26,7 @@ webhook_store: webhooks, and their deliveries as owners see them.
 webhook_outbox: deliveries to webhooks, written with what they tell.
 delivery_store: deliveries to webhooks that are due, and how they went.
 news_store: what happened to jobs behind a place.
+cursors: where the next page of a list begins.
 job_pages: pages of jobs that fit a query.
 export_store: exports.
 request_store: requests for changes, each carried out once.

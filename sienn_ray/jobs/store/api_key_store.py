@@ -8,9 +8,9 @@ from datetime import datetime, timedelta
 import sqlalchemy as sa
 
 from sienn_ray.access.api_keys import ApiKeyRecord
-from sienn_ray.errors import ConflictError
+from sienn_ray.errors import ConflictError, InvalidInputError
 from sienn_ray.jobs.ids import check_id, not_found
-from sienn_ray.jobs.schema import utc_now
+from sienn_ray.jobs.schema import Page, utc_now
 from sienn_ray.jobs.store.database import Database
 from sienn_ray.jobs.store.tables import api_keys
 
@@ -43,11 +43,24 @@ class ApiKeyStore:
             row = connection.execute(sa.select(api_keys).where(api_keys.c.prefix == prefix)).mappings().first()
         return None if row is None else ApiKeyRecord.model_validate(dict(row))
 
-    def all(self) -> list[ApiKeyRecord]:
-        """Return all keys, the newest first."""
+    def page(self, limit: int | None = None, cursor: str | None = None) -> Page[ApiKeyRecord]:
+        """Return a page of all keys, the newest first; without a limit, all that follow.
+
+        The cursor is the id of the last key before the page: keys are revoked, and never deleted.
+
+        Raises:
+            InvalidInputError: The cursor isn't one.
+        """
         query = sa.select(api_keys).order_by(api_keys.c.created_at.desc(), api_keys.c.id)
         with self._database.reading() as connection:
-            return [ApiKeyRecord.model_validate(dict(row)) for row in connection.execute(query).mappings()]
+            count = connection.scalar(sa.select(sa.func.count()).select_from(api_keys)) or 0
+            if cursor is not None:
+                query = query.where(_is_behind(connection, cursor))
+            if limit is not None:
+                query = query.limit(limit + 1)
+            found = [ApiKeyRecord.model_validate(dict(row)) for row in connection.execute(query).mappings()]
+        records = found[:limit]
+        return Page(records, count, records[-1].id if records and len(found) > len(records) else None)
 
     def rotate(self, key_id: str, successor: ApiKeyRecord, grace_s: float) -> ApiKeyRecord:
         """Give a key a successor with the same name, owner, scopes and limits; both are valid for a grace period.
@@ -93,6 +106,15 @@ class ApiKeyStore:
                 values = {"revoked_at": record.revoked_at}
                 connection.execute(sa.update(api_keys).where(api_keys.c.id == key_id).values(**values))
         return record
+
+
+def _is_behind(connection: sa.Connection, key_id: str) -> sa.ColumnElement[bool]:
+    """The condition of keys that come behind one in the list."""
+    created_at = connection.scalar(sa.select(api_keys.c.created_at).where(api_keys.c.id == key_id))
+    if created_at is None:
+        raise InvalidInputError("cursor isn't the `next_cursor` of a page; leave it out for the first page")
+    is_as_old = sa.and_(api_keys.c.created_at == created_at, api_keys.c.id > key_id)
+    return sa.or_(api_keys.c.created_at < created_at, is_as_old)
 
 
 def _read(connection: sa.Connection, key_id: str) -> ApiKeyRecord:

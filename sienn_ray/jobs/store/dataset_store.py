@@ -10,8 +10,9 @@ import sqlalchemy as sa
 from sienn_ray.access.quotas import Quotas
 from sienn_ray.errors import ConflictError
 from sienn_ray.jobs.deletion_schema import DeletionKind
-from sienn_ray.jobs.schema import DatasetRecord, utc_now
+from sienn_ray.jobs.schema import DatasetRecord, Page, utc_now
 from sienn_ray.jobs.store import job_pages, tombstones
+from sienn_ray.jobs.store.cursors import read_page
 from sienn_ray.jobs.store.database import Database
 from sienn_ray.jobs.store.quota_checks import QuotaChecks
 from sienn_ray.jobs.store.records import dataset_columns, read_dataset, to_dataset
@@ -62,14 +63,20 @@ class DatasetStore:
         with self._database.reading() as connection:
             return read_dataset(connection, dataset_id)
 
-    def all(self, owner: str | None = None) -> list[DatasetRecord]:
-        """All datasets, or those of one owner, the newest first."""
-        query = sa.select(datasets).order_by(datasets.c.seq.desc())
+    def page(
+        self, owner: str | None = None, limit: int | None = None, cursor: str | None = None
+    ) -> Page[DatasetRecord]:
+        """A page of all datasets, or of those of one owner, the newest first; without a limit, all that follow.
+
+        Raises:
+            InvalidInputError: The cursor isn't one.
+        """
+        query = sa.select(datasets)
         if owner is not None:
             query = query.where(datasets.c.owner == owner)
         with self._database.reading() as connection:
-            rows = connection.execute(query).mappings().all()
-        return [to_dataset(row) for row in rows]
+            rows, count, following = read_page(connection, query, datasets.c.seq, limit=limit, cursor=cursor)
+        return Page([to_dataset(row) for row in rows], count, following)
 
     def delete(self, dataset_id: str) -> DatasetRecord:
         """Forget a dataset, and have its files deleted.
@@ -80,19 +87,18 @@ class DatasetStore:
         """
         with self._database.writing() as connection:
             record = read_dataset(connection, dataset_id)
-            users = connection.scalars(
-                sa.select(jobs.c.id).where(job_pages.of_dataset(dataset_id)).order_by(jobs.c.seq.desc())
-            ).all()
-            if users:
-                raise _in_use(dataset_id, users)
+            of_dataset = job_pages.of_dataset(dataset_id)
+            if number := connection.scalar(sa.select(sa.func.count()).select_from(jobs).where(of_dataset)):
+                newest = sa.select(jobs.c.id).where(of_dataset).order_by(jobs.c.seq.desc()).limit(_MAX_NAMED)
+                raise _in_use(dataset_id, number, connection.scalars(newest).all())
             tombstones.add(connection, DeletionKind.DATASET, dataset_id, self._clock())
             connection.execute(sa.delete(datasets).where(datasets.c.id == dataset_id))
         return record
 
 
-def _in_use(dataset_id: str, users: Sequence[str]) -> ConflictError:
-    number = "1 job uses" if len(users) == 1 else f"{len(users)} jobs use"
-    named = ", ".join(users[:_MAX_NAMED]) + (", ..." if len(users) > _MAX_NAMED else "")
+def _in_use(dataset_id: str, number: int, newest: Sequence[str]) -> ConflictError:
+    used = "1 job uses" if number == 1 else f"{number} jobs use"
+    named = ", ".join(newest) + (", ..." if number > len(newest) else "")
     return ConflictError(
-        f"{number} dataset {dataset_id}: {named}; delete them first, GET /api/jobs?dataset_id={dataset_id} lists them"
+        f"{used} dataset {dataset_id}: {named}; delete them first, GET /api/jobs?dataset_id={dataset_id} lists them"
     )

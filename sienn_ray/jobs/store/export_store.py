@@ -12,8 +12,9 @@ from sienn_ray.access.quotas import Quotas
 from sienn_ray.errors import ConflictError
 from sienn_ray.jobs.deletion_schema import DeletionKind
 from sienn_ray.jobs.export_schema import ExportFailure, ExportRecord, ExportStatus
-from sienn_ray.jobs.schema import JobStatus
+from sienn_ray.jobs.schema import JobStatus, Page
 from sienn_ray.jobs.store import audit_log, export_records, queue, tombstones
+from sienn_ray.jobs.store.cursors import read_page
 from sienn_ray.jobs.store.database import Database
 from sienn_ray.jobs.store.queue import QueueKind
 from sienn_ray.jobs.store.quota_checks import QuotaChecks
@@ -108,16 +109,18 @@ class ExportStore:
         with self._database.reading() as connection:
             return export_records.get(connection, export_id)
 
-    def of_job(self, job_id: str) -> list[ExportRecord]:
-        """A job's exports, the newest first.
+    def of_job(self, job_id: str, limit: int | None = None, cursor: str | None = None) -> Page[ExportRecord]:
+        """A page of a job's exports, the newest first; without a limit, all that follow.
 
         Raises:
             NotFoundError: There is no such job.
+            InvalidInputError: The cursor isn't one.
         """
+        query = sa.select(exports).where(exports.c.job_id == job_id)
         with self._database.reading() as connection:
             read_job(connection, job_id)
-            query = sa.select(*export_records.COLUMNS).where(exports.c.job_id == job_id).order_by(exports.c.seq.desc())
-            return [ExportRecord.model_validate(dict(row)) for row in connection.execute(query).mappings()]
+            rows, count, following = read_page(connection, query, exports.c.seq, limit=limit, cursor=cursor)
+        return Page([ExportRecord.model_validate(dict(row)) for row in rows], count, following)
 
     def with_status(self, status: ExportStatus) -> list[ExportRecord]:
         """All exports with a status, the oldest first."""

@@ -86,7 +86,7 @@ class TestPages:
         rest = client.get(LIST, params={"limit": 3, "cursor": cursor}).json()
         assert [dataset["id"] for dataset in rest["datasets"]] == ["dataset-3", "dataset-2", "dataset-1"]
 
-    @pytest.mark.parametrize("cursor", ["x", "NDI=", "e30=", "WyJhIiwgImIiXQ==", "WyIyMDI1LTExLTEyIiwgIngiXQ==", "💥"])
+    @pytest.mark.parametrize("cursor", ["x", "e30=", "WyJhIiwgImIiXQ==", "WyIyMDI1LTExLTEyIiwgIngiXQ==", "💥"])
     def test_what_is_no_cursor_is_refused(self, client: TestClient, cursor: str) -> None:
         response = client.get(LIST, params={"limit": 3, "cursor": cursor})
         assert response.status_code == (422 if cursor == "💥" else 400)

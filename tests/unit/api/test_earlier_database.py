@@ -70,8 +70,8 @@ def test_it_has_every_status_and_all_of_it_is_read(store: Store) -> None:
     jobs = store.jobs.page(JobQuery()).jobs
     assert {job.status for job in jobs} == set(JobStatus)
     assert {job.phase for job in jobs} >= {phase for phase in JobPhase if phase.value not in set(Phase)}
-    assert {export.status for job in jobs for export in store.exports.of_job(job.id)} == set(ExportStatus)
-    assert len(store.datasets.all()) == 4
+    assert {export.status for job in jobs for export in store.exports.of_job(job.id).records} == set(ExportStatus)
+    assert len(store.datasets.page().records) == 4
     assert {job.id for job in jobs} == set(JOBS)
 
 
@@ -90,6 +90,10 @@ def test_answers_are_what_they_were(client: TestClient, settings: Settings, path
             assert meta.pop("train_loss") == before.get("epoch_loss", before["current_loss"])
         assert [answer["meta"].pop(name) for name in ADDED_TO_META] == [None] * len(ADDED_TO_META)
         assert [answer.pop(name) for name in ADDED_TO_JOBS] == [None] * len(ADDED_TO_JOBS)
+    if "exports" in answer:
+        assert answer.pop("next_cursor") is None
+    for job in answer.get("jobs", [answer] if "meta" in answer else []):
+        assert job.pop("priority") == "normal"
     for export in answer.get("exports", []):
         export.pop("timestamp")
         export["download_url"] = export["download_url"] and export["download_url"].partition("?")[0]
@@ -178,7 +182,7 @@ class TestGoingOn:
         actor = tracker.actor
         for _ in range(2):  # two at a time
             tracker.make_exports()
-        exports = {str(export.options.quantization): export for export in actor.exports("completed-sft")}
+        exports = {str(export.options.quantization): export for export in actor.exports("completed-sft").records}
         assert {quantization: export.status.value for quantization, export in exports.items()} == {
             "Q8_0": "completed",
             "Q6_K": "failed",

@@ -333,7 +333,7 @@ ANSWER = (
     f'"progress":100,"file_name":"ollama.zip","sha256":"{"c" * 64}","quantization":"Q4_K_M","merged":false,'
     '"adapter_only":false,"model_name":"me/ferry:1","failure_reason":null,"created_at":"2025-03-04T05:06:07.890Z",'
     '"expires_at":"2025-03-11T05:06:08.000Z"}],'
-    '"count":2}'
+    '"count":2,"next_cursor":null}'
 )
 
 

@@ -340,7 +340,7 @@ def test_record_that_is_being_written_keeps_its_files(
         await cancelled(task)
         go_on.set()
         await until(lambda: tracker.num_records == 1, "the record")
-        (record,) = await tracker.datasets()
+        (record,) = (await tracker.datasets()).records
         assert stored(storage) == {record.id, f"{record.id}/file", f"{record.id}/rows.parquet"}
 
     run(test())

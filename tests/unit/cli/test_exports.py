@@ -47,7 +47,7 @@ def test_each_choice_of_an_export_reaches_the_service(
     words = ["export", "job-1", "--format", target.format, "--output", str(tmp_path / "file")]
     done(*words)
     done(*words, "--overwrite", *([option] if value is True else [option, str(value)]))
-    plain, chosen = (export.options for export in tracker.actor.exports("job-1"))
+    plain, chosen = (export.options for export in tracker.actor.exports("job-1").records)
     assert plain.format is chosen.format is target.format
     assert chosen != plain
 
@@ -81,7 +81,7 @@ def test_a_download_that_is_not_what_was_exported_is_deleted(exported: bytes, tm
 def test_choices_of_an_export_reach_the_service(exported: bytes, tracker: InProcessTracker, tmp_path: Path) -> None:
     choices = ["--format", "ollama", "--model-name", "ferry", "--system", "Be brief.", "--top-k", "5"]
     done("export", "job-1", *choices, "--output", str(tmp_path / "o.zip"))
-    [export] = tracker.actor.exports("job-1")
+    [export] = tracker.actor.exports("job-1").records
     assert (export.options.model_name, export.options.system, export.options.sampling.top_k) == (
         "ferry",
         "Be brief.",

@@ -260,7 +260,7 @@ def test_restart_loses_nothing(tracker: JobTracker, settings: Settings, ray_jobs
     successor = JobTracker(settings, ray_jobs, mirror=no_mirror, ray_logs=FakeRayLogs())
     wait_until(lambda: successor.job("job-1").ended_at)
     assert successor.job("job-1").phase == "cancelled"
-    assert [dataset.id for dataset in successor.datasets()] == ["dataset-1"]
+    assert [dataset.id for dataset in successor.datasets().records] == ["dataset-1"]
     successor.close()
 
 

@@ -169,6 +169,7 @@ def test_calls_that_read_change_nothing(tmp_path: Path) -> None:
         "report": ClaimReport(),
         "after": 0,
         "limit": 1,
+        "cursor": None,
         "max_points": 1,
         "webhook_id": "hook-1",
     }

@@ -75,13 +75,13 @@ def test_what_another_owns_is_not_there(tracker: InProcessTracker, method: str) 
 def test_the_owner_sees_and_changes_what_is_theirs(tracker: InProcessTracker) -> None:
     assert run(tracker, "ada", "job", "ada-job").id == "ada-job"
     assert run(tracker, "ada", "export", "ada-export").id == "ada-export"
-    assert [each.id for each in run(tracker, "ada", "exports", "ada-job")] == ["ada-export"]
+    assert [each.id for each in run(tracker, "ada", "exports", "ada-job").records] == ["ada-export"]
     assert run(tracker, "ada", "delete_job", "ada-job").id == "ada-job"
     assert run(tracker, "ada", "delete_dataset", "ada-data").id == "ada-data"
 
 
 def test_lists_and_numbers_have_what_is_the_owner_s(tracker: InProcessTracker) -> None:
-    assert [each.id for each in run(tracker, "bob", "datasets")] == ["bob-data"]
+    assert [each.id for each in run(tracker, "bob", "datasets").records] == ["bob-data"]
     assert run(tracker, "bob", "datasets", "ada") == run(tracker, "bob", "datasets")
     assert run(tracker, "bob", "jobs", JobQuery(owner="ada")).count == 0
     assert run(tracker, "ada", "jobs", JobQuery()).count == 1

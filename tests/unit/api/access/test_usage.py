@@ -120,7 +120,18 @@ def test_pages(client: TestClient, tracker: InProcessTracker) -> None:
     assert used_by_admin["next_offset"] is None
 
 
-@pytest.mark.parametrize("query", ["from=2026-12-01&to=2026-11-01", "from=yesterday", "group_by=month", "limit=0"])
+@pytest.mark.parametrize(
+    "query",
+    [
+        "from=2026-12-01&to=2026-11-01",
+        "from=yesterday",
+        "to=0",
+        "to=1764374400",
+        "from=2026-13-01",
+        "group_by=month",
+        "limit=0",
+    ],
+)
 def test_what_is_wrong_is_named(client: TestClient, query: str) -> None:
     assert client.get(f"/api/usage?{query}", headers=ADMIN).status_code in {400, 422}
 

@@ -72,7 +72,7 @@ def test_every_method_reaches_the_tracker(client: Tracker) -> None:
     async def ask() -> None:
         assert (await client.add_dataset(dataset_record("dataset-2"))).duplicate_of == "dataset-1"
         assert (await client.dataset("dataset-2")).id == "dataset-2"
-        assert [record.id for record in await client.datasets()] == ["dataset-2", "dataset-1"]
+        assert [record.id for record in (await client.datasets()).records] == ["dataset-2", "dataset-1"]
         assert (await client.delete_dataset("dataset-2")).id == "dataset-2"
         assert (await client.add_job(job_record(idempotency_key="key"))).id == "job-1"
         known = await client.job_of_key("key")

@@ -6,7 +6,7 @@ import pytest
 
 from sienn_ray.access.api_keys import ApiKey, ApiKeyRecord
 from sienn_ray.access.principals import ADMIN_OWNER, Scope
-from sienn_ray.errors import ConflictError, NotFoundError
+from sienn_ray.errors import ConflictError, InvalidInputError, NotFoundError
 from sienn_ray.jobs.schema import JobQuery, JobStatus
 from sienn_ray.jobs.store.store import Store
 from tests.support.fakes_api import dataset_record
@@ -25,7 +25,7 @@ def test_a_key_is_found_by_its_prefix(store: Store, clock: Clock) -> None:
     assert store.api_keys.add(record) == record  # a repeat
     assert store.api_keys.of_prefix(record.prefix) == record
     assert store.api_keys.of_prefix("other") is None
-    assert store.api_keys.all() == [record]
+    assert store.api_keys.page().records == [record]
 
 
 def test_a_key_is_revoked_once(store: Store, clock: Clock) -> None:
@@ -52,7 +52,7 @@ def test_a_rotated_key_is_valid_beside_its_successor_for_a_while(store: Store, c
     assert known is not None
     assert known.expires_at == clock() + timedelta(seconds=60)
     assert store.api_keys.rotate(old.id, successor, grace_s=60) == added  # a repeat
-    assert len(store.api_keys.all()) == 2
+    assert len(store.api_keys.page().records) == 2
 
 
 def test_rotation_lets_no_key_live_longer(store: Store, clock: Clock) -> None:
@@ -69,7 +69,7 @@ def test_an_ended_key_has_no_successor(store: Store, clock: Clock) -> None:
     store.api_keys.revoke("key-1")
     with pytest.raises(ConflictError, match="key key-1 has been revoked"):
         store.api_keys.rotate("key-1", key_record(clock, "key-2"), grace_s=60)
-    assert len(store.api_keys.all()) == 1
+    assert len(store.api_keys.page().records) == 1
 
 
 class TestOwners:
@@ -82,8 +82,8 @@ class TestOwners:
         assert [job.id for job in store.jobs.page(JobQuery(owner="ada")).jobs] == ["of-ada"]
         assert store.jobs.page(JobQuery(owner="ada")).count == 1
         assert store.jobs.page(JobQuery()).count == 2
-        assert [dataset.id for dataset in store.datasets.all("ada")] == ["ada-1"]
-        assert len(store.datasets.all()) == 2
+        assert [dataset.id for dataset in store.datasets.page("ada").records] == ["ada-1"]
+        assert len(store.datasets.page().records) == 2
         numbers = store.overview("ada")
         assert (numbers.num_datasets, sum(numbers.num_jobs.values()), numbers.num_failed_24h) == (1, 1, 1)
         store.jobs.delete("of-ada")
@@ -104,3 +104,21 @@ class TestOwners:
         store.datasets.add(dataset_record(id="ada-1", owner="ada", sha256="a"))
         assert store.datasets.add(dataset_record(id="bob-1", owner="bob", sha256="a")).duplicate_of is None
         assert store.datasets.add(dataset_record(id="ada-2", owner="ada", sha256="a")).duplicate_of == "ada-1"
+
+
+def test_pages_of_keys(store: Store, clock: Clock) -> None:
+    for number in range(5):
+        made_at = clock() + timedelta(hours=number // 2)  # some were made at the same moment
+        store.api_keys.add(key_record(clock, f"key-{number}", created_at=made_at))
+    whole = store.api_keys.page()
+    assert [key.id for key in whole.records] == ["key-4", "key-2", "key-3", "key-0", "key-1"]
+    found: list[ApiKeyRecord] = []
+    cursor = None
+    for _ in range(3):
+        page = store.api_keys.page(2, cursor)
+        found += page.records
+        cursor = page.next_cursor
+        assert page.count == 5
+    assert (found, cursor) == (whole.records, None)
+    with pytest.raises(InvalidInputError, match="isn't the `next_cursor` of a page"):
+        store.api_keys.page(2, "none")

@@ -2,7 +2,7 @@ from __future__ import annotations
 
 import pytest
 
-from sienn_ray.errors import ConflictError, NotFoundError, TransitionError
+from sienn_ray.errors import ConflictError, InvalidInputError, NotFoundError, TransitionError
 from sienn_ray.export.options import ExportFormat, ExportOptions
 from sienn_ray.jobs.export_schema import ExportFailure, ExportRecord, ExportStatus
 from sienn_ray.jobs.schema import JobStatus
@@ -38,7 +38,7 @@ def test_the_same_choices_are_one_export(store: Store) -> None:
     assert store.exports.request(export_record()) == store.exports.request(export_record())
     other = export_record(options=ExportOptions(format=ExportFormat.GGUF, quantization="Q4_K_M"))
     store.exports.request(other)
-    assert [export.id for export in store.exports.of_job("job-1")] == [other.id, export_record().id]
+    assert [export.id for export in store.exports.of_job("job-1").records] == [other.id, export_record().id]
 
 
 def test_only_a_completed_job_has_exports(store: Store) -> None:
@@ -117,7 +117,7 @@ def test_asking_again_keeps_a_completed_export_longer(store: Store, clock: Clock
     clock.advance(6 * 86400)
     assert [export.id for export in store.exports.delete_expired()] == [first.id]
     assert store.exports.delete_expired() == []
-    assert store.exports.of_job("job-1") == []
+    assert store.exports.of_job("job-1").records == []
     assert [each.keys for each in store.deletions.due()] == [(first.key,)]
 
 
@@ -180,3 +180,14 @@ def test_failed_and_cancelled_exports_expire_too(store: Store, clock: Clock, sta
     assert store.exports.delete_expired() == []
     clock.advance(2 * 86400)
     assert [export.id for export in store.exports.delete_expired()] == [record.id]
+
+
+def test_pages_of_a_job_s_exports(store: Store) -> None:
+    for number in range(3):
+        store.exports.request(export_record(id=f"x{number}"))
+    first = store.exports.of_job("job-1", 2)
+    second = store.exports.of_job("job-1", 2, first.next_cursor)
+    assert [export.id for export in (*first.records, *second.records)] == ["x2", "x1", "x0"]
+    assert (first.count, second.count, second.next_cursor) == (3, 3, None)
+    with pytest.raises(InvalidInputError, match="cursor 'x' isn't one"):
+        store.exports.of_job("job-1", 2, "x")

@@ -257,7 +257,7 @@ def test_dataset_is_deleted(store: Store) -> None:
     assert store.datasets.delete("dataset-1") == dataset_record()
     with pytest.raises(NotFoundError, match=r"^Dataset dataset-1 not found$"):
         store.datasets.delete("dataset-1")
-    assert store.datasets.all() == []
+    assert store.datasets.page().records == []
 
 
 @pytest.mark.parametrize(
@@ -310,7 +310,7 @@ def test_same_bytes_are_noticed(store: Store) -> None:
     assert store.datasets.add(dataset_record("dataset-2")).duplicate_of == "dataset-1"
     assert store.datasets.add(dataset_record("dataset-3")).duplicate_of == "dataset-1"
     assert store.datasets.add(dataset_record("dataset-4", sha256="1" * 64)).duplicate_of is None
-    assert [record.duplicate_of for record in store.datasets.all()] == [None, "dataset-1", "dataset-1", None]
+    assert [record.duplicate_of for record in store.datasets.page().records] == [None, "dataset-1", "dataset-1", None]
     assert store.datasets.add(dataset_record("dataset-1", filename="again.csv")).duplicate_of is None
     store.datasets.delete("dataset-1")
     assert store.datasets.add(dataset_record("dataset-5")).duplicate_of == "dataset-2"

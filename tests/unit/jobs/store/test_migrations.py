@@ -13,7 +13,7 @@ from sqlalchemy.pool import NullPool
 
 from sienn_ray.errors import CapacityError
 from sienn_ray.jobs.job_facts import FactFields
-from sienn_ray.jobs.schema import DatasetRecord, JobQuery, JobRecord, JobStatus
+from sienn_ray.jobs.schema import DatasetRecord, JobPriority, JobQuery, JobRecord, JobStatus
 from sienn_ray.jobs.store import database, tables
 from sienn_ray.jobs.store.store import Store
 from tests.support.fakes_jobs import all_jobs, dataset_record, job_record
@@ -126,7 +126,7 @@ def test_database_of_the_first_version_is_carried_over(engine: sa.Engine, databa
     migrate(engine, "0001")
     add_old_rows(engine)
     store = Store(database_url)
-    assert store.datasets.all() == [dataset_record()]
+    assert store.datasets.page().records == [dataset_record()]
     jobs = {job.id: job for job in all_jobs(store)}
     assert list(jobs) == [f"job-{number}" for number in (6, 5, 4, 3, 2, 1)]
     for number in (1, 2, 3):
@@ -156,6 +156,41 @@ def test_carried_over_database_goes_on_in_order(engine: sa.Engine, database_url:
     store.close()
 
 
+def test_database_of_the_version_with_keys_is_carried_over(engine: sa.Engine, database_url: str) -> None:
+    """Jobs wait as they did, and adapters that were made before count among what their owners store."""
+    migrate(engine, "0001")
+    add_old_rows(engine)
+    migrate(engine, "0009")
+    with engine.begin() as connection:
+        old_tables = sa.MetaData()
+        old_tables.reflect(connection)
+        jobs = old_tables.tables["jobs"]
+        of_first = sa.update(jobs).where(jobs.c.id == "job-1")
+        connection.execute(of_first.values(facts={"adapter_size_bytes": 5_000_000_000}, owner="ada"))
+        connection.execute(
+            sa.insert(old_tables.tables["api_keys"]).values(
+                id="key-1",
+                prefix="a",
+                sha256="b",
+                name="c",
+                owner="ada",
+                scopes=["read"],
+                created_at=ENDED_AT,
+            )
+        )
+    store = Store(database_url)
+    assert store.quotas.state("ada").use.stored_bytes == 5_000_000_000
+    assert store.quotas.state("admin").use.stored_bytes == dataset_record().size_bytes
+    assert [job.id for job in store.jobs.waiting(9)] == ["job-5", "job-6"]
+    assert {(job.priority, job.key_id) for job in all_jobs(store)} == {(JobPriority.NORMAL, None)}
+    (key,) = store.api_keys.page().records
+    assert (key.tokens_per_minute, key.max_open_answers) == (None, None)
+    store.jobs.update("job-5", status=JobStatus.RUNNING)
+    store.close()
+    migrate(engine, "0009", down=True)
+    assert "queue_turns" not in sa.inspect(engine).get_table_names()
+
+
 def test_way_back(engine: sa.Engine, database_url: str) -> None:
     migrate(engine, "0001")
     before = {name: sa.inspect(engine).get_columns(name) for name in ("datasets", "jobs")}
@@ -180,7 +215,7 @@ def test_broken_migration_leaves_the_database_as_it_was(engine: sa.Engine, datab
         connection.execute(sa.text("CREATE TABLE metric_sources (blocked INTEGER)"))  # the last table to be made
     store = Store(database_url)
     with pytest.raises(CapacityError, match="can't be used at the moment") as raised:
-        store.datasets.all()
+        store.datasets.page()
     assert "metric_sources" in str(raised.value.__cause__)
     store.close()
     with engine.begin() as connection:

@@ -71,7 +71,7 @@ def test_adding_again_changes_nothing(store: Store) -> None:
     store.jobs.update("job-1", status=JobStatus.RUNNING, message="running")
     assert store.jobs.add(job_record(message="added again")).message == "running"
     assert store.datasets.add(dataset_record(filename="other.csv")) == dataset_record()
-    assert (len(all_jobs(store)), len(store.datasets.all())) == (1, 1)
+    assert (len(all_jobs(store)), len(store.datasets.page().records)) == (1, 1)
 
 
 def test_concurrent_adding_keeps_one(store: Store) -> None:
@@ -107,7 +107,7 @@ def test_lists_are_newest_first_by_arrival(store: Store) -> None:
         store.jobs.add(job_record(f"job-{number}", created_at=MOMENT - timedelta(days=days)))
     store.datasets.add(dataset_record("dataset-2"))
     assert [job.id for job in all_jobs(store)] == ["job-3", "job-2", "job-1"]
-    assert [dataset.id for dataset in store.datasets.all()] == ["dataset-2", "dataset-1"]
+    assert [dataset.id for dataset in store.datasets.page().records] == ["dataset-2", "dataset-1"]
 
 
 def test_jobs_of_one_status(store: Store) -> None:
@@ -207,11 +207,11 @@ def test_reopening_keeps_everything(store: Store, database_url: str) -> None:
     store.jobs.add(job_record("job-1", run=RunProgress(current_loss=0.5)))
     store.jobs.add(job_record("job-2"))
     store.jobs.update("job-1", status=JobStatus.RUNNING)
-    jobs, datasets = all_jobs(store), store.datasets.all()
+    jobs, datasets = all_jobs(store), store.datasets.page().records
     store.close()
     reopened = Store(database_url)  # migrations run again, and find nothing to do
     assert all_jobs(reopened) == jobs
-    assert reopened.datasets.all() == datasets
+    assert reopened.datasets.page().records == datasets
     reopened.jobs.add(job_record("job-3"))
     assert [job.id for job in all_jobs(reopened)] == ["job-3", "job-2", "job-1"]
     reopened.close()

@@ -221,7 +221,7 @@ def test_expired_export_is_deleted_with_its_file(
     supervisor.step()
     delete_files(store, runs)
     assert not storage.exists(key)
-    assert store.exports.of_job("job-1") == []
+    assert store.exports.of_job("job-1").records == []
 
 
 class Outage:
