@@ -37,6 +37,7 @@ def data_of_job(job: JobRecord) -> dict[str, Any]:
         "updated_at": _shown(job.updated_at),
         "name": job.name,
         "labels": job.labels,
+        "priority": job.priority.name.lower(),
         "model_name": job.config.base_model,
         "started_at": _shown(job.started_at),
         "ended_at": _shown(job.ended_at),
