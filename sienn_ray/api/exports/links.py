@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import time
 
 from fastapi import Request
 
@@ -11,6 +12,8 @@ from sienn_ray.api.exports.signed_links import LinkSigner
 from sienn_ray.jobs.export_schema import ExportRecord
 
 FILES_PATH = "/api/export-files"
+# After so long a key that was deleted from the database signs and lets through no more.
+_REMEMBERED_S = 300.0
 
 
 class ExportLinks:
@@ -23,6 +26,7 @@ class ExportLinks:
     def __init__(self, backends: Backends) -> None:
         self._backends = backends
         self._signer: LinkSigner | None = None
+        self._forget_at = 0.0
 
     async def link(self, export: ExportRecord, request: Request) -> str | None:
         """A link to the export's file; None while there is none."""
@@ -42,8 +46,9 @@ class ExportLinks:
         (await self._get_signer()).check(_path(job_id, export_id, file_name), expires, signature)
 
     async def _get_signer(self) -> LinkSigner:
-        if self._signer is None:
+        if self._signer is None or time.monotonic() >= self._forget_at:
             self._signer = LinkSigner(await self._backends.tracker.signing_key())
+            self._forget_at = time.monotonic() + _REMEMBERED_S
         return self._signer
 
 

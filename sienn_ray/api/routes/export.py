@@ -10,6 +10,7 @@ from typing import Annotated, assert_never
 from fastapi import APIRouter, Query, Request, Response
 
 from sienn_ray.access.principals import Scope
+from sienn_ray.api.access.callers import principal_of
 from sienn_ray.api.access.scopes import needs
 from sienn_ray.api.deps import Backends, BackendsDep
 from sienn_ray.api.exports.links import ExportLinks
@@ -225,6 +226,12 @@ def _links(request: Request) -> ExportLinks:
     return links
 
 
+def _may_download(request: Request) -> bool:
+    """Say whether a caller gets a link, which needs no key for as long as it is valid."""
+    principal = principal_of(request.scope)
+    return principal.is_admin or Scope.EXPORT in principal.scopes
+
+
 async def _shown(export: ExportRecord, links: ExportLinks, request: Request) -> ExportModelResponse:
     options = export.options
     is_complete = export.status is ExportStatus.COMPLETED
@@ -234,7 +241,7 @@ async def _shown(export: ExportRecord, links: ExportLinks, request: Request) -> 
         format=options.format,
         status=export.status,
         message=message,
-        download_url=await links.link(export, request) if is_complete else None,
+        download_url=await links.link(export, request) if is_complete and _may_download(request) else None,
         file_size_bytes=export.size_bytes if is_complete else None,
         timestamp=utc_now(),
         export_id=export.id,

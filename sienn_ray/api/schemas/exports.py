@@ -135,7 +135,8 @@ class ExportModelResponse(ResponseBody):
     status: StatusName = Field(description="Where it stands.", examples=["completed"])
     message: str = Field(description="The same in a sentence.", examples=["Model exported successfully to gguf format"])
     download_url: str | None = Field(
-        description="Where the file is, once it is there: with Range requests, and without credentials for a while.",
+        description="Where the file is, once it is there, for callers with the scope `export`: with Range requests, "
+        "and without credentials for a while.",
         examples=[_URL],
     )
     file_size_bytes: int | None = Field(description="Bytes of the file.", examples=[105454080])

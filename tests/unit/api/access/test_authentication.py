@@ -19,6 +19,7 @@ from sienn_ray.api.access.key_lookup import LIFETIME_S, KeyLookup
 from sienn_ray.api.access.scopes import PrincipalDep
 from sienn_ray.api.app import create_app
 from sienn_ray.errors import CapacityError, UnauthorizedError
+from sienn_ray.jobs.export_schema import ExportStatus
 from sienn_ray.jobs.schema import JobStatus, utc_now
 from sienn_ray.settings import Settings
 from tests.support.fakes_api import dataset_record, job_record
@@ -327,3 +328,18 @@ class TestKeyLookup:
             asyncio.run(ask(text))
         assert tracker.calls.count("api_key_of_prefix") == 5
         assert len(lookup._remembered) == 3
+
+
+@pytest.mark.parametrize(("scope", "has_link"), [(Scope.READ, False), (Scope.EXPORT, True)])
+def test_a_link_that_needs_no_key_is_for_those_who_may_download(
+    client: TestClient, tracker: InProcessTracker, scope: Scope, has_link: bool
+) -> None:
+    tracker.put_export(export_record("ada-job", id="ada-whole", status=ExportStatus.COMPLETED, file_name="model.gguf"))
+    headers = {"X-API-Key": key_of(tracker, "ada", scope)}
+    (listed,) = (
+        each
+        for each in client.get("/api/exports/ada-job", headers=headers).json()["exports"]
+        if each["export_id"] == "ada-whole"
+    )
+    one = client.get("/api/exports/ada-job/ada-whole", headers=headers).json()
+    assert [each["download_url"] is not None for each in (listed, one)] == [has_link, has_link]
