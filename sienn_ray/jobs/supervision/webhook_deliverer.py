@@ -153,24 +153,25 @@ class WebhookDeliverer:
                     del self._under_way[delivery.webhook_id]
 
     def _result(self, delivery: DueDelivery) -> AttemptResult:
-        body = delivery.body.encode()
-        headers = signed_headers(delivery.id, int(self._clock().timestamp()), body, delivery.secrets)
         started_s = time.perf_counter()
+        wanted_s = None
         try:
-            response = self._sender.post(delivery.url, body, {"Content-Type": "application/json", **headers})
-        except (DestinationError, OutOfReachError) as error:
-            result, wanted_s = AttemptResult(None, "", 0.0, error=error.message), None
-        except Exception:  # nothing may have it be attempted for ever
-            logger.exception("delivery %s failed as nobody foresaw", delivery.id)
-            result, wanted_s = (
-                AttemptResult(None, "", 0.0, error="a fault of the service; its log has the details"),
-                None,
-            )
-        else:
+            response = self._post(delivery)
             result = _read(response)
-            wanted_s = _retry_after_s(response, self._clock())
+            if result.error is not None:
+                wanted_s = _retry_after_s(response, self._clock())
+        except (DestinationError, OutOfReachError) as error:
+            result = AttemptResult(None, "", 0.0, error=error.message)
+        except Exception:  # nothing, the reading of an answer included, may have it be attempted for ever
+            logger.exception("delivery %s failed as nobody foresaw", delivery.id)
+            result = AttemptResult(None, "", 0.0, error="a fault of the service; its log has the details")
         retry_in_s = None if result.error is None else self._retry_in_s(delivery, result, wanted_s)
         return replace(result, duration_s=time.perf_counter() - started_s, retry_in_s=retry_in_s)
+
+    def _post(self, delivery: DueDelivery) -> OutboundResponse:
+        body = delivery.body.encode()
+        headers = signed_headers(delivery.id, int(self._clock().timestamp()), body, delivery.secrets)
+        return self._sender.post(delivery.url, body, {"Content-Type": "application/json", **headers})
 
     def _retry_in_s(self, delivery: DueDelivery, result: AttemptResult, wanted_s: float | None) -> float | None:
         if result.is_gone or delivery.num_tries + 1 >= self._rules.max_attempts:
@@ -197,6 +198,6 @@ def _retry_after_s(response: OutboundResponse, now: datetime) -> float | None:
         return float(text[:9])
     try:
         moment = parsedate_to_datetime(text)
-    except ValueError:
+        return ((moment if moment.tzinfo else moment.replace(tzinfo=UTC)) - now).total_seconds()
+    except (ValueError, OverflowError):  # no date, or one beyond what Python can count
         return None
-    return ((moment if moment.tzinfo else moment.replace(tzinfo=UTC)) - now).total_seconds()

@@ -177,6 +177,9 @@ def test_what_failed_together_is_not_tried_again_together(
         ("²", 5.0),
         ("Tue, 04 Mar 2025 07:06:07 GMT", 3599.11),
         ("Tue, 04 Mar 2025 05:00:00 GMT", 5.0),
+        ("Mon, 01 Jan 99999999999999 00:00:00 GMT", 5.0),
+        ("Mon, 01 Jan 2026 00:00:00 +99999999999999999999", 5.0),
+        ("Mon, 01 Jan 0001 00:00:00 +2300", 5.0),
     ],
 )
 def test_a_receiver_says_when_to_come_back(
@@ -355,6 +358,36 @@ def test_no_error_ends_the_others(store: Store, clock: Clock, error: Exception, 
     assert record.error is not None
     assert record.error == words.replace("\\", "")
     assert record.status is DeliveryStatus.PENDING
+
+
+@pytest.mark.parametrize(
+    "response",
+    [
+        OutboundResponse(200, {"retry-after": "Mon, 01 Jan 99999999999999 00:00:00 GMT"}, b"ok"),
+        OutboundResponse(500, {"retry-after": object()}, b"ok"),  # type: ignore[dict-item]
+        OutboundResponse(200, {}, None),  # type: ignore[arg-type]
+    ],
+)
+def test_an_answer_that_cannot_be_read_is_noted_all_the_same(
+    store: Store, clock: Clock, response: OutboundResponse
+) -> None:
+    class Answering:
+        num_posts = 0
+
+        def post(self, *_: Any) -> OutboundResponse:
+            self.num_posts += 1
+            return response
+
+    hook(store, "https://x.example/")
+    store.webhooks.ping("hook-1")
+    sender = Answering()
+    deliveries = Deliveries(store, clock, sender, max_attempts=2)
+    while (record := deliveries.step()).due_at is not None:
+        assert sender.num_posts <= 2
+        clock.now = record.due_at
+        deliveries.seconds.advance(60.0)
+    assert record.num_attempts == sender.num_posts
+    assert record.status is (DeliveryStatus.DELIVERED if record.response_status == 200 else DeliveryStatus.FAILED)
 
 
 def test_old_deliveries_are_swept_once_an_hour(store: Store, clock: Clock, receiver: Receiver) -> None:
