@@ -412,7 +412,7 @@ class Settings(BaseSettings):
         5 * 86400.0,
         gt=0,
         le=_CENTURY_S,
-        description="Seconds after which a webhook all of whose deliveries fail is deactivated.",
+        description="Seconds of failures after which a webhook is deactivated, once a delivery is given up.",
     )
     webhook_delivery_lifetime_s: float = Field(
         14 * 86400.0, gt=0, le=_CENTURY_S, description="Seconds that deliveries to webhooks are kept after their end."

@@ -130,6 +130,7 @@ class DueDelivery:
         body: What is sent.
         secrets: What it is signed with: one, or two for a while after a rotation.
         num_tries: Attempts before this one, since it was asked for last.
+        due_at: When it was due; another moment in the database tells that it was asked for again meanwhile.
     """
 
     id: str
@@ -138,6 +139,7 @@ class DueDelivery:
     body: str
     secrets: tuple[str, ...]
     num_tries: int
+    due_at: datetime
 
 
 @dataclass(frozen=True)

@@ -68,6 +68,7 @@ class DeliveryStore:
                 deliveries.id,
                 deliveries.body,
                 deliveries.num_tries,
+                deliveries.due_at,
                 webhooks.c.url,
                 webhooks.c.secret,
                 webhooks.c.old_secret,
@@ -91,6 +92,7 @@ class DeliveryStore:
                 body=row.body,
                 secrets=(row.secret, *_old_secret(row, now)),
                 num_tries=row.num_tries,
+                due_at=row.due_at,
             )
             for row in connection.execute(query)
         ]
@@ -101,33 +103,50 @@ class DeliveryStore:
         Args:
             delivery: The delivery; nothing happens if it isn't there any more.
             result: How the attempt went.
-            give_up_after_s: Seconds of failures after which the webhook is deactivated.
+            give_up_after_s: Seconds of failures after which the webhook is deactivated, once a delivery is given up.
         """
         now = self._clock()
         deliveries = webhook_deliveries.c
+        is_it = deliveries.id == delivery.id
         with self._database.writing() as connection:
-            status = connection.scalar(sa.select(deliveries.status).where(deliveries.id == delivery.id))
-            if status is None:
+            current = (
+                sa.select(deliveries.status, deliveries.due_at, webhooks.c.url)
+                .join(webhooks, webhooks.c.id == deliveries.webhook_id)
+                .where(is_it)
+            )
+            row = connection.execute(current).first()
+            if row is None:
                 return
-            values = _values(result, now, was_waiting=status == DeliveryStatus.PENDING.value)
+            is_waiting = row.status == DeliveryStatus.PENDING.value
+            is_asked_again = is_waiting and (row.due_at, row.url) != (delivery.due_at, delivery.url)
+            values = _values(result, now, is_waiting=is_waiting, is_asked_again=is_asked_again)
             values["num_attempts"] = deliveries.num_attempts + 1
-            values["num_tries"] = deliveries.num_tries + 1
-            connection.execute(sa.update(webhook_deliveries).where(deliveries.id == delivery.id).values(**values))
+            if not is_asked_again:
+                values["num_tries"] = deliveries.num_tries + 1
+            connection.execute(sa.update(webhook_deliveries).where(is_it).values(**values))
             webhook_outbox.count(connection, "delivered" if result.error is None else "failed")
-            if result.error is not None and "ended_at" in values:
+            is_given_up = result.error is not None and "ended_at" in values
+            if is_given_up:
                 webhook_outbox.count(connection, "given_up")
-            self._note_health(connection, delivery.webhook_id, result, give_up_after_s, now)
+            self._note_health(connection, delivery, result, give_up_after_s if is_given_up else None, now)
 
     def _note_health(
         self,
         connection: sa.Connection,
-        webhook_id: str,
+        delivery: DueDelivery,
         result: AttemptResult,
-        give_up_after_s: float,
+        give_up_after_s: float | None,
         now: datetime,
     ) -> None:
-        is_it = webhooks.c.id == webhook_id
-        row = connection.execute(sa.select(webhooks.c.failing_since, webhooks.c.is_active).where(is_it)).one()
+        """Note whether a receiver fails, and since when.
+
+        As long as its deliveries are tried again it isn't given up: after a quiet time one failure would be enough.
+        """
+        is_it = webhooks.c.id == delivery.webhook_id
+        health = sa.select(webhooks.c.url, webhooks.c.failing_since, webhooks.c.is_active).where(is_it)
+        row = connection.execute(health).one()
+        if row.url != delivery.url:  # the attempt was at the receiver before this one
+            return
         if result.error is None:
             if row.failing_since is not None:
                 connection.execute(sa.update(webhooks).where(is_it).values(failing_since=None))
@@ -137,11 +156,12 @@ class DeliveryStore:
         reason = None
         if result.is_gone:
             reason = _WORDS_OF_GONE
-        elif now - since >= timedelta(seconds=give_up_after_s):
+        elif give_up_after_s is not None and now - since >= timedelta(seconds=give_up_after_s):
             reason = f"every attempt has failed since {since:%Y-%m-%d %H:%M} UTC; the last: {result.error}"
         if reason is not None and row.is_active:
             values |= {"is_active": False, "inactive_reason": reason, "updated_at": now}
-            webhook_outbox.give_up(connection, webhook_id, now, f"its webhook was deactivated: {reason}")
+            words = f"its webhook was deactivated: {reason}"
+            webhook_outbox.give_up(connection, delivery.webhook_id, now, words)
         connection.execute(sa.update(webhooks).where(is_it).values(**values))
 
     def delete_old(self, lifetime_s: float) -> int:
@@ -155,8 +175,12 @@ class DeliveryStore:
             return connection.execute(sa.delete(webhook_deliveries).where(is_old)).rowcount
 
 
-def _values(result: AttemptResult, now: datetime, *, was_waiting: bool) -> dict[str, object]:
-    """The columns of a delivery after an attempt; one that was ended meanwhile isn't tried again."""
+def _values(result: AttemptResult, now: datetime, *, is_waiting: bool, is_asked_again: bool) -> dict[str, object]:
+    """The columns of a delivery after an attempt.
+
+    One that was ended meanwhile isn't tried again. One that was asked for again, or whose webhook has another URL by
+    now, waits as it is, unless it has come after all.
+    """
     values: dict[str, object] = {
         "attempted_at": now,
         "response_status": result.status,
@@ -166,9 +190,11 @@ def _values(result: AttemptResult, now: datetime, *, was_waiting: bool) -> dict[
     }
     if result.error is None:
         values |= {"status": DeliveryStatus.DELIVERED.value, "due_at": None, "ended_at": now}
+    elif is_asked_again:
+        pass
     elif result.retry_in_s is None:
         values |= {"status": DeliveryStatus.FAILED.value, "due_at": None, "ended_at": now}
-    elif was_waiting:
+    elif is_waiting:
         values["due_at"] = now + timedelta(seconds=result.retry_in_s)
     return values
 

@@ -334,14 +334,79 @@ def test_a_receiver_that_fails_for_long_ends_its_webhook_with_a_word(store: Stor
     store.webhook_deliveries.note(second, FAILURE, 3600.0)
     assert store.webhooks.get("hook-1").is_active
     clock.advance(1.0)
-    store.webhook_deliveries.note(third, FAILURE, 3600.0)
+    store.webhook_deliveries.note(third, LAST_FAILURE, 3600.0)
     record = store.webhooks.get("hook-1")
     assert not record.is_active
     expected = "every attempt has failed since 2025-03-04 06:06 UTC; the last: the receiver answered 500"
     assert record.inactive_reason == expected
     failed = store.webhooks.deliveries("hook-1", DeliveryQuery(DeliveryStatus.FAILED))
-    assert {each.error for each in failed.deliveries} == {f"its webhook was deactivated: {expected}"}
-    assert failed.count == 3
+    assert [each.error for each in failed.deliveries] == [
+        "the receiver answered 500",
+        *[f"its webhook was deactivated: {expected}"] * 2,
+    ]
+
+
+def test_a_receiver_that_failed_long_ago_has_all_attempts_at_what_is_new(store: Store, clock: Clock) -> None:
+    hook(store)
+    store.webhooks.ping("hook-1")
+    store.webhook_deliveries.note(due(store)[0], LAST_FAILURE, 3600.0)
+    clock.advance(7200.0)  # nothing to be told meanwhile
+    new = store.webhooks.ping("hook-1").id
+    (first_attempt,) = due(store)
+    store.webhook_deliveries.note(first_attempt, FAILURE, 3600.0)
+    assert store.webhooks.get("hook-1").is_active
+    clock.advance(5.0)
+    (second_attempt,) = due(store)
+    assert second_attempt.id == new
+    store.webhook_deliveries.note(second_attempt, SUCCESS, 3600.0)
+    assert store.webhooks.get("hook-1").failing_since is None
+
+
+def test_another_url_is_another_receiver(store: Store, clock: Clock) -> None:
+    hook(store)
+    for _ in range(3):
+        store.webhooks.ping("hook-1")
+    first, second, third = due(store)
+    store.webhook_deliveries.note(first, FAILURE, 3600.0)
+    unchanged = store.webhooks.change("hook-1", WebhookChanges(url=first.url))
+    assert unchanged.failing_since == clock()
+    changed = store.webhooks.change("hook-1", WebhookChanges(url="https://b.example/"))
+    assert changed.failing_since is None
+    assert store.webhooks.get("hook-1") == changed
+    # What was under way to the one before says nothing of this one.
+    gone = AttemptResult(410, "", 0.1, error="the receiver answered 410", is_gone=True)
+    store.webhook_deliveries.note(second, gone, 3600.0)
+    assert store.webhooks.get("hook-1") == changed
+    assert [each.id for each in due(store)] == [second.id, third.id]  # and it is yet to come here
+    (waiting,) = (each for each in due(store) if each.id == third.id)
+    store.webhook_deliveries.note(waiting, FAILURE, 3600.0)
+    store.webhook_deliveries.note(third, SUCCESS, 3600.0)
+    assert store.webhooks.get("hook-1").failing_since == clock()
+
+
+@pytest.mark.parametrize("num_failures", [0, 2])
+@pytest.mark.parametrize("result", [FAILURE, LAST_FAILURE])
+def test_what_a_person_asks_for_during_an_attempt_outlives_it(
+    store: Store, clock: Clock, num_failures: int, result: AttemptResult
+) -> None:
+    hook(store)
+    delivery_id = store.webhooks.ping("hook-1").id
+    for _ in range(num_failures):
+        store.webhook_deliveries.note(due(store)[0], FAILURE, 3600.0)
+        clock.advance(5.0)
+    (under_way,) = due(store)
+    clock.advance(1.0)
+    asked = store.webhooks.redeliver("hook-1", delivery_id)
+    clock.advance(3600.0)
+    store.webhook_deliveries.note(under_way, result, 3600.0)
+    (waiting,) = store.webhooks.deliveries("hook-1", DeliveryQuery()).deliveries
+    assert (waiting.status, waiting.due_at, waiting.ended_at) == (DeliveryStatus.PENDING, asked.due_at, None)
+    assert waiting.num_attempts == num_failures + 1
+    assert [each.num_tries for each in due(store)] == [0]
+    assert store.webhooks.get("hook-1").is_active
+    assert counted(store) == {"failed": num_failures + 1.0}
+    store.webhook_deliveries.note(under_way, SUCCESS, 3600.0)  # it has come after all
+    assert due(store) == []
 
 
 def test_what_was_ended_meanwhile_is_not_tried_again(store: Store) -> None:
