@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Collection, Mapping
+from collections import Counter, defaultdict, deque
+from collections.abc import Callable, Collection
 from datetime import datetime, timedelta
 from typing import Any
 
@@ -13,7 +14,7 @@ from sienn_ray.jobs.schema import utc_now
 from sienn_ray.jobs.store import webhook_outbox
 from sienn_ray.jobs.store.database import Database
 from sienn_ray.jobs.store.tables import webhook_deliveries, webhooks
-from sienn_ray.jobs.webhook_schema import AttemptResult, DeliveryStatus, DueDelivery
+from sienn_ray.jobs.webhook_schema import AttemptResult, DeliveryBounds, DeliveryStatus, DueDelivery
 
 _IS_WAITING = webhook_deliveries.c.status == DeliveryStatus.PENDING.value
 _WORDS_OF_GONE = "the receiver answered 410 Gone, and wants nothing any more"
@@ -31,33 +32,66 @@ class DeliveryStore:
         self._database = database
         self._clock = clock
 
-    def due(self, limit: int, max_per_webhook: int, under_way: Mapping[str, Collection[str]]) -> list[DueDelivery]:
-        """Return deliveries that are due, of many webhooks a few each rather than many of one.
+    def due(self, bounds: DeliveryBounds, under_way: Collection[DueDelivery]) -> list[DueDelivery]:
+        """Return deliveries that are due, as many as may begin.
+
+        Places go to the owners with the fewest first, so that one whose receivers are slow holds up its own deliveries
+        only; within an owner, a few of many webhooks come before many of one.
 
         Args:
-            limit: Deliveries at the most.
-            max_per_webhook: Deliveries of one webhook at the most, those under way included.
-            under_way: Deliveries that are being made, by webhook.
+            bounds: Bounds on deliveries, those under way included.
+            under_way: Deliveries that are being made.
         """
-        deliveries = webhook_deliveries.c
-        is_due = (_IS_WAITING, deliveries.due_at <= self._clock())
-        busy = [webhook_id for webhook_id, ids in under_way.items() if len(ids) >= max_per_webhook]
-        first = sa.func.min(deliveries.due_at)
-        waiting = (
-            sa.select(deliveries.webhook_id)
-            .where(*is_due, deliveries.webhook_id.not_in(busy))
-            .group_by(deliveries.webhook_id)
-            .order_by(first)
-            .limit(limit)
-        )
-        found: list[DueDelivery] = []
+        room = bounds.total - len(under_way)
+        if room <= 0:
+            return []
+        num_of_owner = Counter(each.owner for each in under_way)
+        num_of_webhook = Counter(each.webhook_id for each in under_way)
+        known = [each.id for each in under_way]
+        candidates: defaultdict[str, deque[DueDelivery]] = defaultdict(deque)
         with self._database.reading() as connection:
-            for webhook_id in connection.scalars(waiting).all():
-                known = under_way.get(webhook_id, ())
-                number = min(max_per_webhook - len(known), limit - len(found))
-                if number > 0:
-                    found += self._of_webhook(connection, webhook_id, known, number)
+            for webhook_id, owner in connection.execute(self._webhooks_in_turn(bounds, under_way).limit(room)).all():
+                number = bounds.per_webhook - num_of_webhook[webhook_id]
+                candidates[owner] += self._of_webhook(connection, webhook_id, known, number)
+        found: list[DueDelivery] = []
+        while len(found) < room:
+            waiting = [o for o, each in candidates.items() if each and num_of_owner[o] < bounds.per_owner]
+            if not waiting:
+                break
+            owner = min(waiting, key=lambda each: num_of_owner[each])  # of several the first
+            num_of_owner[owner] += 1
+            found.append(candidates[owner].popleft())
         return found
+
+    def _webhooks_in_turn(
+        self, bounds: DeliveryBounds, under_way: Collection[DueDelivery]
+    ) -> sa.Select[tuple[str, str]]:
+        """Webhooks with something to begin, each after as many others as its owner has under way or before it."""
+        deliveries = webhook_deliveries.c
+        num_of_webhook = Counter(each.webhook_id for each in under_way)
+        busy = [webhook_id for webhook_id, number in num_of_webhook.items() if number >= bounds.per_webhook]
+        first = sa.func.min(deliveries.due_at).label("first")
+        due = (
+            sa.select(deliveries.webhook_id, webhooks.c.owner, first)
+            .join(webhooks, webhooks.c.id == deliveries.webhook_id)
+            .where(
+                _IS_WAITING,
+                deliveries.due_at <= self._clock(),
+                deliveries.id.not_in([each.id for each in under_way]),
+                deliveries.webhook_id.not_in(busy),
+            )
+            .group_by(deliveries.webhook_id, webhooks.c.owner)
+            .subquery()
+        )
+        within_owner = sa.func.row_number().over(partition_by=due.c.owner, order_by=(due.c.first, due.c.webhook_id))
+        num_of_owner = Counter(each.owner for each in under_way)
+        before = sa.case(num_of_owner, value=due.c.owner, else_=0) if num_of_owner else sa.literal(0)
+        ranked = sa.select(due, (before + within_owner).label("turn")).subquery()
+        return (
+            sa.select(ranked.c.webhook_id, ranked.c.owner)
+            .where(ranked.c.turn <= bounds.per_owner)
+            .order_by(ranked.c.turn, ranked.c.first, ranked.c.webhook_id)
+        )
 
     def _of_webhook(
         self, connection: sa.Connection, webhook_id: str, without: Collection[str], limit: int
@@ -69,6 +103,7 @@ class DeliveryStore:
                 deliveries.body,
                 deliveries.num_tries,
                 deliveries.due_at,
+                webhooks.c.owner,
                 webhooks.c.url,
                 webhooks.c.secret,
                 webhooks.c.old_secret,
@@ -88,6 +123,7 @@ class DeliveryStore:
             DueDelivery(
                 id=row.id,
                 webhook_id=webhook_id,
+                owner=row.owner,
                 url=row.url,
                 body=row.body,
                 secrets=(row.secret, *_old_secret(row, now)),

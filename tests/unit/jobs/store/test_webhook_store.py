@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Sequence
 from typing import Any
 
 import pytest
@@ -18,6 +19,7 @@ from sienn_ray.jobs.store.store import Store
 from sienn_ray.jobs.store.tables import webhook_deliveries, webhooks
 from sienn_ray.jobs.webhook_schema import (
     AttemptResult,
+    DeliveryBounds,
     DeliveryQuery,
     DeliveryStatus,
     DueDelivery,
@@ -38,8 +40,8 @@ def hook(store: Store, webhook_id: str = "hook-1", **fields: Any) -> None:
     store.webhooks.add(webhook_record(webhook_id, **fields), SECRET, 1000)
 
 
-def due(store: Store, limit: int = 100, **under_way: tuple[str, ...]) -> list[DueDelivery]:
-    return store.webhook_deliveries.due(limit, 100, under_way)
+def due(store: Store) -> list[DueDelivery]:
+    return store.webhook_deliveries.due(DeliveryBounds(100, 100, 100), ())
 
 
 def told(store: Store) -> list[dict[str, Any]]:
@@ -268,14 +270,52 @@ def test_due_are_a_few_of_each_webhook(store: Store, clock: Clock) -> None:
     clock.advance(1.0)
     ids.append(store.webhooks.ping("hook-2").id)
 
-    def next_ones(limit: int, **under_way: tuple[str, ...]) -> list[str]:
-        return [each.id for each in store.webhook_deliveries.due(limit, 2, under_way)]
+    def next_ones(limit: int, under_way: Sequence[DueDelivery] = ()) -> list[str]:
+        bounds = DeliveryBounds(limit + len(under_way), 9, 2)
+        return [each.id for each in store.webhook_deliveries.due(bounds, under_way)]
 
     assert next_ones(9) == [ids[0], ids[1], ids[5]]
     assert next_ones(2) == ids[:2]
-    under_way = {"hook-1": (ids[0], ids[1])}
-    assert store.webhook_deliveries.due(9, 2, under_way)[0].id == ids[5]
-    assert next_ones(9, **{"hook-1": (ids[0],)}) == [ids[1], ids[5]]
+    assert next_ones(0) == []
+    first, second, *_ = due(store)
+    assert next_ones(9, [first, second]) == [ids[5]]
+    assert next_ones(9, [first]) == [ids[1], ids[5]]
+    assert next_ones(1, [first, second]) == [ids[5]]
+
+
+def test_what_is_under_way_takes_no_turn_of_what_waits(store: Store, clock: Clock) -> None:
+    for number in range(3):
+        hook(store, f"hook-{number}", owner=f"owner-{number}")
+        store.webhooks.ping(f"hook-{number}")
+        clock.advance(1.0)
+    first, second, third = due(store)
+    assert store.webhook_deliveries.due(DeliveryBounds(3, 2, 2), (first, second)) == [third]
+
+
+def test_an_owner_with_many_slow_webhooks_keeps_nobody_waiting(store: Store, clock: Clock) -> None:
+    bounds = DeliveryBounds(total=8, per_owner=4, per_webhook=2)
+    for number in range(20):
+        hook(store, f"slow-{number}", owner="ada")
+        for _ in range(3):
+            store.webhooks.ping(f"slow-{number}")
+    clock.advance(60.0)
+    hook(store, "bobs", owner="bob")
+    hook(store, "carls", owner="carl")
+    for _ in range(3):
+        store.webhooks.ping("bobs")
+    store.webhooks.ping("carls")
+
+    def owners(under_way: Sequence[DueDelivery]) -> list[str]:
+        return [each.owner for each in store.webhook_deliveries.due(bounds, under_way)]
+
+    begun = store.webhook_deliveries.due(bounds, ())
+    assert [each.owner for each in begun] == ["ada", "bob", "carl", "ada", "bob", "ada", "ada"]
+    slow = [each for each in begun if each.owner == "ada"]
+    assert owners(slow) == ["bob", "carl", "bob"]  # no more of the first one, though there is room
+    store.webhooks.delete(slow[0].webhook_id)
+    assert owners(slow) == ["bob", "carl", "bob"]  # nor by deleting what is under way
+    assert owners(slow[1:]) == ["bob", "carl", "bob", "ada"]  # whoever has the fewest comes first
+    assert store.webhook_deliveries.due(DeliveryBounds(4, 4, 2), slow) == []
 
 
 def test_a_failed_attempt_waits_for_the_next(store: Store, clock: Clock) -> None:

@@ -17,7 +17,7 @@ from sienn_ray.errors import CapacityError, DestinationError
 from sienn_ray.jobs.schema import utc_now
 from sienn_ray.jobs.store.store import Store
 from sienn_ray.jobs.supervision.webhook_deliverer import DeliveryRules, WebhookDeliverer, delivery_rules
-from sienn_ray.jobs.webhook_schema import DeliveryQuery, DeliveryRecord, DeliveryStatus, DueDelivery
+from sienn_ray.jobs.webhook_schema import DeliveryBounds, DeliveryQuery, DeliveryRecord, DeliveryStatus, DueDelivery
 from sienn_ray.outbound.addresses import AddressRules
 from sienn_ray.outbound.client import OutboundClient, OutboundResponse
 from sienn_ray.outbound.rules import OutboundRules
@@ -228,7 +228,8 @@ def test_a_receiver_that_hangs_holds_nothing_up_but_its_own_place(
         receiver.next()
         assert deliveries.deliverer.needs_close_look()
         deliveries.deliverer.step()
-        assert len(deliveries.deliverer._under_way["hook-1"]) == 2  # and no third one
+        under_way = [each.webhook_id for each, _ in deliveries.deliverer._under_way.values()]
+        assert under_way.count("hook-1") == 2  # and no third one
         release.set()
         deliveries.deliverer.join()
     assert not deliveries.deliverer.needs_close_look()
@@ -251,7 +252,7 @@ def test_attempts_at_once_are_bounded(store: Store, clock: Clock) -> None:
     sender = Hanging()
     deliveries = Deliveries(store, clock, sender, max_concurrent=3)
     for number in range(1, 6):
-        hook(store, "https://x.example/", webhook_id=f"hook-{number}")
+        hook(store, "https://x.example/", webhook_id=f"hook-{number}", owner=f"owner-{number}")
         store.webhooks.ping(f"hook-{number}")
     deliveries.deliverer.step()
     for _ in range(3):
@@ -262,6 +263,31 @@ def test_attempts_at_once_are_bounded(store: Store, clock: Clock) -> None:
     deliveries.step()
     assert sender.most == 3
     assert deliveries.store.webhooks.deliveries("hook-5", DeliveryQuery(DeliveryStatus.DELIVERED)).count == 1
+
+
+def test_an_owner_with_many_slow_webhooks_holds_nobody_else_up(
+    store: Store, deliveries: Deliveries, receiver: Receiver, clock: Clock
+) -> None:
+    release = threading.Event()
+    with receiving(act=lambda _: release.wait(20.0) and None) as hanging:
+        for number in range(1, 10):
+            hook(store, hanging.url, webhook_id=f"hook-{number}", owner="ada")
+            for _ in range(2):
+                store.webhooks.ping(f"hook-{number}")
+        deliveries.deliverer.step()
+        clock.advance(1.0)
+        hook(store, receiver.url, webhook_id="bobs", owner="bob")
+        store.webhooks.ping("bobs")
+        deliveries.deliverer.step()
+        assert receiver.next()
+        assert len([each for each, _ in deliveries.deliverer._under_way.values() if each.owner == "ada"]) == 4
+        release.set()
+        deliveries.deliverer.join()
+
+
+@pytest.mark.parametrize(("max_concurrent", "per_owner"), [(1, 2), (4, 2), (16, 4), (256, 64)])
+def test_one_owner_has_a_part_of_all_places(max_concurrent: int, per_owner: int) -> None:
+    assert DeliveryRules(max_concurrent=max_concurrent).bounds == DeliveryBounds(max_concurrent, per_owner, 2)
 
 
 def test_of_a_huge_answer_the_beginning_is_kept(store: Store, deliveries: Deliveries) -> None:
@@ -419,7 +445,7 @@ def test_a_body_is_sent_as_it_is_kept(store: Store, deliveries: Deliveries, rece
     hook(store, receiver.url)
     store.jobs.add(job_record(name='"\u2028</script>'))
     store.jobs.cancel("job-1")
-    (waiting,) = store.webhook_deliveries.due(1, 1, {})
+    (waiting,) = store.webhook_deliveries.due(DeliveryBounds(1, 1, 1), ())
     deliveries.step()
     assert receiver.requests[0].body == waiting.body.encode()
     assert waiting.body.isascii()
