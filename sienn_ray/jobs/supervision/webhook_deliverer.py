@@ -141,7 +141,12 @@ class WebhookDeliverer:
         thread = threading.Thread(target=self._attempt, args=(delivery,), name="webhook", daemon=True)
         with self._lock:
             self._under_way[delivery.id] = (delivery, thread)
-        thread.start()
+        try:
+            thread.start()
+        except RuntimeError:  # there are too many threads; it waits for a later step
+            with self._lock:
+                del self._under_way[delivery.id]
+            raise
 
     def _attempt(self, delivery: DueDelivery) -> None:
         try:

@@ -285,6 +285,25 @@ def test_an_owner_with_many_slow_webhooks_holds_nobody_else_up(
         deliveries.deliverer.join()
 
 
+def test_a_thread_that_cannot_be_started_takes_no_place(
+    store: Store, deliveries: Deliveries, receiver: Receiver, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def refuse(_: threading.Thread) -> None:
+        raise RuntimeError("can't start new thread")
+
+    hook(store, receiver.url)
+    for _ in range(2):
+        store.webhooks.ping("hook-1")
+    with monkeypatch.context() as patched:
+        patched.setattr(threading.Thread, "start", refuse)
+        for _ in range(3):
+            with pytest.raises(RuntimeError, match="can't start"):
+                deliveries.deliverer.step()
+    assert not deliveries.deliverer.needs_close_look()
+    deliveries.step()
+    assert store.webhooks.deliveries("hook-1", DeliveryQuery(DeliveryStatus.DELIVERED)).count == 2
+
+
 @pytest.mark.parametrize(("max_concurrent", "per_owner"), [(1, 2), (4, 2), (16, 4), (256, 64)])
 def test_one_owner_has_a_part_of_all_places(max_concurrent: int, per_owner: int) -> None:
     assert DeliveryRules(max_concurrent=max_concurrent).bounds == DeliveryBounds(max_concurrent, per_owner, 2)
