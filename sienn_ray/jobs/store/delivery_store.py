@@ -63,9 +63,7 @@ class DeliveryStore:
             found.append(candidates[owner].popleft())
         return found
 
-    def _webhooks_in_turn(
-        self, bounds: DeliveryBounds, under_way: Collection[DueDelivery]
-    ) -> sa.Select[tuple[str, str]]:
+    def _webhooks_in_turn(self, bounds: DeliveryBounds, under_way: Collection[DueDelivery]) -> sa.Select[str, str]:
         """Webhooks with something to begin, each after as many others as its owner has under way or before it."""
         deliveries = webhook_deliveries.c
         num_of_webhook = Counter(each.webhook_id for each in under_way)

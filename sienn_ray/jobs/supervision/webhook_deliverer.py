@@ -39,7 +39,7 @@ _WORDS_OF_REDIRECT = "redirects aren't followed, so the webhook needs the URL th
 class Sender(Protocol):
     """Posts to a server that a user has named; `OutboundClient` does."""
 
-    def post(self, text: str, body: bytes, headers: dict[str, str]) -> OutboundResponse:
+    def post(self, text: str, body: bytes, headers: dict[str, str], caller: str) -> OutboundResponse:
         """See `OutboundClient.post`."""
         ...
 
@@ -179,7 +179,8 @@ class WebhookDeliverer:
     def _post(self, delivery: DueDelivery) -> OutboundResponse:
         body = delivery.body.encode()
         headers = signed_headers(delivery.id, int(self._clock().timestamp()), body, delivery.secrets)
-        return self._sender.post(delivery.url, body, {"Content-Type": "application/json", **headers})
+        sent = {"Content-Type": "application/json", **headers}
+        return self._sender.post(delivery.url, body, sent, delivery.owner)
 
     def _retry_in_s(self, delivery: DueDelivery, result: AttemptResult, wanted_s: float | None) -> float | None:
         if result.is_gone or delivery.num_tries + 1 >= self._rules.max_attempts:
