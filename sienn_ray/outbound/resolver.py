@@ -19,7 +19,7 @@ _MAX_PER_CALLER = 8
 
 
 class UnansweredLookupError(OSError):
-    """Nobody says at the moment what a name means; another try may succeed."""
+    """A lookup to which nobody has an answer at the moment, so that another try may succeed."""
 
 
 class Resolver(Protocol):
