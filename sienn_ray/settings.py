@@ -406,13 +406,16 @@ class Settings(BaseSettings):
         description="Attempts to deliver one thing to a webhook: after 5 s, 15 s, 45 s, then up to 6 h apart.",
     )
     max_concurrent_webhooks: int = Field(
-        16, ge=1, le=256, description="Attempts to deliver to webhooks at once; of one webhook two."
+        16,
+        ge=1,
+        le=256,
+        description="Attempts to deliver to webhooks at once; of one owner a quarter or two, of one webhook two.",
     )
     webhook_give_up_after_s: float = Field(
         5 * 86400.0,
         gt=0,
         le=_CENTURY_S,
-        description="Seconds after which a webhook all of whose deliveries fail is deactivated.",
+        description="Seconds of failures after which a webhook is deactivated, once a delivery is given up.",
     )
     webhook_delivery_lifetime_s: float = Field(
         14 * 86400.0, gt=0, le=_CENTURY_S, description="Seconds that deliveries to webhooks are kept after their end."

@@ -39,6 +39,7 @@ def data_of_job(job: JobRecord) -> dict[str, Any]:
         "labels": job.labels,
         "priority": job.priority.name.lower(),
         "model_name": job.config.base_model,
+        "priority": job.priority.name.lower(),
         "started_at": _shown(job.started_at),
         "ended_at": _shown(job.ended_at),
         "failure_reason": job.failure_reason,

@@ -126,18 +126,37 @@ class DueDelivery:
     Args:
         id: Its id, the same at each attempt.
         webhook_id: The webhook.
+        owner: Whose webhook it is.
         url: Where it goes.
         body: What is sent.
         secrets: What it is signed with: one, or two for a while after a rotation.
         num_tries: Attempts before this one, since it was asked for last.
+        due_at: When it was due; another moment in the database tells that it was asked for again meanwhile.
     """
 
     id: str
     webhook_id: str
+    owner: str
     url: str
     body: str
     secrets: tuple[str, ...]
     num_tries: int
+    due_at: datetime
+
+
+@dataclass(frozen=True)
+class DeliveryBounds:
+    """Bounds on the deliveries that are under way at once.
+
+    Args:
+        total: Of all owners together.
+        per_owner: Of one owner, whatever number of webhooks it has.
+        per_webhook: Of one webhook.
+    """
+
+    total: int
+    per_owner: int
+    per_webhook: int
 
 
 @dataclass(frozen=True)

@@ -7,6 +7,7 @@ is decompressed, and neither a slow server nor an endless answer holds a request
 
 from __future__ import annotations
 
+import asyncio
 import socket
 import ssl
 import time
@@ -20,7 +21,7 @@ import httpcore2
 from sienn_ray import __version__
 from sienn_ray.errors import DestinationError, OutOfReachError, first_line
 from sienn_ray.outbound.addresses import Address, without_mapping
-from sienn_ray.outbound.resolver import Resolver, SystemResolver
+from sienn_ray.outbound.resolver import Resolver, SystemResolver, UnansweredLookupError
 from sienn_ray.outbound.rules import OutboundRules
 from sienn_ray.outbound.urls import OutboundUrl, parsed
 
@@ -60,22 +61,40 @@ class OutboundClient:
         self._resolver = resolver or SystemResolver()
         self._given_context = ssl_context
 
-    def checked(self, text: str) -> OutboundUrl:
-        """Return the parts of a URL to which a request may go, as far as that is known now.
+    async def checked(self, text: str, caller: str) -> OutboundUrl:
+        """Return the parts of a URL to which a request may go, as far as that is known now; holds no thread.
+
+        Args:
+            text: The URL.
+            caller: Who asks.
 
         Raises:
             DestinationError: None may go there.
+            OutOfReachError: Nobody said in time what its host means.
         """
         url = parsed(text, allows_http=self._rules.allows_http)
         try:
-            self._addresses(url, _Deadline(self._rules.timeout_s))
+            if url.address is not None:
+                self._admitted(url, (url.address,))
+            else:
+                lookup = asyncio.wrap_future(self._resolver.begin(url.host, url.port, caller))
+                self._admitted(url, await asyncio.wait_for(lookup, self._rules.timeout_s))
+        except (TimeoutError, UnansweredLookupError):
+            words = f"nobody could say within {self._rules.timeout_s:g} s what {url.host} means; try again in a while"
+            raise OutOfReachError(words, _RETRY_AFTER_S) from None
         except OSError:
             # The same words whether a name means nothing or something within: nobody is to learn which names there are.
             raise self._refusal(url) from None
         return url
 
-    def post(self, text: str, body: bytes, headers: Mapping[str, str]) -> OutboundResponse:
+    def post(self, text: str, body: bytes, headers: Mapping[str, str], caller: str) -> OutboundResponse:
         """Post a body, and return the answer's beginning.
+
+        Args:
+            text: The URL.
+            body: What is sent.
+            headers: Headers beside those that every request has.
+            caller: Who has named the URL.
 
         Raises:
             DestinationError: No request may go there.
@@ -84,7 +103,7 @@ class OutboundClient:
         url = parsed(text, allows_http=self._rules.allows_http)
         deadline = _Deadline(self._rules.timeout_s)
         try:
-            return self._post(url, body, headers, deadline)
+            return self._post(url, body, headers, self._addresses(url, caller, deadline), deadline)
         except (httpcore2.ProtocolError, httpcore2.NetworkError, OSError) as error:
             if deadline.is_over or isinstance(error, TimeoutError):
                 words = f"no answer from {url.authority} within {self._rules.timeout_s:g} s"
@@ -92,8 +111,15 @@ class OutboundClient:
                 words = f"no answer from {url.authority} ({type(error).__name__}: {first_line(error)})"
             raise OutOfReachError(words, _RETRY_AFTER_S) from error
 
-    def _post(self, url: OutboundUrl, body: bytes, headers: Mapping[str, str], deadline: _Deadline) -> OutboundResponse:
-        backend = _CheckedAddresses(self._addresses(url, deadline), deadline)
+    def _post(
+        self,
+        url: OutboundUrl,
+        body: bytes,
+        headers: Mapping[str, str],
+        addresses: tuple[Address, ...],
+        deadline: _Deadline,
+    ) -> OutboundResponse:
+        backend = _CheckedAddresses(addresses, deadline)
         sent: dict[bytes | str, bytes | str] = {
             "Host": url.authority,
             "User-Agent": f"sienn_ray/{__version__}",
@@ -122,17 +148,22 @@ class OutboundClient:
             pass
         return bytes(read[: self._rules.max_response_bytes])
 
-    def _addresses(self, url: OutboundUrl, deadline: _Deadline) -> tuple[Address, ...]:
+    def _addresses(self, url: OutboundUrl, caller: str, deadline: _Deadline) -> tuple[Address, ...]:
         """The addresses of a URL's host, each of which may be connected.
 
         Raises:
             DestinationError: One of them mustn't be.
-            OSError: There are none.
+            OSError: There are none, or nobody says in time.
         """
         if url.address is not None:
-            found: tuple[Address, ...] = (url.address,)
-        else:
-            found = self._resolver.resolve(url.host, url.port, deadline.left_s())
+            return self._admitted(url, (url.address,))
+        lookup = self._resolver.begin(url.host, url.port, caller)
+        try:
+            return self._admitted(url, lookup.result(deadline.left_s()))
+        finally:
+            lookup.cancel()  # it may wait for its turn
+
+    def _admitted(self, url: OutboundUrl, found: tuple[Address, ...]) -> tuple[Address, ...]:
         if not found or any(self._rules.addresses.fault_of(address) for address in found):
             raise self._refusal(url)
         return tuple(map(without_mapping, found))

@@ -8,6 +8,7 @@ import socket
 import ssl
 import threading
 from collections.abc import Callable, Iterator
+from concurrent.futures import Future
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
@@ -118,10 +119,18 @@ class FakeResolver:
         self.names = {name.replace("_", "."): answers for name, answers in names.items()}
         self.asked: list[str] = []
 
-    def resolve(self, host: str, port: int, timeout_s: float) -> tuple[Address, ...]:
-        """See `Resolver.resolve`."""
+    def begin(self, host: str, port: int, caller: str) -> Future[tuple[Address, ...]]:
+        """See `Resolver.begin`."""
         assert port
-        assert timeout_s > 0
+        assert caller
+        answer: Future[tuple[Address, ...]] = Future()
+        try:
+            answer.set_result(self._addresses(host))
+        except OSError as error:
+            answer.set_exception(error)
+        return answer
+
+    def _addresses(self, host: str) -> tuple[Address, ...]:
         self.asked.append(host)
         answers = self.names.get(host)
         if answers is None:

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import asyncio
-
 from sienn_ray.api.deps import Backends
 from sienn_ray.outbound.client import OutboundClient
 
@@ -11,12 +9,17 @@ from sienn_ray.outbound.client import OutboundClient
 _LONGEST_CHECK_S = 5.0
 
 
-async def checked_webhook_url(text: str, backends: Backends) -> str:
+async def checked_webhook_url(text: str, backends: Backends, owner: str) -> str:
     """Return the URL of a webhook in its one spelling.
+
+    Args:
+        text: The URL as its owner has written it.
+        backends: Whose settings and resolver count.
+        owner: Who is to have the webhook; of each owner a few names are looked up at once.
 
     Raises:
         DestinationError: Nothing is sent there.
+        OutOfReachError: Nobody said in time what its host means.
     """
     rules = backends.settings.webhook_rules.within(_LONGEST_CHECK_S)
-    client = OutboundClient(rules, backends.resolver)
-    return (await asyncio.to_thread(client.checked, text)).text
+    return (await OutboundClient(rules, backends.resolver).checked(text, owner)).text

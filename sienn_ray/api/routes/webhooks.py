@@ -60,7 +60,7 @@ async def create_webhook(
     record = WebhookRecord(
         id=str(uuid.uuid4()),
         owner=principal.owner,
-        url=await checked_webhook_url(body.url, backends),
+        url=await checked_webhook_url(body.url, backends, principal.owner),
         events=tuple(map(WebhookEvent, body.events)),
         description=body.description,
         is_active=body.is_active,
@@ -89,11 +89,14 @@ async def get_webhook(webhook_id: WebhookIdPath, backends: BackendsDep) -> Webho
     responses={**_OF_ONE, **_WITH_URL},
     dependencies=_CHANGES,
 )
-async def change_webhook(webhook_id: WebhookIdPath, body: ChangeWebhookRequest, backends: BackendsDep) -> Webhook:
+async def change_webhook(
+    webhook_id: WebhookIdPath, body: ChangeWebhookRequest, backends: BackendsDep, principal: PrincipalDep
+) -> Webhook:
     """Change some fields; the others stay. One that the service has deactivated begins anew with `is_active`."""
     changes = body.changes()
     if "url" in changes.model_fields_set:
-        changes = changes.model_copy(update={"url": await checked_webhook_url(changes.url, backends)})
+        url = await checked_webhook_url(changes.url, backends, principal.owner)
+        changes = changes.model_copy(update={"url": url})
     return Webhook.of(await backends.tracker.change_webhook(webhook_id, changes))
 
 

@@ -82,6 +82,8 @@ class WebhookStore:
             known = _read(connection, webhook_id)
             if fields.get("is_active") is True:  # a new beginning
                 fields |= {"inactive_reason": None, "failing_since": None}
+            if fields.get("url", known.url) != known.url:  # how the receiver before it did says nothing of this one
+                fields["failing_since"] = None
             changed = known.model_copy(update={**fields, "updated_at": now})
             values = {**fields, "updated_at": now}
             if "events" in fields:

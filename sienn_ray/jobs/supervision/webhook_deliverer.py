@@ -6,7 +6,6 @@ import logging
 import random
 import threading
 import time
-from collections import defaultdict
 from collections.abc import Callable
 from dataclasses import dataclass, replace
 from datetime import UTC, datetime
@@ -19,7 +18,7 @@ from sienn_ray.jobs.schema import utc_now
 from sienn_ray.jobs.store.delivery_store import DeliveryStore
 from sienn_ray.jobs.supervision.backoff import Backoff
 from sienn_ray.jobs.supervision.isolation import is_worth_a_line
-from sienn_ray.jobs.webhook_schema import AttemptResult, DueDelivery
+from sienn_ray.jobs.webhook_schema import AttemptResult, DeliveryBounds, DueDelivery
 from sienn_ray.jobs.webhook_signatures import signed_headers
 from sienn_ray.outbound.client import OutboundResponse
 from sienn_ray.settings import Settings
@@ -27,6 +26,8 @@ from sienn_ray.settings import Settings
 logger = logging.getLogger(__name__)
 
 _PER_WEBHOOK = 2
+# Parts of all places of which one owner has one, so that it takes several to keep the others waiting.
+_PARTS = 4
 _FIRST_PAUSE_S, _FACTOR, _LONGEST_PAUSE_S = 5.0, 3.0, 6 * 3600.0
 # So that what failed together isn't tried again together.
 _JITTER = 0.2
@@ -38,7 +39,7 @@ _WORDS_OF_REDIRECT = "redirects aren't followed, so the webhook needs the URL th
 class Sender(Protocol):
     """Posts to a server that a user has named; `OutboundClient` does."""
 
-    def post(self, text: str, body: bytes, headers: dict[str, str]) -> OutboundResponse:
+    def post(self, text: str, body: bytes, headers: dict[str, str], caller: str) -> OutboundResponse:
         """See `OutboundClient.post`."""
         ...
 
@@ -58,6 +59,12 @@ class DeliveryRules:
     max_concurrent: int = 16
     give_up_after_s: float = 5 * 86400.0
     lifetime_s: float = 14 * 86400.0
+
+    @property
+    def bounds(self) -> DeliveryBounds:
+        """Bounds on attempts at once."""
+        per_owner = max(_PER_WEBHOOK, self.max_concurrent // _PARTS)
+        return DeliveryBounds(self.max_concurrent, per_owner, _PER_WEBHOOK)
 
 
 def delivery_rules(settings: Settings) -> DeliveryRules:
@@ -101,8 +108,8 @@ class WebhookDeliverer:
         self._clock_s = clock_s
         self._draw = draw
         self._lock = threading.Lock()
-        # By webhook, the deliveries that are under way with their threads.
-        self._under_way: defaultdict[str, dict[str, threading.Thread]] = defaultdict(dict)
+        # By id, the deliveries that are under way with their threads.
+        self._under_way: dict[str, tuple[DueDelivery, threading.Thread]] = {}
         # Of deliveries whose end couldn't be written: they must not be attempted at each step.
         self._backoff = Backoff(clock_s)
         self._next_sweep_s = float("-inf")
@@ -110,12 +117,10 @@ class WebhookDeliverer:
     def step(self) -> None:
         """Begin what is due, as far as there is room, and forget what is old."""
         with self._lock:
-            known = {webhook_id: tuple(threads) for webhook_id, threads in self._under_way.items()}
-        room = self._rules.max_concurrent - sum(map(len, known.values()))
-        if room > 0:
-            for delivery in self._store.due(room, _PER_WEBHOOK, known):
-                if self._backoff.is_due(delivery.id):
-                    self._begin(delivery)
+            under_way = [delivery for delivery, _ in self._under_way.values()]
+        for delivery in self._store.due(self._rules.bounds, under_way):
+            if self._backoff.is_due(delivery.id):
+                self._begin(delivery)
         if self._clock_s() >= self._next_sweep_s:
             self._store.delete_old(self._rules.lifetime_s)
             self._next_sweep_s = self._clock_s() + _SWEEP_INTERVAL_S
@@ -128,15 +133,20 @@ class WebhookDeliverer:
     def join(self) -> None:
         """Wait for the attempts that are under way."""
         with self._lock:
-            threads = [thread for each in self._under_way.values() for thread in each.values()]
+            threads = [thread for _, thread in self._under_way.values()]
         for thread in threads:
             thread.join()
 
     def _begin(self, delivery: DueDelivery) -> None:
         thread = threading.Thread(target=self._attempt, args=(delivery,), name="webhook", daemon=True)
         with self._lock:
-            self._under_way[delivery.webhook_id][delivery.id] = thread
-        thread.start()
+            self._under_way[delivery.id] = (delivery, thread)
+        try:
+            thread.start()
+        except RuntimeError:  # there are too many threads; it waits for a later step
+            with self._lock:
+                del self._under_way[delivery.id]
+            raise
 
     def _attempt(self, delivery: DueDelivery) -> None:
         try:
@@ -148,29 +158,29 @@ class WebhookDeliverer:
                 logger.exception("the end of delivery %s couldn't be noted", delivery.id)
         finally:
             with self._lock:
-                del self._under_way[delivery.webhook_id][delivery.id]
-                if not self._under_way[delivery.webhook_id]:
-                    del self._under_way[delivery.webhook_id]
+                del self._under_way[delivery.id]
 
     def _result(self, delivery: DueDelivery) -> AttemptResult:
-        body = delivery.body.encode()
-        headers = signed_headers(delivery.id, int(self._clock().timestamp()), body, delivery.secrets)
         started_s = time.perf_counter()
+        wanted_s = None
         try:
-            response = self._sender.post(delivery.url, body, {"Content-Type": "application/json", **headers})
-        except (DestinationError, OutOfReachError) as error:
-            result, wanted_s = AttemptResult(None, "", 0.0, error=error.message), None
-        except Exception:  # nothing may have it be attempted for ever
-            logger.exception("delivery %s failed as nobody foresaw", delivery.id)
-            result, wanted_s = (
-                AttemptResult(None, "", 0.0, error="a fault of the service; its log has the details"),
-                None,
-            )
-        else:
+            response = self._post(delivery)
             result = _read(response)
-            wanted_s = _retry_after_s(response, self._clock())
+            if result.error is not None:
+                wanted_s = _retry_after_s(response, self._clock())
+        except (DestinationError, OutOfReachError) as error:
+            result = AttemptResult(None, "", 0.0, error=error.message)
+        except Exception:  # nothing, the reading of an answer included, may have it be attempted for ever
+            logger.exception("delivery %s failed as nobody foresaw", delivery.id)
+            result = AttemptResult(None, "", 0.0, error="a fault of the service; its log has the details")
         retry_in_s = None if result.error is None else self._retry_in_s(delivery, result, wanted_s)
         return replace(result, duration_s=time.perf_counter() - started_s, retry_in_s=retry_in_s)
+
+    def _post(self, delivery: DueDelivery) -> OutboundResponse:
+        body = delivery.body.encode()
+        headers = signed_headers(delivery.id, int(self._clock().timestamp()), body, delivery.secrets)
+        sent = {"Content-Type": "application/json", **headers}
+        return self._sender.post(delivery.url, body, sent, delivery.owner)
 
     def _retry_in_s(self, delivery: DueDelivery, result: AttemptResult, wanted_s: float | None) -> float | None:
         if result.is_gone or delivery.num_tries + 1 >= self._rules.max_attempts:
@@ -197,6 +207,6 @@ def _retry_after_s(response: OutboundResponse, now: datetime) -> float | None:
         return float(text[:9])
     try:
         moment = parsedate_to_datetime(text)
-    except ValueError:
+        return ((moment if moment.tzinfo else moment.replace(tzinfo=UTC)) - now).total_seconds()
+    except (ValueError, OverflowError):  # no date, or one beyond what Python can count
         return None
-    return ((moment if moment.tzinfo else moment.replace(tzinfo=UTC)) - now).total_seconds()

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import ipaddress
+import threading
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -13,6 +15,8 @@ from starlette.testclient import TestClient
 from sienn_ray.access.principals import Scope
 from sienn_ray.api.app import create_app
 from sienn_ray.jobs.webhook_schema import DeliveryQuery, DeliveryStatus
+from sienn_ray.outbound.addresses import Address
+from sienn_ray.outbound.resolver import SystemResolver
 from sienn_ray.settings import Settings
 from tests.support.fakes_backends import fake_backends
 from tests.support.fakes_jobs import job_record
@@ -120,6 +124,9 @@ def test_a_webhook_is_changed(client: TestClient, ada: dict[str, str]) -> None:
     assert client.patch(path, headers=ada, json={}).json()["events"] == ["export.failed"]
     assert client.patch(path, headers=ada, json={"description": "x"}).json()["description"] == "x"
     assert client.patch(path, headers=ada, json={"description": None}).json()["description"] is None
+    other = client.patch(path, headers=ada, json={"url": "https://hooks.example.org/other"})
+    assert (other.status_code, other.json()["url"]) == (200, "https://hooks.example.org/other")
+    assert client.patch(path, headers=ada, json={"url": URL}).json()["url"] == URL
     inside = client.patch(path, headers=ada, json={"url": "https://inside.example.org/"})
     assert inside.status_code == 400
     assert client.get(path, headers=ada).json()["url"] == URL
@@ -179,6 +186,29 @@ def test_names_that_are_refused(client: TestClient, ada: dict[str, str], host: s
     response = client.post("/api/webhooks", headers=ada, json={"url": f"https://{host}/"})
     assert response.status_code == 400
     assert response.json()["detail"].startswith(f"{host} has no address, or one that isn't public")
+
+
+def test_an_owner_whose_names_are_never_answered_keeps_nobody_else_waiting(
+    tmp_path: Path, tracker: InProcessTracker, ada: dict[str, str]
+) -> None:
+    is_over = threading.Event()
+
+    def look_up(host: str, _: int) -> tuple[Address, ...]:
+        if host.startswith("slow"):
+            is_over.wait(20.0)
+        return (ipaddress.ip_address("93.184.216.34"),)
+
+    hasty = Settings(env="test", home=tmp_path / "home", auth="on", admin_key=ADMIN_KEY, webhook_timeout_s=0.05)
+    resolver = SystemResolver(max_lookups=4, max_per_caller=2, look_up=look_up)
+    with TestClient(create_app(fake_backends(hasty, tracker=tracker, resolver=resolver))) as client:
+        for number in range(6):
+            response = client.post("/api/webhooks", headers=ada, json={"url": f"https://slow-{number}.example.org/"})
+            assert (response.status_code, response.headers["retry-after"]) == (503, "30")
+            assert "nobody could say within 0.05 s what slow" in response.json()["detail"]
+        # An owner who has nothing to do with it.
+        assert resolver.begin("hooks.example.org", 443, "bob").result(20.0)
+        assert not resolver.begin("hooks.example.org", 443, "ada").done()
+        is_over.set()
 
 
 @pytest.mark.parametrize(

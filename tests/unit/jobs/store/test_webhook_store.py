@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Sequence
 from typing import Any
 
 import pytest
@@ -18,6 +19,7 @@ from sienn_ray.jobs.store.store import Store
 from sienn_ray.jobs.store.tables import webhook_deliveries, webhooks
 from sienn_ray.jobs.webhook_schema import (
     AttemptResult,
+    DeliveryBounds,
     DeliveryQuery,
     DeliveryStatus,
     DueDelivery,
@@ -38,8 +40,8 @@ def hook(store: Store, webhook_id: str = "hook-1", **fields: Any) -> None:
     store.webhooks.add(webhook_record(webhook_id, **fields), SECRET, 1000)
 
 
-def due(store: Store, limit: int = 100, **under_way: tuple[str, ...]) -> list[DueDelivery]:
-    return store.webhook_deliveries.due(limit, 100, under_way)
+def due(store: Store) -> list[DueDelivery]:
+    return store.webhook_deliveries.due(DeliveryBounds(100, 100, 100), ())
 
 
 def told(store: Store) -> list[dict[str, Any]]:
@@ -268,14 +270,52 @@ def test_due_are_a_few_of_each_webhook(store: Store, clock: Clock) -> None:
     clock.advance(1.0)
     ids.append(store.webhooks.ping("hook-2").id)
 
-    def next_ones(limit: int, **under_way: tuple[str, ...]) -> list[str]:
-        return [each.id for each in store.webhook_deliveries.due(limit, 2, under_way)]
+    def next_ones(limit: int, under_way: Sequence[DueDelivery] = ()) -> list[str]:
+        bounds = DeliveryBounds(limit + len(under_way), 9, 2)
+        return [each.id for each in store.webhook_deliveries.due(bounds, under_way)]
 
     assert next_ones(9) == [ids[0], ids[1], ids[5]]
     assert next_ones(2) == ids[:2]
-    under_way = {"hook-1": (ids[0], ids[1])}
-    assert store.webhook_deliveries.due(9, 2, under_way)[0].id == ids[5]
-    assert next_ones(9, **{"hook-1": (ids[0],)}) == [ids[1], ids[5]]
+    assert next_ones(0) == []
+    first, second, *_ = due(store)
+    assert next_ones(9, [first, second]) == [ids[5]]
+    assert next_ones(9, [first]) == [ids[1], ids[5]]
+    assert next_ones(1, [first, second]) == [ids[5]]
+
+
+def test_what_is_under_way_takes_no_turn_of_what_waits(store: Store, clock: Clock) -> None:
+    for number in range(3):
+        hook(store, f"hook-{number}", owner=f"owner-{number}")
+        store.webhooks.ping(f"hook-{number}")
+        clock.advance(1.0)
+    first, second, third = due(store)
+    assert store.webhook_deliveries.due(DeliveryBounds(3, 2, 2), (first, second)) == [third]
+
+
+def test_an_owner_with_many_slow_webhooks_keeps_nobody_waiting(store: Store, clock: Clock) -> None:
+    bounds = DeliveryBounds(total=8, per_owner=4, per_webhook=2)
+    for number in range(20):
+        hook(store, f"slow-{number}", owner="ada")
+        for _ in range(3):
+            store.webhooks.ping(f"slow-{number}")
+    clock.advance(60.0)
+    hook(store, "bobs", owner="bob")
+    hook(store, "carls", owner="carl")
+    for _ in range(3):
+        store.webhooks.ping("bobs")
+    store.webhooks.ping("carls")
+
+    def owners(under_way: Sequence[DueDelivery]) -> list[str]:
+        return [each.owner for each in store.webhook_deliveries.due(bounds, under_way)]
+
+    begun = store.webhook_deliveries.due(bounds, ())
+    assert [each.owner for each in begun] == ["ada", "bob", "carl", "ada", "bob", "ada", "ada"]
+    slow = [each for each in begun if each.owner == "ada"]
+    assert owners(slow) == ["bob", "carl", "bob"]  # no more of the first one, though there is room
+    store.webhooks.delete(slow[0].webhook_id)
+    assert owners(slow) == ["bob", "carl", "bob"]  # nor by deleting what is under way
+    assert owners(slow[1:]) == ["bob", "carl", "bob", "ada"]  # whoever has the fewest comes first
+    assert store.webhook_deliveries.due(DeliveryBounds(4, 4, 2), slow) == []
 
 
 def test_a_failed_attempt_waits_for_the_next(store: Store, clock: Clock) -> None:
@@ -334,14 +374,79 @@ def test_a_receiver_that_fails_for_long_ends_its_webhook_with_a_word(store: Stor
     store.webhook_deliveries.note(second, FAILURE, 3600.0)
     assert store.webhooks.get("hook-1").is_active
     clock.advance(1.0)
-    store.webhook_deliveries.note(third, FAILURE, 3600.0)
+    store.webhook_deliveries.note(third, LAST_FAILURE, 3600.0)
     record = store.webhooks.get("hook-1")
     assert not record.is_active
     expected = "every attempt has failed since 2025-03-04 06:06 UTC; the last: the receiver answered 500"
     assert record.inactive_reason == expected
     failed = store.webhooks.deliveries("hook-1", DeliveryQuery(DeliveryStatus.FAILED))
-    assert {each.error for each in failed.deliveries} == {f"its webhook was deactivated: {expected}"}
-    assert failed.count == 3
+    assert [each.error for each in failed.deliveries] == [
+        "the receiver answered 500",
+        *[f"its webhook was deactivated: {expected}"] * 2,
+    ]
+
+
+def test_a_receiver_that_failed_long_ago_has_all_attempts_at_what_is_new(store: Store, clock: Clock) -> None:
+    hook(store)
+    store.webhooks.ping("hook-1")
+    store.webhook_deliveries.note(due(store)[0], LAST_FAILURE, 3600.0)
+    clock.advance(7200.0)  # nothing to be told meanwhile
+    new = store.webhooks.ping("hook-1").id
+    (first_attempt,) = due(store)
+    store.webhook_deliveries.note(first_attempt, FAILURE, 3600.0)
+    assert store.webhooks.get("hook-1").is_active
+    clock.advance(5.0)
+    (second_attempt,) = due(store)
+    assert second_attempt.id == new
+    store.webhook_deliveries.note(second_attempt, SUCCESS, 3600.0)
+    assert store.webhooks.get("hook-1").failing_since is None
+
+
+def test_another_url_is_another_receiver(store: Store, clock: Clock) -> None:
+    hook(store)
+    for _ in range(3):
+        store.webhooks.ping("hook-1")
+    first, second, third = due(store)
+    store.webhook_deliveries.note(first, FAILURE, 3600.0)
+    unchanged = store.webhooks.change("hook-1", WebhookChanges(url=first.url))
+    assert unchanged.failing_since == clock()
+    changed = store.webhooks.change("hook-1", WebhookChanges(url="https://b.example/"))
+    assert changed.failing_since is None
+    assert store.webhooks.get("hook-1") == changed
+    # What was under way to the one before says nothing of this one.
+    gone = AttemptResult(410, "", 0.1, error="the receiver answered 410", is_gone=True)
+    store.webhook_deliveries.note(second, gone, 3600.0)
+    assert store.webhooks.get("hook-1") == changed
+    assert [each.id for each in due(store)] == [second.id, third.id]  # and it is yet to come here
+    (waiting,) = (each for each in due(store) if each.id == third.id)
+    store.webhook_deliveries.note(waiting, FAILURE, 3600.0)
+    store.webhook_deliveries.note(third, SUCCESS, 3600.0)
+    assert store.webhooks.get("hook-1").failing_since == clock()
+
+
+@pytest.mark.parametrize("num_failures", [0, 2])
+@pytest.mark.parametrize("result", [FAILURE, LAST_FAILURE])
+def test_what_a_person_asks_for_during_an_attempt_outlives_it(
+    store: Store, clock: Clock, num_failures: int, result: AttemptResult
+) -> None:
+    hook(store)
+    delivery_id = store.webhooks.ping("hook-1").id
+    for _ in range(num_failures):
+        store.webhook_deliveries.note(due(store)[0], FAILURE, 3600.0)
+        clock.advance(5.0)
+    (under_way,) = due(store)
+    clock.advance(1.0)
+    asked = store.webhooks.redeliver("hook-1", delivery_id)
+    clock.advance(3600.0)
+    store.webhook_deliveries.note(under_way, result, 3600.0)
+    (waiting,) = store.webhooks.deliveries("hook-1", DeliveryQuery()).deliveries
+    assert (waiting.status, waiting.due_at, waiting.ended_at) == (DeliveryStatus.PENDING, asked.due_at, None)
+    assert waiting.num_attempts == num_failures + 1
+    assert [each.num_tries for each in due(store)] == [0]
+    assert store.webhooks.get("hook-1").is_active
+    assert counted(store) == {"failed": num_failures + 1.0}
+    store.webhook_deliveries.note(under_way, SUCCESS, 3600.0)  # it has come after all
+    assert due(store) == []
 
 
 def test_what_was_ended_meanwhile_is_not_tried_again(store: Store) -> None:

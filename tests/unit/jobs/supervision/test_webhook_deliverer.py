@@ -17,7 +17,7 @@ from sienn_ray.errors import CapacityError, DestinationError
 from sienn_ray.jobs.schema import utc_now
 from sienn_ray.jobs.store.store import Store
 from sienn_ray.jobs.supervision.webhook_deliverer import DeliveryRules, WebhookDeliverer, delivery_rules
-from sienn_ray.jobs.webhook_schema import DeliveryQuery, DeliveryRecord, DeliveryStatus, DueDelivery
+from sienn_ray.jobs.webhook_schema import DeliveryBounds, DeliveryQuery, DeliveryRecord, DeliveryStatus, DueDelivery
 from sienn_ray.outbound.addresses import AddressRules
 from sienn_ray.outbound.client import OutboundClient, OutboundResponse
 from sienn_ray.outbound.rules import OutboundRules
@@ -177,6 +177,9 @@ def test_what_failed_together_is_not_tried_again_together(
         ("²", 5.0),
         ("Tue, 04 Mar 2025 07:06:07 GMT", 3599.11),
         ("Tue, 04 Mar 2025 05:00:00 GMT", 5.0),
+        ("Mon, 01 Jan 99999999999999 00:00:00 GMT", 5.0),
+        ("Mon, 01 Jan 2026 00:00:00 +99999999999999999999", 5.0),
+        ("Mon, 01 Jan 0001 00:00:00 +2300", 5.0),
     ],
 )
 def test_a_receiver_says_when_to_come_back(
@@ -225,7 +228,8 @@ def test_a_receiver_that_hangs_holds_nothing_up_but_its_own_place(
         receiver.next()
         assert deliveries.deliverer.needs_close_look()
         deliveries.deliverer.step()
-        assert len(deliveries.deliverer._under_way["hook-1"]) == 2  # and no third one
+        under_way = [each.webhook_id for each, _ in deliveries.deliverer._under_way.values()]
+        assert under_way.count("hook-1") == 2  # and no third one
         release.set()
         deliveries.deliverer.join()
     assert not deliveries.deliverer.needs_close_look()
@@ -248,7 +252,7 @@ def test_attempts_at_once_are_bounded(store: Store, clock: Clock) -> None:
     sender = Hanging()
     deliveries = Deliveries(store, clock, sender, max_concurrent=3)
     for number in range(1, 6):
-        hook(store, "https://x.example/", webhook_id=f"hook-{number}")
+        hook(store, "https://x.example/", webhook_id=f"hook-{number}", owner=f"owner-{number}")
         store.webhooks.ping(f"hook-{number}")
     deliveries.deliverer.step()
     for _ in range(3):
@@ -259,6 +263,50 @@ def test_attempts_at_once_are_bounded(store: Store, clock: Clock) -> None:
     deliveries.step()
     assert sender.most == 3
     assert deliveries.store.webhooks.deliveries("hook-5", DeliveryQuery(DeliveryStatus.DELIVERED)).count == 1
+
+
+def test_an_owner_with_many_slow_webhooks_holds_nobody_else_up(
+    store: Store, deliveries: Deliveries, receiver: Receiver, clock: Clock
+) -> None:
+    release = threading.Event()
+    with receiving(act=lambda _: release.wait(20.0) and None) as hanging:
+        for number in range(1, 10):
+            hook(store, hanging.url, webhook_id=f"hook-{number}", owner="ada")
+            for _ in range(2):
+                store.webhooks.ping(f"hook-{number}")
+        deliveries.deliverer.step()
+        clock.advance(1.0)
+        hook(store, receiver.url, webhook_id="bobs", owner="bob")
+        store.webhooks.ping("bobs")
+        deliveries.deliverer.step()
+        assert receiver.next()
+        assert len([each for each, _ in deliveries.deliverer._under_way.values() if each.owner == "ada"]) == 4
+        release.set()
+        deliveries.deliverer.join()
+
+
+def test_a_thread_that_cannot_be_started_takes_no_place(
+    store: Store, deliveries: Deliveries, receiver: Receiver, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def refuse(_: threading.Thread) -> None:
+        raise RuntimeError("can't start new thread")
+
+    hook(store, receiver.url)
+    for _ in range(2):
+        store.webhooks.ping("hook-1")
+    with monkeypatch.context() as patched:
+        patched.setattr(threading.Thread, "start", refuse)
+        for _ in range(3):
+            with pytest.raises(RuntimeError, match="can't start"):
+                deliveries.deliverer.step()
+    assert not deliveries.deliverer.needs_close_look()
+    deliveries.step()
+    assert store.webhooks.deliveries("hook-1", DeliveryQuery(DeliveryStatus.DELIVERED)).count == 2
+
+
+@pytest.mark.parametrize(("max_concurrent", "per_owner"), [(1, 2), (4, 2), (16, 4), (256, 64)])
+def test_one_owner_has_a_part_of_all_places(max_concurrent: int, per_owner: int) -> None:
+    assert DeliveryRules(max_concurrent=max_concurrent).bounds == DeliveryBounds(max_concurrent, per_owner, 2)
 
 
 def test_of_a_huge_answer_the_beginning_is_kept(store: Store, deliveries: Deliveries) -> None:
@@ -357,6 +405,36 @@ def test_no_error_ends_the_others(store: Store, clock: Clock, error: Exception, 
     assert record.status is DeliveryStatus.PENDING
 
 
+@pytest.mark.parametrize(
+    "response",
+    [
+        OutboundResponse(200, {"retry-after": "Mon, 01 Jan 99999999999999 00:00:00 GMT"}, b"ok"),
+        OutboundResponse(500, {"retry-after": object()}, b"ok"),  # type: ignore[dict-item]
+        OutboundResponse(200, {}, None),  # type: ignore[arg-type]
+    ],
+)
+def test_an_answer_that_cannot_be_read_is_noted_all_the_same(
+    store: Store, clock: Clock, response: OutboundResponse
+) -> None:
+    class Answering:
+        num_posts = 0
+
+        def post(self, *_: Any) -> OutboundResponse:
+            self.num_posts += 1
+            return response
+
+    hook(store, "https://x.example/")
+    store.webhooks.ping("hook-1")
+    sender = Answering()
+    deliveries = Deliveries(store, clock, sender, max_attempts=2)
+    while (record := deliveries.step()).due_at is not None:
+        assert sender.num_posts <= 2
+        clock.now = record.due_at
+        deliveries.seconds.advance(60.0)
+    assert record.num_attempts == sender.num_posts
+    assert record.status is (DeliveryStatus.DELIVERED if record.response_status == 200 else DeliveryStatus.FAILED)
+
+
 def test_old_deliveries_are_swept_once_an_hour(store: Store, clock: Clock, receiver: Receiver) -> None:
     hook(store, receiver.url)
     store.webhooks.ping("hook-1")
@@ -386,7 +464,7 @@ def test_a_body_is_sent_as_it_is_kept(store: Store, deliveries: Deliveries, rece
     hook(store, receiver.url)
     store.jobs.add(job_record(name='"\u2028</script>'))
     store.jobs.cancel("job-1")
-    (waiting,) = store.webhook_deliveries.due(1, 1, {})
+    (waiting,) = store.webhook_deliveries.due(DeliveryBounds(1, 1, 1), ())
     deliveries.step()
     assert receiver.requests[0].body == waiting.body.encode()
     assert waiting.body.isascii()
