@@ -24,7 +24,7 @@ ASYMMETRIC_ALGORITHMS = (
     "RS256", "RS384", "RS512", "PS256", "PS384", "PS512", "ES256", "ES384", "ES512", "Ed25519", "EdDSA",
 )  # fmt: skip
 MAX_TOKEN_CHARS = 8192
-_FORM = re.compile(r"([A-Za-z0-9_-]+)\.([A-Za-z0-9_-]+)\.([A-Za-z0-9_-]*)")
+_FORM = re.compile(r"\A([A-Za-z0-9_-]+)\.([A-Za-z0-9_-]+)\.([A-Za-z0-9_-]*)\Z")
 # Where a token says itself by which key it is to be checked, and extensions that would have to be understood.
 _REFUSED_IN_HEADERS = ("crit", "jku", "jwk", "x5u")
 _MAX_SHOWN_CHARS = 100

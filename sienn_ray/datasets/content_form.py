@@ -47,7 +47,10 @@ _forms: WeakKeyDictionary[Any, dict[str | None, MessageForm]] = WeakKeyDictionar
 
 def form_of(tokenizer: Any, chat_template: str | None) -> MessageForm:
     """Return the form of a template, which is tried once."""
-    known = _forms.setdefault(tokenizer, {})
+    try:
+        known = _forms.setdefault(tokenizer, {})
+    except TypeError:  # one that can't be remembered
+        return _find(tokenizer, chat_template)
     if chat_template not in known:
         known[chat_template] = _find(tokenizer, chat_template)
     return known[chat_template]

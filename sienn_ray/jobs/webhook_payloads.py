@@ -37,7 +37,6 @@ def data_of_job(job: JobRecord) -> dict[str, Any]:
         "updated_at": _shown(job.updated_at),
         "name": job.name,
         "labels": job.labels,
-        "priority": job.priority.name.lower(),
         "model_name": job.config.base_model,
         "priority": job.priority.name.lower(),
         "started_at": _shown(job.started_at),

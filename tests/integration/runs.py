@@ -77,7 +77,7 @@ def has_ended(service: Service, job_id: str) -> bool:
 def _runs(service: Service) -> dict[str, dict[str, Any]]:
     rows = service.upload(ROWS)
     without_room = service.upload(json.dumps({"instruction": "word " * 400, "response": "answer"}))
-    conversation = [{"role": role, "content": "words"} for role in ("system", "user", "assistant")]
+    conversation = [{"role": role, "content": "brief words"} for role in ("user", "assistant")]
     piped_rows = service.upload(
         "\n".join(
             json.dumps({"instruction": f"Number {number}?", "response": f"It is {number}."})

@@ -37,7 +37,16 @@ ADMIN_KEY = "an-admin-s-key-that-nobody-may-see"
 SECRETS = (PASSWORD, ADMIN_KEY)
 # Fields whose names say that they are secrets, or that may hold a password.
 SUSPICIOUS = ("key", "secret", "token", "password", "credential", "database_url")
-NO_SECRETS = {"max_row_tokens", "engine_step_tokens"}
+NO_SECRETS = {
+    "max_row_tokens",
+    "engine_step_tokens",
+    "token_lifetime_s",
+    "token_key_lifetime_s",
+    "token_rate_limits",
+    "refresh_token_lifetime_s",
+    "key_tokens_per_minute",
+    "key_max_open_answers",
+}
 
 
 @pytest.fixture

@@ -44,7 +44,7 @@ Parts = Annotated[list[Part | Annotated[list[Part], Field(max_length=MAX_PARTS)]
 
 
 def _refuse_tools(role: Any) -> Any:
-    if role in {"tool", "function"}:
+    if isinstance(role, str) and role in {"tool", "function"}:
         raise ValueError("tool calls are not supported here; leave messages of tools out")
     return role
 

@@ -141,5 +141,5 @@ def test_template_that_refuses_a_row_is_said_in_its_words(service: Service) -> N
         service.get(f"/api/datasets/{dataset_id}/statistics?model_name={STRICT_ID}")
     answer = json.loads(str(error.value))
     assert answer["status_code"] == 400
-    assert "System role not supported" in answer["detail"]
+    assert "Brief answers are not supported" in answer["detail"]
     assert "Traceback" not in answer["detail"]

@@ -147,7 +147,7 @@ def test_a_conversation_that_the_chat_template_refuses_fails_with_its_words(
     job = service.status(queued.ids["refused conversation"])
     assert job["status"] == "failed"
     assert job["meta"]["failure_reason"] == "invalid_dataset"
-    assert job["message"] == "the base model's chat template refuses a conversation: System role not supported"
+    assert job["message"] == "the base model's chat template refuses a conversation: Brief answers are not supported"
 
 
 def test_a_job_whose_rows_have_no_room_fails_with_a_reason(service: Service, queued: QueuedRuns) -> None:

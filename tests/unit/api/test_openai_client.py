@@ -106,7 +106,9 @@ class TestChat:
         client.chat.completions.create(model="job-1", messages=MESSAGES)
         client.chat.completions.create(model=BASE_MODEL, messages=MESSAGES)
         messages = (ChatMessage("system", "Be brief."), ChatMessage("user", "What is LoRA?"))
-        sampling = SamplingParams(max_new_tokens=1024, temperature=1.0, top_p=1.0, repetition_penalty=1.0)
+        sampling = SamplingParams(
+            max_new_tokens=1024, fits_context=True, temperature=1.0, top_p=1.0, repetition_penalty=1.0
+        )
         assert engines.asked == [
             (BASE_MODEL, GenerationRequest(messages, "job-1", "adapters/job-1", sampling)),
             (BASE_MODEL, GenerationRequest(messages, None, None, sampling)),
@@ -162,7 +164,9 @@ class TestChat:
         self, client: openai.OpenAI, engines: FakeEngines, fields: dict[str, Any], expected: dict[str, Any]
     ) -> None:
         client.chat.completions.create(model="job-1", messages=MESSAGES, extra_body=fields)
-        base = SamplingParams(max_new_tokens=1024, temperature=1.0, top_p=1.0, repetition_penalty=1.0)
+        base = SamplingParams(
+            max_new_tokens=1024, fits_context=True, temperature=1.0, top_p=1.0, repetition_penalty=1.0
+        )
         assert [request.sampling for _, request in engines.asked] == [replace(base, **expected)]
 
     def test_an_answer_can_be_sent_back(self, client: openai.OpenAI, engines: FakeEngines) -> None:

@@ -271,5 +271,5 @@ class TestTokens:
         save_strict_model(tiny_model_folder, tmp_path / "strict")
         rows = store(tmp_path / "storage", [chat("a", "b", rejected, system="be brief")])
         stream = stream_of(rows, load_tokenizer(tmp_path / "strict"))
-        with pytest.raises(InvalidDatasetError, match="chat template refuses a conversation: System role"):
+        with pytest.raises(InvalidDatasetError, match="chat template refuses a conversation: Brief answers"):
             all_steps(stream, Share(1), 1)

@@ -81,7 +81,7 @@ class Credentials:
             "of an expired key": (self.token("ada", *everything, key_expires_at=utc_now()), "'a key' has expired"),
             "of no key": (self.token("ada", *everything, client_id="none"), "isn't there any more"),
             "OIDC: expired": (theirs.token(exp=now - 120), "has expired at"),
-            "OIDC: not yet valid": (theirs.token(nbf=now + 120), r"isn't valid before .* \('nbf'\)"),
+            "OIDC: not yet valid": (theirs.token(nbf=now + 1800), r"isn't valid before .* \('nbf'\)"),
             "OIDC: from the future": (theirs.token(iat=now + 120), r"isn't valid before .* \('iat'\)"),
             "OIDC: wrong audience": (theirs.token(aud=EVIL), f"meant for '{EVIL}'"),
             "OIDC: no audience": (theirs.token(aud=None), "meant for nobody"),
