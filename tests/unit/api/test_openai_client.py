@@ -150,8 +150,8 @@ class TestChat:
         [
             ({"temperature": 0}, {"do_sample": False}),
             ({"stop": "x"}, {"stop": ("x",)}),
-            ({"max_tokens": 3}, {"max_new_tokens": 3}),
-            ({"max_tokens": 3, "max_completion_tokens": 4}, {"max_new_tokens": 4}),
+            ({"max_tokens": 3}, {"max_new_tokens": 3, "fits_context": False}),
+            ({"max_tokens": 3, "max_completion_tokens": 4}, {"max_new_tokens": 4, "fits_context": False}),
             ({"logprobs": True}, {"num_logprobs": 0}),
             ({"seed": -1}, {"seed": 2**53 - 1}),
             ({"seed": None, "stop": None, "temperature": None, "n": None, "tools": None}, {}),
