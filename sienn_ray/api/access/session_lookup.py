@@ -80,8 +80,12 @@ class SessionLookup:
         await self._tracker.add_session(record)
         return secret, record
 
-    async def principal_of(self, secret: str) -> Principal:
+    async def principal_of(self, secret: str, *, is_use: bool = True) -> Principal:
         """Return the caller who sends a session's cookie.
+
+        Args:
+            secret: That of the cookie.
+            is_use: Whether it comes with a request, so that the session isn't idle.
 
         Raises:
             InvalidTokenError: There is no such session, or not any more.
@@ -91,6 +95,8 @@ class SessionLookup:
             raise InvalidTokenError("the session isn't known; log in again")
         if fault := record.fault_at(self._now(), self._idle_timeout_s):
             raise InvalidTokenError(f"the session {fault}; log in again")
+        if is_use:
+            await self._note_use(record)
         if record.client_id is None:
             return record.principal
         if record.client_id == ADMIN_KEY_ID and not self._is_of_admin_key(record, secret):
@@ -113,15 +119,11 @@ class SessionLookup:
         if known := self._remembered.get(sha256, self._clock()):
             return known[0]
         record = await self._tracker.session_of_hash(sha256)
-        if record is not None and self._has_to_be_noted(record):
-            await self._tracker.touch_session(sha256)
-            record = record.model_copy(update={"seen_at": self._now()})
         self._remembered.put(sha256, record, self._clock() + LIFETIME_S)
         return record
 
-    def _has_to_be_noted(self, record: SessionRecord) -> bool:
-        """Whether a session that is valid was last noted to be used long ago."""
-        now = self._now()
-        noted_for_s = self._idle_timeout_s / _NOTES_PER_TIMEOUT
-        is_old = now - record.seen_at >= timedelta(seconds=noted_for_s)
-        return is_old and record.fault_at(now, self._idle_timeout_s) is None
+    async def _note_use(self, record: SessionRecord) -> None:
+        """Note that a valid session is used, unless that was noted lately."""
+        if self._now() - record.seen_at >= timedelta(seconds=self._idle_timeout_s / _NOTES_PER_TIMEOUT):
+            await self._tracker.touch_session(record.sha256)
+            self._remembered.forget(record.sha256)  # read again, with what was noted
