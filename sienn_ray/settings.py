@@ -18,6 +18,7 @@ from pydantic_settings import BaseSettings, NoDecode, SettingsConfigDict
 
 from sienn_ray.access.claims import ClaimLimits
 from sienn_ray.access.quotas import Quotas
+from sienn_ray.access.token_lifetimes import LONGEST_TOKEN_LIFETIME_S
 from sienn_ray.admission import AdmissionRules
 from sienn_ray.outbound.addresses import AddressRules
 from sienn_ray.outbound.rules import OutboundRules
@@ -28,7 +29,6 @@ if TYPE_CHECKING:
 MIB = 1024**2
 GIB = 1024**3
 LOCALHOST = "localhost"
-LONGEST_TOKEN_LIFETIME_S = 3600
 _CENTURY_S = 100 * 365 * 86400.0
 _DEFAULT_RATE_LIMITS = "100/minute;1000/hour"
 ENV_PREFIX = "SIENN_"

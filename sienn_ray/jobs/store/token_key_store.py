@@ -11,10 +11,10 @@ from joserfc.jwk import ECKey
 
 from sienn_ray.access.token_claims import TokenClaims
 from sienn_ray.access.token_keys import PublicTokenKey, TokenKeyRecord, new_key, opened, signed
+from sienn_ray.access.token_lifetimes import LONGEST_TOKEN_LIFETIME_S
 from sienn_ray.jobs.schema import utc_now
 from sienn_ray.jobs.store.database import Database
 from sienn_ray.jobs.store.tables import token_keys
-from sienn_ray.settings import LONGEST_TOKEN_LIFETIME_S
 
 logger = logging.getLogger(__name__)
 

@@ -66,6 +66,9 @@ class Credentials:
         theirs, now = self.issuer, int(time.time())
         return {
             "expired": (self.token("ada", *everything, expires_at=now - 1), "has expired at"),
+            "made for too long": (self.token("ada", *everything, expires_at=now + 3601), "is for 3601 s"),
+            "made for ever": (self.token("ada", *everything, expires_at=now + 10**9), "3600 s at the most"),
+            "no beginning": (self.other({**claims, "iat": None}, header), "no 'iat'"),
             "wrong audience": (self.other({**claims, "aud": EVIL}, header), f"meant for '{EVIL}'"),
             "another kind": (self.other(claims, {**header, "typ": "JWT"}), "of another kind than 'at\\+jwt'"),
             "no kind": (self.other(claims, {**header, "typ": None}), "of another kind"),

@@ -13,6 +13,7 @@ from typing import Any
 from urllib.parse import quote_plus, urljoin
 
 import pytest
+import sqlalchemy as sa
 from joserfc import jwt
 from joserfc.jwk import KeySet
 from starlette.testclient import TestClient
@@ -23,6 +24,7 @@ from sienn_ray.api.access.access_tokens import AccessTokens, TokenKeys
 from sienn_ray.api.access.key_lookup import LIFETIME_S, KeyLookup
 from sienn_ray.api.app import create_app
 from sienn_ray.errors import CapacityError, InvalidTokenError
+from sienn_ray.jobs.store import tables
 from sienn_ray.settings import Settings
 from tests.support.fakes_backends import fake_backends
 from tests.support.in_process_tracker import InProcessTracker
@@ -389,6 +391,25 @@ class TestCost:
                 await tokens.principal_of(token)
 
         asyncio.run(ask_often())
+
+    def test_it_ends_once_its_signing_key_is_gone(self, tracker: InProcessTracker) -> None:
+        now, moment = [0.0], [1_000_000.0]
+        keys = KeyLookup(tracker, clock=lambda: now[0])
+        tokens = AccessTokens(tracker, keys, "https://a.example", 3600, clock=lambda: moment[0])
+        tokens._token_keys._clock = lambda: now[0]
+        prefix = key_of(tracker, "ada", Scope.READ).split("_")[1]
+
+        async def use() -> None:
+            token, _ = await tokens.issue(prefix, frozenset({Scope.READ}))
+            assert (await tokens.principal_of(token)).owner == "ada"
+            with tracker.actor._store.database.writing() as connection:
+                connection.execute(sa.delete(tables.token_keys))
+            now[0] += 60.0
+            moment[0] += 60.0
+            with pytest.raises(InvalidTokenError, match="a key that isn't known, or not any more"):
+                await tokens.principal_of(token)
+
+        asyncio.run(use())
 
     def test_no_more_than_so_many_are_remembered(
         self, tracker: InProcessTracker, monkeypatch: pytest.MonkeyPatch

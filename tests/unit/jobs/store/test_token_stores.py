@@ -16,10 +16,10 @@ from sienn_ray.access.principals import Scope
 from sienn_ray.access.refresh_tokens import RefreshFault, RefreshRequest, RefreshTokenRecord
 from sienn_ray.access.sessions import SessionRecord
 from sienn_ray.access.token_claims import TokenClaims
+from sienn_ray.access.token_lifetimes import LONGEST_TOKEN_LIFETIME_S
 from sienn_ray.jobs.store import tables
 from sienn_ray.jobs.store.store import Store
 from sienn_ray.jobs.store.token_key_store import TokenKeyStore
-from sienn_ray.settings import LONGEST_TOKEN_LIFETIME_S
 from tests.support.fakes_jobs import Clock
 from tests.support.tokens import header_of
 from tests.unit.jobs.store.test_api_key_store import key_record
