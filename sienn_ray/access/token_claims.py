@@ -14,6 +14,8 @@ from sienn_ray.errors import InvalidTokenError
 ALGORITHM = "ES256"
 # So that no other token of the same key can be taken for one.
 KIND = "at+jwt"
+# By which clocks of a cluster's machines may differ, as they do where NTP keeps them.
+_SKEW_S = 5.0
 
 
 @dataclass(frozen=True)
@@ -64,7 +66,7 @@ class TokenClaims:
         """
         if header.kind != KIND:
             raise InvalidTokenError(f"the token is of another kind than '{KIND}'")
-        expires_at = ClaimChecks(issuer, frozenset({issuer})).check(claims, now)
+        expires_at = ClaimChecks(issuer, frozenset({issuer}), _SKEW_S).check(claims, now)
         issued_at = claims.get("iat")
         if isinstance(issued_at, bool) or not isinstance(issued_at, int | float):
             raise InvalidTokenError("the token doesn't say when it was made: it has no 'iat'")

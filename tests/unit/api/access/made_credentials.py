@@ -65,7 +65,7 @@ class Credentials:
         foreign = ECKey.generate_key("P-256", {"kid": header["kid"]})
         theirs, now = self.issuer, int(time.time())
         return {
-            "expired": (self.token("ada", *everything, expires_at=now - 1), "has expired at"),
+            "expired": (self.token("ada", *everything, expires_at=now - 10), "has expired at"),
             "made for too long": (self.token("ada", *everything, expires_at=now + 3601), "is for 3601 s"),
             "made for ever": (self.token("ada", *everything, expires_at=now + 10**9), "3600 s at the most"),
             "no beginning": (self.other({**claims, "iat": None}, header), "no 'iat'"),

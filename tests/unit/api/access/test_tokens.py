@@ -386,11 +386,27 @@ class TestCost:
             now[0] += LIFETIME_S
             with pytest.raises(InvalidTokenError, match="has been revoked"):
                 await tokens.principal_of(token)
-            moment[0] += 601
+            moment[0] += 606
             with pytest.raises(InvalidTokenError, match="has expired"):
                 await tokens.principal_of(token)
 
         asyncio.run(ask_often())
+
+    @pytest.mark.parametrize("behind_s", [0, 5])
+    def test_a_replica_whose_clock_is_behind_takes_a_fresh_one(
+        self, tracker: InProcessTracker, behind_s: float
+    ) -> None:
+        prefix = key_of(tracker, "ada", Scope.READ).split("_")[1]
+        ahead, behind = (
+            AccessTokens(tracker, KeyLookup(tracker), "https://a.example", 600, clock=lambda moment=moment: moment)
+            for moment in (1_000_000.0, 1_000_000.0 - behind_s)
+        )
+
+        async def use() -> None:
+            token, _ = await ahead.issue(prefix, frozenset({Scope.READ}))
+            assert (await behind.principal_of(token)).owner == "ada"
+
+        asyncio.run(use())
 
     def test_it_ends_once_its_signing_key_is_gone(self, tracker: InProcessTracker) -> None:
         now, moment = [0.0], [1_000_000.0]
