@@ -217,7 +217,11 @@ class Tracker(Protocol):
         ...
 
     async def exchange_refresh_token(self, request: RefreshRequest) -> RefreshOutcome:
-        """Exchange a refresh token for its successor, or say why not; one that comes again ends with all its kin."""
+        """Exchange a refresh token for its successor; one that comes again ends with its kin, as the answer says.
+
+        Raises:
+            TokenRequestError: It isn't exchanged for another reason, and nothing has changed.
+        """
         ...
 
     async def add_session(self, record: SessionRecord) -> None:
@@ -408,7 +412,17 @@ READING = frozenset(
 )
 # Changes that no user asks for: what programs report, and replicas. All others are written into the audit log.
 NOT_AUDITED = frozenset(
-    {"report", "pause", "complete", "fail", "report_export", "add_metrics", "add_usage", "add_audit_reports"}
+    {
+        "report",
+        "pause",
+        "complete",
+        "fail",
+        "report_export",
+        "add_metrics",
+        "add_usage",
+        "add_audit_reports",
+        "touch_session",
+    }
 )
 AUDITED = METHODS.keys() - READING - NOT_AUDITED
 # Ids among the arguments, by their names.

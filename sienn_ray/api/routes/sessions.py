@@ -11,7 +11,7 @@ from fastapi.responses import RedirectResponse
 from sienn_ray.access.api_keys import ApiKey
 from sienn_ray.access.jwts import looks_like_jwt
 from sienn_ray.access.principals import Credential, Principal, Scope
-from sienn_ray.api.access.callers import CredentialsDep
+from sienn_ray.api.access.callers import CredentialsDep, note_proof
 from sienn_ray.api.access.credentials import Credentials, sent_text
 from sienn_ray.api.access.key_lookup import ADMIN_KEY_ID
 from sienn_ray.api.access.scopes import PrincipalDep, needs
@@ -100,6 +100,7 @@ async def come_back(request: Request, backends: AllBackendsDep, credentials: Cre
     cookie = credentials.cookies.read(request.scope, LOGIN)
     secret = await backends.tracker.signing_key()
     principal, next_path = await _login_of(credentials).finish(secret, cookie, came)
+    note_proof(request.scope, principal)
     if not principal.scopes:
         raise ForbiddenError(
             "the issuer knows you, but nothing says what you may do here; SIENN_OIDC_SCOPES, "

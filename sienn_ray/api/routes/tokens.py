@@ -18,7 +18,7 @@ from sienn_ray.access.principals import Principal, Scope, narrowed
 from sienn_ray.access.refresh_tokens import RefreshFault, RefreshRequest, RefreshTokenRecord, new_refresh_token
 from sienn_ray.access.secret_texts import sha256_of
 from sienn_ray.api.access.access_tokens import AccessTokens, jwks_of
-from sienn_ray.api.access.callers import CredentialsDep
+from sienn_ray.api.access.callers import CredentialsDep, note_proof
 from sienn_ray.api.access.key_lookup import ADMIN_KEY_ID, KeyLookup
 from sienn_ray.api.access.scopes import needs
 from sienn_ray.api.deps import AllBackendsDep, Backends
@@ -112,6 +112,8 @@ async def issue_token(
     form = await _form_of(request)
     response.headers["Cache-Control"] = "no-store"
     client = await _client_of(request, form, credentials.keys)
+    if client is not None:
+        note_proof(request.scope, client.principal)
     grant = form.get("grant_type")
     if grant == _CLIENT_CREDENTIALS:
         return await _for_key(client, form, backends, credentials.tokens)
@@ -267,8 +269,7 @@ async def _for_refresh_token(
         RefreshRequest(sha256_of(form["refresh_token"]), sha256_of(successor), client.id if client else None, wanted)
     )
     if outcome.successor is None:
-        fault = outcome.fault or RefreshFault.UNKNOWN
-        raise TokenRequestError(fault.value, "invalid_scope" if fault is RefreshFault.SCOPES else "invalid_grant")
+        raise (outcome.fault or RefreshFault.UNKNOWN).error
     scopes = outcome.successor.scopes if wanted is None else wanted
     return await _answer(tokens, outcome.successor.client_id, scopes, successor)
 

@@ -36,29 +36,43 @@ class RefreshTokenStore:
             _insert(connection, record)
 
     def exchange(self, request: RefreshRequest) -> RefreshOutcome:
-        """Exchange a token for its successor, or say why not; a second exchange of a token ends its family."""
+        """Exchange a token for its successor; a second exchange of a token ends its family, and so does a key's end.
+
+        Raises:
+            TokenRequestError: It isn't exchanged, and nothing has changed.
+        """
         now = self._clock()
         with self._database.writing() as connection:
             query = sa.select(refresh_tokens).where(refresh_tokens.c.sha256 == request.sha256)
             row = connection.execute(query).mappings().first()
             if row is None:
-                return RefreshOutcome(fault=RefreshFault.UNKNOWN)
+                raise RefreshFault.UNKNOWN.error
             record = RefreshTokenRecord.model_validate(dict(row))
-            if fault := _fault(connection, record, request, now):
-                if fault in {RefreshFault.REUSED, RefreshFault.KEY_ENDED}:
-                    logger.warning("a family of refresh tokens of the key %s ends: %s", record.client_id, fault)
-                    is_family = refresh_tokens.c.family == record.family
-                    connection.execute(sa.update(refresh_tokens).where(is_family).values(revoked_at=now))
-                return RefreshOutcome(fault=fault)
+            key = _key_of(connection, record)
+            outcome = (
+                RefreshOutcome() if key is None else RefreshOutcome(key_id=key.id, key_name=key.name, owner=key.owner)
+            )
+            if fault := _fault(record, key, request, now):
+                if not fault.ends_family:
+                    raise fault.error
+                logger.warning("a family of refresh tokens of the key %s ends: %s", record.client_id, fault)
+                is_family = refresh_tokens.c.family == record.family
+                connection.execute(sa.update(refresh_tokens).where(is_family).values(revoked_at=now))
+                return outcome.model_copy(update={"fault": fault})
             is_used = refresh_tokens.c.sha256 == record.sha256
             connection.execute(sa.update(refresh_tokens).where(is_used).values(used_at=now))
             successor = record.model_copy(update={"sha256": request.successor_sha256, "created_at": now})
             _insert(connection, successor)
-            return RefreshOutcome(successor=successor)
+            return outcome.model_copy(update={"successor": successor})
+
+
+def _key_of(connection: sa.Connection, record: RefreshTokenRecord) -> ApiKeyRecord | None:
+    row = connection.execute(sa.select(api_keys).where(api_keys.c.prefix == record.client_id)).mappings().first()
+    return None if row is None else ApiKeyRecord.model_validate(dict(row))
 
 
 def _fault(
-    connection: sa.Connection, record: RefreshTokenRecord, request: RefreshRequest, now: datetime
+    record: RefreshTokenRecord, key: ApiKeyRecord | None, request: RefreshRequest, now: datetime
 ) -> RefreshFault | None:
     if request.client_id is not None and request.client_id != record.client_id:
         return RefreshFault.OTHER_CLIENT
@@ -68,8 +82,7 @@ def _fault(
         return RefreshFault.REUSED
     if record.expires_at <= now:
         return RefreshFault.EXPIRED
-    row = connection.execute(sa.select(api_keys).where(api_keys.c.prefix == record.client_id)).mappings().first()
-    if row is None or ApiKeyRecord.model_validate(dict(row)).fault_at(now):
+    if key is None or key.fault_at(now):
         return RefreshFault.KEY_ENDED
     if request.scopes is not None and not request.scopes <= record.scopes:
         return RefreshFault.SCOPES

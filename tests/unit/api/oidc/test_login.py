@@ -12,11 +12,13 @@ from urllib.parse import parse_qsl, urlsplit
 import pytest
 from starlette.testclient import TestClient
 
+from sienn_ray.access.audit import PrincipalKind
 from sienn_ray.api.app import create_app
 from sienn_ray.api.oidc import login as login_module
 from sienn_ray.api.oidc.local_paths import checked_local_path
 from sienn_ray.api.oidc.login import challenge_of
 from sienn_ray.errors import InvalidInputError
+from sienn_ray.jobs.audit_schema import AuditQuery
 from sienn_ray.settings import Settings
 from tests.support.fake_issuer import CLIENT_ID, CLIENT_SECRET, FakeIssuer, fake_issuer
 from tests.support.fakes_backends import fake_backends
@@ -36,9 +38,13 @@ def fake() -> Iterator[FakeIssuer]:
 
 
 @pytest.fixture
-def service(tmp_path: Path, fake: FakeIssuer) -> Iterator[Service]:
+def tracker(tmp_path: Path) -> InProcessTracker:
+    return InProcessTracker(Settings(env="test", home=tmp_path / "home"))
+
+
+@pytest.fixture
+def service(tmp_path: Path, fake: FakeIssuer, tracker: InProcessTracker) -> Iterator[Service]:
     """Make a browser's client of a replica; all have one tracker."""
-    tracker = InProcessTracker(Settings(env="test", home=tmp_path / "home"))
     with ExitStack() as clients:
 
         def make(base_url: str = HERE, **fields: Any) -> TestClient:
@@ -275,6 +281,14 @@ class TestNext:
     @pytest.mark.parametrize("path", ["/", "/docs", "/a//b?c=https://d.example#e", "/%2F/evil.example"])
     def test_paths_of_this_service_do(self, path: str) -> None:
         assert checked_local_path(path) == path
+
+
+def test_who_has_logged_in_is_in_the_audit_log(service: Service, fake: FakeIssuer, tracker: InProcessTracker) -> None:
+    client = service()
+    client.get(local(fake.log_in(start(client))))
+    (entry,) = tracker.actor.audit_entries(AuditQuery()).entries
+    assert (entry.principal_kind, entry.owner) == (PrincipalKind.SESSION, f"{fake.url}|ada")
+    assert (entry.action, entry.request) == ("come_back", "GET /api/auth/callback")
 
 
 def test_behind_a_proxy_the_public_url_counts(service: Service, fake: FakeIssuer) -> None:

@@ -17,6 +17,7 @@ from sienn_ray.access.refresh_tokens import RefreshFault, RefreshRequest, Refres
 from sienn_ray.access.sessions import SessionRecord
 from sienn_ray.access.token_claims import TokenClaims
 from sienn_ray.access.token_lifetimes import LONGEST_TOKEN_LIFETIME_S
+from sienn_ray.errors import TokenRequestError
 from sienn_ray.jobs.store import tables
 from sienn_ray.jobs.store.store import Store
 from sienn_ray.jobs.store.token_key_store import TokenKeyStore
@@ -130,6 +131,13 @@ def refresh_record(clock: Clock, client_id: str, sha256: str = "first", family: 
     )
 
 
+def refuses(store: Store, request: RefreshRequest, fault: RefreshFault) -> None:
+    """An exchange is refused with an error, which undoes all that belongs to it."""
+    with pytest.raises(TokenRequestError, match=fault.value) as refused:
+        store.refresh_tokens.exchange(request)
+    assert refused.value.code == ("invalid_scope" if fault is RefreshFault.SCOPES else "invalid_grant")
+
+
 class TestRefreshTokens:
     def test_a_family_goes_on_and_ends_together(self, store: Store, clock: Clock, client_id: str) -> None:
         first = refresh_record(clock, client_id)
@@ -140,8 +148,8 @@ class TestRefreshTokens:
         assert second.expires_at == first.expires_at  # no family lives for ever
         assert store.refresh_tokens.exchange(RefreshRequest("second", "third", client_id)).successor
         assert store.refresh_tokens.exchange(RefreshRequest("first", "x")).fault is RefreshFault.REUSED
-        assert store.refresh_tokens.exchange(RefreshRequest("third", "x")).fault is RefreshFault.REVOKED
-        assert store.refresh_tokens.exchange(RefreshRequest("second", "x")).fault is RefreshFault.REVOKED
+        for name in ("third", "second"):
+            refuses(store, RefreshRequest(name, "x"), RefreshFault.REVOKED)
 
     def test_only_its_own_family_ends(self, store: Store, clock: Clock, client_id: str) -> None:
         for name in ("first", "other"):
@@ -162,7 +170,7 @@ class TestRefreshTokens:
         self, store: Store, clock: Clock, client_id: str, request_: RefreshRequest, fault: RefreshFault
     ) -> None:
         store.refresh_tokens.add(refresh_record(clock, client_id))
-        assert store.refresh_tokens.exchange(request_).fault is fault
+        refuses(store, request_, fault)
         assert store.refresh_tokens.exchange(RefreshRequest("first", "x")).successor
 
     def test_it_ends_with_its_key_and_by_itself(self, store: Store, clock: Clock, client_id: str) -> None:
@@ -170,12 +178,12 @@ class TestRefreshTokens:
         store.refresh_tokens.add(refresh_record(clock, "no key", "b", "b"))
         assert store.refresh_tokens.exchange(RefreshRequest("b", "x")).fault is RefreshFault.KEY_ENDED
         clock.advance(86_400)
-        assert store.refresh_tokens.exchange(RefreshRequest("a", "x")).fault is RefreshFault.EXPIRED
+        refuses(store, RefreshRequest("a", "x"), RefreshFault.EXPIRED)
         store.refresh_tokens.add(refresh_record(clock, client_id, "c", "c"))
-        assert store.refresh_tokens.exchange(RefreshRequest("a", "x")).fault is RefreshFault.UNKNOWN  # forgotten
+        refuses(store, RefreshRequest("a", "x"), RefreshFault.UNKNOWN)  # forgotten
         store.api_keys.revoke("key-1")
         assert store.refresh_tokens.exchange(RefreshRequest("c", "x")).fault is RefreshFault.KEY_ENDED
-        assert store.refresh_tokens.exchange(RefreshRequest("c", "x")).fault is RefreshFault.REVOKED
+        refuses(store, RefreshRequest("c", "x"), RefreshFault.REVOKED)
 
 
 def session_record(clock: Clock, sha256: str = "first", **fields: object) -> SessionRecord:
