@@ -334,13 +334,15 @@ class Settings(BaseSettings):
     oidc_scope_claim: str = Field(
         "scope", min_length=1, description="Claim that has a caller's scopes; `realm_access.roles` leads inwards."
     )
-    oidc_groups_claim: str = Field("groups", min_length=1, description="Claim that has a caller's groups.")
+    oidc_groups_claim: str = Field(
+        "groups", min_length=1, description="Claim that has a caller's groups: a list, or a text that is one of them."
+    )
     oidc_scopes: _Names = Field(
         (),
         description="Our scopes by the values of both claims, as `ml-team=train,ml-team=read`; by default values with "
         "the names of our scopes, but for `admin`.",
     )
-    oidc_admin_group: str = Field("", description="Value of either claim that makes an admin; by default none does.")
+    oidc_admin_group: str = Field("", description="Group of that claim that makes an admin; by default none does.")
     oidc_default_scopes: _Names = Field((), description="Scopes of every caller whom that issuer knows.")
     oidc_client_id: str = Field(
         "", description="Client id of this service at that issuer, for logins of browsers (`/api/auth/login`)."
