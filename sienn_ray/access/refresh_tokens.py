@@ -1,13 +1,14 @@
 """Refresh tokens: each is exchanged once, for an access token and its successor (RFC 9700, section 4.14).
 
 One that comes a second time was stolen, from whoever had it before or after; then all that came from the same key
-exchange end.
+exchange end. Unless it comes soon, and nobody has used its successor: then an answer was lost, and it gets another
+successor. The one that was lost counts as used, so that whoever has it after all is found out.
 """
 
 from __future__ import annotations
 
 from dataclasses import dataclass, replace
-from datetime import datetime
+from datetime import UTC, datetime
 from enum import StrEnum
 from http import HTTPStatus
 
@@ -18,6 +19,10 @@ from sienn_ray.access.principals import Scope
 from sienn_ray.access.secret_texts import random_text
 from sienn_ray.errors import TokenRequestError
 
+# After its first exchange, in which a token may come again.
+REPEAT_S = 30.0
+# `used_at` of a token that was lost: no use is as early, and so none of it is a repeat.
+LOST = datetime(1970, 1, 1, tzinfo=UTC)
 # So that scanners of secrets find one that was published.
 _BEGIN = "siennr_"
 

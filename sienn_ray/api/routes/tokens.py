@@ -106,8 +106,8 @@ async def issue_token(
     """Exchange an API key, or a refresh token, for an access token that is valid for minutes (RFC 6749).
 
     The client is the API key: `client_id` is its id or prefix, `client_secret` the key itself, both in the form or in
-    the header `Authorization: Basic`. A refresh token is exchanged once; one that comes a second time ends all that
-    came from the same exchange of the key. Tokens end with their key.
+    the header `Authorization: Basic`. A refresh token is exchanged once, and again within 30 s where its answer was
+    lost; one that comes again otherwise ends all that came from the same exchange of the key. All end with their key.
     """
     form = await _form_of(request)
     response.headers["Cache-Control"] = "no-store"

@@ -4,12 +4,19 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Callable
-from datetime import datetime
+from datetime import datetime, timedelta
 
 import sqlalchemy as sa
 
 from sienn_ray.access.api_keys import ApiKeyRecord
-from sienn_ray.access.refresh_tokens import RefreshFault, RefreshOutcome, RefreshRequest, RefreshTokenRecord
+from sienn_ray.access.refresh_tokens import (
+    LOST,
+    REPEAT_S,
+    RefreshFault,
+    RefreshOutcome,
+    RefreshRequest,
+    RefreshTokenRecord,
+)
 from sienn_ray.jobs.schema import utc_now
 from sienn_ray.jobs.store.database import Database
 from sienn_ray.jobs.store.tables import api_keys, refresh_tokens
@@ -52,16 +59,19 @@ class RefreshTokenStore:
             outcome = (
                 RefreshOutcome() if key is None else RefreshOutcome(key_id=key.id, key_name=key.name, owner=key.owner)
             )
-            if fault := _fault(record, key, request, now):
+            lost = _lost_successor(connection, record, now)
+            if fault := _fault(record, key, request, lost, now):
                 if not fault.ends_family:
                     raise fault.error
                 logger.warning("a family of refresh tokens of the key %s ends: %s", record.client_id, fault)
                 is_family = refresh_tokens.c.family == record.family
                 connection.execute(sa.update(refresh_tokens).where(is_family).values(revoked_at=now))
                 return outcome.model_copy(update={"fault": fault})
-            is_used = refresh_tokens.c.sha256 == record.sha256
-            connection.execute(sa.update(refresh_tokens).where(is_used).values(used_at=now))
-            successor = record.model_copy(update={"sha256": request.successor_sha256, "created_at": now})
+            used, used_at = (record.sha256, now) if lost is None else (lost, LOST)
+            is_used = refresh_tokens.c.sha256 == used
+            connection.execute(sa.update(refresh_tokens).where(is_used).values(used_at=used_at))
+            fresh = {"sha256": request.successor_sha256, "created_at": now, "used_at": None}
+            successor = record.model_copy(update=fresh)
             _insert(connection, successor)
             return outcome.model_copy(update={"successor": successor})
 
@@ -71,14 +81,26 @@ def _key_of(connection: sa.Connection, record: RefreshTokenRecord) -> ApiKeyReco
     return None if row is None else ApiKeyRecord.model_validate(dict(row))
 
 
+def _lost_successor(connection: sa.Connection, record: RefreshTokenRecord, now: datetime) -> str | None:
+    """The hash of the successor of a token that comes again soon, if nobody has used it and so its answer was lost."""
+    if record.used_at is None or now - record.used_at > timedelta(seconds=REPEAT_S):
+        return None
+    columns = refresh_tokens.c
+    later = sa.select(columns.sha256, columns.used_at).where(
+        columns.family == record.family, columns.created_at >= record.used_at, columns.sha256 != record.sha256
+    )
+    rows = [row for row in connection.execute(later) if row.used_at != LOST]
+    return rows[0].sha256 if len(rows) == 1 and rows[0].used_at is None else None
+
+
 def _fault(
-    record: RefreshTokenRecord, key: ApiKeyRecord | None, request: RefreshRequest, now: datetime
+    record: RefreshTokenRecord, key: ApiKeyRecord | None, request: RefreshRequest, lost: str | None, now: datetime
 ) -> RefreshFault | None:
     if request.client_id is not None and request.client_id != record.client_id:
         return RefreshFault.OTHER_CLIENT
     if record.revoked_at is not None:
         return RefreshFault.REVOKED
-    if record.used_at is not None:
+    if record.used_at is not None and lost is None:
         return RefreshFault.REUSED
     if record.expires_at <= now:
         return RefreshFault.EXPIRED

@@ -13,7 +13,7 @@ from joserfc import jwt
 from joserfc.jwk import ECKey
 
 from sienn_ray.access.principals import Scope
-from sienn_ray.access.refresh_tokens import RefreshFault, RefreshRequest, RefreshTokenRecord
+from sienn_ray.access.refresh_tokens import REPEAT_S, RefreshFault, RefreshRequest, RefreshTokenRecord
 from sienn_ray.access.sessions import SessionRecord
 from sienn_ray.access.token_claims import TokenClaims
 from sienn_ray.access.token_lifetimes import LONGEST_TOKEN_LIFETIME_S
@@ -150,11 +150,52 @@ class TestRefreshTokens:
         for name in ("third", "second"):
             refuses(store, RefreshRequest(name, "x"), RefreshFault.REVOKED)
 
+    def test_one_whose_answer_was_lost_gets_another_successor(self, store: Store, clock: Clock, client_id: str) -> None:
+        store.refresh_tokens.add(refresh_record(clock, client_id))
+        clock.advance(60)
+        for seconds, successor in ((0, "lost"), (1, "lost too"), (REPEAT_S - 1, "second")):
+            clock.advance(seconds)
+            found = store.refresh_tokens.exchange(RefreshRequest("first", successor)).successor
+            assert found is not None
+            assert (found.sha256, found.used_at, found.created_at) == (successor, None, clock())
+        clock.advance(1)
+        assert store.refresh_tokens.exchange(RefreshRequest("second", "third")).successor
+
+    def test_one_that_was_lost_after_all_ends_its_kin(self, store: Store, clock: Clock, client_id: str) -> None:
+        """Two have had answers: one of them is a thief."""
+        store.refresh_tokens.add(refresh_record(clock, client_id))
+        for successor in ("lost", "second"):
+            clock.advance(1)
+            assert store.refresh_tokens.exchange(RefreshRequest("first", successor)).successor
+        assert store.refresh_tokens.exchange(RefreshRequest("lost", "x")).fault is RefreshFault.REUSED
+        refuses(store, RefreshRequest("second", "x"), RefreshFault.REVOKED)
+
+    @pytest.mark.parametrize(("successor_is_used", "seconds"), [(False, REPEAT_S + 1), (True, 1)])
+    def test_one_that_comes_late_or_behind_its_successor_is_no_repeat(
+        self, store: Store, clock: Clock, client_id: str, successor_is_used: bool, seconds: float
+    ) -> None:
+        store.refresh_tokens.add(refresh_record(clock, client_id))
+        clock.advance(60)
+        assert store.refresh_tokens.exchange(RefreshRequest("first", "second")).successor
+        clock.advance(seconds)
+        if successor_is_used:
+            assert store.refresh_tokens.exchange(RefreshRequest("second", "third")).successor
+        assert store.refresh_tokens.exchange(RefreshRequest("first", "x")).fault is RefreshFault.REUSED
+
+    def test_a_repeat_is_looked_at_as_closely(self, store: Store, clock: Clock, client_id: str) -> None:
+        store.refresh_tokens.add(refresh_record(clock, client_id))
+        assert store.refresh_tokens.exchange(RefreshRequest("first", "second")).successor
+        refuses(store, RefreshRequest("first", "x", "other"), RefreshFault.OTHER_CLIENT)
+        refuses(store, RefreshRequest("first", "x", scopes=frozenset({Scope.TRAIN})), RefreshFault.SCOPES)
+        store.api_keys.revoke("key-1")
+        assert store.refresh_tokens.exchange(RefreshRequest("first", "x")).fault is RefreshFault.KEY_ENDED
+
     def test_only_its_own_family_ends(self, store: Store, clock: Clock, client_id: str) -> None:
         for name in ("first", "other"):
             store.refresh_tokens.add(refresh_record(clock, client_id, name, f"family of {name}"))
-        for _ in range(2):
-            store.refresh_tokens.exchange(RefreshRequest("first", "second"))
+        store.refresh_tokens.exchange(RefreshRequest("first", "second"))
+        clock.advance(REPEAT_S + 1)
+        assert store.refresh_tokens.exchange(RefreshRequest("first", "x")).fault is RefreshFault.REUSED
         assert store.refresh_tokens.exchange(RefreshRequest("other", "x")).successor
 
     @pytest.mark.parametrize(
