@@ -173,7 +173,7 @@ class Login:
             CapacityError: The issuer can't be asked.
         """
         pending = PendingLogin.opened(cookie, _key(secret)) if cookie else None
-        if pending is None or came.state is None or not hmac.compare_digest(pending.state, came.state):
+        if pending is None or came.state is None or not _is_same(pending.state, came.state):
             raise UnauthorizedError(f"this isn't the way back of a login that this browser has begun; {_AGAIN}")
         if pending.expires_at <= self._clock():
             raise UnauthorizedError(f"the login took too long; {_AGAIN}")
@@ -219,6 +219,11 @@ class Login:
 def challenge_of(verifier: str) -> str:
     """Return what the issuer is shown of a verifier first (RFC 7636, S256)."""
     return base64.urlsafe_b64encode(hashlib.sha256(verifier.encode()).digest()).rstrip(b"=").decode()
+
+
+def _is_same(ours: str, sent: str) -> bool:
+    """Compare texts in a time that tells nothing; as bytes, since what is sent may have other letters than ASCII."""
+    return hmac.compare_digest(ours.encode(), sent.encode(errors="replace"))
 
 
 def _key(secret: bytes) -> OctKey:

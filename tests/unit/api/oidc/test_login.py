@@ -165,6 +165,8 @@ class TestForgeries:
         "change",
         [
             lambda url: url.replace("state=", "state=x"),
+            lambda url: url.replace("state=", "state=%C3%A4"),
+            lambda url: url.replace("state=", "state=%FF"),
             lambda url: url.partition("&state=")[0],
             lambda url: url.replace("state=", "other="),
             lambda url: url.rpartition("&iss=")[0] + "&iss=https://evil.example",
