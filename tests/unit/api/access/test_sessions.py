@@ -153,13 +153,16 @@ class TestOverHttps:
         assert client.post(PATH, headers=headers).status_code == (400 if kind in {"token", "cookie"} else 401)
 
     def test_no_cache_on_the_way_keeps_what_somebody_sees(self, service: Service, tracker: InProcessTracker) -> None:
-        """Shared caches leave alone what came for the header `Authorization`, but not what came for a cookie."""
+        """Shared caches leave alone what came for `Authorization`, but not what came for a cookie or another header."""
         client, key = service(), key_of(tracker, "ada", Scope.READ)
         begin(client, key)
         for path in ("/api/jobs", "/api/auth/me", "/api/jobs/none"):
             assert client.get(path).headers["cache-control"] == "private"
         assert client.delete(PATH, headers=PAGE).headers["cache-control"] == "no-store"
-        assert "cache-control" not in client.get("/api/jobs", headers={"Authorization": f"Bearer {key}"}).headers
+        for headers in ({"Authorization": f"Bearer {key}"}, {"X-API-Key": key}):
+            assert service().get("/api/jobs", headers=headers).headers["cache-control"] == "private"
+        assert "cache-control" not in service().get("/health").headers
+        assert "cache-control" not in service(auth="off", admin_key=None).get("/api/jobs").headers
 
     def test_guesses_are_limited(self, service: Service, tracker: InProcessTracker) -> None:
         client, key = service(token_rate_limits="2/minute"), key_of(tracker, "ada", Scope.READ)
