@@ -32,6 +32,8 @@ from sienn_ray.errors import InvalidInputError, IssuerError, UnauthorizedError
 LOGIN_LIFETIME_S = 600
 _PURPOSE = "login cookie"
 _SEALING = ["dir", "A256GCM"]
+# Of the issuer's answers, those that say nothing of the code.
+_TRY_AGAIN = frozenset({httpx2.codes.REQUEST_TIMEOUT, httpx2.codes.TOO_MANY_REQUESTS})
 _AGAIN = "log in again, in the same browser and within ten minutes"
 
 
@@ -210,6 +212,8 @@ class Login:
             if self._client_secret is not None:
                 form["client_secret"] = self._client_secret
         status, answer = await self._issuer.fetches.post_form(metadata.token_endpoint, form, basic)
+        if status >= httpx2.codes.INTERNAL_SERVER_ERROR or status in _TRY_AGAIN:
+            raise IssuerError(f"the issuer of SIENN_OIDC_ISSUER answers {status}; try again in a while", 30)
         id_token = answer.get("id_token")
         if status != httpx2.codes.OK or not isinstance(id_token, str):
             raise UnauthorizedError(f"the issuer didn't take the login's code ({_error_of(status, answer)}); {_AGAIN}")

@@ -313,6 +313,19 @@ def test_an_issuer_that_is_away_is_told(service: Service, fake: FakeIssuer) -> N
     assert (refused.status_code, refused.headers["retry-after"]) == (503, "30")
 
 
+@pytest.mark.parametrize("status", [429, 500, 503])
+def test_an_issuer_that_cannot_answer_now_is_asked_again(
+    service: Service, fake: FakeIssuer, monkeypatch: pytest.MonkeyPatch, status: int
+) -> None:
+    client = service()
+    way_back = local(fake.log_in(start(client)))
+    with monkeypatch.context() as away:
+        away.setattr(fake, "exchange", lambda form: (status, {"error": "temporarily_unavailable"}))
+        refused = client.get(way_back)
+    assert (refused.status_code, refused.headers["retry-after"]) == (503, "30")
+    assert client.get(way_back).status_code == 303
+
+
 def test_logins_are_limited(service: Service) -> None:
     client = service(token_rate_limits="2/minute")
     assert [client.get("/api/auth/login").status_code for _ in range(3)] == [303, 303, 429]
