@@ -18,6 +18,7 @@ from sienn_ray.api.access.scopes import PrincipalDep, needs
 from sienn_ray.api.access.session_cookies import LOGIN, SESSION
 from sienn_ray.api.deps import AllBackendsDep
 from sienn_ray.api.http.errors import documented
+from sienn_ray.api.http.public_urls import public_base, public_path
 from sienn_ray.api.http.token_limits import takes_token_permit
 from sienn_ray.api.oidc.login import LOGIN_LIFETIME_S, Login, Return
 from sienn_ray.api.schemas.sessions import SessionEnd, SessionResponse
@@ -84,7 +85,7 @@ async def log_in(
     next_path: Annotated[str, Query(alias="next")] = "/docs",
 ) -> RedirectResponse:
     """Send a browser to the outside issuer."""
-    base = backends.settings.public_url.rstrip("/") or str(request.base_url).rstrip("/")
+    base = public_base(request, backends.settings)
     secret = await backends.tracker.signing_key()
     url, cookie = await _login_of(credentials).start(secret, base + _CALLBACK, next_path)
     response = RedirectResponse(url, HTTPStatus.SEE_OTHER, _NO_STORE)
@@ -108,7 +109,7 @@ async def come_back(request: Request, backends: AllBackendsDep, credentials: Cre
         )
     await _end(request, credentials)
     session_secret, _ = await credentials.sessions.begin(principal)
-    response = RedirectResponse(next_path, HTTPStatus.SEE_OTHER, _NO_STORE)
+    response = RedirectResponse(public_path(request, backends.settings, next_path), HTTPStatus.SEE_OTHER, _NO_STORE)
     lifetime_s = backends.settings.session_lifetime_s
     # With `strict`, a browser would not send it on this way back, nor when a link leads here.
     credentials.cookies.put(response, request.scope, SESSION, session_secret, max_age_s=lifetime_s, same_site="lax")

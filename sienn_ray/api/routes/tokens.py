@@ -23,6 +23,7 @@ from sienn_ray.api.access.key_lookup import ADMIN_KEY_ID, KeyLookup
 from sienn_ray.api.access.scopes import needs
 from sienn_ray.api.deps import AllBackendsDep, Backends
 from sienn_ray.api.http.errors import documented
+from sienn_ray.api.http.public_urls import public_base
 from sienn_ray.api.http.token_limits import takes_token_permit
 from sienn_ray.api.schemas.tokens import AuthorizationServer, JwksResponse, RotatedTokenKey, TokenResponse
 from sienn_ray.errors import InvalidClientError, MediaTypeError, TokenRequestError, UnauthorizedError
@@ -143,7 +144,7 @@ async def well_known_token_keys(backends: AllBackendsDep, response: Response) ->
 async def authorization_server(request: Request, backends: AllBackendsDep) -> AuthorizationServer:
     """The metadata of this service for clients of OAuth 2.0 (RFC 8414)."""
     settings = backends.settings
-    base = settings.public_url.rstrip("/") or str(request.base_url).rstrip("/")
+    base = public_base(request, settings)
     return AuthorizationServer(
         issuer=settings.token_issuer,
         token_endpoint=f"{base}/api/auth/token",

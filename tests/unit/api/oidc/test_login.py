@@ -295,7 +295,11 @@ def test_who_has_logged_in_is_in_the_audit_log(service: Service, fake: FakeIssue
 
 def test_behind_a_proxy_the_public_url_counts(service: Service, fake: FakeIssuer) -> None:
     client = service("http://127.0.0.1:8000", public_url=f"{HERE}/sienn")
-    assert dict(parse_qsl(urlsplit(start(client)).query))["redirect_uri"] == f"{HERE}/sienn/api/auth/callback"
+    url = start(client)
+    assert dict(parse_qsl(urlsplit(url).query))["redirect_uri"] == f"{HERE}/sienn/api/auth/callback"
+    # The proxy takes its own path away.
+    back = client.get(local(fake.log_in(url)).removeprefix("/sienn"), headers={"Cookie": cookie_header(client)})
+    assert (back.status_code, back.headers["location"]) == (303, "/sienn/docs")
 
 
 @pytest.mark.parametrize("fields", [{"oidc_issuer": ""}, {"oidc_client_id": "", "oidc_audience": "a"}])
