@@ -47,7 +47,7 @@ class ClaimRules:
         Raises:
             InvalidTokenError: The subject's name is too long.
         """
-        owner = f"{issuer}|{claims['sub']}"
+        owner = owner_at(issuer, claims["sub"])
         if len(owner) > MAX_OWNER_CHARS or not owner.isprintable():
             raise InvalidTokenError(
                 f"issuer and 'sub' of the token have {len(owner)} characters, or some that can't be shown; at most "
@@ -64,6 +64,16 @@ class ClaimRules:
         if self.admin_group and self.admin_group in groups:
             found.add(Scope.ADMIN)
         return frozenset(found) | self.default_scopes
+
+
+def owner_at(issuer: str, subject: str) -> str:
+    """Return the owner that a subject of an issuer is here.
+
+    Example:
+        >>> owner_at("https://id.example.org", "ada")
+        'https://id.example.org|ada'
+    """
+    return f"{issuer}|{subject}"
 
 
 def parsed_scopes(texts: tuple[str, ...]) -> tuple[tuple[str, Scope], ...]:

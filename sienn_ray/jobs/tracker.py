@@ -397,6 +397,9 @@ class JobTracker:
     def end_session(self, sha256: str) -> None:
         self._store.sessions.end(sha256)
 
+    def end_sessions(self, owner: str) -> int:
+        return self._store.sessions.end_all_of(owner)
+
     # Webhooks
 
     def add_webhook(self, record: WebhookRecord, secret: str) -> WebhookRecord:

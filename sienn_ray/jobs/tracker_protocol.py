@@ -240,6 +240,10 @@ class Tracker(Protocol):
         """End a session for good, if there is one."""
         ...
 
+    async def end_sessions(self, owner: str) -> int:
+        """End all sessions of an owner for good, and return how many."""
+        ...
+
     # Webhooks
 
     async def add_webhook(self, record: WebhookRecord, secret: str) -> WebhookRecord:
@@ -466,7 +470,8 @@ def audited_target(method: str, args: tuple[Any, ...], answer: Any) -> tuple[str
         return kind.lower(), text
     made = getattr(answer, "id", None)
     if made is None:
-        return None, None
+        named = dict(zip(list(METHODS[method].parameters)[1:], args, strict=False))
+        return ("owner", named["owner"]) if "owner" in named else (None, None)
     # DatasetRecord, JobRecord, ApiKeyRecord and the like.
     return type(answer).__name__.removesuffix("Record").removeprefix("Api").lower(), str(made)
 

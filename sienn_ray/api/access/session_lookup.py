@@ -8,6 +8,7 @@ from collections.abc import Callable
 from dataclasses import replace
 from datetime import datetime, timedelta
 
+from sienn_ray.access.claim_rules import owner_at
 from sienn_ray.access.principals import Credential, Principal
 from sienn_ray.access.remembered import Remembered
 from sienn_ray.access.secret_texts import random_text, sha256_of
@@ -31,6 +32,7 @@ class SessionLookup:
         admin_key: The key that settings have, if there is one.
         lifetime_s: Seconds after which a session ends.
         idle_timeout_s: Seconds without a request after which it ends.
+        issuer: The outside issuer at which browsers log in, if they may: sessions of other logins count no more.
         clock: Seconds, for what is remembered.
         now: The time.
     """
@@ -43,6 +45,7 @@ class SessionLookup:
         *,
         lifetime_s: float,
         idle_timeout_s: float,
+        issuer: str | None = None,
         clock: Callable[[], float] = time.monotonic,
         now: Callable[[], datetime] = utc_now,
     ) -> None:
@@ -51,6 +54,7 @@ class SessionLookup:
         self._admin_key = admin_key
         self._lifetime_s = lifetime_s
         self._idle_timeout_s = idle_timeout_s
+        self._issuer = issuer
         self._clock = clock
         self._now = now
         self._remembered: Remembered[SessionRecord | None] = Remembered(_MAX_REMEMBERED)
@@ -95,6 +99,8 @@ class SessionLookup:
             raise InvalidTokenError("the session isn't known; log in again")
         if fault := record.fault_at(self._now(), self._idle_timeout_s):
             raise InvalidTokenError(f"the session {fault}; log in again")
+        if record.client_id is None and not self._is_of_issuer(record):
+            raise InvalidTokenError("the session is of a login at an issuer that isn't asked any more; log in again")
         if is_use:
             await self._note_use(record)
         if record.client_id is None:
@@ -104,11 +110,18 @@ class SessionLookup:
         principal = await self._keys.principal_of_client(record.client_id)
         return replace(principal, credential=Credential.SESSION)
 
+    async def end_all_of(self, owner: str) -> int:
+        """End all sessions of an owner, and return how many; replicas may remember them for seconds."""
+        return await self._tracker.end_sessions(owner)
+
     async def end(self, secret: str) -> None:
         """End a session for good, if there is one; other replicas may remember it for seconds."""
         sha256 = sha256_of(secret)
         await self._tracker.end_session(sha256)
         self._remembered.forget(sha256)
+
+    def _is_of_issuer(self, record: SessionRecord) -> bool:
+        return self._issuer is not None and record.owner.startswith(owner_at(self._issuer, ""))
 
     def _is_of_admin_key(self, record: SessionRecord, secret: str) -> bool:
         if self._admin_key is None or record.binding is None:

@@ -9,6 +9,7 @@ from fastapi import APIRouter, Query, Request, Response
 from fastapi.responses import RedirectResponse
 
 from sienn_ray.access.api_keys import ApiKey
+from sienn_ray.access.claim_rules import MAX_OWNER_CHARS
 from sienn_ray.access.jwts import looks_like_jwt
 from sienn_ray.access.principals import Credential, Principal, Scope
 from sienn_ray.api.access.callers import CredentialsDep, note_proof
@@ -21,7 +22,7 @@ from sienn_ray.api.http.errors import documented
 from sienn_ray.api.http.public_urls import public_base, public_path
 from sienn_ray.api.http.token_limits import takes_token_permit
 from sienn_ray.api.oidc.login import LOGIN_LIFETIME_S, Login, Return
-from sienn_ray.api.schemas.sessions import SessionEnd, SessionResponse
+from sienn_ray.api.schemas.sessions import SessionEnd, SessionResponse, SessionsEnd
 from sienn_ray.errors import CapacityError, ForbiddenError, InvalidInputError, NotFoundError
 
 router = APIRouter(prefix="/api/auth", tags=["Access"])
@@ -67,6 +68,25 @@ async def end_session(
 ) -> SessionEnd:
     """End the session whose cookie comes with the request, here and in all its tabs."""
     return await _ended(request, response, principal, credentials)
+
+
+@router.delete(
+    "/sessions", summary="End all sessions of an owner", responses=_UNAVAILABLE, dependencies=[needs(Scope.ADMIN)]
+)
+async def end_sessions(
+    credentials: CredentialsDep,
+    owner: Annotated[
+        str,
+        Query(
+            min_length=1,
+            max_length=MAX_OWNER_CHARS,
+            description="Whose sessions: an owner of API keys, or who has logged in at the outside issuer.",
+            examples=["https://id.example.org|ada"],
+        ),
+    ],
+) -> SessionsEnd:
+    """End them within five seconds, in all browsers. Who may still log in, or has a key, can begin another one."""
+    return SessionsEnd(owner=owner, num_ended=await credentials.sessions.end_all_of(owner))
 
 
 @router.post("/logout", summary="Log out", responses=_UNAVAILABLE, dependencies=_SOMEBODY)

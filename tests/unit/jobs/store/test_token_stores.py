@@ -232,6 +232,17 @@ def session_record(clock: Clock, sha256: str = "first", **fields: object) -> Ses
 
 
 class TestSessions:
+    def test_all_of_an_owner_end(self, store: Store, clock: Clock) -> None:
+        for name, owner in (("a", "ada"), ("b", "ada"), ("c", "bob")):
+            store.sessions.add(session_record(clock, name, owner=owner))
+        store.sessions.end("a")
+        ended_at = clock()
+        clock.advance(1)
+        assert store.sessions.end_all_of("ada") == 1
+        assert store.sessions.end_all_of("ada") == 0
+        found = {name: store.sessions.of_hash(name) for name in "abc"}
+        assert [each and each.ended_at for each in found.values()] == [ended_at, clock(), None]
+
     def test_one_is_found_used_and_ended(self, store: Store, clock: Clock) -> None:
         record = session_record(clock, client_id="prefix", binding="b")
         store.sessions.add(record)
