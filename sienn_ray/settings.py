@@ -18,6 +18,7 @@ from pydantic_settings import BaseSettings, NoDecode, SettingsConfigDict
 
 from sienn_ray.access.claims import ClaimLimits
 from sienn_ray.access.quotas import Quotas
+from sienn_ray.access.token_lifetimes import LONGEST_TOKEN_LIFETIME_S
 from sienn_ray.admission import AdmissionRules
 from sienn_ray.outbound.addresses import AddressRules
 from sienn_ray.outbound.rules import OutboundRules
@@ -28,7 +29,6 @@ if TYPE_CHECKING:
 MIB = 1024**2
 GIB = 1024**3
 LOCALHOST = "localhost"
-LONGEST_TOKEN_LIFETIME_S = 3600
 _CENTURY_S = 100 * 365 * 86400.0
 _DEFAULT_RATE_LIMITS = "100/minute;1000/hour"
 ENV_PREFIX = "SIENN_"
@@ -334,13 +334,15 @@ class Settings(BaseSettings):
     oidc_scope_claim: str = Field(
         "scope", min_length=1, description="Claim that has a caller's scopes; `realm_access.roles` leads inwards."
     )
-    oidc_groups_claim: str = Field("groups", min_length=1, description="Claim that has a caller's groups.")
+    oidc_groups_claim: str = Field(
+        "groups", min_length=1, description="Claim that has a caller's groups: a list, or a text that is one of them."
+    )
     oidc_scopes: _Names = Field(
         (),
         description="Our scopes by the values of both claims, as `ml-team=train,ml-team=read`; by default values with "
         "the names of our scopes, but for `admin`.",
     )
-    oidc_admin_group: str = Field("", description="Value of either claim that makes an admin; by default none does.")
+    oidc_admin_group: str = Field("", description="Group of that claim that makes an admin; by default none does.")
     oidc_default_scopes: _Names = Field((), description="Scopes of every caller whom that issuer knows.")
     oidc_client_id: str = Field(
         "", description="Client id of this service at that issuer, for logins of browsers (`/api/auth/login`)."

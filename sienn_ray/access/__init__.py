@@ -11,6 +11,7 @@ audit_trail: trails of requests, for the audit log.
 usage: what was used, by day, key and model.
 api_keys: API keys, and their form as a text.
 jwts: JSON Web Tokens: headers, signatures and times.
+token_lifetimes: how long these may live.
 token_claims: claims of the access tokens that this service signs.
 token_keys: the keys that it signs them with.
 refresh_tokens: tokens that are exchanged for new access tokens, once each.

@@ -26,6 +26,7 @@ class PrincipalKind(StrEnum):
     ADMIN_KEY = "admin_key"
     # A token of this service, or of an outside issuer, and the session of a browser.
     ACCESS_TOKEN = "access_token"
+    REFRESH_TOKEN = "refresh_token"
     OIDC_TOKEN = "oidc_token"
     SESSION = "session"
     OTHER = "other"

@@ -23,10 +23,10 @@ class ClaimRules:
     Args:
         scope_claim: The claim that has scopes, as a text with blanks between or as a list; a dot leads inwards, as in
             `realm_access.roles`.
-        groups_claim: The claim that has groups, in the same forms.
+        groups_claim: The claim that has groups, as a list, or as a text that is the name of one, blanks included.
         scopes: Values of both, each with a scope of ours that it stands for; none takes values with the names of ours,
             but for `admin`.
-        admin_group: The value of either that makes an admin.
+        admin_group: The group that makes an admin; a scope of that name doesn't.
         default_scopes: Those of every caller of the issuer.
     """
 
@@ -47,7 +47,7 @@ class ClaimRules:
         Raises:
             InvalidTokenError: The subject's name is too long.
         """
-        owner = f"{issuer}|{claims['sub']}"
+        owner = owner_at(issuer, claims["sub"])
         if len(owner) > MAX_OWNER_CHARS or not owner.isprintable():
             raise InvalidTokenError(
                 f"issuer and 'sub' of the token have {len(owner)} characters, or some that can't be shown; at most "
@@ -56,11 +56,24 @@ class ClaimRules:
         return Principal(owner, self._scopes_of(claims), credential=credential)
 
     def _scopes_of(self, claims: Claims) -> frozenset[Scope]:
-        values = {*_values(claims, self.scope_claim), *_values(claims, self.groups_claim)}
+        asked = _value(claims, self.scope_claim)
+        groups = set(_texts(_value(claims, self.groups_claim)))
+        # Only scopes are a list in a text (RFC 6749, section 3.3); the name of a group may have blanks.
+        values = {*(asked.split() if isinstance(asked, str) else _texts(asked)), *groups}
         found = {scope for value, scope in self.scopes or _BY_NAME if value in values}
-        if self.admin_group and self.admin_group in values:
+        if self.admin_group and self.admin_group in groups:
             found.add(Scope.ADMIN)
         return frozenset(found) | self.default_scopes
+
+
+def owner_at(issuer: str, subject: str) -> str:
+    """Return the owner that a subject of an issuer is here.
+
+    Example:
+        >>> owner_at("https://id.example.org", "ada")
+        'https://id.example.org|ada'
+    """
+    return f"{issuer}|{subject}"
 
 
 def parsed_scopes(texts: tuple[str, ...]) -> tuple[tuple[str, Scope], ...]:
@@ -90,13 +103,18 @@ def named_scope(name: str) -> Scope:
         raise ValueError(f"{name!r} is no scope; there are {', '.join(Scope)}") from None
 
 
-def _values(claims: Claims, path: str) -> list[str]:
-    """The texts of a claim, which may be within others, or have dots in its own name."""
+def _value(claims: Claims, path: str) -> object:
+    """The value of a claim, which may be within others, or have dots in its own name."""
     value: Any = claims.get(path)
     if value is None:
         value = claims
         for name in path.split("."):
             value = value.get(name) if isinstance(value, Mapping) else None
+    return value
+
+
+def _texts(value: object) -> list[str]:
+    """The texts of a value that is one, or a list of some."""
     if isinstance(value, str):
-        return value.split()
+        return [value]
     return [each for each in value if isinstance(each, str)] if isinstance(value, list) else []

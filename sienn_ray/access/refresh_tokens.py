@@ -1,20 +1,28 @@
 """Refresh tokens: each is exchanged once, for an access token and its successor (RFC 9700, section 4.14).
 
 One that comes a second time was stolen, from whoever had it before or after; then all that came from the same key
-exchange end.
+exchange end. Unless it comes soon, and nobody has used its successor: then an answer was lost, and it gets another
+successor. The one that was lost counts as used, so that whoever has it after all is found out.
 """
 
 from __future__ import annotations
 
-from dataclasses import dataclass
-from datetime import datetime
+from dataclasses import dataclass, replace
+from datetime import UTC, datetime
 from enum import StrEnum
+from http import HTTPStatus
 
 from pydantic import BaseModel, ConfigDict
 
+from sienn_ray.access.audit import AuditOrigin, PrincipalKind
 from sienn_ray.access.principals import Scope
 from sienn_ray.access.secret_texts import random_text
+from sienn_ray.errors import TokenRequestError
 
+# After its first exchange, in which a token may come again.
+REPEAT_S = 30.0
+# `used_at` of a token that was lost: no use is as early, and so none of it is a repeat.
+LOST = datetime(1970, 1, 1, tzinfo=UTC)
 # So that scanners of secrets find one that was published.
 _BEGIN = "siennr_"
 
@@ -70,11 +78,39 @@ class RefreshFault(StrEnum):
     KEY_ENDED = "the API key of the refresh token isn't valid any more"
     SCOPES = "the refresh token hasn't all of these scopes"
 
+    @property
+    def ends_family(self) -> bool:
+        """Whether it is the end of all that came from the same exchange, which is a change."""
+        return self in {RefreshFault.REUSED, RefreshFault.KEY_ENDED}
+
+    @property
+    def error(self) -> TokenRequestError:
+        """What its sender is told."""
+        return TokenRequestError(self.value, "invalid_scope" if self is RefreshFault.SCOPES else "invalid_grant")
+
 
 class RefreshOutcome(BaseModel):
-    """The outcome of an exchange: the successor, or why there is none."""
+    """The outcome of an exchange that has changed something: the successor, or why the family has ended.
+
+    With the key that the token stands for, where that is there still; the audit log has it.
+    """
 
     model_config = ConfigDict(frozen=True)
 
     successor: RefreshTokenRecord | None = None
     fault: RefreshFault | None = None
+    key_id: str | None = None
+    key_name: str | None = None
+    owner: str | None = None
+
+    def told_by(self, origin: AuditOrigin) -> AuditOrigin:
+        """Return the origin of the exchange with what it has shown: whose token it was, and that it is refused."""
+        if origin.principal_kind is PrincipalKind.NOBODY and self.key_id is not None:
+            origin = replace(
+                origin,
+                principal_kind=PrincipalKind.REFRESH_TOKEN,
+                principal_id=self.key_id,
+                principal_name=self.key_name,
+                owner=self.owner,
+            )
+        return origin if self.fault is None else origin.answered(HTTPStatus.BAD_REQUEST)

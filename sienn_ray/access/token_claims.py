@@ -7,12 +7,15 @@ from typing import Any, Self
 
 from sienn_ray.access.jwts import ClaimChecks, Claims, JwtHeader
 from sienn_ray.access.principals import Scope
+from sienn_ray.access.token_lifetimes import LONGEST_TOKEN_LIFETIME_S
 from sienn_ray.errors import InvalidTokenError
 
 # What verifiers of all languages have; the public half is short.
 ALGORITHM = "ES256"
 # So that no other token of the same key can be taken for one.
 KIND = "at+jwt"
+# By which clocks of a cluster's machines may differ, as they do where NTP keeps them.
+_SKEW_S = 5.0
 
 
 @dataclass(frozen=True)
@@ -63,9 +66,17 @@ class TokenClaims:
         """
         if header.kind != KIND:
             raise InvalidTokenError(f"the token is of another kind than '{KIND}'")
-        expires_at = ClaimChecks(issuer, frozenset({issuer})).check(claims, now)
+        expires_at = ClaimChecks(issuer, frozenset({issuer}), _SKEW_S).check(claims, now)
+        issued_at = claims.get("iat")
+        if isinstance(issued_at, bool) or not isinstance(issued_at, int | float):
+            raise InvalidTokenError("the token doesn't say when it was made: it has no 'iat'")
+        if expires_at - issued_at > LONGEST_TOKEN_LIFETIME_S:
+            raise InvalidTokenError(
+                f"the token is for {expires_at - issued_at:.0f} s; those of this service are for "
+                f"{LONGEST_TOKEN_LIFETIME_S} s at the most"
+            )
         client_id, scope = claims.get("client_id"), claims.get("scope")
         if not isinstance(client_id, str) or not isinstance(scope, str):
             raise InvalidTokenError("the token names no client or no scopes")
         known = frozenset(Scope(name) for name in scope.split() if name in set(Scope))
-        return cls(issuer, client_id, known, int(claims.get("iat", 0)), int(expires_at), str(claims.get("jti", "")))
+        return cls(issuer, client_id, known, int(issued_at), int(expires_at), str(claims.get("jti", "")))

@@ -40,7 +40,7 @@ class PublicTokenKey(BaseModel):
 class TokenKeyRecord(PublicTokenKey):
     """A key as it is kept."""
 
-    # As JSON, or encrypted where a secret was set; see `sealed`.
+    # As JSON, or encrypted where a secret was set; empty once it is retired.
     private_jwk: str = Field(repr=False)
 
     @property
@@ -64,12 +64,16 @@ def new_key(now: datetime, secret: str | None) -> TokenKeyRecord:
 
 
 def opened(record: TokenKeyRecord, secret: str | None) -> ECKey | None:
-    """Return a key to sign with, or None if its private half can't be read with this secret, or without one."""
+    """Return a key to sign with, or None if its private half can't be read with this secret, or without one.
+
+    With a secret, one that was kept without is none: whoever has read the database before can sign with it.
+    """
     private: bytes | str = record.private_jwk
+    is_sealed = not record.private_jwk.startswith("{")
+    if is_sealed == (secret is None):
+        return None
     try:
-        if not record.private_jwk.startswith("{"):
-            if secret is None:
-                return None
+        if secret is not None:
             private = jwe.decrypt_compact(record.private_jwk, _seal(secret), _SEALING).plaintext or b""
         return ECKey.import_key(json.loads(private))
     except (JoseError, ValueError):

@@ -78,6 +78,15 @@ def rotate_token_key() -> None:
     print_line(f"tokens are signed with {call('POST', '/api/auth/token-keys/rotate')['kid']} from now on")
 
 
+@app.command("end-sessions")
+def end_sessions(
+    owner: Annotated[str, typer.Argument(help="Whose; after a login it is <issuer>|<subject>, as in the audit log.")],
+) -> None:
+    """End all sessions of an owner's browsers."""
+    ended = call("DELETE", "/api/auth/sessions", params={"owner": owner})
+    print_line(f"sessions of {ended['owner']} that have ended: {ended['num_ended']}")
+
+
 @app.command("whoami")
 def whoami() -> None:
     """Show who this command is for the service, and what it may do."""

@@ -11,6 +11,7 @@ from dataclasses import dataclass, replace
 
 from sienn_ray.access.audit import AuditOrigin
 from sienn_ray.access.audit_trail import origin_of_change
+from sienn_ray.jobs.tracker_protocol import AUDITED
 
 # Longest wait of a caller for an answer, and so the time in which a change may begin.
 CALL_TIMEOUT_S = 30.0
@@ -40,9 +41,13 @@ class ChangeRequest:
         """Return the same request, which may be carried out for so long from now."""
         return replace(self, deadline=time.time() + timeout_s)
 
-    def for_caller(self) -> ChangeRequest:
-        """Return the same request with who asks for it: the caller of the request that is being answered."""
-        return replace(self, origin=origin_of_change())
+    def for_caller(self, method: str) -> ChangeRequest:
+        """Return the same request with who asks for it: the caller of the request that is being answered.
+
+        Args:
+            method: The call; one that isn't audited is asked for by nobody.
+        """
+        return replace(self, origin=origin_of_change()) if method in AUDITED else self
 
 
 _repeated: ContextVar[ChangeRequest | None] = ContextVar("repeated", default=None)

@@ -222,6 +222,8 @@ class JobTracker:
     def _audited(self, change: Callable[[], Any], origin: AuditOrigin, method: str, args: tuple[Any, ...]) -> Any:
         """Make a change, and write down who has asked for it, in one transaction."""
         answer = change()
+        if isinstance(answer, RefreshOutcome):  # it shows who has asked
+            origin = answer.told_by(origin)
         self._store.audit.note(origin, *audited_target(method, args, answer))
         return answer
 
@@ -397,6 +399,9 @@ class JobTracker:
 
     def end_session(self, sha256: str) -> None:
         self._store.sessions.end(sha256)
+
+    def end_sessions(self, owner: str) -> int:
+        return self._store.sessions.end_all_of(owner)
 
     # Webhooks
 

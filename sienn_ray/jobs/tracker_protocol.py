@@ -220,7 +220,11 @@ class Tracker(Protocol):
         ...
 
     async def exchange_refresh_token(self, request: RefreshRequest) -> RefreshOutcome:
-        """Exchange a refresh token for its successor, or say why not; one that comes again ends with all its kin."""
+        """Exchange a refresh token for its successor; one that comes again ends with its kin, as the answer says.
+
+        Raises:
+            TokenRequestError: It isn't exchanged for another reason, and nothing has changed.
+        """
         ...
 
     async def add_session(self, record: SessionRecord) -> None:
@@ -237,6 +241,10 @@ class Tracker(Protocol):
 
     async def end_session(self, sha256: str) -> None:
         """End a session for good, if there is one."""
+        ...
+
+    async def end_sessions(self, owner: str) -> int:
+        """End all sessions of an owner for good, and return how many."""
         ...
 
     # Webhooks
@@ -411,7 +419,17 @@ READING = frozenset(
 )
 # Changes that no user asks for: what programs report, and replicas. All others are written into the audit log.
 NOT_AUDITED = frozenset(
-    {"report", "pause", "complete", "fail", "report_export", "add_metrics", "add_usage", "add_audit_reports"}
+    {
+        "report",
+        "pause",
+        "complete",
+        "fail",
+        "report_export",
+        "add_metrics",
+        "add_usage",
+        "add_audit_reports",
+        "touch_session",
+    }
 )
 AUDITED = METHODS.keys() - READING - NOT_AUDITED
 # Ids among the arguments, by their names.
@@ -455,7 +473,8 @@ def audited_target(method: str, args: tuple[Any, ...], answer: Any) -> tuple[str
         return kind.lower(), text
     made = getattr(answer, "id", None)
     if made is None:
-        return None, None
+        named = dict(zip(list(METHODS[method].parameters)[1:], args, strict=False))
+        return ("owner", named["owner"]) if "owner" in named else (None, None)
     # DatasetRecord, JobRecord, ApiKeyRecord and the like.
     return type(answer).__name__.removesuffix("Record").removeprefix("Api").lower(), str(made)
 

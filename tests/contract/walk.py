@@ -96,6 +96,7 @@ class Walk:
         assert self._call("POST", "/api/auth/session", headers=headers).is_success
         assert self._call("DELETE", "/api/auth/session").is_success
         assert self._call("POST", "/api/auth/logout").is_success
+        assert self._call("DELETE", "/api/auth/sessions", params={"owner": "nobody"}).is_success
 
     def _lead(self, job_id: str) -> set[tuple[str, str]]:
         """Try every operation on one job; returns those that succeeded."""

@@ -106,7 +106,7 @@ class InProcessTracker(TrackerCalls):
     def _call(self, method: str, args: tuple[Any, ...]) -> Any:
         if method in READING:
             return getattr(self.actor, method)(*args)
-        return self.actor.carry_out(current_request(CALL_TIMEOUT_S).for_caller(), method, args)
+        return self.actor.carry_out(current_request(CALL_TIMEOUT_S).for_caller(method), method, args)
 
     def fail_with(self, error: Exception | None, num_calls: float = float("inf")) -> None:
         """Have calls fail from now on, or the next few, whatever they ask; None has them succeed again."""

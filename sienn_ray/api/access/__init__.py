@@ -13,5 +13,6 @@ claim_gate: claims of a replica, renewed and settled.
 admissions: the claims of one request's answers.
 token_estimates: about how many tokens a text has.
 caller_engines: the engines as one caller has them.
+open_answers: streams, for as long as their listener is let in.
 owned_tracker: the tracker as one owner sees it.
 """

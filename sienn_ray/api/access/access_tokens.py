@@ -25,7 +25,9 @@ _MAX_REMEMBERED = 10_000
 # Between two questions for keys, however many tokens name one that isn't known.
 _REFETCH_S = 1.0
 # After that they are asked for anyway, so that a key that is gone is forgotten.
-_KEYS_LIFETIME_S = 300.0
+_KEYS_LIFETIME_S = 60.0
+# A token is looked at anew after that, so that it ends where its key is gone, whatever end it names itself.
+_REMEMBERED_S = 60.0
 
 
 class TokenKeys:
@@ -110,10 +112,11 @@ class AccessTokens:
             InvalidTokenError: It isn't valid, or its key isn't any more.
         """
         sha256 = sha256_of(text)
-        known = self._verified.get(sha256, self._clock())
+        now = self._clock()
+        known = self._verified.get(sha256, now)
         claims = known[0] if known else await self._checked(text)
         if known is None:
-            self._verified.put(sha256, claims, claims.expires_at)
+            self._verified.put(sha256, claims, min(claims.expires_at, now + _REMEMBERED_S))
         principal = await self._keys.principal_of_client(claims.client_id)
         scopes = narrowed(principal.scopes, claims.scopes)
         return replace(principal, scopes=scopes, credential=Credential.ACCESS_TOKEN)

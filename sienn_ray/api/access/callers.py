@@ -8,7 +8,7 @@ from fastapi import Depends
 from fastapi.requests import HTTPConnection
 from starlette.types import Scope
 
-from sienn_ray.access.principals import Principal
+from sienn_ray.access.principals import NOBODY, Principal
 from sienn_ray.api.access.credentials import Credentials
 
 # The admission of its answers, where these are limited.
@@ -21,6 +21,12 @@ def principal_of(scope: Scope) -> Principal:
     """Return the caller of a request."""
     principal: Principal = scope["state"][PRINCIPAL]
     return principal
+
+
+def note_proof(scope: Scope, principal: Principal) -> None:
+    """Note who a request has proved to be where nobody is asked to, for what is told of it from now on."""
+    if principal_of(scope) is NOBODY:
+        scope["state"][PRINCIPAL] = principal
 
 
 async def _credentials(connection: HTTPConnection) -> Credentials:

@@ -65,11 +65,29 @@ class Credentials:
         text = sent_text(Headers(scope=scope))
         if text is not None:
             return await self._principal_of_text(text)
+        secret = self._secret(scope)
+        self.cookies.check_origin(scope, is_change=is_change)
+        return await self.sessions.principal_of(secret)
+
+    async def principal_again(self, scope: Scope) -> Principal:
+        """Return the caller of a request that was let in before, and is still being answered.
+
+        That isn't a request of its own, so it doesn't keep a session from being idle.
+
+        Raises:
+            UnauthorizedError: The credentials aren't valid any more.
+        """
+        text = sent_text(Headers(scope=scope))
+        if text is not None:
+            return await self._principal_of_text(text)
+        return await self.sessions.principal_of(self._secret(scope), is_use=False)
+
+    def _secret(self, scope: Scope) -> str:
+        """The secret of the session's cookie, for a request without other credentials."""
         secret = self.cookies.read(scope, SESSION)
         if secret is None:
             raise UnauthorizedError(f"this needs an API key; {_HOW}")
-        self.cookies.check_origin(scope, is_change=is_change)
-        return await self.sessions.principal_of(secret)
+        return secret
 
     async def _principal_of_text(self, text: str) -> Principal:
         if not looks_like_jwt(text) or self.keys.is_admin_key(text):

@@ -14,8 +14,8 @@ from sienn_ray.errors import InvalidTokenError
 from sienn_ray.jobs.schema import utc_now
 from sienn_ray.jobs.tracker_protocol import Tracker
 
-# How long a revoked key may still be let in by a replica that has just seen it.
-LIFETIME_S = 5.0
+# How long a revoked key may still be let in by a replica that has just seen it; see `open_answers` for one more second.
+LIFETIME_S = 4.0
 # Prefixes that are remembered, those that there are no keys of included.
 _MAX_REMEMBERED = 10_000
 ADMIN_KEY_ID = "SIENN_ADMIN_KEY"

@@ -36,6 +36,7 @@ def make_credentials(tracker: Tracker, settings: Settings, origins: Iterable[str
         admin_key,
         lifetime_s=settings.session_lifetime_s,
         idle_timeout_s=settings.session_idle_timeout_s,
+        issuer=settings.oidc_issuer if settings.oidc_issuer and settings.oidc_client_id else None,
     )
     cookies = SessionCookies(origins, is_https=settings.public_url.startswith("https:"))
     oidc, login = _of_issuer(settings)

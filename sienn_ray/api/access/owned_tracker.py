@@ -37,6 +37,7 @@ NOT_FOR_OWNERS = frozenset(
         "session_of_hash",
         "touch_session",
         "end_session",
+        "end_sessions",
         "settle_permits",
         "audit_entries",
         "add_audit_reports",

@@ -8,6 +8,7 @@ from collections.abc import Callable
 from dataclasses import replace
 from datetime import datetime, timedelta
 
+from sienn_ray.access.claim_rules import owner_at
 from sienn_ray.access.principals import Credential, Principal
 from sienn_ray.access.remembered import Remembered
 from sienn_ray.access.secret_texts import random_text, sha256_of
@@ -31,6 +32,7 @@ class SessionLookup:
         admin_key: The key that settings have, if there is one.
         lifetime_s: Seconds after which a session ends.
         idle_timeout_s: Seconds without a request after which it ends.
+        issuer: The outside issuer at which browsers log in, if they may: sessions of other logins count no more.
         clock: Seconds, for what is remembered.
         now: The time.
     """
@@ -43,6 +45,7 @@ class SessionLookup:
         *,
         lifetime_s: float,
         idle_timeout_s: float,
+        issuer: str | None = None,
         clock: Callable[[], float] = time.monotonic,
         now: Callable[[], datetime] = utc_now,
     ) -> None:
@@ -51,6 +54,7 @@ class SessionLookup:
         self._admin_key = admin_key
         self._lifetime_s = lifetime_s
         self._idle_timeout_s = idle_timeout_s
+        self._issuer = issuer
         self._clock = clock
         self._now = now
         self._remembered: Remembered[SessionRecord | None] = Remembered(_MAX_REMEMBERED)
@@ -80,8 +84,12 @@ class SessionLookup:
         await self._tracker.add_session(record)
         return secret, record
 
-    async def principal_of(self, secret: str) -> Principal:
+    async def principal_of(self, secret: str, *, is_use: bool = True) -> Principal:
         """Return the caller who sends a session's cookie.
+
+        Args:
+            secret: That of the cookie.
+            is_use: Whether it comes with a request, so that the session isn't idle.
 
         Raises:
             InvalidTokenError: There is no such session, or not any more.
@@ -91,6 +99,10 @@ class SessionLookup:
             raise InvalidTokenError("the session isn't known; log in again")
         if fault := record.fault_at(self._now(), self._idle_timeout_s):
             raise InvalidTokenError(f"the session {fault}; log in again")
+        if record.client_id is None and not self._is_of_issuer(record):
+            raise InvalidTokenError("the session is of a login at an issuer that isn't asked any more; log in again")
+        if is_use:
+            await self._note_use(record)
         if record.client_id is None:
             return record.principal
         if record.client_id == ADMIN_KEY_ID and not self._is_of_admin_key(record, secret):
@@ -98,11 +110,18 @@ class SessionLookup:
         principal = await self._keys.principal_of_client(record.client_id)
         return replace(principal, credential=Credential.SESSION)
 
+    async def end_all_of(self, owner: str) -> int:
+        """End all sessions of an owner, and return how many; replicas may remember them for seconds."""
+        return await self._tracker.end_sessions(owner)
+
     async def end(self, secret: str) -> None:
         """End a session for good, if there is one; other replicas may remember it for seconds."""
         sha256 = sha256_of(secret)
         await self._tracker.end_session(sha256)
         self._remembered.forget(sha256)
+
+    def _is_of_issuer(self, record: SessionRecord) -> bool:
+        return self._issuer is not None and record.owner.startswith(owner_at(self._issuer, ""))
 
     def _is_of_admin_key(self, record: SessionRecord, secret: str) -> bool:
         if self._admin_key is None or record.binding is None:
@@ -113,15 +132,11 @@ class SessionLookup:
         if known := self._remembered.get(sha256, self._clock()):
             return known[0]
         record = await self._tracker.session_of_hash(sha256)
-        if record is not None and self._has_to_be_noted(record):
-            await self._tracker.touch_session(sha256)
-            record = record.model_copy(update={"seen_at": self._now()})
         self._remembered.put(sha256, record, self._clock() + LIFETIME_S)
         return record
 
-    def _has_to_be_noted(self, record: SessionRecord) -> bool:
-        """Whether a session that is valid was last noted to be used long ago."""
-        now = self._now()
-        noted_for_s = self._idle_timeout_s / _NOTES_PER_TIMEOUT
-        is_old = now - record.seen_at >= timedelta(seconds=noted_for_s)
-        return is_old and record.fault_at(now, self._idle_timeout_s) is None
+    async def _note_use(self, record: SessionRecord) -> None:
+        """Note that a valid session is used, unless that was noted lately."""
+        if self._now() - record.seen_at >= timedelta(seconds=self._idle_timeout_s / _NOTES_PER_TIMEOUT):
+            await self._tracker.touch_session(record.sha256)
+            self._remembered.forget(record.sha256)  # read again, with what was noted

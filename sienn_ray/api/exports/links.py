@@ -9,6 +9,7 @@ from fastapi import Request
 
 from sienn_ray.api.deps import Backends
 from sienn_ray.api.exports.signed_links import LinkSigner
+from sienn_ray.api.http.public_urls import public_base
 from sienn_ray.jobs.export_schema import ExportRecord
 
 FILES_PATH = "/api/export-files"
@@ -38,7 +39,7 @@ class ExportLinks:
         at_store = None if storage.is_local else await asyncio.to_thread(storage.signed_url, key, lifetime_s, saved_as)
         if at_store is not None:
             return at_store
-        begin = settings.public_url.rstrip("/") or str(request.base_url).rstrip("/")
+        begin = public_base(request, settings)
         return begin + (await self._get_signer()).signed(_path(export.job_id, export.id, export.file_name), lifetime_s)
 
     async def check(self, job_id: str, export_id: str, file_name: str, expires: str, signature: str) -> None:

@@ -7,7 +7,7 @@ from http import HTTPStatus
 from starlette.datastructures import MutableHeaders
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
-from sienn_ray.access.principals import EVERYBODY, NOBODY, Credential, Principal
+from sienn_ray.access.principals import EVERYBODY, NOBODY, Principal
 from sienn_ray.api.access.callers import PRINCIPAL, principal_of
 from sienn_ray.api.access.credentials import Credentials
 from sienn_ray.api.http.errors import fault_of, refuse_with
@@ -88,8 +88,7 @@ class AuthenticationRequired:
         """Handle one connection."""
         error: SiennError | None = scope.get("state", {}).get(_ERROR)
         if error is None:
-            is_session = scope["type"] == "http" and principal_of(scope).credential is Credential.SESSION
-            await self._app(scope, receive, _private(send) if is_session else send)
+            await self._app(scope, receive, _private(send) if _is_somebody(scope) else send)
             return
         fault = fault_of(scope, error)
         # What is sent and isn't valid is told from what isn't sent (RFC 6750, section 3).
@@ -98,8 +97,13 @@ class AuthenticationRequired:
         await refuse_with(fault, headers, scope, receive, send)
 
 
+def _is_somebody(scope: Scope) -> bool:
+    """Whether an HTTP request is that of one caller among others."""
+    return scope["type"] == "http" and principal_of(scope) not in {NOBODY, EVERYBODY}
+
+
 def _private(send: Send) -> Send:
-    """Keep a response out of caches that others share, which don't look at cookies (RFC 9111, section 3)."""
+    """Keep a response out of caches that others share, which know nothing of our headers and cookies (RFC 9111)."""
 
     async def send_private(message: Message) -> None:
         if message["type"] in STARTS:

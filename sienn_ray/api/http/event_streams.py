@@ -10,6 +10,7 @@ from fastapi import Request
 from fastapi.responses import StreamingResponse
 from starlette.types import Receive, Scope, Send
 
+from sienn_ray.api.access.open_answers import while_allowed
 from sienn_ray.api.deps import Backends
 from sienn_ray.api.http.error_shapes import Fault
 from sienn_ray.api.http.errors import fault_of
@@ -63,6 +64,8 @@ async def event_stream(
 ) -> EventStream:
     """A response once the first event is there; an error before it is raised, a later one becomes an event.
 
+    It ends when its caller isn't let in any more; see `while_allowed`.
+
     Args:
         request: The client's request.
         events: What is sent.
@@ -79,7 +82,7 @@ async def _with_error(
     backends: Backends = request.app.state.backends
     longest_s = backends.settings.stream_idle_timeout_s
     try:
-        async with aclosing(unless_silent(events, longest_s)) as news:
+        async with aclosing(unless_silent(while_allowed(request, events), longest_s)) as news:
             async for each in news:
                 yield each
                 is_begun = True

@@ -9,6 +9,7 @@ from starlette import status
 from starlette.websockets import WebSocket, WebSocketDisconnect
 
 from sienn_ray.api.access.credentials import SUBPROTOCOL
+from sienn_ray.api.access.open_answers import while_allowed
 from sienn_ray.api.live.updates import Update, Updates
 
 # A client has nothing to say. What it sends is read, or it would wait in Serve's queues, which have no bounds.
@@ -18,22 +19,23 @@ _MAX_MESSAGES = 100
 async def send_updates(websocket: WebSocket, updates: Updates) -> None:
     """Send updates until they end, or the client has gone.
 
-    The connection is accepted once the first one is there: an error before that refuses it.
+    The connection is accepted once the first one is there: an error before that refuses it. It ends when its caller
+    isn't let in any more; see `while_allowed`.
 
     Args:
         websocket: The connection.
         updates: What is sent.
     """
     failure: Exception | None = None
-    async with aclosing(updates):
-        first = await anext(updates)
+    async with aclosing(while_allowed(websocket, updates)) as allowed:
+        first = await anext(allowed)
         is_offered = SUBPROTOCOL in websocket.scope.get("subprotocols", [])
         await websocket.accept(SUBPROTOCOL if is_offered else None)
         async with anyio.create_task_group() as group:
             # Serve's proxy doesn't cancel a handler whose client has gone; who reads is told.
             group.start_soon(_read_on, websocket, group.cancel_scope)
             try:
-                await _send(websocket, first, updates)
+                await _send(websocket, first, allowed)
             except WebSocketDisconnect:
                 pass
             except Exception as error:  # raised below, where it isn't one of a group

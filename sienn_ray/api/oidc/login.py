@@ -32,6 +32,8 @@ from sienn_ray.errors import InvalidInputError, IssuerError, UnauthorizedError
 LOGIN_LIFETIME_S = 600
 _PURPOSE = "login cookie"
 _SEALING = ["dir", "A256GCM"]
+# Of the issuer's answers, those that say nothing of the code.
+_TRY_AGAIN = frozenset({httpx2.codes.REQUEST_TIMEOUT, httpx2.codes.TOO_MANY_REQUESTS})
 _AGAIN = "log in again, in the same browser and within ten minutes"
 
 
@@ -173,7 +175,7 @@ class Login:
             CapacityError: The issuer can't be asked.
         """
         pending = PendingLogin.opened(cookie, _key(secret)) if cookie else None
-        if pending is None or came.state is None or not hmac.compare_digest(pending.state, came.state):
+        if pending is None or came.state is None or not _is_same(pending.state, came.state):
             raise UnauthorizedError(f"this isn't the way back of a login that this browser has begun; {_AGAIN}")
         if pending.expires_at <= self._clock():
             raise UnauthorizedError(f"the login took too long; {_AGAIN}")
@@ -210,6 +212,8 @@ class Login:
             if self._client_secret is not None:
                 form["client_secret"] = self._client_secret
         status, answer = await self._issuer.fetches.post_form(metadata.token_endpoint, form, basic)
+        if status >= httpx2.codes.INTERNAL_SERVER_ERROR or status in _TRY_AGAIN:
+            raise IssuerError(f"the issuer of SIENN_OIDC_ISSUER answers {status}; try again in a while", 30)
         id_token = answer.get("id_token")
         if status != httpx2.codes.OK or not isinstance(id_token, str):
             raise UnauthorizedError(f"the issuer didn't take the login's code ({_error_of(status, answer)}); {_AGAIN}")
@@ -219,6 +223,11 @@ class Login:
 def challenge_of(verifier: str) -> str:
     """Return what the issuer is shown of a verifier first (RFC 7636, S256)."""
     return base64.urlsafe_b64encode(hashlib.sha256(verifier.encode()).digest()).rstrip(b"=").decode()
+
+
+def _is_same(ours: str, sent: str) -> bool:
+    """Compare texts in a time that tells nothing; as bytes, since what is sent may have other letters than ASCII."""
+    return hmac.compare_digest(ours.encode(), sent.encode(errors="replace"))
 
 
 def _key(secret: bytes) -> OctKey:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import AsyncGenerator
+from contextlib import aclosing
 from http import HTTPStatus
 from typing import Annotated, Any
 
@@ -9,6 +11,7 @@ from fastapi import APIRouter, Query, Request
 from fastapi.responses import StreamingResponse
 
 from sienn_ray.access.principals import Scope
+from sienn_ray.api.access.open_answers import while_allowed
 from sienn_ray.api.access.scopes import needs
 from sienn_ray.api.deps import BackendsDep
 from sienn_ray.api.http.errors import documented
@@ -16,6 +19,7 @@ from sienn_ray.api.http.places import Kind, take_place
 from sienn_ray.api.http.streams import StartedStream
 from sienn_ray.api.lists.attempt_logs import MAX_TAIL_LINES, followed_log_of, log_of
 from sienn_ray.api.schemas.ids import JobIdPath
+from sienn_ray.errors import UnauthorizedError
 
 router = APIRouter(prefix="/api", tags=["Training Jobs"], dependencies=[needs(Scope.READ, Scope.TRAIN)])
 
@@ -63,6 +67,18 @@ async def job_logs(
         take_place(request, Kind.FOLLOWER)
     job = await backends.tracker.job(job_id)
     chunks = (followed_log_of if follow else log_of)(job, attempt, backends, tail=tail)
+    if follow:
+        chunks = _while_allowed(request, chunks)
     # Nothing is sent before the first item: as long as nothing is, a status can still say that there is no log.
     first = await anext(chunks, b"")
     return StreamingResponse(StartedStream(first, chunks), media_type="text/plain")
+
+
+async def _while_allowed(request: Request, chunks: AsyncGenerator[bytes]) -> AsyncGenerator[bytes]:
+    """The log, with a last line that says why it goes on without its caller."""
+    try:
+        async with aclosing(while_allowed(request, chunks)) as allowed:
+            async for chunk in allowed:
+                yield chunk
+    except UnauthorizedError as error:
+        yield f"\n({error.message})\n".encode()

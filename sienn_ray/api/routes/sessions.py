@@ -9,18 +9,20 @@ from fastapi import APIRouter, Query, Request, Response
 from fastapi.responses import RedirectResponse
 
 from sienn_ray.access.api_keys import ApiKey
+from sienn_ray.access.claim_rules import MAX_OWNER_CHARS
 from sienn_ray.access.jwts import looks_like_jwt
 from sienn_ray.access.principals import Credential, Principal, Scope
-from sienn_ray.api.access.callers import CredentialsDep
+from sienn_ray.api.access.callers import CredentialsDep, note_proof
 from sienn_ray.api.access.credentials import Credentials, sent_text
 from sienn_ray.api.access.key_lookup import ADMIN_KEY_ID
 from sienn_ray.api.access.scopes import PrincipalDep, needs
 from sienn_ray.api.access.session_cookies import LOGIN, SESSION
 from sienn_ray.api.deps import AllBackendsDep
 from sienn_ray.api.http.errors import documented
+from sienn_ray.api.http.public_urls import public_base, public_path
 from sienn_ray.api.http.token_limits import takes_token_permit
 from sienn_ray.api.oidc.login import LOGIN_LIFETIME_S, Login, Return
-from sienn_ray.api.schemas.sessions import SessionEnd, SessionResponse
+from sienn_ray.api.schemas.sessions import SessionEnd, SessionResponse, SessionsEnd
 from sienn_ray.errors import CapacityError, ForbiddenError, InvalidInputError, NotFoundError
 
 router = APIRouter(prefix="/api/auth", tags=["Access"])
@@ -68,6 +70,25 @@ async def end_session(
     return await _ended(request, response, principal, credentials)
 
 
+@router.delete(
+    "/sessions", summary="End all sessions of an owner", responses=_UNAVAILABLE, dependencies=[needs(Scope.ADMIN)]
+)
+async def end_sessions(
+    credentials: CredentialsDep,
+    owner: Annotated[
+        str,
+        Query(
+            min_length=1,
+            max_length=MAX_OWNER_CHARS,
+            description="Whose sessions: an owner of API keys, or who has logged in at the outside issuer.",
+            examples=["https://id.example.org|ada"],
+        ),
+    ],
+) -> SessionsEnd:
+    """End them within five seconds, in all browsers. Who may still log in, or has a key, can begin another one."""
+    return SessionsEnd(owner=owner, num_ended=await credentials.sessions.end_all_of(owner))
+
+
 @router.post("/logout", summary="Log out", responses=_UNAVAILABLE, dependencies=_SOMEBODY)
 async def log_out(
     request: Request, response: Response, principal: PrincipalDep, credentials: CredentialsDep
@@ -84,7 +105,7 @@ async def log_in(
     next_path: Annotated[str, Query(alias="next")] = "/docs",
 ) -> RedirectResponse:
     """Send a browser to the outside issuer."""
-    base = backends.settings.public_url.rstrip("/") or str(request.base_url).rstrip("/")
+    base = public_base(request, backends.settings)
     secret = await backends.tracker.signing_key()
     url, cookie = await _login_of(credentials).start(secret, base + _CALLBACK, next_path)
     response = RedirectResponse(url, HTTPStatus.SEE_OTHER, _NO_STORE)
@@ -100,6 +121,7 @@ async def come_back(request: Request, backends: AllBackendsDep, credentials: Cre
     cookie = credentials.cookies.read(request.scope, LOGIN)
     secret = await backends.tracker.signing_key()
     principal, next_path = await _login_of(credentials).finish(secret, cookie, came)
+    note_proof(request.scope, principal)
     if not principal.scopes:
         raise ForbiddenError(
             "the issuer knows you, but nothing says what you may do here; SIENN_OIDC_SCOPES, "
@@ -107,7 +129,7 @@ async def come_back(request: Request, backends: AllBackendsDep, credentials: Cre
         )
     await _end(request, credentials)
     session_secret, _ = await credentials.sessions.begin(principal)
-    response = RedirectResponse(next_path, HTTPStatus.SEE_OTHER, _NO_STORE)
+    response = RedirectResponse(public_path(request, backends.settings, next_path), HTTPStatus.SEE_OTHER, _NO_STORE)
     lifetime_s = backends.settings.session_lifetime_s
     # With `strict`, a browser would not send it on this way back, nor when a link leads here.
     credentials.cookies.put(response, request.scope, SESSION, session_secret, max_age_s=lifetime_s, same_site="lax")

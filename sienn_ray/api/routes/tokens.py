@@ -18,11 +18,12 @@ from sienn_ray.access.principals import Principal, Scope, narrowed
 from sienn_ray.access.refresh_tokens import RefreshFault, RefreshRequest, RefreshTokenRecord, new_refresh_token
 from sienn_ray.access.secret_texts import sha256_of
 from sienn_ray.api.access.access_tokens import AccessTokens, jwks_of
-from sienn_ray.api.access.callers import CredentialsDep
+from sienn_ray.api.access.callers import CredentialsDep, note_proof
 from sienn_ray.api.access.key_lookup import ADMIN_KEY_ID, KeyLookup
 from sienn_ray.api.access.scopes import needs
 from sienn_ray.api.deps import AllBackendsDep, Backends
 from sienn_ray.api.http.errors import documented
+from sienn_ray.api.http.public_urls import public_base
 from sienn_ray.api.http.token_limits import takes_token_permit
 from sienn_ray.api.schemas.tokens import AuthorizationServer, JwksResponse, RotatedTokenKey, TokenResponse
 from sienn_ray.errors import InvalidClientError, MediaTypeError, TokenRequestError, UnauthorizedError
@@ -106,12 +107,14 @@ async def issue_token(
     """Exchange an API key, or a refresh token, for an access token that is valid for minutes (RFC 6749).
 
     The client is the API key: `client_id` is its id or prefix, `client_secret` the key itself, both in the form or in
-    the header `Authorization: Basic`. A refresh token is exchanged once; one that comes a second time ends all that
-    came from the same exchange of the key. Tokens end with their key.
+    the header `Authorization: Basic`. A refresh token is exchanged once, and again within 30 s where its answer was
+    lost; one that comes again otherwise ends all that came from the same exchange of the key. All end with their key.
     """
     form = await _form_of(request)
     response.headers["Cache-Control"] = "no-store"
     client = await _client_of(request, form, credentials.keys)
+    if client is not None:
+        note_proof(request.scope, client.principal)
     grant = form.get("grant_type")
     if grant == _CLIENT_CREDENTIALS:
         return await _for_key(client, form, backends, credentials.tokens)
@@ -141,7 +144,7 @@ async def well_known_token_keys(backends: AllBackendsDep, response: Response) ->
 async def authorization_server(request: Request, backends: AllBackendsDep) -> AuthorizationServer:
     """The metadata of this service for clients of OAuth 2.0 (RFC 8414)."""
     settings = backends.settings
-    base = settings.public_url.rstrip("/") or str(request.base_url).rstrip("/")
+    base = public_base(request, settings)
     return AuthorizationServer(
         issuer=settings.token_issuer,
         token_endpoint=f"{base}/api/auth/token",
@@ -267,8 +270,7 @@ async def _for_refresh_token(
         RefreshRequest(sha256_of(form["refresh_token"]), sha256_of(successor), client.id if client else None, wanted)
     )
     if outcome.successor is None:
-        fault = outcome.fault or RefreshFault.UNKNOWN
-        raise TokenRequestError(fault.value, "invalid_scope" if fault is RefreshFault.SCOPES else "invalid_grant")
+        raise (outcome.fault or RefreshFault.UNKNOWN).error
     scopes = outcome.successor.scopes if wanted is None else wanted
     return await _answer(tokens, outcome.successor.client_id, scopes, successor)
 

@@ -16,6 +16,13 @@ class SessionResponse(ResponseBody):
     expires_at: Timestamp
 
 
+class SessionsEnd(ResponseBody):
+    """The end of all sessions of an owner."""
+
+    owner: str = Field(description="Whose sessions they were.", examples=["https://id.example.org|ada"])
+    num_ended: int = Field(description="How many have ended.", examples=[2])
+
+
 class SessionEnd(ResponseBody):
     """The end of a session."""
 

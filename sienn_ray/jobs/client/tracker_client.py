@@ -77,7 +77,7 @@ def _remote(tracker: Any, request: ChangeRequest, method: str, args: tuple[Any, 
     """Send a call, with the request if it changes something; gives Ray's reference to the answer."""
     if method in READING:
         return getattr(tracker, method).remote(*args)
-    return tracker.carry_out.remote(request.for_caller(), method, args)
+    return tracker.carry_out.remote(request.for_caller(method), method, args)
 
 
 def send(call: Call[P, R], *args: P.args, **kwargs: P.kwargs) -> Any:

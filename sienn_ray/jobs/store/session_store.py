@@ -42,6 +42,13 @@ class SessionStore:
         with self._database.writing() as connection:
             connection.execute(sa.update(sessions).where(sessions.c.sha256 == sha256).values(seen_at=self._clock()))
 
+    def end_all_of(self, owner: str) -> int:
+        """End all sessions of an owner for good, and return how many."""
+        now = self._clock()
+        with self._database.writing() as connection:
+            is_open = (sessions.c.owner == owner) & sessions.c.ended_at.is_(None) & (sessions.c.expires_at > now)
+            return connection.execute(sa.update(sessions).where(is_open).values(ended_at=now)).rowcount
+
     def end(self, sha256: str) -> None:
         """End a session for good."""
         with self._database.writing() as connection:

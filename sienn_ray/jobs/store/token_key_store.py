@@ -11,10 +11,10 @@ from joserfc.jwk import ECKey
 
 from sienn_ray.access.token_claims import TokenClaims
 from sienn_ray.access.token_keys import PublicTokenKey, TokenKeyRecord, new_key, opened, signed
+from sienn_ray.access.token_lifetimes import LONGEST_TOKEN_LIFETIME_S
 from sienn_ray.jobs.schema import utc_now
 from sienn_ray.jobs.store.database import Database
 from sienn_ray.jobs.store.tables import token_keys
-from sienn_ray.settings import LONGEST_TOKEN_LIFETIME_S
 
 logger = logging.getLogger(__name__)
 
@@ -80,7 +80,7 @@ class TokenKeyStore:
             return None, None
         key = opened(record, self._secret)
         if key is None:
-            logger.warning("the key %s can't be opened with SIENN_TOKEN_KEY_SECRET; a new one takes over", record.kid)
+            logger.warning("the key %s isn't kept under SIENN_TOKEN_KEY_SECRET; a new one takes over", record.kid)
         return record, key
 
     def _replace(self, connection: sa.Connection) -> tuple[TokenKeyRecord, ECKey]:
@@ -88,6 +88,8 @@ class TokenKeyStore:
         connection.execute(sa.delete(token_keys).where(token_keys.c.retired_at <= now - _RETIREMENT))
         is_in_use = token_keys.c.retired_at.is_(None)
         connection.execute(sa.update(token_keys).where(is_in_use).values(retired_at=now))
+        # Nobody signs with these any more, so their private halves can only be stolen.
+        connection.execute(sa.update(token_keys).values(private_jwk=""))
         record = new_key(now, self._secret)
         connection.execute(sa.insert(token_keys).values(**record.model_dump()))
         key = opened(record, self._secret)

@@ -97,6 +97,14 @@ def test_tokens_get_another_key(monkeypatch: pytest.MonkeyPatch) -> None:
     assert "needs the scope 'admin'" in refused("keys", "rotate-token-key")
 
 
+def test_sessions_of_an_owner_end() -> None:
+    _, key = created("laptop", "--owner", "ada")
+    url, headers = f"{os.environ['SIENN_URL']}/api/auth/session", {"Authorization": f"Bearer {key}"}
+    assert httpx2.post(url, headers=headers).status_code == 201
+    assert done("keys", "end-sessions", "ada") == "sessions of ada that have ended: 1\n"
+    assert done("keys", "end-sessions", "https://id.example.org|bob").endswith(": 0\n")
+
+
 def test_limits_of_an_owner_are_set_and_shown(monkeypatch: pytest.MonkeyPatch) -> None:
     said = done("limits", "set", "ada", "--max-pending-jobs", "3")
     assert re.search(r"ada +pending_jobs +0 +3 +True", said)

@@ -46,13 +46,12 @@ class Credentials:
         return self.tracker.actor.sign_token(claims)
 
     def session(self, owner: str, *scopes: Scope, key: str | None = None, **changes: Any) -> str:
-        """Return the cookie of a session, of a key or of a login; `changes` are those of its record."""
+        """Return the cookie of a session, of a new key if none is given; `changes` are those of its record."""
         secret, now = random_text(), utc_now()
         values = {"created_at": now, "seen_at": now, "expires_at": now + timedelta(hours=1), **changes}
-        prefix = None if key is None else key.split("_")[1]
-        record = SessionRecord(
-            sha256=sha256_of(secret), owner=owner, scopes=frozenset(scopes), client_id=prefix, **values
-        )
+        if "client_id" not in values:
+            values["client_id"] = (key or key_of(self.tracker, owner, *scopes)).split("_")[1]
+        record = SessionRecord(sha256=sha256_of(secret), owner=owner, scopes=frozenset(scopes), **values)
         self.tracker.actor.add_session(record)
         return f"{COOKIE}={secret}"
 
@@ -65,7 +64,10 @@ class Credentials:
         foreign = ECKey.generate_key("P-256", {"kid": header["kid"]})
         theirs, now = self.issuer, int(time.time())
         return {
-            "expired": (self.token("ada", *everything, expires_at=now - 1), "has expired at"),
+            "expired": (self.token("ada", *everything, expires_at=now - 10), "has expired at"),
+            "made for too long": (self.token("ada", *everything, expires_at=now + 3601), "is for 3601 s"),
+            "made for ever": (self.token("ada", *everything, expires_at=now + 10**9), "3600 s at the most"),
+            "no beginning": (self.other({**claims, "iat": None}, header), "no 'iat'"),
             "wrong audience": (self.other({**claims, "aud": EVIL}, header), f"meant for '{EVIL}'"),
             "another kind": (self.other(claims, {**header, "typ": "JWT"}), "of another kind than 'at\\+jwt'"),
             "no kind": (self.other(claims, {**header, "typ": None}), "of another kind"),

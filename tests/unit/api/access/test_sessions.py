@@ -25,6 +25,7 @@ from sienn_ray.api.access.session_cookies import SESSION, SessionCookies
 from sienn_ray.api.access.session_lookup import SessionLookup
 from sienn_ray.api.app import create_app
 from sienn_ray.errors import CapacityError, ForbiddenError, InvalidTokenError
+from sienn_ray.jobs.audit_schema import AuditQuery
 from sienn_ray.jobs.schema import JobStatus, utc_now
 from sienn_ray.settings import Settings
 from tests.support.fakes_api import job_record
@@ -33,9 +34,10 @@ from tests.support.in_process import served
 from tests.support.in_process_tracker import InProcessTracker
 from tests.unit.api.access.test_authentication import ADMIN_KEY, key_of
 
-PATH = "/api/auth/session"
+PATH, SESSIONS = "/api/auth/session", "/api/auth/sessions"
 HERE = "https://sienn.example.org"
 PAGE = {"Origin": HERE, "Sec-Fetch-Site": "same-origin"}
+ISSUER = "https://id.example.org"
 Service = Callable[..., TestClient]
 
 
@@ -153,13 +155,31 @@ class TestOverHttps:
         assert client.post(PATH, headers=headers).status_code == (400 if kind in {"token", "cookie"} else 401)
 
     def test_no_cache_on_the_way_keeps_what_somebody_sees(self, service: Service, tracker: InProcessTracker) -> None:
-        """Shared caches leave alone what came for the header `Authorization`, but not what came for a cookie."""
+        """Shared caches leave alone what came for `Authorization`, but not what came for a cookie or another header."""
         client, key = service(), key_of(tracker, "ada", Scope.READ)
         begin(client, key)
         for path in ("/api/jobs", "/api/auth/me", "/api/jobs/none"):
             assert client.get(path).headers["cache-control"] == "private"
         assert client.delete(PATH, headers=PAGE).headers["cache-control"] == "no-store"
-        assert "cache-control" not in client.get("/api/jobs", headers={"Authorization": f"Bearer {key}"}).headers
+        for headers in ({"Authorization": f"Bearer {key}"}, {"X-API-Key": key}):
+            assert service().get("/api/jobs", headers=headers).headers["cache-control"] == "private"
+        assert "cache-control" not in service().get("/health").headers
+        assert "cache-control" not in service(auth="off", admin_key=None).get("/api/jobs").headers
+
+    def test_an_admin_ends_all_of_an_owner(self, service: Service, tracker: InProcessTracker) -> None:
+        first, second, other = service(), service(), service()
+        for client, owner in ((first, "ada"), (second, "ada"), (other, "bob")):
+            begin(client, key_of(tracker, owner, Scope.READ))
+        asking = service()
+        headers = {"X-API-Key": key_of(tracker, "bob", Scope.READ)}
+        assert asking.delete(SESSIONS, params={"owner": "ada"}, headers=headers).status_code == 403
+        answer = asking.delete(SESSIONS, params={"owner": "ada"}, headers={"X-API-Key": ADMIN_KEY})
+        assert (answer.status_code, answer.json()) == (200, {"owner": "ada", "num_ended": 2})
+        assert [client.get("/api/auth/me").status_code for client in (first, second, other)] == [401, 401, 200]
+        again = asking.delete(SESSIONS, params={"owner": "ada"}, headers={"X-API-Key": ADMIN_KEY})
+        assert again.json()["num_ended"] == 0
+        entry = tracker.actor.audit_entries(AuditQuery(action="end_sessions")).entries[0]
+        assert (entry.target_kind, entry.target_id, entry.status) == ("owner", "ada", 200)
 
     def test_guesses_are_limited(self, service: Service, tracker: InProcessTracker) -> None:
         client, key = service(token_rate_limits="2/minute"), key_of(tracker, "ada", Scope.READ)
@@ -318,6 +338,7 @@ class TestLookup:
             None,
             lifetime_s=2000,
             idle_timeout_s=600,
+            issuer=ISSUER,
             clock=lambda: seconds[0],
             now=lambda: now[0],
         )
@@ -328,9 +349,9 @@ class TestLookup:
             return now[0]
 
         async def use() -> None:
-            secret, _ = await lookup.begin(Principal("ada", frozenset({Scope.READ})))
+            secret, _ = await lookup.begin(Principal(f"{ISSUER}|ada", frozenset({Scope.READ})))
             for _ in range(20):
-                assert (await lookup.principal_of(secret)).owner == "ada"
+                assert (await lookup.principal_of(secret)).owner == f"{ISSUER}|ada"
             assert tracker.calls.count("session_of_hash") == 1
             assert tracker.calls.count("touch_session") == 0
             for _ in range(100):  # 15 minutes of use
@@ -350,14 +371,27 @@ class TestLookup:
     def test_it_ends_however_much_it_is_used(self, tracker: InProcessTracker) -> None:
         now = [utc_now()]
         lookup = SessionLookup(
-            tracker, KeyLookup(tracker), None, lifetime_s=2000, idle_timeout_s=600, now=lambda: now[0]
+            tracker, KeyLookup(tracker), None, lifetime_s=2000, idle_timeout_s=600, issuer=ISSUER, now=lambda: now[0]
         )
 
         async def use() -> None:
-            secret, _ = await lookup.begin(Principal("ada", frozenset({Scope.READ})))
+            secret, _ = await lookup.begin(Principal(f"{ISSUER}|ada", frozenset({Scope.READ})))
             now[0] += timedelta(seconds=2001)
             with pytest.raises(InvalidTokenError, match="has expired"):
                 await lookup.principal_of(secret)
+
+        asyncio.run(use())
+
+    @pytest.mark.parametrize("issuer", [None, "https://other.example", ISSUER[:-1], f"{ISSUER}|a", ""])
+    def test_one_of_a_login_ends_with_its_issuer(self, tracker: InProcessTracker, issuer: str | None) -> None:
+        def lookup(issuer: str | None) -> SessionLookup:
+            return SessionLookup(tracker, KeyLookup(tracker), None, lifetime_s=600, idle_timeout_s=600, issuer=issuer)
+
+        async def use() -> None:
+            secret, _ = await lookup(ISSUER).begin(Principal(f"{ISSUER}|ada", frozenset({Scope.READ})))
+            assert (await lookup(ISSUER).principal_of(secret)).owner == f"{ISSUER}|ada"
+            with pytest.raises(InvalidTokenError, match="an issuer that isn't asked any more"):
+                await lookup(issuer).principal_of(secret)
 
         asyncio.run(use())
 

@@ -13,6 +13,7 @@ from typing import Any
 from urllib.parse import quote_plus, urljoin
 
 import pytest
+import sqlalchemy as sa
 from joserfc import jwt
 from joserfc.jwk import KeySet
 from starlette.testclient import TestClient
@@ -23,6 +24,7 @@ from sienn_ray.api.access.access_tokens import AccessTokens, TokenKeys
 from sienn_ray.api.access.key_lookup import LIFETIME_S, KeyLookup
 from sienn_ray.api.app import create_app
 from sienn_ray.errors import CapacityError, InvalidTokenError
+from sienn_ray.jobs.store import tables
 from sienn_ray.settings import Settings
 from tests.support.fakes_backends import fake_backends
 from tests.support.in_process_tracker import InProcessTracker
@@ -256,18 +258,39 @@ class TestRefreshTokens:
         """Whoever had it first may be the thief."""
         other = ask(client, first["key"]).json()
         second = refresh(client, first["refresh_token"]).json()
+        third = refresh(client, second["refresh_token"]).json()
         reused = refresh(client, first["refresh_token"])
         is_refused(reused, 400, "invalid_grant")
         assert "was used before" in reused.json()["detail"]
-        after = refresh(client, second["refresh_token"])
+        after = refresh(client, third["refresh_token"])
         is_refused(after, 400, "invalid_grant")
         assert "has been revoked" in after.json()["detail"]
         assert refresh(client, other["refresh_token"]).status_code == 200
 
-    def test_two_at_the_same_time_get_one_successor(self, client: TestClient, first: dict[str, Any]) -> None:
+    def test_of_several_at_the_same_time_one_goes_on(self, client: TestClient, first: dict[str, Any]) -> None:
         with ThreadPoolExecutor(4) as pool:
-            found = list(pool.map(lambda _: refresh(client, first["refresh_token"]).status_code, range(4)))
-        assert sorted(found) == [200, 400, 400, 400]
+            answers = list(pool.map(lambda _: refresh(client, first["refresh_token"]), range(4)))
+        assert [answer.status_code for answer in answers] == [200] * 4
+        tokens = {answer.json()["refresh_token"] for answer in answers}
+        assert len(tokens) == 4
+        # The last one's only, and with any of the others all end.
+        found = sorted(refresh(client, token).status_code for token in tokens)
+        assert found[1:] == [400, 400, 400]
+
+    def test_a_tracker_that_restarts_in_between_costs_nothing(
+        self, client: TestClient, tracker: InProcessTracker, first: dict[str, Any]
+    ) -> None:
+        """The token is spent, and then nobody can sign: its client does as `Retry-After` says."""
+
+        def be_away(*_: Any) -> None:
+            raise CapacityError("the job tracker is restarting")
+
+        tracker.before["sign_token"] = be_away
+        is_refused(refresh(client, first["refresh_token"]), 503, "temporarily_unavailable")
+        del tracker.before["sign_token"]
+        second = refresh(client, first["refresh_token"])
+        assert second.status_code == 200
+        assert refresh(client, second.json()["refresh_token"]).status_code == 200
 
     def test_scopes_can_be_narrowed_for_one_token(self, client: TestClient, first: dict[str, Any]) -> None:
         refused = refresh(client, first["refresh_token"], scope="read train")
@@ -384,11 +407,46 @@ class TestCost:
             now[0] += LIFETIME_S
             with pytest.raises(InvalidTokenError, match="has been revoked"):
                 await tokens.principal_of(token)
-            moment[0] += 601
+            moment[0] += 606
             with pytest.raises(InvalidTokenError, match="has expired"):
                 await tokens.principal_of(token)
 
         asyncio.run(ask_often())
+
+    @pytest.mark.parametrize("behind_s", [0, 5])
+    def test_a_replica_whose_clock_is_behind_takes_a_fresh_one(
+        self, tracker: InProcessTracker, behind_s: float
+    ) -> None:
+        prefix = key_of(tracker, "ada", Scope.READ).split("_")[1]
+        ahead, behind = (
+            AccessTokens(tracker, KeyLookup(tracker), "https://a.example", 600, clock=lambda moment=moment: moment)
+            for moment in (1_000_000.0, 1_000_000.0 - behind_s)
+        )
+
+        async def use() -> None:
+            token, _ = await ahead.issue(prefix, frozenset({Scope.READ}))
+            assert (await behind.principal_of(token)).owner == "ada"
+
+        asyncio.run(use())
+
+    def test_it_ends_once_its_signing_key_is_gone(self, tracker: InProcessTracker) -> None:
+        now, moment = [0.0], [1_000_000.0]
+        keys = KeyLookup(tracker, clock=lambda: now[0])
+        tokens = AccessTokens(tracker, keys, "https://a.example", 3600, clock=lambda: moment[0])
+        tokens._token_keys._clock = lambda: now[0]
+        prefix = key_of(tracker, "ada", Scope.READ).split("_")[1]
+
+        async def use() -> None:
+            token, _ = await tokens.issue(prefix, frozenset({Scope.READ}))
+            assert (await tokens.principal_of(token)).owner == "ada"
+            with tracker.actor._store.database.writing() as connection:
+                connection.execute(sa.delete(tables.token_keys))
+            now[0] += 60.0
+            moment[0] += 60.0
+            with pytest.raises(InvalidTokenError, match="a key that isn't known, or not any more"):
+                await tokens.principal_of(token)
+
+        asyncio.run(use())
 
     def test_no_more_than_so_many_are_remembered(
         self, tracker: InProcessTracker, monkeypatch: pytest.MonkeyPatch

@@ -15,8 +15,10 @@ from starlette.testclient import TestClient, WebSocketDenialResponse
 
 from sienn_ray.access.audit import AuditEntry, PrincipalKind
 from sienn_ray.access.principals import Scope
+from sienn_ray.api.access import session_lookup
 from sienn_ray.api.app import create_app
 from sienn_ray.api.audit.audit_trails import CHANGING_NOTHING
+from sienn_ray.api.audit.recorder import MAX_OF_CALLER
 from sienn_ray.errors import CapacityError
 from sienn_ray.jobs.audit_schema import AuditQuery
 from sienn_ray.jobs.schema import JobStatus
@@ -275,6 +277,65 @@ def test_without_authentication_it_is_anybody(tmp_path: Path) -> None:
         client.post("/api/jobs/job-1/cancel")
     (entry,) = tracker.actor.audit_entries(AuditQuery()).entries
     assert (entry.principal_kind, entry.owner, entry.target_id) == (PrincipalKind.ANYBODY, "admin", "job-1")
+
+
+def token_for(client: TestClient, **form: str) -> Any:
+    return client.post("/api/auth/token", data=form)
+
+
+def told(found: list[AuditEntry]) -> list[tuple[Any, ...]]:
+    return [(each.principal_kind, each.principal_id, each.owner, each.action, each.status) for each in found]
+
+
+def test_who_gets_a_token_is_told(
+    client: TestClient, tracker: InProcessTracker, entries: Callable[..., list[AuditEntry]]
+) -> None:
+    key = key_of(tracker, "ada", Scope.READ, key_id="key-1")
+    proof = {"client_id": "key-1", "client_secret": key}
+    first = token_for(client, grant_type="client_credentials", **proof).json()["refresh_token"]
+    second = token_for(client, grant_type="refresh_token", refresh_token=first).json()["refresh_token"]
+    third = token_for(client, grant_type="refresh_token", refresh_token=second, **proof).json()["refresh_token"]
+    assert token_for(client, grant_type="client_credentials", scope="train", **proof).status_code == 400
+    tracker.actor.revoke_api_key("key-1")
+    assert token_for(client, grant_type="refresh_token", refresh_token=third).status_code == 400
+    kinds = told(entries())[::-1]
+    ada = ("key-1", "ada", "issue_token")
+    assert kinds[:4] == [
+        (PrincipalKind.API_KEY, *ada, 200),
+        (PrincipalKind.REFRESH_TOKEN, *ada, 200),
+        (PrincipalKind.API_KEY, *ada, 200),
+        # That of the family's end, which is written with it.
+        (PrincipalKind.REFRESH_TOKEN, *ada, 400),
+    ]
+    assert sorted(kinds[4:]) == [
+        (PrincipalKind.API_KEY, *ada, 400),
+        (PrincipalKind.NOBODY, None, None, "issue_token", 400),
+    ]
+
+
+def test_nonsense_in_place_of_tokens_does_not_fill_the_log(
+    client: TestClient, entries: Callable[..., list[AuditEntry]]
+) -> None:
+    for number in range(2 * MAX_OF_CALLER):
+        token_for(client, grant_type="refresh_token", refresh_token=f"siennr_{number}")
+    found = told(entries())
+    assert set(found) == {(PrincipalKind.NOBODY, None, None, "issue_token", 400)}
+    assert len(found) <= MAX_OF_CALLER
+
+
+def test_the_use_of_a_session_is_no_change(
+    app: FastAPI,
+    tracker: InProcessTracker,
+    entries: Callable[..., list[AuditEntry]],
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    page = TestClient(app, base_url="https://testserver")
+    page.post("/api/auth/session", headers={"X-API-Key": key_of(tracker, "ada", Scope.READ)})
+    before = len(entries())
+    monkeypatch.setattr(session_lookup, "_NOTES_PER_TIMEOUT", 1e9)
+    assert page.get("/api/jobs").status_code == 200
+    assert "touch_session" in tracker.calls
+    assert len(entries()) == before
 
 
 def test_changes_of_programs_on_the_cluster_are_the_service_s(tracker: InProcessTracker) -> None:

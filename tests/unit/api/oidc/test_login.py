@@ -12,11 +12,13 @@ from urllib.parse import parse_qsl, urlsplit
 import pytest
 from starlette.testclient import TestClient
 
+from sienn_ray.access.audit import PrincipalKind
 from sienn_ray.api.app import create_app
 from sienn_ray.api.oidc import login as login_module
 from sienn_ray.api.oidc.local_paths import checked_local_path
 from sienn_ray.api.oidc.login import challenge_of
 from sienn_ray.errors import InvalidInputError
+from sienn_ray.jobs.audit_schema import AuditQuery
 from sienn_ray.settings import Settings
 from tests.support.fake_issuer import CLIENT_ID, CLIENT_SECRET, FakeIssuer, fake_issuer
 from tests.support.fakes_backends import fake_backends
@@ -36,9 +38,13 @@ def fake() -> Iterator[FakeIssuer]:
 
 
 @pytest.fixture
-def service(tmp_path: Path, fake: FakeIssuer) -> Iterator[Service]:
+def tracker(tmp_path: Path) -> InProcessTracker:
+    return InProcessTracker(Settings(env="test", home=tmp_path / "home"))
+
+
+@pytest.fixture
+def service(tmp_path: Path, fake: FakeIssuer, tracker: InProcessTracker) -> Iterator[Service]:
     """Make a browser's client of a replica; all have one tracker."""
-    tracker = InProcessTracker(Settings(env="test", home=tmp_path / "home"))
     with ExitStack() as clients:
 
         def make(base_url: str = HERE, **fields: Any) -> TestClient:
@@ -159,6 +165,8 @@ class TestForgeries:
         "change",
         [
             lambda url: url.replace("state=", "state=x"),
+            lambda url: url.replace("state=", "state=%C3%A4"),
+            lambda url: url.replace("state=", "state=%FF"),
             lambda url: url.partition("&state=")[0],
             lambda url: url.replace("state=", "other="),
             lambda url: url.rpartition("&iss=")[0] + "&iss=https://evil.example",
@@ -277,9 +285,21 @@ class TestNext:
         assert checked_local_path(path) == path
 
 
+def test_who_has_logged_in_is_in_the_audit_log(service: Service, fake: FakeIssuer, tracker: InProcessTracker) -> None:
+    client = service()
+    client.get(local(fake.log_in(start(client))))
+    (entry,) = tracker.actor.audit_entries(AuditQuery()).entries
+    assert (entry.principal_kind, entry.owner) == (PrincipalKind.SESSION, f"{fake.url}|ada")
+    assert (entry.action, entry.request) == ("come_back", "GET /api/auth/callback")
+
+
 def test_behind_a_proxy_the_public_url_counts(service: Service, fake: FakeIssuer) -> None:
     client = service("http://127.0.0.1:8000", public_url=f"{HERE}/sienn")
-    assert dict(parse_qsl(urlsplit(start(client)).query))["redirect_uri"] == f"{HERE}/sienn/api/auth/callback"
+    url = start(client)
+    assert dict(parse_qsl(urlsplit(url).query))["redirect_uri"] == f"{HERE}/sienn/api/auth/callback"
+    # The proxy takes its own path away.
+    back = client.get(local(fake.log_in(url)).removeprefix("/sienn"), headers={"Cookie": cookie_header(client)})
+    assert (back.status_code, back.headers["location"]) == (303, "/sienn/docs")
 
 
 @pytest.mark.parametrize("fields", [{"oidc_issuer": ""}, {"oidc_client_id": "", "oidc_audience": "a"}])
@@ -295,6 +315,19 @@ def test_an_issuer_that_is_away_is_told(service: Service, fake: FakeIssuer) -> N
     fake.answers = {"/.well-known/openid-configuration": 500}
     refused = service().get("/api/auth/login")
     assert (refused.status_code, refused.headers["retry-after"]) == (503, "30")
+
+
+@pytest.mark.parametrize("status", [429, 500, 503])
+def test_an_issuer_that_cannot_answer_now_is_asked_again(
+    service: Service, fake: FakeIssuer, monkeypatch: pytest.MonkeyPatch, status: int
+) -> None:
+    client = service()
+    way_back = local(fake.log_in(start(client)))
+    with monkeypatch.context() as away:
+        away.setattr(fake, "exchange", lambda form: (status, {"error": "temporarily_unavailable"}))
+        refused = client.get(way_back)
+    assert (refused.status_code, refused.headers["retry-after"]) == (503, "30")
+    assert client.get(way_back).status_code == 303
 
 
 def test_logins_are_limited(service: Service) -> None:

@@ -205,6 +205,7 @@ ANSWERS: list[Any] = [
     QuotaState("ada", Quotas(max_exports=5), Quotas(max_exports=5, max_pending_jobs=1), QuotaUse(1, 2, 3, 4, 5)),
     RunCommand.PAUSE,
     True,
+    2,
     None,
 ]
 

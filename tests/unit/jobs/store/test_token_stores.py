@@ -13,13 +13,14 @@ from joserfc import jwt
 from joserfc.jwk import ECKey
 
 from sienn_ray.access.principals import Scope
-from sienn_ray.access.refresh_tokens import RefreshFault, RefreshRequest, RefreshTokenRecord
+from sienn_ray.access.refresh_tokens import REPEAT_S, RefreshFault, RefreshRequest, RefreshTokenRecord
 from sienn_ray.access.sessions import SessionRecord
 from sienn_ray.access.token_claims import TokenClaims
+from sienn_ray.access.token_lifetimes import LONGEST_TOKEN_LIFETIME_S
+from sienn_ray.errors import TokenRequestError
 from sienn_ray.jobs.store import tables
 from sienn_ray.jobs.store.store import Store
 from sienn_ray.jobs.store.token_key_store import TokenKeyStore
-from sienn_ray.settings import LONGEST_TOKEN_LIFETIME_S
 from tests.support.fakes_jobs import Clock
 from tests.support.tokens import header_of
 from tests.unit.jobs.store.test_api_key_store import key_record
@@ -56,6 +57,7 @@ class TestTokenKeys:
         (old,) = store.token_keys.public_keys()
         clock.advance(5)
         new = store.token_keys.rotate()
+        assert sorted(map(bool, private_parts(store))) == [False, True]  # nobody signs with a retired one
         assert [key.kid for key in store.token_keys.public_keys()] == [new.kid, old.kid]
         assert header_of(store.token_keys.sign(CLAIMS))["kid"] == new.kid
         clock.advance(LONGEST_TOKEN_LIFETIME_S - 1)
@@ -63,7 +65,7 @@ class TestTokenKeys:
         clock.advance(1)
         assert [key.kid for key in store.token_keys.public_keys()] == [new.kid]
         store.token_keys.rotate()
-        assert len(private_parts(store)) == 2  # the private half is gone, too
+        assert len(private_parts(store)) == 2  # its row is gone
 
     def test_one_that_is_old_enough_gets_a_successor(self, store: Store, clock: Clock) -> None:
         keys = TokenKeyStore(store.database, lifetime_s=3600, clock=clock)
@@ -89,13 +91,10 @@ class TestTokenKeys:
         first = header_of(TokenKeyStore(store.database, before, clock=clock).sign(CLAIMS))["kid"]
         later = TokenKeyStore(store.database, after, clock=clock)
         second = header_of(later.sign(CLAIMS))["kid"]
-        if before is None:
-            assert first == second  # until it is rotated
-            later.rotate()
-            assert json.loads(next(each for each in private_parts(store) if each.startswith("{")))["d"]
-        else:
-            assert first != second
-            assert "can't be opened with SIENN_TOKEN_KEY_SECRET" in caplog.text
+        assert first != second
+        assert "isn't kept under SIENN_TOKEN_KEY_SECRET" in caplog.text
+        # Not even a secret that is set later leaves a private half in the database.
+        assert [each.startswith("{") for each in private_parts(store) if each] == [after is None]
         assert first in {key.kid for key in later.public_keys()}
 
     def test_nothing_private_is_shown_or_logged(
@@ -104,8 +103,9 @@ class TestTokenKeys:
         caplog.set_level(logging.DEBUG)
         caplog.set_level(logging.INFO, logger="sqlalchemy.engine")  # with the values, if they are shown
         store.token_keys.sign(CLAIMS)
-        public = store.token_keys.rotate()
         secrets = {json.loads(each)["d"] for each in private_parts(store)}
+        public = store.token_keys.rotate()
+        secrets |= {json.loads(each)["d"] for each in private_parts(store) if each}
         shown = f"{public!r} {public.model_dump_json()} {store.token_keys.public_keys()!r} {caplog.text}"
         with store.database.reading() as connection:
             record, key = store.token_keys._usable(connection)
@@ -130,6 +130,13 @@ def refresh_record(clock: Clock, client_id: str, sha256: str = "first", family: 
     )
 
 
+def refuses(store: Store, request: RefreshRequest, fault: RefreshFault) -> None:
+    """An exchange is refused with an error, which undoes all that belongs to it."""
+    with pytest.raises(TokenRequestError, match=fault.value) as refused:
+        store.refresh_tokens.exchange(request)
+    assert refused.value.code == ("invalid_scope" if fault is RefreshFault.SCOPES else "invalid_grant")
+
+
 class TestRefreshTokens:
     def test_a_family_goes_on_and_ends_together(self, store: Store, clock: Clock, client_id: str) -> None:
         first = refresh_record(clock, client_id)
@@ -140,14 +147,55 @@ class TestRefreshTokens:
         assert second.expires_at == first.expires_at  # no family lives for ever
         assert store.refresh_tokens.exchange(RefreshRequest("second", "third", client_id)).successor
         assert store.refresh_tokens.exchange(RefreshRequest("first", "x")).fault is RefreshFault.REUSED
-        assert store.refresh_tokens.exchange(RefreshRequest("third", "x")).fault is RefreshFault.REVOKED
-        assert store.refresh_tokens.exchange(RefreshRequest("second", "x")).fault is RefreshFault.REVOKED
+        for name in ("third", "second"):
+            refuses(store, RefreshRequest(name, "x"), RefreshFault.REVOKED)
+
+    def test_one_whose_answer_was_lost_gets_another_successor(self, store: Store, clock: Clock, client_id: str) -> None:
+        store.refresh_tokens.add(refresh_record(clock, client_id))
+        clock.advance(60)
+        for seconds, successor in ((0, "lost"), (1, "lost too"), (REPEAT_S - 1, "second")):
+            clock.advance(seconds)
+            found = store.refresh_tokens.exchange(RefreshRequest("first", successor)).successor
+            assert found is not None
+            assert (found.sha256, found.used_at, found.created_at) == (successor, None, clock())
+        clock.advance(1)
+        assert store.refresh_tokens.exchange(RefreshRequest("second", "third")).successor
+
+    def test_one_that_was_lost_after_all_ends_its_kin(self, store: Store, clock: Clock, client_id: str) -> None:
+        """Two have had answers: one of them is a thief."""
+        store.refresh_tokens.add(refresh_record(clock, client_id))
+        for successor in ("lost", "second"):
+            clock.advance(1)
+            assert store.refresh_tokens.exchange(RefreshRequest("first", successor)).successor
+        assert store.refresh_tokens.exchange(RefreshRequest("lost", "x")).fault is RefreshFault.REUSED
+        refuses(store, RefreshRequest("second", "x"), RefreshFault.REVOKED)
+
+    @pytest.mark.parametrize(("successor_is_used", "seconds"), [(False, REPEAT_S + 1), (True, 1)])
+    def test_one_that_comes_late_or_behind_its_successor_is_no_repeat(
+        self, store: Store, clock: Clock, client_id: str, successor_is_used: bool, seconds: float
+    ) -> None:
+        store.refresh_tokens.add(refresh_record(clock, client_id))
+        clock.advance(60)
+        assert store.refresh_tokens.exchange(RefreshRequest("first", "second")).successor
+        clock.advance(seconds)
+        if successor_is_used:
+            assert store.refresh_tokens.exchange(RefreshRequest("second", "third")).successor
+        assert store.refresh_tokens.exchange(RefreshRequest("first", "x")).fault is RefreshFault.REUSED
+
+    def test_a_repeat_is_looked_at_as_closely(self, store: Store, clock: Clock, client_id: str) -> None:
+        store.refresh_tokens.add(refresh_record(clock, client_id))
+        assert store.refresh_tokens.exchange(RefreshRequest("first", "second")).successor
+        refuses(store, RefreshRequest("first", "x", "other"), RefreshFault.OTHER_CLIENT)
+        refuses(store, RefreshRequest("first", "x", scopes=frozenset({Scope.TRAIN})), RefreshFault.SCOPES)
+        store.api_keys.revoke("key-1")
+        assert store.refresh_tokens.exchange(RefreshRequest("first", "x")).fault is RefreshFault.KEY_ENDED
 
     def test_only_its_own_family_ends(self, store: Store, clock: Clock, client_id: str) -> None:
         for name in ("first", "other"):
             store.refresh_tokens.add(refresh_record(clock, client_id, name, f"family of {name}"))
-        for _ in range(2):
-            store.refresh_tokens.exchange(RefreshRequest("first", "second"))
+        store.refresh_tokens.exchange(RefreshRequest("first", "second"))
+        clock.advance(REPEAT_S + 1)
+        assert store.refresh_tokens.exchange(RefreshRequest("first", "x")).fault is RefreshFault.REUSED
         assert store.refresh_tokens.exchange(RefreshRequest("other", "x")).successor
 
     @pytest.mark.parametrize(
@@ -162,7 +210,7 @@ class TestRefreshTokens:
         self, store: Store, clock: Clock, client_id: str, request_: RefreshRequest, fault: RefreshFault
     ) -> None:
         store.refresh_tokens.add(refresh_record(clock, client_id))
-        assert store.refresh_tokens.exchange(request_).fault is fault
+        refuses(store, request_, fault)
         assert store.refresh_tokens.exchange(RefreshRequest("first", "x")).successor
 
     def test_it_ends_with_its_key_and_by_itself(self, store: Store, clock: Clock, client_id: str) -> None:
@@ -170,12 +218,12 @@ class TestRefreshTokens:
         store.refresh_tokens.add(refresh_record(clock, "no key", "b", "b"))
         assert store.refresh_tokens.exchange(RefreshRequest("b", "x")).fault is RefreshFault.KEY_ENDED
         clock.advance(86_400)
-        assert store.refresh_tokens.exchange(RefreshRequest("a", "x")).fault is RefreshFault.EXPIRED
+        refuses(store, RefreshRequest("a", "x"), RefreshFault.EXPIRED)
         store.refresh_tokens.add(refresh_record(clock, client_id, "c", "c"))
-        assert store.refresh_tokens.exchange(RefreshRequest("a", "x")).fault is RefreshFault.UNKNOWN  # forgotten
+        refuses(store, RefreshRequest("a", "x"), RefreshFault.UNKNOWN)  # forgotten
         store.api_keys.revoke("key-1")
         assert store.refresh_tokens.exchange(RefreshRequest("c", "x")).fault is RefreshFault.KEY_ENDED
-        assert store.refresh_tokens.exchange(RefreshRequest("c", "x")).fault is RefreshFault.REVOKED
+        refuses(store, RefreshRequest("c", "x"), RefreshFault.REVOKED)
 
 
 def session_record(clock: Clock, sha256: str = "first", **fields: object) -> SessionRecord:
@@ -184,6 +232,17 @@ def session_record(clock: Clock, sha256: str = "first", **fields: object) -> Ses
 
 
 class TestSessions:
+    def test_all_of_an_owner_end(self, store: Store, clock: Clock) -> None:
+        for name, owner in (("a", "ada"), ("b", "ada"), ("c", "bob")):
+            store.sessions.add(session_record(clock, name, owner=owner))
+        store.sessions.end("a")
+        ended_at = clock()
+        clock.advance(1)
+        assert store.sessions.end_all_of("ada") == 1
+        assert store.sessions.end_all_of("ada") == 0
+        found = {name: store.sessions.of_hash(name) for name in "abc"}
+        assert [each and each.ended_at for each in found.values()] == [ended_at, clock(), None]
+
     def test_one_is_found_used_and_ended(self, store: Store, clock: Clock) -> None:
         record = session_record(clock, client_id="prefix", binding="b")
         store.sessions.add(record)
