@@ -357,14 +357,14 @@ class Settings(BaseSettings):
     key_tokens_per_minute: int | None = Field(
         None,
         ge=1,
-        description="Tokens that the answers of one key may take in a minute, prompts included, unless the key has a "
-        "limit of its own; by default any number.",
+        description="Tokens that the answers of one key, or of one owner who comes without a key, may take in a "
+        "minute, prompts included, unless the key has a limit of its own; by default any number.",
     )
     key_max_open_answers: int | None = Field(
         None,
         ge=1,
-        description="Requests to models that one key may have open at once, unless it has a limit of its own; by "
-        "default any number.",
+        description="Requests to models that one key, or one owner who comes without a key, may have open at once, "
+        "unless the key has a limit of its own; by default any number.",
     )
     trusted_proxies: _Names = Field(
         (),
@@ -670,7 +670,7 @@ class Settings(BaseSettings):
 
     @property
     def answer_limits(self) -> ClaimLimits:
-        """Limits on answers of keys that have none of their own."""
+        """Limits on answers of keys that have none of their own, and of owners who come without a key."""
         return ClaimLimits(max_open=self.key_max_open_answers, tokens_per_minute=self.key_tokens_per_minute)
 
     @property

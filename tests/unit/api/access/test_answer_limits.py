@@ -1,11 +1,11 @@
-"""Limits on a key's answers, over the whole application and over four replicas of it."""
+"""Limits on a caller's answers, over the whole application and over four replicas of it."""
 
 from __future__ import annotations
 
 import asyncio
 import random
-from collections.abc import AsyncIterator
-from contextlib import AsyncExitStack, asynccontextmanager
+from collections.abc import AsyncIterator, Callable, Iterator
+from contextlib import AsyncExitStack, ExitStack, asynccontextmanager
 from pathlib import Path
 from typing import Any, cast
 
@@ -22,9 +22,11 @@ from sienn_ray.errors import CapacityError
 from sienn_ray.jobs.schema import JobStatus
 from sienn_ray.jobs.tracker_protocol import Tracker
 from sienn_ray.settings import Settings
+from tests.support.fake_issuer import AUDIENCE, FakeIssuer, fake_issuer
 from tests.support.fakes_api import FakeEngines, dataset_record, job_record
 from tests.support.fakes_backends import fake_backends
 from tests.support.in_process_tracker import InProcessTracker
+from tests.unit.api.access.made_credentials import Credentials
 from tests.unit.api.access.test_authentication import ADMIN, ADMIN_KEY, BODIES, GUARDED, key_of, request
 
 ASKED = {"job_id": "ada-job", "prompt": "What is LoRA?", "max_new_tokens": 100}
@@ -167,6 +169,76 @@ class TestTokens:
 
         tracker.before["settle_claims"] = away
         assert [ask(client, text).status_code for _ in range(2)] == [200, 200]
+
+
+class Outside:
+    """A service that takes callers whom an outside issuer knows, with a job for each of two of them."""
+
+    def __init__(self, issuer: FakeIssuer, settings: Settings, tracker: InProcessTracker) -> None:
+        self._issuer = issuer
+        self._credentials = Credentials(tracker, settings, issuer)
+        self.client = TestClient(create_app(fake_backends(settings, tracker=tracker)))
+        for name in ("ada", "bob"):
+            owner = self.owner(name)
+            tracker.put(dataset_record(id=f"{name}-set", owner=owner))
+            status = JobStatus.COMPLETED
+            tracker.put(job_record(id=f"{name}-own", owner=owner, dataset_id=f"{name}-set", status=status))
+
+    def owner(self, name: str) -> str:
+        return f"{self._issuer.url}|{name}"
+
+    def ask(self, kind: str, name: str = "ada", **claims: Any) -> Any:
+        sent = {"Authorization": f"Bearer {self._issuer.token(sub=name, scope='infer', **claims)}"}
+        if kind == "session":
+            cookie = self._credentials.session(self.owner(name), Scope.INFER)
+            sent = {"Cookie": cookie, "Sec-Fetch-Site": "same-origin"}
+        return self.client.post("/api/test-model", json={**ASKED, "job_id": f"{name}-own"}, headers=sent)
+
+
+class TestCallersWithoutKeys:
+    """Those whom an outside issuer knows, by its tokens and by logins."""
+
+    @pytest.fixture
+    def outside(self, settings: Settings, tracker: InProcessTracker) -> Iterator[Callable[..., Outside]]:
+        with fake_issuer() as issuer, ExitStack() as stack:
+
+            def make(**changes: Any) -> Outside:
+                oidc = {"oidc_issuer": issuer.url, "oidc_audience": AUDIENCE, "oidc_admin_group": "admins"}
+                chosen = Settings(**{**settings.model_dump(exclude_unset=True), **oidc, **changes})
+                made = Outside(issuer, chosen, tracker)
+                stack.enter_context(made.client)
+                return made
+
+            yield make
+
+    @pytest.mark.parametrize("kinds", [("token", "session"), ("session", "token")])
+    def test_tokens_and_logins_of_an_owner_count_together(
+        self, outside: Callable[..., Outside], kinds: tuple[str, str]
+    ) -> None:
+        service = outside(key_tokens_per_minute=RESERVED)
+        answered = [service.ask(kind) for kind in kinds]
+        assert [each.status_code for each in answered] == [200, 429], [each.text for each in answered]
+        assert answered[0].headers["x-ratelimit-limit-tokens"] == str(RESERVED)
+        assert f"the owner has {RESERVED - USED} of its {RESERVED} in a minute left" in answered[1].text
+
+    def test_owners_are_counted_apart(self, outside: Callable[..., Outside]) -> None:
+        service = outside(key_tokens_per_minute=RESERVED)
+        found = [service.ask("token", name).status_code for name in ("ada", "bob", "ada", "bob")]
+        assert found == [200, 200, 429, 429]
+
+    def test_they_have_so_many_open_and_no_more(
+        self, outside: Callable[..., Outside], tracker: InProcessTracker
+    ) -> None:
+        service = outside(key_max_open_answers=1)
+        other = ClaimGate(cast(Tracker, tracker))
+        asyncio.run(other.claim(f"answers owner {service.owner('ada')}", ClaimLimits(max_open=1)))
+        refused = service.ask("token")
+        assert refused.status_code == 429
+        assert "this owner has 1 requests to models open and may have 1" in refused.text
+
+    def test_an_admin_has_no_limits(self, outside: Callable[..., Outside]) -> None:
+        service = outside(key_tokens_per_minute=RESERVED)
+        assert [service.ask("token", groups=["admins"]).status_code for _ in range(2)] == [200, 200]
 
 
 def test_a_key_is_made_with_limits_and_rotated_with_them(client: TestClient) -> None:
