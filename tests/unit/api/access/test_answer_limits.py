@@ -16,6 +16,7 @@ from starlette.testclient import TestClient
 from sienn_ray.access.claims import ClaimGrant, ClaimLimiter, ClaimLimits, ClaimReport
 from sienn_ray.access.principals import Scope
 from sienn_ray.access.quotas import Quotas, statistics_bucket
+from sienn_ray.api.access import claim_gate
 from sienn_ray.api.access.claim_gate import ClaimGate
 from sienn_ray.api.app import create_app
 from sienn_ray.errors import CapacityError
@@ -360,6 +361,69 @@ def test_four_replicas_let_through_the_tokens_of_the_limit(seed: int, num_at_onc
     num_used = asyncio.run(send_all())
     assert 9_800 <= num_used <= 10_000
     assert most_open <= 40
+
+
+class Held:
+    """A counter that answers when a test says so."""
+
+    def __init__(self) -> None:
+        self.limiter = ClaimLimiter(lambda: 0.0)  # no lease ends
+        self.is_held = False
+        self.reports: list[ClaimReport] = []
+        self.let_go = asyncio.Event()
+
+    async def settle_claims(self, report: ClaimReport) -> ClaimGrant | None:
+        self.reports.append(report)
+        if self.is_held:
+            await self.let_go.wait()
+        return self.limiter.settle(report)
+
+
+class TestReports:
+    @pytest.fixture(autouse=True)
+    def pauses(self, monkeypatch: pytest.MonkeyPatch) -> None:
+        """No report comes in a test by the clock: each is because of a claim that has ended."""
+        monkeypatch.setattr(claim_gate, "RENEW_S", 3600.0)
+
+    def test_a_place_that_ends_while_others_are_reported_comes_back_at_once(self) -> None:
+        async def follow() -> None:
+            held = Held()
+            gate, limits = ClaimGate(cast(Tracker, held)), ClaimLimits(max_open=2)
+            first, second = [await gate.claim("key", limits) for _ in range(2)]
+            async with gate.running():
+                held.is_held = True
+                gate.end(first)
+                await until(lambda: len(held.reports) == 3)
+                gate.end(second)  # while the report about the first is under way
+                held.let_go.set()
+                await until(lambda: not held.limiter.num_open("key"))
+
+        asyncio.run(follow())
+
+    def test_what_a_failed_report_was_about_is_told_later_and_not_at_once(self) -> None:
+        async def follow() -> None:
+            held, num_failed = Held(), 0
+
+            class Away:
+                async def settle_claims(self, report: ClaimReport) -> ClaimGrant | None:
+                    nonlocal num_failed
+                    if report.wanted is not None:
+                        return await held.settle_claims(report)
+                    num_failed += 1
+                    raise CapacityError("the job tracker is restarting")
+
+            gate = ClaimGate(cast(Tracker, Away()))
+            claim = await gate.claim("key", ClaimLimits(max_open=1))
+            async with gate.running():
+                gate.end(claim)
+                await until(lambda: num_failed)
+                for _ in range(100):
+                    await asyncio.sleep(0)
+                assert num_failed == 1
+            await gate.claim("other", ClaimLimits(max_open=1))
+            assert held.reports[-1].ended == ((claim.claim.id, 0),)
+
+        asyncio.run(follow())
 
 
 class TestStatistics:
