@@ -31,6 +31,8 @@ LOCALHOST = "localhost"
 LONGEST_TOKEN_LIFETIME_S = 3600
 _CENTURY_S = 100 * 365 * 86400.0
 _DEFAULT_RATE_LIMITS = "100/minute;1000/hour"
+# Of one owner, as many as a replica of the ingress computes at once.
+_DEFAULT_MAX_STATISTICS = 2
 ENV_PREFIX = "SIENN_"
 
 
@@ -252,7 +254,7 @@ class Settings(BaseSettings):
         None,
         ge=1,
         description="Datasets of one owner whose statistics are computed at once; more are refused with a 429. By "
-        "default any.",
+        "default 2 where requests need an API key, and else any number.",
     )
     download_url_lifetime_s: int = Field(
         86400, ge=1, le=7 * 86400, description="Seconds that a link to an export works; each answer has a new one."
@@ -682,8 +684,14 @@ class Settings(BaseSettings):
             max_running_jobs=self.owner_max_running_jobs,
             max_open_exports=self.owner_max_open_exports,
             max_exports=self.owner_max_exports,
-            max_statistics=self.owner_max_statistics,
+            max_statistics=self._max_statistics,
         )
+
+    @property
+    def _max_statistics(self) -> int | None:
+        if self.owner_max_statistics is None:
+            return _DEFAULT_MAX_STATISTICS if self.is_auth_on else None
+        return self.owner_max_statistics
 
     @property
     def is_auth_on(self) -> bool:

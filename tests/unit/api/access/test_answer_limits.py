@@ -445,3 +445,25 @@ class TestStatistics:
         for max_length in (256, 512):  # each gives its place back
             answered = client.get(path, headers=headers(text), params={"max_length": max_length})
             assert answered.status_code == 200
+
+    def test_who_asks_for_what_is_being_computed_waits_for_it(
+        self, settings: Settings, tracker: InProcessTracker, cached_base_model: str
+    ) -> None:
+        tracker.actor.set_owner_quotas("ada", Quotas(max_statistics=1))
+        text, path = key(tracker), "/api/datasets/ada-data/statistics"
+
+        async def follow() -> None:
+            async with replicas(settings, tracker, 1) as ((client, _),):
+                found = await asyncio.gather(*(client.get(path, headers=headers(text)) for _ in range(4)))
+                assert [each.status_code for each in found] == [200] * 4, [each.text for each in found]
+
+        asyncio.run(follow())
+
+    @pytest.mark.parametrize(("changes", "limit"), [({}, 2), ({"owner_max_statistics": 5}, 5)])
+    def test_an_owner_has_a_limit_where_keys_are_needed(
+        self, settings: Settings, tracker: InProcessTracker, changes: dict[str, int], limit: int
+    ) -> None:
+        chosen = settings.model_copy(update=changes)
+        with TestClient(create_app(fake_backends(chosen))) as client:
+            seen = client.get("/api/limits", headers=ADMIN).json()
+        assert seen["statistics"]["limit"] == limit
