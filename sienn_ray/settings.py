@@ -129,8 +129,18 @@ class Settings(BaseSettings):
     max_open_answers: int = Field(
         400, ge=1, description="Requests to models, streamed or not, that an ingress replica has open at once."
     )
-    max_log_followers: int = Field(100, ge=1, description="Logs that are followed through an ingress replica at once.")
-    max_listeners: int = Field(1000, ge=1, description="Listeners to live updates that an ingress replica has at once.")
+    max_log_followers: int = Field(
+        100,
+        ge=1,
+        description="Logs that are followed through an ingress replica at once; half of them for one owner, unless it "
+        "is an admin.",
+    )
+    max_listeners: int = Field(
+        1000,
+        ge=1,
+        description="Listeners to live updates that an ingress replica has at once; half of them for one owner, unless "
+        "it is an admin.",
+    )
     max_waiting_requests: int = Field(
         100, ge=1, description="Requests that wait at an ingress replica for an export or for statistics at once."
     )

@@ -2,11 +2,10 @@
 
 from __future__ import annotations
 
-import asyncio
 import json
 import time
 from collections import deque
-from collections.abc import AsyncGenerator, Awaitable, Callable
+from collections.abc import AsyncGenerator
 from contextlib import AsyncExitStack, aclosing
 from dataclasses import dataclass
 from datetime import datetime
@@ -26,13 +25,11 @@ from sienn_ray.api.live.items import (
 from sienn_ray.api.live.log_feeds import LogFeed
 from sienn_ray.api.live.log_lines import LinePlace, lines_until_now
 from sienn_ray.api.live.places import Place
-from sienn_ray.api.schemas.common import ResponseBody
 from sienn_ray.jobs.news_schema import NewsCursor, NewsQuery
 from sienn_ray.jobs.schema import JobRecord
 
 # So that proxies keep the connection, and one whose client has gone is noticed.
 HEARTBEAT_S = 15.0
-METRICS_S = 5.0
 # A program ends some seconds after its job; its last lines are waited for.
 LOG_END_S = 15.0
 
@@ -142,17 +139,6 @@ async def all_updates(hub: LiveHub, owner: str | None, last_id: str | None) -> U
             async for some in items:
                 if updates := [update for item in some if (update := told.update(item)) is not None]:
                     yield updates
-
-
-async def metric_updates(metrics: Callable[[], Awaitable[ResponseBody]]) -> Updates:
-    """Tell the service's numbers every few seconds, without an end.
-
-    Args:
-        metrics: Gives them.
-    """
-    while True:
-        yield [Update("metrics", (await metrics()).model_dump_json())]
-        await asyncio.sleep(METRICS_S)
 
 
 async def _until_rest(listener: Listener, told: _Told, job: JobRecord, *, has_log: bool) -> Updates:

@@ -17,6 +17,7 @@ from sienn_ray.api.deps import Backends
 from sienn_ray.api.live import hub as hub_module
 from sienn_ray.api.live import updates as updates_module
 from sienn_ray.api.live.hub import LiveHub
+from sienn_ray.api.live.shared_numbers import SharedNumbers
 from sienn_ray.api.live.updates import Update, Updates, Wish, all_updates, job_updates
 from sienn_ray.errors import CapacityError, InvalidInputError, NotFoundError
 from sienn_ray.jobs.schema import JobStatus
@@ -325,8 +326,8 @@ class TestOverHttp:
         response = client.get(path, headers=headers)
         assert (response.status_code, response.json()["status_code"]) == (status, status)
 
-    def test_the_numbers_come_again_and_again(self, client: TestClient, monkeypatch: pytest.MonkeyPatch) -> None:
-        monkeypatch.setattr(updates_module, "METRICS_S", 0.01)
+    def test_the_numbers_come_again_and_again(self, app: FastAPI, client: TestClient) -> None:
+        app.state.shared_numbers = SharedNumbers(0.01)
         response = client.get("/api/events/metrics?limit=2")
         blocks = response.text.split("\n\n")[:-1]
         assert len(blocks) == 2
