@@ -165,10 +165,9 @@ async def _until_rest(listener: Listener, told: _Told, job: JobRecord, *, has_lo
 async def _missed(hub: LiveHub, told: _Told, job_ids: tuple[str, ...] = (), owner: str | None = None) -> Updates:
     """What came behind a listener's place until now, a page at a time."""
     while True:
-        news = await hub.since(NewsQuery(told.news, job_ids, only_watched=bool(job_ids)))
+        news = await hub.since(NewsQuery(told.news, job_ids, only_watched=bool(job_ids), owner=owner))
         items: list[EventItem | PointItem] = [*map(EventItem.of, news.events), *map(PointItem.of, news.points)]
-        theirs = [item for item in items if owner is None or (isinstance(item, EventItem) and item.owner == owner)]
-        if updates := [update for item in theirs if (update := told.update(item)) is not None]:
+        if updates := [update for item in items if (update := told.update(item)) is not None]:
             yield updates
         told.go_on_from(news.cursor)
         if not items:
