@@ -31,6 +31,8 @@ GIB = 1024**3
 LOCALHOST = "localhost"
 _CENTURY_S = 100 * 365 * 86400.0
 _DEFAULT_RATE_LIMITS = "100/minute;1000/hour"
+# Of one owner, as many as a replica of the ingress computes at once.
+_DEFAULT_MAX_STATISTICS = 2
 ENV_PREFIX = "SIENN_"
 
 
@@ -127,8 +129,18 @@ class Settings(BaseSettings):
     max_open_answers: int = Field(
         400, ge=1, description="Requests to models, streamed or not, that an ingress replica has open at once."
     )
-    max_log_followers: int = Field(100, ge=1, description="Logs that are followed through an ingress replica at once.")
-    max_listeners: int = Field(1000, ge=1, description="Listeners to live updates that an ingress replica has at once.")
+    max_log_followers: int = Field(
+        100,
+        ge=1,
+        description="Logs that are followed through an ingress replica at once; half of them for one owner, unless it "
+        "is an admin.",
+    )
+    max_listeners: int = Field(
+        1000,
+        ge=1,
+        description="Listeners to live updates that an ingress replica has at once; half of them for one owner, unless "
+        "it is an admin.",
+    )
     max_waiting_requests: int = Field(
         100, ge=1, description="Requests that wait at an ingress replica for an export or for statistics at once."
     )
@@ -252,7 +264,7 @@ class Settings(BaseSettings):
         None,
         ge=1,
         description="Datasets of one owner whose statistics are computed at once; more are refused with a 429. By "
-        "default any.",
+        "default 2 where requests need an API key, and else any number.",
     )
     download_url_lifetime_s: int = Field(
         86400, ge=1, le=7 * 86400, description="Seconds that a link to an export works; each answer has a new one."
@@ -359,14 +371,14 @@ class Settings(BaseSettings):
     key_tokens_per_minute: int | None = Field(
         None,
         ge=1,
-        description="Tokens that the answers of one key may take in a minute, prompts included, unless the key has a "
-        "limit of its own; by default any number.",
+        description="Tokens that the answers of one key, or of one owner who comes without a key, may take in a "
+        "minute, prompts included, unless the key has a limit of its own; by default any number.",
     )
     key_max_open_answers: int | None = Field(
         None,
         ge=1,
-        description="Requests to models that one key may have open at once, unless it has a limit of its own; by "
-        "default any number.",
+        description="Requests to models that one key, or one owner who comes without a key, may have open at once, "
+        "unless the key has a limit of its own; by default any number.",
     )
     trusted_proxies: _Names = Field(
         (),
@@ -675,7 +687,7 @@ class Settings(BaseSettings):
 
     @property
     def answer_limits(self) -> ClaimLimits:
-        """Limits on answers of keys that have none of their own."""
+        """Limits on answers of keys that have none of their own, and of owners who come without a key."""
         return ClaimLimits(max_open=self.key_max_open_answers, tokens_per_minute=self.key_tokens_per_minute)
 
     @property
@@ -687,8 +699,14 @@ class Settings(BaseSettings):
             max_running_jobs=self.owner_max_running_jobs,
             max_open_exports=self.owner_max_open_exports,
             max_exports=self.owner_max_exports,
-            max_statistics=self.owner_max_statistics,
+            max_statistics=self._max_statistics,
         )
+
+    @property
+    def _max_statistics(self) -> int | None:
+        if self.owner_max_statistics is None:
+            return _DEFAULT_MAX_STATISTICS if self.is_auth_on else None
+        return self.owner_max_statistics
 
     @property
     def is_auth_on(self) -> bool:

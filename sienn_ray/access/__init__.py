@@ -1,6 +1,7 @@
 """Access control: callers, their scopes, and what they prove themselves with.
 
 principals: a caller, with its scopes and its owner.
+owners: names of owners.
 claims: things at once and tokens per minute, counted for all replicas.
 quotas: what one owner may keep, and have waiting or running.
 rate_limits: requests of one client within moving windows, counted for all replicas.

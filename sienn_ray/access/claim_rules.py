@@ -7,11 +7,10 @@ from dataclasses import dataclass
 from typing import Any
 
 from sienn_ray.access.jwts import Claims
+from sienn_ray.access.owners import MAX_OWNER_CHARS, is_owner
 from sienn_ray.access.principals import Credential, Principal, Scope
 from sienn_ray.errors import InvalidTokenError
 
-# What the database has room for.
-MAX_OWNER_CHARS = 255
 # An issuer's scope may have the name of ours by chance; an admin is made on purpose.
 _BY_NAME = tuple((scope.value, scope) for scope in Scope if scope is not Scope.ADMIN)
 
@@ -45,13 +44,13 @@ class ClaimRules:
             credential: The kind of proof.
 
         Raises:
-            InvalidTokenError: The subject's name is too long.
+            InvalidTokenError: The subject's name is too long, or can't be shown.
         """
         owner = owner_at(issuer, claims["sub"])
-        if len(owner) > MAX_OWNER_CHARS or not owner.isprintable():
+        if not is_owner(owner):
             raise InvalidTokenError(
-                f"issuer and 'sub' of the token have {len(owner)} characters, or some that can't be shown; at most "
-                f"{MAX_OWNER_CHARS} are kept"
+                f"issuer and 'sub' of the token have {len(owner)} characters, or some that can't be shown, or a blank "
+                f"at the end; at most {MAX_OWNER_CHARS} are kept"
             )
         return Principal(owner, self._scopes_of(claims), credential=credential)
 

@@ -39,6 +39,7 @@ from sienn_ray.api.http.usage import UsageCounting
 from sienn_ray.api.http.websockets import WebSocketErrors
 from sienn_ray.api.lists.shared_statistics import SharedStatistics
 from sienn_ray.api.live.hub import LiveHub
+from sienn_ray.api.live.shared_numbers import SharedNumbers
 from sienn_ray.api.monitoring.monitoring import Monitoring
 from sienn_ray.api.openapi.document import DESCRIPTION, TAGS, DocumentedApi, operation_id
 from sienn_ray.api.openapi.pages import add_docs
@@ -135,6 +136,7 @@ def create_app(backends: Backends, *, numbered_by_server: bool = False) -> FastA
     app.state.rate_gate = gate
     app.state.credentials = credentials
     app.state.live_hub = LiveHub(backends)
+    app.state.shared_numbers = SharedNumbers()
     app.state.audit = audit
     app.state.claim_gate = claims
     app.state.monitoring = Monitoring.of(backends)

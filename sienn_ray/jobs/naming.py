@@ -4,13 +4,14 @@ from __future__ import annotations
 
 import re
 
+from sienn_ray.access.owners import OWNER_PATTERN, OWNER_WORDS, UNSEEN
+
 MAX_NAME_CHARS = 200
 MAX_LABELS = 32
 MAX_LABEL_KEY_CHARS = 63
 MAX_LABEL_VALUE_CHARS = 255
 
-# No control characters, no line ends, none that turn the direction of writing or can't be seen; joined emoji may stay.
-_PRINTABLE = r"[^\x00-\x1f\x7f-\x9f\xad\u200b\u200e\u200f\u2028-\u202e\u2060-\u2069\ufeff]"
+_PRINTABLE = f"[^{UNSEEN}]"
 _LABEL_KEY = f"[A-Za-z0-9][A-Za-z0-9_.-]{{0,{MAX_LABEL_KEY_CHARS - 1}}}"
 
 # As JSON Schema has them, so `^` and `$` mark the ends.
@@ -28,6 +29,7 @@ WORDS_OF_PATTERNS = {
     PRINTABLE_PATTERN: "must have printable characters only, and no line breaks",
     LABEL_KEY_PATTERN: f"must have 1 to {MAX_LABEL_KEY_CHARS} letters, digits, '_', '.' and '-', the first no sign",
     LABEL_PATTERN: LABEL_WORDS,
+    OWNER_PATTERN: OWNER_WORDS,
 }
 
 _NAME = re.compile(f"{_PRINTABLE}{{1,{MAX_NAME_CHARS}}}")

@@ -92,9 +92,11 @@ class NewsQuery:
         job_ids: Watched jobs.
         changed_after: `News.changed_at` of the last answer that had one; None gives all watched jobs.
         only_watched: Leave out events of other jobs.
+        owner: Leave out events of other owners' jobs; None takes everybody's.
     """
 
     after: NewsCursor | None
     job_ids: tuple[str, ...] = ()
     changed_after: datetime | None = None
     only_watched: bool = False
+    owner: str | None = None

@@ -1,4 +1,4 @@
-"""Admission of one request's answers: a place and tokens of its key, from before the first until the response's end."""
+"""Admission of one request's answers: a place and tokens of its caller, from the first to the response's end."""
 
 from __future__ import annotations
 
@@ -24,12 +24,14 @@ class Admission:
     Args:
         gate: Claims for this replica.
         principal: Whose request it is.
-        limits: What the key may have.
+        limits: What its key may have, or its owner, who has come without one.
     """
 
     def __init__(self, gate: ClaimGate, principal: Principal, limits: ClaimLimits) -> None:
         self._gate = gate
-        self._bucket = f"answers {principal.key_id}"
+        has_key = principal.key_id is not None
+        self._who = "key" if has_key else "owner"
+        self._bucket = f"answers {principal.key_id}" if has_key else f"answers owner {principal.owner}"
         self._limits = limits
         self._held: list[Held] = []
         self._num_covered = 0
@@ -50,8 +52,8 @@ class Admission:
         most = self._limits.tokens_per_minute
         if most is not None and need > most:
             raise InvalidInputError(
-                f"this request reserves {need} tokens, with its prompts and `max_tokens` for each answer, and the key "
-                f"has {most} in a minute: it can never be answered; ask for fewer tokens or answers"
+                f"this request reserves {need} tokens, with its prompts and `max_tokens` for each answer, and the "
+                f"{self._who} has {most} in a minute: it can never be answered; ask for fewer tokens or answers"
             )
         held = await self._gate.claim(self._bucket, self._limits, need, num_places=0 if self._held else 1)
         self._note_headers(held)
@@ -86,13 +88,14 @@ class Admission:
         retry_after_s = held.retry_after_s
         if held.grant is not None and held.grant.refusal is Refusal.OPEN:
             return TooManyRequestsError(
-                f"this key has {held.grant.num_open} requests to models open and may have {self._limits.max_open}; "
-                "wait for one of them to end, or ask for a key with higher limits",
+                f"this {self._who} has {held.grant.num_open} requests to models open and may have "
+                f"{self._limits.max_open}; wait for one of them to end, or ask for a key with higher limits",
                 retry_after_s=retry_after_s,
             )
         left = 0 if held.grant is None else held.grant.tokens_left
         return TooManyRequestsError(
-            f"this request reserves {need} tokens and the key has {left} of its {self._limits.tokens_per_minute} in a "
-            f"minute left; come back in {retry_after_s} s, ask for fewer tokens, or for a key with higher limits",
+            f"this request reserves {need} tokens and the {self._who} has {left} of its "
+            f"{self._limits.tokens_per_minute} in a minute left; come back in {retry_after_s} s, ask for fewer tokens, "
+            "or for a key with higher limits",
             retry_after_s=retry_after_s,
         )

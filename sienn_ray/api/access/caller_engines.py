@@ -1,4 +1,4 @@
-"""The engines as one caller has them: within the limits of its key, and counted as what it uses."""
+"""The engines as one caller has them: within its limits, and counted as what it uses."""
 
 from __future__ import annotations
 
@@ -42,7 +42,7 @@ class CallerEngines:
         engines: Who answers.
         principal: The caller.
         usage: Takes the counts.
-        admission: The limits of the caller's key; None where it has none.
+        admission: The limits of the caller; None where it has none.
     """
 
     engines: AnsweringEngines

@@ -40,6 +40,14 @@ class Held:
         return 1 if self.grant is None else max(1, math.ceil(self.grant.reset_s))
 
 
+@dataclass(frozen=True)
+class _Settled:
+    """Whether the tracker took a report, and what it said to the claim in it."""
+
+    is_told: bool
+    grant: ClaimGrant | None = None
+
+
 class ClaimGate:
     """Claims for the requests of one replica.
 
@@ -59,7 +67,7 @@ class ClaimGate:
         """Claim a place and tokens; who has a claim that is granted ends it."""
         claim = Claim(uuid.uuid4().hex, bucket, limits, num_tokens, num_places)
         try:
-            grant = await self._settle(claim)
+            grant = (await self._settle(claim)).grant
         except asyncio.CancelledError:  # it may have been granted
             self._ended[claim.id] = 0
             self._has_ended.set()
@@ -80,26 +88,29 @@ class ClaimGate:
         """Claims that are held here."""
         return len(self._open)
 
-    async def report(self) -> None:
-        """Tell the tracker what is open and what has ended; what it can't be told now, it is told later."""
-        self._has_ended.clear()
-        if self._open or self._ended:
-            await self._settle(None)
+    async def report(self) -> bool:
+        """Tell the tracker what is open and what has ended; what it can't be told now, it is told later.
 
-    async def _settle(self, wanted: Claim | None) -> ClaimGrant | None:
+        Returns:
+            Whether it could be told.
+        """
+        self._has_ended.clear()
+        return not (self._open or self._ended) or (await self._settle(None)).is_told
+
+    async def _settle(self, wanted: Claim | None) -> _Settled:
         ended = dict(self._ended)
         report = ClaimReport(() if wanted else tuple(self._open.values()), tuple(ended.items()), wanted)
         try:
             grant = await self._tracker.settle_claims(report)
         except CapacityError as error:
             logger.warning("claims can't be looked at (%s); they hold", error.message)
-            return None
+            return _Settled(is_told=False)
         except Exception:  # a request waits for this answer
             logger.exception("claims can't be looked at; they hold")
-            return None
+            return _Settled(is_told=False)
         for claim_id in ended:
             self._ended.pop(claim_id, None)
-        return grant
+        return _Settled(is_told=True, grant=grant)
 
     @contextlib.asynccontextmanager
     async def running(self) -> AsyncIterator[None]:
@@ -118,6 +129,5 @@ class ClaimGate:
             with contextlib.suppress(TimeoutError):
                 async with asyncio.timeout(RENEW_S):
                     await self._has_ended.wait()
-            await self.report()
-            if self._ended:  # the tracker is away
+            if not await self.report():  # the tracker is away
                 await asyncio.sleep(RENEW_S)

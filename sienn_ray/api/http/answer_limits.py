@@ -1,4 +1,4 @@
-"""Limits on the answers of a key, as a middleware: their place is given back, and headers say what is left."""
+"""Limits on the answers of a caller, as a middleware: their place is given back, and headers say what is left."""
 
 from __future__ import annotations
 
@@ -15,13 +15,13 @@ from sienn_ray.api.http.request_id import STARTS
 class AnswerLimits:
     """ASGI middleware for callers whose answers are limited.
 
-    Whatever a route asks engines for takes a place and tokens of its key (`CallerEngines`), and both come back when
+    Whatever a route asks engines for takes a place and tokens of its caller (`CallerEngines`), and both come back when
     the response has ended, however it ended: a stream holds its place until its last event, or until its client leaves.
 
     Args:
         app: The application within.
         gate: Claims for this replica.
-        defaults: Limits of keys that have none of their own.
+        defaults: Limits of keys that have none of their own, and of owners who come without a key.
     """
 
     def __init__(self, app: ASGIApp, gate: ClaimGate, defaults: ClaimLimits) -> None:
@@ -49,11 +49,9 @@ class AnswerLimits:
             admission.end()
 
     def _limits(self, scope: Scope) -> ClaimLimits:
-        """The limits of a caller's key; an admin has those alone that its key names."""
+        """The limits of a caller; an admin has those alone that its key names."""
         principal = principal_of(scope)
         own, defaults = principal.answer_limits, NO_LIMITS if principal.is_admin else self._defaults
-        if principal.key_id is None:
-            return NO_LIMITS
         return ClaimLimits(
             max_open=defaults.max_open if own.max_open is None else own.max_open,
             tokens_per_minute=defaults.tokens_per_minute if own.tokens_per_minute is None else own.tokens_per_minute,

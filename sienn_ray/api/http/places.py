@@ -11,11 +11,14 @@ from fastapi import Depends
 from fastapi.requests import HTTPConnection
 from starlette.types import ASGIApp, Receive, Scope, Send
 
-from sienn_ray.errors import CapacityError
+from sienn_ray.api.access.callers import principal_of
+from sienn_ray.errors import CapacityError, TooManyRequestsError
 from sienn_ray.settings import Settings
 
 _SCOPE_KEY = "sienn.places"
 _RETRY_AFTER_S = 10
+# Of the places of kinds that stay open for as long as their client likes, for all that one owner has.
+OWNER_SHARE = 0.5
 
 
 class Kind(StrEnum):
@@ -27,6 +30,9 @@ class Kind(StrEnum):
     FOLLOWER = "followed logs"
     WAIT = "requests that wait for an export or for statistics"
     LISTENER = "listeners to live updates"
+
+
+_SHARED = frozenset({Kind.FOLLOWER, Kind.LISTENER})
 
 
 class Places:
@@ -49,28 +55,42 @@ class Places:
             Kind.WAIT: (settings.max_waiting_requests, "SIENN_MAX_WAITING_REQUESTS"),
         }
         self._num_taken: Counter[Kind] = Counter()
+        self._num_taken_by: Counter[tuple[Kind, str]] = Counter()
 
     def take(self, kind: Kind, scope: Scope) -> None:
         """Take a place, which `PlacesGivenBack` gives back at the request's end.
 
         Raises:
+            TooManyRequestsError: The caller's owner has taken its share of this kind.
             CapacityError: All places of this kind are taken.
         """
         limit, setting = self._limits[kind]
+        principal = principal_of(scope)
+        share = max(1, int(limit * OWNER_SHARE))
+        if kind in _SHARED and not principal.is_admin and self._num_taken_by[kind, principal.owner] >= share:
+            raise TooManyRequestsError(
+                f"you have {share} {kind} open, as many of the {limit} that this server takes ({setting}) as one owner "
+                "may have; close some of them first",
+                retry_after_s=_RETRY_AFTER_S,
+            )
         if self._num_taken[kind] >= limit:
             raise CapacityError(
                 f"this server has {limit} {kind} open, as many as it takes ({setting}); try again in a moment",
                 retry_after_s=_RETRY_AFTER_S,
             )
         self._num_taken[kind] += 1
-        scope[_SCOPE_KEY].append(lambda: self._give_back(kind))
+        self._num_taken_by[kind, principal.owner] += 1
+        scope[_SCOPE_KEY].append(lambda: self._give_back(kind, principal.owner))
 
     def num_taken(self, kind: Kind) -> int:
         """Return the number of open requests of a kind."""
         return self._num_taken[kind]
 
-    def _give_back(self, kind: Kind) -> None:
+    def _give_back(self, kind: Kind, owner: str) -> None:
         self._num_taken[kind] -= 1
+        self._num_taken_by[kind, owner] -= 1
+        if not self._num_taken_by[kind, owner]:
+            del self._num_taken_by[kind, owner]
 
 
 class PlacesGivenBack:
@@ -98,6 +118,7 @@ def take_place(connection: HTTPConnection, kind: Kind) -> None:
     """Take a place for a request until its response has ended.
 
     Raises:
+        TooManyRequestsError: The caller's owner has taken its share of this kind.
         CapacityError: All places of this kind are taken.
     """
     cast(Places, connection.app.state.places).take(kind, connection.scope)

@@ -6,7 +6,7 @@ import asyncio
 import json
 import time
 from collections import deque
-from collections.abc import AsyncGenerator, Awaitable, Callable
+from collections.abc import AsyncGenerator
 from contextlib import AsyncExitStack, aclosing
 from dataclasses import dataclass
 from datetime import datetime
@@ -26,14 +26,12 @@ from sienn_ray.api.live.items import (
 from sienn_ray.api.live.log_feeds import LogFeed
 from sienn_ray.api.live.log_lines import LinePlace, lines_until_now
 from sienn_ray.api.live.places import Place
-from sienn_ray.api.schemas.common import ResponseBody
 from sienn_ray.errors import CapacityError
 from sienn_ray.jobs.news_schema import NewsCursor, NewsQuery
 from sienn_ray.jobs.schema import JobRecord
 
 # So that proxies keep the connection, and one whose client has gone is noticed.
 HEARTBEAT_S = 15.0
-METRICS_S = 5.0
 # A program ends some seconds after its job; its last lines are waited for.
 LOG_END_S = 15.0
 
@@ -145,17 +143,6 @@ async def all_updates(hub: LiveHub, owner: str | None, last_id: str | None) -> U
                     yield updates
 
 
-async def metric_updates(metrics: Callable[[], Awaitable[ResponseBody]]) -> Updates:
-    """Tell the service's numbers every few seconds, without an end.
-
-    Args:
-        metrics: Gives them.
-    """
-    while True:
-        yield [Update("metrics", (await metrics()).model_dump_json())]
-        await asyncio.sleep(METRICS_S)
-
-
 async def _until_rest(listener: Listener, told: _Told, job: JobRecord, *, has_log: bool) -> Updates:
     """Yield what happens until the job is at rest and its log, if it is wanted, has ended."""
     is_at_rest, is_log_over = job.status.is_at_rest, not has_log
@@ -180,10 +167,9 @@ async def _until_rest(listener: Listener, told: _Told, job: JobRecord, *, has_lo
 async def _missed(hub: LiveHub, told: _Told, job_ids: tuple[str, ...] = (), owner: str | None = None) -> Updates:
     """What came behind a listener's place until now, a page at a time."""
     while True:
-        news = await hub.since(NewsQuery(told.news, job_ids, only_watched=bool(job_ids)))
+        news = await hub.since(NewsQuery(told.news, job_ids, only_watched=bool(job_ids), owner=owner))
         items: list[EventItem | PointItem] = [*map(EventItem.of, news.events), *map(PointItem.of, news.points)]
-        theirs = [item for item in items if owner is None or (isinstance(item, EventItem) and item.owner == owner)]
-        if updates := [update for item in theirs if (update := told.update(item)) is not None]:
+        if updates := [update for item in items if (update := told.update(item)) is not None]:
             yield updates
         told.go_on_from(news.cursor)
         if not items:

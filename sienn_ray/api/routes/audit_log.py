@@ -10,6 +10,7 @@ from typing import Annotated, Any
 from fastapi import APIRouter, Query
 from pydantic import AfterValidator, AwareDatetime, BeforeValidator
 
+from sienn_ray.access.owners import MAX_OWNER_CHARS
 from sienn_ray.access.principals import Scope
 from sienn_ray.api.access.scopes import needs
 from sienn_ray.api.deps import BackendsDep
@@ -45,7 +46,7 @@ Moment = Annotated[AwareDatetime, BeforeValidator(_in_words), AfterValidator(_of
 
 
 def _text_query(description: str, example: str) -> Any:
-    return Query(max_length=200, pattern=_PRINTABLE, description=description, examples=[example])
+    return Query(max_length=MAX_OWNER_CHARS, pattern=_PRINTABLE, description=description, examples=[example])
 
 
 @router.get(

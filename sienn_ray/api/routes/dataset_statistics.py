@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 from collections import Counter
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
 from http import HTTPStatus
 from typing import Annotated
 
@@ -24,7 +26,7 @@ from sienn_ray.api.schemas.ids import DatasetIdPath
 from sienn_ray.api.schemas.revisions import REVISION, REVISION_WORDS, Revision
 from sienn_ray.api.schemas.statistics import DatasetStatisticsResponse, Duplicates, Spread, TokenCounts
 from sienn_ray.catalog import CATALOG
-from sienn_ray.datasets.statistics_schema import DatasetStatistics, StatisticsRequest
+from sienn_ray.datasets.statistics_schema import DatasetStatistics
 from sienn_ray.errors import TooManyRequestsError
 from sienn_ray.jobs.schema import DatasetRecord
 from sienn_ray.training.config import DEFAULT_ROW_TOKENS, MIN_ROW_TOKENS, ROW_TOKENS_BOUND, RowTokens
@@ -82,21 +84,17 @@ async def dataset_statistics(
     if found is None:
         take_place(connection, Kind.WAIT)
         await check_base_model(model_name, backends.settings)
-        found = await _computed(request, record.owner, statistics, backends, connection)
+        found = await statistics.of(request, lambda: _place(record.owner, backends, connection))
     return _response(record, found)
 
 
-async def _computed(
-    request: StatisticsRequest,
-    owner: str,
-    statistics: SharedStatistics,
-    backends: Backends,
-    connection: HTTPConnection,
-) -> DatasetStatistics:
-    """Have statistics computed, in one of the places that the owner has."""
+@asynccontextmanager
+async def _place(owner: str, backends: Backends, connection: HTTPConnection) -> AsyncIterator[None]:
+    """Have one of the places that an owner has for computations, while the block runs."""
     limit = (await backends.tracker.quota_state(owner)).quotas.max_statistics
-    if limit is None or statistics.is_running(request):
-        return await statistics.of(request)
+    if limit is None:
+        yield
+        return
     gate: ClaimGate = connection.app.state.claim_gate
     held = await gate.claim(statistics_bucket(owner), ClaimLimits(max_open=limit))
     if not held.is_granted:
@@ -105,7 +103,10 @@ async def _computed(
             "(SIENN_OWNER_MAX_STATISTICS, or a limit of your own); ask again when one of them is done",
             retry_after_s=_RETRY_AFTER_S,
         )
-    return await statistics.of(request, on_end=lambda: gate.end(held))
+    try:
+        yield
+    finally:
+        gate.end(held)
 
 
 def _response(record: DatasetRecord, found: DatasetStatistics) -> DatasetStatisticsResponse:

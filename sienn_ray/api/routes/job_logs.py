@@ -37,7 +37,12 @@ _TEXT: dict[int | str, dict[str, Any]] = {
     response_class=StreamingResponse,
     responses={
         **_TEXT,
-        **documented(HTTPStatus.NOT_FOUND, HTTPStatus.UNPROCESSABLE_ENTITY, HTTPStatus.SERVICE_UNAVAILABLE),
+        **documented(
+            HTTPStatus.NOT_FOUND,
+            HTTPStatus.UNPROCESSABLE_ENTITY,
+            HTTPStatus.TOO_MANY_REQUESTS,
+            HTTPStatus.SERVICE_UNAVAILABLE,
+        ),
     },
 )
 async def job_logs(

@@ -7,11 +7,12 @@ from typing import Annotated
 
 from fastapi import APIRouter, Query
 
+from sienn_ray.access.owners import OWNER_PATTERN
 from sienn_ray.access.principals import Scope
 from sienn_ray.api.access.scopes import PrincipalDep, needs
 from sienn_ray.api.deps import BackendsDep
 from sienn_ray.api.http.errors import documented
-from sienn_ray.api.schemas.limits import OWNER_PATTERN, OwnerLimits, SetLimitsRequest
+from sienn_ray.api.schemas.limits import OwnerLimits, SetLimitsRequest
 
 router = APIRouter(prefix="/api/limits", tags=["Access"])
 

@@ -19,8 +19,9 @@ from sienn_ray.api.http.event_streams import EventStream, documented_stream, eve
 from sienn_ray.api.http.places import Kind, takes_place
 from sienn_ray.api.lists.attempt_logs import MAX_TAIL_LINES
 from sienn_ray.api.live.hub import LiveHubDep
+from sienn_ray.api.live.shared_numbers import SharedNumbersDep
 from sienn_ray.api.live.sockets import send_updates
-from sienn_ray.api.live.updates import Updates, Wish, all_updates, job_updates, metric_updates
+from sienn_ray.api.live.updates import Updates, Wish, all_updates, job_updates
 from sienn_ray.api.monitoring.monitoring import MonitoringDep
 from sienn_ray.api.monitoring.numbers import numbers_now
 from sienn_ray.api.schemas.common import ErrorResponse
@@ -32,7 +33,12 @@ router = APIRouter(prefix="/api", tags=["Live Updates"], dependencies=[takes_pla
 _RETRY = b"retry: 1000\n"
 _SEES_JOBS = [needs(Scope.READ, Scope.TRAIN)]
 _SEES_NUMBERS = [needs(Scope.READ)]
-_ERRORS = documented(HTTPStatus.BAD_REQUEST, HTTPStatus.UNPROCESSABLE_ENTITY, HTTPStatus.SERVICE_UNAVAILABLE)
+_ERRORS = documented(
+    HTTPStatus.BAD_REQUEST,
+    HTTPStatus.UNPROCESSABLE_ENTITY,
+    HTTPStatus.TOO_MANY_REQUESTS,
+    HTTPStatus.SERVICE_UNAVAILABLE,
+)
 _JOB_EVENTS = """\
 id: 17.1762943404000000
 event: status
@@ -156,10 +162,16 @@ async def follow_jobs(
     dependencies=_SEES_NUMBERS,
 )
 async def follow_metrics(
-    backends: BackendsDep, monitoring: MonitoringDep, request: Request, limit: Limit = None
+    backends: BackendsDep,
+    monitoring: MonitoringDep,
+    shared: SharedNumbersDep,
+    principal: PrincipalDep,
+    request: Request,
+    limit: Limit = None,
 ) -> EventStream:
     """Numbers as `GET /api/metrics` has them, every five seconds."""
-    return await _stream(request, metric_updates(lambda: numbers_now(backends, monitoring)), limit)
+    updates = shared.updates(_owner(principal), lambda: numbers_now(backends, monitoring))
+    return await _stream(request, updates, limit)
 
 
 @router.websocket("/ws/jobs/{job_id}", dependencies=_SEES_JOBS)
@@ -188,9 +200,16 @@ async def jobs_socket(
 
 
 @router.websocket("/ws/metrics", dependencies=_SEES_NUMBERS)
-async def metrics_socket(websocket: WebSocket, backends: BackendsDep, monitoring: MonitoringDep) -> None:
+async def metrics_socket(
+    websocket: WebSocket,
+    backends: BackendsDep,
+    monitoring: MonitoringDep,
+    shared: SharedNumbersDep,
+    principal: PrincipalDep,
+) -> None:
     """See `follow_metrics`."""
-    await send_updates(websocket, metric_updates(lambda: numbers_now(backends, monitoring)))
+    updates = shared.updates(_owner(principal), lambda: numbers_now(backends, monitoring))
+    await send_updates(websocket, updates)
 
 
 def _owner(principal: Principal) -> str | None:

@@ -9,8 +9,8 @@ from fastapi import APIRouter, Query, Request, Response
 from fastapi.responses import RedirectResponse
 
 from sienn_ray.access.api_keys import ApiKey
-from sienn_ray.access.claim_rules import MAX_OWNER_CHARS
 from sienn_ray.access.jwts import looks_like_jwt
+from sienn_ray.access.owners import MAX_OWNER_CHARS
 from sienn_ray.access.principals import Credential, Principal, Scope
 from sienn_ray.api.access.callers import CredentialsDep, note_proof
 from sienn_ray.api.access.credentials import Credentials, sent_text

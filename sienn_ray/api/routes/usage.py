@@ -7,6 +7,7 @@ from typing import Annotated
 
 from fastapi import APIRouter, Query
 
+from sienn_ray.access.owners import OWNER_PATTERN
 from sienn_ray.access.principals import Scope
 from sienn_ray.access.usage import UsageGroup, UsageQuery
 from sienn_ray.api.access.scopes import PrincipalDep, needs
@@ -15,7 +16,6 @@ from sienn_ray.api.http.errors import documented
 from sienn_ray.api.lists.paging import MAX_LIMIT
 from sienn_ray.api.monitoring.monitoring import MonitoringDep
 from sienn_ray.api.schemas.api_keys import KEY_ID
-from sienn_ray.api.schemas.limits import OWNER_PATTERN
 from sienn_ray.api.schemas.usage import Day, GroupName, UsageResponse
 from sienn_ray.catalog import CATALOG
 from sienn_ray.errors import InvalidInputError

@@ -8,10 +8,11 @@ from typing import Annotated, Literal, Self
 from pydantic import Field, field_validator
 
 from sienn_ray.access.api_keys import ApiKey, ApiKeyRecord
+from sienn_ray.access.owners import OWNER_PATTERN
 from sienn_ray.access.principals import ADMIN_OWNER, Credential, Principal, Scope
 from sienn_ray.access.quotas import QuotaState
 from sienn_ray.api.schemas.common import Inline, RequestBody, ResponseBody, Timestamp
-from sienn_ray.api.schemas.limits import OWNER_PATTERN, OwnerLimits
+from sienn_ray.api.schemas.limits import OwnerLimits
 from sienn_ray.jobs.ids import shown
 
 KEY_ID = "5d2f6a10-9c3e-4b7a-8f21-0c4d5e6f7a8b"

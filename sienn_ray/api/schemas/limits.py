@@ -6,10 +6,10 @@ from typing import Annotated, Self
 
 from pydantic import Field
 
+from sienn_ray.access.owners import OWNER_PATTERN
 from sienn_ray.access.quotas import Quotas, QuotaState
 from sienn_ray.api.schemas.common import RequestBody, ResponseBody
 
-OWNER_PATTERN = r"^[A-Za-z0-9][A-Za-z0-9@._:|/-]{0,127}$"
 # A database's BIGINT, as far as every JSON parser holds it exactly, and its INTEGER.
 _MAX_BYTES, _MAX_NUMBER = 2**53 - 1, 2**31 - 1
 

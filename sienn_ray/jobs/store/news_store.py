@@ -64,6 +64,8 @@ def _events(connection: sa.Connection, query: NewsQuery, after: NewsCursor) -> t
     conditions: list[sa.ColumnElement[bool]] = [job_events.c.seq > after.seq]
     if query.only_watched:
         conditions.append(job_events.c.job_id.in_(query.job_ids))
+    if query.owner is not None:
+        conditions.append(jobs.c.owner == query.owner)
     found = (
         sa.select(job_events, jobs.c.owner)
         .join(jobs, jobs.c.id == job_events.c.job_id)

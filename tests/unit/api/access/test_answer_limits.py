@@ -1,11 +1,11 @@
-"""Limits on a key's answers, over the whole application and over four replicas of it."""
+"""Limits on a caller's answers, over the whole application and over four replicas of it."""
 
 from __future__ import annotations
 
 import asyncio
 import random
-from collections.abc import AsyncIterator
-from contextlib import AsyncExitStack, asynccontextmanager
+from collections.abc import AsyncIterator, Callable, Iterator
+from contextlib import AsyncExitStack, ExitStack, asynccontextmanager
 from pathlib import Path
 from typing import Any, cast
 
@@ -16,15 +16,18 @@ from starlette.testclient import TestClient
 from sienn_ray.access.claims import ClaimGrant, ClaimLimiter, ClaimLimits, ClaimReport
 from sienn_ray.access.principals import Scope
 from sienn_ray.access.quotas import Quotas, statistics_bucket
+from sienn_ray.api.access import claim_gate
 from sienn_ray.api.access.claim_gate import ClaimGate
 from sienn_ray.api.app import create_app
 from sienn_ray.errors import CapacityError
 from sienn_ray.jobs.schema import JobStatus
 from sienn_ray.jobs.tracker_protocol import Tracker
 from sienn_ray.settings import Settings
+from tests.support.fake_issuer import AUDIENCE, FakeIssuer, fake_issuer
 from tests.support.fakes_api import FakeEngines, dataset_record, job_record
 from tests.support.fakes_backends import fake_backends
 from tests.support.in_process_tracker import InProcessTracker
+from tests.unit.api.access.made_credentials import Credentials
 from tests.unit.api.access.test_authentication import ADMIN, ADMIN_KEY, BODIES, GUARDED, key_of, request
 
 ASKED = {"job_id": "ada-job", "prompt": "What is LoRA?", "max_new_tokens": 100}
@@ -169,6 +172,76 @@ class TestTokens:
         assert [ask(client, text).status_code for _ in range(2)] == [200, 200]
 
 
+class Outside:
+    """A service that takes callers whom an outside issuer knows, with a job for each of two of them."""
+
+    def __init__(self, issuer: FakeIssuer, settings: Settings, tracker: InProcessTracker) -> None:
+        self._issuer = issuer
+        self._credentials = Credentials(tracker, settings, issuer)
+        self.client = TestClient(create_app(fake_backends(settings, tracker=tracker)))
+        for name in ("ada", "bob"):
+            owner = self.owner(name)
+            tracker.put(dataset_record(id=f"{name}-set", owner=owner))
+            status = JobStatus.COMPLETED
+            tracker.put(job_record(id=f"{name}-own", owner=owner, dataset_id=f"{name}-set", status=status))
+
+    def owner(self, name: str) -> str:
+        return f"{self._issuer.url}|{name}"
+
+    def ask(self, kind: str, name: str = "ada", **claims: Any) -> Any:
+        sent = {"Authorization": f"Bearer {self._issuer.token(sub=name, scope='infer', **claims)}"}
+        if kind == "session":
+            cookie = self._credentials.session(self.owner(name), Scope.INFER)
+            sent = {"Cookie": cookie, "Sec-Fetch-Site": "same-origin"}
+        return self.client.post("/api/test-model", json={**ASKED, "job_id": f"{name}-own"}, headers=sent)
+
+
+class TestCallersWithoutKeys:
+    """Those whom an outside issuer knows, by its tokens and by logins."""
+
+    @pytest.fixture
+    def outside(self, settings: Settings, tracker: InProcessTracker) -> Iterator[Callable[..., Outside]]:
+        with fake_issuer() as issuer, ExitStack() as stack:
+
+            def make(**changes: Any) -> Outside:
+                oidc = {"oidc_issuer": issuer.url, "oidc_audience": AUDIENCE, "oidc_admin_group": "admins"}
+                chosen = Settings(**{**settings.model_dump(exclude_unset=True), **oidc, **changes})
+                made = Outside(issuer, chosen, tracker)
+                stack.enter_context(made.client)
+                return made
+
+            yield make
+
+    @pytest.mark.parametrize("kinds", [("token", "session"), ("session", "token")])
+    def test_tokens_and_logins_of_an_owner_count_together(
+        self, outside: Callable[..., Outside], kinds: tuple[str, str]
+    ) -> None:
+        service = outside(key_tokens_per_minute=RESERVED)
+        answered = [service.ask(kind) for kind in kinds]
+        assert [each.status_code for each in answered] == [200, 429], [each.text for each in answered]
+        assert answered[0].headers["x-ratelimit-limit-tokens"] == str(RESERVED)
+        assert f"the owner has {RESERVED - USED} of its {RESERVED} in a minute left" in answered[1].text
+
+    def test_owners_are_counted_apart(self, outside: Callable[..., Outside]) -> None:
+        service = outside(key_tokens_per_minute=RESERVED)
+        found = [service.ask("token", name).status_code for name in ("ada", "bob", "ada", "bob")]
+        assert found == [200, 200, 429, 429]
+
+    def test_they_have_so_many_open_and_no_more(
+        self, outside: Callable[..., Outside], tracker: InProcessTracker
+    ) -> None:
+        service = outside(key_max_open_answers=1)
+        other = ClaimGate(cast(Tracker, tracker))
+        asyncio.run(other.claim(f"answers owner {service.owner('ada')}", ClaimLimits(max_open=1)))
+        refused = service.ask("token")
+        assert refused.status_code == 429
+        assert "this owner has 1 requests to models open and may have 1" in refused.text
+
+    def test_an_admin_has_no_limits(self, outside: Callable[..., Outside]) -> None:
+        service = outside(key_tokens_per_minute=RESERVED)
+        assert [service.ask("token", groups=["admins"]).status_code for _ in range(2)] == [200, 200]
+
+
 def test_a_key_is_made_with_limits_and_rotated_with_them(client: TestClient) -> None:
     body = {"name": "busy", "tokens_per_minute": 60000, "max_open_answers": 8}
     made = client.post("/api/keys", json=body, headers=ADMIN).json()
@@ -290,6 +363,69 @@ def test_four_replicas_let_through_the_tokens_of_the_limit(seed: int, num_at_onc
     assert most_open <= 40
 
 
+class Held:
+    """A counter that answers when a test says so."""
+
+    def __init__(self) -> None:
+        self.limiter = ClaimLimiter(lambda: 0.0)  # no lease ends
+        self.is_held = False
+        self.reports: list[ClaimReport] = []
+        self.let_go = asyncio.Event()
+
+    async def settle_claims(self, report: ClaimReport) -> ClaimGrant | None:
+        self.reports.append(report)
+        if self.is_held:
+            await self.let_go.wait()
+        return self.limiter.settle(report)
+
+
+class TestReports:
+    @pytest.fixture(autouse=True)
+    def pauses(self, monkeypatch: pytest.MonkeyPatch) -> None:
+        """No report comes in a test by the clock: each is because of a claim that has ended."""
+        monkeypatch.setattr(claim_gate, "RENEW_S", 3600.0)
+
+    def test_a_place_that_ends_while_others_are_reported_comes_back_at_once(self) -> None:
+        async def follow() -> None:
+            held = Held()
+            gate, limits = ClaimGate(cast(Tracker, held)), ClaimLimits(max_open=2)
+            first, second = [await gate.claim("key", limits) for _ in range(2)]
+            async with gate.running():
+                held.is_held = True
+                gate.end(first)
+                await until(lambda: len(held.reports) == 3)
+                gate.end(second)  # while the report about the first is under way
+                held.let_go.set()
+                await until(lambda: not held.limiter.num_open("key"))
+
+        asyncio.run(follow())
+
+    def test_what_a_failed_report_was_about_is_told_later_and_not_at_once(self) -> None:
+        async def follow() -> None:
+            held, num_failed = Held(), 0
+
+            class Away:
+                async def settle_claims(self, report: ClaimReport) -> ClaimGrant | None:
+                    nonlocal num_failed
+                    if report.wanted is not None:
+                        return await held.settle_claims(report)
+                    num_failed += 1
+                    raise CapacityError("the job tracker is restarting")
+
+            gate = ClaimGate(cast(Tracker, Away()))
+            claim = await gate.claim("key", ClaimLimits(max_open=1))
+            async with gate.running():
+                gate.end(claim)
+                await until(lambda: num_failed)
+                for _ in range(100):
+                    await asyncio.sleep(0)
+                assert num_failed == 1
+            await gate.claim("other", ClaimLimits(max_open=1))
+            assert held.reports[-1].ended == ((claim.claim.id, 0),)
+
+        asyncio.run(follow())
+
+
 class TestStatistics:
     def test_an_owner_computes_no_more_at_once_than_it_may(
         self, client: TestClient, tracker: InProcessTracker, cached_base_model: str
@@ -309,3 +445,25 @@ class TestStatistics:
         for max_length in (256, 512):  # each gives its place back
             answered = client.get(path, headers=headers(text), params={"max_length": max_length})
             assert answered.status_code == 200
+
+    def test_who_asks_for_what_is_being_computed_waits_for_it(
+        self, settings: Settings, tracker: InProcessTracker, cached_base_model: str
+    ) -> None:
+        tracker.actor.set_owner_quotas("ada", Quotas(max_statistics=1))
+        text, path = key(tracker), "/api/datasets/ada-data/statistics"
+
+        async def follow() -> None:
+            async with replicas(settings, tracker, 1) as ((client, _),):
+                found = await asyncio.gather(*(client.get(path, headers=headers(text)) for _ in range(4)))
+                assert [each.status_code for each in found] == [200] * 4, [each.text for each in found]
+
+        asyncio.run(follow())
+
+    @pytest.mark.parametrize(("changes", "limit"), [({}, 2), ({"owner_max_statistics": 5}, 5)])
+    def test_an_owner_has_a_limit_where_keys_are_needed(
+        self, settings: Settings, tracker: InProcessTracker, changes: dict[str, int], limit: int
+    ) -> None:
+        chosen = settings.model_copy(update=changes)
+        with TestClient(create_app(fake_backends(chosen))) as client:
+            seen = client.get("/api/limits", headers=ADMIN).json()
+        assert seen["statistics"]["limit"] == limit

@@ -8,9 +8,11 @@ from typing import Any
 import pytest
 from starlette.testclient import TestClient
 
-from sienn_ray.access.principals import Scope
+from sienn_ray.access.claim_rules import ClaimRules
+from sienn_ray.access.principals import Credential, Scope
 from sienn_ray.access.quotas import Quotas
 from sienn_ray.api.app import create_app
+from sienn_ray.errors import InvalidTokenError
 from sienn_ray.settings import Settings
 from tests.support.fakes_api import dataset_record
 from tests.support.fakes_backends import fake_backends
@@ -57,6 +59,56 @@ def test_others_neither_see_nor_set_them(client: TestClient, ada: dict[str, str]
 @pytest.mark.parametrize("body", [{}, {"owner": ""}, {"owner": "a", "max_exports": -1}, {"owner": "a", "exports": 1}])
 def test_what_is_wrong_is_named(client: TestClient, body: dict[str, Any]) -> None:
     assert client.put("/api/limits", json=body, headers=ADMIN).status_code == 422
+
+
+ISSUER = "https://login.example.org/realms/a"
+NAMES = {
+    "plain": ("ada", True),
+    "an address": ("ada+lovelace@example.org", True),
+    "blanks within": ("Ada Lovelace, (née Byron)", True),
+    "any script": ("愛達", True),
+    "as long as may be": ("a" * (255 - len(ISSUER) - 1), True),
+    "one longer": ("a" * (255 - len(ISSUER)), False),
+    "a line": ("ada\nbob", False),
+    "a line at the end": ("ada\n", False),
+    "a blank at the end": ("ada ", False),
+    "NUL": ("ada\0", False),
+    "written backwards": ("ada\u202ebob", False),
+    "not seen": ("ada\u200b", False),
+}
+
+
+@pytest.mark.parametrize(("name", "is_one"), NAMES.values(), ids=NAMES)
+def test_who_an_issuer_names_can_have_limits_and_keys(client: TestClient, name: str, is_one: bool) -> None:
+    """One rule for owners, wherever they come from."""
+    owner = f"{ISSUER}|{name}"
+
+    def is_known_from_claims() -> bool:
+        try:
+            return ClaimRules().principal_of(ISSUER, {"sub": name}, Credential.OIDC_TOKEN).owner == owner
+        except InvalidTokenError:
+            return False
+
+    assert is_known_from_claims() == is_one
+    made = [
+        client.put("/api/limits", json={"owner": owner, "max_exports": 1}, headers=ADMIN),
+        client.get("/api/limits", params={"owner": owner}, headers=ADMIN),
+        client.get("/api/usage", params={"owner": owner}, headers=ADMIN),
+        client.post("/api/keys", json={"name": "a", "owner": owner}, headers=ADMIN),
+    ]
+    expected = [200, 200, 200, 201] if is_one else [422] * 4
+    assert [each.status_code for each in made] == expected, [each.text for each in made]
+    if not is_one:
+        assert {"must have 1 to 255 printable" in each.text for each in made} == {True}
+    else:
+        assert made[1].json()["exports"] == {"used": 0, "limit": 1, "is_own": True}
+        entries = client.get("/api/audit", params={"principal": owner}, headers=ADMIN)
+        assert entries.status_code == 200, entries.text
+
+
+def test_half_characters_are_no_owner() -> None:
+    with pytest.raises(InvalidTokenError, match="can't be shown"):
+        ClaimRules().principal_of(ISSUER, {"sub": "ada\ud800"}, Credential.OIDC_TOKEN)
 
 
 def upload(client: TestClient, headers: dict[str, str], content: bytes, **options: Any) -> Any:

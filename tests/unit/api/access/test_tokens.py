@@ -8,6 +8,7 @@ import json
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import ExitStack
+from functools import partial
 from pathlib import Path
 from typing import Any
 from urllib.parse import quote_plus, urljoin
@@ -419,7 +420,7 @@ class TestCost:
     ) -> None:
         prefix = key_of(tracker, "ada", Scope.READ).split("_")[1]
         ahead, behind = (
-            AccessTokens(tracker, KeyLookup(tracker), "https://a.example", 600, clock=lambda moment=moment: moment)
+            AccessTokens(tracker, KeyLookup(tracker), "https://a.example", 600, clock=partial(float, moment))
             for moment in (1_000_000.0, 1_000_000.0 - behind_s)
         )
 

@@ -5,20 +5,23 @@ from __future__ import annotations
 import asyncio
 import json
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import httpx2
 import pytest
 from fastapi import FastAPI
+from pydantic import SecretStr
 
+from sienn_ray.access.principals import Scope
 from sienn_ray.api.app import create_app
 from sienn_ray.api.deps import Backends
 from sienn_ray.api.http.places import Kind, Places
 from sienn_ray.jobs.schema import JobStatus
 from sienn_ray.settings import Settings
-from tests.support.fakes_api import FakeEngines, FakeJobLogs, job_record
+from tests.support.fakes_api import FakeEngines, FakeJobLogs, dataset_record, job_record
 from tests.support.in_process_tracker import InProcessTracker
+from tests.unit.api.access.test_authentication import ADMIN_KEY, key_of
 
 DEADLINE_S = 20
 CHAT = {"model": "job-1", "messages": [{"role": "user", "content": "Hello"}]}
@@ -48,7 +51,15 @@ def make_app(app: FastAPI, settings: Settings) -> Callable[..., FastAPI]:
 class Open:
     """A request whose client waits for the answer, until it is told to leave."""
 
-    def __init__(self, app: FastAPI, method: str, path: str, query: str = "", body: Any = None) -> None:
+    def __init__(
+        self,
+        app: FastAPI,
+        method: str,
+        path: str,
+        query: str = "",
+        body: Any = None,
+        headers: Sequence[tuple[bytes, bytes]] = (),
+    ) -> None:
         self.messages: list[Any] = []
         self._gone = asyncio.Event()
         self._body = b"" if body is None else json.dumps(body).encode()
@@ -58,7 +69,7 @@ class Open:
             "method": method,
             "path": path,
             "query_string": query.encode(),
-            "headers": [(b"content-type", b"application/json")],
+            "headers": [(b"content-type", b"application/json"), (b"host", b"test"), *headers],
         }
         self.task = asyncio.create_task(app(scope, self._receive, self._send))
 
@@ -115,6 +126,57 @@ def test_followers_beyond_the_limit_are_refused_and_short_requests_are_not(
         for each in followers:
             await each.leave()
         assert places.num_taken(Kind.FOLLOWER) == 0
+
+    run(test())
+
+
+@pytest.mark.parametrize(
+    ("setting", "kind", "path", "query"),
+    [
+        ("max_log_followers", Kind.FOLLOWER, "/api/jobs/{owner}-job/logs", "follow=true"),
+        ("max_listeners", Kind.LISTENER, "/api/events/jobs/{owner}-job", ""),
+        ("max_listeners", Kind.LISTENER, "/api/events", ""),
+        ("max_listeners", Kind.LISTENER, "/api/events/metrics", ""),
+    ],
+)
+def test_one_owner_leaves_places_for_others(
+    make_app: Callable[..., FastAPI], tracker: InProcessTracker, setting: str, kind: Kind, path: str, query: str
+) -> None:
+    for owner in ("ada", "bob"):
+        tracker.put(dataset_record(id=f"{owner}-data", owner=owner))
+        running: dict[str, Any] = {"status": JobStatus.RUNNING, "attempt": 1}
+        tracker.put(job_record(id=f"{owner}-job", owner=owner, dataset_id=f"{owner}-data", **running))
+    keys = {owner: [key_of(tracker, owner, Scope.READ) for _ in range(2)] for owner in ("ada", "bob")}
+
+    async def test() -> None:
+        app = make_app(auth="on", admin_key=SecretStr(ADMIN_KEY), rate_limits="", **{setting: 5})
+        places: Places = app.state.places
+
+        def open_as(owner: str, key: str) -> Open:
+            return Open(app, "GET", path.format(owner=owner), query, headers=[(b"x-api-key", key.encode())])
+
+        async with client_of(app) as client:
+
+            async def refusal(owner: str, key: str) -> tuple[int, str]:
+                url = path.format(owner=owner) + (f"?{query}" if query else "")
+                refused = await client.get(url, headers={"X-API-Key": key})
+                return refused.status_code, refused.json()["detail"]
+
+            opened = [open_as("ada", key) for key in keys["ada"]]
+            await until(lambda: places.num_taken(kind) == 2)
+            status, words = await refusal("ada", keys["ada"][0])
+            assert status == 429
+            assert words.startswith(f"you have 2 {kind} open, as many of the 5 that this server takes")
+            opened.append(open_as("bob", keys["bob"][0]))
+            await until(lambda: places.num_taken(kind) == 3)
+            opened += [open_as("ada", ADMIN_KEY) for _ in range(2)]
+            await until(lambda: places.num_taken(kind) == 5)
+            assert (await refusal("bob", keys["bob"][0]))[0] == 503
+            assert (await refusal("ada", ADMIN_KEY))[0] == 503
+            await until(lambda: all(each.messages for each in opened))
+        for each in opened:
+            await each.leave()
+        assert (places.num_taken(kind), places._num_taken_by) == (0, {})
 
     run(test())
 

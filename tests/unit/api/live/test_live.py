@@ -17,9 +17,12 @@ from sienn_ray.api.deps import Backends
 from sienn_ray.api.live import hub as hub_module
 from sienn_ray.api.live import updates as updates_module
 from sienn_ray.api.live.hub import LiveHub
+from sienn_ray.api.live.shared_numbers import SharedNumbers
 from sienn_ray.api.live.updates import Update, Updates, Wish, all_updates, job_updates
 from sienn_ray.errors import CapacityError, InvalidInputError, NotFoundError
+from sienn_ray.jobs.news_schema import NewsCursor
 from sienn_ray.jobs.schema import JobStatus
+from sienn_ray.jobs.store import news_store
 from sienn_ray.settings import Settings
 from sienn_ray.training.reporting import Phase, Progress
 from tests.support.fakes_api import dataset_record, job_record
@@ -257,6 +260,25 @@ class TestAllJobs:
         assert found[0].name == "heartbeat"
         assert {json.loads(each.data)["job_id"] for each in found[1:]} == heard
 
+    def test_what_others_did_costs_a_listener_nothing(
+        self, backends: Backends, tracker: InProcessTracker, hub: LiveHub, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        tracker.put(job_record(id="of-ada", owner="ada"))
+        monkeypatch.setattr(news_store, "MAX_EVENTS", 1)
+
+        async def listen() -> None:
+            await tracker.pause_job("of-ada")
+            for step in range(1, NUM_STEPS + 1):
+                await report(tracker, step)
+            asked = []
+            tracker.before["news"] = lambda query: asked.append(query)
+            updates = all_updates(hub, "ada", "0.0")
+            found = await collected(updates, 2)
+            assert [each.name for each in found] == ["heartbeat", "event"]
+            assert {query.owner for query in asked if query.after == NewsCursor()} == {"ada"}
+
+        run(listen())
+
 
 def test_who_comes_while_the_tracker_is_away_is_told(
     backends: Backends, tracker: InProcessTracker, hub: LiveHub
@@ -325,8 +347,8 @@ class TestOverHttp:
         response = client.get(path, headers=headers)
         assert (response.status_code, response.json()["status_code"]) == (status, status)
 
-    def test_the_numbers_come_again_and_again(self, client: TestClient, monkeypatch: pytest.MonkeyPatch) -> None:
-        monkeypatch.setattr(updates_module, "METRICS_S", 0.01)
+    def test_the_numbers_come_again_and_again(self, app: FastAPI, client: TestClient) -> None:
+        app.state.shared_numbers = SharedNumbers(0.01)
         response = client.get("/api/events/metrics?limit=2")
         blocks = response.text.split("\n\n")[:-1]
         assert len(blocks) == 2

@@ -1,10 +1,15 @@
 from __future__ import annotations
 
+import re
+from datetime import timedelta
+from typing import Any
+
 import pytest
+import sqlalchemy as sa
 
 from sienn_ray.jobs.news_schema import News, NewsCursor, NewsQuery
 from sienn_ray.jobs.schema import JobStatus
-from sienn_ray.jobs.store import news_store
+from sienn_ray.jobs.store import news_store, tables
 from sienn_ray.jobs.store.store import Store
 from sienn_ray.training.reporting import Phase, Progress
 from tests.support.fakes_jobs import Clock, job_record
@@ -98,6 +103,87 @@ def test_much_news_comes_in_pages_without_a_gap(store: Store, clock: Clock, monk
     assert steps == list(range(1, 12))
     assert seqs == sorted(set(seqs))
     assert len(seqs) == len(store.jobs.events("job-1", 0, 1000)) + len(store.jobs.events("job-2", 0, 1000))
+
+
+def test_an_owner_s_events_come_without_those_of_others(
+    store: Store, clock: Clock, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(news_store, "MAX_EVENTS", 2)
+    for step in range(1, 12):
+        report(store, clock, "job-1", step)
+    store.jobs.cancel("job-2")
+    expected = [event.seq for event in store.jobs.events("job-2", 0, 1000)]
+    cursor, seqs, num_pages = NewsCursor(), [], 0
+    while (news := since(store, cursor, owner="ada")).events:
+        assert {(each.job_id, each.owner) for each in news.events} == {("job-2", "ada")}
+        cursor, num_pages = news.cursor, num_pages + 1
+        seqs += [each.event.seq for each in news.events]
+    assert seqs == expected
+    assert num_pages == -(-len(expected) // 2)
+
+
+class TestPlans:
+    """How the database looks for news, among many rows of others."""
+
+    NUM_JOBS, NUM_ROWS = 50, 200
+
+    @pytest.fixture(autouse=True)
+    def _rows(self, store: Store, clock: Clock) -> None:
+        for number in range(self.NUM_JOBS):
+            store.jobs.add(job_record(f"other-{number}", owner=f"owner-{number % 10}"))
+        points, events = [], []
+        for number in range(self.NUM_JOBS * self.NUM_ROWS):
+            row = {
+                "job_id": f"other-{number % self.NUM_JOBS}",
+                "created_at": clock() + timedelta(milliseconds=number),
+            }
+            points.append({**row, "step": number, "attempt": 1, "epoch": 1})
+            events.append({**row, "kind": "epoch", "message": "x", "data": {}})
+        with store.database.writing() as connection:
+            connection.execute(sa.insert(tables.job_metric_points), points)
+            connection.execute(sa.insert(tables.job_events), events)
+            if connection.dialect.name == "postgresql":  # it looks by itself now and then
+                connection.exec_driver_sql("ANALYZE")
+        self.last = clock() + timedelta(milliseconds=self.NUM_JOBS * self.NUM_ROWS - 100)
+
+    def plans(self, store: Store, query: NewsQuery) -> dict[str, str]:
+        """The plan of each query for news, by the table that it is about first."""
+        asked: list[tuple[str, Any]] = []
+
+        def note(_: Any, __: Any, statement: str, parameters: Any, *___: Any) -> None:
+            asked.append((statement, parameters))
+
+        sa.event.listen(sa.Engine, "before_cursor_execute", note)
+        try:
+            store.news.since(query)
+        finally:
+            sa.event.remove(sa.Engine, "before_cursor_execute", note)
+        found = {}
+        with store.database.reading() as connection:
+            word = "EXPLAIN" if connection.dialect.name == "postgresql" else "EXPLAIN QUERY PLAN"
+            for statement, parameters in asked:
+                if table := re.search(r"FROM (\w+)", statement):
+                    rows = connection.exec_driver_sql(f"{word} {statement}", parameters)
+                    found[table[1]] = "\n".join(str(row[-1]) for row in rows)
+        return found
+
+    def test_where_news_begins_is_the_end_of_an_index(self, store: Store) -> None:
+        plan = self.plans(store, NewsQuery(None))["job_metric_points"]
+        assert "ix_job_metric_points_created_at" in plan
+        assert "Seq Scan" not in plan
+
+    def test_points_behind_a_place_are_looked_up(self, store: Store) -> None:
+        after = NewsCursor().behind(point_at=self.last)
+        plan = self.plans(store, NewsQuery(after, ("other-1", "other-2")))["job_metric_points"]
+        assert re.search(r"ix_job_metric_points_(job_id_)?created_at", plan)
+        assert "created_at" in plan.replace("ix_job_metric_points_job_id_created_at", "")
+        assert "Seq Scan" not in plan
+
+    def test_events_of_an_owner_are_looked_up_by_its_jobs(self, store: Store) -> None:
+        plan = self.plans(store, NewsQuery(NewsCursor(), owner="ada"))["job_events"]
+        assert "ix_jobs_owner" in plan or "Seq Scan on jobs" in plan  # a page of jobs is read as fast as an index
+        assert "ix_job_events_job_id_seq" in plan
+        assert "Seq Scan on job_events" not in plan
 
 
 class TestCursor:
