@@ -144,8 +144,8 @@ def test_one_owner_leaves_places_for_others(
 ) -> None:
     for owner in ("ada", "bob"):
         tracker.put(dataset_record(id=f"{owner}-data", owner=owner))
-        running: dict[str, Any] = {"status": JobStatus.RUNNING, "attempt": 1}
-        tracker.put(job_record(id=f"{owner}-job", owner=owner, dataset_id=f"{owner}-data", **running))
+        running = job_record(id=f"{owner}-job", dataset_id=f"{owner}-data", status=JobStatus.RUNNING, attempt=1)
+        tracker.put(running.model_copy(update={"owner": owner}))
     keys = {owner: [key_of(tracker, owner, Scope.READ) for _ in range(2)] for owner in ("ada", "bob")}
 
     async def test() -> None:

@@ -13,4 +13,5 @@
 0011_webhooks: webhooks and their deliveries.
 0012_audit_log: the audit log, which is only added to.
 0013_quotas_and_usage: priorities, turns and limits of owners, usage.
+0014_points_by_moment: indexes by which points of curves are found by when they changed.
 """
