@@ -29,7 +29,7 @@ _OUT_OF_REACH_WORDS = "the job database can't be used at the moment; try again i
 _ADVISORY_LOCK = 0x7369656E6E
 # Shorter than a caller waits for an answer.
 _MAX_WRITE_WAIT_S = 20.0
-_MAX_PREPARATION_WAIT_S = 5.0
+_MAX_PREPARATION_WAIT_S = 20.0
 _FIRST_PAUSE_S, _LONGEST_PAUSE_S = 0.125, 8.0
 
 
