@@ -25,9 +25,9 @@ class PrincipalKind(StrEnum):
     API_KEY = "api_key"
     ADMIN_KEY = "admin_key"
     # A token of this service, or of an outside issuer, and the session of a browser.
-    ACCESS_TOKEN = "access_token"
-    REFRESH_TOKEN = "refresh_token"
-    OIDC_TOKEN = "oidc_token"
+    ACCESS_TOKEN = "access_token"  # nosec B105 # a kind, no secret
+    REFRESH_TOKEN = "refresh_token"  # nosec B105 # a kind, no secret
+    OIDC_TOKEN = "oidc_token"  # nosec B105 # a kind, no secret
     SESSION = "session"
     OTHER = "other"
     # Of a service that asks nobody.

@@ -30,8 +30,8 @@ class Credential(StrEnum):
 
     NONE = "none"
     API_KEY = "api_key"
-    ACCESS_TOKEN = "access_token"
-    OIDC_TOKEN = "oidc_token"
+    ACCESS_TOKEN = "access_token"  # nosec B105 # a kind, no secret
+    OIDC_TOKEN = "oidc_token"  # nosec B105 # a kind, no secret
     SESSION = "session"
 
 

@@ -80,12 +80,12 @@ class RefreshFault(StrEnum):
 
     @property
     def ends_family(self) -> bool:
-        """Whether it is the end of all that came from the same exchange, which is a change."""
+        """Return whether it is the end of all that came from the same exchange, which is a change."""
         return self in {RefreshFault.REUSED, RefreshFault.KEY_ENDED}
 
     @property
     def error(self) -> TokenRequestError:
-        """What its sender is told."""
+        """Return what its sender is told."""
         return TokenRequestError(self.value, "invalid_scope" if self is RefreshFault.SCOPES else "invalid_grant")
 
 

@@ -10,7 +10,7 @@ from starlette.types import Scope
 
 OPENAI_PREFIX = "/v1"
 # Where clients look for OAuth's names of errors (RFC 6749, section 5.2).
-TOKEN_PATH = "/api/auth/token"
+TOKEN_PATH = "/api/auth/token"  # nosec B105 # a path, no secret
 _OAUTH_CODES = {
     HTTPStatus.UNAUTHORIZED: "invalid_client",
     HTTPStatus.FORBIDDEN: "unauthorized_client",

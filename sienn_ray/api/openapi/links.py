@@ -73,7 +73,7 @@ _OF_A_WEBHOOK = {
     "list_deliveries": "See what was delivered.",
     "test_webhook": "Send a ping.",
     "change_webhook": "Change the webhook.",
-    "rotate_webhook_secret": "Make another secret.",
+    "rotate_webhook_secret": "Make another secret.",  # nosec B105 # words, no secret
     "delete_webhook": "Delete the webhook.",
 }
 _WEBHOOK = {"webhook_id": "$response.body#/webhook_id"}

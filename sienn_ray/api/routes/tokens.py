@@ -223,7 +223,7 @@ def _basic_of(request: Request) -> list[tuple[str, str]]:
     try:
         name, colon, password = base64.b64decode(encoded.strip(), validate=True).decode().partition(":")
     except (binascii.Error, UnicodeDecodeError):
-        name = colon = password = ""
+        name = colon = password = ""  # nosec B105 # there is none
     if not colon:
         raise InvalidClientError("the header 'Authorization: Basic' has no name and password")
     decoded = (unquote_plus(name), unquote_plus(password))

@@ -20,7 +20,7 @@ WEBHOOK_ID = "7b0e4c1d-2f5a-4e8b-9c3d-1a2b3c4d5e6f"
 DELIVERY_ID = "msg_0f8fad5bd9cb469fa16570867728950e"
 DAY_S = 86400
 _URL = "https://hooks.example.org/sienn"
-_SECRET = "whsec_MfKQ9r8GKYqrTwjUPD8ILPZIo2LaLaSwMfKQ9r8GKYo="
+_SECRET = "whsec_MfKQ9r8GKYqrTwjUPD8ILPZIo2LaLaSwMfKQ9r8GKYo="  # nosec B105 # an example of the documentation
 _MAX_DESCRIPTION_CHARS = 256
 _PRINTABLE = r"^[^\x00-\x1f\x7f]*$"
 

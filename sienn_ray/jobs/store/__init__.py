@@ -21,7 +21,6 @@ job_events: events, bounded in number.
 job_curves: curves, a point for each step reported.
 audit_log: the audit log as a table that is only added to.
 audit_store: the audit log, written, read and bounded.
-cursors: cursors of pages.
 webhook_store: webhooks, and their deliveries as owners see them.
 webhook_outbox: deliveries to webhooks, written with what they tell.
 delivery_store: deliveries to webhooks that are due, and how they went.

@@ -204,7 +204,7 @@ class DeliveryStore:
         is_old = webhook_deliveries.c.ended_at < now - timedelta(seconds=lifetime_s)
         is_over = webhooks.c.old_secret_until < now
         with self._database.writing() as connection:
-            no_secret = {"old_secret": None, "old_secret_until": None}
+            no_secret = {"old_secret": None, "old_secret_until": None}  # nosec B105 # there is none
             connection.execute(sa.update(webhooks).where(is_over).values(**no_secret))
             return connection.execute(sa.delete(webhook_deliveries).where(is_old)).rowcount
 

@@ -191,7 +191,7 @@ class Outside:
     def ask(self, kind: str, name: str = "ada", **claims: Any) -> Any:
         sent = {"Authorization": f"Bearer {self._issuer.token(sub=name, scope='infer', **claims)}"}
         if kind == "session":
-            cookie = self._credentials.session(self.owner(name), Scope.INFER)
+            cookie = self._credentials.session(self.owner(name), Scope.INFER, client_id=None)
             sent = {"Cookie": cookie, "Sec-Fetch-Site": "same-origin"}
         return self.client.post("/api/test-model", json={**ASKED, "job_id": f"{name}-own"}, headers=sent)
 
@@ -204,7 +204,12 @@ class TestCallersWithoutKeys:
         with fake_issuer() as issuer, ExitStack() as stack:
 
             def make(**changes: Any) -> Outside:
-                oidc = {"oidc_issuer": issuer.url, "oidc_audience": AUDIENCE, "oidc_admin_group": "admins"}
+                oidc = {
+                    "oidc_issuer": issuer.url,
+                    "oidc_audience": AUDIENCE,
+                    "oidc_admin_group": "admins",
+                    "oidc_client_id": "sienn",
+                }
                 chosen = Settings(**{**settings.model_dump(exclude_unset=True), **oidc, **changes})
                 made = Outside(issuer, chosen, tracker)
                 stack.enter_context(made.client)
