@@ -80,7 +80,9 @@ def test_the_curl_examples(service: Service, folder: Path, completed_job: str) -
     if export["status"] != "completed":  # a request waits for some seconds only
         export = finished(service, completed_job, export["export_id"])
     assert (export["status"], export["file_name"], export["model_name"]) == ("completed", "ollama.zip", "my-chatbot")
-    assert len(answers) == 14
+    # Where there is no network, the receiver of the example has no address.
+    assert "hooks.example.org" in answers["webhooks/webhooks"]
+    assert len(answers) == 15
     # Nobody waits for the job that was started; it may have ended by now.
     started = json.loads(answers["start-finetuning/start-finetuning"])["job_id"]
     assert httpx2.post(f"{service.url}/api/jobs/{started}/cancel", timeout=30.0).status_code in {200, 409}
