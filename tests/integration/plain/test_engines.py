@@ -19,6 +19,7 @@ from tests.support.tiny_model import TINY_COMMIT, TINY_ID
 NUM_PLAIN, NUM_STREAMS = 70, 16
 LONG_ANSWER = {"max_new_tokens": 200, "do_sample": False, "repetition_penalty": 1.0}
 NUM_UPDATED = 48
+MAX_KILLS = 4
 
 
 def test_a_killed_replica_loses_no_request(service: Service, completed_job: str) -> None:
@@ -43,20 +44,27 @@ def test_a_killed_replica_loses_no_request(service: Service, completed_job: str)
                     text += json.loads(line.removeprefix("data: "))["text"]
         return text, name
 
-    (replica,) = replicas(service)
-    with ThreadPoolExecutor(NUM_PLAIN + NUM_STREAMS) as pool:
-        streams = [pool.submit(stream, number) for number in range(NUM_STREAMS)]
-        plain = [pool.submit(ask, number) for number in range(NUM_PLAIN)]
-        assert begun.acquire(timeout=120.0)
-        replica.kill()
-        answers = [each.result() for each in plain]
-        ends = [each.result() for each in streams]
-    assert answers == [expected] * NUM_PLAIN
-    assert {name for _, name in ends} <= {"result", "error"}
-    assert all(text == expected for text, name in ends if name == "result")
-    assert any(name == "error" for _, name in ends)  # at least the one that had begun
-    (successor,) = replicas(service)
-    assert successor.pid != replica.pid
+    broken: set[str] = set()
+    for _ in range(MAX_KILLS):
+        while begun.acquire(blocking=False):
+            pass  # of streams that began after the kill before
+        (replica,) = replicas(service)
+        with ThreadPoolExecutor(NUM_PLAIN + NUM_STREAMS) as pool:
+            streams = [pool.submit(stream, number) for number in range(NUM_STREAMS)]
+            plain = [pool.submit(ask, number) for number in range(NUM_PLAIN)]
+            assert begun.acquire(timeout=120.0)
+            replica.kill()
+            answers = [each.result() for each in plain]
+            ends = [each.result() for each in streams]
+        assert answers == [expected] * NUM_PLAIN
+        assert {name for _, name in ends} <= {"result", "error"}
+        assert all(text == expected for text, name in ends if name == "result")
+        (successor,) = replicas(service)
+        assert successor.pid != replica.pid
+        broken |= {name for _, name in ends if name == "error"}
+        if broken:
+            break
+    assert broken == {"error"}  # the stream that had begun, unless it had all been on its way
 
 
 @dataclass(frozen=True)

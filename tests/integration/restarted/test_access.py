@@ -26,9 +26,9 @@ def run_command(service: Service, key: str, *words: str) -> subprocess.Completed
 def test_nobody_is_let_in_without_a_key(restarted: Restarted) -> None:
     service = restarted.service
     assert call(service, "GET", "/health", None).status_code == 200
-    for key in (None, "wrong"):
+    for key, fault in ((None, ""), ("wrong", ', error="invalid_token"')):
         refused = call(service, "GET", "/api/jobs", key)
-        assert (refused.status_code, refused.headers["www-authenticate"]) == (401, 'Bearer realm="sienn_ray"')
+        assert (refused.status_code, refused.headers["www-authenticate"]) == (401, f'Bearer realm="sienn_ray"{fault}')
     assert refused.headers["ratelimit-policy"] == '"60s";q=6000;w=60, "3600s";q=100000;w=3600'
 
 
