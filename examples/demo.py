@@ -86,7 +86,7 @@ def wait_until_healthy(url: str, process: subprocess.Popen[bytes], log_path: Pat
     deadline = time.monotonic() + START_TIMEOUT_S
     while True:
         with contextlib.suppress(httpx2.HTTPError):
-            if httpx2.get(f"{url}/health").is_success and "is ready" in log_path.read_text():
+            if httpx2.get(f"{url}/health").is_success and "sienn_ray is ready" in log_path.read_text():
                 return
         if process.poll() is not None or time.monotonic() > deadline:
             sys.exit(f"the service didn't start:\n{log_path.read_text()[-3000:]}")
