@@ -131,7 +131,7 @@ def fine_tune(client: httpx2.Client, dataset_id: str) -> str:
             bar.update(row, completed=job["progress"], description=job["message"][:32], facts=facts(job["meta"]))
             if job["status"] in ("completed", "failed"):
                 break
-            time.sleep(0.5)
+            time.sleep(1.0)
     if job["status"] == "failed":
         sys.exit(f"the fine-tune failed: {job['message']}")
     losses = [f"{record['eval_loss']:.2f}" for record in job["meta"]["loss_history"]]
