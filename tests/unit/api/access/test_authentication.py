@@ -27,8 +27,8 @@ from tests.support.fakes_backends import fake_backends
 from tests.support.fakes_exports import export_record
 from tests.support.fakes_webhooks import SECRET, webhook_record
 from tests.support.in_process_tracker import InProcessTracker
+from tests.unit.api.access.conftest import ADMIN_KEY as ADMIN_KEY
 
-ADMIN_KEY = "an-admin-s-key-" + "x" * 32
 ADMIN = {"X-API-Key": ADMIN_KEY}
 OPEN = {
     "health",

@@ -4,9 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import random
-from collections.abc import Callable, Iterator
-from contextlib import ExitStack
-from pathlib import Path
+from collections.abc import Callable
 from typing import Any, cast
 
 import pytest
@@ -15,34 +13,13 @@ from starlette.testclient import TestClient
 from sienn_ray.access.api_keys import ApiKey
 from sienn_ray.access.rate_limits import LENT_S, Grant, PermitRequest, RateLimiter
 from sienn_ray.api.access.rate_gate import RateGate
-from sienn_ray.api.app import create_app
 from sienn_ray.api.http.rate_limits import network_of
 from sienn_ray.errors import CapacityError
 from sienn_ray.jobs.tracker_protocol import Tracker
-from sienn_ray.settings import Settings
-from tests.support.fakes_backends import fake_backends
-from tests.support.in_process_tracker import InProcessTracker
+from tests.unit.api.access.conftest import ADMIN_KEY
 
-ADMIN_KEY = "an-admin-s-key-" + "x" * 32
 ADMIN = {"X-API-Key": ADMIN_KEY}
 Service = Callable[..., TestClient]
-
-
-@pytest.fixture
-def tracker(tmp_path: Path) -> InProcessTracker:
-    return InProcessTracker(Settings(env="test", home=tmp_path / "home"))
-
-
-@pytest.fixture
-def service(tmp_path: Path, tracker: InProcessTracker) -> Iterator[Service]:
-    with ExitStack() as clients:
-
-        def make(client: str = "10.0.0.1", **fields: Any) -> TestClient:
-            chosen = {"env": "test", "home": tmp_path / "home", "auth": "on", "admin_key": ADMIN_KEY, **fields}
-            app = create_app(fake_backends(Settings(**chosen), tracker=tracker))
-            return clients.enter_context(TestClient(app, client=(client, 1)))
-
-        yield make
 
 
 def statuses(client: TestClient, number: int, **headers: str) -> list[int]:

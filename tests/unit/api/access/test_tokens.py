@@ -5,11 +5,9 @@ from __future__ import annotations
 import asyncio
 import base64
 import json
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import ExitStack
 from functools import partial
-from pathlib import Path
 from typing import Any
 from urllib.parse import quote_plus, urljoin
 
@@ -23,37 +21,17 @@ from sienn_ray.access.principals import Scope
 from sienn_ray.api.access import access_tokens
 from sienn_ray.api.access.access_tokens import AccessTokens, TokenKeys
 from sienn_ray.api.access.key_lookup import LIFETIME_S, KeyLookup
-from sienn_ray.api.app import create_app
 from sienn_ray.errors import CapacityError, InvalidTokenError
 from sienn_ray.jobs.store import tables
-from sienn_ray.settings import Settings
-from tests.support.fakes_backends import fake_backends
 from tests.support.in_process_tracker import InProcessTracker
 from tests.support.tokens import header_of, payload_of
-from tests.unit.api.access.test_authentication import ADMIN_KEY, key_of
+from tests.unit.api.access.conftest import ADMIN_KEY
+from tests.unit.api.access.test_authentication import key_of
 
 TOKEN = "/api/auth/token"
 ADMIN = {"X-API-Key": ADMIN_KEY}
 PUBLIC_URL = "https://sienn.example.org"
 Service = Callable[..., TestClient]
-
-
-@pytest.fixture
-def tracker(tmp_path: Path) -> InProcessTracker:
-    return InProcessTracker(Settings(env="test", home=tmp_path / "home"))
-
-
-@pytest.fixture
-def service(tmp_path: Path, tracker: InProcessTracker) -> Iterator[Service]:
-    """Make a replica; all have one tracker."""
-    with ExitStack() as clients:
-
-        def make(client: str = "10.0.0.1", **fields: Any) -> TestClient:
-            chosen = {"env": "test", "home": tmp_path / "home", "auth": "on", "admin_key": ADMIN_KEY, **fields}
-            app = create_app(fake_backends(Settings(**chosen), tracker=tracker))
-            return clients.enter_context(TestClient(app, client=(client, 1)))
-
-        yield make
 
 
 @pytest.fixture
