@@ -20,6 +20,7 @@ file_notes: guesses and other notes on a file.
 readers: rows of CSV and JSONL files.
 text_file: rows of text files, whatever they hold.
 json_array: rows of a JSON array.
+strict_json: JSON, parsed strictly.
 utf8: lines of UTF-8, a chunk at a time.
 faults: the faults of a file.
 wording: wording of error messages.
