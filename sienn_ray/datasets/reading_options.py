@@ -1,4 +1,4 @@
-"""How a file is to be read, where its user says so: encoding, separator, names of columns."""
+"""Options of reading a file, where its user gives them: encoding, separator, names of columns."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ MAX_NAME_CHARS = 200
 
 @dataclass(frozen=True, slots=True)
 class ReadingOptions:
-    """How a file is to be read; what isn't given is told from the file.
+    """Options of reading a file; what isn't given is told from the file.
 
     Args:
         encoding: Encoding of the text, one of `text_encodings.ENCODINGS` or another name of it.

@@ -99,7 +99,7 @@ def utc_now() -> datetime:
 
 
 class FileReading(BaseModel):
-    """How a dataset's file was read; see `IngestReport`.
+    """Options, guesses and notes of the reading of a dataset's file; see `IngestReport`.
 
     `options` are those of `ReadingOptions` that were given.
     """

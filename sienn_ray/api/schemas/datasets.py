@@ -55,7 +55,7 @@ class DatasetList(ResponseBody):
 
 
 class FileReadingBody(ResponseBody):
-    """How a file was read."""
+    """Guesses and notes on how a file was read."""
 
     guessed: dict[str, str] = Field(
         default_factory=dict,

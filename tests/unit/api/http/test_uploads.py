@@ -43,6 +43,9 @@ def test_upload_answers_as_the_contract_says(client: TestClient) -> None:
         "num_rows": 2,
         "sha256": hashlib.sha256(CSV).hexdigest(),
         "duplicate_of": None,
+        "guessed": {},
+        "ignored_columns": [],
+        "notes": [],
     }
 
 
