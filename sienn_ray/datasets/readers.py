@@ -48,6 +48,8 @@ def read_jsonl(source: BinaryIO, max_row_bytes: int, notes: FileNotes) -> Iterat
         if content := text.rstrip(" \t\r\n"):
             if content[0] == _MARK or content[-1] == ",":
                 content = _bare(content, notes)
+                if not content:
+                    continue
             try:
                 yield RawRow(json_object(content), line)
             except InvalidDatasetError as error:
@@ -77,4 +79,4 @@ def _bare(line: str, notes: FileNotes) -> str:
         notes.add("byte order marks in the middle of the file were left out")
     if line[-1] == ",":
         notes.add("lines end with commas, which were left out")
-    return line.lstrip(_MARK).rstrip(", \t") or " "
+    return line.lstrip(_MARK).rstrip(", \t")

@@ -115,7 +115,7 @@ def _content(head: bytes, container: Container, options: ReadingOptions) -> Cont
         if start[:1] in (b"{", b"[") or not is_header(_first_line(start), options):
             return container
         return Container.CSV
-    if _OBJECT.match(start) or (container is Container.TEXT and start.startswith(b"{")):
+    if _OBJECT.match(start):
         return Container.JSON_LINES
     if _ARRAY_OF_OBJECTS.match(start):
         return Container.JSON

@@ -17,6 +17,8 @@ from sienn_ray.datasets.wording import shown
 from sienn_ray.errors import InvalidDatasetError
 
 _MARK = "\ufeff"
+# Around a column's name in a header that comes again; longer fields aren't compared.
+_MAX_BLANKS = 4
 _NOTHING = " \t\r\n,;|\ufeff"
 
 
@@ -73,7 +75,7 @@ class _Table:
         self, records: Iterator[tuple[int, list[str] | InvalidDatasetError]]
     ) -> Iterator[RawRow | InvalidDatasetError]:
         names, width = self._names, self._width
-        num_names, first = len(names), names[0]
+        num_names, longest_header = len(names), len(names[0]) + _MAX_BLANKS
         is_table = width > 1
         for line, fields in records:
             if isinstance(fields, InvalidDatasetError):
@@ -83,7 +85,7 @@ class _Table:
             elif self._lines.may_have_space_before_quote and (problem := space_before_quote(fields)):
                 yield InvalidDatasetError(problem, line)
             elif num_names == len(fields) == width:
-                if fields[0] == first and self._is_header(fields):
+                if len(fields[0]) <= longest_header and self._is_header(fields):
                     _count(self._headers, line)
                 else:
                     yield RawRow(dict(zip(names, fields, strict=True)), line)
@@ -127,7 +129,7 @@ class _BoundedLines:
         self._ahead: str | None = None
         self._max_record_bytes = max_record_bytes
         self._num_lines = 0
-        self._sought = ""
+        self._seeks = False
         self.last = ""
         self.start_record()
 
@@ -146,9 +148,9 @@ class _BoundedLines:
         self._ahead = None
         self._num_lines += 1
 
-    def seek_space_before_quote(self, separator: str) -> None:
+    def seek_space_before_quote(self) -> None:
         """Look from now on for quotes that have a space before them."""
-        self._sought = f'{separator} "'
+        self._seeks = True
 
     def start_record(self) -> None:
         self.record_line = self._num_lines + 1
@@ -179,8 +181,8 @@ class _BoundedLines:
                 f"the row that begins here is longer than {self._max_record_bytes:,} bytes; is a quote left open?",
                 self.record_line,
             )
-        if self._sought in line or line[0] == " ":
-            self.may_have_space_before_quote = bool(self._sought)
+        if self._seeks and ' "' in line:
+            self.may_have_space_before_quote = True
         self.last = line
         return line
 
@@ -204,7 +206,7 @@ def _records(lines: _BoundedLines, separation: Separation) -> Iterator[tuple[int
     if csv.field_size_limit() < lines._max_record_bytes:
         csv.field_size_limit(lines._max_record_bytes)
     if not separation.skips_spaces:
-        lines.seek_space_before_quote(separation.separator)
+        lines.seek_space_before_quote()
     reader = csv.reader(lines, delimiter=separation.separator, strict=True, skipinitialspace=separation.skips_spaces)
     while True:
         lines.start_record()

@@ -64,7 +64,7 @@ _MARKS_IN_JSON = (
         r"|\w+:[ \t]*(?:[^{\[\n]*)\r?\n[ \t]*(?:-[ \t]|\w+:(?:\s|$))",
         "YAML; write each row as a JSON object, one a line, by json.dumps(row)",
     ),
-    (r"\[[\w.\"-]+\][ \t]*\r?\n[\w\"-]+\s*=", "TOML; write each row as a JSON object, one a line"),
+    (r"\[{1,2}[\w.\"-]+\]{1,2}[ \t]*\r?\n[\w\"-]+\s*=", "TOML; write each row as a JSON object, one a line"),
 )
 
 

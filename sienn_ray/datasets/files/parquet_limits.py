@@ -56,7 +56,7 @@ def rows_at_once(group: Any, source: BinaryIO) -> int:
         InvalidDatasetError: A dictionary is too large.
     """
     dictionaries = sum(_dictionary_bytes(group.column(index), source) for index in range(group.num_columns))
-    mean_row_bytes = group.total_byte_size // max(group.num_rows, 1)
+    mean_row_bytes: int = group.total_byte_size // max(group.num_rows, 1)
     return max(1, min(_MAX_ROWS_AT_ONCE, MAX_DICTIONARY_BYTES // max(dictionaries, mean_row_bytes, 1)))
 
 
@@ -76,7 +76,8 @@ def _dictionary_bytes(column: Any, source: BinaryIO) -> int:
 
 def _unpacked_size(header: bytes) -> int:
     """The second field of a page's header (https://parquet.apache.org/docs/file-format/data-pages/)."""
-    numbers, at = [], 0
+    numbers: list[int] = []
+    at = 0
     while len(numbers) < _I32_FIELDS and at < len(header) and header[at] == _I32_BEHIND_THE_LAST:
         number, shift, at = 0, 0, at + 1
         while at < len(header):

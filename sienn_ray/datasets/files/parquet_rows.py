@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from typing import Any, BinaryIO
 
 import pyarrow as pa
@@ -23,6 +23,14 @@ _BUFFER_BYTES = 1024 * 1024
 _MAX_FOOTER_STRING_BYTES = 16 * 1024 * 1024
 _MAX_FOOTER_ITEMS = 1_000_000
 _MAX_COLUMNS = 1_000
+_PLAIN_KINDS: tuple[Callable[[pa.DataType], bool], ...] = (
+    kinds.is_string,
+    kinds.is_large_string,
+    kinds.is_string_view,
+    kinds.is_primitive,
+    kinds.is_decimal,
+    kinds.is_null,
+)
 
 
 def read_parquet(source: BinaryIO, max_row_bytes: int, notes: FileNotes) -> Iterator[RawRow | InvalidDatasetError]:
@@ -166,11 +174,4 @@ def _is_readable(kind: pa.DataType) -> bool:
         return all(_is_readable(field.type) for field in kind)
     if kinds.is_list(kind) or kinds.is_large_list(kind) or kinds.is_fixed_size_list(kind):
         return _is_readable(kind.value_type)
-    return (
-        kinds.is_string(kind)
-        or kinds.is_large_string(kind)
-        or kinds.is_string_view(kind)
-        or kinds.is_primitive(kind)
-        or kinds.is_decimal(kind)
-        or kinds.is_null(kind)
-    )
+    return any(is_one(kind) for is_one in _PLAIN_KINDS)
