@@ -24,7 +24,7 @@ import ray
 
 from sienn_ray import catalog
 from sienn_ray.datasets import intake
-from sienn_ray.datasets.schema import check_same_kind
+from sienn_ray.datasets.schema import check_same_kind, row_kind
 from sienn_ray.errors import (
     FailureReason,
     FencedError,
@@ -53,6 +53,7 @@ from sienn_ray.module_names import check_target_modules
 from sienn_ray.settings import Settings
 from sienn_ray.storage import Storage
 from sienn_ray.training import process_setup
+from sienn_ray.training.long_rows import check_kind
 from sienn_ray.training.options import add_options, config_of
 from sienn_ray.training.record import DatasetFacts, DatasetRole
 from sienn_ray.training.reporting import Phase, Progress
@@ -167,6 +168,7 @@ def _register(settings: Settings, arguments: argparse.Namespace) -> JobRecord:
     check_target_modules(config.base_model, found, config.lora.named_modules)
     config = config.pinned(found.revision)
     dataset = _take_dataset(arguments.dataset, settings)
+    check_kind(config.long_rows, row_kind(dataset.format))
     validation = arguments.validation_dataset and _take_dataset(arguments.validation_dataset, settings)
     now = utc_now()
     job = JobRecord(

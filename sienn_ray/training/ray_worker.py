@@ -62,7 +62,7 @@ def train_loop(loop_config: dict[str, Any]) -> LoopResult:
 
     def stream(ordered: OrderedRows) -> TokenStream:
         return TokenStream(
-            ordered.stored, ordered.order, tokenizer, prompt_format, config.max_length, config.long_rows == "drop"
+            ordered.stored, ordered.order, tokenizer, prompt_format, config.max_length, config.long_rows
         )
 
     evaluation = None if rows.evaluation is None else stream(rows.evaluation)
