@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
-from typing import Any, cast
+from typing import Any
 
 from sienn_ray.datasets.prompt import PromptFormat
 from sienn_ray.datasets.rendered_schema import (
@@ -86,7 +86,7 @@ def _fate(tokens: RowTokens) -> Fate:
 def _rendered(make: RowTokenizer, tokens: RowTokens, example: TokenizedRow, place: int) -> RenderedExample:
     text = TokenText.of(make.tokenizer, example, make.prompt_format.kind)
     return RenderedExample(
-        side=cast(Side, _SIDES[place]) if tokens.is_pair else None,
+        side=_SIDES[place] if tokens.is_pair else None,
         text=text.text[:MAX_TEXT_CHARS],
         num_chars=len(text.text),
         num_tokens=len(example.input_ids),

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
+from itertools import pairwise
 from typing import Any
 
 from sienn_ray.datasets.prompt import PromptKind
@@ -42,7 +43,7 @@ def split_text(tokenizer: Any, whole: TokenizedRow, kind: PromptKind, max_length
             labels=[*whole.labels[:num_frame], *own_labels[start:stop]],
             stretch=(start, stop),
         )
-        for start, stop in zip(bounds, bounds[1:], strict=False)
+        for start, stop in pairwise(bounds)
     ]
 
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import re
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
-from itertools import groupby
+from itertools import groupby, pairwise
 from typing import Any
 
 from sienn_ray.datasets.literal_text import special_strings
@@ -138,4 +138,4 @@ def _bounds(tokenizer: Any, part: str, ids: list[int]) -> tuple[int, list[tuple[
     # Some tokenizers don't tell characters: they are shared out evenly then.
     num_own = len(tokenizer(part, add_special_tokens=False)["input_ids"])
     edges = [len(part) * place // max(num_own, 1) for place in range(num_own + 1)]
-    return len(ids) - num_own, list(zip(edges, edges[1:], strict=False))
+    return len(ids) - num_own, list(pairwise(edges))

@@ -105,9 +105,7 @@ class TestText:
 
         bos = tokenizer.eos_token
         backend = type(tokenizer.backend_tokenizer).from_str(tokenizer.backend_tokenizer.to_str())
-        backend.post_processor = TemplateProcessing(
-            single=f"{bos} $A", special_tokens=[(bos, tokenizer.eos_token_id)]
-        )
+        backend.post_processor = TemplateProcessing(single=f"{bos} $A", special_tokens=[(bos, tokenizer.eos_token_id)])
         framing = PreTrainedTokenizerFast(tokenizer_object=backend, eos_token=tokenizer.eos_token, bos_token=bos)
         text_format = PromptFormat.for_text()
         whole = RowTokenizer(framing, text_format, 10_000).tokens(row_of(text=LONG)).examples[0]
