@@ -83,14 +83,14 @@ class TokenText:
 
     @property
     def cut(self) -> Cut | None:
-        """Where what the model reads ends, if that is before the end."""
+        """The end of what the model reads, if that is before the end of the text."""
         num_kept = len(self.example.input_ids)
         if not self.example.num_cut:
             return None
         return Cut(self._edge(num_kept), self.example.num_cut)
 
     def learned_spans(self, max_chars: int) -> tuple[LearnedSpan, ...]:
-        """What the model has to produce, as far as it begins within some characters."""
+        """Find what the model has to produce, as far as it begins within some characters."""
         found = []
         labels = self.example.labels
         for is_learned, group in groupby(range(len(labels)), key=lambda place: labels[place] != IGNORE_INDEX):

@@ -74,7 +74,12 @@ async def rendered_rows(
     ] = "cut",
     row: Annotated[
         int | None,
-        Query(ge=0, le=_MAX_ROW, description="The one row to show, 0-based; instead of `offset` and `limit`."),
+        Query(
+            ge=0,
+            le=_MAX_ROW,
+            description="The one row to show, 0-based; instead of `offset` and `limit`.",
+            examples=[0],
+        ),
     ] = None,
     offset: Annotated[int, Query(ge=0, le=_MAX_ROW, description="Rows to pass over.", examples=[0])] = 0,
     limit: Annotated[int, Query(ge=1, le=MAX_ROWS, description="Rows at the most.", examples=[1])] = 1,

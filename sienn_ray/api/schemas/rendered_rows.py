@@ -49,7 +49,7 @@ class SpecialTokenBody(ResponseBody):
 
 
 class CutBody(ResponseBody):
-    """Where `max_length` cuts."""
+    """The place where `max_length` cuts."""
 
     position: int = Field(description="The first character that the model doesn't read.", examples=[1840])
     num_tokens: int = Field(description="Tokens that it doesn't read.", examples=[37])

@@ -71,7 +71,7 @@ def test_pages_go_on_to_the_end(client: TestClient, cached_base_model: str, rend
 
 
 def test_one_row(client: TestClient, cached_base_model: str, renderings: FakeRenderings) -> None:
-    options = {"row": 1, "max_length": 256, "long_rows": "split", "revision": "main"}
+    options: dict[str, str | int] = {"row": 1, "max_length": 256, "long_rows": "split", "revision": "main"}
     answer = client.get(ROUTE, params=options).json()
     assert ([row["row"] for row in answer["rows"]], answer["next_offset"]) == ([1], None)
     assert renderings.asked == [request_of(offset=1, max_length=256, long_rows="split")]

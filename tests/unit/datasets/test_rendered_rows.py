@@ -82,7 +82,9 @@ def test_marks_are_those_of_the_tokens(
         assert tokenizer.decode(read.input_ids) == example.text[:end]
         parts = tokenizer.decode([label for label in read.labels if label != IGNORE_INDEX])
         assert "".join(learned(example)) == parts
-        assert sum(span.num_tokens for span in example.spans) == read.num_completion_tokens == example.num_learned_tokens
+        assert (
+            sum(span.num_tokens for span in example.spans) == read.num_completion_tokens == example.num_learned_tokens
+        )
         assert (example.cut.num_tokens if example.cut else 0) == read.num_cut
         assert example.is_left_out is (read not in tokens.kept)
 
