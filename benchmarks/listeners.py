@@ -79,8 +79,8 @@ def measure(service: Service, number: int, num_epochs: int) -> None:
     delays_s = sorted(told - made for each in heard for made, told in each.points if made > all_at)
     num_whole = sum(each.steps == curve and each.last == "end" for each in heard)
     print(
-        f"{number:5} listeners, all there after {all_at - asked_at:.1f} s: {len(curve)} points, {num_whole} heard all of "
-        f"them and the end; {len(delays_s) // number} came since; "
+        f"{number:5} listeners, all there after {all_at - asked_at:.1f} s: {len(curve)} points, {num_whole} heard all "
+        f"of them and the end; {len(delays_s) // number} came since; "
         f"delay median {statistics.median(delays_s):.2f} s, p99 {delays_s[int(0.99 * len(delays_s))]:.2f} s, "
         f"worst {delays_s[-1]:.2f} s",
         flush=True,

@@ -76,7 +76,7 @@ class Listener:
 
 @dataclass(frozen=True)
 class Missed:
-    """What came behind a place, as items that all who ask from there share.
+    """Events and points behind a place, as items that all who ask from there share.
 
     Args:
         items: Events, then points.

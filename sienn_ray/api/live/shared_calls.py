@@ -1,4 +1,4 @@
-"""Coalescing of equal questions that many ask at a time (request coalescing, "single flight")."""
+"""Calls shared by all who ask the same at a time (request coalescing, "single flight")."""
 
 from __future__ import annotations
 
