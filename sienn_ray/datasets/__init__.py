@@ -17,6 +17,8 @@ ingest: from a file to Parquet, in one pass.
 readers: rows of CSV and JSONL files.
 text_file: rows of text files, whatever they hold.
 json_array: rows of a JSON array.
+json_wrapper: rows of an array within an object.
+json_events: rows built from parse events.
 strict_json: JSON, parsed strictly.
 utf8: lines of UTF-8, a chunk at a time.
 faults: the faults of a file.
