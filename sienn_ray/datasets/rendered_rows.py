@@ -15,8 +15,9 @@ from sienn_ray.datasets.rendered_schema import (
     RenderingRequest,
     Side,
 )
-from sienn_ray.datasets.row_pages import stored_rows
+from sienn_ray.datasets.row_pages import read_values
 from sienn_ray.datasets.row_tokens import RowTokenizer, RowTokens
+from sienn_ray.datasets.stored_rows import StoredRow
 from sienn_ray.datasets.token_text import TokenText
 from sienn_ray.datasets.tokenization import TokenizedRow
 from sienn_ray.errors import InvalidDatasetError, InvalidInputError
@@ -37,7 +38,7 @@ def render_rows(storage: Storage, request: RenderingRequest, tokenizer: Any) -> 
         InvalidInputError: The dataset has no such row.
     """
     limit = min(request.limit, MAX_ROWS)
-    rows, num_rows = stored_rows(storage, request.dataset_id, offset=request.offset, limit=limit)
+    rows, num_rows = read_values(storage, request.dataset_id, offset=request.offset, limit=limit)
     if request.offset >= num_rows:
         raise InvalidInputError(
             f"row {request.offset} isn't there: the dataset has {num_rows} rows, 0 to {num_rows - 1}; ask for one of "
@@ -59,9 +60,14 @@ def _until_full(rows: Iterable[RenderedRow]) -> Iterable[RenderedRow]:
 
 
 def render_row(make: RowTokenizer, row: Mapping[str, Any]) -> RenderedRow:
-    """Render one row in storage."""
+    """Render one row.
+
+    Args:
+        make: Makes its tokens.
+        row: Its values by column.
+    """
     try:
-        tokens = make.tokens(row)
+        tokens = make.tokens(StoredRow.of(row))
     except InvalidDatasetError as error:
         return RenderedRow(row["row"], row["line"], None, fault=error.message)
     shown = tokens.examples[:MAX_EXAMPLES]

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import replace
 from itertools import pairwise
 from typing import Any
@@ -10,7 +10,7 @@ from typing import Any
 from sienn_ray.datasets.prompt import PromptKind
 from sienn_ray.datasets.tokenization import TokenizedRow, encode
 
-_Message = Mapping[str, Any]
+_Message = dict[str, Any]
 # Tokenizes messages to examples, cut to `max_length`.
 _Tokenize = Callable[[Sequence[_Message]], list[TokenizedRow]]
 _LEADING_ROLES = frozenset({"system", "developer"})

@@ -3,17 +3,15 @@
 from __future__ import annotations
 
 import sys
-from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 from sienn_ray.datasets.prompt import PromptFormat
 from sienn_ray.datasets.row_lengths import LongRows
 from sienn_ray.datasets.row_splits import split_conversation, split_text
+from sienn_ray.datasets.stored_rows import StoredRow
 from sienn_ray.datasets.tokenization import TokenizedRow, tokenize_pair, tokenize_row
 
-# A row in storage, with the columns that are tokenized.
-StoredRow = Mapping[str, Any]
 _NO_LIMIT = sys.maxsize
 
 
@@ -73,8 +71,8 @@ class RowTokenizer:
         Raises:
             InvalidDatasetError: The chat template can't render it.
         """
-        if row.get("rejected") is not None:
-            return self._pair(row)
+        if row.messages is not None and row.rejected is not None:
+            return self._pair(row.messages, row.rejected, row.tools)
         examples = self._examples(row)
         if any(example.num_cut for example in examples) and self.long_rows == "split":
             examples, num_over = self._split(row, examples)
@@ -84,12 +82,15 @@ class RowTokenizer:
         has_none = not any(example.has_answer for example in examples)
         return RowTokens(tuple(examples), num_over, is_split, is_left_out=has_none or self._drops(num_over))
 
-    def _pair(self, row: StoredRow) -> RowTokens:
+    def _pair(
+        self, messages: list[dict[str, Any]], rejected: dict[str, Any], tools: list[dict[str, Any]] | None
+    ) -> RowTokens:
         pair = tokenize_pair(
             self.tokenizer,
             self.prompt_format,
-            messages=row["messages"],
-            rejected=row["rejected"],
+            messages=messages,
+            rejected=rejected,
+            tools=tools,
             max_length=self.max_length,
         )
         sides = (pair.chosen, pair.rejected)
@@ -104,18 +105,18 @@ class RowTokenizer:
         return tokenize_row(
             self.tokenizer,
             self.prompt_format,
-            messages=row["messages"],
-            text=row["text"],
+            messages=row.messages,
+            text=row.text,
+            tools=row.tools,
             max_length=self.max_length if max_length is None else max_length,
         )
 
     def _split(self, row: StoredRow, cut: list[TokenizedRow]) -> tuple[list[TokenizedRow], int]:
         """Examples of a row that is too long, and the tokens that are left out for all that."""
-        if row["messages"] is None:
+        if row.messages is None:
             (whole,) = self._examples(row, _NO_LIMIT)
             return split_text(self.tokenizer, whole, self.prompt_format.kind, self.max_length), 0
-        messages: Sequence[Mapping[str, Any]] = row["messages"]
-        pieces = split_conversation(messages, lambda some: self._examples({**row, "messages": some}))
+        pieces = split_conversation(row.messages, lambda some: self._examples(replace(row, messages=list(some))))
         if pieces is None:
             return cut, max(example.num_cut for example in cut)
         return (

@@ -19,6 +19,7 @@ from sienn_ray.datasets.prompt import PromptFormat
 from sienn_ray.datasets.row_lengths import LongRows
 from sienn_ray.datasets.row_order import Part, RowGroup, RowNumbers, RowOrder
 from sienn_ray.datasets.row_tokens import RowTokenizer
+from sienn_ray.datasets.stored_rows import CONTENT_COLUMNS, StoredRow
 from sienn_ray.errors import SiennError
 from sienn_ray.storage import Storage
 
@@ -85,7 +86,7 @@ class StoredRows:
     def take(self, groups: tuple[int, ...], rows: RowNumbers) -> pa.Table:
         """Some rows, by their numbers in the dataset, of some row groups."""
         with pq.ParquetFile(self._path, filesystem=self.storage.arrow_filesystem()) as file:
-            columns = [name for name in ("messages", "text", "rejected") if name in file.schema_arrow.names]
+            columns = [name for name in CONTENT_COLUMNS if name in file.schema_arrow.names]
             table = file.read_row_groups(list(groups), columns=columns)
         starts = np.cumsum([0, *(self.groups[group].num_rows for group in groups)])
         local = np.empty(len(rows), dtype=np.int64)
@@ -222,9 +223,11 @@ class TokenStream:
             [pa.array(column, field.type) for column, field in zip(columns, _SCHEMA, strict=True)], schema=_SCHEMA
         )
 
-    def _tokens(self, row: dict[str, Any]) -> list[TokenArrays]:
+    def _tokens(self, values: dict[str, Any]) -> list[TokenArrays]:
         """Examples of one row; the last one tells what of the row is left out."""
-        tokens = RowTokenizer(self.tokenizer, self.prompt_format, self.max_length, self.long_rows).tokens(row)
+        tokens = RowTokenizer(self.tokenizer, self.prompt_format, self.max_length, self.long_rows).tokens(
+            StoredRow.of(values)
+        )
         found = [TokenArrays(example.input_ids, example.labels) for example in tokens.kept]
         if tokens.is_pair:
             found = [each._replace(num_over=side.num_cut) for each, side in zip(found, tokens.kept, strict=True)]

@@ -17,6 +17,7 @@ from sienn_ray.datasets.row_lengths import LongRows
 from sienn_ray.datasets.row_tokens import RowTokenizer
 from sienn_ray.datasets.row_writer import RowWriter
 from sienn_ray.datasets.schema import CanonicalRow, Message, Role, RowKind
+from sienn_ray.datasets.stored_rows import StoredRow
 from sienn_ray.datasets.tokenization import IGNORE_INDEX
 from sienn_ray.errors import InvalidInputError
 from sienn_ray.storage import Storage
@@ -73,7 +74,7 @@ def specials(example: RenderedExample, *, is_control: bool) -> list[str]:
 def test_marks_are_those_of_the_tokens(
     tokenizer: Any, row: dict[str, Any], max_length: int, long_rows: LongRows
 ) -> None:
-    tokens = maker(tokenizer, row, max_length, long_rows).tokens(row)
+    tokens = maker(tokenizer, row, max_length, long_rows).tokens(StoredRow.of(row))
     shown = rendered(tokenizer, row, max_length, long_rows)
     assert shown.num_examples == len(shown.examples) == len(tokens.examples)
     for example, read in zip(shown.examples, tokens.examples, strict=True):

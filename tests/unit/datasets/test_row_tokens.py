@@ -13,6 +13,7 @@ from sienn_ray.datasets.prompt import PromptFormat
 from sienn_ray.datasets.row_lengths import LongRows
 from sienn_ray.datasets.row_splits import split_text
 from sienn_ray.datasets.row_tokens import RowTokenizer, RowTokens
+from sienn_ray.datasets.stored_rows import StoredRow
 from sienn_ray.datasets.tokenization import IGNORE_INDEX, TokenizedRow, tokenize_row
 
 LONG = "word " * 100
@@ -31,18 +32,18 @@ def tokenizer(tiny_model_folder: Path) -> Any:
     return load_tokenizer(tiny_model_folder)
 
 
-def turns(*contents: str, system: str | None = None) -> list[dict[str, str]]:
+def turns(*contents: str, system: str | None = None) -> list[dict[str, Any]]:
     lead = [] if system is None else [{"role": "system", "content": system}]
     roles = ("user", "assistant")
     return lead + [{"role": roles[place % 2], "content": content} for place, content in enumerate(contents)]
 
 
-def row_of(messages: list[dict[str, str]] | None = None, text: str | None = None, **more: Any) -> dict[str, Any]:
-    return {"messages": messages, "text": text, "rejected": None, **more}
+def row_of(messages: list[dict[str, Any]] | None = None, text: str | None = None, **more: Any) -> StoredRow:
+    return StoredRow(messages, text, **more)
 
 
-def tokens_of(tokenizer: Any, row: dict[str, Any], max_length: int, long_rows: LongRows = "split") -> RowTokens:
-    prompt_format = PromptFormat.for_text() if row["messages"] is None else PromptFormat.for_chat(tokenizer)
+def tokens_of(tokenizer: Any, row: StoredRow, max_length: int, long_rows: LongRows = "split") -> RowTokens:
+    prompt_format = PromptFormat.for_text() if row.messages is None else PromptFormat.for_chat(tokenizer)
     return RowTokenizer(tokenizer, prompt_format, max_length, long_rows).tokens(row)
 
 
@@ -186,7 +187,9 @@ class TestConversations:
 
 def test_a_pair_has_both_sides_or_none(tokenizer: Any) -> None:
     for long_rows, num_kept in (("cut", 2), ("drop", 0)):
-        tokens = tokens_of(tokenizer, row_of(turns("q", LONG), rejected="no"), 64, long_rows)  # type: ignore[arg-type]
+        tokens = tokens_of(
+            tokenizer, row_of(turns("q", LONG), rejected={"role": "assistant", "content": "no"}), 64, long_rows
+        )  # type: ignore[arg-type]
         assert (len(tokens.examples), len(tokens.kept), tokens.num_over > 30) == (2, num_kept, True)
 
 
