@@ -185,12 +185,11 @@ class TestConversations:
         assert tokens.num_over == 0
 
 
-def test_a_pair_has_both_sides_or_none(tokenizer: Any) -> None:
-    for long_rows, num_kept in (("cut", 2), ("drop", 0)):
-        tokens = tokens_of(
-            tokenizer, row_of(turns("q", LONG), rejected={"role": "assistant", "content": "no"}), 64, long_rows
-        )  # type: ignore[arg-type]
-        assert (len(tokens.examples), len(tokens.kept), tokens.num_over > 30) == (2, num_kept, True)
+@pytest.mark.parametrize(("long_rows", "num_kept"), [("cut", 2), ("drop", 0)])
+def test_a_pair_has_both_sides_or_none(tokenizer: Any, long_rows: LongRows, num_kept: int) -> None:
+    row = row_of(turns("q", LONG), rejected={"role": "assistant", "content": "no"})
+    tokens = tokens_of(tokenizer, row, 64, long_rows)
+    assert (len(tokens.examples), len(tokens.kept), tokens.num_over > 30) == (2, num_kept, True)
 
 
 def test_splitting_takes_time_by_the_length(tokenizer: Any) -> None:
