@@ -8,6 +8,7 @@ the parts are encoded by themselves.
 from __future__ import annotations
 
 import re
+from collections.abc import Mapping
 from typing import Any
 from weakref import WeakKeyDictionary
 
@@ -28,6 +29,17 @@ def literal(tokenizer: Any, text: str) -> str:
     pattern = _pattern(tokenizer)
     kept = kept_as_is(text)
     return kept if pattern is None else pattern.sub(rf"\1{_BREAK}", kept)
+
+
+def literal_values(tokenizer: Any, value: Any) -> Any:
+    """Take the special tokens in all strings of a JSON value apart, those of keys as well."""
+    if isinstance(value, str):
+        return literal(tokenizer, value)
+    if isinstance(value, Mapping):
+        return {literal(tokenizer, key): literal_values(tokenizer, each) for key, each in value.items()}
+    if isinstance(value, list):
+        return [literal_values(tokenizer, each) for each in value]
+    return value
 
 
 def kept_as_is(text: str) -> str:
@@ -58,8 +70,12 @@ def _pattern(tokenizer: Any) -> re.Pattern[str] | None:
     return _patterns.setdefault(tokenizer, _compiled(tokenizer))
 
 
-def _compiled(tokenizer: Any) -> re.Pattern[str] | None:
+def special_strings(tokenizer: Any) -> set[str]:
+    """Return the strings of a tokenizer's special tokens."""
     added = getattr(tokenizer, "added_tokens_decoder", {}).values()
-    strings = {token.content for token in added if token.special} | set(getattr(tokenizer, "all_special_tokens", ()))
-    found = "|".join(re.escape(each) for each in sorted(strings) if len(each) > 1)
+    return {token.content for token in added if token.special} | set(getattr(tokenizer, "all_special_tokens", ()))
+
+
+def _compiled(tokenizer: Any) -> re.Pattern[str] | None:
+    found = "|".join(re.escape(each) for each in sorted(special_strings(tokenizer)) if len(each) > 1)
     return re.compile(f"(?={found})(.)", re.DOTALL) if found else None

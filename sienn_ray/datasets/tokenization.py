@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any
 
 from sienn_ray.datasets.literal_text import parts
@@ -21,6 +21,10 @@ class TokenizedRow:
     labels: list[int]
     # Tokens that were cut off at the end.
     num_cut: int = 0
+    # The text that the tokens are of, for whoever shows it; what was cut off is still there.
+    segments: Sequence[Segment] = field(default=(), compare=False, repr=False)
+    # Of a text that was split: which of its tokens these are, behind those that the tokenizer puts in front.
+    stretch: tuple[int, int] | None = field(default=None, compare=False)
 
     @property
     def num_completion_tokens(self) -> int:
@@ -52,11 +56,17 @@ def encode(tokenizer: Any, text: str, *, is_start: bool, kind: PromptKind) -> li
         is_start: Whether a row begins with it.
         kind: Conversation or plain text.
     """
+    ids: list[int] = []
+    for _, part_ids in encode_parts(tokenizer, text, is_start=is_start, kind=kind):
+        ids += part_ids
+    return ids
+
+
+def encode_parts(tokenizer: Any, text: str, *, is_start: bool, kind: PromptKind) -> list[tuple[str, list[int]]]:
+    """Parts of a piece of text that are encoded by themselves, each with its token ids; arguments are `encode`'s."""
     first, *others = parts(text)
     ids = _framed(tokenizer, first) if is_start and kind is PromptKind.TEXT else _ids(tokenizer, first)
-    for part in others:
-        ids += _ids(tokenizer, part)
-    return ids
+    return [(first, ids), *((part, _ids(tokenizer, part)) for part in others)]
 
 
 def _ids(tokenizer: Any, text: str) -> list[int]:
@@ -76,9 +86,10 @@ def tokenize_row(
     tokenizer: Any,
     prompt_format: PromptFormat,
     *,
-    messages: Sequence[Mapping[str, str]] | None,
+    messages: Sequence[Mapping[str, Any]] | None,
     text: str | None,
     max_length: int,
+    tools: Sequence[Mapping[str, Any]] | None = None,
 ) -> list[TokenizedRow]:
     """Tokenize a canonical row to its examples (see `PromptFormat.examples`), and cut them to `max_length` tokens.
 
@@ -86,7 +97,7 @@ def tokenize_row(
     token, and the model would never learn to stop.
     """
     if messages is not None:
-        examples = prompt_format.examples(tokenizer, messages)
+        examples = prompt_format.examples(tokenizer, messages, tools=tools)
     else:
         examples = [prompt_format.text_segments(tokenizer, text or "")]
     return [_join(tokenizer, segments, prompt_format.kind, max_length) for segments in examples]
@@ -96,9 +107,10 @@ def tokenize_pair(
     tokenizer: Any,
     prompt_format: PromptFormat,
     *,
-    messages: Sequence[Mapping[str, str]],
-    rejected: str,
+    messages: Sequence[Mapping[str, Any]],
+    rejected: Mapping[str, Any],
     max_length: int,
+    tools: Sequence[Mapping[str, Any]] | None = None,
 ) -> TokenizedPair:
     """Tokenize a preference row and cut both of its sides to `max_length` tokens.
 
@@ -108,25 +120,33 @@ def tokenize_pair(
         tokenizer: The base model's.
         prompt_format: How messages become text.
         messages: A conversation that ends with the chosen answer.
-        rejected: The other answer to the same messages.
+        rejected: The other answer to the same messages, a message of the assistant.
         max_length: Tokens of each side.
+        tools: Tools that the model may call.
 
     Raises:
         InvalidDatasetError: The chat template can't render it.
     """
     chosen_row, rejected_row = (
         _join(tokenizer, segments, prompt_format.kind, max_length)
-        for segments in pair_segments(tokenizer, prompt_format, messages, rejected)
+        for segments in pair_segments(tokenizer, prompt_format, messages, rejected, tools=tools)
     )
     return TokenizedPair(chosen_row, rejected_row)
 
 
 def pair_segments(
-    tokenizer: Any, prompt_format: PromptFormat, messages: Sequence[Mapping[str, str]], rejected: str
+    tokenizer: Any,
+    prompt_format: PromptFormat,
+    messages: Sequence[Mapping[str, Any]],
+    rejected: Mapping[str, Any],
+    *,
+    tools: Sequence[Mapping[str, Any]] | None = None,
 ) -> tuple[list[Segment], list[Segment]]:
     """Both sides of a preference row in pieces: with the chosen answer, and with the rejected one."""
-    other = [*messages[:-1], {**messages[-1], "content": rejected}]
-    return prompt_format.answer_segments(tokenizer, messages), prompt_format.answer_segments(tokenizer, other)
+    return (
+        prompt_format.answer_segments(tokenizer, messages, tools=tools),
+        prompt_format.answer_segments(tokenizer, [*messages[:-1], rejected], tools=tools),
+    )
 
 
 def _join(tokenizer: Any, segments: Sequence[Segment], kind: PromptKind, max_length: int) -> TokenizedRow:
@@ -137,4 +157,5 @@ def _join(tokenizer: Any, segments: Sequence[Segment], kind: PromptKind, max_len
         ids = encode(tokenizer, segment.text, is_start=not input_ids, kind=kind)
         input_ids += ids
         labels += ids if segment.is_completion else [IGNORE_INDEX] * len(ids)
-    return TokenizedRow(input_ids[:max_length], labels[:max_length], max(len(input_ids) - max_length, 0))
+    num_cut = max(len(input_ids) - max_length, 0)
+    return TokenizedRow(input_ids[:max_length], labels[:max_length], num_cut, segments)

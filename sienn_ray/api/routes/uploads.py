@@ -29,7 +29,8 @@ router = APIRouter(prefix="/api", tags=["Datasets"], dependencies=[needs(Scope.T
 _FILE: dict[str, Any] = {
     "type": "string",
     "format": "binary",
-    "description": "A file whose name ends with `.csv`, `.json` (an array of objects), `.jsonl` or `.txt`, in UTF-8.",
+    "description": "A file whose name ends with `.csv`, `.tsv`, `.json`, `.jsonl`, `.ndjson`, `.parquet` or `.txt`, or with one of these "
+    "and `.gz` or `.zst`.",
     "examples": ["instruction,response\nWhat is Python?,A programming language.\n"],
 }
 _ENCODING: dict[str, Any] = {
@@ -82,7 +83,7 @@ _REFUSALS = (
 async def upload_dataset(
     request: Request, backends: BackendsDep, principal: PrincipalDep, uploads: UploadsDep
 ) -> UploadDatasetResponse:
-    """Upload a CSV, JSON (array of objects) or JSONL file, UTF-8, with one of these column sets.
+    """Upload a CSV, JSON, JSONL, Parquet or text file, packed or not, with one of these column sets.
 
     `instruction,response` · `instruction,input,output` · `instruction,input,response` · `prompt,completion` ·
     `question,answer` · `prompt,chosen,rejected` · `messages` · `text`. Every row is checked; the first errors are

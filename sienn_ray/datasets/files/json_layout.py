@@ -53,9 +53,10 @@ def _layout_over_lines(text: str, *, is_whole: bool, container: Container, optio
     if isinstance(first, dict):
         is_single = is_whole and not text[end:].strip(" \t\r\n,")
         return JsonLayout.ARRAY if is_single and _wraps_rows(first, container, options) else JsonLayout.SPREAD
-    is_spread = text.partition("\n")[0].strip() == "{"
-    if container is Container.JSON and not is_whole:
-        return JsonLayout.ARRAY  # one object of more than the beginning: rows are within it
+    line, _, rest = text.partition("\n")
+    if container is Container.JSON and not (is_whole and rest.strip()):
+        return JsonLayout.ARRAY  # one object of more than the beginning, or cut short: rows are within it
+    is_spread = line.strip() == "{"
     return JsonLayout.SPREAD if is_spread else JsonLayout.LINES
 
 
@@ -63,11 +64,19 @@ def _wraps_rows(value: dict[str, Any], container: Container, options: ReadingOpt
     """Return whether the only object of a file isn't a row; one that is called JSON may have rows within it."""
     if container is not Container.JSON:
         return False
+    if all(
+        isinstance(each, dict) or (isinstance(each, list) and not _is_conversation(each)) for each in value.values()
+    ):
+        return True  # a table by columns
     try:
         detect_format(options.renamed(value))
     except InvalidDatasetError:
         return True
     return False
+
+
+def _is_conversation(value: list[Any]) -> bool:
+    return bool(value) and isinstance(value[0], dict) and not value[0].keys().isdisjoint(("role", "from"))
 
 
 def _value(text: str) -> tuple[Any, int]:

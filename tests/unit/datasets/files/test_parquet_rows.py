@@ -44,7 +44,7 @@ def test_rows_of_all_groups_are_counted_on() -> None:
 def test_structs_are_messages_without_what_only_others_have() -> None:
     messages = [{"role": "user", "content": "a", "name": None}, {"role": "assistant", "content": "b", "name": "x"}]
     report, rows = run(parquet({"messages": [messages]}), "d.parquet")
-    assert rows == [turn(0, 1, "a", "b")]
+    assert [message["content"] for message in rows[0]["messages"]] == ["a", "b"]
     assert "name" not in report.preview[0]["messages"][0]
 
 
