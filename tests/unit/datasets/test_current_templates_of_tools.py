@@ -86,7 +86,7 @@ TOOLS = [
 ]
 
 
-def by_name(paths: Sequence[Path]) -> Any:
+def by_name(paths: Sequence[Path]) -> pytest.MarkDecorator:
     return pytest.mark.parametrize("path", paths, ids=lambda path: path.stem)
 
 
