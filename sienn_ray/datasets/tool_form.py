@@ -125,11 +125,12 @@ def _result_form(tokenizer: Any, chat_template: str | None) -> ResultForm | None
 def _reasoning_key(tokenizer: Any, chat_template: str | None) -> str | None:
     form = call_form(tokenizer, chat_template)
     # Some read the reasoning before calls of tools alone.
-    answers = [_ANSWER] if form is None else [_ANSWER, form.of(_CALLING)]
-    for answer, key in product(answers, _REASONING_KEYS):
-        text = _tried(tokenizer, chat_template, [_USER, {**answer, key: _REASON}])
-        if text is not None and _REASON in text:
-            return key
+    answers: list[dict[str, Any]] = [_ANSWER] if form is None else [_ANSWER, form.of(_CALLING)]
+    for answer in answers:
+        for key in _REASONING_KEYS:
+            text = _tried(tokenizer, chat_template, [_USER, {**answer, key: _REASON}])
+            if text is not None and _REASON in text:
+                return key
     return "content" if "</think>" in (chat_template or "") else None
 
 
