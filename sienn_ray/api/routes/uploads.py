@@ -29,8 +29,8 @@ router = APIRouter(prefix="/api", tags=["Datasets"], dependencies=[needs(Scope.T
 _FILE: dict[str, Any] = {
     "type": "string",
     "format": "binary",
-    "description": "A file whose name ends with `.csv`, `.tsv`, `.json`, `.jsonl`, `.ndjson`, `.parquet` or `.txt`, or with one of these "
-    "and `.gz` or `.zst`.",
+    "description": "A file whose name ends with `.csv`, `.tsv`, `.json`, `.jsonl`, `.ndjson`, `.parquet` or `.txt`, "
+    "maybe with `.gz` or `.zst` behind it.",
     "examples": ["instruction,response\nWhat is Python?,A programming language.\n"],
 }
 _ENCODING: dict[str, Any] = {
