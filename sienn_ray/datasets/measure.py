@@ -41,7 +41,7 @@ def measure_row(
     *,
     messages: Sequence[Mapping[str, str]] | None,
     text: str | None,
-    rejected: str | None = None,
+    rejected: Mapping[str, Any] | None = None,
     max_length: int,
 ) -> RowMeasure:
     """Measure a canonical row.
