@@ -6,6 +6,7 @@ detection: the shape of a dataset from its columns.
 layout: where the parts of a row are.
 fields: values of the parts of a row.
 reader: rows in their stored form.
+plain_rows: rows that are nothing but strings.
 
 Parts:
 

@@ -13,6 +13,7 @@ from sienn_ray.datasets.shapes.findings import Finding, Findings
 from sienn_ray.datasets.shapes.layout import Columns, Layout, layout_of
 from sienn_ray.datasets.shapes.names import BESIDE, Part
 from sienn_ray.datasets.shapes.pairs import chat_messages_row, pair_row
+from sienn_ray.datasets.shapes.plain_rows import PlainReader, plain_reader
 from sienn_ray.datasets.shapes.preferences import compared_row
 from sienn_ray.datasets.shapes.rendered_text import chat_mark
 from sienn_ray.datasets.shapes.table import Shape
@@ -51,7 +52,7 @@ class RowReader:
         self._findings = findings
         self._shape: Shape | None = None
         self._first: tuple[str, ...] = ()
-        self._layouts: dict[tuple[str, ...], Layout] = {}
+        self._layouts: dict[tuple[str, ...], tuple[Layout, PlainReader | None]] = {}
         self.format: DatasetFormat | None = None
 
     def begin(self, values: Mapping[str, Any]) -> DatasetFormat:
@@ -85,7 +86,9 @@ class RowReader:
         assert self._shape is not None  # nosec B101 # for the type checker
         self._findings.place = place
         keys = tuple(values)
-        layout = self._layouts.get(keys) or self._new_layout(self._shape, keys)
+        layout, read_plain = self._layouts.get(keys) or self._new_layout(self._shape, keys)
+        if read_plain is not None and (row := read_plain(values)) is not None:
+            return row
         fields = Fields(values, layout, self._findings)
         if layout.refused:
             fields.check_refused(str(self._shape))
@@ -109,14 +112,15 @@ class RowReader:
             f"columns: the file has no column {listed(self._columns.missing)}; it has {listed(self._first)}"
         )
 
-    def _new_layout(self, shape: Shape, keys: tuple[str, ...]) -> Layout:
+    def _new_layout(self, shape: Shape, keys: tuple[str, ...]) -> tuple[Layout, PlainReader | None]:
         is_labelled = self.format is DatasetFormat.UNPAIRED_PREFERENCE
         layout = layout_of(shape, self._columns, keys, is_labelled=is_labelled)
         for name in layout.ignored:
             self._findings.ignore(name)
+        found = layout, plain_reader(layout)
         if len(self._layouts) < _MAX_LAYOUTS and len(keys) <= _MAX_KEYS and sum(map(len, keys)) <= _MAX_KEYS_CHARS:
-            self._layouts[keys] = layout
-        return layout
+            self._layouts[keys] = found
+        return found
 
     def _text_row(self, fields: Fields) -> CanonicalRow:
         text = fields.text(Part.TEXT)

@@ -46,9 +46,11 @@ def messages_of(value: object, what: str, findings: Findings) -> Any:
     turns = embedded(value, f"column '{what}'")
     if not isinstance(turns, list):
         return turns
+    if all(map(_is_message, turns)):
+        return turns
     messages: list[Any] = []
     for index, turn in enumerate(turns):
-        if type(turn) is dict and turn.keys() == _PLAIN and _is_plain_role(turn["role"]):
+        if _is_message(turn):
             messages.append(turn)
         else:
             messages.extend(_messages_of_turn(turn, f"{what}[{index}]", f"{what}[]", findings))
@@ -86,8 +88,12 @@ def history_messages(value: object, what: str, findings: Findings) -> list[Any]:
     return messages
 
 
-def _is_plain_role(role: object) -> bool:
-    return isinstance(role, str) and role in _PLAIN_ROLES
+def _is_message(turn: Any) -> bool:
+    """Return whether a turn is a message already, with nothing but role and content."""
+    if type(turn) is not dict or turn.keys() != _PLAIN:
+        return False
+    role = turn["role"]
+    return type(role) is str and role in _PLAIN_ROLES
 
 
 def _messages_of_turn(turn: object, place: str, pattern: str, findings: Findings) -> list[Any]:
