@@ -29,7 +29,7 @@ class Answer:
 
 
 def whole_answers(messages: Sequence[Mapping[str, Any]]) -> list[Mapping[str, Any]]:
-    """Join the beginning of an answer (`prefix`) with its rest; `prefix` of the whole is the text that is given then."""
+    """Join the beginning of an answer (`prefix`) with its rest; `prefix` is the text that is given then."""
     whole: list[Mapping[str, Any]] = []
     for message in messages:
         begun = whole[-1] if whole and whole[-1].get("prefix") is True else None

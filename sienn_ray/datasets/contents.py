@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -44,7 +43,7 @@ def said_in(value: object, what: str, role: Role) -> Said:
 
 
 def _are_parts(values: Sequence[object]) -> bool:
-    return all(isinstance(each, str) or (isinstance(each, dict) and isinstance(each.get("type"), str)) for each in values)
+    return all(isinstance(each, str) or (isinstance(each, dict) and "type" in each) for each in values)
 
 
 def _joined(parts: Sequence[object], what: str, role: Role) -> Said:
@@ -80,6 +79,7 @@ def _text(part: Any, key: str, what: str) -> str:
     if key not in part:
         raise InvalidDatasetError(f"{what} has no '{key}'; it has {listed(part)}")
     value = part[key]
-    if isinstance(value, list):  # Mistral has parts of text within one of thinking
-        return "\n".join(_text(each, "text", f"{what}.{key}[{index}]") if isinstance(each, dict) else string(each, f"{what}.{key}[{index}]") for index, each in enumerate(value))
-    return string(value, f"{what}.{key}")
+    if not isinstance(value, list):
+        return string(value, f"{what}.{key}")
+    # Mistral has parts of text within one of thinking.
+    return _joined(value, f"{what}.{key}", Role.USER).text

@@ -23,7 +23,9 @@ def json_text(value: object, what: str) -> str:
     try:
         return string(json.dumps(value, ensure_ascii=False, allow_nan=False), what)
     except (TypeError, ValueError) as error:
-        raise InvalidDatasetError(f"{what} has a value that JSON can't say, such as NaN or Infinity; change it or remove the row") from error
+        raise InvalidDatasetError(
+            f"{what} has a value that JSON can't say, such as NaN or Infinity; change it or remove the row"
+        ) from error
 
 
 def json_object(value: object, what: str) -> dict[str, Any]:
@@ -68,4 +70,3 @@ def _check_depth(value: object, what: str) -> None:
 
 def _refuse(constant: str) -> object:
     raise ValueError(constant)
-

@@ -50,7 +50,7 @@ def checked_message(item: object, what: str) -> Message:
     for key, owner in _ROLES.items():
         if role is not owner and item.get(key):
             raise InvalidDatasetError(
-                f"{what}.{key} is on a message of the {role}, but only the {owner}'s can have it; remove it, or correct "
+                f"{what}.{key} is on a message of the {role}, but only the {owner}'s can have it; remove it or correct "
                 "the role"
             )
     match role:

@@ -143,7 +143,9 @@ class PromptFormat:
         *,
         tools: Sequence[Mapping[str, Any]] | None = None,
     ) -> list[list[Segment]]:
-        """A conversation as examples in pieces: every assistant message of weight 1 is a completion, with its end of turn.
+        """A conversation as examples in pieces: every assistant message is a completion, with its end of turn.
+
+        Those of weight 0 are none, and neither is the beginning of an answer that is marked as its prefix.
 
         Most templates render a turn the same however the conversation goes on, so one example has all answers. Others
         leave the reasoning out of earlier turns, or end the last one otherwise; there each answer is an example, behind

@@ -113,13 +113,13 @@ class Rendering:
         pieces = [message["content"]]
         if message["role"] == "assistant":
             # Reasoning of earlier turns is left out by most templates that know any.
-            *reasoning, answer = message["content"].split(_END_OF_REASONING)
-            pieces = [*(each.replace("<think>", "") for each in reasoning), answer] if is_answer else [answer]
+            *thoughts, answer = message["content"].split(_END_OF_REASONING)
+            pieces = [*(each.replace("<think>", "") for each in thoughts), answer] if is_answer else [answer]
         if not all(self._is_in(text, piece) for piece in pieces) and not self._reads(messages, index, "content"):
             self._refuse("the content", messages, index)
-        if is_answer and (reasoning_content := message.get("reasoning_content")):
-            if not self._is_in(text, reasoning_content) and not self._reads(messages, index, "reasoning_content"):
-                self._refuse("the reasoning", messages, index)
+        reasoning = message.get("reasoning_content", "") if is_answer else ""
+        if not self._is_in(text, reasoning) and not self._reads(messages, index, "reasoning_content"):
+            self._refuse("the reasoning", messages, index)
         for call in message.get("tool_calls") or ():
             if not self._is_in(text, call["function"]["name"]):
                 self._refuse("the calls of tools", messages, index)
@@ -151,6 +151,7 @@ class Rendering:
         begin = completion.rfind(literal(self.tokenizer, answer["content"]).strip())
         if begin < 0:
             raise InvalidDatasetError(
-                "the base model's chat template changes an answer, so its prefix can't be told from its rest; remove prefix"
+                "the base model's chat template changes an answer, so its prefix can't be told from its rest; remove "
+                "prefix"
             )
         return begin + len(literal(self.tokenizer, given).lstrip())

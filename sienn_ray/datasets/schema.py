@@ -18,8 +18,8 @@ PARQUET_SCHEMA: pa.Schema = pa.schema(
     [
         pa.field("row", pa.int64(), nullable=False),  # 0-based
         pa.field("line", pa.int64(), nullable=False),  # 1-based: line (CSV, JSONL) or row (JSON array) in the upload
-        # `extra` is JSON: what a message has beside role and content (see `stored_rows`). Null for most messages; datasets
-        # stored before it lack it, as they lack the columns behind `rejected`.
+        # `extra` is JSON: what a message has beside role and content (see `stored_rows`). Null for most messages;
+        # datasets stored before it lack it, as they lack the columns behind `rejected`.
         pa.field(
             "messages",
             pa.list_(pa.struct([("role", pa.string()), ("content", pa.string()), ("extra", pa.string())])),

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Mapping
 from typing import Any
 
@@ -17,8 +16,8 @@ def tools_text(value: object, what: str) -> str | None:
     """Check the tools of a row and return them as the text of a JSON list; None where there are none.
 
     Args:
-        value: A list of tools, or its text. A tool may come without the `{"type": "function", "function": ...}` around it,
-            which is added then.
+        value: A list of tools, or its text. A tool may come without the `{"type": "function", "function": ...}` around
+            it, which is added then.
         what: Their name in errors.
 
     Raises:

@@ -35,13 +35,13 @@ def check_answered(messages: Sequence[Message], what: str) -> None:
     """
     if messages[-1].role is not Role.ASSISTANT:
         raise InvalidDatasetError(
-            f"the last message must be the assistant's, got {messages[-1].role}; remove what follows the last answer, or "
-            "add one"
+            f"the last message must be the assistant's, got {messages[-1].role}; remove what follows the last answer, "
+            "or add one"
         )
     if not any(message.weight for message in messages if message.role is Role.ASSISTANT):
         raise InvalidDatasetError(
-            f"every assistant message of {what} has weight 0, so there is nothing to learn; give one weight 1 or remove "
-            "the row"
+            f"every assistant message of {what} has weight 0, so there is nothing to learn; give one weight 1 or "
+            "remove the row"
         )
 
 
@@ -71,4 +71,6 @@ def _check_prefix(messages: Sequence[Message], index: int, what: str) -> None:
             + " follows; add the rest, or remove prefix to learn the whole"
         )
     if following[0].reasoning_content is not None:
-        raise InvalidDatasetError(f"{what}[{index + 1}] has reasoning in the middle of an answer; move it to the prefix")
+        raise InvalidDatasetError(
+            f"{what}[{index + 1}] has reasoning in the middle of an answer; move it to the prefix"
+        )
