@@ -25,7 +25,7 @@ import ray
 from sienn_ray import catalog
 from sienn_ray.datasets import intake
 from sienn_ray.datasets.reading_options import ReadingOptions, options_of
-from sienn_ray.datasets.schema import check_same_kind
+from sienn_ray.datasets.schema import check_same_kind, row_kind
 from sienn_ray.errors import (
     FailureReason,
     FencedError,
@@ -54,6 +54,7 @@ from sienn_ray.module_names import check_target_modules
 from sienn_ray.settings import Settings
 from sienn_ray.storage import Storage
 from sienn_ray.training import process_setup
+from sienn_ray.training.long_rows import check_kind
 from sienn_ray.training.options import add_options, config_of
 from sienn_ray.training.record import DatasetFacts, DatasetRole
 from sienn_ray.training.reporting import Phase, Progress
@@ -176,6 +177,7 @@ def _register(settings: Settings, arguments: argparse.Namespace) -> JobRecord:
     config = config.pinned(found.revision)
     options = options_of({name: getattr(arguments, name) for name in _READING_OPTIONS})
     dataset = _take_dataset(arguments.dataset, settings, options)
+    check_kind(config.long_rows, row_kind(dataset.format))
     validation = arguments.validation_dataset and _take_dataset(arguments.validation_dataset, settings, options)
     now = utc_now()
     job = JobRecord(
