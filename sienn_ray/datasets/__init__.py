@@ -3,7 +3,7 @@
 Rows:
 
 schema: the canonical row, and its schema in storage.
-shapes: rows under the names that people have for them.
+shapes/: rows under the names that people have for them.
 canonical: a canonical row from a user's, by its format.
 columns: names of columns, compared.
 values: single values, checked.

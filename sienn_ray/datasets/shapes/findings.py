@@ -1,4 +1,4 @@
-"""What is found in the rows of a file that its user should know of."""
+"""Facts about the rows of a file that its user should know of."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from enum import StrEnum
 
 
 class Finding(StrEnum):
-    """Something about rows that are taken as they are."""
+    """Kinds of facts about rows that are taken as they are."""
 
     RENDERED = "the text of {rows} was rendered with a chat template already ({example}); it is learned as it is"
     PLACEHOLDER = (

@@ -23,6 +23,7 @@ from sienn_ray.errors import InvalidDatasetError
 # Anthropic's HH writes a conversation as one text.
 _TURN_MARK = re.compile(r"(?:^|\n\n)(Human|Assistant):[ \t]?")
 _ROLE_OF_MARK = {"Human": "user", "Assistant": "assistant"}
+_WITHIN = object()
 _CONTEXT = frozenset({Part.SYSTEM, Part.HISTORY, Part.INPUT})
 
 
@@ -34,7 +35,7 @@ def compared_row(fields: Fields) -> CanonicalRow:
     """
     prompt, chosen, tools = _asked_and_chosen(fields)
     rejected = _answer(fields, Part.REJECTED)
-    if prompt is None and not (_is_whole(chosen) or _is_whole(rejected)):
+    if prompt is _WITHIN and not (_is_whole(chosen) or _is_whole(rejected)):
         chosen, rejected = (_turns_of_text(fields, *each) for each in ((chosen, "chosen"), (rejected, "rejected")))
     if _is_whole(chosen) or _is_whole(rejected):
         prefix, chosen, rejected = _parted(chosen, rejected)
@@ -52,7 +53,7 @@ def compared_row(fields: Fields) -> CanonicalRow:
 
 
 def _asked_and_chosen(fields: Fields) -> tuple[Any, Any, Any]:
-    """Prompt (None where the answers have it), better answer, and tools."""
+    """Prompt (`_WITHIN` where the answers have it), better answer, and tools."""
     parts, tools = fields.layout.parts, only_value(fields, Part.TOOLS)
     if Part.PROMPT in parts:
         prompt, own_tools = _prompt(fields)
@@ -60,7 +61,7 @@ def _asked_and_chosen(fields: Fields) -> tuple[Any, Any, Any]:
             raise InvalidDatasetError("the row has tools in two places, which differ; keep one of them")
         return prompt, _answer(fields, Part.CHOSEN if Part.CHOSEN in parts else Part.COMPLETION), own_tools or tools
     if Part.MESSAGES not in parts:
-        return None, _answer(fields, Part.CHOSEN), tools
+        return _WITHIN, _answer(fields, Part.CHOSEN), tools
     value, name = fields.value(Part.MESSAGES)
     messages = messages_of(value, name, fields.findings)
     if not isinstance(messages, list) or not messages:
@@ -120,7 +121,7 @@ def _parted(chosen: Any, rejected: Any) -> tuple[list[Any], Any, Any]:
 
 
 def _check_same_prompt(fields: Fields, prompt: Any, prefix: list[Any], conversation: list[Any]) -> None:
-    if prompt is None or is_empty(prompt):
+    if prompt is _WITHIN or is_empty(prompt):
         return
     if isinstance(prompt, str):
         said = [message.get("content") for message in prefix if isinstance(message, dict)]
