@@ -6,6 +6,7 @@ sources: the beginning of a file, looked at before it is read.
 unpacked: content of gzip and Zstandard files, bounded.
 transcoded: text in another encoding, as UTF-8.
 foreign: files of kinds that can't be read.
+known_columns: columns that make rows.
 separators: separators of CSV, told from the first line.
 csv_rows: rows of CSV files.
 csv_faults: faults of CSV rows in words.

@@ -6,10 +6,9 @@ import json
 from enum import StrEnum
 from typing import Any
 
-from sienn_ray.datasets.columns import detect_format
 from sienn_ray.datasets.files.extensions import Container
+from sienn_ray.datasets.files.known_columns import are_known
 from sienn_ray.datasets.reading_options import ReadingOptions
-from sienn_ray.errors import InvalidDatasetError
 
 _DECODER = json.JSONDecoder()
 
@@ -68,11 +67,7 @@ def _wraps_rows(value: dict[str, Any], container: Container, options: ReadingOpt
         isinstance(each, dict) or (isinstance(each, list) and not _is_conversation(each)) for each in value.values()
     ):
         return True  # a table by columns
-    try:
-        detect_format(options.renamed(value))
-    except InvalidDatasetError:
-        return True
-    return False
+    return not are_known(value, options)
 
 
 def _is_conversation(value: list[Any]) -> bool:

@@ -7,7 +7,7 @@ import re
 from collections.abc import Collection
 from dataclasses import dataclass
 
-from sienn_ray.datasets.columns import detect_format
+from sienn_ray.datasets.files.known_columns import are_known
 from sienn_ray.datasets.reading_options import SEPARATORS, ReadingOptions
 from sienn_ray.datasets.wording import shown
 from sienn_ray.errors import InvalidDatasetError
@@ -89,11 +89,7 @@ def is_header(line: str, options: ReadingOptions) -> bool:
 
 
 def _is_known(names: Collection[str], options: ReadingOptions) -> bool:
-    try:
-        detect_format(options.renamed(dict.fromkeys(name.strip(f"{_MARK} \t'\"") for name in names)))
-    except InvalidDatasetError:
-        return False
-    return True
+    return are_known([name.strip(f"{_MARK} \t'\"") for name in names], options)
 
 
 def _skips_spaces(header: str, separator: str) -> bool:
