@@ -68,7 +68,7 @@ class PromptFormat:
         match kind:
             case RowKind.TEXT:
                 return cls.for_text()
-            case RowKind.CONVERSATION | RowKind.PREFERENCE:
+            case RowKind.CONVERSATION | RowKind.PREFERENCE | RowKind.UNPAIRED_PREFERENCE:
                 return cls.for_chat(tokenizer)
             case _:
                 assert_never(kind)
