@@ -22,6 +22,7 @@ from sienn_ray.metrics import Recorder
 from sienn_ray.outbound.resolver import Resolver, SystemResolver
 from sienn_ray.settings import Settings
 from sienn_ray.storage import Storage
+from sienn_ray.template_check.check import Render, render_in_process
 
 
 class Engines(Protocol):
@@ -93,8 +94,9 @@ async def _admit_all(_: Sequence[GenerationRequest]) -> None:
 class Backends:
     """Everything behind the API.
 
-    `admit` takes what a key's limits have for several answers before the first of them is asked for, so that all of
-    them are given or none; what isn't admitted is when it comes to the engines.
+    `render` tries a chat template with a dataset's rows. `admit` takes what a key's limits have for several answers
+    before the first of them is asked for, so that all of them are given or none; what isn't admitted is when it comes
+    to the engines.
     """
 
     settings: Settings
@@ -107,6 +109,7 @@ class Backends:
     recorder: Recorder = field(default_factory=Recorder)
     resolver: Resolver = field(default_factory=SystemResolver)
     usage: UsageRecorder = field(default_factory=UsageRecorder)
+    render: Render = render_in_process
     admit: Callable[[Sequence[GenerationRequest]], Awaitable[None]] = _admit_all
 
 

@@ -27,6 +27,7 @@ row_pages: some of a dataset's rows.
 Tokens:
 
 prompt: the format of prompts, in training and in generation.
+render_options: options of how rows become text.
 content_form: the form in which a chat template takes messages.
 literal_text: special tokens that users write, which stay text.
 answers: what the model has to produce behind a prompt.

@@ -86,7 +86,12 @@ def _tried(
 
 
 def rendered(
-    tokenizer: Any, chat_template: str | None, messages: Sequence[Mapping[str, Any]], *, add_generation_prompt: bool
+    tokenizer: Any,
+    chat_template: str | None,
+    messages: Sequence[Mapping[str, Any]],
+    *,
+    add_generation_prompt: bool,
+    variables: Mapping[str, Any] | None = None,
 ) -> str:
     """Render a conversation with a tokenizer's special tokens.
 
@@ -95,11 +100,13 @@ def rendered(
         chat_template: The template.
         messages: The conversation in the template's form.
         add_generation_prompt: Whether to ask for an answer behind it.
+        variables: Values of the template's variables.
     """
     text = tokenizer.apply_chat_template(
         [dict(message) for message in messages],
         chat_template=chat_template,
         tokenize=False,
         add_generation_prompt=add_generation_prompt,
+        **(variables or {}),
     )
     return str(text)

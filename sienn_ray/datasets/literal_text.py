@@ -30,6 +30,22 @@ def literal(tokenizer: Any, text: str) -> str:
     return kept if pattern is None else pattern.sub(rf"\1{_BREAK}", kept)
 
 
+def without_end(tokenizer: Any, text: str) -> str:
+    """Return a text without the end marks that it ends with, since the one that is learned comes behind it anyway.
+
+    Args:
+        tokenizer: The base model's.
+        text: What a user wrote; one that is nothing but marks stays as it is.
+    """
+    eos = tokenizer.eos_token
+    if not eos or eos not in text:
+        return text
+    rest = text.rstrip()
+    while rest.endswith(eos):
+        rest = rest.removesuffix(eos).rstrip("\n")
+    return rest if len(rest) < len(text.rstrip()) and rest.strip() else text
+
+
 def kept_as_is(text: str) -> str:
     """Return text whose special tokens stay as they are, in the form that `parts` reads."""
     return text.replace(_FIRST, _KEPT) if _FIRST in text else text

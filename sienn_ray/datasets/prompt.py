@@ -1,25 +1,26 @@
 """The exact text a model reads: one format for training and for generation, stored with the adapter.
 
 A conversation is rendered with the base model's own chat template, or with a plain instruction template where the base
-model has none. Rendering it piece by piece says which characters the model has to produce.
+model has none. RenderOptions it piece by piece says which characters the model has to produce.
 """
 
 from __future__ import annotations
 
 import json
 from collections.abc import Mapping, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass, field, replace
 from enum import StrEnum
 from typing import Any, assert_never
 
 import jinja2
 
-from sienn_ray.chat_templates import limited_rendering
+from sienn_ray.chat_templates import limited_rendering, name_of
 from sienn_ray.datasets.answers import completion_behind
 from sienn_ray.datasets.content_form import form_of, rendered
-from sienn_ray.datasets.literal_text import kept_as_is, literal
+from sienn_ray.datasets.literal_text import kept_as_is, literal, without_end
+from sienn_ray.datasets.render_options import RenderOptions, TemplateVariables
 from sienn_ray.datasets.schema import RowKind
-from sienn_ray.errors import ArtifactError, InvalidDatasetError
+from sienn_ray.errors import ArtifactError, InvalidDatasetError, InvalidInputError
 
 FILE_NAME = "prompt_format.json"
 
@@ -55,35 +56,66 @@ class PromptFormat:
     Args:
         kind: Conversation or plain text.
         chat_template: Jinja template of a conversation; None for plain text.
+        options: Variables of the template, and how special tokens in plain text are encoded.
     """
 
     kind: PromptKind
     chat_template: str | None = None
+    options: RenderOptions = field(default_factory=RenderOptions)
 
     @classmethod
-    def for_chat(cls, tokenizer: Any) -> PromptFormat:
+    def for_chat(cls, tokenizer: Any, options: RenderOptions | None = None) -> PromptFormat:
         """The base model's own chat template, or the plain one where it has none."""
-        return cls(PromptKind.CHAT, tokenizer.chat_template or PLAIN_TEMPLATE)
+        return cls(PromptKind.CHAT, tokenizer.chat_template or PLAIN_TEMPLATE, options or RenderOptions())
 
     @classmethod
-    def for_rows(cls, kind: RowKind, tokenizer: Any) -> PromptFormat:
-        """Choose the format of a kind of rows."""
+    def for_rows(cls, kind: RowKind, tokenizer: Any, options: RenderOptions | None = None) -> PromptFormat:
+        """Choose the format of a kind of rows.
+
+        Raises:
+            InvalidInputError: The chat template has no variable of a name that is set.
+        """
         match kind:
             case RowKind.TEXT:
-                return cls.for_text()
+                chosen = cls.for_text(options)
             case RowKind.CONVERSATION | RowKind.PREFERENCE:
-                return cls.for_chat(tokenizer)
+                chosen = cls.for_chat(tokenizer, options)
             case _:
                 assert_never(kind)
+        chosen.options.variables.check_known(chosen.chat_template, name_of(tokenizer))
+        return chosen
 
     @classmethod
-    def for_text(cls) -> PromptFormat:
+    def for_text(cls, options: RenderOptions | None = None) -> PromptFormat:
         """Text as it is."""
-        return cls(PromptKind.TEXT)
+        return cls(PromptKind.TEXT, options=options or RenderOptions())
+
+    @property
+    def bound_template(self) -> str | None:
+        """The chat template with the values of its variables, for programs that know no `prompt_format.json`."""
+        return None if self.chat_template is None else self.options.variables.bound_to(self.chat_template)
+
+    def with_variables(self, values: Mapping[str, Any]) -> PromptFormat:
+        """Return the format with other values over those of the template's variables.
+
+        Raises:
+            InvalidInputError: They can't be given to a template, or it has no variable of a name.
+        """
+        if not values:
+            return self
+        variables = self.options.variables.merged(values)
+        TemplateVariables.of(values).check_known(self.chat_template)
+        return replace(self, options=replace(self.options, variables=variables))
 
     def to_json(self) -> str:
         """Serialize to the content of `prompt_format.json`."""
-        return json.dumps(asdict(self), indent=2)
+        content = {
+            "kind": self.kind,
+            "chat_template": self.chat_template,
+            "chat_template_kwargs": self.options.variables.values,
+            "special_tokens": self.options.special_tokens,
+        }
+        return json.dumps(content, indent=2)
 
     @classmethod
     def from_json(cls, text: str) -> PromptFormat:
@@ -94,8 +126,11 @@ class PromptFormat:
         """
         try:
             fields = json.loads(text)
-            return cls(PromptKind(fields["kind"]), fields["chat_template"])
-        except (ValueError, KeyError, TypeError) as error:
+            # Earlier adapters of plain text were trained with the tokens.
+            kind, chat_template = PromptKind(fields["kind"]), fields["chat_template"]
+            options = RenderOptions.of(fields.get("chat_template_kwargs", {}), fields.get("special_tokens", "tokens"))
+            return cls(kind, chat_template, options)
+        except (ValueError, KeyError, TypeError, InvalidInputError) as error:
             raise ArtifactError(f"{FILE_NAME} can't be read: {error}") from error
 
     def prompt(self, tokenizer: Any, messages: Sequence[Mapping[str, str]]) -> str:
@@ -112,7 +147,7 @@ class PromptFormat:
         """
         match self.kind:
             case PromptKind.TEXT:
-                return kept_as_is("\n\n".join(message["content"] for message in messages))
+                return self.plain_text(tokenizer, "\n\n".join(message["content"] for message in messages))
             case PromptKind.CHAT:
                 return self._render(tokenizer, messages, add_generation_prompt=add_generation_prompt)
             case _:
@@ -155,7 +190,13 @@ class PromptFormat:
 
     def text_segments(self, tokenizer: Any, text: str) -> list[Segment]:
         """A row of plain text, all of it to be produced."""
-        return _ending_with_eos([Segment(kept_as_is(text), is_completion=True)], tokenizer)
+        return _ending_with_eos(
+            [Segment(self.plain_text(tokenizer, without_end(tokenizer, text)), is_completion=True)], tokenizer
+        )
+
+    def plain_text(self, tokenizer: Any, text: str) -> str:
+        """Text that is no conversation, in the form that is encoded."""
+        return literal(tokenizer, text) if self.options.special_tokens == "text" else kept_as_is(text)
 
     def _answer(self, tokenizer: Any, messages: Sequence[Mapping[str, str]]) -> tuple[str, str]:
         """The text that asks for the last message, and how the model has to go on from it."""
@@ -168,16 +209,31 @@ class PromptFormat:
         whole = self._render(tokenizer, messages, add_generation_prompt=False)
         return prompt, completion_behind(prompt, whole, literal(tokenizer, messages[-1]["content"]))
 
+    def _variables(self, tokenizer: Any) -> dict[str, Any]:
+        """The values of the template's variables, in which special tokens stay text as in messages."""
+        values = self.options.variables.values
+        return {name: _literal_value(tokenizer, value) for name, value in values.items()}
+
     def _render(self, tokenizer: Any, messages: Sequence[Mapping[str, str]], *, add_generation_prompt: bool) -> str:
         try:
             with limited_rendering(tokenizer):
                 form = form_of(tokenizer, self.chat_template)
                 written = [{**message, "content": literal(tokenizer, message["content"])} for message in messages]
                 return rendered(
-                    tokenizer, self.chat_template, form.of(written), add_generation_prompt=add_generation_prompt
+                    tokenizer,
+                    self.chat_template,
+                    form.of(written),
+                    add_generation_prompt=add_generation_prompt,
+                    variables=self._variables(tokenizer),
                 )
         except (jinja2.TemplateError, TypeError, ValueError, LookupError, ArithmeticError) as error:
             raise InvalidDatasetError(f"the base model's chat template refuses a conversation: {error}") from error
+
+
+def _literal_value(tokenizer: Any, value: Any) -> Any:
+    if isinstance(value, list):
+        return [_literal_value(tokenizer, item) for item in value]
+    return literal(tokenizer, value) if isinstance(value, str) else value
 
 
 def _completion(text: str, tokenizer: Any) -> list[Segment]:

@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
-from typing import Literal, Protocol
+from typing import Any, Literal, Protocol
 
 from sienn_ray.errors import SiennError
 
@@ -65,6 +65,7 @@ class GenerationRequest:
         adapter_key: Storage key of that adapter.
         sampling: Parameters of the choice of tokens.
         base_model_revision: The commit that the base model's weights have to be of; None takes any.
+        template_variables: Values of the chat template's variables, over those that the adapter was trained with.
     """
 
     prompt: tuple[ChatMessage, ...] | str
@@ -72,6 +73,7 @@ class GenerationRequest:
     adapter_key: str | None = None
     sampling: SamplingParams = field(default_factory=SamplingParams)
     base_model_revision: str | None = None
+    template_variables: Mapping[str, Any] = field(default_factory=dict)
 
     @classmethod
     def ask(cls, question: str, **fields: object) -> GenerationRequest:

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
+from typing import Any
 
 from starlette.types import Scope
 
@@ -42,6 +43,7 @@ async def compared_answer(
     asked: AskedModel,
     messages: tuple[ChatMessage, ...],
     sampling: SamplingParams,
+    template_variables: Mapping[str, Any],
     backends: Backends,
     scope: Scope,
 ) -> ComparedAnswer | ComparedFailure:
@@ -51,12 +53,14 @@ async def compared_answer(
         asked: Who is asked.
         messages: The question.
         sampling: How tokens are chosen.
+        template_variables: Values of the chat template's variables.
         backends: See `Backends`.
         scope: Of the user's request, for the log.
     """
     job_id = None if asked.job is None else asked.job.id
     try:
-        result = await backends.engines.generate(asked.base_model, asked.request(messages, sampling))
+        asking = asked.request(messages, sampling, template_variables)
+        result = await backends.engines.generate(asked.base_model, asking)
     except Exception as error:
         detail = ErrorResponse(**fault_of(scope, error).as_json())
         return ComparedFailure(job_id=job_id, model_path=asked.path(backends.storage), error=detail)

@@ -36,7 +36,11 @@ async def run_openai(
         SiennError: There is no answer, or no first piece of one.
     """
     asked = await find_model(backends, body.model)
-    requests = [asked.request(prompt, body.sampling_of(choice)) for prompt in body.prompts for choice in range(body.n)]
+    requests = [
+        asked.request(prompt, body.sampling_of(choice), body.template_variables)
+        for prompt in body.prompts
+        for choice in range(body.n)
+    ]
     await backends.admit(requests)
     head = ResponseHead.of(request, id_prefix, body.model, body.n)
     output = output_type(head, with_usage=body.stream_options.include_usage)

@@ -2,15 +2,16 @@
 
 from __future__ import annotations
 
-from typing import Literal, Self
+from typing import Any, Literal, Self
 
 from pydantic import Field, model_validator
 
 from sienn_ray.api.schemas.common import RequestBody, ResponseBody
-from sienn_ray.api.schemas.messages import Messages
+from sienn_ray.api.schemas.messages import VARIABLES, Messages
 from sienn_ray.api.schemas.openai_answers import CREATED_FIELD, FINISH_REASON, MODEL_FIELD, FinishReason, Usage
 from sienn_ray.api.schemas.openai_requests import MAX_TOKENS, NoList, OpenAiRequest
 from sienn_ray.inference.engine import ChatMessage, SamplingParams
+from sienn_ray.training.config import ChatTemplateKwargs
 
 _DEFAULT_MAX_TOKENS = 1024
 _MAX_TOP_LOGPROBS = 20
@@ -49,6 +50,7 @@ class ChatCompletionRequest(OpenAiRequest):
         description="And those of this many of the likeliest; only with `logprobs`.",
         examples=[None, 5],
     )
+    chat_template_kwargs: ChatTemplateKwargs = Field({}, description=VARIABLES, examples=[{"enable_thinking": False}])
     response_format: TextFormat | None = Field(None, description="Text is all there is.", examples=[None])
     tools: NoList = Field([], description="Not supported.", examples=[[]])
     tool_choice: Literal["none", "auto"] | None = Field(None, description="Accepted, as there are no tools.")
@@ -60,6 +62,11 @@ class ChatCompletionRequest(OpenAiRequest):
         if self.top_logprobs is not None and not self.logprobs:
             raise ValueError("top_logprobs needs logprobs to be true")
         return self
+
+    @property
+    def template_variables(self) -> dict[str, Any]:
+        """See `OpenAiRequest.template_variables`."""
+        return self.chat_template_kwargs
 
     @property
     def prompts(self) -> list[tuple[ChatMessage, ...]]:

@@ -133,6 +133,7 @@ class StartFinetuningResponse(ResponseBody):
         examples=[None],
     )
     warning: str | None = Field(
-        description="What becomes of these rows, and what to do about it; null without any, and where it isn't known.",
+        description="What to know of the rows: what the chat template leaves out of them, what becomes of long ones; "
+        "null without any of that, and where it isn't known.",
         examples=[None],
     )

@@ -9,12 +9,13 @@ from pydantic_core import PydanticCustomError
 
 from sienn_ray.api.schemas.common import JOB_ID, ErrorResponse, ResponseBody, Timestamp
 from sienn_ray.api.schemas.ids import JobId
-from sienn_ray.api.schemas.messages import MAX_TEXT_CHARS, Messages
+from sienn_ray.api.schemas.messages import MAX_TEXT_CHARS, VARIABLES, Messages
 from sienn_ray.api.schemas.openai_answers import FinishReason
 from sienn_ray.api.schemas.sampling import SamplingFields
 from sienn_ray.catalog import CATALOG
 from sienn_ray.errors import InvalidInputError
 from sienn_ray.inference.engine import ChatMessage
+from sienn_ray.training.config import ChatTemplateKwargs
 
 MAX_COMPARED = 4
 _PROMPT = "What is machine learning?"
@@ -36,6 +37,7 @@ class _Question(SamplingFields):
         description="A conversation, in place of `prompt`.",
         examples=[None, [{"role": "user", "content": _PROMPT}]],
     )
+    chat_template_kwargs: ChatTemplateKwargs = Field({}, description=VARIABLES, examples=[{"enable_thinking": False}])
     # Behind `messages`, since it is required where there are none.
     prompt: str | None = Field(
         None,

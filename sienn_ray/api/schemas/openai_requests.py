@@ -127,6 +127,11 @@ class OpenAiRequest(RequestBody):
     def prompts(self) -> Sequence[tuple[ChatMessage, ...] | str]:
         """The conversations or texts to continue."""
 
+    @property
+    def template_variables(self) -> dict[str, Any]:
+        """Values of the chat template's variables; text has none."""
+        return {}
+
     @abstractmethod
     def sampling_of(self, choice: int) -> SamplingParams:
         """Return the sampling parameters of one of the answers to a prompt, by its number."""

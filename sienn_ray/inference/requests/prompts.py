@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from sienn_ray.datasets.literal_text import kept_as_is, plain
-from sienn_ray.datasets.prompt import PromptFormat
+from sienn_ray.datasets.prompt import PromptFormat, PromptKind
 from sienn_ray.datasets.tokenization import encode
 from sienn_ray.errors import ContextLengthError, InvalidInputError
 from sienn_ray.inference.engine import GenerationRequest, SamplingParams
@@ -64,20 +64,27 @@ class PromptEncoder:
             prompt_format: The adapter's; None is the base model's own chat format.
 
         Raises:
-            InvalidInputError: The prompt is empty, or refused by the chat template.
+            InvalidInputError: The prompt is empty, or refused by the chat template, or that has no such variable.
             ContextLengthError: It is too long with its answer.
         """
         prompt_format = prompt_format or self._base_format
         ends = TurnEnds()
         if isinstance(request.prompt, str):
-            text, kind = kept_as_is(request.prompt), PromptFormat.for_text().kind
+            text, kind = self._plain(request.prompt, prompt_format), PromptKind.TEXT
         else:
+            ends = self._ends_of(prompt_format)
+            prompt_format = prompt_format.with_variables(request.template_variables)
             messages = [{"role": message.role, "content": message.content} for message in request.prompt]
             text, kind = prompt_format.prompt(self._tokenizer, messages), prompt_format.kind
-            ends = self._ends_of(prompt_format)
         input_ids = encode(self._tokenizer, text, is_start=True, kind=kind)
         max_new_tokens = self._room(len(input_ids), request.sampling)
         return Prompt(plain(text), input_ids, ends, max_new_tokens)
+
+    def _plain(self, text: str, prompt_format: PromptFormat) -> str:
+        """Text that goes to the model as it is; who renders conversations writes special tokens that are meant."""
+        if prompt_format.kind is PromptKind.TEXT:
+            return prompt_format.plain_text(self._tokenizer, text)
+        return kept_as_is(text)
 
     def _ends_of(self, prompt_format: PromptFormat) -> TurnEnds:
         """Look a template's marks up, which takes some milliseconds the first time."""
