@@ -120,7 +120,7 @@ def test_a_folder_without_a_template_has_none(tmp_path: Path) -> None:
 
 def test_values_of_gguf(tmp_path: Path) -> None:
     def string(text: str) -> bytes:
-        return struct.pack("<Q", len(text)) + text.encode()
+        return struct.pack("<Q", len(text.encode())) + text.encode()
 
     pairs = [
         ("number", struct.pack("<If", 6, 0.5)),
@@ -137,7 +137,7 @@ def test_values_of_gguf(tmp_path: Path) -> None:
     }  # fmt: skip
     for faulty in (b"", b"GGML" + content[4:], content[:-1], content[:30]):
         path.write_bytes(faulty)
-        with pytest.raises(ArtifactError, match="a.gguf can't be read as GGUF"):
+        with pytest.raises(ArtifactError, match=r"a\.gguf can't be read as GGUF"):
             read_metadata(path, {"text"})
 
 
