@@ -24,6 +24,7 @@ import ray
 
 from sienn_ray import catalog
 from sienn_ray.datasets import intake
+from sienn_ray.datasets.reading_options import ReadingOptions, options_of
 from sienn_ray.datasets.schema import check_same_kind
 from sienn_ray.errors import (
     FailureReason,
@@ -71,6 +72,11 @@ _PATIENCE_S = 60.0
 _MAX_ERROR_CHARS = 1000
 # A process has to start, and an engine to load an adapter.
 _LOAD_AHEAD_TIMEOUT_S = 120.0
+_READING_OPTIONS = {
+    "encoding": "encoding of both files where it isn't UTF-8, such as windows-1252",
+    "separator": "separator of CSV files: comma, semicolon, tab or pipe; told from the file by default",
+    "columns": "columns by the names that they stand for, as in Frage=question,Antwort=answer, or as JSON",
+}
 
 
 def main(argv: Sequence[str] | None = None) -> int:
@@ -114,6 +120,8 @@ def _parser() -> argparse.ArgumentParser:
     what.add_argument("--dataset", help="fsspec URL or path of a CSV, JSON, JSONL or text file")
     parser.add_argument("--attempt", type=int, help="which attempt at that job this is")
     parser.add_argument("--validation-dataset", help="the same for rows to evaluate on; nothing is held out then")
+    for name, words in _READING_OPTIONS.items():
+        parser.add_argument(f"--{name}", action="append", default=[], help=words)
     parser.add_argument("--base-model", help="hub id of the base model", default=catalog.CATALOG[0].id)
     parser.add_argument("--revision", help="branch, tag or commit of the base model; by default its main branch")
     parser.add_argument("--name", type=_name, help="a name to find the job by")
@@ -168,8 +176,9 @@ def _register(settings: Settings, arguments: argparse.Namespace) -> JobRecord:
     found = catalog.resolve(config.base_model, settings.hub_timeout_s, arguments.revision, settings.admission_rules)
     check_target_modules(config.base_model, found, config.lora.named_modules)
     config = config.pinned(found.revision)
+    options = options_of({name: getattr(arguments, name) for name in _READING_OPTIONS})
     urls = [url for url in (arguments.dataset, arguments.validation_dataset) if url]
-    dataset, validation = [*_take_datasets(urls, config, settings), None][:2]
+    dataset, validation = [*_take_datasets(urls, config, settings, options), None][:2]
     assert dataset is not None  # nosec B101 # for the type checker
     now = utc_now()
     job = JobRecord(
@@ -190,7 +199,9 @@ def _register(settings: Settings, arguments: argparse.Namespace) -> JobRecord:
     return ask_patiently(_PATIENCE_S, Tracker.add_job, job)
 
 
-def _take_datasets(urls: Sequence[str], config: TrainingConfig, settings: Settings) -> list[DatasetRecord]:
+def _take_datasets(
+    urls: Sequence[str], config: TrainingConfig, settings: Settings, options: ReadingOptions
+) -> list[DatasetRecord]:
     """Take files into storage, and note them with the tracker where the chat template renders their rows.
 
     Raises:
@@ -200,7 +211,7 @@ def _take_datasets(urls: Sequence[str], config: TrainingConfig, settings: Settin
     taken: list[DatasetRecord] = []
     try:
         for url in urls:
-            taken.append(_take_dataset(url, storage, settings))
+            taken.append(_take_dataset(url, storage, settings, options))
         for record in taken:
             request = record.template_request(config)
             verdict = find_verdict(request, settings, storage, render_in_process)
@@ -215,16 +226,27 @@ def _take_datasets(urls: Sequence[str], config: TrainingConfig, settings: Settin
     return [ask_patiently(_PATIENCE_S, Tracker.add_dataset, record, storage.url) for record in taken]
 
 
-def _take_dataset(url: str, storage: Storage, settings: Settings) -> DatasetRecord:
+def _take_dataset(url: str, storage: Storage, settings: Settings, options: ReadingOptions) -> DatasetRecord:
     """Take a file into storage."""
     filename = PurePosixPath(urlsplit(url).path).name
     dataset_id = str(uuid.uuid4())
     try:
         with fsspec.open(url, "rb") as source:
-            taken = intake.take(storage, dataset_id, filename, source, max_row_bytes=settings.max_row_bytes)
+            taken = intake.take(
+                storage, dataset_id, filename, source, max_row_bytes=settings.max_row_bytes, options=options
+            )
     except OSError as error:
         raise InvalidDatasetError(f"the dataset {url} can't be read: {error}") from error
-    return DatasetRecord.of_report(dataset_id, filename, taken.size_bytes, taken.sha256, taken.report)
+    record = DatasetRecord.of_report(
+        dataset_id, filename, taken.size_bytes, taken.sha256, taken.report, options=options
+    )
+    for name, value in record.reading.guessed.items():
+        logger.info("%s: guessed %s: %r", filename, name, value)
+    for note in record.reading.notes:
+        logger.warning("%s: %s", filename, note)
+    if record.reading.ignored_columns:
+        logger.warning("%s: ignored columns: %s", filename, ", ".join(record.reading.ignored_columns))
+    return record
 
 
 def _own_submission_id() -> str:
