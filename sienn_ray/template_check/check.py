@@ -85,7 +85,8 @@ def verdict_of(request: TemplateRequest, settings: Settings, storage: Storage) -
     found = find_verdict(request, settings, storage, render_in_process)
     if found is None and local_template(request.base_model, request.revision, settings) is None:
         template = folder_template(tokenizer_folder(request.base_model, settings, request.revision))
-        found = template and find_verdict(request, settings, storage, render_in_process, template)
+        if template is not None:
+            found = find_verdict(request, settings, storage, render_in_process, template)
     return found or TemplateVerdict(num_rows=0, is_all=False)
 
 

@@ -63,8 +63,14 @@ class AskedModel:
             template_variables: Values over those that the adapter was trained with.
         """
         variables = {**self.template_variables, **(template_variables or {})}
-        adapter = (None, None) if self.job is None else (self.job.id, self.job.adapter_key)
-        return GenerationRequest(prompt, *adapter, sampling, self.revision, variables)
+        return GenerationRequest(
+            prompt,
+            adapter_id=None if self.job is None else self.job.id,
+            adapter_key=None if self.job is None else self.job.adapter_key,
+            sampling=sampling,
+            base_model_revision=self.revision,
+            template_variables=variables,
+        )
 
     def path(self, storage: Storage) -> str:
         """Return the adapter's location in storage, or the base model's id."""
