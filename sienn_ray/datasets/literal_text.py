@@ -8,6 +8,7 @@ the parts are encoded by themselves.
 from __future__ import annotations
 
 import re
+from collections.abc import Mapping
 from typing import Any
 from weakref import WeakKeyDictionary
 
@@ -30,20 +31,15 @@ def literal(tokenizer: Any, text: str) -> str:
     return kept if pattern is None else pattern.sub(rf"\1{_BREAK}", kept)
 
 
-def without_end(tokenizer: Any, text: str) -> str:
-    """Return a text without the end marks that it ends with, since the one that is learned comes behind it anyway.
-
-    Args:
-        tokenizer: The base model's.
-        text: What a user wrote; one that is nothing but marks stays as it is.
-    """
-    eos = tokenizer.eos_token
-    if not eos or eos not in text:
-        return text
-    rest = text.rstrip()
-    while rest.endswith(eos):
-        rest = rest.removesuffix(eos).rstrip("\n")
-    return rest if len(rest) < len(text.rstrip()) and rest.strip() else text
+def literal_values(tokenizer: Any, value: Any) -> Any:
+    """Take the special tokens in all strings of a JSON value apart, those of keys as well."""
+    if isinstance(value, str):
+        return literal(tokenizer, value)
+    if isinstance(value, Mapping):
+        return {literal(tokenizer, key): literal_values(tokenizer, each) for key, each in value.items()}
+    if isinstance(value, list):
+        return [literal_values(tokenizer, each) for each in value]
+    return value
 
 
 def kept_as_is(text: str) -> str:

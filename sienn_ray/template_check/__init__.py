@@ -7,5 +7,4 @@ gguf_metadata: names and values at the beginning of a GGUF file.
 program: the process that renders rows, with limits.
 template_tokenizer: what renders as a base model's tokenizer does, without its vocabulary.
 row_sample: the rows that are tried, a few of every shape.
-left_out: messages that a template leaves out.
 """

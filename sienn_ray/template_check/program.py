@@ -18,15 +18,16 @@ from typing import Any
 
 from pydantic import BaseModel, ConfigDict
 
-from sienn_ray.datasets.literal_text import literal, plain, without_end
+from sienn_ray.datasets.end_marks import text_ends, without_end
+from sienn_ray.datasets.literal_text import literal, plain
+from sienn_ray.datasets.measure import sides_of
 from sienn_ray.datasets.prompt import PromptFormat
 from sienn_ray.datasets.render_options import RenderOptions
 from sienn_ray.datasets.schema import RowKind
-from sienn_ray.datasets.tokenization import pair_segments
+from sienn_ray.datasets.stored_rows import StoredRow
 from sienn_ray.errors import InvalidBaseModelError, InvalidInputError
 from sienn_ray.storage import Storage
 from sienn_ray.template_check.base_template import BaseTemplate
-from sienn_ray.template_check.left_out import left_out
 from sienn_ray.template_check.row_sample import sampled_rows
 from sienn_ray.template_check.template_tokenizer import TemplateTokenizer
 from sienn_ray.template_check.verdict import MAX_KINDS, RowGroup, TemplateVerdict
@@ -112,7 +113,7 @@ class _Trial:
         options = RenderOptions.of(work.chat_template_kwargs, "text")
         self._format = PromptFormat.for_rows(work.row_kind, tokenizer, options)
         self._num_rows = 0
-        self._refused, self._left_out, self._marked = _Groups(), _Groups(), _Groups()
+        self._refused, self._marked = _Groups(), _Groups()
 
     def add(self, row: Mapping[str, Any]) -> None:
         self._num_rows += 1
@@ -120,16 +121,11 @@ class _Trial:
             self._look_for_marks(row)
             return
         try:
-            text = self._rendered(row)
+            sides_of(self._tokenizer, self._format, StoredRow.of(row))
         except InvalidBaseModelError:
             raise
         except InvalidInputError as error:
             self._refused.add(row, error.message)
-            return
-        places = left_out(row["messages"], text)
-        if places:
-            roles = Counter(row["messages"][place]["role"] for place in places)
-            self._left_out.add(row, " and ".join(f"what the {role} says" for role in roles))
 
     def verdict(self) -> TemplateVerdict:
         marked = self._marked.largest(1)
@@ -138,20 +134,11 @@ class _Trial:
             is_all=self._num_rows >= self._work.num_rows,
             refused=self._refused.largest(MAX_KINDS),
             num_refused=self._refused.num_rows,
-            left_out=self._left_out.largest(MAX_KINDS),
             marked=marked[0].model_copy(update={"num_rows": self._marked.num_rows}) if marked else None,
         )
 
-    def _rendered(self, row: Mapping[str, Any]) -> str:
-        messages, rejected = row["messages"], row.get("rejected")
-        if rejected is None:
-            examples = self._format.examples(self._tokenizer, messages)
-        else:
-            examples = list(pair_segments(self._tokenizer, self._format, messages, rejected))
-        return plain("\n".join("".join(piece.text for piece in pieces) for pieces in examples))
-
     def _look_for_marks(self, row: Mapping[str, Any]) -> None:
-        text = without_end(self._tokenizer, row["text"] or "")
+        text = without_end(row["text"] or "", text_ends(self._tokenizer))
         if (marked := literal(self._tokenizer, text)) != text:
             tokens = [token for token in self._tokenizer.all_special_tokens if token in text]
             if tokens and plain(marked) == text:

@@ -57,7 +57,6 @@ class TemplateVerdict(BaseModel):
         is_all: Whether these are all rows of the dataset.
         refused: Rows that can't be rendered, by reason, the most frequent ones first.
         num_refused: All such rows.
-        left_out: Rows of which the template leaves messages out.
         marked: Rows of plain text that have special tokens of the base model, if there are any.
     """
 
@@ -67,7 +66,6 @@ class TemplateVerdict(BaseModel):
     is_all: bool
     refused: tuple[RowGroup, ...] = ()
     num_refused: int = 0
-    left_out: tuple[RowGroup, ...] = ()
     marked: RowGroup | None = None
 
     @classmethod
@@ -96,16 +94,12 @@ class TemplateVerdict(BaseModel):
 
     def warnings(self, request: TemplateRequest) -> list[str]:
         """Say what is to be known of rows that can be trained on."""
-        found = [
-            f"the chat template of base model '{request.base_model}' leaves out {each.reason}: {each.place}"
-            for each in self.left_out
+        if not request.is_auto or self.marked is None:
+            return []
+        return [
+            f"{self.marked.num_rows} of {self._tried} have special tokens of the base model in their text, which "
+            f"are learned as text: {self.marked.words}. Set special_tokens to 'tokens' if they are meant as tokens"
         ]
-        if request.is_auto and self.marked is not None:
-            found.append(
-                f"{self.marked.num_rows} of {self._tried} have special tokens of the base model in their text, which "
-                f"are learned as text: {self.marked.words}. Set special_tokens to 'tokens' if they are meant as tokens"
-            )
-        return found
 
     def check(self, request: TemplateRequest) -> None:
         """Refuse rows that can't be trained on.

@@ -139,7 +139,7 @@ def _rows(run: Run, storage: Storage) -> RunRows:
 
 
 def _check_templates(run: Run, settings: Settings, storage: Storage, reporter: Reporter) -> None:
-    """Refuse rows that can't be rendered before any worker starts, and tell what the chat template leaves out.
+    """Refuse rows that can't be rendered before any worker starts, and tell what is to be known of others.
 
     Most runs find what was found when the job was submitted; a base model that wasn't here then is looked up now.
     """

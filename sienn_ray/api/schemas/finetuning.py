@@ -133,7 +133,7 @@ class StartFinetuningResponse(ResponseBody):
         examples=[None],
     )
     warning: str | None = Field(
-        description="What to know of the rows: what the chat template leaves out of them, what becomes of long ones; "
+        description="What to know of the rows: special tokens in their text, and what becomes of long ones; "
         "null without any of that, and where it isn't known.",
         examples=[None],
     )

@@ -15,7 +15,7 @@ from tests.support.tiny_model import CONTRACT_ID, add_to_hub_cache, save_strict_
 from tests.unit.api.starting import start
 
 THINKING = (
-    "{% for message in messages %}{% if 'secret' not in message['content'] %}"
+    "{% for message in messages %}{% if loop.index0 != 2 %}"
     "{{ '<|im_start|>' + message['role'] + '\n' + message['content'] + '<|im_end|>\n' }}{% endif %}{% endfor %}"
     "{% if add_generation_prompt %}{{ '<|im_start|>assistant\n' }}"
     "{% if enable_thinking is defined and not enable_thinking %}{{ '<think>\n\n</think>\n\n' }}{% endif %}{% endif %}"
@@ -106,12 +106,9 @@ class TestVariables:
         assert "plain text has no chat template" in answer.json()["detail"]
 
     def test_what_the_template_leaves_out_is_told(self, client: TestClient) -> None:
-        left_out = [{"role": "user", "content": "It's secret."}, PLAIN[1], *PLAIN]
-        answer = start(client, dataset_id=upload(client, PLAIN, left_out))
-        assert answer.status_code == 201
-        assert answer.json()["warning"] == (
-            f"the chat template of base model '{CONTRACT_ID}' leaves out what the user says: row 2 (line 2)"
-        )
+        answer = start(client, dataset_id=upload(client, PLAIN, [*PLAIN, *PLAIN]))
+        assert answer.status_code == 400
+        assert "row 2 (line 2): the base model's chat template leaves out the content of messages[2]" in answer.text
 
 
 @pytest.mark.usefixtures("cached_base_model")

@@ -10,6 +10,7 @@ from typing import Any
 import pytest
 
 from sienn_ray.datasets.chat_turns import turns_of
+from sienn_ray.datasets.measure import sides_of
 from sienn_ray.datasets.prompt import PromptFormat, PromptKind
 from sienn_ray.datasets.render_options import (
     MAX_VARIABLES,
@@ -20,7 +21,8 @@ from sienn_ray.datasets.render_options import (
 )
 from sienn_ray.datasets.schema import RowKind
 from sienn_ray.datasets.statistics_schema import StatisticsRequest
-from sienn_ray.datasets.tokenization import tokenize_row
+from sienn_ray.datasets.stored_rows import StoredRow
+from sienn_ray.datasets.tokenization import tokenize_pair, tokenize_row
 from sienn_ray.errors import ArtifactError, InvalidInputError
 from sienn_ray.inference.engine import GenerationRequest
 from sienn_ray.inference.requests.prompts import PromptEncoder
@@ -209,3 +211,50 @@ def test_text_that_ends_in_the_end_mark_has_it_once(tokenizer: Any, special_toke
     assert row.input_ids.count(tokenizer.eos_token_id) == 1
     assert tokenizer.decode(row.input_ids).count(eos) == 1
     assert row.input_ids[-1] == tokenizer.eos_token_id
+
+
+@pytest.mark.parametrize("tail", ["{eos}", "{eos}\n", "{eos}\n\n ", "{eos}{eos}\n"])
+def test_answers_that_end_in_the_end_mark_have_it_once(tokenizer: Any, tail: str) -> None:
+    eos, end = tokenizer.eos_token, tokenizer.eos_token_id
+    plain, marked = ([MESSAGES[0], {**MESSAGES[1], "content": f"So.{behind}"}] for behind in ("", tail.format(eos=eos)))
+    own = chat(tokenizer)
+    [expected], [row] = (
+        tokenize_row(tokenizer, own, messages=messages, text=None, max_length=1000) for messages in (plain, marked)
+    )
+    assert row == expected
+    assert row.input_ids.count(end) == 2
+    pair, both = (
+        tokenize_pair(tokenizer, own, messages=plain, rejected=messages[1], max_length=1000)
+        for messages in (plain, marked)
+    )
+    assert both == pair
+    # What is said before is read as it was learned.
+    assert own.prompt(tokenizer, [*marked, MESSAGES[0]]) == own.prompt(tokenizer, [*plain, MESSAGES[0]])
+
+
+def test_the_mark_behind_an_answer_may_be_another_one() -> None:
+    tokenizer, other = byte_level(), "<|other|>"
+    tokenizer.add_special_tokens({"additional_special_tokens": [other]})
+    own = PromptFormat(PromptKind.CHAT, "{% for m in messages %}{{ m['content'] + '" + other + "' }}{% endfor %}")
+    for content in ("So.", f"So.{other}", f"So.{other}\n"):
+        [pieces] = own.examples(tokenizer, [MESSAGES[0], {**MESSAGES[1], "content": content}])
+        assert [piece.text for piece in pieces if piece.is_completion] == [f"So.{other}{tokenizer.eos_token}"]
+
+
+def test_an_end_mark_elsewhere_stays(tokenizer: Any) -> None:
+    for content in (tokenizer.eos_token, f"a{tokenizer.eos_token}b", f" {tokenizer.eos_token}\n"):
+        [row] = tokenize_row(
+            tokenizer, chat(tokenizer), messages=[MESSAGES[0], {**MESSAGES[1], "content": content}], text=None,
+            max_length=1000,
+        )  # fmt: skip
+        learned = tokenizer.decode([label for label in row.labels if label >= 0])
+        assert learned == f"{content}{tokenizer.eos_token}"
+
+
+def test_a_row_has_variables_of_its_own(tokenizer: Any) -> None:
+    row = StoredRow([dict(each) for each in MESSAGES], None, chat_template_kwargs={"style": "own"})
+    [pieces] = sides_of(tokenizer, chat(tokenizer, style="job's", enable_thinking=False), row)
+    assert "".join(piece.text for piece in pieces).startswith("<|user own|>Why?")
+    unknown = StoredRow([dict(each) for each in MESSAGES], None, chat_template_kwargs={"stile": "own"})
+    with pytest.raises(InvalidInputError, match="no variable 'stile'"):
+        sides_of(tokenizer, chat(tokenizer), unknown)

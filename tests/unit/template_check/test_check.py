@@ -76,19 +76,14 @@ def test_a_shape_far_behind_is_tried(check: Check, storage: Storage) -> None:
     assert f"1 of the {verdict.num_rows} rows that were tried can't be rendered" in str(verdict.refusal(request))
 
 
-def test_what_is_left_out_is_told(check: Check, storage: Storage) -> None:
-    # Only the first system message is read.
-    template = CHATML.replace(
-        "{{ '<|im_start|>' +", "{% if message['role'] != 'system' or loop.first %}{{ '<|im_start|>' +"
-    )
+def test_what_a_template_leaves_out_is_refused(check: Check, storage: Storage) -> None:
+    template = CHATML.replace("{{ '<|im_start|>' +", "{% if loop.index0 != 2 %}{{ '<|im_start|>' +")
     template = template.replace("{% endfor %}", "{% endif %}{% endfor %}")
-    two = conversation("Be brief.", "Why?", "Be kind.", "So.", roles="susa")
-    request = put_rows(storage, [conversation("Why?", "So."), two])
-    verdict = check(request, template)
-    assert verdict.refusal(request) is None
-    assert verdict.warnings(request) == [
-        "the chat template of base model 'owner/base' leaves out what the system says: row 2 (line 3)"
-    ]
+    request = put_rows(storage, [conversation("Why?", "So."), conversation("Why?", "So.", "And?", "No.")])
+    assert str(check(request, template).refusal(request)).startswith(
+        "1 of 2 rows can't be rendered by the chat template of base model 'owner/base': row 2 (line 3): the base "
+        "model's chat template leaves out the content of messages[2], which is the user's"
+    )
 
 
 def test_reasoning_that_a_template_leaves_out_of_earlier_answers_is_no_fault(check: Check, storage: Storage) -> None:
