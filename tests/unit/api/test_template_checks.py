@@ -106,7 +106,7 @@ class TestVariables:
         assert "plain text has no chat template" in answer.json()["detail"]
 
     def test_what_the_template_leaves_out_is_told(self, client: TestClient) -> None:
-        answer = start(client, dataset_id=upload(client, PLAIN, [*PLAIN, *PLAIN]))
+        answer = start(client, dataset_id=upload(client, PLAIN, [*PLAIN, *BRIEF]))
         assert answer.status_code == 400
         assert "row 2 (line 2): the base model's chat template leaves out the content of messages[2]" in answer.text
 
