@@ -25,7 +25,7 @@ import ray
 from sienn_ray import catalog
 from sienn_ray.datasets import intake
 from sienn_ray.datasets.reading_options import ReadingOptions, options_of
-from sienn_ray.datasets.schema import check_same_kind
+from sienn_ray.datasets.schema import check_same_kind, row_kind
 from sienn_ray.errors import (
     FailureReason,
     FencedError,
@@ -56,6 +56,7 @@ from sienn_ray.storage import Storage
 from sienn_ray.template_check.check import find_verdict, render_in_process
 from sienn_ray.training import process_setup
 from sienn_ray.training.config import TrainingConfig
+from sienn_ray.training.long_rows import check_kind
 from sienn_ray.training.options import add_options, config_of
 from sienn_ray.training.record import DatasetFacts, DatasetRole
 from sienn_ray.training.reporting import Phase, Progress
@@ -213,6 +214,7 @@ def _take_datasets(
         for url in urls:
             taken.append(_take_dataset(url, storage, settings, options))
         for record in taken:
+            check_kind(config.long_rows, row_kind(record.format))
             request = record.template_request(config)
             verdict = find_verdict(request, settings, storage, render_in_process)
             if verdict is not None:

@@ -15,6 +15,7 @@ from sienn_ray.api.access.caller_engines import CallerEngines
 from sienn_ray.api.access.callers import ADMISSION, principal_of
 from sienn_ray.api.access.owned_tracker import OwnedTracker
 from sienn_ray.api.cluster import Cluster
+from sienn_ray.datasets.rendered_schema import RenderedPage, RenderingRequest
 from sienn_ray.datasets.statistics_schema import DatasetStatistics, StatisticsRequest
 from sienn_ray.inference.engine import GenerationDelta, GenerationRequest, GenerationResult
 from sienn_ray.jobs.tracker_protocol import Tracker
@@ -22,7 +23,7 @@ from sienn_ray.metrics import Recorder
 from sienn_ray.outbound.resolver import Resolver, SystemResolver
 from sienn_ray.settings import Settings
 from sienn_ray.storage import Storage
-from sienn_ray.template_check.check import Render, render_in_process
+from sienn_ray.template_check.check import TryTemplate, render_in_process
 
 
 class Engines(Protocol):
@@ -86,6 +87,18 @@ class Statistics(Protocol):
         ...
 
 
+class Renderings(Protocol):
+    """Renders rows of datasets as the model reads them, on the cluster."""
+
+    async def render(self, request: RenderingRequest) -> RenderedPage:
+        """Render some rows; a caller that is cancelled ends it.
+
+        Raises:
+            SiennError: Why it couldn't be done.
+        """
+        ...
+
+
 async def _admit_all(_: Sequence[GenerationRequest]) -> None:
     """Let everything through, where nobody has limits."""
 
@@ -94,9 +107,9 @@ async def _admit_all(_: Sequence[GenerationRequest]) -> None:
 class Backends:
     """Everything behind the API.
 
-    `render` tries a chat template with a dataset's rows. `admit` takes what a key's limits have for several answers
-    before the first of them is asked for, so that all of them are given or none; what isn't admitted is when it comes
-    to the engines.
+    `try_template` tries a chat template with a dataset's rows. `admit` takes what a key's limits have for several
+    answers before the first of them is asked for, so that all of them are given or none; what isn't admitted is when it
+    comes to the engines.
     """
 
     settings: Settings
@@ -106,10 +119,11 @@ class Backends:
     job_logs: JobLogs
     cluster: Cluster
     statistics: Statistics
+    renderings: Renderings
     recorder: Recorder = field(default_factory=Recorder)
     resolver: Resolver = field(default_factory=SystemResolver)
     usage: UsageRecorder = field(default_factory=UsageRecorder)
-    render: Render = render_in_process
+    try_template: TryTemplate = render_in_process
     admit: Callable[[Sequence[GenerationRequest]], Awaitable[None]] = _admit_all
 
 

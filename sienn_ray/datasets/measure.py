@@ -74,11 +74,11 @@ def sides_of(tokenizer: Any, prompt_format: PromptFormat, row: StoredRow) -> Seq
     """Return what the model reads of a row, in pieces: one sequence or several, or two that are compared.
 
     Raises:
-        InvalidInputError: The chat template can't render it.
+        InvalidDatasetError: The chat template can't render it.
     """
     if row.messages is None:
         return [prompt_format.text_segments(tokenizer, row.text or "")]
-    prompt_format = prompt_format.with_variables(row.chat_template_kwargs)
+    prompt_format = prompt_format.for_row(row.chat_template_kwargs)
     if row.rejected is None:
         return prompt_format.examples(tokenizer, row.messages, tools=row.tools)
     return pair_segments(tokenizer, prompt_format, row.messages, row.rejected, tools=row.tools)

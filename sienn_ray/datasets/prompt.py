@@ -106,6 +106,17 @@ class PromptFormat:
         TemplateVariables.of(values).check_known(self.chat_template)
         return replace(self, options=replace(self.options, variables=variables))
 
+    def for_row(self, values: Mapping[str, Any] | None) -> PromptFormat:
+        """Return the format with the values that a row of a dataset has for the template's variables.
+
+        Raises:
+            InvalidDatasetError: They can't be given to a template, or it has no variable of a name.
+        """
+        try:
+            return self.with_variables(values)
+        except InvalidInputError as error:
+            raise InvalidDatasetError(error.message) from error
+
     def to_json(self) -> str:
         """Serialize to the content of `prompt_format.json`."""
         content = {

@@ -25,14 +25,14 @@ logger = logging.getLogger(__name__)
 _MAX_WAIT_S = 120.0
 _MAX_FAULT_CHARS = 500
 
-Render = Callable[[Work], Answer | None]
+TryTemplate = Callable[[Work], Answer | None]
 
 
 def find_verdict(
     request: TemplateRequest,
     settings: Settings,
     storage: Storage,
-    render: Render,
+    render: TryTemplate,
     template: BaseTemplate | None = None,
 ) -> TemplateVerdict | None:
     """Find out whether a dataset's rows can be rendered, or read what was found before.
@@ -91,7 +91,7 @@ def verdict_of(request: TemplateRequest, settings: Settings, storage: Storage) -
 
 
 def render_in_process(work: Work) -> Answer | None:
-    """Render rows in a process of their own, whose time and memory are limited.
+    """TryTemplate rows in a process of their own, whose time and memory are limited.
 
     Returns:
         None where the process couldn't do it for a reason of its own.

@@ -18,6 +18,7 @@ from pydantic import (
 
 from sienn_ray.datasets import render_options
 from sienn_ray.datasets.render_options import RenderOptions, TemplateVariables
+from sienn_ray.datasets.row_lengths import LongRows
 from sienn_ray.training.upper_bounds import UpperBound
 
 MIN_LEARNING_RATE, MAX_LEARNING_RATE = 1e-5, 1e-3
@@ -33,7 +34,6 @@ RowTokens = Annotated[int, ROW_TOKENS_BOUND]
 LrScheduler = Literal["cosine", "linear", "constant"]
 Precision = Literal["auto", "float32", "bfloat16"]
 Quantization = Literal["nf4"]
-LongRows = Literal["cut", "drop", "fail"]
 Sharding = Literal["auto", "never", "always"]
 SpecialTokens = Literal["auto", "text", "tokens"]
 ModuleName = Annotated[str, Field(pattern=r"^[A-Za-z0-9_.]{1,128}$")]
@@ -175,7 +175,8 @@ class RunHyperparameters(BaseModel):
     long_rows: LongRows = Field(
         "cut",
         description="Rows with more than `max_length` tokens: `cut` them, so that they lose the end of the answer with "
-        "its end-of-turn token, `drop` them, or `fail` before any training. They are counted either way.",
+        "its end-of-turn token, `drop` them, `split` them into several (text anywhere, conversations between turns, "
+        "each behind the system message), or `fail` before any training. They are counted either way.",
         examples=["cut"],
     )
     chat_template_kwargs: ChatTemplateKwargs = Field(

@@ -10,6 +10,7 @@ from sienn_ray.storage import Storage
 from sienn_ray.template_check.program import Work
 from tests.support.fakes_api import FakeEngines, FakeJobLogs
 from tests.support.fakes_cluster import FakeCluster
+from tests.support.fakes_renderings import FakeRenderings
 from tests.support.fakes_statistics import FakeStatistics
 from tests.support.in_process_tracker import InProcessTracker
 from tests.support.receiver import FakeResolver
@@ -25,7 +26,8 @@ def fake_backends(settings: Settings, **given: Any) -> Backends:
         "job_logs": FakeJobLogs(),
         "cluster": FakeCluster(),
         "statistics": FakeStatistics(storage),
+        "renderings": FakeRenderings(),
         "resolver": FakeResolver(),
-        "render": Work.answer,
+        "try_template": Work.answer,
     }
     return Backends(settings=settings, **{**fakes, **given})

@@ -46,7 +46,7 @@ async def template_verdict(request: TemplateRequest, backends: Backends) -> Temp
     Raises:
         InvalidInputError: The chat template can't be rendered with these variables, or at all.
     """
-    question = functools.partial(find_verdict, request, backends.settings, backends.storage, backends.render)
+    question = functools.partial(find_verdict, request, backends.settings, backends.storage, backends.try_template)
     try:
         async with asyncio.timeout(_TIMEOUT_S):
             return await asyncio.get_running_loop().run_in_executor(_threads(), question)

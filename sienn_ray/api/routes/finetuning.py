@@ -19,13 +19,13 @@ from sienn_ray.api.http.upper_bounds import refuse_beyond
 from sienn_ray.api.lists.base_models import check_base_model
 from sienn_ray.api.lists.template_checks import template_warnings
 from sienn_ray.api.schemas.finetuning import StartFinetuningRequest, StartFinetuningResponse
-from sienn_ray.datasets.schema import check_same_kind
+from sienn_ray.datasets.schema import check_same_kind, row_kind
 from sienn_ray.datasets.statistics_schema import DatasetStatistics
 from sienn_ray.errors import ConflictError, InvalidDatasetError, InvalidInputError
 from sienn_ray.jobs.ids import shown
 from sienn_ray.jobs.schema import JobPriority, JobRecord, utc_now
 from sienn_ray.template_check.verdict import TemplateRequest
-from sienn_ray.training.long_rows import found_words, refusal
+from sienn_ray.training.long_rows import check_kind, found_words, refusal
 from sienn_ray.training.upper_bounds import upper_bounds_of
 
 router = APIRouter(prefix="/api", tags=["Training Jobs"], dependencies=[needs(Scope.TRAIN)])
@@ -173,6 +173,7 @@ async def _earlier_job(record: JobRecord, backends: Backends) -> JobRecord | Non
 
 async def _check_datasets(body: StartFinetuningRequest, backends: Backends) -> None:
     dataset = await backends.tracker.dataset(body.dataset_id)
+    check_kind(body.long_rows, row_kind(dataset.format))
     if body.validation_dataset_id is None:
         return
     if body.validation_dataset_id == body.dataset_id:

@@ -17,6 +17,7 @@ from sienn_ray.storage import Storage
 from sienn_ray.template_check.program import Work
 from tests.support.fakes_api import FakeEngines, FakeJobLogs, dataset_record
 from tests.support.fakes_cluster import FakeCluster
+from tests.support.fakes_renderings import FakeRenderings
 from tests.support.fakes_statistics import FakeStatistics
 from tests.support.in_process_tracker import InProcessTracker
 from tests.support.tiny_model import CONTRACT_ID, add_to_hub_cache
@@ -57,6 +58,11 @@ def statistics(storage: Storage) -> FakeStatistics:
 
 
 @pytest.fixture
+def renderings() -> FakeRenderings:
+    return FakeRenderings()
+
+
+@pytest.fixture
 def storage(settings: Settings) -> Storage:
     return Storage(settings.storage_url)
 
@@ -70,6 +76,7 @@ def app(
     job_logs: FakeJobLogs,
     cluster: FakeCluster,
     statistics: FakeStatistics,
+    renderings: FakeRenderings,
 ) -> FastAPI:
     return create_app(
         Backends(
@@ -80,7 +87,8 @@ def app(
             job_logs=job_logs,
             cluster=cluster,
             statistics=statistics,
-            render=Work.answer,
+            try_template=Work.answer,
+            renderings=renderings,
         )
     )
 

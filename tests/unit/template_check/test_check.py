@@ -14,7 +14,7 @@ from sienn_ray.errors import InvalidBaseModelError, InvalidDatasetError, Invalid
 from sienn_ray.settings import Settings
 from sienn_ray.storage import Storage
 from sienn_ray.template_check.base_template import folder_template
-from sienn_ray.template_check.check import Render, find_verdict, render_in_process
+from sienn_ray.template_check.check import TryTemplate, find_verdict, render_in_process
 from sienn_ray.template_check.program import Work
 from sienn_ray.template_check.row_sample import MAX_ROWS
 from sienn_ray.template_check.verdict import TemplateRequest, TemplateVerdict
@@ -37,7 +37,9 @@ def storage(settings: Settings) -> Storage:
 def check(tmp_path: Path, settings: Settings, storage: Storage) -> Check:
     """Checks rows under a chat template in this process."""
 
-    def check(request: TemplateRequest, chat_template: str = CHATML, render: Render = Work.answer) -> TemplateVerdict:
+    def check(
+        request: TemplateRequest, chat_template: str = CHATML, render: TryTemplate = Work.answer
+    ) -> TemplateVerdict:
         template = folder_template(save_template(tmp_path / "model", chat_template))
         verdict = find_verdict(request, settings, storage, render, template)
         assert verdict is not None
