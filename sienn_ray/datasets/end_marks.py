@@ -13,7 +13,7 @@ def without_end(text: str, marks: Sequence[str]) -> str:
     """Return a text without the end marks that it ends with, since the one that is learned comes behind it anyway.
 
     Args:
-        text: What a user wrote; one that is nothing but marks stays as it is.
+        text: What a user wrote.
         marks: The marks.
     """
     if not any(mark in text for mark in marks):
@@ -21,7 +21,7 @@ def without_end(text: str, marks: Sequence[str]) -> str:
     rest, is_cut = text.rstrip(), False
     while mark := next((each for each in marks if rest.endswith(each)), None):
         rest, is_cut = rest.removesuffix(mark).rstrip("\n"), True
-    return rest if is_cut and rest.strip() else text
+    return rest if is_cut else text
 
 
 def text_ends(tokenizer: Any) -> tuple[str, ...]:
@@ -34,12 +34,14 @@ def without_end_marks(
 ) -> list[Mapping[str, Any]]:
     """Return messages whose answers don't end with the marks that the template writes behind them."""
     marks = found_once(_answer_ends, tokenizer, chat_template)
-    return [
-        {**message, "content": without_end(message["content"], marks)}
-        if message["role"] == "assistant" and message.get("content")
-        else message
-        for message in messages
-    ]
+    return [_without_end_marks(message, marks) if message["role"] == "assistant" else message for message in messages]
+
+
+def _without_end_marks(message: Mapping[str, Any], marks: Sequence[str]) -> Mapping[str, Any]:
+    said = message.get("content") or ""
+    rest = without_end(said, marks)
+    # An answer that is nothing but marks is one about them.
+    return {**message, "content": rest} if rest != said and rest.strip() else message
 
 
 def _answer_ends(tokenizer: Any, chat_template: str | None) -> tuple[str, ...]:
