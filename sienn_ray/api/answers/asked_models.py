@@ -49,27 +49,15 @@ class AskedModel:
             config.base_model, revision=config.base_model_revision, template_variables=config.chat_template_kwargs
         )
 
-    def request(
-        self,
-        prompt: tuple[ChatMessage, ...] | str,
-        sampling: SamplingParams,
-        template_variables: Mapping[str, Any] | None = None,
-    ) -> GenerationRequest:
-        """Return the request to the base model's engine.
-
-        Args:
-            prompt: A conversation, or text.
-            sampling: Parameters of the choice of tokens.
-            template_variables: Values over those that the adapter was trained with.
-        """
-        variables = {**self.template_variables, **(template_variables or {})}
+    def request(self, prompt: tuple[ChatMessage, ...] | str, sampling: SamplingParams) -> GenerationRequest:
+        """Return the request to the base model's engine."""
         return GenerationRequest(
             prompt,
             adapter_id=None if self.job is None else self.job.id,
             adapter_key=None if self.job is None else self.job.adapter_key,
             sampling=sampling,
             base_model_revision=self.revision,
-            template_variables=variables,
+            template_variables=self.template_variables,
         )
 
     def path(self, storage: Storage) -> str:

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 from abc import abstractmethod
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field, replace
 from typing import Annotated, Any, ClassVar
 
 from pydantic import BeforeValidator, Field, GetJsonSchemaHandler, model_validator
@@ -21,10 +22,11 @@ from sienn_ray.api.schemas.sampling import (
     stops,
 )
 from sienn_ray.catalog import CATALOG
-from sienn_ray.inference.engine import ChatMessage, SamplingParams
+from sienn_ray.inference.engine import ChatMessage, GenerationRequest, SamplingParams
 
 MAX_CHOICES = 8
 MAX_TOKENS = 100_000
+DEFAULT_MAX_TOKENS = 1024
 MAX_NAME_CHARS = 200
 _SEED_LIMIT = 2**53 - 1
 # Below, the likeliest token is chosen anyway, and logits divided by it may overflow.
@@ -39,12 +41,40 @@ def _refuse(value: Any) -> Any:
 
 
 NoObject = Annotated[dict[str, Any], Field(max_length=0), BeforeValidator(_refuse)]
-NoList = Annotated[list[Any], Field(max_length=0), BeforeValidator(_refuse)]
 NoText = Annotated[str, Field(max_length=0), BeforeValidator(_refuse)]
+# Some clients write "no limit" so.
+TokenLimit = Annotated[
+    int | None, Field(ge=1, le=MAX_TOKENS), BeforeValidator(lambda value: None if value == -1 else value)
+]
 NoFlag = Annotated[bool, BeforeValidator(_refuse), Field(json_schema_extra={"const": False})]
 
 
-class StreamOptions(RequestBody):
+@dataclass(frozen=True)
+class AskedAs:
+    """The tools and variables that a prompt is rendered with, and where its answer begins; see `GenerationRequest`."""
+
+    tools: tuple[Mapping[str, Any], ...] = ()
+    continues: bool = False
+    template_variables: Mapping[str, Any] = field(default_factory=dict)
+
+    def of(self, request: GenerationRequest) -> GenerationRequest:
+        """Return the request with these."""
+        variables = {**request.template_variables, **self.template_variables}
+        return replace(request, tools=self.tools, continues=self.continues, template_variables=variables)
+
+
+class Options(RequestBody):
+    """Base of options within a request, in which null stands for a default."""
+
+    @model_validator(mode="before")
+    @classmethod
+    def _without_nulls(cls, value: Any) -> Any:
+        if not isinstance(value, dict):
+            return value
+        return {name: given for name, given in value.items() if given is not None}
+
+
+class StreamOptions(Options):
     """Options of a stream."""
 
     include_usage: bool = Field(False, description="End with a chunk that has the usage.", examples=[True])
@@ -128,9 +158,9 @@ class OpenAiRequest(RequestBody):
         """The conversations or texts to continue."""
 
     @property
-    def template_variables(self) -> dict[str, Any]:
-        """Values of the chat template's variables; text has none."""
-        return {}
+    def as_asked(self) -> AskedAs:
+        """The tools and variables that the prompts are rendered with, and where answers begin."""
+        return AskedAs()
 
     @abstractmethod
     def sampling_of(self, choice: int) -> SamplingParams:
