@@ -15,6 +15,7 @@ model_sizes: sizes of a base model's tensors, from metadata alone.
 local_copies: copies of adapters on this machine.
 module_names: names of the linear modules of a base model.
 storage: artifacts under one fsspec URL.
+context_length: tokens that a base model reads at once.
 admission: the rules by which base models are admitted.
 outbound/: requests to servers that users name.
 retries: retries with back-off while hub or store are out of reach.

@@ -23,6 +23,7 @@ import psutil
 import ray
 
 from sienn_ray import catalog
+from sienn_ray.context_length import check_context
 from sienn_ray.datasets import intake
 from sienn_ray.datasets.reading_options import ReadingOptions, options_of
 from sienn_ray.datasets.schema import check_same_kind, row_kind
@@ -175,6 +176,7 @@ def _register(settings: Settings, arguments: argparse.Namespace) -> JobRecord:
     """
     config = config_of(arguments.base_model, arguments, settings)
     found = catalog.resolve(config.base_model, settings.hub_timeout_s, arguments.revision, settings.admission_rules)
+    check_context(config.base_model, found.context_tokens, config.max_length)
     check_target_modules(config.base_model, found, config.lora.named_modules)
     config = config.pinned(found.revision)
     options = options_of({name: getattr(arguments, name) for name in _READING_OPTIONS})

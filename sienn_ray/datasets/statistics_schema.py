@@ -31,7 +31,8 @@ class DatasetStatistics(BaseModel):
         tokens: All tokens of a row.
         prompt_tokens: Those that the model reads.
         completion_tokens: Those that it has to produce.
-        num_rows_over_max_length: Rows that training cuts.
+        num_rows_over_max_length: Rows with more tokens than `max_length`.
+        num_tokens_over_max_length: Tokens that these have beyond it; None of numbers of before this was counted.
         num_dropped_rows: Rows that training leaves out, since their prompts alone fill `max_length`.
         num_duplicate_rows: Rows that repeat an earlier one exactly.
         duplicate_lines: Lines of the first of these.
@@ -49,6 +50,7 @@ class DatasetStatistics(BaseModel):
     prompt_tokens: Distribution
     completion_tokens: Distribution
     num_rows_over_max_length: int
+    num_tokens_over_max_length: int | None = None
     num_dropped_rows: int
     num_duplicate_rows: int
     duplicate_lines: list[int]

@@ -92,7 +92,7 @@ async def start_finetuning(
     if job is None:
         await _check_datasets(body, backends)
         targets = record.config.lora.named_modules
-        commit = await check_base_model(body.model_name, backends.settings, body.revision, targets)
+        commit = await check_base_model(body.model_name, backends.settings, body.revision, targets, body.max_length)
         record = record.model_copy(update={"config": record.config.pinned(commit)})
         warnings = await template_warnings(await _template_requests(record, backends), backends)
         num_long, num_rows = await _long_rows(record, backends)
