@@ -50,7 +50,7 @@ def compute_statistics(storage: Storage, request: StatisticsRequest, tokenizer: 
         path=path,
         filesystem=filesystem,
         tokenizer=tokenizer,
-        prompt_format=PromptFormat.for_rows(request.row_kind, tokenizer),
+        prompt_format=PromptFormat.for_rows(request.row_kind, tokenizer, request.options),
         max_length=request.max_length,
     )
     measured = ray.data.from_items(slices, override_num_blocks=num_tasks).map_batches(

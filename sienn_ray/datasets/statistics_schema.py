@@ -3,18 +3,19 @@
 from __future__ import annotations
 
 import hashlib
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 from pydantic import BaseModel, ConfigDict, ValidationError
 
 from sienn_ray.datasets import intake
 from sienn_ray.datasets.histogram import Distribution
+from sienn_ray.datasets.render_options import RenderOptions
 from sienn_ray.datasets.schema import RowKind
 from sienn_ray.errors import ArtifactError
 from sienn_ray.storage import Storage
 
 # Raised when the same dataset would get other numbers, so that kept ones are computed anew.
-_VERSION = 1
+_VERSION = 2
 
 
 class DatasetStatistics(BaseModel):
@@ -75,6 +76,7 @@ class StatisticsRequest:
         row_kind: What the rows are.
         num_columns: Columns that the dataset's record names.
         revision: Commit of the base model that was asked for; None is what is here, or the main branch.
+        options: How rows become text.
     """
 
     dataset_id: str
@@ -83,6 +85,7 @@ class StatisticsRequest:
     row_kind: RowKind
     num_columns: int
     revision: str | None = None
+    options: RenderOptions = field(default_factory=RenderOptions)
 
     @property
     def key(self) -> str:
@@ -90,5 +93,7 @@ class StatisticsRequest:
         words = f"{_VERSION}\n{self.base_model}\n{self.max_length}"
         if self.revision is not None:
             words += f"\n{self.revision}"
+        if self.options != RenderOptions():
+            words += f"\n{self.options.special_tokens}\n{self.options.variables.json}"
         name = hashlib.sha256(words.encode()).hexdigest()[:32]
         return f"{intake.folder_key(self.dataset_id)}/statistics/{name}.json"

@@ -18,6 +18,7 @@ LAYERS: list[set[str]] = [
     {"api", "cli", "train"},
     {"jobs"},
     {"training", "inference", "export"},
+    {"template_check"},
     {"datasets", "base_model", "module_names", "model_sizes", "local_copies"},
     {"storage", "storage_keys", "catalog", "settings", "ray_metrics", "compute_threads", "chat_templates"},
     {"hub"},
