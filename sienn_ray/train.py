@@ -23,6 +23,7 @@ import psutil
 import ray
 
 from sienn_ray import catalog
+from sienn_ray.context_length import check_context
 from sienn_ray.datasets import intake
 from sienn_ray.datasets.reading_options import ReadingOptions, options_of
 from sienn_ray.datasets.schema import check_same_kind, row_kind
@@ -53,7 +54,9 @@ from sienn_ray.jobs.tracker_protocol import Tracker
 from sienn_ray.module_names import check_target_modules
 from sienn_ray.settings import Settings
 from sienn_ray.storage import Storage
+from sienn_ray.template_check.check import find_verdict, render_in_process
 from sienn_ray.training import process_setup
+from sienn_ray.training.config import TrainingConfig
 from sienn_ray.training.long_rows import check_kind
 from sienn_ray.training.options import add_options, config_of
 from sienn_ray.training.record import DatasetFacts, DatasetRole
@@ -173,12 +176,13 @@ def _register(settings: Settings, arguments: argparse.Namespace) -> JobRecord:
     """
     config = config_of(arguments.base_model, arguments, settings)
     found = catalog.resolve(config.base_model, settings.hub_timeout_s, arguments.revision, settings.admission_rules)
+    check_context(config.base_model, found.context_tokens, config.max_length)
     check_target_modules(config.base_model, found, config.lora.named_modules)
     config = config.pinned(found.revision)
     options = options_of({name: getattr(arguments, name) for name in _READING_OPTIONS})
-    dataset = _take_dataset(arguments.dataset, settings, options)
-    check_kind(config.long_rows, row_kind(dataset.format))
-    validation = arguments.validation_dataset and _take_dataset(arguments.validation_dataset, settings, options)
+    urls = [url for url in (arguments.dataset, arguments.validation_dataset) if url]
+    dataset, validation = [*_take_datasets(urls, config, settings, options), None][:2]
+    assert dataset is not None  # nosec B101 # for the type checker
     now = utc_now()
     job = JobRecord(
         id=str(uuid.uuid4()),
@@ -198,11 +202,38 @@ def _register(settings: Settings, arguments: argparse.Namespace) -> JobRecord:
     return ask_patiently(_PATIENCE_S, Tracker.add_job, job)
 
 
-def _take_dataset(url: str, settings: Settings, options: ReadingOptions) -> DatasetRecord:
-    """Take a file into storage and note it with the tracker."""
+def _take_datasets(
+    urls: Sequence[str], config: TrainingConfig, settings: Settings, options: ReadingOptions
+) -> list[DatasetRecord]:
+    """Take files into storage, and note them with the tracker where the chat template renders their rows.
+
+    Raises:
+        InvalidInputError: It doesn't, or a file isn't a dataset; nothing is left of any then.
+    """
+    storage = Storage(settings.storage_url)
+    taken: list[DatasetRecord] = []
+    try:
+        for url in urls:
+            taken.append(_take_dataset(url, storage, settings, options))
+        for record in taken:
+            check_kind(config.long_rows, row_kind(record.format))
+            request = record.template_request(config)
+            verdict = find_verdict(request, settings, storage, render_in_process)
+            if verdict is not None:
+                verdict.check(request)
+                for words in verdict.warnings(request):
+                    sys.stdout.write(f"warning: {words}\n")
+    except SiennError:
+        for record in taken:
+            storage.delete(intake.folder_key(record.id))
+        raise
+    return [ask_patiently(_PATIENCE_S, Tracker.add_dataset, record, storage.url) for record in taken]
+
+
+def _take_dataset(url: str, storage: Storage, settings: Settings, options: ReadingOptions) -> DatasetRecord:
+    """Take a file into storage."""
     filename = PurePosixPath(urlsplit(url).path).name
     dataset_id = str(uuid.uuid4())
-    storage = Storage(settings.storage_url)
     try:
         with fsspec.open(url, "rb") as source:
             taken = intake.take(
@@ -219,7 +250,7 @@ def _take_dataset(url: str, settings: Settings, options: ReadingOptions) -> Data
         logger.warning("%s: %s", filename, note)
     if record.reading.ignored_columns:
         logger.warning("%s: ignored columns: %s", filename, ", ".join(record.reading.ignored_columns))
-    return ask_patiently(_PATIENCE_S, Tracker.add_dataset, record, storage.url)
+    return record
 
 
 def _own_submission_id() -> str:
@@ -336,10 +367,11 @@ def _run_of(job: JobRecord, dataset: DatasetRecord, validation: DatasetRecord | 
         name=job.name,
         datasets=dataset_facts(dataset, validation),
         statistics=tuple(
-            record.statistics_request(job.config.base_model, job.config.max_length)
+            record.statistics_request(job.config.base_model, job.config.max_length, options=job.config.render_options)
             for record in (dataset, validation)
             if record is not None
         ),
+        templates=tuple(record.template_request(job.config) for record in (dataset, validation) if record is not None),
         timeline=timeline,
     )
 

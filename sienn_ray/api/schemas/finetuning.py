@@ -130,6 +130,7 @@ class StartFinetuningResponse(ResponseBody):
         examples=[None],
     )
     warning: str | None = Field(
-        description="What becomes of these rows, and what to do about it; null without any, and where it isn't known.",
+        description="What to know of the rows: special tokens in their text, and what becomes of long ones; "
+        "null without any of that, and where it isn't known.",
         examples=[None],
     )
