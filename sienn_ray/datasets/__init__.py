@@ -33,6 +33,8 @@ answers: what the model has to produce behind a prompt.
 chat_turns: a chat template as the strings around each turn.
 tokenization: `input_ids` and `labels` of a row.
 row_order: the order of rows in training.
+mixture_order: the order of the rows of several datasets, by weight.
+mixed_rows: rows of several datasets, numbered one behind the other.
 token_stream: rows from storage, tokenized while training runs (Ray Data).
 
 Statistics:

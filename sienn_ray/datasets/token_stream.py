@@ -9,14 +9,14 @@ from __future__ import annotations
 from collections.abc import Iterator
 from dataclasses import dataclass
 from functools import cached_property
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, Protocol
 
 import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 
 from sienn_ray.datasets.prompt import PromptFormat
-from sienn_ray.datasets.row_order import Part, RowGroup, RowNumbers, RowOrder
+from sienn_ray.datasets.row_order import EpochOrder, Part, RowGroup, RowNumbers
 from sienn_ray.datasets.tokenization import TokenizedRow, tokenize_pair, tokenize_row
 from sienn_ray.errors import SiennError
 from sienn_ray.storage import Storage
@@ -48,6 +48,19 @@ class TokenArrays(NamedTuple):
     input_ids: list[int]
     labels: list[int]
     num_over: int = 0
+
+
+class RowStore(Protocol):
+    """Rows that can be taken by their numbers; `StoredRows` is one, `MixedRows` another."""
+
+    @property
+    def groups(self) -> tuple[RowGroup, ...]:
+        """Return the row groups."""
+        ...
+
+    def take(self, groups: tuple[int, ...], rows: RowNumbers) -> pa.Table:
+        """Some rows, by their numbers, of some row groups."""
+        ...
 
 
 @dataclass(frozen=True)
@@ -132,8 +145,8 @@ class TokenStream:
         drops_long: Whether longer rows are left out rather than cut.
     """
 
-    rows: StoredRows
-    order: RowOrder
+    rows: RowStore
+    order: EpochOrder
     tokenizer: Any
     prompt_format: PromptFormat
     max_length: int
@@ -205,7 +218,7 @@ class TokenStream:
         """Return the worker's rows of a part, tokenized."""
         positions = np.arange(part.first_position, part.first_position + part.stop - part.start)
         is_own = share.is_own(positions)
-        raw = self.rows.take(self.order.windows[part.window], self.order.rows(part)[is_own]).to_pylist()
+        raw = self.rows.take(self.order.groups_of(part), self.order.rows(part)[is_own]).to_pylist()
         first_step = (part.epoch - 1) * share.steps_per_epoch(self.order.num_rows)
         steps: list[int] = []
         tokens: list[TokenArrays] = []
