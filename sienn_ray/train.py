@@ -15,6 +15,7 @@ import os
 import sys
 import uuid
 from collections.abc import Sequence
+from dataclasses import dataclass
 from pathlib import PurePosixPath
 from urllib.parse import urlsplit
 
@@ -24,7 +25,8 @@ import ray
 
 from sienn_ray import catalog
 from sienn_ray.datasets import intake
-from sienn_ray.datasets.schema import check_same_kind
+from sienn_ray.datasets.schema import check_one_kind, check_same_kind
+from sienn_ray.datasets.weights import MAX_DATASETS, WeightedDataset, check_weight, parsed_weight
 from sienn_ray.errors import (
     FailureReason,
     FencedError,
@@ -57,7 +59,7 @@ from sienn_ray.training.options import add_options, config_of
 from sienn_ray.training.record import DatasetFacts, DatasetRole
 from sienn_ray.training.reporting import Phase, Progress
 from sienn_ray.training.resources import withdraw_request
-from sienn_ray.training.spec import Run
+from sienn_ray.training.spec import MixedDataset, Run
 from sienn_ray.training.stopping import leave_on_sigterm
 from sienn_ray.training.timeline import Timeline
 
@@ -92,7 +94,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     if job is None:
         return 0
     timeline = _timeline_of(job)
-    return _run(job, *_datasets_of(job), settings, TrainingSession(job), timeline)
+    return _run(job, _datasets_of(job), settings, TrainingSession(job), timeline)
 
 
 def _timeline_of(job: JobRecord) -> Timeline:
@@ -109,7 +111,19 @@ def _parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(prog="python -m sienn_ray.train", description="Fine-tune one LoRA adapter.")
     what = parser.add_mutually_exclusive_group(required=True)
     what.add_argument("--job-id", help="a job that the tracker has (the service uses this)")
-    what.add_argument("--dataset", help="fsspec URL or path of a CSV, JSON, JSONL or text file")
+    what.add_argument(
+        "--dataset",
+        action="append",
+        help="fsspec URL or path of a CSV, JSON, JSONL or text file; may be given more than once, to mix their rows",
+    )
+    parser.add_argument(
+        "--weight",
+        type=_weight,
+        action="append",
+        default=[],
+        metavar="X",
+        help="how often an epoch has each row of a dataset; one for each --dataset, in their order; by default 1",
+    )
     parser.add_argument("--attempt", type=int, help="which attempt at that job this is")
     parser.add_argument("--validation-dataset", help="the same for rows to evaluate on; nothing is held out then")
     parser.add_argument("--base-model", help="hub id of the base model", default=catalog.CATALOG[0].id)
@@ -126,6 +140,27 @@ def _name(text: str) -> str:
     if not is_name(text):
         raise argparse.ArgumentTypeError(f"must have 1 to {MAX_NAME_CHARS} characters, all of them printable")
     return text
+
+
+def _weight(text: str) -> float:
+    try:
+        return parsed_weight(text)
+    except InvalidInputError as error:
+        raise argparse.ArgumentTypeError(error.message) from None
+
+
+def _weights_of(arguments: argparse.Namespace) -> list[float]:
+    """One weight for each dataset."""
+    num_datasets, weights = len(arguments.dataset), arguments.weight
+    if num_datasets > MAX_DATASETS:
+        raise InvalidInputError(
+            f"{num_datasets} datasets are more than the {MAX_DATASETS} that can be mixed"
+        )
+    if weights and len(weights) != num_datasets:
+        raise InvalidInputError(
+            f"{len(weights)} --weight were given for {num_datasets} --dataset; give one for each, or none"
+        )
+    return weights or [1.0] * num_datasets
 
 
 def _label(text: str) -> tuple[str, str]:
@@ -166,12 +201,20 @@ def _register(settings: Settings, arguments: argparse.Namespace) -> JobRecord:
     found = catalog.resolve(config.base_model, settings.hub_timeout_s, arguments.revision, settings.admission_rules)
     check_target_modules(config.base_model, found, config.lora.named_modules)
     config = config.pinned(found.revision)
-    dataset = _take_dataset(arguments.dataset, settings)
+    weights = _weights_of(arguments)
+    datasets = [_take_dataset(url, settings) for url in arguments.dataset]
+    check_one_kind({dataset.id: dataset.format for dataset in datasets})
+    for dataset, weight in zip(datasets, weights, strict=True):
+        check_weight(dataset.filename, weight, dataset.num_rows)
     validation = arguments.validation_dataset and _take_dataset(arguments.validation_dataset, settings)
     now = utc_now()
     job = JobRecord(
         id=str(uuid.uuid4()),
-        dataset_id=dataset.id,
+        dataset_id=datasets[0].id,
+        datasets=tuple(
+            WeightedDataset(dataset_id=dataset.id, weight=weight)
+            for dataset, weight in zip(datasets, weights, strict=True)
+        ),
         validation_dataset_id=validation.id if validation else None,
         name=arguments.name,
         labels=_labels_of(arguments.label),
@@ -214,25 +257,42 @@ def _own_submission_id() -> str:
     return str(details.submission_id)
 
 
-def _datasets_of(job: JobRecord) -> tuple[DatasetRecord, DatasetRecord | None]:
-    """What the job trains on, and what it evaluates on if that is a dataset of its own."""
-    dataset = ask_patiently(_PATIENCE_S, Tracker.dataset, job.dataset_id)
+@dataclass(frozen=True)
+class JobDatasets:
+    """Datasets that a job reads.
+
+    Args:
+        trained: Those that it trains on.
+        validation: The one that it evaluates on, if that is one of its own.
+    """
+
+    trained: tuple[DatasetRecord, ...]
+    validation: DatasetRecord | None = None
+
+    @property
+    def all(self) -> tuple[DatasetRecord, ...]:
+        """Return all of them."""
+        return self.trained if self.validation is None else (*self.trained, self.validation)
+
+
+def _datasets_of(job: JobRecord) -> JobDatasets:
+    """The datasets that the job reads, as the tracker has them."""
+    trained = tuple(ask_patiently(_PATIENCE_S, Tracker.dataset, each.dataset_id) for each in job.trained_on)
     if job.validation_dataset_id is None:
-        return dataset, None
-    return dataset, ask_patiently(_PATIENCE_S, Tracker.dataset, job.validation_dataset_id)
+        return JobDatasets(trained)
+    return JobDatasets(trained, ask_patiently(_PATIENCE_S, Tracker.dataset, job.validation_dataset_id))
 
 
 def _run(
     job: JobRecord,
-    dataset: DatasetRecord,
-    validation: DatasetRecord | None,
+    datasets: JobDatasets,
     settings: Settings,
     session: TrainingSession,
     timeline: Timeline,
 ) -> int:
     """Train, and tell the tracker how it ended; returns the exit code."""
     try:
-        return _train(job, dataset, validation, settings, session, timeline)
+        return _train(job, datasets, settings, session, timeline)
     except FencedError as error:
         # Not 0, which would be the end of an attempt that is awaited.
         logger.warning("attempt %d ends: %s", job.attempt, error.message)
@@ -241,8 +301,7 @@ def _run(
 
 def _train(
     job: JobRecord,
-    dataset: DatasetRecord,
-    validation: DatasetRecord | None,
+    datasets: JobDatasets,
     settings: Settings,
     session: TrainingSession,
     timeline: Timeline,
@@ -254,7 +313,7 @@ def _train(
     timeline.mark("import_program")
 
     try:
-        run = _run_of(job, dataset, validation, timeline)
+        run = run_of(job, datasets, timeline)
         summary = run_training(run, settings, session)
     except FencedError:
         raise
@@ -299,44 +358,57 @@ def _load_ahead(job: JobRecord) -> None:
         logger.warning("adapter %s wasn't loaded ahead: %s", job.id, type(error).__name__)
 
 
-def _run_of(job: JobRecord, dataset: DatasetRecord, validation: DatasetRecord | None, timeline: Timeline) -> Run:
+def run_of(job: JobRecord, datasets: JobDatasets, timeline: Timeline) -> Run:
     """What the job's run trains on.
 
     Raises:
         InvalidDatasetError: The datasets hold different kinds of rows.
     """
+    validation, first = datasets.validation, datasets.trained[0]
+    kind = check_one_kind({record.id: record.format for record in datasets.trained})
+    if validation is not None:
+        check_same_kind(first.format, validation.format)
     return Run(
         job_id=job.id,
         config=job.config,
-        row_kind=check_same_kind(dataset.format, validation.format if validation else dataset.format),
-        rows_key=intake.rows_key(dataset.id),
+        row_kind=kind,
+        rows_key=intake.rows_key(first.id),
         adapter_key=job.adapter_key,
         validation_rows_key=intake.rows_key(validation.id) if validation else None,
         name=job.name,
-        datasets=dataset_facts(dataset, validation),
+        datasets=dataset_facts(job, datasets),
         statistics=tuple(
-            record.statistics_request(job.config.base_model, job.config.max_length)
-            for record in (dataset, validation)
-            if record is not None
+            record.statistics_request(job.config.base_model, job.config.max_length) for record in datasets.all
         ),
         timeline=timeline,
+        mixture=tuple(
+            MixedDataset(each.dataset_id, intake.rows_key(each.dataset_id), each.weight)
+            for each in (job.trained_on if job.is_mixture else ())
+        ),
     )
 
 
-def dataset_facts(dataset: DatasetRecord, validation: DatasetRecord | None) -> tuple[DatasetFacts, ...]:
+def dataset_facts(job: JobRecord, datasets: JobDatasets) -> tuple[DatasetFacts, ...]:
     """Return the facts about a run's datasets that its record has."""
-    used: dict[DatasetRole, DatasetRecord | None] = {"train": dataset, "evaluation": validation}
-    return tuple(
-        DatasetFacts(
-            role=role,
-            id=record.id,
-            filename=record.filename,
-            sha256=record.sha256,
-            num_rows=record.num_rows,
-            format=record.format,
-        )
-        for role, record in used.items()
-        if record is not None
+    weights = [each.weight if job.is_mixture else None for each in job.trained_on]
+    trained = tuple(
+        _facts_of("train", record, weight) for record, weight in zip(datasets.trained, weights, strict=True)
+    )
+    if datasets.validation is None:
+        return trained
+    return (*trained, _facts_of("evaluation", datasets.validation, None))
+
+
+def _facts_of(role: DatasetRole, record: DatasetRecord, weight: float | None) -> DatasetFacts:
+    return DatasetFacts(
+        role=role,
+        id=record.id,
+        filename=record.filename,
+        sha256=record.sha256,
+        num_rows=record.num_rows,
+        format=record.format,
+        version=record.version,
+        weight=weight,
     )
 
 

@@ -23,6 +23,9 @@ wording: wording of error messages.
 preview: rows as people see them.
 row_writer: canonical rows as Parquet.
 row_pages: some of a dataset's rows.
+raw_rows: stored rows as lines of JSONL.
+joining: the rows of several datasets as one.
+differences: rows that were added, removed or changed.
 
 Tokens:
 
@@ -33,6 +36,7 @@ answers: what the model has to produce behind a prompt.
 chat_turns: a chat template as the strings around each turn.
 tokenization: `input_ids` and `labels` of a row.
 row_order: the order of rows in training.
+weights: weights of datasets in a mixture.
 mixture_order: the order of the rows of several datasets, by weight.
 mixed_rows: rows of several datasets, numbered one behind the other.
 token_stream: rows from storage, tokenized while training runs (Ray Data).

@@ -26,6 +26,7 @@ from sienn_ray.datasets.row_order import (
     parts_of,
     window_order,
 )
+from sienn_ray.datasets.weights import passes_and_choice
 
 # Ends of the seeds of what is drawn, so that no two draws are the same.
 _CHOICE, _ORDER = 1, 2
@@ -71,9 +72,7 @@ class _Member:
     @classmethod
     def of(cls, groups: range, num_kept: tuple[int, ...], weight: float) -> _Member:
         """Divide a weight into passes and a choice; the least choice is a row."""
-        num_rows, num_passes = sum(num_kept), int(weight)
-        num_chosen = round((weight - num_passes) * num_rows)
-        return cls(groups, num_kept, num_passes, num_chosen or (min(1, num_rows) if num_passes == 0 else 0))
+        return cls(groups, num_kept, *passes_and_choice(weight, sum(num_kept)))
 
     @property
     def num_rows(self) -> int:

@@ -58,7 +58,7 @@ def read_page(storage: Storage, dataset_id: str, *, offset: int, limit: int) -> 
     with storage.reading(key) as file:
         try:
             parquet = pq.ParquetFile(cast(Any, file))
-            rows = [_shown(row) for row in _rows(parquet, offset, offset + limit)]
+            rows = [shown_row(row) for row in _rows(parquet, offset, offset + limit)]
         except (pa.ArrowException, OSError) as error:
             raise ArtifactError(f"{storage.location(key)} can't be read ({error}); upload the file again") from error
         return RowPage(rows, parquet.metadata.num_rows)
@@ -77,7 +77,8 @@ def _rows(parquet: Any, start: int, end: int) -> Iterator[dict[str, Any]]:
         first += size
 
 
-def _shown(row: dict[str, Any]) -> ShownRow:
+def shown_row(row: dict[str, Any]) -> ShownRow:
+    """Cut a stored row to what is shown of it."""
     messages, text = row["messages"], row["text"]
     rejected = row.get("rejected")  # datasets of earlier versions lack it
     strings = [text or "", rejected or "", *(message["content"] for message in (messages or ())[:MAX_MESSAGES])]

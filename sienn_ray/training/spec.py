@@ -7,10 +7,10 @@ from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
 from typing import Protocol
 
-from sienn_ray.datasets.row_order import RowOrder
+from sienn_ray.datasets.row_order import EpochOrder
 from sienn_ray.datasets.schema import RowKind
 from sienn_ray.datasets.statistics_schema import StatisticsRequest
-from sienn_ray.datasets.token_stream import Share, StoredRows, TokenArrays
+from sienn_ray.datasets.token_stream import RowStore, Share, TokenArrays
 from sienn_ray.settings import Settings
 from sienn_ray.training.config import TrainingConfig
 from sienn_ray.training.record import DatasetFacts, ResolvedFacts
@@ -24,6 +24,21 @@ class RowSource(Protocol):
     def steps(self, share: Share, *, first_step: int, num_steps: int) -> Iterator[tuple[int, list[TokenArrays]]]:
         """Steps with this worker's rows of each."""
         ...
+
+
+@dataclass(frozen=True)
+class MixedDataset:
+    """A dataset of a mixture.
+
+    Args:
+        dataset_id: Its id, for reports.
+        rows_key: Storage key of its rows.
+        weight: How often each of its rows is met in an epoch.
+    """
+
+    dataset_id: str
+    rows_key: str
+    weight: float
 
 
 @dataclass(frozen=True)
@@ -41,6 +56,7 @@ class Run:
         datasets: What they are, for the record.
         statistics: The statistics that tell how long the rows of each dataset are.
         timeline: Where the time since the submission went.
+        mixture: The datasets whose rows are mixed by weight, in place of those at `rows_key`.
     """
 
     job_id: str
@@ -53,14 +69,15 @@ class Run:
     datasets: tuple[DatasetFacts, ...] = ()
     statistics: tuple[StatisticsRequest, ...] = ()
     timeline: Timeline = field(default_factory=lambda: Timeline(time.time()))
+    mixture: tuple[MixedDataset, ...] = ()
 
 
 @dataclass(frozen=True)
 class OrderedRows:
     """Rows in storage, some or all of them, in an order."""
 
-    stored: StoredRows
-    order: RowOrder
+    stored: RowStore
+    order: EpochOrder
 
 
 @dataclass(frozen=True)

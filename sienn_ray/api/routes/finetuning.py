@@ -18,8 +18,9 @@ from sienn_ray.api.http.errors import documented
 from sienn_ray.api.http.upper_bounds import refuse_beyond
 from sienn_ray.api.lists.base_models import check_base_model
 from sienn_ray.api.schemas.finetuning import StartFinetuningRequest, StartFinetuningResponse
-from sienn_ray.datasets.schema import check_same_kind
+from sienn_ray.datasets.schema import check_one_kind, check_same_kind
 from sienn_ray.datasets.statistics_schema import DatasetStatistics
+from sienn_ray.datasets.weights import check_weight
 from sienn_ray.errors import ConflictError, InvalidDatasetError, InvalidInputError
 from sienn_ray.jobs.ids import shown
 from sienn_ray.jobs.schema import JobPriority, JobRecord, utc_now
@@ -115,7 +116,8 @@ def _record(body: StartFinetuningRequest, idempotency_key: str | None, principal
         id=str(uuid.uuid4()),
         owner=principal.owner,
         key_id=principal.key_id,
-        dataset_id=body.dataset_id,
+        dataset_id=body.trained_on[0].dataset_id,
+        datasets=body.trained_on,
         validation_dataset_id=body.validation_dataset_id,
         name=body.name,
         labels=body.labels,
@@ -130,13 +132,20 @@ def _record(body: StartFinetuningRequest, idempotency_key: str | None, principal
 
 async def _long_rows(job: JobRecord, backends: Backends) -> tuple[int | None, int]:
     """Rows with more than `max_length` tokens as far as they were counted before, and rows in all."""
-    dataset = await backends.tracker.dataset(job.dataset_id)
-    request = dataset.statistics_request(job.config.base_model, job.config.max_length)
-    try:
-        found = await asyncio.to_thread(DatasetStatistics.kept, backends.storage, request)
-    except OSError:  # a job can wait for storage that is away, and counts itself
-        found = None
-    return (None, dataset.num_rows) if found is None else (found.num_rows_over_max_length, found.num_rows)
+    num_long: int | None = None
+    num_rows = 0
+    for each in job.trained_on:
+        dataset = await backends.tracker.dataset(each.dataset_id)
+        request = dataset.statistics_request(job.config.base_model, job.config.max_length)
+        num_rows += dataset.num_rows
+        try:
+            found = await asyncio.to_thread(DatasetStatistics.kept, backends.storage, request)
+        except OSError:  # a job can wait for storage that is away, and counts itself
+            found = None
+        if found is None:
+            return None, num_rows
+        num_long = (num_long or 0) + found.num_rows_over_max_length
+    return num_long, num_rows
 
 
 def _hash(body: StartFinetuningRequest) -> str:
@@ -159,12 +168,16 @@ async def _earlier_job(record: JobRecord, backends: Backends) -> JobRecord | Non
 
 
 async def _check_datasets(body: StartFinetuningRequest, backends: Backends) -> None:
-    dataset = await backends.tracker.dataset(body.dataset_id)
+    records = [await backends.tracker.dataset(each.dataset_id) for each in body.trained_on]
+    check_one_kind({record.id: record.format for record in records})
+    for each, record in zip(body.trained_on, records, strict=True):
+        check_weight(record.id, each.weight, record.num_rows)
     if body.validation_dataset_id is None:
         return
-    if body.validation_dataset_id == body.dataset_id:
+    if body.validation_dataset_id in {record.id for record in records}:
+        where = "dataset_id" if body.datasets is None else "among datasets"
         raise InvalidInputError(
-            "validation_dataset_id is dataset_id; name another dataset, or leave it out and set validation_split"
+            f"validation_dataset_id is {where}; name another dataset, or leave it out and set validation_split"
         )
     validation = await backends.tracker.dataset(body.validation_dataset_id)
-    check_same_kind(dataset.format, validation.format)
+    check_same_kind(records[0].format, validation.format)

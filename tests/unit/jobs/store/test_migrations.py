@@ -54,7 +54,12 @@ def test_migrations_make_the_tables_that_queries_use(store: Store, engine: sa.En
 @pytest.mark.parametrize(
     ("name", "record", "more", "optional"),
     [
-        ("datasets", DatasetRecord, {"seq"}, {"duplicate_of"}),
+        (
+            "datasets",
+            DatasetRecord,
+            {"seq", "last_version"},
+            {"duplicate_of", "version_of", "appended_to", "change", "source", "source_revision"},
+        ),
         (
             "jobs",
             JobRecord,
