@@ -15,7 +15,6 @@ import os
 import sys
 import uuid
 from collections.abc import Sequence
-from dataclasses import dataclass
 from pathlib import PurePosixPath
 from urllib.parse import urlsplit
 
@@ -25,7 +24,8 @@ import ray
 
 from sienn_ray import catalog
 from sienn_ray.datasets import intake
-from sienn_ray.datasets.schema import check_one_kind, check_same_kind
+from sienn_ray.datasets.reading_options import ReadingOptions, options_of
+from sienn_ray.datasets.schema import check_one_kind
 from sienn_ray.datasets.weights import MAX_DATASETS, WeightedDataset, check_weight, parsed_weight
 from sienn_ray.errors import (
     FailureReason,
@@ -48,6 +48,7 @@ from sienn_ray.jobs.naming import (
     is_label,
     is_name,
 )
+from sienn_ray.jobs.run_inputs import JobDatasets, run_of
 from sienn_ray.jobs.schema import DatasetRecord, JobRecord, JobStatus, utc_now
 from sienn_ray.jobs.supervision.ray_job_client import RayJobClient
 from sienn_ray.jobs.tracker_protocol import Tracker
@@ -56,10 +57,8 @@ from sienn_ray.settings import Settings
 from sienn_ray.storage import Storage
 from sienn_ray.training import process_setup
 from sienn_ray.training.options import add_options, config_of
-from sienn_ray.training.record import DatasetFacts, DatasetRole
 from sienn_ray.training.reporting import Phase, Progress
 from sienn_ray.training.resources import withdraw_request
-from sienn_ray.training.spec import MixedDataset, Run
 from sienn_ray.training.stopping import leave_on_sigterm
 from sienn_ray.training.timeline import Timeline
 
@@ -71,6 +70,11 @@ _PATIENCE_S = 60.0
 _MAX_ERROR_CHARS = 1000
 # A process has to start, and an engine to load an adapter.
 _LOAD_AHEAD_TIMEOUT_S = 120.0
+_READING_OPTIONS = {
+    "encoding": "encoding of both files where it isn't UTF-8, such as windows-1252",
+    "separator": "separator of CSV files: comma, semicolon, tab or pipe; told from the file by default",
+    "columns": "columns by the names that they stand for, as in Frage=question,Antwort=answer, or as JSON",
+}
 
 
 def main(argv: Sequence[str] | None = None) -> int:
@@ -126,6 +130,8 @@ def _parser() -> argparse.ArgumentParser:
     )
     parser.add_argument("--attempt", type=int, help="which attempt at that job this is")
     parser.add_argument("--validation-dataset", help="the same for rows to evaluate on; nothing is held out then")
+    for name, words in _READING_OPTIONS.items():
+        parser.add_argument(f"--{name}", action="append", default=[], help=words)
     parser.add_argument("--base-model", help="hub id of the base model", default=catalog.CATALOG[0].id)
     parser.add_argument("--revision", help="branch, tag or commit of the base model; by default its main branch")
     parser.add_argument("--name", type=_name, help="a name to find the job by")
@@ -153,9 +159,7 @@ def _weights_of(arguments: argparse.Namespace) -> list[float]:
     """One weight for each dataset."""
     num_datasets, weights = len(arguments.dataset), arguments.weight
     if num_datasets > MAX_DATASETS:
-        raise InvalidInputError(
-            f"{num_datasets} datasets are more than the {MAX_DATASETS} that can be mixed"
-        )
+        raise InvalidInputError(f"{num_datasets} datasets are more than the {MAX_DATASETS} that can be mixed")
     if weights and len(weights) != num_datasets:
         raise InvalidInputError(
             f"{len(weights)} --weight were given for {num_datasets} --dataset; give one for each, or none"
@@ -202,11 +206,12 @@ def _register(settings: Settings, arguments: argparse.Namespace) -> JobRecord:
     check_target_modules(config.base_model, found, config.lora.named_modules)
     config = config.pinned(found.revision)
     weights = _weights_of(arguments)
-    datasets = [_take_dataset(url, settings) for url in arguments.dataset]
+    options = options_of({name: getattr(arguments, name) for name in _READING_OPTIONS})
+    datasets = [_take_dataset(url, settings, options) for url in arguments.dataset]
     check_one_kind({dataset.id: dataset.format for dataset in datasets})
     for dataset, weight in zip(datasets, weights, strict=True):
         check_weight(dataset.filename, weight, dataset.num_rows)
-    validation = arguments.validation_dataset and _take_dataset(arguments.validation_dataset, settings)
+    validation = arguments.validation_dataset and _take_dataset(arguments.validation_dataset, settings, options)
     now = utc_now()
     job = JobRecord(
         id=str(uuid.uuid4()),
@@ -230,17 +235,27 @@ def _register(settings: Settings, arguments: argparse.Namespace) -> JobRecord:
     return ask_patiently(_PATIENCE_S, Tracker.add_job, job)
 
 
-def _take_dataset(url: str, settings: Settings) -> DatasetRecord:
+def _take_dataset(url: str, settings: Settings, options: ReadingOptions) -> DatasetRecord:
     """Take a file into storage and note it with the tracker."""
     filename = PurePosixPath(urlsplit(url).path).name
     dataset_id = str(uuid.uuid4())
     storage = Storage(settings.storage_url)
     try:
         with fsspec.open(url, "rb") as source:
-            taken = intake.take(storage, dataset_id, filename, source, max_row_bytes=settings.max_row_bytes)
+            taken = intake.take(
+                storage, dataset_id, filename, source, max_row_bytes=settings.max_row_bytes, options=options
+            )
     except OSError as error:
         raise InvalidDatasetError(f"the dataset {url} can't be read: {error}") from error
-    record = DatasetRecord.of_report(dataset_id, filename, taken.size_bytes, taken.sha256, taken.report)
+    record = DatasetRecord.of_report(
+        dataset_id, filename, taken.size_bytes, taken.sha256, taken.report, options=options
+    )
+    for name, value in record.reading.guessed.items():
+        logger.info("%s: guessed %s: %r", filename, name, value)
+    for note in record.reading.notes:
+        logger.warning("%s: %s", filename, note)
+    if record.reading.ignored_columns:
+        logger.warning("%s: ignored columns: %s", filename, ", ".join(record.reading.ignored_columns))
     return ask_patiently(_PATIENCE_S, Tracker.add_dataset, record, storage.url)
 
 
@@ -255,24 +270,6 @@ def _own_submission_id() -> str:
     if not details.submission_id:
         raise TrainingError("start this program with `ray job submit -- python -m sienn_ray.train ...`")
     return str(details.submission_id)
-
-
-@dataclass(frozen=True)
-class JobDatasets:
-    """Datasets that a job reads.
-
-    Args:
-        trained: Those that it trains on.
-        validation: The one that it evaluates on, if that is one of its own.
-    """
-
-    trained: tuple[DatasetRecord, ...]
-    validation: DatasetRecord | None = None
-
-    @property
-    def all(self) -> tuple[DatasetRecord, ...]:
-        """Return all of them."""
-        return self.trained if self.validation is None else (*self.trained, self.validation)
 
 
 def _datasets_of(job: JobRecord) -> JobDatasets:
@@ -356,60 +353,6 @@ def _load_ahead(job: JobRecord) -> None:
         logger.info("%s", ray.get(remote.remote(engine, job.id, job.adapter_key), timeout=_LOAD_AHEAD_TIMEOUT_S))
     except Exception as error:  # the first request loads the adapter as well
         logger.warning("adapter %s wasn't loaded ahead: %s", job.id, type(error).__name__)
-
-
-def run_of(job: JobRecord, datasets: JobDatasets, timeline: Timeline) -> Run:
-    """What the job's run trains on.
-
-    Raises:
-        InvalidDatasetError: The datasets hold different kinds of rows.
-    """
-    validation, first = datasets.validation, datasets.trained[0]
-    kind = check_one_kind({record.id: record.format for record in datasets.trained})
-    if validation is not None:
-        check_same_kind(first.format, validation.format)
-    return Run(
-        job_id=job.id,
-        config=job.config,
-        row_kind=kind,
-        rows_key=intake.rows_key(first.id),
-        adapter_key=job.adapter_key,
-        validation_rows_key=intake.rows_key(validation.id) if validation else None,
-        name=job.name,
-        datasets=dataset_facts(job, datasets),
-        statistics=tuple(
-            record.statistics_request(job.config.base_model, job.config.max_length) for record in datasets.all
-        ),
-        timeline=timeline,
-        mixture=tuple(
-            MixedDataset(each.dataset_id, intake.rows_key(each.dataset_id), each.weight)
-            for each in (job.trained_on if job.is_mixture else ())
-        ),
-    )
-
-
-def dataset_facts(job: JobRecord, datasets: JobDatasets) -> tuple[DatasetFacts, ...]:
-    """Return the facts about a run's datasets that its record has."""
-    weights = [each.weight if job.is_mixture else None for each in job.trained_on]
-    trained = tuple(
-        _facts_of("train", record, weight) for record, weight in zip(datasets.trained, weights, strict=True)
-    )
-    if datasets.validation is None:
-        return trained
-    return (*trained, _facts_of("evaluation", datasets.validation, None))
-
-
-def _facts_of(role: DatasetRole, record: DatasetRecord, weight: float | None) -> DatasetFacts:
-    return DatasetFacts(
-        role=role,
-        id=record.id,
-        filename=record.filename,
-        sha256=record.sha256,
-        num_rows=record.num_rows,
-        format=record.format,
-        version=record.version,
-        weight=weight,
-    )
 
 
 def _is_completed(job_id: str) -> bool:

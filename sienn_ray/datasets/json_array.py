@@ -7,7 +7,8 @@ from typing import Any, BinaryIO
 
 import ijson
 
-from sienn_ray.datasets.readers import MAX_JSON_DEPTH, RawRow
+from sienn_ray.datasets.readers import RawRow
+from sienn_ray.datasets.strict_json import MAX_JSON_DEPTH
 from sienn_ray.datasets.utf8 import CHUNK_BYTES, utf8_chunks
 from sienn_ray.datasets.wording import kind_of, shown
 from sienn_ray.errors import InvalidDatasetError

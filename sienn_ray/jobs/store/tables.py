@@ -65,6 +65,7 @@ datasets = sa.Table(
     sa.Column("created_at", UtcDateTime),
     sa.Column("duplicate_of", SafeText),
     sa.Column("owner", SafeText),
+    sa.Column("reading", sa.JSON),
     sa.Column("version", sa.Integer),
     # Of a first version: the number of the newest, which no other one gets, even if that one is deleted.
     sa.Column("last_version", sa.Integer),
