@@ -51,6 +51,7 @@ from sienn_ray.api.routes import (
     chat,
     completions,
     dataset_statistics,
+    dataset_versions,
     datasets,
     demo,
     downloads,
@@ -85,6 +86,7 @@ _ROUTES = (
     usage,
     uploads,
     datasets,
+    dataset_versions,
     dataset_statistics,
     finetuning,
     jobs,
@@ -103,7 +105,7 @@ _ROUTES = (
     completions,
 )
 # A dataset file is taken from its multipart body while it arrives, up to SIENN_MAX_UPLOAD_BYTES.
-_UPLOADS = ("/api/upload-dataset", "/api/validate-dataset")
+_UPLOADS = ("/api/upload-dataset", "/api/validate-dataset", "/api/datasets/[^/]+/versions")
 
 
 def create_app(backends: Backends, *, numbered_by_server: bool = False) -> FastAPI:

@@ -7,17 +7,18 @@ so that memory doesn't grow with the datasets.
 
 from __future__ import annotations
 
+import contextlib
 import hashlib
 import json
 import threading
 from collections import Counter
 from collections.abc import Iterable, Iterator
-from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Any, cast
 
 import pyarrow as pa
 import pyarrow.parquet as pq
+from pydantic import TypeAdapter, ValidationError
 
 from sienn_ray.datasets import intake
 from sienn_ray.datasets.intake import AbandonedError
@@ -62,6 +63,23 @@ class Differences:
     changed: tuple[ChangedRow, ...]
 
 
+def kept_comparison(
+    storage: Storage, first_id: str, second_id: str, abandoned: threading.Event | None = None
+) -> Differences:
+    """Compare two datasets, unless that was done before; the result is kept with the second one's files.
+
+    Raises:
+        ArtifactError: Rows are missing from storage, or altered.
+        AbandonedError: `abandoned` was set.
+    """
+    key = f"{intake.folder_key(second_id)}/differences-{first_id}.json"
+    with contextlib.suppress(ArtifactError, ValidationError):
+        return _KEPT.validate_json(storage.read_bytes(key))
+    found = compare(storage, first_id, second_id, abandoned)
+    storage.write_bytes(key, _KEPT.dump_json(found))
+    return found
+
+
 def compare(storage: Storage, first_id: str, second_id: str, abandoned: threading.Event | None = None) -> Differences:
     """Compare two datasets, row by row.
 
@@ -81,6 +99,9 @@ def compare(storage: Storage, first_id: str, second_id: str, abandoned: threadin
     for number in range(num_ranges):
         found.add(_Reading(storage, number, num_ranges, abandoned), first_id, second_id)
     return found.differences()
+
+
+_KEPT = TypeAdapter(Differences)
 
 
 @dataclass(frozen=True)
@@ -210,7 +231,7 @@ def _num_rows(storage: Storage, dataset_id: str) -> int:
         return int(parquet.metadata.num_rows)
 
 
-@contextmanager
+@contextlib.contextmanager
 def _opened(storage: Storage, dataset_id: str) -> Iterator[pq.ParquetFile]:
     key = intake.rows_key(dataset_id)
     with storage.reading(key) as file:

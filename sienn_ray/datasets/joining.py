@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import threading
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from typing import IO, Any, cast
 
 import pyarrow.parquet as pq
@@ -16,7 +16,6 @@ from sienn_ray.datasets.preview import preview_row
 from sienn_ray.datasets.raw_rows import as_table, raw_line, raw_row, stored_rows
 from sienn_ray.datasets.row_writer import MAX_ROW_GROUP_BYTES, MAX_ROW_GROUP_ROWS
 from sienn_ray.datasets.schema import PARQUET_SCHEMA, DatasetFormat, RowKind
-from sienn_ray.errors import InvalidDatasetError
 from sienn_ray.storage import Storage
 
 
@@ -26,7 +25,7 @@ def join(
     parts: Sequence[str],
     kind: RowKind,
     *,
-    max_bytes: int | None = None,
+    check_size: Callable[[int], None] = lambda _: None,
     abandoned: threading.Event | None = None,
 ) -> TakenDataset:
     """Write the rows of some datasets as one: its rows, and a JSONL file of them that can be uploaded again.
@@ -36,22 +35,22 @@ def join(
         dataset_id: The new one's id.
         parts: Ids of the others, in order.
         kind: What all rows are.
-        max_bytes: The largest file that is written.
+        check_size: Called with the bytes of the file so far; raises when they are too many.
         abandoned: Ends the writing once it is set.
 
     Raises:
-        InvalidDatasetError: The file would be larger.
         AbandonedError: `abandoned` was set.
     """
     with (
         storage.writing(intake.file_key(dataset_id)) as file,
         storage.writing(intake.rows_key(dataset_id)) as sink,
-        _Joined(file, sink, max_bytes) as joined,
+        _Joined(file, sink) as joined,
     ):
         for row in _rows_of(storage, parts):
             if abandoned is not None and abandoned.is_set():
                 raise AbandonedError
             joined.add(row)
+            check_size(joined.num_bytes)
     return joined.taken(kind)
 
 
@@ -64,12 +63,12 @@ def _rows_of(storage: Storage, parts: Sequence[str]) -> Iterator[dict[str, Any]]
 class _Joined:
     """A dataset that is being written."""
 
-    def __init__(self, file: IO[bytes], sink: IO[bytes], max_bytes: int | None) -> None:
-        self._file, self._max_bytes = file, max_bytes
+    def __init__(self, file: IO[bytes], sink: IO[bytes]) -> None:
+        self._file = file
         self._parquet = pq.ParquetWriter(cast(Any, sink), PARQUET_SCHEMA, compression="zstd", write_statistics=False)
         self._hash = hashlib.sha256()
         self._waiting: list[dict[str, Any]] = []
-        self._waiting_bytes = self._num_bytes = self._num_rows = 0
+        self._waiting_bytes = self.num_bytes = self._num_rows = 0
         self._columns: tuple[str, ...] = ()
         self._preview: list[dict[str, Any]] = []
 
@@ -86,13 +85,7 @@ class _Joined:
     def add(self, row: dict[str, Any]) -> None:
         """Write one row."""
         line = raw_line(row)
-        self._num_bytes += len(line)
-        if self._max_bytes is not None and self._num_bytes > self._max_bytes:
-            raise InvalidDatasetError(
-                f"all rows together have more than {self._max_bytes} bytes as JSON lines, the largest dataset that is "
-                "taken (SIENN_MAX_UPLOAD_BYTES, or what its owner may still store); make two datasets, and train on "
-                "both of them"
-            )
+        self.num_bytes += len(line)
         self._file.write(line)
         self._hash.update(line)
         if len(self._preview) < PREVIEW_ROWS:
@@ -109,7 +102,7 @@ class _Joined:
     def taken(self, kind: RowKind) -> TakenDataset:
         """Return what has been written."""
         report = IngestReport(_FORMATS[kind], self._columns, self._num_rows, self._preview)
-        return TakenDataset(self._num_bytes, self._hash.hexdigest(), report)
+        return TakenDataset(self.num_bytes, self._hash.hexdigest(), report)
 
     def _flush(self) -> None:
         if self._waiting:

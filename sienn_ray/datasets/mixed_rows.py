@@ -33,6 +33,11 @@ class MixedRows:
             for group in member.groups
         )
 
+    @property
+    def num_rows(self) -> int:
+        """Rows of all datasets."""
+        return sum(member.num_rows for member in self.members)
+
     def portions(self, weights: Sequence[float]) -> tuple[Portion, ...]:
         """Return the datasets with their weights, as an order takes them."""
         return tuple(

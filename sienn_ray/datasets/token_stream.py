@@ -58,6 +58,11 @@ class RowStore(Protocol):
         """Return the row groups."""
         ...
 
+    @property
+    def num_rows(self) -> int:
+        """Rows in all."""
+        ...
+
     def take(self, groups: tuple[int, ...], rows: RowNumbers) -> pa.Table:
         """Some rows, by their numbers, of some row groups."""
         ...

@@ -22,14 +22,14 @@ class WeightedDataset(BaseModel):
     Args:
         dataset_id: Its id.
         weight: How often each of its rows is met in an epoch.
-        version: Its version, as far as it is known.
+        version: Its version.
     """
 
     model_config = ConfigDict(frozen=True)
 
     dataset_id: str
     weight: Weight = 1.0
-    version: int | None = None
+    version: int = 1
 
 
 def passes_and_choice(weight: float, num_rows: int) -> tuple[int, int]:

@@ -31,7 +31,7 @@ class JobDatasets:
 
 
 def run_of(job: JobRecord, datasets: JobDatasets, timeline: Timeline) -> Run:
-    """What the job's run trains on.
+    """Return the run of a job.
 
     Raises:
         InvalidDatasetError: The datasets hold different kinds of rows.

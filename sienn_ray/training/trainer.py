@@ -98,8 +98,8 @@ def run_training(run: Run, settings: Settings, reporter: Reporter) -> RunSummary
         _check_awaited(run, reporter)
         manifest = storage.publish(target, run.adapter_key)
     if run.mixture:
-        published = Progress.of_phase(Phase.SAVING, "Publishing the adapter")
-        reporter.report(replace(published, rows_seen=_rows_seen(run, rows, state.steps_done)))
+        saving = Progress.of_phase(Phase.SAVING, "Publishing the adapter")
+        reporter.report(replace(saving, rows_seen=_rows_seen(run, rows, state.steps_done)))
     history = tuple(_rounded(record) for record in state.history)
     published = _rounded(state.published)
     return RunSummary(

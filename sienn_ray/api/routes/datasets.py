@@ -15,20 +15,19 @@ from sienn_ray.api.deps import BackendsDep
 from sienn_ray.api.http.attachments import send_stored_file
 from sienn_ray.api.http.errors import documented
 from sienn_ray.api.lists.paging import cursor_query, limit_query
+from sienn_ray.api.lists.rows import row_of
 from sienn_ray.api.lists.whole import listed
 from sienn_ray.api.schemas.datasets import (
     DatasetDetail,
     DatasetList,
-    DatasetRow,
     DatasetRows,
     DatasetSummary,
     DeletedDataset,
-    RowMessage,
     with_reading,
 )
 from sienn_ray.api.schemas.ids import DatasetIdPath
 from sienn_ray.datasets import intake
-from sienn_ray.datasets.row_pages import ShownRow, read_page
+from sienn_ray.datasets.row_pages import read_page
 from sienn_ray.jobs.schema import DatasetRecord, Page
 
 router = APIRouter(prefix="/api", tags=["Datasets"])
@@ -141,19 +140,7 @@ async def dataset_rows(
     end = offset + len(page.rows)
     return DatasetRows(
         dataset_id=record.id,
-        rows=[_row(row) for row in page.rows],
+        rows=[row_of(row) for row in page.rows],
         num_rows=page.num_rows,
         next_offset=end if page.rows and end < page.num_rows else None,
-    )
-
-
-def _row(row: ShownRow) -> DatasetRow:
-    messages = row.messages and [RowMessage(role=message.role, content=message.content) for message in row.messages]
-    return DatasetRow(
-        row=row.row,
-        line=row.line,
-        messages=messages,
-        text=row.text,
-        rejected=row.rejected,
-        truncated=row.is_truncated,
     )

@@ -17,11 +17,10 @@ from sienn_ray.api.deps import Backends, BackendsDep
 from sienn_ray.api.http.errors import documented
 from sienn_ray.api.http.upper_bounds import refuse_beyond
 from sienn_ray.api.lists.base_models import check_base_model
+from sienn_ray.api.lists.job_datasets import check_datasets
 from sienn_ray.api.schemas.finetuning import StartFinetuningRequest, StartFinetuningResponse
-from sienn_ray.datasets.schema import check_one_kind, check_same_kind
 from sienn_ray.datasets.statistics_schema import DatasetStatistics
-from sienn_ray.datasets.weights import check_weight
-from sienn_ray.errors import ConflictError, InvalidDatasetError, InvalidInputError
+from sienn_ray.errors import ConflictError, InvalidDatasetError
 from sienn_ray.jobs.ids import shown
 from sienn_ray.jobs.schema import JobPriority, JobRecord, utc_now
 from sienn_ray.training.long_rows import found_words, refusal
@@ -86,15 +85,18 @@ async def start_finetuning(
     max_row_tokens = backends.settings.max_row_tokens
     num_long: int | None = None
     num_rows = 0
+    notes: list[str] = []
     job = await _earlier_job(record, backends)
     if job is None:
-        await _check_datasets(body, backends)
+        notes = await check_datasets(body, backends.tracker)
         targets = record.config.lora.named_modules
         commit = await check_base_model(body.model_name, backends.settings, body.revision, targets)
         record = record.model_copy(update={"config": record.config.pinned(commit)})
         num_long, num_rows = await _long_rows(record, backends)
         if num_long and record.config.long_rows == "fail":
             raise InvalidDatasetError(refusal(record.config, max_row_tokens, num_long, num_rows))
+        if num_long:
+            notes.append(found_words(record.config, max_row_tokens, num_long=num_long, num_rows=num_rows))
         # The same request may have come a second time meanwhile; the tracker then gives the job that was first.
         job = await backends.tracker.add_job(record)
     if job.id != record.id:
@@ -106,7 +108,7 @@ async def start_finetuning(
         message="Fine-tuning job submitted successfully",
         created_at=job.created_at,
         num_long_rows=num_long,
-        warning=found_words(job.config, max_row_tokens, num_long=num_long, num_rows=num_rows) if num_long else None,
+        warning="; ".join(notes) or None,
     )
 
 
@@ -137,13 +139,13 @@ async def _long_rows(job: JobRecord, backends: Backends) -> tuple[int | None, in
     for each in job.trained_on:
         dataset = await backends.tracker.dataset(each.dataset_id)
         request = dataset.statistics_request(job.config.base_model, job.config.max_length)
-        num_rows += dataset.num_rows
         try:
             found = await asyncio.to_thread(DatasetStatistics.kept, backends.storage, request)
         except OSError:  # a job can wait for storage that is away, and counts itself
             found = None
         if found is None:
-            return None, num_rows
+            return None, 0
+        num_rows += found.num_rows
         num_long = (num_long or 0) + found.num_rows_over_max_length
     return num_long, num_rows
 
@@ -165,19 +167,3 @@ async def _earlier_job(record: JobRecord, backends: Backends) -> JobRecord | Non
             f"{job.id}; take a new key for a new job"
         )
     return job
-
-
-async def _check_datasets(body: StartFinetuningRequest, backends: Backends) -> None:
-    records = [await backends.tracker.dataset(each.dataset_id) for each in body.trained_on]
-    check_one_kind({record.id: record.format for record in records})
-    for each, record in zip(body.trained_on, records, strict=True):
-        check_weight(record.id, each.weight, record.num_rows)
-    if body.validation_dataset_id is None:
-        return
-    if body.validation_dataset_id in {record.id for record in records}:
-        where = "dataset_id" if body.datasets is None else "among datasets"
-        raise InvalidInputError(
-            f"validation_dataset_id is {where}; name another dataset, or leave it out and set validation_split"
-        )
-    validation = await backends.tracker.dataset(body.validation_dataset_id)
-    check_same_kind(records[0].format, validation.format)

@@ -30,7 +30,7 @@ Labels = dict[_LabelKey, _LabelValue]
 
 _EXAMPLE_MIXTURE = [{"dataset_id": DATASET_ID, "weight": 1.0}, {"dataset_id": OTHER_DATASET_ID, "weight": 0.25}]
 # What the validators below check, as far as a schema can say it.
-_ONE_SUBJECT: list[dict[str, Any]] = [
+_ONE_SUBJECT: list[Any] = [
     {"required": ["dataset_id"], "properties": {"dataset_id": {"type": "string"}}},
     {"required": ["datasets"], "properties": {"datasets": {"type": "array"}}},
 ]
@@ -68,7 +68,9 @@ class _Subject(RequestBody):
     """What to fine-tune, and on what."""
 
     dataset_id: DatasetId | None = Field(
-        None, description="Dataset UUID; each version of a dataset has its own.", examples=[DATASET_ID]
+        None,
+        description="Dataset UUID; each version of a dataset has its own. Required, unless there are `datasets`.",
+        examples=[DATASET_ID],
     )
     datasets: list[MixedDataset] | None = Field(
         None,
@@ -178,6 +180,7 @@ class StartFinetuningResponse(ResponseBody):
         examples=[None],
     )
     warning: str | None = Field(
-        description="What becomes of these rows, and what to do about it; null without any, and where it isn't known.",
+        description="What becomes of these rows, and what to do about it, and whether a dataset has a newer version; "
+        "null where there is nothing to tell.",
         examples=[None],
     )

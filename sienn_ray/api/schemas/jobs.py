@@ -83,10 +83,8 @@ class JobDataset(ResponseBody):
     """A dataset that a job trains on."""
 
     dataset_id: str = Field(description="The dataset's UUID.", examples=[DATASET_ID])
-    version: int | None = Field(
-        description="Its version; an id stands for one version, whatever is appended later. Null of jobs of before "
-        "datasets had versions.",
-        examples=[1],
+    version: int = Field(
+        description="Its version; an id stands for one version, whatever is appended later.", examples=[1]
     )
     weight: float = Field(description="How often an epoch has each of its rows.", examples=[1.0])
     rows_per_epoch: int | None = Field(

@@ -50,7 +50,7 @@ def _with_versions(connection: sa.Connection, record: JobRecord) -> JobRecord:
     versions = (read_dataset(connection, dataset.dataset_id).version for dataset in record.trained_on)
     pinned = zip(record.trained_on, versions, strict=True)
     datasets = tuple(dataset.model_copy(update={"version": version}) for dataset, version in pinned)
-    return record.model_copy(update={"datasets": datasets})
+    return record if datasets == record.trained_on else record.model_copy(update={"datasets": datasets})
 
 
 def _known(connection: sa.Connection, record: JobRecord) -> JobRecord | None:
