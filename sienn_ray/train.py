@@ -15,22 +15,17 @@ import os
 import sys
 import uuid
 from collections.abc import Sequence
-from pathlib import PurePosixPath
-from urllib.parse import urlsplit
 
-import fsspec
 import psutil
 import ray
 
 from sienn_ray import catalog
-from sienn_ray.datasets import intake
-from sienn_ray.datasets.reading_options import ReadingOptions, options_of
+from sienn_ray.datasets.reading_options import options_of
 from sienn_ray.datasets.schema import check_one_kind
 from sienn_ray.datasets.weights import MAX_DATASETS, WeightedDataset, check_weight, parsed_weight
 from sienn_ray.errors import (
     FailureReason,
     FencedError,
-    InvalidDatasetError,
     InvalidInputError,
     NotFoundError,
     OutOfReachError,
@@ -38,6 +33,7 @@ from sienn_ray.errors import (
     TrainingError,
 )
 from sienn_ray.inference.applications import EngineKey, prefetch
+from sienn_ray.jobs.client.given_datasets import take_dataset
 from sienn_ray.jobs.client.run_session import TrainingSession
 from sienn_ray.jobs.client.tracker_client import ask_patiently
 from sienn_ray.jobs.client.tracker_handle import NAMESPACE
@@ -49,12 +45,11 @@ from sienn_ray.jobs.naming import (
     is_name,
 )
 from sienn_ray.jobs.run_inputs import JobDatasets, run_of
-from sienn_ray.jobs.schema import DatasetRecord, JobRecord, JobStatus, utc_now
+from sienn_ray.jobs.schema import JobRecord, JobStatus, utc_now
 from sienn_ray.jobs.supervision.ray_job_client import RayJobClient
 from sienn_ray.jobs.tracker_protocol import Tracker
 from sienn_ray.module_names import check_target_modules
 from sienn_ray.settings import Settings
-from sienn_ray.storage import Storage
 from sienn_ray.training import process_setup
 from sienn_ray.training.options import add_options, config_of
 from sienn_ray.training.reporting import Phase, Progress
@@ -118,7 +113,7 @@ def _parser() -> argparse.ArgumentParser:
     what.add_argument(
         "--dataset",
         action="append",
-        help="fsspec URL or path of a CSV, JSON, JSONL or text file; may be given more than once, to mix their rows",
+        help="fsspec URL or path of a CSV, JSON, JSONL or text file, or hf:OWNER/NAME; more than one are mixed",
     )
     parser.add_argument(
         "--weight",
@@ -207,11 +202,13 @@ def _register(settings: Settings, arguments: argparse.Namespace) -> JobRecord:
     config = config.pinned(found.revision)
     weights = _weights_of(arguments)
     options = options_of({name: getattr(arguments, name) for name in _READING_OPTIONS})
-    datasets = [_take_dataset(url, settings, options) for url in arguments.dataset]
+    datasets = [take_dataset(url, settings, options, _PATIENCE_S) for url in arguments.dataset]
     check_one_kind({dataset.id: dataset.format for dataset in datasets})
     for dataset, weight in zip(datasets, weights, strict=True):
         check_weight(dataset.filename, weight, dataset.num_rows)
-    validation = arguments.validation_dataset and _take_dataset(arguments.validation_dataset, settings, options)
+    validation = arguments.validation_dataset and take_dataset(
+        arguments.validation_dataset, settings, options, _PATIENCE_S
+    )
     now = utc_now()
     job = JobRecord(
         id=str(uuid.uuid4()),
@@ -233,30 +230,6 @@ def _register(settings: Settings, arguments: argparse.Namespace) -> JobRecord:
     )
     sys.stdout.write(f"job_id: {job.id}\n")
     return ask_patiently(_PATIENCE_S, Tracker.add_job, job)
-
-
-def _take_dataset(url: str, settings: Settings, options: ReadingOptions) -> DatasetRecord:
-    """Take a file into storage and note it with the tracker."""
-    filename = PurePosixPath(urlsplit(url).path).name
-    dataset_id = str(uuid.uuid4())
-    storage = Storage(settings.storage_url)
-    try:
-        with fsspec.open(url, "rb") as source:
-            taken = intake.take(
-                storage, dataset_id, filename, source, max_row_bytes=settings.max_row_bytes, options=options
-            )
-    except OSError as error:
-        raise InvalidDatasetError(f"the dataset {url} can't be read: {error}") from error
-    record = DatasetRecord.of_report(
-        dataset_id, filename, taken.size_bytes, taken.sha256, taken.report, options=options
-    )
-    for name, value in record.reading.guessed.items():
-        logger.info("%s: guessed %s: %r", filename, name, value)
-    for note in record.reading.notes:
-        logger.warning("%s: %s", filename, note)
-    if record.reading.ignored_columns:
-        logger.warning("%s: ignored columns: %s", filename, ", ".join(record.reading.ignored_columns))
-    return ask_patiently(_PATIENCE_S, Tracker.add_dataset, record, storage.url)
 
 
 def _own_submission_id() -> str:

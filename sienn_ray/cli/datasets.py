@@ -11,6 +11,9 @@ from sienn_ray.catalog import CATALOG
 from sienn_ray.cli.client import DatasetId, call, end, of
 from sienn_ray.cli.output import print_json, print_line, print_table
 from sienn_ray.cli.wording import in_own_words
+from sienn_ray.datasets.hub_source import PREFIX
+from sienn_ray.datasets.reading_options import options_of
+from sienn_ray.errors import InvalidInputError
 from sienn_ray.training.config import DEFAULT_ROW_TOKENS
 
 _DatasetFile = Annotated[Path, typer.Argument(exists=True, dir_okay=False, help="CSV, JSON, JSONL or text.")]
@@ -28,15 +31,49 @@ _MAX_SHOWN_CHARS = 160
 
 
 def upload(
-    file: _DatasetFile, encoding: _Encoding = None, separator: _Separator = None, columns: _Columns = None
+    file: Annotated[
+        str,
+        typer.Argument(
+            metavar="FILE|hf:OWNER/NAME",
+            help="CSV, JSON, JSONL or text; or a dataset on the Hugging Face hub, with /CONFIG, :SPLIT and @REVISION "
+            "behind it where they are needed.",
+        ),
+    ],
+    encoding: _Encoding = None,
+    separator: _Separator = None,
+    columns: _Columns = None,
 ) -> None:
-    """Upload a dataset."""
-    dataset = _send("/api/upload-dataset", file, encoding, separator, columns)
+    """Upload a dataset, or have the service import one from the Hugging Face hub."""
+    if file.startswith(PREFIX):
+        dataset = _import(file, encoding, separator, columns)
+    else:
+        dataset = _send("/api/upload-dataset", _existing(file), encoding, separator, columns)
     print_line(f"{dataset['num_rows']} rows, format {dataset['format']}")
+    if dataset.get("source_revision"):
+        print_line(f"from {dataset['source']} at commit {dataset['source_revision']}")
     _print_reading(dataset)
     if dataset.get("duplicate_of"):
         print_line(f"the same bytes as dataset {dataset['duplicate_of']}")
     print_line(f"dataset_id: {dataset['dataset_id']}")
+
+
+def _existing(name: str) -> Path:
+    path = Path(name)
+    if not path.is_file():
+        raise typer.BadParameter(f"File '{name}' does not exist, or is none.", param_hint="'FILE'")
+    return path
+
+
+def _import(source: str, encoding: str | None, separator: str | None, columns: list[str] | None) -> Any:
+    given = {"encoding": encoding, "separator": separator}
+    body: dict[str, Any] = {name: value for name, value in given.items() if value}
+    try:
+        renamed = dict(options_of({"columns": columns or []}).columns)
+    except InvalidInputError as error:
+        end(error.message)
+    if renamed:
+        body["columns"] = renamed
+    return call("POST", "/api/import-dataset", json={"source": source, **body})
 
 
 def validate(

@@ -28,6 +28,9 @@ preview: rows as people see them.
 row_writer: canonical rows as Parquet.
 row_pages: some of a dataset's rows.
 raw_rows: stored rows as lines of JSONL.
+hub_source: names of datasets on the hub.
+hub_files: the data files of a dataset on the hub.
+hub_import: rows of a dataset on the hub, taken into storage.
 joining: the rows of several datasets as one.
 differences: rows that were added, removed or changed.
 
