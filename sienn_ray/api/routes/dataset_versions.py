@@ -176,6 +176,7 @@ async def list_dataset_versions(dataset_id: DatasetIdPath, backends: BackendsDep
 @router.get(
     "/datasets/{dataset_id}/diff",
     summary="Compare two versions of a dataset",
+    response_model_exclude_unset=True,
     responses=documented(
         HTTPStatus.BAD_REQUEST,
         HTTPStatus.NOT_FOUND,

@@ -125,6 +125,7 @@ async def download_dataset(dataset_id: DatasetIdPath, backends: BackendsDep) -> 
 @router.get(
     "/datasets/{dataset_id}/rows",
     summary="Page through a dataset's rows",
+    response_model_exclude_unset=True,
     responses={**_OF_ONE_DATASET, **documented(HTTPStatus.UNPROCESSABLE_ENTITY)},
     dependencies=[needs(Scope.READ, Scope.TRAIN)],
 )
