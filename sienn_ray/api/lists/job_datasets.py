@@ -19,10 +19,13 @@ async def check_datasets(body: StartFinetuningRequest, tracker: Tracker) -> list
     Raises:
         NotFoundError: One isn't there.
         InvalidDatasetError: They hold different kinds of rows.
-        InvalidInputError: A weight is too small, or what is evaluated on is trained on.
+        InvalidInputError: A dataset is named twice, a weight is too small, or what is evaluated on is trained on.
     """
-    families = [await tracker.dataset_versions(each.dataset_id) for each in body.trained_on]
     ids = [each.dataset_id for each in body.trained_on]
+    for number, dataset_id in enumerate(ids):
+        if dataset_id in ids[:number]:
+            raise InvalidInputError(f"datasets name '{dataset_id}' twice; name it once, with the sum of its weights")
+    families = [await tracker.dataset_versions(each.dataset_id) for each in body.trained_on]
     records = [_of_id(family, dataset_id) for family, dataset_id in zip(families, ids, strict=True)]
     check_one_kind({record.id: record.format for record in records})
     for each, record in zip(body.trained_on, records, strict=True):

@@ -116,10 +116,6 @@ class StartFinetuningRequest(Hyperparameters, _Subject):
         if (self.dataset_id is None) == (self.datasets is None):
             found = "both were given" if self.datasets is not None else "neither was given"
             raise ValueError(f"name either dataset_id, or datasets where several are to be mixed; {found}")
-        ids = [dataset.dataset_id for dataset in self.datasets or ()]
-        for number, dataset_id in enumerate(ids):
-            if dataset_id in ids[:number]:
-                raise ValueError(f"datasets name '{dataset_id}' twice; name it once, with the sum of its weights")
         return self
 
     @property

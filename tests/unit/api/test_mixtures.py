@@ -80,7 +80,6 @@ class TestRefusals:
             ({}, "name either dataset_id, or datasets where several are to be mixed; neither was given"),
             ({"dataset_id": A, "datasets": mixed((B, 1))}, "both were given"),
             ({"datasets": []}, "datasets"),
-            ({"datasets": mixed((A, 1), (A, 2))}, "datasets name 'dataset-1' twice"),
             ({"datasets": mixed((A, 0))}, "weight"),
             ({"datasets": mixed((A, -1))}, "weight"),
             ({"datasets": mixed((A, 101))}, "weight"),
@@ -91,6 +90,11 @@ class TestRefusals:
         answer = start(client, **fields)
         assert answer.status_code == 422
         assert words in answer.json()["detail"]
+
+    def test_a_dataset_that_is_named_twice(self, client: TestClient) -> None:
+        answer = start(client, datasets=mixed((A, 1), (A, 2)))
+        assert answer.status_code == 400
+        assert "datasets name 'dataset-1' twice" in answer.json()["detail"]
 
     def test_other_kinds_of_rows(self, client: TestClient, tracker: InProcessTracker) -> None:
         tracker.put(dataset_record(id="texts", format="text"))
