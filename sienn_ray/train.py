@@ -51,6 +51,7 @@ from sienn_ray.jobs.tracker_protocol import Tracker
 from sienn_ray.module_names import check_target_modules
 from sienn_ray.settings import Settings
 from sienn_ray.training import process_setup
+from sienn_ray.training.long_rows import check_kind
 from sienn_ray.training.options import add_options, config_of
 from sienn_ray.training.reporting import Phase, Progress
 from sienn_ray.training.resources import withdraw_request
@@ -203,7 +204,7 @@ def _register(settings: Settings, arguments: argparse.Namespace) -> JobRecord:
     weights = _weights_of(arguments)
     options = options_of({name: getattr(arguments, name) for name in _READING_OPTIONS})
     datasets = [take_dataset(url, settings, options, _PATIENCE_S) for url in arguments.dataset]
-    check_one_kind({dataset.id: dataset.format for dataset in datasets})
+    check_kind(config.long_rows, check_one_kind({dataset.id: dataset.format for dataset in datasets}))
     for dataset, weight in zip(datasets, weights, strict=True):
         check_weight(dataset.filename, weight, dataset.num_rows)
     validation = arguments.validation_dataset and take_dataset(

@@ -58,7 +58,13 @@ row_order: the order of rows in training.
 weights: weights of datasets in a mixture.
 mixture_order: the order of the rows of several datasets, by weight.
 mixed_rows: rows of several datasets, numbered one behind the other.
+row_lengths: policies for rows that are too long.
+row_splits: rows that are too long, split into several examples.
+row_tokens: the examples that training makes of a row.
 token_stream: rows from storage, tokenized while training runs (Ray Data).
+rendered_schema: rows as the model reads them, and the question for some of them.
+rendered_rows: rows as the model reads them, rendered.
+token_text: the characters of each token, and what becomes of them.
 
 Statistics:
 

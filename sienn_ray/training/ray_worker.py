@@ -61,9 +61,7 @@ def train_loop(loop_config: dict[str, Any]) -> LoopResult:
     prompt_format = PromptFormat.for_rows(spec.row_kind, tokenizer)
 
     def stream(ordered: OrderedRows) -> TokenStream:
-        return TokenStream(
-            ordered.stored, ordered.order, tokenizer, prompt_format, config.max_length, config.long_rows == "drop"
-        )
+        return TokenStream(ordered.stored, ordered.order, tokenizer, prompt_format, config.max_length, config.long_rows)
 
     evaluation = None if rows.evaluation is None else stream(rows.evaluation)
     run = FineTune(spec, worker, stream(rows.train), evaluation, tokenizer.pad_token_id)

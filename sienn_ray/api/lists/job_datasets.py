@@ -8,6 +8,7 @@ from sienn_ray.datasets.weights import check_weight
 from sienn_ray.errors import InvalidInputError
 from sienn_ray.jobs.schema import DatasetRecord
 from sienn_ray.jobs.tracker_protocol import Tracker
+from sienn_ray.training.long_rows import check_kind
 
 
 async def check_datasets(body: StartFinetuningRequest, tracker: Tracker) -> list[str]:
@@ -27,7 +28,7 @@ async def check_datasets(body: StartFinetuningRequest, tracker: Tracker) -> list
             raise InvalidInputError(f"datasets name '{dataset_id}' twice; name it once, with the sum of its weights")
     families = [await tracker.dataset_versions(each.dataset_id) for each in body.trained_on]
     records = [_of_id(family, dataset_id) for family, dataset_id in zip(families, ids, strict=True)]
-    check_one_kind({record.id: record.format for record in records})
+    check_kind(body.long_rows, check_one_kind({record.id: record.format for record in records}))
     for each, record in zip(body.trained_on, records, strict=True):
         check_weight(record.id, each.weight, record.num_rows)
     if body.validation_dataset_id is not None:

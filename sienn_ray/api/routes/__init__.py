@@ -13,6 +13,7 @@ datasets: list, show, download and delete datasets.
 dataset_imports: import datasets from the hub.
 dataset_versions: append or replace rows, list versions, and compare them.
 dataset_statistics: counts of a dataset's rows and tokens.
+rendered_rows: rows as the model reads them.
 finetuning: start fine-tunes.
 jobs: list, show, cancel, pause, resume, retry and delete jobs.
 job_history: events and curves of a job.

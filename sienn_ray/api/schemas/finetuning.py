@@ -30,12 +30,14 @@ Labels = dict[_LabelKey, _LabelValue]
 
 _EXAMPLE_MIXTURE = [{"dataset_id": DATASET_ID, "weight": 1.0}, {"dataset_id": OTHER_DATASET_ID, "weight": 0.25}]
 # What the validators below check, as far as a schema can say it.
-_ONE_SUBJECT: list[Any] = [
+_SUBJECTS: list[Any] = [
     {"required": ["dataset_id"], "properties": {"dataset_id": {"type": "string"}}},
     {"required": ["datasets"], "properties": {"datasets": {"type": "array"}}},
 ]
 _EXCLUDED: dict[str, Any] = {
     "anyOf": [
+        {"not": {"anyOf": _SUBJECTS}},
+        {"allOf": _SUBJECTS},
         {
             "required": ["validation_split", "validation_dataset_id"],
             "properties": {"validation_dataset_id": {"type": "string"}},
@@ -93,7 +95,7 @@ class _Subject(RequestBody):
 class StartFinetuningRequest(Hyperparameters, _Subject):
     """A fine-tune to start: its dataset, its base model, its hyperparameters."""
 
-    model_config = ConfigDict(json_schema_extra={"not": _EXCLUDED, "oneOf": _ONE_SUBJECT})
+    model_config = ConfigDict(json_schema_extra={"not": _EXCLUDED})
 
     name: JobName | None = Field(None, description="A name for people.", examples=["Ferry assistant"])
     labels: Labels = Field(

@@ -91,7 +91,7 @@ class TestWithoutCard:
         assert words in error.value.message
 
 
-TWO = {
+TWO: dict[str, Any] = {
     "configs": [
         {
             "config_name": "en",
