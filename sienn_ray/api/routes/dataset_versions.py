@@ -12,7 +12,7 @@ from fastapi import APIRouter, Query, Request
 
 from sienn_ray.access.principals import Scope
 from sienn_ray.access.quotas import QuotaState, too_many_bytes
-from sienn_ray.api.access.scopes import PrincipalDep, needs
+from sienn_ray.api.access.scopes import needs
 from sienn_ray.api.dataset_files import MULTIPART_BODY, REFUSALS, checked_record
 from sienn_ray.api.deps import Backends, BackendsDep
 from sienn_ray.api.http.errors import documented
@@ -65,7 +65,6 @@ async def add_dataset_version(
     dataset_id: DatasetIdPath,
     request: Request,
     backends: BackendsDep,
-    principal: PrincipalDep,
     uploads: UploadsDep,
     change: Annotated[
         VersionChange,
@@ -96,7 +95,7 @@ async def add_dataset_version(
     room = await backends.tracker.quota_state(newest.owner)
     file_id = str(uuid.uuid4())
     async with uploads.received(request, backends.storage, file_id, room) as received:
-        record = await checked_record(received, file_id, principal.owner, backends, uploads)
+        record = await checked_record(received, file_id, newest.owner, backends, uploads)
         if change is VersionChange.APPEND:
             record = await _appended(newest, record, received, room, backends, uploads)
     versioned = record.model_copy(update={"version_of": newest.first_version_id, "change": change})

@@ -32,7 +32,7 @@ def next_number(connection: sa.Connection, record: DatasetRecord) -> int:
     if record.version_of is None:
         return 1
     versions = read(connection, record.version_of)
-    if not versions or versions[0].id != record.version_of or versions[0].owner != record.owner:
+    if not versions or versions[0].first_version_id != versions[0].id or versions[0].owner != record.owner:
         raise not_found("Dataset", record.version_of)
     if record.appended_to is not None and versions[-1].id != record.appended_to:
         raise ConflictError(
