@@ -47,6 +47,7 @@ class DatasetFormat(StrEnum):
     PROMPT_COMPLETION = "prompt-completion"
     QUESTION_ANSWER = "question-answer"
     PREFERENCE = "preference"
+    UNPAIRED_PREFERENCE = "unpaired-preference"
     CHAT = "chat"
     TEXT = "text"
 
@@ -57,6 +58,7 @@ class RowKind(StrEnum):
     CONVERSATION = "conversation"
     TEXT = "text"
     PREFERENCE = "preference"
+    UNPAIRED_PREFERENCE = "unpaired-preference"  # an answer each, with a label that says whether it is a good one
 
     @property
     def plural(self) -> str:
@@ -68,6 +70,8 @@ class RowKind(StrEnum):
                 return "plain text"
             case RowKind.PREFERENCE:
                 return "preferences"
+            case RowKind.UNPAIRED_PREFERENCE:
+                return "labelled answers"
             case _:
                 assert_never(self)
 
@@ -75,7 +79,7 @@ class RowKind(StrEnum):
     def num_sequences(self) -> int:
         """Token sequences of a row: two where a chosen and a rejected answer are compared."""
         match self:
-            case RowKind.CONVERSATION | RowKind.TEXT:
+            case RowKind.CONVERSATION | RowKind.TEXT | RowKind.UNPAIRED_PREFERENCE:
                 return 1
             case RowKind.PREFERENCE:
                 return 2
@@ -103,6 +107,8 @@ def row_kind(dataset_format: str) -> RowKind:
             return RowKind.TEXT
         case DatasetFormat.PREFERENCE:
             return RowKind.PREFERENCE
+        case DatasetFormat.UNPAIRED_PREFERENCE:
+            return RowKind.UNPAIRED_PREFERENCE
         case (
             DatasetFormat.INSTRUCTION_RESPONSE
             | DatasetFormat.ALPACA

@@ -7,6 +7,7 @@ from enum import StrEnum
 from typing import assert_never
 
 from sienn_ray.datasets.schema import RowKind
+from sienn_ray.errors import InvalidDatasetError
 
 
 class Method(StrEnum):
@@ -27,6 +28,10 @@ def method_of(row_kind: RowKind) -> Method:
             return Method.SFT
         case RowKind.PREFERENCE:
             return Method.DPO
+        case RowKind.UNPAIRED_PREFERENCE:
+            raise InvalidDatasetError(
+                "no loss learns from labelled answers; have the labels left out, or the bad answers"
+            )
         case _:
             assert_never(row_kind)
 
