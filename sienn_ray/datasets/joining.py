@@ -5,7 +5,7 @@ from __future__ import annotations
 import hashlib
 import threading
 from collections.abc import Callable, Iterator, Sequence
-from typing import IO, Any, cast
+from typing import IO, Any, assert_never, cast
 
 import pyarrow.parquet as pq
 
@@ -101,7 +101,7 @@ class _Joined:
 
     def taken(self, kind: RowKind) -> TakenDataset:
         """Return what has been written."""
-        report = IngestReport(_FORMATS[kind], self._columns, self._num_rows, self._preview)
+        report = IngestReport(_format_of(kind), self._columns, self._num_rows, self._preview)
         return TakenDataset(self.num_bytes, self._hash.hexdigest(), report)
 
     def _flush(self) -> None:
@@ -110,8 +110,16 @@ class _Joined:
         self._waiting, self._waiting_bytes = [], 0
 
 
-_FORMATS = {
-    RowKind.CONVERSATION: DatasetFormat.CHAT,
-    RowKind.TEXT: DatasetFormat.TEXT,
-    RowKind.PREFERENCE: DatasetFormat.PREFERENCE,
-}
+def _format_of(kind: RowKind) -> DatasetFormat:
+    """The column set of a file of JSON lines with such rows; see `raw_rows`."""
+    match kind:
+        case RowKind.CONVERSATION:
+            return DatasetFormat.CHAT
+        case RowKind.TEXT:
+            return DatasetFormat.TEXT
+        case RowKind.PREFERENCE:
+            return DatasetFormat.PREFERENCE
+        case RowKind.UNPAIRED_PREFERENCE:
+            return DatasetFormat.UNPAIRED_PREFERENCE
+        case _:
+            assert_never(kind)

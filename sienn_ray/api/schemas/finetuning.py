@@ -116,9 +116,10 @@ class StartFinetuningRequest(Hyperparameters, _Subject):
 
     @model_validator(mode="after")
     def _trains_on_something(self) -> Self:
-        if (self.dataset_id is None) == (self.datasets is None):
-            found = "both were given" if self.datasets is not None else "neither was given"
-            raise ValueError(f"name either dataset_id, or datasets where several are to be mixed; {found}")
+        if self.dataset_id is None and self.datasets is None:
+            raise ValueError("dataset_id: Field required")  # in the words that it always had
+        if self.dataset_id is not None and self.datasets is not None:
+            raise ValueError("dataset_id and datasets exclude each other; leave dataset_id out to mix several datasets")
         return self
 
     @property

@@ -77,8 +77,11 @@ class TestRefusals:
     @pytest.mark.parametrize(
         ("fields", "words"),
         [
-            ({}, "name either dataset_id, or datasets where several are to be mixed; neither was given"),
-            ({"dataset_id": A, "datasets": mixed((B, 1))}, "both were given"),
+            ({}, "dataset_id: Field required"),
+            (
+                {"dataset_id": A, "datasets": mixed((B, 1))},
+                "dataset_id and datasets exclude each other; leave dataset_id out to mix several datasets",
+            ),
             ({"datasets": []}, "datasets"),
             ({"datasets": mixed((A, 0))}, "weight"),
             ({"datasets": mixed((A, -1))}, "weight"),

@@ -39,6 +39,8 @@ ROWS: dict[str, list[dict[str, Any]]] = {
             "tools": TOOLS,
         },
     ],
+    "variables": [{"messages": PLAIN, "chat_template_kwargs": {"enable_thinking": False}}],
+    "labelled answers": [{"messages": PLAIN, "label": True}, {"messages": PLAIN, "label": False}],
     "text": [{"text": "Once\nupon a time "}],
     "preference": [
         {"prompt": "a", "chosen": "b", "rejected": "c"},
