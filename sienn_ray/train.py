@@ -20,6 +20,7 @@ import psutil
 import ray
 
 from sienn_ray import catalog
+from sienn_ray.context_length import check_context
 from sienn_ray.datasets.reading_options import options_of
 from sienn_ray.datasets.schema import check_one_kind
 from sienn_ray.datasets.weights import MAX_DATASETS, WeightedDataset, check_weight, parsed_weight
@@ -33,7 +34,7 @@ from sienn_ray.errors import (
     TrainingError,
 )
 from sienn_ray.inference.applications import EngineKey, prefetch
-from sienn_ray.jobs.client.given_datasets import take_dataset
+from sienn_ray.jobs.client.given_datasets import take_datasets
 from sienn_ray.jobs.client.run_session import TrainingSession
 from sienn_ray.jobs.client.tracker_client import ask_patiently
 from sienn_ray.jobs.client.tracker_handle import NAMESPACE
@@ -45,13 +46,12 @@ from sienn_ray.jobs.naming import (
     is_name,
 )
 from sienn_ray.jobs.run_inputs import JobDatasets, run_of
-from sienn_ray.jobs.schema import JobRecord, JobStatus, utc_now
+from sienn_ray.jobs.schema import DatasetRecord, JobRecord, JobStatus, utc_now
 from sienn_ray.jobs.supervision.ray_job_client import RayJobClient
 from sienn_ray.jobs.tracker_protocol import Tracker
 from sienn_ray.module_names import check_target_modules
 from sienn_ray.settings import Settings
 from sienn_ray.training import process_setup
-from sienn_ray.training.long_rows import check_kind
 from sienn_ray.training.options import add_options, config_of
 from sienn_ray.training.reporting import Phase, Progress
 from sienn_ray.training.resources import withdraw_request
@@ -199,17 +199,20 @@ def _register(settings: Settings, arguments: argparse.Namespace) -> JobRecord:
     """
     config = config_of(arguments.base_model, arguments, settings)
     found = catalog.resolve(config.base_model, settings.hub_timeout_s, arguments.revision, settings.admission_rules)
+    check_context(config.base_model, found.context_tokens, config.max_length)
     check_target_modules(config.base_model, found, config.lora.named_modules)
     config = config.pinned(found.revision)
     weights = _weights_of(arguments)
     options = options_of({name: getattr(arguments, name) for name in _READING_OPTIONS})
-    datasets = [take_dataset(url, settings, options, _PATIENCE_S) for url in arguments.dataset]
-    check_kind(config.long_rows, check_one_kind({dataset.id: dataset.format for dataset in datasets}))
-    for dataset, weight in zip(datasets, weights, strict=True):
-        check_weight(dataset.filename, weight, dataset.num_rows)
-    validation = arguments.validation_dataset and take_dataset(
-        arguments.validation_dataset, settings, options, _PATIENCE_S
-    )
+    urls = [*arguments.dataset, *([arguments.validation_dataset] if arguments.validation_dataset else [])]
+
+    def check(records: Sequence[DatasetRecord]) -> None:
+        check_one_kind({record.id: record.format for record in records[: len(weights)]})
+        for record, weight in zip(records, weights, strict=False):  # what is evaluated on has none
+            check_weight(record.filename, weight, record.num_rows)
+
+    records = take_datasets(urls, config, settings, options, check, _PATIENCE_S)
+    datasets, (validation, *_) = records[: len(weights)], [*records[len(weights) :], None]
     now = utc_now()
     job = JobRecord(
         id=str(uuid.uuid4()),

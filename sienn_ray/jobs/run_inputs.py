@@ -40,9 +40,10 @@ def run_of(job: JobRecord, datasets: JobDatasets, timeline: Timeline) -> Run:
     kind = check_one_kind({record.id: record.format for record in datasets.trained})
     if validation is not None:
         check_same_kind(first.format, validation.format)
+    config = job.config
     return Run(
         job_id=job.id,
-        config=job.config,
+        config=config,
         row_kind=kind,
         rows_key=intake.rows_key(first.id),
         adapter_key=job.adapter_key,
@@ -50,8 +51,10 @@ def run_of(job: JobRecord, datasets: JobDatasets, timeline: Timeline) -> Run:
         name=job.name,
         datasets=dataset_facts(job, datasets),
         statistics=tuple(
-            record.statistics_request(job.config.base_model, job.config.max_length) for record in datasets.all
+            record.statistics_request(config.base_model, config.max_length, options=config.render_options)
+            for record in datasets.all
         ),
+        templates=tuple(record.template_request(config) for record in datasets.all),
         timeline=timeline,
         mixture=tuple(
             MixedDataset(each.dataset_id, intake.rows_key(each.dataset_id), each.weight)

@@ -17,7 +17,7 @@ from sienn_ray.training.config import TrainingConfig
 from sienn_ray.training.hardware import is_out_of_memory
 from sienn_ray.training.long_rows import RowCounts
 from sienn_ray.training.loss.objectives import Example, Objective
-from sienn_ray.training.worker import Worker, add_up_gradients, global_sums
+from sienn_ray.training.worker import Worker, add_up_gradients, global_max, global_sums
 
 logger = logging.getLogger(__name__)
 
@@ -66,6 +66,7 @@ class GradientStep:
         self._worker = worker
         self._config = config
         self._min_micro_batches = min_micro_batches
+        self._num_passes = min_micro_batches
         self._is_length_grouped = is_length_grouped
         self.micro_batch_rows = micro_batch_rows
 
@@ -97,6 +98,7 @@ class GradientStep:
         Raises:
             TrainingError: Memory doesn't even suffice for one example at a time.
         """
+        self._agree_on_passes(examples)
         own = [self._objective.weight(examples), sum(len(ids) for example in examples for ids, _ in example)]
         weight, num_tokens = global_sums(own, self._worker.device)
         own_sum = self._backward_within_memory(parameters, examples, 1.0 / max(weight, 1.0))
@@ -108,12 +110,22 @@ class GradientStep:
     @torch.no_grad()
     def loss(self, examples: Sequence[Example]) -> tuple[float, int]:
         """Sum of this worker's losses, and their weight."""
+        self._agree_on_passes(examples)
         total = 0.0
         for micro_batch, is_filler in self._micro_batches(examples):
             total += 0.0 if is_filler else float(self._objective.loss_sum(micro_batch))
             if is_filler:
                 self._objective.loss_sum(micro_batch)
         return total, self._objective.weight(examples)
+
+    def _agree_on_passes(self, examples: Sequence[Example]) -> None:
+        """Have workers that keep step do as many forward passes as the one that has most.
+
+        A row may make several examples, so a worker may have more than its share of the rows would tell.
+        """
+        if self._min_micro_batches:
+            own = -(-len(examples) // self.micro_batch_rows)
+            self._num_passes = max(self._min_micro_batches, global_max(own, self._worker.device))
 
     def _backward_within_memory(
         self, parameters: Sequence[torch.nn.Parameter], examples: Sequence[Example], scale: float
@@ -158,7 +170,7 @@ class GradientStep:
         starts = range(0, len(examples), self.micro_batch_rows)
         for start in starts:
             yield examples[start : start + self.micro_batch_rows], False
-        for _ in range(self._min_micro_batches - len(starts)):
+        for _ in range(self._num_passes - len(starts)):
             yield [(_FILLER_ROW,) * self._objective.rows_per_example], True
 
 

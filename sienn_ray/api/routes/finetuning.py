@@ -18,11 +18,13 @@ from sienn_ray.api.http.errors import documented
 from sienn_ray.api.http.upper_bounds import refuse_beyond
 from sienn_ray.api.lists.base_models import check_base_model
 from sienn_ray.api.lists.job_datasets import check_datasets
+from sienn_ray.api.lists.template_checks import template_warnings
 from sienn_ray.api.schemas.finetuning import StartFinetuningRequest, StartFinetuningResponse
 from sienn_ray.datasets.statistics_schema import DatasetStatistics
 from sienn_ray.errors import ConflictError, InvalidDatasetError
 from sienn_ray.jobs.ids import shown
 from sienn_ray.jobs.schema import JobPriority, JobRecord, utc_now
+from sienn_ray.template_check.verdict import TemplateRequest
 from sienn_ray.training.long_rows import found_words, refusal
 from sienn_ray.training.upper_bounds import upper_bounds_of
 
@@ -85,18 +87,19 @@ async def start_finetuning(
     max_row_tokens = backends.settings.max_row_tokens
     num_long: int | None = None
     num_rows = 0
-    notes: list[str] = []
+    warnings: list[str] = []
     job = await _earlier_job(record, backends)
     if job is None:
-        notes = await check_datasets(body, backends.tracker)
+        warnings = await check_datasets(body, backends.tracker)
         targets = record.config.lora.named_modules
-        commit = await check_base_model(body.model_name, backends.settings, body.revision, targets)
+        commit = await check_base_model(body.model_name, backends.settings, body.revision, targets, body.max_length)
         record = record.model_copy(update={"config": record.config.pinned(commit)})
+        warnings += await template_warnings(await _template_requests(record, backends), backends)
         num_long, num_rows = await _long_rows(record, backends)
         if num_long and record.config.long_rows == "fail":
             raise InvalidDatasetError(refusal(record.config, max_row_tokens, num_long, num_rows))
         if num_long:
-            notes.append(found_words(record.config, max_row_tokens, num_long=num_long, num_rows=num_rows))
+            warnings.append(found_words(record.config, max_row_tokens, num_long=num_long, num_rows=num_rows))
         # The same request may have come a second time meanwhile; the tracker then gives the job that was first.
         job = await backends.tracker.add_job(record)
     if job.id != record.id:
@@ -108,7 +111,7 @@ async def start_finetuning(
         message="Fine-tuning job submitted successfully",
         created_at=job.created_at,
         num_long_rows=num_long,
-        warning="; ".join(notes) or None,
+        warning="; ".join(warnings) or None,
     )
 
 
@@ -132,13 +135,19 @@ def _record(body: StartFinetuningRequest, idempotency_key: str | None, principal
     )
 
 
+async def _template_requests(job: JobRecord, backends: Backends) -> list[TemplateRequest]:
+    """The checks of the job's datasets against the chat template of its base model."""
+    return [(await backends.tracker.dataset(id_)).template_request(job.config) for id_ in job.dataset_ids]
+
+
 async def _long_rows(job: JobRecord, backends: Backends) -> tuple[int | None, int]:
     """Rows with more than `max_length` tokens as far as they were counted before, and rows in all."""
     num_long: int | None = None
     num_rows = 0
+    config = job.config
     for each in job.trained_on:
         dataset = await backends.tracker.dataset(each.dataset_id)
-        request = dataset.statistics_request(job.config.base_model, job.config.max_length)
+        request = dataset.statistics_request(config.base_model, config.max_length, options=config.render_options)
         try:
             found = await asyncio.to_thread(DatasetStatistics.kept, backends.storage, request)
         except OSError:  # a job can wait for storage that is away, and counts itself

@@ -40,8 +40,10 @@ async def upload_dataset(
     """Upload a CSV, JSON (array of objects) or JSONL file, UTF-8, with one of these column sets.
 
     `instruction,response` · `instruction,input,output` · `instruction,input,response` · `prompt,completion` ·
-    `question,answer` · `prompt,chosen,rejected` · `messages` · `text`. Every row is checked; the first errors are
-    reported with their lines, and a file with any error is not kept. A `.txt` file that holds none of these is plain
+    `question,answer` · `prompt,chosen,rejected` · `prompt,completion,label` · `messages` · `text`. Other names that
+    people have for these columns are read as well, and `columns` maps any. Columns that nothing reads are named in the
+    answer, and refused where they would change what is learned. Every row is checked; the first errors are reported
+    with their lines, and a file with any error is not kept. A `.txt` file that holds none of these is plain
     text: a row of `text` for each paragraph where a blank line ends the first one, else for each line.
     """
     dataset_id = str(uuid.uuid4())

@@ -176,7 +176,7 @@ class StartFinetuningResponse(ResponseBody):
         examples=[None],
     )
     warning: str | None = Field(
-        description="What becomes of these rows, and what to do about it, and whether a dataset has a newer version; "
-        "null where there is nothing to tell.",
+        description="What to know of the rows: special tokens in their text, what becomes of long ones, and whether a "
+        "dataset has a newer version; null without any of that, and where it isn't known.",
         examples=[None],
     )

@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import logging
+import sys
 import uuid
+from collections.abc import Callable, Sequence
 from pathlib import PurePosixPath
 from urllib.parse import urlsplit
 
@@ -14,30 +16,69 @@ from sienn_ray.datasets.hub_import import ImportRules, look_up, take
 from sienn_ray.datasets.hub_source import PREFIX, HubSource
 from sienn_ray.datasets.intake import TakenDataset
 from sienn_ray.datasets.reading_options import ReadingOptions
-from sienn_ray.errors import InvalidDatasetError
+from sienn_ray.datasets.schema import row_kind
+from sienn_ray.errors import InvalidDatasetError, SiennError
 from sienn_ray.jobs.client.tracker_client import ask_patiently
 from sienn_ray.jobs.schema import DatasetRecord
 from sienn_ray.jobs.tracker_protocol import Tracker
 from sienn_ray.settings import Settings
 from sienn_ray.storage import Storage
+from sienn_ray.template_check.check import find_verdict, render_in_process
+from sienn_ray.training.config import TrainingConfig
+from sienn_ray.training.long_rows import check_kind
 
 logger = logging.getLogger(__name__)
 
 
-def take_dataset(url: str, settings: Settings, options: ReadingOptions, patience_s: float) -> DatasetRecord:
-    """Take a file, or a dataset of the hub, into storage and note it with the tracker.
+def take_datasets(
+    urls: Sequence[str],
+    config: TrainingConfig,
+    settings: Settings,
+    options: ReadingOptions,
+    check: Callable[[Sequence[DatasetRecord]], None],
+    patience_s: float,
+) -> list[DatasetRecord]:
+    """Take files, or datasets of the hub, into storage, and note them with the tracker if they can be trained on.
 
     Args:
-        url: fsspec URL or path, or the name of a dataset on the hub.
+        urls: fsspec URLs or paths, or names of datasets on the hub.
+        config: Says what they are to be trained with.
         settings: Of the service.
-        options: How to read it.
+        options: How to read files.
+        check: Called with all records; raises if they don't go together.
         patience_s: Longest time to ask the tracker.
 
     Raises:
-        InvalidDatasetError: It isn't a dataset, or can't be read.
+        InvalidInputError: One can't be trained on; nothing is left of any then.
     """
-    dataset_id = str(uuid.uuid4())
     storage = Storage(settings.storage_url)
+    taken: list[DatasetRecord] = []
+    try:
+        for url in urls:
+            taken.append(_take_dataset(url, storage, settings, options))
+        check(taken)
+        for record in taken:
+            _check_rendered(record, config, settings, storage)
+    except SiennError:
+        for record in taken:
+            storage.delete(intake.folder_key(record.id))
+        raise
+    return [ask_patiently(patience_s, Tracker.add_dataset, record, storage.url) for record in taken]
+
+
+def _check_rendered(record: DatasetRecord, config: TrainingConfig, settings: Settings, storage: Storage) -> None:
+    check_kind(config.long_rows, row_kind(record.format))
+    request = record.template_request(config)
+    verdict = find_verdict(request, settings, storage, render_in_process)
+    if verdict is not None:
+        verdict.check(request)
+        for words in verdict.warnings(request):
+            sys.stdout.write(f"warning: {words}\n")
+
+
+def _take_dataset(url: str, storage: Storage, settings: Settings, options: ReadingOptions) -> DatasetRecord:
+    """Take a file, or a dataset of the hub, into storage."""
+    dataset_id = str(uuid.uuid4())
     origin: dict[str, str] = {}
     if url.startswith(PREFIX):
         filename, taken, origin = _import_dataset(url, dataset_id, storage, settings, options)
@@ -59,7 +100,7 @@ def take_dataset(url: str, settings: Settings, options: ReadingOptions, patience
         logger.warning("%s: %s", filename, note)
     if record.reading.ignored_columns:
         logger.warning("%s: ignored columns: %s", filename, ", ".join(record.reading.ignored_columns))
-    return ask_patiently(patience_s, Tracker.add_dataset, record, storage.url)
+    return record
 
 
 def _import_dataset(

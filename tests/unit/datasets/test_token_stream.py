@@ -238,6 +238,20 @@ class TestTokens:
         assert found[1][:2] == ([], [])
         assert [row.num_over > 0 for row in found] == [False, True, False]
 
+    def test_a_split_row_is_in_its_step_with_all_its_pieces(self, tmp_path: Path, tokenizer: Any) -> None:
+        rows = store(tmp_path, [CanonicalRow(text=LONG if number % 3 == 0 else "short") for number in range(9)])
+        stream = replace(
+            stream_of(rows, tokenizer, max_length=128), prompt_format=PromptFormat.for_text(), long_rows="split"
+        )
+        for share in (Share(2), Share(2, 1, 2)):
+            whole = all_steps(stream, share, 10)
+            for first_step in range(11):
+                assert all_steps(stream, share, 10, first_step) == whole[first_step:]
+        steps = all_steps(stream, Share(2), 5)
+        assert sum(row.is_split for _, found in steps for row in found) == 3
+        assert sum(len(found) for _, found in steps) > 9 + 3
+        assert not any(row.num_over for _, found in steps for row in found)
+
     def test_rows_are_cut(self, tmp_path: Path, tokenizer: Any) -> None:
         rows = store(tmp_path, [chat("a", LONG)])
         ((_, (row,)),) = all_steps(stream_of(rows, tokenizer, max_length=64), Share(1), 1)

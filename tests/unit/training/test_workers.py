@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import shutil
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
@@ -11,9 +11,10 @@ import torch
 import torch.distributed as dist
 from torch.multiprocessing.spawn import spawn
 
+from sienn_ray.datasets.token_stream import Share, TokenArrays
 from sienn_ray.training.config import TrainingConfig
-from tests.support.fakes_training import FakeWorker
-from tests.unit.training.training import Trainee, config_of
+from tests.support.fakes_training import FakeRows, FakeWorker
+from tests.unit.training.training import TRAIN_ROWS, Trainee, config_of
 
 # A step of 3 rows gives one worker 2 and the other 1; the last one of 12 rows in steps of 5 has 2.
 CONFIGS = {
@@ -22,7 +23,21 @@ CONFIGS = {
     "accumulated": config_of(batch_size=2, gradient_accumulation_steps=2),
     "few": config_of(batch_size=5, eval_steps=1),
     "sharded": config_of(batch_size=3, sharding="always"),
+    "sharded-several": config_of(batch_size=3, sharding="always"),
 }
+
+
+class _SeveralOfSome(FakeRows):
+    """Rows of which some make four examples, so that one worker has more of them than the other."""
+
+    def steps(self, share: Share, *, first_step: int, num_steps: int) -> Iterator[tuple[int, list[TokenArrays]]]:
+        for step, rows in super().steps(share, first_step=first_step, num_steps=num_steps):
+            yield step, [each for row in rows for each in [row] * (4 if row.input_ids[1] % 2 else 1)]
+
+
+def _trainee(model_folder: Path, checkpoints: Path, config: TrainingConfig) -> Trainee:
+    rows = _SeveralOfSome(TRAIN_ROWS) if checkpoints.name.endswith("several") else FakeRows(TRAIN_ROWS)
+    return Trainee(model_folder, checkpoints, config, rows=rows)
 
 
 # Those that are also resumed by another number of workers.
@@ -33,7 +48,7 @@ def _one_of_two(rank: int, folder: str, runs: dict[str, TrainingConfig]) -> None
     torch.set_num_threads(1)
     dist.init_process_group("gloo", init_method=f"file://{next(iter(runs))}.rendezvous", rank=rank, world_size=2)
     for checkpoints, config in runs.items():
-        run = Trainee(Path(folder), Path(checkpoints), config)
+        run = _trainee(Path(folder), Path(checkpoints), config)
         run.train(worker=FakeWorker(Path(checkpoints), rank=rank, world_size=2))
     dist.destroy_process_group()
 
@@ -46,7 +61,7 @@ def folder(tiny_model_folder: Path, tmp_path_factory: pytest.TempPathFactory) ->
     """
     folder = tmp_path_factory.mktemp("workers")
     for name, config in CONFIGS.items():
-        Trainee(tiny_model_folder, folder / f"one-{name}", config).train()
+        _trainee(tiny_model_folder, folder / f"one-{name}", config).train()
     runs = {}
     for name, config in CONFIGS.items():
         (folder / f"two-{name}").mkdir()
