@@ -15,6 +15,7 @@ places: places for requests that take long, by kind.
 websockets: errors of WebSocket connections.
 errors: the mapping from errors to HTTP.
 error_shapes: the JSON shapes of errors.
+other_paths: paths of other APIs.
 methods: methods of HTTP that change nothing.
 statuses: meanings of the statuses of errors.
 upper_bounds: upper bounds that settings raise.
