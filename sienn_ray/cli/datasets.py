@@ -10,6 +10,7 @@ import typer
 from sienn_ray.catalog import CATALOG
 from sienn_ray.cli.client import DatasetId, call, end, of
 from sienn_ray.cli.output import print_json, print_line, print_table
+from sienn_ray.cli.sampling import RowSpecialTokens, RowVariables
 from sienn_ray.cli.wording import in_own_words
 from sienn_ray.datasets.hub_source import PREFIX
 from sienn_ray.datasets.reading_options import options_of
@@ -124,11 +125,13 @@ def statistics(
         str | None, typer.Option(help="Branch, tag or commit of the base model; by default its main branch.")
     ] = None,
     max_length: Annotated[int, typer.Option(help="Tokens in one row, to see how many have more.")] = DEFAULT_ROW_TOKENS,
+    chat_template_kwargs: RowVariables = None,
+    special_tokens: RowSpecialTokens = None,
 ) -> None:
     """Count a dataset's rows, tokens, duplicates and empty fields."""
     query: dict[str, Any] = {"model_name": base_model, "max_length": max_length}
-    if revision is not None:
-        query["revision"] = revision
+    given = {"revision": revision, "chat_template_kwargs": chat_template_kwargs, "special_tokens": special_tokens}
+    query |= {name: value for name, value in given.items() if value is not None}
     print_json(call("GET", f"/api/datasets/{of(dataset_id)}/statistics", params=query))
 
 

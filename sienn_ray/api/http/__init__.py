@@ -18,6 +18,7 @@ error_shapes: the JSON shapes of errors.
 other_paths: paths of other APIs.
 methods: methods of HTTP that change nothing.
 statuses: meanings of the statuses of errors.
+render_queries: query parameters that say how rows become text.
 upper_bounds: upper bounds that settings raise.
 known_names: names that a request may have.
 validation: messages of validation errors.
