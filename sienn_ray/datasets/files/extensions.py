@@ -29,6 +29,8 @@ _CONTAINERS = {
     ".txt": Container.TEXT,
 }
 _ALSO = {".jsonlines": Container.JSON_LINES, ".pq": Container.PARQUET, ".tab": Container.CSV}
+# All that files of rows may end with.
+EXTENSIONS = (*_CONTAINERS, *_ALSO)
 _PACKED = (".gz", ".zst")
 _PACKED_ALSO = (".gzip", ".zstd")
 
