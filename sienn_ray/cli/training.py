@@ -136,7 +136,18 @@ def facts(meta: dict[str, Any]) -> str:
         f"epoch {meta['current_epoch']}/{meta['total_epochs']}" if meta["current_epoch"] else "",
         f"loss {loss:.3f}" if loss is not None else "",
         f"eval loss {meta['eval_loss']:.3f}" if meta.get("eval_loss") is not None else "",
+        *_preferred(meta),
         f"{speed:.0f} tokens/s" if speed else "",
         f"{int(left) // 60}:{int(left) % 60:02d} left" if left else "",
     ]
     return "  ".join(part for part in parts if part)
+
+
+def _preferred(meta: dict[str, Any]) -> list[str]:
+    """Reward margin and accuracy where preferences are learned, of an evaluation once there is one."""
+    prefix = "eval_" if meta.get("eval_rewards_margins") is not None else ""
+    margin, accuracy = (meta.get(f"{prefix}rewards_{name}") for name in ("margins", "accuracies"))
+    return [
+        f"margin {margin:.3f}" if margin is not None else "",
+        f"chosen over rejected {accuracy:.0%}" if accuracy is not None else "",
+    ]

@@ -32,6 +32,7 @@ _SCHEMA = pa.schema(
         ("input_ids", pa.list_(pa.int32())),
         ("labels", pa.list_(pa.int32())),
         ("num_over", pa.int64()),
+        ("is_desirable", pa.bool_()),
     ]
 )
 
@@ -43,11 +44,13 @@ class TokenArrays(NamedTuple):
         input_ids: Tokens, `max_length` at the most.
         labels: Those that have to be produced.
         num_over: Tokens that the row has beyond `max_length`.
+        is_desirable: The label of an answer that isn't compared with another one.
     """
 
     input_ids: list[int]
     labels: list[int]
     num_over: int = 0
+    is_desirable: bool = True
 
 
 @dataclass(frozen=True)

@@ -160,6 +160,9 @@ class JobRecord(BaseModel):
     dataset_id: str
     # Rows to evaluate on, instead of a share of the dataset.
     validation_dataset_id: str | None = None
+    # The job whose adapter it starts from, and those that this one goes back to, the oldest first.
+    from_job: str | None = None
+    lineage: tuple[str, ...] = ()
     name: str | None = None
     labels: dict[str, str] = {}
     priority: JobPriority = JobPriority.NORMAL
@@ -298,6 +301,15 @@ class MetricPoint(BaseModel):
     eval_loss: float | None = None
     learning_rate: float | None = None
     tokens_per_s: float | None = None
+    # Of a loss over preferences; see `training.rewards`.
+    rewards_chosen: float | None = None
+    rewards_rejected: float | None = None
+    rewards_margins: float | None = None
+    rewards_accuracies: float | None = None
+    eval_rewards_chosen: float | None = None
+    eval_rewards_rejected: float | None = None
+    eval_rewards_margins: float | None = None
+    eval_rewards_accuracies: float | None = None
     created_at: datetime
 
 

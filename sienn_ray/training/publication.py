@@ -95,7 +95,14 @@ def _results(state: RunState, num_train_rows: int, num_eval_rows: int) -> record
         train_loss=published.train_loss,
         eval_loss=published.eval_loss,
         history=tuple(
-            record.Losses(epoch=entry.epoch, step=entry.step, train_loss=entry.train_loss, eval_loss=entry.eval_loss)
+            record.Losses(
+                epoch=entry.epoch,
+                step=entry.step,
+                train_loss=entry.train_loss,
+                eval_loss=entry.eval_loss,
+                train_rewards=entry.train_rewards,
+                eval_rewards=entry.eval_rewards,
+            )
             for entry in state.history
         ),
         num_steps=state.steps_done,

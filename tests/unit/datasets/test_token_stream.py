@@ -211,7 +211,7 @@ class TestSteps:
 class TestTokens:
     def test_what_is_learned_is_the_answer(self, stream: InProcess, tokenizer: Any) -> None:
         ((_, rows), *_) = all_steps(stream, Share(4), 1)
-        for input_ids, labels, _ in rows:
+        for input_ids, labels, *_ in rows:
             learned = [(token, label) for token, label in zip(input_ids, labels, strict=True) if label != IGNORE_INDEX]
             assert all(token == label for token, label in learned)
             assert learned[-1][0] == tokenizer.eos_token_id
@@ -240,7 +240,7 @@ class TestTokens:
     def test_plain_text_is_learned_whole(self, tmp_path: Path, tokenizer: Any) -> None:
         rows = store(tmp_path, [CanonicalRow(text="once upon a time")])
         stream = replace(stream_of(rows, tokenizer), prompt_format=PromptFormat.for_text())
-        ((_, ((input_ids, labels, _),)),) = all_steps(stream, Share(1), 1)
+        ((_, ((input_ids, labels, *_),)),) = all_steps(stream, Share(1), 1)
         assert input_ids == labels
         assert tokenizer.decode(input_ids, skip_special_tokens=True) == "once upon a time"
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from dataclasses import replace
 from pathlib import Path
-from typing import Any
+from typing import Any, get_args
 
 import pytest
 from huggingface_hub import ModelCard
@@ -13,10 +13,11 @@ from sienn_ray.base_model import load_tokenizer
 from sienn_ray.datasets.prompt import PromptFormat
 from sienn_ray.datasets.row_order import NO_ROWS, RowGroup, RowOrder
 from sienn_ray.datasets.schema import RowKind
+from sienn_ray.errors import InvalidDatasetError
 from sienn_ray.training import model_card, publication, record
-from sienn_ray.training.config import TrainingConfig
+from sienn_ray.training.config import MethodName, TrainingConfig
 from sienn_ray.training.loss.objectives import make_objective
-from sienn_ray.training.methods import Method, method_of, words_of
+from sienn_ray.training.methods import Method, method_of, methods_for, words_of
 from sienn_ray.training.spec import OrderedRows, Run, RunRows
 from tests.support.fakes_training import FakeRows
 from tests.unit.training.test_record import a_record
@@ -25,8 +26,27 @@ from tests.unit.training.training import Trainee, config_of, row
 NOTHING: Any = None
 
 
-def test_every_method_is_that_of_some_rows() -> None:
-    assert {method_of(kind) for kind in RowKind} == set(Method)
+def test_every_method_learns_from_some_rows() -> None:
+    assert {method for kind in RowKind for method in methods_for(kind)} == set(Method)
+
+
+def test_methods_are_asked_for_by_their_names() -> None:
+    assert get_args(MethodName) == ("auto", *Method)
+
+
+def test_rows_have_a_method_of_their_own() -> None:
+    assert method_of(RowKind.CONVERSATION) is method_of(RowKind.TEXT) is Method.SFT
+    assert method_of(RowKind.PREFERENCE) is Method.DPO
+    assert method_of(RowKind.PREFERENCE, "simpo") is Method.SIMPO
+
+
+def test_a_method_that_rows_are_not_for_is_refused_with_the_way_out() -> None:
+    with pytest.raises(InvalidDatasetError) as error:
+        method_of(RowKind.CONVERSATION, "orpo")
+    assert str(error.value) == (
+        "method=orpo learns from preferences, and the dataset has conversations; choose another dataset, or "
+        "method=sft, or leave method out"
+    )
 
 
 @pytest.mark.parametrize("method", Method)
