@@ -14,7 +14,7 @@ import logging
 import os
 import sys
 import uuid
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from pathlib import PurePosixPath
 from urllib.parse import urlsplit
 
@@ -47,12 +47,15 @@ from sienn_ray.jobs.naming import (
     is_name,
 )
 from sienn_ray.jobs.schema import DatasetRecord, JobRecord, JobStatus, utc_now
+from sienn_ray.jobs.starts import check_adapter, check_completed, check_revision, continued, take_adapter
 from sienn_ray.jobs.supervision.ray_job_client import RayJobClient
 from sienn_ray.jobs.tracker_protocol import Tracker
 from sienn_ray.module_names import check_target_modules
 from sienn_ray.settings import Settings
 from sienn_ray.storage import Storage
 from sienn_ray.training import process_setup
+from sienn_ray.training.advice import warnings_of
+from sienn_ray.training.methods import method_of
 from sienn_ray.training.options import add_options, config_of
 from sienn_ray.training.record import DatasetFacts, DatasetRole
 from sienn_ray.training.reporting import Phase, Progress
@@ -85,7 +88,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     leave_on_sigterm(withdraw_request)
     try:
         settings = ask_patiently(_PATIENCE_S, Tracker.settings)
-        job = _known(arguments) if arguments.job_id else _register(settings, arguments)
+        job = _known(arguments) if arguments.job_id else _register(settings, arguments, _given(argv))
     except SiennError as error:
         sys.stderr.write(f"error: {error.message}\n")
         return 2
@@ -113,6 +116,11 @@ def _parser() -> argparse.ArgumentParser:
     parser.add_argument("--attempt", type=int, help="which attempt at that job this is")
     parser.add_argument("--validation-dataset", help="the same for rows to evaluate on; nothing is held out then")
     parser.add_argument("--base-model", help="hub id of the base model", default=catalog.CATALOG[0].id)
+    start = parser.add_mutually_exclusive_group()
+    start.add_argument("--from-job", metavar="JOB_ID", help="start from the adapter of this completed job")
+    start.add_argument(
+        "--from-adapter", metavar="URL", help="start from a LoRA adapter in PEFT's format: fsspec URL or path of a folder"
+    )
     parser.add_argument("--revision", help="branch, tag or commit of the base model; by default its main branch")
     parser.add_argument("--name", type=_name, help="a name to find the job by")
     parser.add_argument(
@@ -120,6 +128,13 @@ def _parser() -> argparse.ArgumentParser:
     )
     add_options(parser)
     return parser
+
+
+def _given(argv: Sequence[str] | None) -> set[str]:
+    """Names of the options that are there, rather than left at their defaults."""
+    parser = _parser()
+    parser.set_defaults(**dict.fromkeys(vars(parser.parse_args(argv)), argparse.SUPPRESS))
+    return {name for name, value in vars(parser.parse_args(argv)).items() if value is not argparse.SUPPRESS}
 
 
 def _name(text: str) -> str:
@@ -156,21 +171,40 @@ def _known(arguments: argparse.Namespace) -> JobRecord | None:
     return job.model_copy(update={"attempt": attempt})
 
 
-def _register(settings: Settings, arguments: argparse.Namespace) -> JobRecord:
+def _register(settings: Settings, arguments: argparse.Namespace, given: Collection[str]) -> JobRecord:
     """Make datasets and a running job of what was given on the command line.
 
     Raises:
         SiennError: A dataset, the base model or a hyperparameter can't be used.
     """
     config = config_of(arguments.base_model, arguments, settings)
-    found = catalog.resolve(config.base_model, settings.hub_timeout_s, arguments.revision, settings.admission_rules)
+    parent = None
+    revision = arguments.revision
+    if arguments.from_job:
+        parent = ask_patiently(_PATIENCE_S, Tracker.job, arguments.from_job)
+        check_completed(parent)
+        config = continued(config, given, parent)
+        revision = revision or parent.config.base_model_revision
+    found = catalog.resolve(config.base_model, settings.hub_timeout_s, revision, settings.admission_rules)
     check_target_modules(config.base_model, found, config.lora.named_modules)
     config = config.pinned(found.revision)
     dataset = _take_dataset(arguments.dataset, settings)
+    row_kind = check_same_kind(dataset.format, dataset.format)
+    method_of(row_kind, config.method)
+    if parent is not None:
+        check_revision(found.revision, parent)
+        check_adapter(Storage(settings.storage_url), parent, row_kind)
+    warnings = warnings_of(config, row_kind, dataset.num_rows, given)
+    for words in warnings:
+        logger.warning("%s", words)
     validation = arguments.validation_dataset and _take_dataset(arguments.validation_dataset, settings)
     now = utc_now()
+    job_id = str(uuid.uuid4())
     job = JobRecord(
-        id=str(uuid.uuid4()),
+        id=job_id,
+        from_job=arguments.from_job,
+        start_key=take_adapter(arguments.from_adapter, job_id, Storage(settings.storage_url)) if arguments.from_adapter else None,
+        warnings=warnings,
         dataset_id=dataset.id,
         validation_dataset_id=validation.id if validation else None,
         name=arguments.name,
@@ -320,6 +354,8 @@ def _run_of(job: JobRecord, dataset: DatasetRecord, validation: DatasetRecord | 
             if record is not None
         ),
         timeline=timeline,
+        start_key=job.start_key,
+        from_job=job.from_job,
     )
 
 

@@ -57,7 +57,14 @@ def _panel(hyperparameter: Hyperparameter) -> str:
 def train(
     dataset_id: DatasetId,
     *,
-    base_model: Annotated[str, typer.Option(help="Hub id of the base model.")] = CATALOG[0].id,
+    base_model: Annotated[
+        str | None,
+        typer.Option(help=f"Hub id of the base model; by default {CATALOG[0].id}, or that of --from-job."),
+    ] = None,
+    from_job: Annotated[
+        str | None,
+        typer.Option(help="Start from the adapter of this completed job: SFT first, then preferences, or more of it."),
+    ] = None,
     revision: Annotated[
         str | None, typer.Option(help="Branch, tag or commit of the base model; by default its main branch.")
     ] = None,
@@ -80,17 +87,20 @@ def train(
     given = {
         **parsed(hyperparameters),
         "validation_dataset_id": validation_dataset_id,
+        "model_name": base_model,
+        "from_job": from_job,
         "revision": revision,
         "name": name,
         "labels": _labels(label or []),
         "priority": priority,
     }
     body = {field: value for field, value in given.items() if value is not None}
-    body |= {"dataset_id": dataset_id, "model_name": base_model}
+    body |= {"dataset_id": dataset_id}
     # One for each command by default, so that its own repeats make one job.
     started = call_once("POST", "/api/start-finetuning", idempotency_key or str(uuid.uuid4()), json=body)
-    if started.get("warning"):
-        print_line(f"warning: {in_own_words(started['warning'])}")
+    # A service of an earlier version says one of them.
+    for words in started.get("warnings") or filter(None, [started.get("warning")]):
+        print_line(f"warning: {in_own_words(words)}")
     print_line(f"job_id: {started['job_id']}")
     if wait:
         watch(started["job_id"])

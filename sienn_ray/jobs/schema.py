@@ -163,6 +163,8 @@ class JobRecord(BaseModel):
     # The job whose adapter it starts from, and those that this one goes back to, the oldest first.
     from_job: str | None = None
     lineage: tuple[str, ...] = ()
+    # Storage key of the adapter that it starts from; None where it starts from the base model.
+    start_key: str | None = None
     name: str | None = None
     labels: dict[str, str] = {}
     priority: JobPriority = JobPriority.NORMAL
@@ -172,6 +174,8 @@ class JobRecord(BaseModel):
     idempotency_key: str | None = None
     request_hash: str | None = None
     config: TrainingConfig
+    # What speaks against it, told once as events; not kept in the record.
+    warnings: tuple[str, ...] = ()
     status: JobStatus = JobStatus.PENDING
     progress: int = 0
     message: str = "Fine-tuning job submitted successfully"

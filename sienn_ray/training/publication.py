@@ -68,6 +68,7 @@ def assemble(run: Run, trained: Path, folder: Path, result: LoopResult, rows: Ru
     entry = record.RunRecord(
         job_id=run.job_id,
         name=run.name,
+        started_from=run.from_job,
         base_model_revision=base.revision,
         base_model_sha256=base.weights_sha256,
         datasets=run.datasets,

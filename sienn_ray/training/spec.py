@@ -41,6 +41,8 @@ class Run:
         datasets: What they are, for the record.
         statistics: The statistics that tell how long the rows of each dataset are.
         timeline: Where the time since the submission went.
+        start_key: Storage key of the adapter that it starts from; None where it starts from the base model.
+        from_job: The job that has made that adapter, if one of this service has.
     """
 
     job_id: str
@@ -53,6 +55,8 @@ class Run:
     datasets: tuple[DatasetFacts, ...] = ()
     statistics: tuple[StatisticsRequest, ...] = ()
     timeline: Timeline = field(default_factory=lambda: Timeline(time.time()))
+    start_key: str | None = None
+    from_job: str | None = None
 
 
 @dataclass(frozen=True)
@@ -101,6 +105,7 @@ class LoopSpec:
         num_cpus: CPUs of a worker.
         micro_batch_rows: Rows of a forward pass, where an earlier try ran out of memory with more.
         timeline: What has been timed before the worker started.
+        start_key: Storage key of the adapter that the run starts from; None where it starts from the base model.
     """
 
     config: TrainingConfig
@@ -113,6 +118,7 @@ class LoopSpec:
     num_cpus: int = 1
     micro_batch_rows: int | None = None
     timeline: Timeline = field(default_factory=lambda: Timeline(time.time()))
+    start_key: str | None = None
 
 
 @dataclass(frozen=True)

@@ -182,6 +182,7 @@ def _fit_until_it_holds(
             num_cpus=resources.cpus_per_worker,
             micro_batch_rows=micro_batch_rows,
             timeline=run.timeline,
+            start_key=run.start_key,
         )
         try:
             return _fit(run, settings, storage, spec, rows, resources)

@@ -206,4 +206,4 @@ def loss_of_cpo(**options: Any) -> Callable[[torch.Tensor, torch.Tensor], torch.
     """`CPOTrainer.cpo_loss`, of log-probabilities of chosen and rejected answers."""
     kind = _class("experimental/cpo/cpo_trainer.py", "CPOTrainer", ["cpo_loss"], **_NO_PEFT)
     trainer = _trainer(kind, alpha=0.0, **options)
-    return lambda chosen, rejected: trainer.cpo_loss(chosen, rejected)[0]  # type: ignore[no-any-return]
+    return lambda chosen, rejected: trainer.cpo_loss(chosen, rejected)[0]

@@ -59,6 +59,8 @@ def status_of(job: JobRecord, backends: Backends) -> TrainingStatus:
         "ray_submission_id": job.submission_id,
         "failure_reason": job.failure_reason,
         "validation_dataset_id": job.validation_dataset_id,
+        "from_job": job.from_job,
+        "lineage": list(job.lineage),
         "hyperparameters": hyperparameters(job.config),
     }
     meta = JobMeta(**{**known, **facts, **run})

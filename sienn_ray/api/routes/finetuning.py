@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import hashlib
 import json
 import uuid
@@ -18,12 +19,16 @@ from sienn_ray.api.http.errors import documented
 from sienn_ray.api.http.upper_bounds import refuse_beyond
 from sienn_ray.api.lists.base_models import check_base_model
 from sienn_ray.api.schemas.finetuning import StartFinetuningRequest, StartFinetuningResponse
-from sienn_ray.datasets.schema import check_same_kind
+from sienn_ray.datasets.schema import RowKind, check_same_kind
+from sienn_ray.datasets.schema import row_kind as row_kind_of
 from sienn_ray.datasets.statistics_schema import DatasetStatistics
 from sienn_ray.errors import ConflictError, InvalidDatasetError, InvalidInputError
 from sienn_ray.jobs.ids import shown
 from sienn_ray.jobs.schema import JobPriority, JobRecord, utc_now
+from sienn_ray.jobs.starts import check_adapter, check_completed, check_revision, continued
+from sienn_ray.training.advice import warnings_of
 from sienn_ray.training.long_rows import found_words, refusal
+from sienn_ray.training.methods import method_of
 from sienn_ray.training.upper_bounds import upper_bounds_of
 
 router = APIRouter(prefix="/api", tags=["Training Jobs"], dependencies=[needs(Scope.TRAIN)])
@@ -85,19 +90,21 @@ async def start_finetuning(
     max_row_tokens = backends.settings.max_row_tokens
     num_long: int | None = None
     num_rows = 0
+    warnings: tuple[str, ...] = ()
     job = await _earlier_job(record, backends)
     if job is None:
-        await _check_datasets(body, backends)
-        targets = record.config.lora.named_modules
-        commit = await check_base_model(body.model_name, backends.settings, body.revision, targets)
-        record = record.model_copy(update={"config": record.config.pinned(commit)})
+        row_kind = await _check_datasets(body, backends)
+        record = await _checked(record, body, row_kind, backends)
         num_long, num_rows = await _long_rows(record, backends)
         if num_long and record.config.long_rows == "fail":
             raise InvalidDatasetError(refusal(record.config, max_row_tokens, num_long, num_rows))
+        warnings = warnings_of(record.config, row_kind, num_rows, body.model_fields_set)
+        record = record.model_copy(update={"warnings": warnings})
         # The same request may have come a second time meanwhile; the tracker then gives the job that was first.
         job = await backends.tracker.add_job(record)
     if job.id != record.id:
         response.headers[REPLAYED_HEADER] = "true"
+    long_rows = found_words(job.config, max_row_tokens, num_long=num_long, num_rows=num_rows) if num_long else None
     return StartFinetuningResponse(
         job_id=job.id,
         status=job.status.value,
@@ -105,7 +112,8 @@ async def start_finetuning(
         message="Fine-tuning job submitted successfully",
         created_at=job.created_at,
         num_long_rows=num_long,
-        warning=found_words(job.config, max_row_tokens, num_long=num_long, num_rows=num_rows) if num_long else None,
+        warning=long_rows,
+        warnings=[*([long_rows] if long_rows else []), *warnings],
     )
 
 
@@ -117,6 +125,7 @@ def _record(body: StartFinetuningRequest, idempotency_key: str | None, principal
         key_id=principal.key_id,
         dataset_id=body.dataset_id,
         validation_dataset_id=body.validation_dataset_id,
+        from_job=body.from_job,
         name=body.name,
         labels=body.labels,
         priority=JobPriority[body.priority.upper()],
@@ -158,13 +167,32 @@ async def _earlier_job(record: JobRecord, backends: Backends) -> JobRecord | Non
     return job
 
 
-async def _check_datasets(body: StartFinetuningRequest, backends: Backends) -> None:
+async def _checked(record: JobRecord, body: StartFinetuningRequest, row_kind: RowKind, backends: Backends) -> JobRecord:
+    """The job with what it takes over from another one, its base model found and pinned."""
+    method_of(row_kind, record.config.method)
+    config, parent, revision = record.config, None, body.revision
+    if body.from_job is not None:
+        parent = await backends.tracker.job(body.from_job)
+        check_completed(parent)
+        names = {"model_name": "base_model"}
+        config = continued(config, {names.get(name, name) for name in body.model_fields_set}, parent)
+        revision = revision or parent.config.base_model_revision
+        with contextlib.suppress(OSError):  # storage is away: the job looks as well
+            await asyncio.to_thread(check_adapter, backends.storage, parent, row_kind)
+    targets = config.lora.named_modules
+    commit = await check_base_model(config.base_model, backends.settings, revision, targets)
+    if parent is not None:
+        check_revision(commit, parent)
+    return record.model_copy(update={"config": config.pinned(commit)})
+
+
+async def _check_datasets(body: StartFinetuningRequest, backends: Backends) -> RowKind:
     dataset = await backends.tracker.dataset(body.dataset_id)
     if body.validation_dataset_id is None:
-        return
+        return row_kind_of(dataset.format)
     if body.validation_dataset_id == body.dataset_id:
         raise InvalidInputError(
             "validation_dataset_id is dataset_id; name another dataset, or leave it out and set validation_split"
         )
     validation = await backends.tracker.dataset(body.validation_dataset_id)
-    check_same_kind(dataset.format, validation.format)
+    return check_same_kind(dataset.format, validation.format)

@@ -102,6 +102,7 @@ jobs = sa.Table(
     sa.Column("adapter_bytes", sa.BigInteger),
     sa.Column("from_job", SafeText),
     sa.Column("lineage", sa.JSON),
+    sa.Column("start_key", SafeText),
 )
 # The last turn of each owner in a queue; see `queue.py`.
 queue_turns = sa.Table(

@@ -15,7 +15,8 @@ from sienn_ray.training.loss.pair_losses import DpoLoss, PairScores
 from sienn_ray.training.methods import Method
 from sienn_ray.training.rewards import RewardSums
 from tests.support import trl_losses
-from tests.unit.training.loss.test_objectives import EOS, PAIRS, Policy, row
+from tests.unit.training.loss.test_objectives import PAIRS, Policy, row
+from tests.unit.training.training import EOS
 
 CONFIG = TrainingConfig(
     base_model="m",

@@ -18,12 +18,14 @@ def upgrade() -> None:
         op.add_column("job_metric_points", sa.Column(name, sa.Double))
     op.add_column("jobs", sa.Column("from_job", sa.String(64)))
     op.add_column("jobs", sa.Column("lineage", sa.JSON, nullable=False, server_default="[]"))
+    op.add_column("jobs", sa.Column("start_key", sa.Text))
     op.create_index("ix_jobs_from_job", "jobs", ["from_job"])
 
 
 def downgrade() -> None:
     op.drop_index("ix_jobs_from_job", "jobs")
     with op.batch_alter_table("jobs") as jobs:
+        jobs.drop_column("start_key")
         jobs.drop_column("lineage")
         jobs.drop_column("from_job")
     with op.batch_alter_table("job_metric_points") as points:
