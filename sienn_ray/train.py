@@ -24,7 +24,9 @@ import ray
 
 from sienn_ray import catalog
 from sienn_ray.datasets import intake
+from sienn_ray.datasets.reading_options import ReadingOptions, options_of
 from sienn_ray.datasets.schema import check_same_kind
+from sienn_ray.datasets.schema import row_kind as row_kind_of
 from sienn_ray.errors import (
     FailureReason,
     FencedError,
@@ -55,6 +57,7 @@ from sienn_ray.settings import Settings
 from sienn_ray.storage import Storage
 from sienn_ray.training import process_setup
 from sienn_ray.training.advice import warnings_of
+from sienn_ray.training.config import TrainingConfig
 from sienn_ray.training.methods import method_of
 from sienn_ray.training.options import add_options, config_of
 from sienn_ray.training.record import DatasetFacts, DatasetRole
@@ -72,6 +75,11 @@ _PATIENCE_S = 60.0
 _MAX_ERROR_CHARS = 1000
 # A process has to start, and an engine to load an adapter.
 _LOAD_AHEAD_TIMEOUT_S = 120.0
+_READING_OPTIONS = {
+    "encoding": "encoding of both files where it isn't UTF-8, such as windows-1252",
+    "separator": "separator of CSV files: comma, semicolon, tab or pipe; told from the file by default",
+    "columns": "columns by the names that they stand for, as in Frage=question,Antwort=answer, or as JSON",
+}
 
 
 def main(argv: Sequence[str] | None = None) -> int:
@@ -115,11 +123,15 @@ def _parser() -> argparse.ArgumentParser:
     what.add_argument("--dataset", help="fsspec URL or path of a CSV, JSON, JSONL or text file")
     parser.add_argument("--attempt", type=int, help="which attempt at that job this is")
     parser.add_argument("--validation-dataset", help="the same for rows to evaluate on; nothing is held out then")
+    for name, words in _READING_OPTIONS.items():
+        parser.add_argument(f"--{name}", action="append", default=[], help=words)
     parser.add_argument("--base-model", help="hub id of the base model", default=catalog.CATALOG[0].id)
     start = parser.add_mutually_exclusive_group()
     start.add_argument("--from-job", metavar="JOB_ID", help="start from the adapter of this completed job")
     start.add_argument(
-        "--from-adapter", metavar="URL", help="start from a LoRA adapter in PEFT's format: fsspec URL or path of a folder"
+        "--from-adapter",
+        metavar="URL",
+        help="start from a LoRA adapter in PEFT's format: fsspec URL or path of a folder",
     )
     parser.add_argument("--revision", help="branch, tag or commit of the base model; by default its main branch")
     parser.add_argument("--name", type=_name, help="a name to find the job by")
@@ -177,33 +189,22 @@ def _register(settings: Settings, arguments: argparse.Namespace, given: Collecti
     Raises:
         SiennError: A dataset, the base model or a hyperparameter can't be used.
     """
-    config = config_of(arguments.base_model, arguments, settings)
-    parent = None
-    revision = arguments.revision
-    if arguments.from_job:
-        parent = ask_patiently(_PATIENCE_S, Tracker.job, arguments.from_job)
-        check_completed(parent)
-        config = continued(config, given, parent)
-        revision = revision or parent.config.base_model_revision
-    found = catalog.resolve(config.base_model, settings.hub_timeout_s, revision, settings.admission_rules)
-    check_target_modules(config.base_model, found, config.lora.named_modules)
-    config = config.pinned(found.revision)
-    dataset = _take_dataset(arguments.dataset, settings)
-    row_kind = check_same_kind(dataset.format, dataset.format)
+    config, parent = _configured(settings, arguments, given)
+    options = options_of({name: getattr(arguments, name) for name in _READING_OPTIONS})
+    dataset = _take_dataset(arguments.dataset, settings, options)
+    validation = arguments.validation_dataset and _take_dataset(arguments.validation_dataset, settings, options)
+    storage, now, job_id = Storage(settings.storage_url), utc_now(), str(uuid.uuid4())
+    row_kind = row_kind_of(dataset.format)
     method_of(row_kind, config.method)
     if parent is not None:
-        check_revision(found.revision, parent)
-        check_adapter(Storage(settings.storage_url), parent, row_kind)
+        check_adapter(storage, parent, row_kind)
     warnings = warnings_of(config, row_kind, dataset.num_rows, given)
     for words in warnings:
         logger.warning("%s", words)
-    validation = arguments.validation_dataset and _take_dataset(arguments.validation_dataset, settings)
-    now = utc_now()
-    job_id = str(uuid.uuid4())
     job = JobRecord(
         id=job_id,
-        from_job=arguments.from_job,
-        start_key=take_adapter(arguments.from_adapter, job_id, Storage(settings.storage_url)) if arguments.from_adapter else None,
+        from_job=parent and parent.id,
+        start_key=take_adapter(arguments.from_adapter, job_id, storage) if arguments.from_adapter else None,
         warnings=warnings,
         dataset_id=dataset.id,
         validation_dataset_id=validation.id if validation else None,
@@ -221,17 +222,44 @@ def _register(settings: Settings, arguments: argparse.Namespace, given: Collecti
     return ask_patiently(_PATIENCE_S, Tracker.add_job, job)
 
 
-def _take_dataset(url: str, settings: Settings) -> DatasetRecord:
+def _configured(
+    settings: Settings, arguments: argparse.Namespace, given: Collection[str]
+) -> tuple[TrainingConfig, JobRecord | None]:
+    """The configuration, pinned to a commit of its base model, and the job that it starts from."""
+    config, revision, parent = config_of(arguments.base_model, arguments, settings), arguments.revision, None
+    if arguments.from_job:
+        parent = ask_patiently(_PATIENCE_S, Tracker.job, arguments.from_job)
+        check_completed(parent)
+        config = continued(config, given, parent)
+        revision = revision or parent.config.base_model_revision
+    found = catalog.resolve(config.base_model, settings.hub_timeout_s, revision, settings.admission_rules)
+    check_target_modules(config.base_model, found, config.lora.named_modules)
+    if parent is not None:
+        check_revision(found.revision, parent)
+    return config.pinned(found.revision), parent
+
+
+def _take_dataset(url: str, settings: Settings, options: ReadingOptions) -> DatasetRecord:
     """Take a file into storage and note it with the tracker."""
     filename = PurePosixPath(urlsplit(url).path).name
     dataset_id = str(uuid.uuid4())
     storage = Storage(settings.storage_url)
     try:
         with fsspec.open(url, "rb") as source:
-            taken = intake.take(storage, dataset_id, filename, source, max_row_bytes=settings.max_row_bytes)
+            taken = intake.take(
+                storage, dataset_id, filename, source, max_row_bytes=settings.max_row_bytes, options=options
+            )
     except OSError as error:
         raise InvalidDatasetError(f"the dataset {url} can't be read: {error}") from error
-    record = DatasetRecord.of_report(dataset_id, filename, taken.size_bytes, taken.sha256, taken.report)
+    record = DatasetRecord.of_report(
+        dataset_id, filename, taken.size_bytes, taken.sha256, taken.report, options=options
+    )
+    for name, value in record.reading.guessed.items():
+        logger.info("%s: guessed %s: %r", filename, name, value)
+    for note in record.reading.notes:
+        logger.warning("%s: %s", filename, note)
+    if record.reading.ignored_columns:
+        logger.warning("%s: ignored columns: %s", filename, ", ".join(record.reading.ignored_columns))
     return ask_patiently(_PATIENCE_S, Tracker.add_dataset, record, storage.url)
 
 

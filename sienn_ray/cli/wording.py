@@ -34,7 +34,7 @@ _FIELDS = frozenset(
         "limit",
         "tail",
     }
-    | {"idempotency_key", "name", "priority", "status"}
+    | {"columns", "encoding", "idempotency_key", "name", "priority", "separator", "status"}
     | _OTHER_NAMES.keys()
 )
 # A field at the start of a sentence about it, maybe with the place where it stands; or a name that is no English word.

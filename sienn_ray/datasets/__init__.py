@@ -14,9 +14,15 @@ Files:
 intake: a file into storage, with its checked rows.
 leftovers: uploads that were never finished.
 ingest: from a file to Parquet, in one pass.
+reading_options: encoding, separator and columns, where a user says so.
+text_encodings: encodings that a file may have.
+file_notes: guesses and other notes on a file.
 readers: rows of CSV and JSONL files.
 text_file: rows of text files, whatever they hold.
 json_array: rows of a JSON array.
+json_wrapper: rows of an array within an object.
+json_events: rows built from parse events.
+strict_json: JSON, parsed strictly.
 utf8: lines of UTF-8, a chunk at a time.
 faults: the faults of a file.
 wording: wording of error messages.

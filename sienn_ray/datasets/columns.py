@@ -63,6 +63,11 @@ def required_columns(dataset_format: DatasetFormat) -> tuple[str, ...]:
             assert_never(dataset_format)
 
 
+def known_columns() -> frozenset[str]:
+    """Return all names of columns that some format reads, normalized."""
+    return frozenset({"input"}.union(*(required_columns(fmt) for fmt in DatasetFormat)))
+
+
 def normalized_column(name: str) -> str:
     """A column's name as names are compared: stripped and in lower case."""
     return name.strip().lower()

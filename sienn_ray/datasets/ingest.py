@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
-from dataclasses import dataclass
+from collections.abc import Callable, Iterator, Mapping
+from dataclasses import dataclass, field
 from itertools import islice
 from pathlib import PurePath
 from typing import Any, BinaryIO
@@ -13,19 +13,22 @@ import pyarrow as pa
 from sienn_ray.datasets.canonical import canonical_row
 from sienn_ray.datasets.columns import detect_format, empty_columns
 from sienn_ray.datasets.faults import FaultLog, RowFault
+from sienn_ray.datasets.file_notes import FileNotes
 from sienn_ray.datasets.json_array import read_json_array
 from sienn_ray.datasets.preview import MAX_ITEMS, preview_row, preview_string
 from sienn_ray.datasets.readers import RawRow, read_csv, read_jsonl
+from sienn_ray.datasets.reading_options import ReadingOptions
 from sienn_ray.datasets.row_writer import RowWriter
 from sienn_ray.datasets.schema import CanonicalRow, DatasetFormat
 from sienn_ray.datasets.text_file import name_within, read_text_file
 from sienn_ray.datasets.wording import shown
-from sienn_ray.errors import InvalidDatasetError
+from sienn_ray.errors import InvalidDatasetError, InvalidInputError
 
 MAX_ROW_BYTES = 4 * 1024 * 1024
 PREVIEW_ROWS = 5
 # A file of gigabytes may be nothing but tiny bad rows, and to count them all would take hours.
 MAX_BAD_ROWS = 100_000
+_TOLD_FROM_THE_FILE = ReadingOptions()
 
 # What a reader gives: rows, and the error of each row that can't be read. It raises what ends the reading.
 Rows = Iterator[RawRow | InvalidDatasetError]
@@ -47,12 +50,18 @@ class IngestReport:
         columns: The first row's columns as the file names them, at most `preview.MAX_ITEMS`.
         num_rows: Rows written.
         preview: The first rows as the file has them, with long values cut; fit to be stored and shown as JSON.
+        guessed: What was told from the file's content though it might have been otherwise, by a short name.
+        ignored_columns: Columns that nothing is read from, as the file names them; the first ones if there are many.
+        notes: Other things that a user should know of the file.
     """
 
     format: DatasetFormat
     columns: tuple[str, ...]
     num_rows: int
     preview: list[dict[str, Any]]
+    guessed: dict[str, str] = field(default_factory=dict)
+    ignored_columns: tuple[str, ...] = ()
+    notes: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True, slots=True)
@@ -67,6 +76,9 @@ class Inspection:
         faults: The first of the rows' faults, and what ended the reading, in the order of the file.
         is_complete: Whether the file was read to its end.
         preview: The first good rows, as `IngestReport` has them.
+        guessed: As in `IngestReport`, and so are `ignored_columns` and `notes`.
+        ignored_columns: See there.
+        notes: See there.
     """
 
     format: DatasetFormat | None
@@ -76,6 +88,9 @@ class Inspection:
     faults: tuple[RowFault, ...]
     is_complete: bool
     preview: list[dict[str, Any]]
+    guessed: dict[str, str] = field(default_factory=dict)
+    ignored_columns: tuple[str, ...] = ()
+    notes: tuple[str, ...] = ()
 
 
 def ingest(
@@ -83,6 +98,7 @@ def ingest(
     filename: str,
     sink: BinaryIO | pa.NativeFile,
     *,
+    options: ReadingOptions = _TOLD_FROM_THE_FILE,
     preview_rows: int = PREVIEW_ROWS,
     max_row_bytes: int = MAX_ROW_BYTES,
 ) -> IngestReport:
@@ -92,6 +108,7 @@ def ingest(
         source: The file, at its beginning; only `read` is called. Neither it nor `sink` is closed.
         filename: Its name, whose extension tells how to read it.
         sink: Where the Parquet goes (a file or a pyarrow output stream). After an error its content is of no use.
+        options: How to read it, where its user says so.
         preview_rows: Rows to show in the report.
         max_row_bytes: The longest row accepted, as it is in the file.
 
@@ -99,16 +116,29 @@ def ingest(
         InvalidDatasetError: Something is wrong with the file; it names the first faults and counts the others.
     """
     with RowWriter(sink) as writer:
-        reading = _Reading(preview_rows, writer)
+        reading = _Reading(options, preview_rows, writer)
         reading.read(source, filename, max_row_bytes)
         if reading.log.faults:
             raise reading.log.combined()
     assert reading.format is not None  # nosec B101 # for the type checker
-    return IngestReport(reading.format, reading.shown_columns, reading.num_rows, reading.preview)
+    return IngestReport(
+        format=reading.format,
+        columns=reading.shown_columns,
+        num_rows=reading.num_rows,
+        preview=reading.preview,
+        guessed=reading.notes.guessed,
+        ignored_columns=reading.notes.ignored_columns,
+        notes=reading.notes.notes,
+    )
 
 
 def inspect(
-    source: BinaryIO, filename: str, *, preview_rows: int = PREVIEW_ROWS, max_row_bytes: int = MAX_ROW_BYTES
+    source: BinaryIO,
+    filename: str,
+    *,
+    options: ReadingOptions = _TOLD_FROM_THE_FILE,
+    preview_rows: int = PREVIEW_ROWS,
+    max_row_bytes: int = MAX_ROW_BYTES,
 ) -> Inspection:
     """Check a dataset, write nothing, and report whatever is wrong with it. The arguments are those of `ingest`.
 
@@ -118,7 +148,7 @@ def inspect(
         >>> inspection.num_bad_rows, inspection.faults[0].message
         (1, "line 1: column 'response' must be a string, got a number")
     """
-    reading = _Reading(preview_rows)
+    reading = _Reading(options, preview_rows)
     reading.read(source, filename, max_row_bytes)
     return Inspection(
         format=reading.format,
@@ -128,17 +158,22 @@ def inspect(
         faults=reading.log.faults,
         is_complete=reading.is_complete,
         preview=reading.preview,
+        guessed=reading.notes.guessed,
+        ignored_columns=reading.notes.ignored_columns,
+        notes=reading.notes.notes,
     )
 
 
 class _Reading:
     """One pass over a file; good rows go to `writer` for as long as all have been good."""
 
-    def __init__(self, preview_rows: int, writer: RowWriter | None = None) -> None:
+    def __init__(self, options: ReadingOptions, preview_rows: int, writer: RowWriter | None = None) -> None:
+        self._options = options
         self._preview_rows = preview_rows
         self._writer = writer
         self._columns: tuple[str, ...] = ()
         self.log = FaultLog()
+        self.notes = FileNotes()
         self.format: DatasetFormat | None = None
         self.num_rows = 0
         self.is_complete = False
@@ -164,16 +199,29 @@ class _Reading:
             self.num_rows += 1
             self._refuse(item)
             return
+        values = self._options.renamed(item.values) if self._options.columns else item.values
         if self.format is None:
-            self.format = detect_format(item.values)
-            self._columns = tuple(islice(item.values, MAX_ITEMS))
+            self.format = self._first_row(item.values, values)
         self.num_rows += 1
         try:
-            row = canonical_row(self.format, item.values)
+            row = canonical_row(self.format, values)
         except InvalidDatasetError as error:
             self._refuse(item.error(error.message))
         else:
             self._keep(row, item)
+
+    def _first_row(self, raw: Mapping[str, Any], values: Mapping[str, Any]) -> DatasetFormat:
+        """Tell the format from the first row, which is given as the file has it and under the names that are known."""
+        try:
+            self._options.check_found(raw)
+        except InvalidInputError as error:
+            raise InvalidDatasetError(error.message) from error
+        self._columns = tuple(islice(raw, MAX_ITEMS))
+        dataset_format = detect_format(values)
+        # Columns that the format doesn't read belong into `notes.ignore` here.
+        for name in self._options.replaced(raw):
+            self.notes.ignore(name)
+        return dataset_format
 
     def _refuse(self, error: InvalidDatasetError) -> None:
         self.log.add_row(error)

@@ -7,9 +7,11 @@ from dataclasses import dataclass
 from typing import IO, Any, cast
 
 from sienn_ray.datasets.ingest import IngestReport, Inspection, ingest, inspect
+from sienn_ray.datasets.reading_options import ReadingOptions
 from sienn_ray.storage import Storage, copy_hashed
 
 FOLDER_KEY = "datasets"
+_TOLD_FROM_THE_FILE = ReadingOptions()
 
 
 @dataclass(frozen=True)
@@ -46,7 +48,13 @@ def rows_key(dataset_id: str) -> str:
 
 
 def check_rows(
-    storage: Storage, dataset_id: str, filename: str, *, max_row_bytes: int, abandoned: threading.Event | None = None
+    storage: Storage,
+    dataset_id: str,
+    filename: str,
+    *,
+    max_row_bytes: int,
+    options: ReadingOptions = _TOLD_FROM_THE_FILE,
+    abandoned: threading.Event | None = None,
 ) -> IngestReport:
     """Check a file that is in storage and write its rows beside it; takes as long as reading the file takes.
 
@@ -55,6 +63,7 @@ def check_rows(
         dataset_id: Whose it is.
         filename: The user's name of it.
         max_row_bytes: The longest row accepted.
+        options: How to read it, where its user says so.
         abandoned: Ends the reading once it is set.
 
     Raises:
@@ -63,11 +72,17 @@ def check_rows(
     """
     with storage.reading(file_key(dataset_id)) as file, storage.writing(rows_key(dataset_id)) as sink:
         source: Any = _Abandonable(file, abandoned) if abandoned else file
-        return ingest(source, filename, cast(Any, sink), max_row_bytes=max_row_bytes)
+        return ingest(source, filename, cast(Any, sink), options=options, max_row_bytes=max_row_bytes)
 
 
 def inspect_file(
-    storage: Storage, dataset_id: str, filename: str, *, max_row_bytes: int, abandoned: threading.Event | None = None
+    storage: Storage,
+    dataset_id: str,
+    filename: str,
+    *,
+    max_row_bytes: int,
+    options: ReadingOptions = _TOLD_FROM_THE_FILE,
+    abandoned: threading.Event | None = None,
 ) -> Inspection:
     """Check a file that is in storage and write nothing. The arguments are those of `check_rows`.
 
@@ -76,10 +91,18 @@ def inspect_file(
     """
     with storage.reading(file_key(dataset_id)) as file:
         source: Any = _Abandonable(file, abandoned) if abandoned else file
-        return inspect(source, filename, max_row_bytes=max_row_bytes)
+        return inspect(source, filename, options=options, max_row_bytes=max_row_bytes)
 
 
-def take(storage: Storage, dataset_id: str, filename: str, source: IO[bytes], *, max_row_bytes: int) -> TakenDataset:
+def take(
+    storage: Storage,
+    dataset_id: str,
+    filename: str,
+    source: IO[bytes],
+    *,
+    max_row_bytes: int,
+    options: ReadingOptions = _TOLD_FROM_THE_FILE,
+) -> TakenDataset:
     """Copy a file to storage and check it; nothing stays behind when it isn't a dataset.
 
     Raises:
@@ -88,7 +111,8 @@ def take(storage: Storage, dataset_id: str, filename: str, source: IO[bytes], *,
     try:
         with storage.writing(file_key(dataset_id)) as target:
             size_bytes, sha256 = copy_hashed(source, target)
-        return TakenDataset(size_bytes, sha256, check_rows(storage, dataset_id, filename, max_row_bytes=max_row_bytes))
+        report = check_rows(storage, dataset_id, filename, max_row_bytes=max_row_bytes, options=options)
+        return TakenDataset(size_bytes, sha256, report)
     except BaseException:
         storage.delete(folder_key(dataset_id))
         raise

@@ -3,19 +3,15 @@
 from __future__ import annotations
 
 import csv
-import json
-import math
-from collections import Counter
 from collections.abc import Iterator
 from dataclasses import dataclass
-from typing import Any, BinaryIO, NoReturn
+from typing import Any, BinaryIO
 
 from sienn_ray.datasets.columns import normalized_column, repeated_column
+from sienn_ray.datasets.strict_json import json_value
 from sienn_ray.datasets.utf8 import text_lines
-from sienn_ray.datasets.wording import kind_of, shown
+from sienn_ray.datasets.wording import kind_of
 from sienn_ray.errors import InvalidDatasetError
-
-MAX_JSON_DEPTH = 32
 
 
 @dataclass(frozen=True, slots=True)
@@ -159,58 +155,10 @@ def _check_header(header: list[str], line: int) -> None:
 
 def _json_object(text: str, line: int) -> dict[str, Any]:
     try:
-        value = _DECODER.decode(text)
-    except json.JSONDecodeError as error:
-        raise InvalidDatasetError(
-            f"invalid JSON at column {error.colno}: {error.msg}; each line must be one whole object", line
-        ) from error
-    except RecursionError as error:
-        raise InvalidDatasetError(f"nested deeper than {MAX_JSON_DEPTH} levels", line) from error
+        value = json_value(text, "each line must be one whole object")
     except InvalidDatasetError as error:
         raise InvalidDatasetError(error.message, line) from error
-    except ValueError as error:
-        raise InvalidDatasetError("a number has too many digits; write it as a string", line) from error
     if not isinstance(value, dict):
         hint = "; a file that is one array must be named .json" if isinstance(value, list) else ""
         raise InvalidDatasetError(f"each line must be a JSON object, got {kind_of(value)}{hint}", line)
-    if not _is_shallow(value):
-        raise InvalidDatasetError(f"nested deeper than {MAX_JSON_DEPTH} levels", line)
     return value
-
-
-def _is_shallow(value: Any) -> bool:
-    """Whether lists and objects nest no deeper than `MAX_JSON_DEPTH`; walks level by level, never recursing."""
-    level = [value]
-    for _ in range(MAX_JSON_DEPTH):
-        level = [
-            child
-            for parent in level
-            for child in (parent.values() if isinstance(parent, dict) else parent)
-            if isinstance(child, dict | list)
-        ]
-        if not level:
-            return True
-    return False
-
-
-def _unique_keys(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
-    values = dict(pairs)
-    if len(values) < len(pairs):
-        counts = Counter(key for key, _ in pairs)
-        repeated = next(key for key, count in counts.items() if count > 1)
-        raise InvalidDatasetError(f"the key {shown(repeated)} comes more than once in an object")
-    return values
-
-
-def _refused_constant(name: str) -> NoReturn:
-    raise InvalidDatasetError(f"{name} is not JSON; write a string, or null where a value may be missing")
-
-
-def _finite_float(text: str) -> float:
-    number = float(text)
-    if not math.isfinite(number):
-        raise InvalidDatasetError(f"the number {shown(text)} is out of range; write it as a string")
-    return number
-
-
-_DECODER = json.JSONDecoder(object_pairs_hook=_unique_keys, parse_constant=_refused_constant, parse_float=_finite_float)

@@ -2,16 +2,19 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from enum import IntEnum, StrEnum
 from typing import Any, Generic, TypeVar
 
-from pydantic import BaseModel, ConfigDict
+from pydantic import BaseModel, ConfigDict, Field
 
 from sienn_ray import storage_keys
 from sienn_ray.access.principals import ADMIN_OWNER
 from sienn_ray.datasets.ingest import IngestReport
+from sienn_ray.datasets.preview import preview_string
+from sienn_ray.datasets.reading_options import ReadingOptions
 from sienn_ray.datasets.schema import row_kind
 from sienn_ray.datasets.statistics_schema import StatisticsRequest
 from sienn_ray.errors import FailureReason
@@ -95,6 +98,20 @@ def utc_now() -> datetime:
     return datetime.now(UTC)
 
 
+class FileReading(BaseModel):
+    """Options, guesses and notes of the reading of a dataset's file; see `IngestReport`.
+
+    `options` are those of `ReadingOptions` that were given.
+    """
+
+    model_config = ConfigDict(frozen=True)
+
+    options: dict[str, Any] = Field(default_factory=dict)
+    guessed: dict[str, str] = Field(default_factory=dict)
+    ignored_columns: list[str] = Field(default_factory=list)
+    notes: list[str] = Field(default_factory=list)
+
+
 class DatasetRecord(BaseModel):
     """One uploaded dataset."""
 
@@ -112,6 +129,7 @@ class DatasetRecord(BaseModel):
     # The owner's oldest dataset with the same bytes that was there when this one came.
     duplicate_of: str | None = None
     owner: str = ADMIN_OWNER
+    reading: FileReading = FileReading()
     created_at: datetime
 
     @classmethod
@@ -123,8 +141,11 @@ class DatasetRecord(BaseModel):
         sha256: str,
         report: IngestReport,
         owner: str = ADMIN_OWNER,
+        *,
+        options: ReadingOptions,
+        remarks: Sequence[str] = (),
     ) -> DatasetRecord:
-        """The record of a file that has just been checked."""
+        """The record of a file that has just been checked; `remarks` are notes beside those of the report."""
         return cls(
             id=dataset_id,
             filename=filename,
@@ -135,6 +156,12 @@ class DatasetRecord(BaseModel):
             columns=list(report.columns),
             preview=report.preview,
             owner=owner,
+            reading=FileReading(
+                options=options.as_fields(),
+                guessed=report.guessed,
+                ignored_columns=list(report.ignored_columns),
+                notes=[*map(preview_string, remarks), *report.notes],
+            ),
             created_at=utc_now(),
         )
 

@@ -112,7 +112,9 @@ def take_adapter(url: str, job_id: str, storage: Storage) -> str:
         except (OSError, ValueError) as error:
             raise InvalidInputError(f"the adapter {url} can't be read: {error}") from error
         if missing := {ADAPTER_WEIGHTS, ADAPTER_CONFIG} - found:
-            raise InvalidInputError(f"{url} has no {' and no '.join(sorted(missing))}; name the folder of a LoRA adapter")
+            raise InvalidInputError(
+                f"{url} has no {' and no '.join(sorted(missing))}; name the folder of a LoRA adapter"
+            )
         storage.publish(folder, key)
     return key
 

@@ -10,6 +10,7 @@ token_limits: refusal of guesses at keys and tokens.
 body_limits: the size limit of request bodies.
 transfer_rates: the lowest mean rate of bodies, both ways.
 public_urls: URLs of this service as its clients reach it.
+form_fields: plain fields of a form with a file.
 places: places for requests that take long, by kind.
 websockets: errors of WebSocket connections.
 errors: the mapping from errors to HTTP.

@@ -3,14 +3,15 @@
 from __future__ import annotations
 
 import hashlib
-from collections.abc import AsyncIterator, Callable
+from collections.abc import AsyncIterator, Callable, Collection, Mapping
 from concurrent.futures import Executor
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import IO, Any
 
 from python_multipart.exceptions import MultipartParseError
 from python_multipart.multipart import MultipartParser, parse_options_header
 
+from sienn_ray.api.http.form_fields import FormFields
 from sienn_ray.api.http.threads import run_to_end
 from sienn_ray.datasets.wording import shown
 from sienn_ray.errors import InvalidInputError, MediaTypeError, SiennError, UploadTooLargeError
@@ -28,11 +29,21 @@ _WAY_OUT = f"send the file as `curl -F {FIELD}=@dataset.csv` does"
 
 @dataclass(frozen=True)
 class ReceivedFile:
-    """A file that was written to its sink."""
+    """A file that was written to its sink.
+
+    Args:
+        filename: Its name, cleaned.
+        size_bytes: Its size.
+        sha256: Its hash, in hex.
+        fields: Values of the form's known fields that came with it.
+        remarks: Sentences about fields that aren't known.
+    """
 
     filename: str
     size_bytes: int
     sha256: str
+    fields: Mapping[str, tuple[str, ...]] = field(default_factory=dict)
+    remarks: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True)
@@ -44,7 +55,13 @@ class FileLimit:
 
 
 async def receive_file(
-    body: AsyncIterator[bytes], boundary: bytes, sink: IO[bytes], *, executor: Executor, limit: FileLimit
+    body: AsyncIterator[bytes],
+    boundary: bytes,
+    sink: IO[bytes],
+    *,
+    executor: Executor,
+    limit: FileLimit,
+    fields: Collection[str] = (),
 ) -> ReceivedFile:
     """Write the body's part named `file` to a sink, hashing it on the way.
 
@@ -54,12 +71,13 @@ async def receive_file(
         sink: Where the file goes; nothing is written to it before the file's part has begun.
         executor: Threads that write.
         limit: The largest file that is taken.
+        fields: Names of other fields that are kept.
 
     Raises:
         InvalidInputError: The body is malformed, is cut off, or has no such part with a file name.
         SiennError: The file is larger than the limit, which says so.
     """
-    receiver = _Receiver(boundary, limit)
+    receiver = _Receiver(boundary, limit, fields)
     async for chunk in body:
         receiver.feed(chunk)
         if receiver.num_pending >= _WRITE_BYTES:
@@ -92,8 +110,9 @@ def boundary_of(content_type: str) -> bytes:
 class _Receiver:
     """Callbacks for the parser; keeps what was parsed until it is flushed."""
 
-    def __init__(self, boundary: bytes, limit: FileLimit) -> None:
+    def __init__(self, boundary: bytes, limit: FileLimit, fields: Collection[str]) -> None:
         self._limit = limit
+        self._fields = FormFields(fields)
         self._digest = hashlib.sha256()
         self._body_bytes = 0
         self._size_bytes = 0
@@ -138,7 +157,13 @@ class _Receiver:
     @property
     def received(self) -> ReceivedFile:
         """What was received and flushed."""
-        return ReceivedFile(self._filename or "", self._size_bytes, self._digest.hexdigest())
+        return ReceivedFile(
+            self._filename or "",
+            self._size_bytes,
+            self._digest.hexdigest(),
+            fields=self._fields.values,
+            remarks=self._fields.remarks,
+        )
 
     def check_whole(self) -> None:
         """Refuse a body that has ended too early, or without a file."""
@@ -177,9 +202,12 @@ class _Receiver:
         if is_file:
             self._filename = clean_filename(options[b"filename"].decode("utf-8", "replace"))
             self._in_file = True
+        else:
+            self._fields.begin(options.get(b"name", b"").decode("utf-8", "replace"))
 
     def _on_part_data(self, data: bytes, start: int, end: int) -> None:
         if not self._in_file:
+            self._fields.add(data[start:end])
             return
         self._size_bytes += end - start
         if self._size_bytes > self._limit.max_bytes:
@@ -188,6 +216,8 @@ class _Receiver:
         self.num_pending += end - start
 
     def _on_part_end(self) -> None:
+        if not self._in_file:
+            self._fields.end()
         self._in_file = False
 
     def _on_end(self) -> None:

@@ -18,12 +18,15 @@ from sienn_ray.access.quotas import QuotaState, too_many_bytes
 from sienn_ray.api.http.body_limits import declared_bytes
 from sienn_ray.api.http.multipart import ENVELOPE_BYTES, FileLimit, ReceivedFile, boundary_of, receive_file, too_large
 from sienn_ray.api.http.threads import entered, run_to_end
-from sienn_ray.datasets import intake
+from sienn_ray.datasets import intake, reading_options
 from sienn_ray.errors import CapacityError, InvalidInputError, SlowClientError
 from sienn_ray.settings import Settings
 from sienn_ray.storage import Storage
 
 T = TypeVar("T")
+
+# What a form may have beside the file.
+FIELDS = reading_options.FIELDS
 
 logger = logging.getLogger(__name__)
 
@@ -114,7 +117,7 @@ class Uploads:
     ) -> ReceivedFile:
         body = _not_idle(request.stream(), self._settings.upload_idle_timeout_s)
         async with entered(self._writing, storage.writing(intake.file_key(dataset_id))) as sink:
-            return await receive_file(body, boundary, sink, executor=self._writing, limit=limit)
+            return await receive_file(body, boundary, sink, executor=self._writing, limit=limit, fields=FIELDS)
 
     async def check(self, function: Callable[[threading.Event], T]) -> T:
         """Run a check of rows in a thread of those that are there for it.

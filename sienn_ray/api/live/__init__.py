@@ -6,6 +6,7 @@ log_lines: numbered lines of a job's log.
 log_feeds: one follower of a job's log for all listeners of a replica.
 places: where in the news and the log a listener is.
 updates: what one listener is told, in order and once.
+shared_calls: one call for all who ask the same at a time.
 shared_numbers: one reading of the service's numbers for all listeners of an owner.
 sockets: the same over a WebSocket.
 """

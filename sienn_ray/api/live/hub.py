@@ -7,6 +7,7 @@ import contextlib
 import logging
 from collections import Counter
 from collections.abc import AsyncIterator
+from dataclasses import dataclass
 from datetime import datetime
 from typing import Annotated, cast
 
@@ -16,8 +17,10 @@ from fastapi.requests import HTTPConnection
 from sienn_ray.api.deps import Backends
 from sienn_ray.api.live.items import EventItem, GoneItem, Item, PointItem, StatusItem
 from sienn_ray.api.live.log_feeds import LogFeeds
+from sienn_ray.api.live.shared_calls import SharedCalls
 from sienn_ray.errors import CapacityError
 from sienn_ray.jobs.news_schema import News, NewsCursor, NewsQuery
+from sienn_ray.jobs.schema import JobRecord
 
 logger = logging.getLogger(__name__)
 
@@ -71,6 +74,19 @@ class Listener:
         return items
 
 
+@dataclass(frozen=True)
+class Missed:
+    """Events and points behind a place, as items that all who ask from there share.
+
+    Args:
+        items: Events, then points.
+        cursor: The place behind them.
+    """
+
+    items: tuple[EventItem | PointItem, ...]
+    cursor: NewsCursor
+
+
 class LiveHub:
     """Asks the tracker for news while anybody listens, and hands them on.
 
@@ -84,6 +100,10 @@ class LiveHub:
         self._tracker = backends.tracker
         self._interval_s = interval_s
         self.log_feeds = LogFeeds(backends)
+        # Those who come at the same time, as all do once a connection to many has broken, ask the same.
+        self._missed: SharedCalls[NewsQuery, Missed] = SharedCalls(self._read_missed)
+        self._places: SharedCalls[None, NewsCursor] = SharedCalls(self._read_place)
+        self._statuses: SharedCalls[str, tuple[JobRecord, StatusItem]] = SharedCalls(self._read_status)
         self._listeners: set[Listener] = set()
         self._cursor: NewsCursor | None = None
         self._changed_after: datetime | None = None
@@ -126,11 +146,30 @@ class LiveHub:
 
     async def place(self) -> NewsCursor:
         """Return the place where news begins now."""
-        return (await self.since(NewsQuery(after=None))).cursor
+        return await self._places.ask(None)
 
-    async def since(self, query: NewsQuery) -> News:
-        """Return what came behind a place, for one listener alone."""
-        return await self._tracker.news(query)
+    async def missed(self, query: NewsQuery) -> Missed:
+        """Return a page of what came behind a place."""
+        return await self._missed.ask(query)
+
+    async def status(self, job_id: str) -> tuple[JobRecord, StatusItem]:
+        """Return a job as it is now, for one who is known to be let see it.
+
+        Raises:
+            NotFoundError: It isn't there any more.
+        """
+        return await self._statuses.ask(job_id)
+
+    async def _read_place(self, _: None) -> NewsCursor:
+        return (await self._tracker.news(NewsQuery(after=None))).cursor
+
+    async def _read_missed(self, query: NewsQuery) -> Missed:
+        news = await self._tracker.news(query)
+        return Missed((*map(EventItem.of, news.events), *map(PointItem.of, news.points)), news.cursor)
+
+    async def _read_status(self, job_id: str) -> tuple[JobRecord, StatusItem]:
+        job = await self._tracker.job(job_id)
+        return job, StatusItem.of(job, self._backends)
 
     async def _ask_on(self) -> None:
         try:
@@ -154,7 +193,7 @@ class LiveHub:
         heard = tuple(self._listeners)
         watched = Counter(each.job_id for each in heard if each.job_id is not None)
         if self._cursor is None:
-            self._cursor = await self.place()
+            self._cursor = await self._read_place(None)
         only_watched = all(each.job_id is not None for each in heard)
         query = NewsQuery(self._cursor, tuple(watched), self._changed_after, only_watched)
         news = await self._tracker.news(query)

@@ -104,8 +104,8 @@ async def job_updates(backends: Backends, hub: LiveHub, job_id: str, wish: Wish)
         if wish.logs:
             feed = await stack.enter_async_context(hub.log_feeds.listening(job_id, listener.take))
         # The status first, so that a page has something to show; what was missed comes behind it.
-        job = await backends.tracker.job(job_id)
-        yield [told.status(StatusItem.of(job, backends))]
+        job, status = await hub.status(job_id)
+        yield [told.status(status)]
         async for missed in _missed(hub, told, (job_id,)):
             yield missed
         if feed is not None:
@@ -167,12 +167,11 @@ async def _until_rest(listener: Listener, told: _Told, job: JobRecord, *, has_lo
 async def _missed(hub: LiveHub, told: _Told, job_ids: tuple[str, ...] = (), owner: str | None = None) -> Updates:
     """What came behind a listener's place until now, a page at a time."""
     while True:
-        news = await hub.since(NewsQuery(told.news, job_ids, only_watched=bool(job_ids), owner=owner))
-        items: list[EventItem | PointItem] = [*map(EventItem.of, news.events), *map(PointItem.of, news.points)]
-        if updates := [update for item in items if (update := told.update(item)) is not None]:
+        missed = await hub.missed(NewsQuery(told.news, job_ids, only_watched=bool(job_ids), owner=owner))
+        if updates := [update for item in missed.items if (update := told.update(item)) is not None]:
             yield updates
-        told.go_on_from(news.cursor)
-        if not items:
+        told.go_on_from(missed.cursor)
+        if not missed.items:
             return
 
 

@@ -24,6 +24,7 @@ from sienn_ray.api.schemas.datasets import (
     DatasetSummary,
     DeletedDataset,
     RowMessage,
+    with_reading,
 )
 from sienn_ray.api.schemas.ids import DatasetIdPath
 from sienn_ray.datasets import intake
@@ -84,7 +85,7 @@ async def list_datasets(
 async def get_dataset(dataset_id: DatasetIdPath, backends: BackendsDep) -> DatasetDetail:
     """A dataset with its columns and its first rows."""
     record = await backends.tracker.dataset(dataset_id)
-    return DatasetDetail.model_validate(record.model_dump())
+    return DatasetDetail.model_validate(with_reading(record))
 
 
 @router.delete(

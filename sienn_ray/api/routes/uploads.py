@@ -18,9 +18,10 @@ from sienn_ray.api.http.errors import documented
 from sienn_ray.api.http.places import Kind, takes_place
 from sienn_ray.api.http.uploads import UploadsDep
 from sienn_ray.api.registrations import Registrations
-from sienn_ray.api.schemas.datasets import RowError, UploadDatasetResponse, ValidationReport
+from sienn_ray.api.schemas.datasets import RowError, UploadDatasetResponse, ValidationReport, with_reading
 from sienn_ray.datasets import intake
 from sienn_ray.datasets.ingest import IngestReport, Inspection
+from sienn_ray.datasets.reading_options import options_of
 from sienn_ray.jobs.schema import DatasetRecord
 
 router = APIRouter(prefix="/api", tags=["Datasets"], dependencies=[needs(Scope.TRAIN)])
@@ -31,13 +32,32 @@ _FILE: dict[str, Any] = {
     "description": "A file whose name ends with `.csv`, `.json` (an array of objects), `.jsonl` or `.txt`, in UTF-8.",
     "examples": ["instruction,response\nWhat is Python?,A programming language.\n"],
 }
+_ENCODING: dict[str, Any] = {
+    "type": "string",
+    "description": "The file's encoding where it isn't UTF-8, such as `windows-1252`, `iso-8859-1` or `utf-16`.",
+    "examples": ["windows-1252"],
+}
+_SEPARATOR: dict[str, Any] = {
+    "type": "string",
+    "description": "The separator of a CSV file's columns: `,`, `;`, `|` or a tab, or its name (`comma`, `semicolon`, "
+    "`pipe`, `tab`). Told from the first line where it isn't given.",
+    "examples": [";"],
+}
+_COLUMNS: dict[str, Any] = {
+    "type": "string",
+    "description": "Columns of the file by the names that they stand for: a JSON object, or `name=name` pairs with "
+    "commas between.",
+    "examples": ['{"Frage": "question", "Antwort": "answer"}', "Frage=question,Antwort=answer"],
+}
+_FIELDS: dict[str, Any] = {"file": _FILE, "encoding": _ENCODING, "separator": _SEPARATOR, "columns": _COLUMNS}
 _MULTIPART_BODY: dict[str, Any] = {
     "requestBody": {
         "required": True,
-        "description": "A form with one file, as `curl -F file=@dataset.csv` sends it.",
+        "description": "A form with one file, as `curl -F file=@dataset.csv` sends it, and, where it is needed, "
+        "with how to read the file, in any order.",
         "content": {
             "multipart/form-data": {
-                "schema": {"type": "object", "required": ["file"], "properties": {"file": _FILE}},
+                "schema": {"type": "object", "required": ["file"], "properties": _FIELDS},
             }
         },
     }
@@ -74,6 +94,7 @@ async def upload_dataset(
     room = await backends.tracker.quota_state(principal.owner)
     async with uploads.received(request, backends.storage, dataset_id, room) as received:
         filename = received.filename
+        options = options_of(received.fields)
 
         def check(abandoned: threading.Event) -> IngestReport:
             return intake.check_rows(
@@ -81,16 +102,24 @@ async def upload_dataset(
                 dataset_id,
                 filename,
                 max_row_bytes=backends.settings.max_row_bytes,
+                options=options,
                 abandoned=abandoned,
             )
 
         report = await uploads.check(check)
     record = DatasetRecord.of_report(
-        dataset_id, filename, received.size_bytes, received.sha256, report, principal.owner
+        dataset_id,
+        filename,
+        received.size_bytes,
+        received.sha256,
+        report,
+        principal.owner,
+        options=options,
+        remarks=received.remarks,
     )
     # Shielded: a record that is being written must not lose its files because the client has gone.
     record = await asyncio.shield(registrations.register(record))
-    return UploadDatasetResponse(dataset_id=record.id, **record.model_dump(exclude={"id", "owner"}))
+    return UploadDatasetResponse(dataset_id=record.id, **with_reading(record, without={"id", "owner"}))
 
 
 @router.post(
@@ -105,6 +134,7 @@ async def validate_dataset(request: Request, backends: BackendsDep, uploads: Upl
     dataset_id = str(uuid.uuid4())
     async with uploads.received(request, backends.storage, dataset_id) as received:
         filename = received.filename
+        options = options_of(received.fields)
 
         def check(abandoned: threading.Event) -> Inspection:
             return intake.inspect_file(
@@ -112,6 +142,7 @@ async def validate_dataset(request: Request, backends: BackendsDep, uploads: Upl
                 dataset_id,
                 filename,
                 max_row_bytes=backends.settings.max_row_bytes,
+                options=options,
                 abandoned=abandoned,
             )
 
@@ -128,4 +159,7 @@ async def validate_dataset(request: Request, backends: BackendsDep, uploads: Upl
         errors=[RowError(**asdict(fault)) for fault in inspection.faults],
         complete=inspection.is_complete,
         preview=inspection.preview,
+        guessed=inspection.guessed,
+        ignored_columns=list(inspection.ignored_columns),
+        notes=[*received.remarks, *inspection.notes],
     )

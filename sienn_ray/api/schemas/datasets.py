@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+from collections.abc import Collection
 from typing import Any
 
 from pydantic import ConfigDict, Field
 
 from sienn_ray.api.schemas.common import DATASET_ID, ResponseBody, Timestamp
+from sienn_ray.jobs.schema import DatasetRecord
 
 _EXAMPLE_ROW = {
     "instruction": "What is Python?",
@@ -52,8 +54,35 @@ class DatasetList(ResponseBody):
     )
 
 
-class DatasetDetail(DatasetSummary):
+class FileReadingBody(ResponseBody):
+    """Guesses and notes on how a file was read."""
+
+    guessed: dict[str, str] = Field(
+        default_factory=dict,
+        description="What was told from the file's content though it might have been otherwise, such as its "
+        "`separator`; give the form's field of that name to have it read in another way.",
+        examples=[{"separator": ";"}],
+    )
+    ignored_columns: list[str] = Field(
+        default_factory=list,
+        description="Columns that training reads nothing from, at most 100.",
+        examples=[["id", "source"]],
+    )
+    notes: list[str] = Field(
+        default_factory=list,
+        description="Other things that one should know of the file, at most 20.",
+        examples=[["3 blank rows were left out, the first one in line 3"]],
+    )
+
+
+class DatasetDetail(DatasetSummary, FileReadingBody):
     """One dataset with what is in it."""
+
+    reading_options: dict[str, Any] = Field(
+        default_factory=dict,
+        description="The upload's `encoding`, `separator` and `columns`, those of them that were given.",
+        examples=[{"encoding": "windows-1252", "columns": {"Frage": "question"}}],
+    )
 
     sha256: str = Field(description="SHA-256 of the file as it came, in hex.", examples=[_EXAMPLE_SHA256])
     columns: list[str] = Field(
@@ -64,7 +93,7 @@ class DatasetDetail(DatasetSummary):
     )
 
 
-class UploadDatasetResponse(ResponseBody):
+class UploadDatasetResponse(FileReadingBody):
     """A dataset that was uploaded."""
 
     dataset_id: str = Field(description="The dataset's UUID.", examples=[DATASET_ID])
@@ -87,6 +116,15 @@ class UploadDatasetResponse(ResponseBody):
     duplicate_of: str | None = Field(description=_DUPLICATE_OF, examples=[None, DATASET_ID])
 
 
+def with_reading(record: DatasetRecord, without: Collection[str] = ()) -> dict[str, Any]:
+    """Return a record's fields, and beside them how its file was read."""
+    return {
+        **record.model_dump(exclude={*without, "reading"}),
+        **record.reading.model_dump(exclude={"options"}),
+        "reading_options": record.reading.options,
+    }
+
+
 class RowError(ResponseBody):
     """An error for which a file is refused."""
 
@@ -99,7 +137,7 @@ class RowError(ResponseBody):
     )
 
 
-class ValidationReport(ResponseBody):
+class ValidationReport(FileReadingBody):
     """The content of a file, and its errors."""
 
     valid: bool = Field(description="Whether an upload of this file would be accepted.", examples=[False])

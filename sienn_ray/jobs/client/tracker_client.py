@@ -14,12 +14,14 @@ from ray.exceptions import ActorDiedError, GetTimeoutError, RayActorError, RayEr
 
 from sienn_ray.errors import CapacityError, SiennError
 from sienn_ray.jobs.change_requests import CALL_TIMEOUT_S, ChangeRequest, current_request, repeating
-from sienn_ray.jobs.client.tracker_handle import TRACKER, find_tracker
+from sienn_ray.jobs.client.tracker_handle import TRACKER, TrackerHandle, find_tracker
 from sienn_ray.jobs.tracker_protocol import READING, Tracker, TrackerCalls, check_arguments
 
 logger = logging.getLogger(__name__)
 
 _CONNECT_THREADS = 8
+# A look costs as much as a call. A tracker that a redeploy has replaced is dead, which is noticed at once.
+_HANDLE_LIFETIME_S = 1.0
 _RETRY_S = 2.0
 # What is told in passing waits in Ray's queue while the tracker is away, and is worth something for long.
 _SENT_LIFETIME_S = 600.0
@@ -45,7 +47,7 @@ def tracker_client(connect: Callable[[], Any] = find_tracker, timeout_s: float =
 
 class _ActorCalls(TrackerCalls):
     def __init__(self, connect: Callable[[], Any], timeout_s: float) -> None:
-        self._connect = connect
+        self._handle = TrackerHandle(connect, lifetime_s=_HANDLE_LIFETIME_S)
         self._timeout_s = timeout_s
         # Threads of their own: while Ray's GCS is away they hang, and others must not wait for them.
         self._threads = ThreadPoolExecutor(_CONNECT_THREADS, thread_name_prefix="tracker-lookup")
@@ -56,7 +58,8 @@ class _ActorCalls(TrackerCalls):
             async with asyncio.timeout(self._timeout_s):
                 try:
                     return await self._send_once(request, method, args)
-                except ActorDiedError:  # replaced in a redeploy, at this moment
+                except ActorDiedError:  # replaced in a redeploy
+                    self._handle.forget()
                     return await self._send_once(request, method, args)
         except TimeoutError:
             raise CapacityError(
@@ -68,8 +71,9 @@ class _ActorCalls(TrackerCalls):
             raise CapacityError("the job tracker is restarting; try again in a moment") from error
 
     async def _send_once(self, request: ChangeRequest, method: str, args: tuple[Any, ...]) -> Any:
-        # Got by name each time: a redeploy may have replaced it.
-        tracker = await asyncio.get_running_loop().run_in_executor(self._threads, self._connect)
+        tracker = self._handle.known()
+        if tracker is None:
+            tracker = await asyncio.get_running_loop().run_in_executor(self._threads, self._handle.get)
         return await _remote(tracker, request, method, args)
 
 

@@ -1,4 +1,4 @@
-"""The tracker's actor handle: found by name, and cached for seconds by programs that report all the time."""
+"""The tracker's actor handle: found by name, and cached for seconds, since each look costs as much as a call."""
 
 from __future__ import annotations
 
@@ -33,11 +33,18 @@ class TrackerHandle:
     Args:
         find: Gives the handle.
         clock: Seconds.
+        lifetime_s: Seconds after which it is found anew.
     """
 
-    def __init__(self, find: Callable[[], Any] = find_tracker, clock: Callable[[], float] = time.monotonic) -> None:
+    def __init__(
+        self,
+        find: Callable[[], Any] = find_tracker,
+        clock: Callable[[], float] = time.monotonic,
+        lifetime_s: float = _LIFETIME_S,
+    ) -> None:
         self._find = find
         self._clock = clock
+        self._lifetime_s = lifetime_s
         self._known: tuple[Any, float] | None = None
 
     def get(self) -> Any:
@@ -46,10 +53,16 @@ class TrackerHandle:
         Raises:
             CapacityError: There is no tracker.
         """
+        known = self.known()
+        if known is None:
+            known = self._find()
+            self._known = (known, self._clock())
+        return known
+
+    def known(self) -> Any | None:
+        """Return the handle where it needn't be looked for, which never blocks; else None."""
         known = self._known
-        if known is None or self._clock() > known[1] + _LIFETIME_S:
-            known = self._known = (self._find(), self._clock())
-        return known[0]
+        return None if known is None or self._clock() > known[1] + self._lifetime_s else known[0]
 
     def forget(self) -> None:
         """Find it anew next time, since this one is dead."""

@@ -65,6 +65,7 @@ datasets = sa.Table(
     sa.Column("created_at", UtcDateTime),
     sa.Column("duplicate_of", SafeText),
     sa.Column("owner", SafeText),
+    sa.Column("reading", sa.JSON),
 )
 jobs = sa.Table(
     "jobs",

@@ -111,6 +111,10 @@ class TestGet:
             "format": "instruction-response",
             "num_rows": 2,
             "duplicate_of": first,
+            "guessed": {},
+            "ignored_columns": [],
+            "notes": [],
+            "reading_options": {},
             "sha256": hashlib.sha256(CSV).hexdigest(),
             "columns": ["instruction", "response"],
             "preview": [

@@ -54,5 +54,19 @@ class TestDatasets:
         assert "2 bad rows of 3" in result.stderr
         assert tracker.num_records == 0
 
+    def test_columns_of_other_names(self, file: Path) -> None:
+        file.write_text("Frage,Antwort\na,b\n")
+        options = ("--columns", "Frage=question", "--columns", "Antwort=answer", "--separator", "comma")
+        assert done("upload", str(file), *options).startswith("1 rows, format question-answer\n")
+        assert done("validate", str(file), *options, "--encoding", "cp1252") == "valid: 1 rows\n"
+
+    def test_bad_options_are_refused_by_their_names(self, file: Path) -> None:
+        assert refused("upload", str(file), "--separator", "::").startswith("--separator: '::' isn't known")
+        assert refused("validate", str(file), "--encoding", "klingon").startswith("--encoding: 'klingon' isn't one")
+
+    def test_ignored_columns_are_printed(self, file: Path) -> None:
+        file.write_text("text,body\na,b\n")
+        assert "ignored columns: text\n" in done("upload", str(file), "--columns", "body=text")
+
     def test_statistics_of_nothing(self) -> None:
         assert refused("statistics", "nothing", "--max-length", "128") == "Dataset nothing not found"

@@ -43,6 +43,9 @@ def test_upload_answers_as_the_contract_says(client: TestClient) -> None:
         "num_rows": 2,
         "sha256": hashlib.sha256(CSV).hexdigest(),
         "duplicate_of": None,
+        "guessed": {},
+        "ignored_columns": [],
+        "notes": [],
     }
 
 
@@ -280,7 +283,7 @@ def test_file_name_without_a_stem_is_refused(
     assert is_untouched(storage, tracker)
 
 
-def test_other_form_fields_are_ignored(client: TestClient) -> None:
+def test_other_form_fields_are_left_aside_with_a_note(client: TestClient) -> None:
     parts = [
         Part(b"x" * 50_000, name=b"comment", filename=None),
         Part(CSV),
@@ -289,6 +292,10 @@ def test_other_form_fields_are_ignored(client: TestClient) -> None:
     response = send(client, multipart_body(parts))
     assert response.status_code == 201
     assert (response.json()["size_bytes"], response.json()["num_rows"]) == (len(CSV), 2)
+    assert [note.partition("; ")[0] for note in response.json()["notes"]] == [
+        "the form's field 'comment' isn't known and was left aside",
+        "the form's field 'attachment' isn't known and was left aside",
+    ]
 
 
 def test_boundary_in_the_content_is_content(client: TestClient) -> None:

@@ -184,6 +184,27 @@ def test_change_is_sent_to_the_tracker_that_has_taken_the_others_place(settings:
     tracker.close()
 
 
+def test_tracker_is_not_looked_up_for_each_call() -> None:
+    num_looked_up = 0
+
+    class Living:
+        def health(self) -> None:
+            return None
+
+    def find() -> Any:
+        nonlocal num_looked_up
+        num_looked_up += 1
+        return _Handle(Living())
+
+    async def ask() -> None:
+        client = tracker_client(find)
+        for _ in range(3):
+            await client.health()
+
+    asyncio.run(ask())
+    assert num_looked_up == 1
+
+
 def test_no_tracker_is_said() -> None:
     def find() -> None:
         raise CapacityError("the job tracker isn't running at the moment; try again in a moment")

@@ -97,7 +97,7 @@ def test_tables_and_keys(store: Store, engine: sa.Engine) -> None:
 
 def add_old_rows(engine: sa.Engine) -> None:
     """What version 0001 would have written."""
-    dataset = dataset_record().model_dump(mode="json", exclude={"duplicate_of", "owner"})
+    dataset = dataset_record().model_dump(mode="json", exclude={"duplicate_of", "owner", "reading"})
     old_fields = {
         "id",
         "dataset_id",

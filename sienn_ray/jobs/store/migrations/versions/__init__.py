@@ -14,5 +14,6 @@
 0012_audit_log: the audit log, which is only added to.
 0013_quotas_and_usage: priorities, turns and limits of owners, usage.
 0014_points_by_moment: indexes by which points of curves are found by when they changed.
+0015_reading_of_files: guesses and notes on the file of a dataset.
 0016_rewards_and_starts: rewards on curves, and the jobs that others start from.
 """

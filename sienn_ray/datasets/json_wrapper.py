@@ -1,0 +1,146 @@
+"""Rows within a JSON object: lists that datasets are wrapped in, and tables as pandas and the hub write them."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Sequence
+from typing import Any
+
+from sienn_ray.datasets.json_events import JsonEvents, RowError
+from sienn_ray.datasets.readers import RawRow
+from sienn_ray.datasets.wording import kind_of, listed, shown
+from sienn_ray.errors import InvalidDatasetError
+
+# Lists of objects that are parts of a single row, or describe the rows.
+_NO_ROWS = frozenset(
+    {"messages", "conversations", "conversation", "prompt", "completion", "chosen", "rejected", "tools", "functions"}
+    | {"features", "fields", "schema"}
+)
+_MAX_COLUMNS = 1_000
+_AS_RECORDS = "df.to_json('rows.jsonl', orient='records', lines=True)"
+
+
+def wrapped_rows(events: JsonEvents) -> Iterator[RawRow | InvalidDatasetError]:
+    """Read the rows of an object of which the begin was read: `{"data": [{...}, ...]}`, whatever the list is called.
+
+    What the hub's server of datasets answers with, and pandas' orients `split` and `table`, are such objects too.
+
+    Yields:
+        Rows, and in place of a row that can't be used its error.
+
+    Raises:
+        InvalidDatasetError: It has no list of objects, or more than one, or a table by columns.
+    """
+    yield from _Wrapper(events).rows()
+
+
+class _Wrapper:
+    """An object that has the rows of a file."""
+
+    def __init__(self, events: JsonEvents) -> None:
+        self._events = events
+        self._found: str | None = None  # the key that the rows are under
+        self._columns: list[str] | None = None
+        self._column: str | None = None  # the first key with a list of plain values
+        self._has_values = False
+
+    def rows(self) -> Iterator[RawRow | InvalidDatasetError]:
+        while (event := self._events.next())[0] != "end_map":
+            name = event[1]
+            kind, _ = self._events.next()
+            if kind == "start_array":
+                yield from self._list(name)
+            elif kind == "start_map":
+                self._skip_object(name)
+            else:
+                self._has_values = True
+        if self._found is None:
+            raise self._no_rows()
+
+    def _list(self, name: str) -> Iterator[RawRow | InvalidDatasetError]:
+        if name == "columns":
+            self._columns = _column_names(self._events)
+            return
+        first = self._events.peek()
+        if name in _NO_ROWS or not first.startswith("start_"):
+            if name != "index" and first not in ("start_map", "end_array"):
+                self._column = self._column or name
+            self._events.skip("start_array")
+            return
+        if self._found is not None:
+            raise InvalidDatasetError(
+                f"the file has two lists of rows, {shown(self._found)} and {shown(name)}; upload each as its own file"
+            )
+        self._found = name
+        yield from self._events.rows(_builder(first, name, self._columns))
+
+    def _skip_object(self, name: str) -> None:
+        """Go on behind an object, and refuse one that is a row, or a column by the numbers of its rows."""
+        if name.isdecimal():
+            raise _by("numbers of its rows", name)
+        event, key = self._events.next()
+        if event == "end_map":
+            return
+        kind, _ = self._events.next()
+        if key.isdecimal() and not kind.startswith("start_"):
+            raise _by("columns", name)
+        self._events.skip(kind)
+        while self._events.next()[0] != "end_map":
+            self._events.skip(self._events.next()[0])
+
+    def _no_rows(self) -> InvalidDatasetError:
+        if self._column is not None and not self._has_values:
+            return _by("columns", self._column)
+        return InvalidDatasetError(
+            "the file must be an array of objects, got an object; put the rows in [...], "
+            "or name the file .jsonl if each line is an object"
+        )
+
+
+def _builder(first: str, name: str, columns: Sequence[str] | None) -> Callable[[Any], dict[str, Any]]:
+    if first == "start_map":
+        return _object_row
+    if columns is None:
+        raise InvalidDatasetError(
+            f"the rows in {shown(name)} are lists, and no list 'columns' before them names their values; write "
+            f"objects, by pandas' {_AS_RECORDS}"
+        )
+    names = tuple(columns)
+
+    def row(item: Any) -> dict[str, Any]:
+        if not isinstance(item, list) or len(item) != len(names):
+            found = f"{len(item)} values" if isinstance(item, list) else kind_of(item)
+            raise RowError(f"must be a list of {len(names)} values, one for each of {listed(names)}, got {found}")
+        return dict(zip(names, item, strict=True))
+
+    return row
+
+
+def _object_row(item: Any) -> dict[str, Any]:
+    if not isinstance(item, dict):
+        raise RowError(f"must be an object, got {kind_of(item)}")
+    inner = item.get("row")
+    if not isinstance(inner, dict) or "row_idx" not in item:
+        return item
+    if item.get("truncated_cells"):
+        raise RowError("the server that the file is from has cut the row's values; download the dataset's own files")
+    return inner
+
+
+def _column_names(events: JsonEvents) -> list[str]:
+    columns: list[str] = []
+    while (event := events.next())[0] != "end_array":
+        if event[0] != "string" or len(columns) == _MAX_COLUMNS:
+            raise InvalidDatasetError(
+                f"'columns' must be a list of at most {_MAX_COLUMNS:,} names; write objects, by pandas' {_AS_RECORDS}"
+            )
+        columns.append(event[1])
+    if len(set(columns)) < len(columns):
+        raise InvalidDatasetError("'columns' has a name more than once; give each column one of its own")
+    return columns
+
+
+def _by(kind: str, name: str) -> InvalidDatasetError:
+    return InvalidDatasetError(
+        f"the file is a table by {kind}, of which the first is {shown(name)}, and a list of rows is needed; write it "
+        f"by pandas' {_AS_RECORDS} and upload rows.jsonl"
+    )
