@@ -8,10 +8,10 @@ from sienn_ray.datasets.schema import RowKind
 from sienn_ray.training.config import TrainingConfig
 from sienn_ray.training.methods import Method, method_of
 
-# Papers train whole models at 5e-7 to 8e-6 (Rafailov et al. 2023, appendix B: 1e-6; Meng et al. 2024, appendix: 3e-7 to
-# 1e-6; Hong et al. 2024, section 5.2: 5e-6 to 8e-6), TRL's DPO example with LoRA at 5e-6 and its KTO's at 5e-6.
+# Papers train whole models at 3e-7 to 8e-6 (DPO 1e-6, arXiv:2305.18290, appendix B; SimPO 3e-7 to 1e-6,
+# arXiv:2405.14734, appendix B; ORPO 8e-6, arXiv:2403.07691), TRL's script for DPO takes 5e-7, and 5e-6 with LoRA.
 MAX_PREFERENCE_LEARNING_RATE = 5e-5
-_USUAL = "LoRA learns preferences at about 5e-6 to 5e-5, whole models at 5e-7 to 8e-6"
+_USUAL = "LoRA learns preferences at about 5e-6 to 5e-5, whole models at 3e-7 to 8e-6"
 # The smallest sets of the papers have some thousands of pairs; below this, single pairs are learned by heart.
 MIN_PREFERENCE_ROWS = 100
 

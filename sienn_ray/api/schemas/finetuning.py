@@ -59,7 +59,7 @@ class _Subject(RequestBody):
         None,
         description="Start from the adapter of this completed job, rather than from the base model: continue an SFT, "
         "or learn preferences after it, which `dpo`, `ipo` and `kto` then compare with that adapter. Base model, "
-        "revision, `lora_r`, `lora_alpha`, `target_modules`, `use_rslora`, `use_dora` and `quantization` are that job's.",
+        "revision, `lora_r`, `lora_alpha`, `target_modules`, `use_rslora`, `use_dora` and `quantization` are its.",
         examples=[None],
     )
     model_name: str = Field(
@@ -149,7 +149,7 @@ class StartFinetuningResponse(ResponseBody):
     )
     warnings: list[str] = Field(
         description="All that speaks against the run as it was asked for, `warning` among it: a learning rate or a "
-        "number of rows that preferences aren't learned with, hyperparameters that its method doesn't read. The job has "
-        "them as events.",
+        "number of rows that preferences aren't learned with, hyperparameters that its method doesn't read. They "
+        "are the job's events as well; a repeated request isn't told again.",
         examples=[[]],
     )

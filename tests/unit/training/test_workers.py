@@ -11,9 +11,10 @@ import torch
 import torch.distributed as dist
 from torch.multiprocessing.spawn import spawn
 
+from sienn_ray.datasets.schema import RowKind
 from sienn_ray.training.config import TrainingConfig
-from tests.support.fakes_training import FakeWorker
-from tests.unit.training.training import Trainee, config_of
+from tests.support.fakes_training import FakeRows, FakeWorker
+from tests.unit.training.training import Trainee, config_of, labelled, preferences
 
 # A step of 3 rows gives one worker 2 and the other 1; the last one of 12 rows in steps of 5 has 2.
 CONFIGS = {
@@ -22,6 +23,11 @@ CONFIGS = {
     "accumulated": config_of(batch_size=2, gradient_accumulation_steps=2),
     "few": config_of(batch_size=5, eval_steps=1),
     "sharded": config_of(batch_size=3, sharding="always"),
+    "dpo": config_of(batch_size=3, method="dpo"),
+    "dpo sharded": config_of(batch_size=3, method="dpo", sharding="always"),
+    # Their rows make one example each, of which a step has several micro batches.
+    "kto": config_of(batch_size=3, method="kto", gradient_accumulation_steps=2),
+    "kto sharded": config_of(batch_size=3, method="kto", sharding="always"),
 }
 
 
@@ -29,11 +35,28 @@ CONFIGS = {
 RESUMED = ("uneven", "sharded")
 
 
+def _run(model_folder: Path, checkpoints: Path, config: TrainingConfig) -> Trainee:
+    """A run over the rows of its method; those over preferences start from an adapter."""
+    if config.method == "auto":
+        return Trainee(model_folder, checkpoints, config)
+    rows = FakeRows(preferences(range(12)), 2) if config.method == "dpo" else FakeRows(labelled(range(12)))
+    held_out = FakeRows(preferences(range(20, 23)), 2) if config.method == "dpo" else FakeRows(labelled(range(20, 23)))
+    return Trainee(
+        model_folder,
+        checkpoints,
+        config,
+        rows=rows,
+        eval_rows=held_out,
+        row_kind=RowKind.PREFERENCE,
+        start=checkpoints.parent / "one-even" / "1",
+    )
+
+
 def _one_of_two(rank: int, folder: str, runs: dict[str, TrainingConfig]) -> None:
     torch.set_num_threads(1)
     dist.init_process_group("gloo", init_method=f"file://{next(iter(runs))}.rendezvous", rank=rank, world_size=2)
     for checkpoints, config in runs.items():
-        run = Trainee(Path(folder), Path(checkpoints), config)
+        run = _run(Path(folder), Path(checkpoints), config)
         run.train(worker=FakeWorker(Path(checkpoints), rank=rank, world_size=2))
     dist.destroy_process_group()
 
@@ -46,7 +69,7 @@ def folder(tiny_model_folder: Path, tmp_path_factory: pytest.TempPathFactory) ->
     """
     folder = tmp_path_factory.mktemp("workers")
     for name, config in CONFIGS.items():
-        Trainee(tiny_model_folder, folder / f"one-{name}", config).train()
+        _run(tiny_model_folder, folder / f"one-{name}", config).train()
     runs = {}
     for name, config in CONFIGS.items():
         (folder / f"two-{name}").mkdir()
@@ -61,7 +84,7 @@ def folder(tiny_model_folder: Path, tmp_path_factory: pytest.TempPathFactory) ->
 @pytest.fixture
 def trainee(folder: Path, tiny_model_folder: Path) -> Callable[[str, str], Trainee]:
     """Gives a run by how many had it and by its name."""
-    return lambda workers, name: Trainee(tiny_model_folder, folder / f"{workers}-{name}", CONFIGS[name])
+    return lambda workers, name: _run(tiny_model_folder, folder / f"{workers}-{name}", CONFIGS[name])
 
 
 @pytest.mark.parametrize("name", CONFIGS)

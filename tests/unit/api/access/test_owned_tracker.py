@@ -106,6 +106,12 @@ def test_no_job_trains_on_what_another_owns(tracker: InProcessTracker, fields: d
     assert "add_job" not in tracker.calls
 
 
+def test_no_job_starts_from_what_another_owns(tracker: InProcessTracker) -> None:
+    with pytest.raises(NotFoundError, match=r"^Job ada-job not found$"):
+        run(tracker, "bob", "add_job", job_record(id="new", dataset_id="bob-data", from_job="ada-job"))
+    assert "add_job" not in tracker.calls
+
+
 def test_nobody_exports_what_another_owns(tracker: InProcessTracker) -> None:
     with pytest.raises(NotFoundError, match=r"^Job ada-job not found$"):
         run(tracker, "bob", "request_export", export_record("ada-job", id="new"))
