@@ -6,7 +6,12 @@ schema: the canonical row, and its schema in storage.
 canonical: a canonical row from a user's.
 columns: columns of a user's file, and its format.
 values: single values, checked.
-messages: conversations, checked.
+chat_rows: conversations with their tools, checked.
+messages: messages of a conversation, checked.
+contents: contents of messages, in parts or not.
+tool_calls: tools and their calls, checked.
+turns: order of the turns of a conversation.
+json_values: JSON values within a row.
 preference: rows with a better and a worse answer.
 
 Files:
@@ -28,12 +33,17 @@ faults: the faults of a file.
 wording: wording of error messages.
 preview: rows as people see them.
 row_writer: canonical rows as Parquet.
+stored_rows: rows as they are read from storage.
 row_pages: some of a dataset's rows.
 
 Tokens:
 
 prompt: the format of prompts, in training and in generation.
+rendering: conversations rendered by a chat template, and what that leaves out.
+template_input: messages and tools in the form of a chat template.
 content_form: the form in which a chat template takes messages.
+tool_form: the form in which it takes tools, calls, results and reasoning.
+template_probes: trials of chat templates.
 literal_text: special tokens that users write, which stay text.
 answers: what the model has to produce behind a prompt.
 chat_turns: a chat template as the strings around each turn.

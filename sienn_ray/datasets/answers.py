@@ -1,13 +1,47 @@
-"""The part of a rendered conversation that the model has to produce, behind the text that asks for it."""
+"""Answers of a rendered conversation: what the model has to produce, behind the text that asks for it."""
 
 from __future__ import annotations
 
 import re
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
 
 from sienn_ray.errors import InvalidDatasetError
 
 # What a prompt may end with: the beginning of a block of reasoning.
 _OPENED = re.compile(r"<(\w+)>\s*\Z")
+
+
+@dataclass(frozen=True)
+class Answer:
+    """An answer as a chat template renders it.
+
+    Args:
+        prompt: The text that asks for it.
+        completion: How the model has to go on from there.
+        num_given_chars: Characters of the completion that the model is given, and doesn't learn.
+    """
+
+    prompt: str
+    completion: str
+    num_given_chars: int = 0
+
+
+def whole_answers(messages: Sequence[Mapping[str, Any]]) -> list[Mapping[str, Any]]:
+    """Join the beginning of an answer (`prefix`) with its rest; `prefix` is the text that is given then."""
+    whole: list[Mapping[str, Any]] = []
+    for message in messages:
+        begun = whole[-1] if whole and whole[-1].get("prefix") is True else None
+        if begun is None or message["role"] != "assistant":
+            whole.append(message)
+            continue
+        content = begun["content"] + message["content"]
+        goes_on = message.get("prefix") is True
+        given = True if goes_on else begun["content"]
+        rest = {key: value for key, value in message.items() if key not in {"role", "content", "prefix"}}
+        whole[-1] = {**begun, **rest, "content": content, "prefix": given}
+    return whole
 
 
 def completion_behind(prompt: str, whole: str, answer: str) -> str:

@@ -5,8 +5,8 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any, assert_never
 
+from sienn_ray.datasets.chat_rows import chat_row
 from sienn_ray.datasets.columns import by_normalized_column
-from sienn_ray.datasets.messages import conversation
 from sienn_ray.datasets.preference import preference_row
 from sienn_ray.datasets.schema import CanonicalRow, DatasetFormat, Message, Role
 from sienn_ray.datasets.values import column_value, filled_string, optional_string
@@ -32,7 +32,11 @@ def canonical_row(dataset_format: DatasetFormat, raw_row: Mapping[str, Any]) -> 
         case DatasetFormat.TEXT:
             return CanonicalRow(text=filled_string(row, "text"))
         case DatasetFormat.CHAT:
-            return CanonicalRow(messages=conversation(column_value(row, "messages")))
+            return chat_row(
+                column_value(row, "messages"),
+                tools=row.get("tools") or row.get("functions"),
+                chat_template_kwargs=row.get("chat_template_kwargs"),
+            )
         case DatasetFormat.PREFERENCE:
             return preference_row(row)
         # Rows of a JSON file may differ in their keys, so `input` is read wherever there is an instruction: if only the

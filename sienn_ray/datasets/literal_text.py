@@ -8,6 +8,7 @@ the parts are encoded by themselves.
 from __future__ import annotations
 
 import re
+from collections.abc import Mapping
 from typing import Any
 from weakref import WeakKeyDictionary
 
@@ -28,6 +29,17 @@ def literal(tokenizer: Any, text: str) -> str:
     pattern = _pattern(tokenizer)
     kept = kept_as_is(text)
     return kept if pattern is None else pattern.sub(rf"\1{_BREAK}", kept)
+
+
+def literal_values(tokenizer: Any, value: Any) -> Any:
+    """Take the special tokens in all strings of a JSON value apart, those of keys as well."""
+    if isinstance(value, str):
+        return literal(tokenizer, value)
+    if isinstance(value, Mapping):
+        return {literal(tokenizer, key): literal_values(tokenizer, each) for key, each in value.items()}
+    if isinstance(value, list):
+        return [literal_values(tokenizer, each) for each in value]
+    return value
 
 
 def kept_as_is(text: str) -> str:

@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import hashlib
+import json
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
 from sienn_ray.datasets.prompt import PromptFormat, Segment
+from sienn_ray.datasets.stored_rows import StoredRow
 from sienn_ray.datasets.tokenization import encode, pair_segments
 
 HASH_BYTES = 16
@@ -38,28 +40,27 @@ class RowMeasure:
 def measure_row(
     tokenizer: Any,
     prompt_format: PromptFormat,
+    row: StoredRow,
     *,
-    messages: Sequence[Mapping[str, str]] | None,
-    text: str | None,
-    rejected: str | None = None,
     max_length: int,
 ) -> RowMeasure:
-    """Measure a canonical row.
+    """Measure a row.
 
     Raises:
         InvalidDatasetError: The chat template can't render it.
     """
     sides = [
         _num_tokens(tokenizer, prompt_format, segments, max_length)
-        for segments in _sides(tokenizer, prompt_format, messages, text, rejected)
+        for segments in _sides(tokenizer, prompt_format, row)
     ]
-    num_prompt, num_completion, _ = max(sides, key=lambda side: side[0] + side[1])
-    is_pair = rejected is not None
+    # A conversation of weights 0 has no examples.
+    num_prompt, num_completion, _ = max(sides, key=lambda side: side[0] + side[1], default=(0, 0, True))
+    is_pair = row.rejected is not None
     if not is_pair:
         # What an example has to produce is read by those behind it.
         num_tokens, num_completion = num_prompt + num_completion, sum(side[1] for side in sides)
         num_prompt = max(num_tokens - num_completion, 0)
-    strings = _strings(messages, text, rejected)
+    strings = _strings(row)
     return RowMeasure(
         num_chars=sum(len(string) for _, string in strings),
         num_prompt_tokens=num_prompt,
@@ -69,27 +70,33 @@ def measure_row(
     )
 
 
-def _sides(
-    tokenizer: Any,
-    prompt_format: PromptFormat,
-    messages: Sequence[Mapping[str, str]] | None,
-    text: str | None,
-    rejected: str | None,
-) -> Sequence[Sequence[Segment]]:
+def _sides(tokenizer: Any, prompt_format: PromptFormat, row: StoredRow) -> Sequence[Sequence[Segment]]:
     """What the model reads of a row, in pieces: one sequence or several, or two that are compared."""
-    if messages is None:
-        return [prompt_format.text_segments(tokenizer, text or "")]
-    if rejected is None:
-        return prompt_format.examples(tokenizer, messages)
-    return pair_segments(tokenizer, prompt_format, messages, rejected)
+    if row.messages is None:
+        return [prompt_format.text_segments(tokenizer, row.text or "")]
+    if row.rejected is None:
+        return prompt_format.examples(tokenizer, row.messages, tools=row.tools)
+    return pair_segments(tokenizer, prompt_format, row.messages, row.rejected, tools=row.tools)
 
 
-def _strings(
-    messages: Sequence[Mapping[str, str]] | None, text: str | None, rejected: str | None
-) -> list[tuple[str, str]]:
+def _strings(row: StoredRow) -> list[tuple[str, str]]:
     """All that a row says, each with who says it."""
-    said = [("", text or "")] if messages is None else [(message["role"], message["content"]) for message in messages]
-    return said if rejected is None else [*said, ("rejected", rejected)]
+    if row.messages is None:
+        return [("", row.text or "")]
+    said = [each for message in row.messages for each in _message_strings(message["role"], message)]
+    if row.rejected is not None:
+        said += _message_strings("rejected", row.rejected)
+    others = {"tools": row.tools, "chat_template_kwargs": row.chat_template_kwargs, "label": row.label}
+    return said + [(name, json.dumps(value, ensure_ascii=False)) for name, value in others.items() if value is not None]
+
+
+def _message_strings(speaker: str, message: Mapping[str, Any]) -> list[tuple[str, str]]:
+    fields = {key: value for key, value in message.items() if key not in {"role", "content"}}
+    others = [
+        (f"{speaker}/{key}", value if isinstance(value, str) else json.dumps(value, ensure_ascii=False))
+        for key, value in fields.items()
+    ]
+    return [(speaker, message["content"]), *others]
 
 
 def _num_tokens(

@@ -1,37 +1,28 @@
-"""Conversations of a user's row, checked: lists of {role, content} objects in which user and assistant take turns."""
+"""Messages of a user's row, checked: objects in the form of OpenAI's fine-tuning and chat APIs."""
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
+from typing import Any, assert_never
 
+from sienn_ray.datasets.contents import said_in
 from sienn_ray.datasets.schema import Message, Role
+from sienn_ray.datasets.tool_calls import calls_of
 from sienn_ray.datasets.values import filled, string
 from sienn_ray.datasets.wording import kind_of, listed, shown
 from sienn_ray.errors import InvalidDatasetError
 
-
-def conversation(value: object) -> tuple[Message, ...]:
-    """The messages of a chat row.
-
-    Raises:
-        InvalidDatasetError: They are no conversation that ends with an answer.
-    """
-    if isinstance(value, str):
-        raise InvalidDatasetError(
-            "column 'messages' must be a list of {role, content} objects, got a string; "
-            "chats need JSON or JSONL, where lists can be written"
-        )
-    if not isinstance(value, list):
-        raise InvalidDatasetError(
-            f"column 'messages' must be a list of {{role, content}} objects, got {kind_of(value)}"
-        )
-    if not value:
-        raise InvalidDatasetError("column 'messages' must have at least one user and one assistant message, got none")
-    messages = message_list(value, "messages")
-    check_turns(messages, "messages")
-    if messages[-1].role is not Role.ASSISTANT:
-        raise InvalidDatasetError(f"the last message must be the assistant's, got {messages[-1].role}")
-    return messages
+# One thing under the names that models and their providers have for it.
+REASONING_KEYS = ("reasoning_content", "thinking", "reasoning")
+# All that is read of a message. Rows in other forms are brought to these.
+MESSAGE_KEYS = frozenset(
+    {"role", "content", *REASONING_KEYS, "tool_calls", "function_call", "tool_call_id", "name", "weight", "prefix"}
+)
+_ROLES = {
+    **dict.fromkeys((*REASONING_KEYS, "tool_calls", "function_call", "prefix"), Role.ASSISTANT),
+    "tool_call_id": Role.TOOL,
+}
+_PLAIN = {"role", "content"}
 
 
 def message_list(items: Sequence[object], what: str) -> tuple[Message, ...]:
@@ -40,41 +31,118 @@ def message_list(items: Sequence[object], what: str) -> tuple[Message, ...]:
     Raises:
         InvalidDatasetError: One of them isn't a message.
     """
-    return tuple(_message(item, f"{what}[{index}]") for index, item in enumerate(items))
+    return tuple(checked_message(item, f"{what}[{index}]") for index, item in enumerate(items))
 
 
-def check_turns(messages: Sequence[Message], what: str) -> None:
-    """Check who speaks when; `what` names the list in errors.
+def checked_message(item: object, what: str) -> Message:
+    """Check a message; `what` names it in errors.
 
     Raises:
-        InvalidDatasetError: A system message isn't the first, or user and assistant don't take turns.
+        InvalidDatasetError: It isn't one.
     """
-    first_turn = 1 if messages[0].role is Role.SYSTEM else 0
-    for index, message in enumerate(messages[first_turn:], first_turn):
-        expected = Role.USER if (index - first_turn) % 2 == 0 else Role.ASSISTANT
-        if message.role is Role.SYSTEM:
-            raise InvalidDatasetError(f"{what}[{index}].role is system, which may only come first")
-        if message.role is not expected:
-            raise InvalidDatasetError(
-                f"{what}[{index}].role must be {expected}, got {message.role}; "
-                "after an optional system message, user and assistant take turns and user begins"
-            )
-
-
-def _message(item: object, what: str) -> Message:
     if not isinstance(item, dict):
         raise InvalidDatasetError(f"{what} must be an object with role and content, got {kind_of(item)}")
-    for key in ("role", "content"):
-        if key not in item:
-            raise InvalidDatasetError(f"{what} has no '{key}'; it has {listed(item)}")
+    if "role" not in item:
+        raise InvalidDatasetError(f"{what} has no 'role'; it has {listed(item)}")
     role = _role(item["role"], f"{what}.role")
-    content = string(item["content"], f"{what}.content")
-    # An empty system message has a meaning: it keeps a chat template from adding its own.
-    return Message(role, content if role is Role.SYSTEM else filled(content, f"{what}.content"))
+    if item.keys() == _PLAIN and isinstance(content := item["content"], str):
+        return Message(role, _filled(role, string(content, f"{what}.content"), f"{what}.content"))
+    for key, owner in _ROLES.items():
+        if role is not owner and item.get(key):
+            raise InvalidDatasetError(
+                f"{what}.{key} is on a message of the {role}, but only the {owner}'s can have it; remove it or correct "
+                "the role"
+            )
+    match role:
+        case Role.ASSISTANT:
+            return _answer(item, what)
+        case Role.SYSTEM | Role.DEVELOPER | Role.USER | Role.TOOL:
+            return _other(item, what, role)
+        case _:
+            assert_never(role)
+
+
+def _answer(item: Mapping[str, Any], what: str) -> Message:
+    calls = calls_of(item, what)
+    said = said_in(item.get("content"), f"{what}.content", Role.ASSISTANT) if _has_content(item, what, calls) else None
+    content = "" if said is None else said.text
+    if not calls:
+        filled(content, f"{what}.content")
+    return Message(
+        Role.ASSISTANT,
+        content,
+        reasoning_content=_reasoning(item, None if said is None else said.reasoning, what),
+        tool_calls=calls,
+        name=_name(item, what),
+        weight=_weight(item, what, Role.ASSISTANT),
+        is_prefix=_flag(item, "prefix", what),
+    )
+
+
+def _has_content(item: Mapping[str, Any], what: str, calls: object) -> bool:
+    if calls:
+        return item.get("content") is not None
+    if "content" not in item:
+        raise InvalidDatasetError(f"{what} has no 'content'; it has {listed(item)}")
+    return True
+
+
+def _other(item: Mapping[str, Any], what: str, role: Role) -> Message:
+    _has_content(item, what, ())
+    call_id = item.get("tool_call_id")
+    return Message(
+        role,
+        _filled(role, said_in(item["content"], f"{what}.content", role).text, f"{what}.content"),
+        tool_call_id=None if call_id is None else string(call_id, f"{what}.tool_call_id"),
+        name=_name(item, what),
+        weight=_weight(item, what, role),
+    )
+
+
+def _filled(role: Role, content: str, what: str) -> str:
+    # An empty system message has a meaning: it keeps a chat template from adding its own. A tool may have no answer.
+    return filled(content, what) if role in {Role.USER, Role.ASSISTANT} else content
+
+
+def _reasoning(item: Mapping[str, Any], part: str | None, what: str) -> str | None:
+    given = {key: string(item[key], f"{what}.{key}") for key in REASONING_KEYS if item.get(key)}
+    if part:
+        given["content"] = part
+    if len(set(given.values())) > 1:
+        raise InvalidDatasetError(f"{what} has different reasoning in {' and '.join(given)}; keep one of them")
+    return next((text for text in given.values() if not text.isspace()), None)
+
+
+def _name(item: Mapping[str, Any], what: str) -> str | None:
+    name = item.get("name")
+    return None if name is None else filled(string(name, f"{what}.name"), f"{what}.name")
+
+
+def _weight(item: Mapping[str, Any], what: str, role: Role) -> int:
+    weight = item.get("weight")
+    if weight is None:
+        return 1
+    if not isinstance(weight, int | float) or weight not in {0, 1}:
+        found = weight if isinstance(weight, int | float) else kind_of(weight)
+        raise InvalidDatasetError(f"{what}.weight must be 0 (read, but not learned) or 1, got {found}")
+    if weight and role is not Role.ASSISTANT:
+        raise InvalidDatasetError(
+            f"{what}.weight is 1 on a message of the {role}, but only the assistant's messages are learned; remove it"
+        )
+    return int(weight) if role is Role.ASSISTANT else 1
+
+
+def _flag(item: Mapping[str, Any], key: str, what: str) -> bool:
+    value = item.get(key)
+    if value is None or isinstance(value, bool):
+        return bool(value)
+    raise InvalidDatasetError(f"{what}.{key} must be true or false, got {kind_of(value)}")
 
 
 def _role(value: object, what: str) -> Role:
     text = string(value, what)
+    if text == "function":  # OpenAI's name of the role before there were calls with ids
+        return Role.TOOL
     try:
         return Role(text)
     except ValueError as error:

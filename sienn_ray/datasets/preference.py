@@ -9,8 +9,11 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
-from sienn_ray.datasets.messages import check_turns, message_list
+from sienn_ray.datasets.chat_rows import different, variables_text
+from sienn_ray.datasets.messages import message_list
 from sienn_ray.datasets.schema import CanonicalRow, Message, Role
+from sienn_ray.datasets.tool_calls import tools_text
+from sienn_ray.datasets.turns import check_turns
 from sienn_ray.datasets.values import column_value, filled, string
 from sienn_ray.datasets.wording import kind_of
 from sienn_ray.errors import InvalidDatasetError
@@ -27,12 +30,12 @@ def preference_row(row: Mapping[str, Any]) -> CanonicalRow:
     """
     prompt = _prompt(column_value(row, "prompt"))
     chosen, rejected = (_answer(column_value(row, column), column) for column in ("chosen", "rejected"))
-    if chosen == rejected:
-        raise InvalidDatasetError(
-            "columns 'chosen' and 'rejected' hold the same answer, so there is nothing to learn; change one of them or "
-            "remove the row"
-        )
-    return CanonicalRow(messages=(*prompt, Message(Role.ASSISTANT, chosen)), rejected=rejected)
+    return CanonicalRow(
+        messages=(*prompt, chosen),
+        rejected=different(rejected, chosen),
+        tools=tools_text(row.get("tools"), "column 'tools'"),
+        chat_template_kwargs=variables_text(row.get("chat_template_kwargs")),
+    )
 
 
 def _prompt(value: object) -> tuple[Message, ...]:
@@ -42,17 +45,19 @@ def _prompt(value: object) -> tuple[Message, ...]:
         raise InvalidDatasetError("column 'prompt' must have at least one user message, got none")
     messages = message_list(value, "prompt")
     check_turns(messages, "prompt")
-    if messages[-1].role is not Role.USER:
+    if messages[-1].role not in {Role.USER, Role.TOOL}:
         raise InvalidDatasetError(
-            f"the last message of column 'prompt' must be the user's, got {messages[-1].role}; the answers belong in "
-            "'chosen' and 'rejected'"
+            f"the last message of column 'prompt' must be the user's or a tool's, got {messages[-1].role}; the answers "
+            "belong in 'chosen' and 'rejected'"
         )
     return messages
 
 
-def _answer(value: object, column: str) -> str:
+def _answer(value: object, column: str) -> Message:
+    if isinstance(value, dict):
+        value = [value]
     if not isinstance(value, list):
-        return _text(value, column)
+        return Message(Role.ASSISTANT, _text(value, column))
     if len(value) != 1:
         raise InvalidDatasetError(
             f"column '{column}' must have one message, the assistant's, got {len(value):,}; those before it belong in "
@@ -61,7 +66,7 @@ def _answer(value: object, column: str) -> str:
     (message,) = message_list(value, column)
     if message.role is not Role.ASSISTANT:
         raise InvalidDatasetError(f"{column}[0].role must be assistant, got {message.role}")
-    return message.content
+    return message
 
 
 def _text(value: object, column: str) -> str:

@@ -12,12 +12,9 @@ from dataclasses import asdict, dataclass
 from enum import StrEnum
 from typing import Any, assert_never
 
-import jinja2
-
-from sienn_ray.chat_templates import limited_rendering
-from sienn_ray.datasets.answers import completion_behind
-from sienn_ray.datasets.content_form import form_of, rendered
-from sienn_ray.datasets.literal_text import kept_as_is, literal
+from sienn_ray.datasets.answers import Answer, whole_answers
+from sienn_ray.datasets.literal_text import kept_as_is
+from sienn_ray.datasets.rendering import Rendering
 from sienn_ray.datasets.schema import RowKind
 from sienn_ray.errors import ArtifactError, InvalidDatasetError
 
@@ -98,86 +95,116 @@ class PromptFormat:
         except (ValueError, KeyError, TypeError) as error:
             raise ArtifactError(f"{FILE_NAME} can't be read: {error}") from error
 
-    def prompt(self, tokenizer: Any, messages: Sequence[Mapping[str, str]]) -> str:
-        """Return the text that the model has to continue, for messages that end with the user's."""
-        return self.render(tokenizer, messages, add_generation_prompt=True)
+    def prompt(
+        self,
+        tokenizer: Any,
+        messages: Sequence[Mapping[str, Any]],
+        *,
+        tools: Sequence[Mapping[str, Any]] | None = None,
+    ) -> str:
+        """Return the text that the model has to continue, for messages that end with the user's or a tool's."""
+        return self.render(tokenizer, messages, tools=tools, add_generation_prompt=True)
 
-    def render(self, tokenizer: Any, messages: Sequence[Mapping[str, str]], *, add_generation_prompt: bool) -> str:
+    def render(
+        self,
+        tokenizer: Any,
+        messages: Sequence[Mapping[str, Any]],
+        *,
+        add_generation_prompt: bool,
+        tools: Sequence[Mapping[str, Any]] | None = None,
+    ) -> str:
         """A whole conversation as the model read it in training.
 
         Args:
             tokenizer: The tokenizer, for its special tokens.
-            messages: The conversation.
+            messages: The conversation, in OpenAI's form (see `stored_rows.StoredRow`).
             add_generation_prompt: Whether to ask for an answer behind it.
+            tools: Tools that the model may call, in OpenAI's form.
+
+        Raises:
+            InvalidDatasetError: The template refuses the conversation, or leaves tools, their calls or results out.
         """
         match self.kind:
             case PromptKind.TEXT:
+                if tools:
+                    raise InvalidDatasetError("plain text has no place for tools; leave them out")
                 return kept_as_is("\n\n".join(message["content"] for message in messages))
             case PromptKind.CHAT:
-                return self._render(tokenizer, messages, add_generation_prompt=add_generation_prompt)
+                return Rendering(tokenizer, self.chat_template, tools).text(
+                    whole_answers(messages), add_generation_prompt=add_generation_prompt
+                )
             case _:
                 assert_never(self.kind)
 
-    def examples(self, tokenizer: Any, messages: Sequence[Mapping[str, str]]) -> list[list[Segment]]:
+    def examples(
+        self,
+        tokenizer: Any,
+        messages: Sequence[Mapping[str, Any]],
+        *,
+        tools: Sequence[Mapping[str, Any]] | None = None,
+    ) -> list[list[Segment]]:
         """A conversation as examples in pieces: every assistant message is a completion, with its end of turn.
+
+        Those of weight 0 are none, and neither is the beginning of an answer that is marked as its prefix.
 
         Most templates render a turn the same however the conversation goes on, so one example has all answers. Others
         leave the reasoning out of earlier turns, or end the last one otherwise; there each answer is an example, behind
         all that went before it as the model is asked. They begin alike, which packing makes use of.
 
+        Args:
+            tokenizer: The tokenizer, for its special tokens.
+            messages: The conversation, in OpenAI's form.
+            tools: Tools that the model may call, in OpenAI's form.
+
         Raises:
-            InvalidDatasetError: The template refuses the conversation, or leaves answers out.
+            InvalidDatasetError: The template refuses the conversation, or leaves a part of it out.
         """
+        rendering = Rendering(tokenizer, self.chat_template, tools)
+        turns = whole_answers(messages)
         found: list[list[Segment]] = []
-        done = ""
-        for index, message in enumerate(messages):
-            if message["role"] != "assistant":
+        done, num_checked = "", 0
+        for index, message in enumerate(turns):
+            if message["role"] != "assistant" or message.get("weight") == 0:
                 continue
-            prompt, completion = self._answer(tokenizer, messages[: index + 1])
-            if not found or not prompt.startswith(done):
+            answer = rendering.answer(turns[: index + 1], num_checked=num_checked)
+            num_checked = index + 1
+            if not found or not answer.prompt.startswith(done):
                 found.append([])
                 done = ""
-            found[-1] += [Segment(prompt[len(done) :], is_completion=False), *_completion(completion, tokenizer)]
-            done = prompt + completion
+            found[-1] += _pieces(answer, tokenizer, begin=len(done))
+            done = answer.prompt + answer.completion
         return [_ending_with_eos(pieces, tokenizer) for pieces in found]
 
-    def answer_segments(self, tokenizer: Any, messages: Sequence[Mapping[str, str]]) -> list[Segment]:
+    def answer_segments(
+        self,
+        tokenizer: Any,
+        messages: Sequence[Mapping[str, Any]],
+        *,
+        tools: Sequence[Mapping[str, Any]] | None = None,
+    ) -> list[Segment]:
         """A conversation in two pieces: all before its last message as the model is asked, and that message.
 
         Answers of earlier turns belong to the prompt, so a template may render them differently once the conversation
         goes on.
 
         Raises:
-            InvalidDatasetError: The template refuses the conversation, or leaves answers out.
+            InvalidDatasetError: The template refuses the conversation, or leaves a part of it out.
         """
-        prompt, completion = self._answer(tokenizer, messages)
-        return _ending_with_eos([Segment(prompt, is_completion=False), *_completion(completion, tokenizer)], tokenizer)
+        answer = Rendering(tokenizer, self.chat_template, tools).answer(whole_answers(messages))
+        return _ending_with_eos(_pieces(answer, tokenizer), tokenizer)
 
     def text_segments(self, tokenizer: Any, text: str) -> list[Segment]:
         """A row of plain text, all of it to be produced."""
         return _ending_with_eos([Segment(kept_as_is(text), is_completion=True)], tokenizer)
 
-    def _answer(self, tokenizer: Any, messages: Sequence[Mapping[str, str]]) -> tuple[str, str]:
-        """The text that asks for the last message, and how the model has to go on from it."""
-        if form_of(tokenizer, self.chat_template).leaves_out:
-            raise InvalidDatasetError(
-                "the base model's chat template leaves out what messages say; choose another base model, or give it a "
-                "chat template"
-            )
-        prompt = self._render(tokenizer, messages[:-1], add_generation_prompt=True)
-        whole = self._render(tokenizer, messages, add_generation_prompt=False)
-        return prompt, completion_behind(prompt, whole, literal(tokenizer, messages[-1]["content"]))
 
-    def _render(self, tokenizer: Any, messages: Sequence[Mapping[str, str]], *, add_generation_prompt: bool) -> str:
-        try:
-            with limited_rendering(tokenizer):
-                form = form_of(tokenizer, self.chat_template)
-                written = [{**message, "content": literal(tokenizer, message["content"])} for message in messages]
-                return rendered(
-                    tokenizer, self.chat_template, form.of(written), add_generation_prompt=add_generation_prompt
-                )
-        except (jinja2.TemplateError, TypeError, ValueError, LookupError, ArithmeticError) as error:
-            raise InvalidDatasetError(f"the base model's chat template refuses a conversation: {error}") from error
+def _pieces(answer: Answer, tokenizer: Any, begin: int = 0) -> list[Segment]:
+    """Pieces of an answer and of its prompt, where that isn't there already up to its character `begin`."""
+    given = answer.completion[: answer.num_given_chars]
+    return [
+        Segment(answer.prompt[begin:] + given, is_completion=False),
+        *_completion(answer.completion[answer.num_given_chars :], tokenizer),
+    ]
 
 
 def _completion(text: str, tokenizer: Any) -> list[Segment]:

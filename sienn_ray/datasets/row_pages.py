@@ -2,21 +2,25 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
-from dataclasses import dataclass
+import json
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass, replace
 from typing import Any, cast
 
 import pyarrow as pa
 import pyarrow.parquet as pq
 
 from sienn_ray.datasets import intake
-from sienn_ray.datasets.schema import Message, Role
+from sienn_ray.datasets.schema import Message
+from sienn_ray.datasets.stored_rows import CONTENT_COLUMNS, StoredRow, message_of
 from sienn_ray.errors import ArtifactError
 from sienn_ray.storage import Storage
 
 MAX_STRING_CHARS = 2_000
 MAX_MESSAGES = 50
-_COLUMNS = ["row", "line", "messages", "text", "rejected"]
+# A tool's parameters can't be cut to something that is still one.
+MAX_TOOLS_CHARS = 20_000
+_COLUMNS = ("row", "line", *CONTENT_COLUMNS)
 
 
 @dataclass(frozen=True)
@@ -29,6 +33,9 @@ class ShownRow:
         messages: Turns of a conversation, or None.
         text: Plain text, or None.
         rejected: The answer that the last message is preferred to, or None.
+        tools: Tools that the assistant may call, in OpenAI's form, or None.
+        label: Whether the last message is a good answer, or None.
+        chat_template_kwargs: Variables of the chat template, or None.
         is_truncated: Whether anything was cut.
     """
 
@@ -36,7 +43,10 @@ class ShownRow:
     line: int
     messages: tuple[Message, ...] | None
     text: str | None
-    rejected: str | None
+    rejected: Message | None
+    tools: list[dict[str, Any]] | None
+    label: bool | None
+    chat_template_kwargs: dict[str, Any] | None
     is_truncated: bool
 
 
@@ -71,25 +81,58 @@ def _rows(parquet: Any, start: int, end: int) -> Iterator[dict[str, Any]]:
             return
         size = parquet.metadata.row_group(index).num_rows
         if first + size > start:
-            group = parquet.read_row_group(index, columns=_COLUMNS, use_threads=False)
+            # Those that there are: pyarrow passes over others.
+            group = parquet.read_row_group(index, columns=list(_COLUMNS), use_threads=False)
             begin = max(start - first, 0)
             yield from group.slice(begin, end - first - begin).to_pylist()
         first += size
 
 
-def _shown(row: dict[str, Any]) -> ShownRow:
-    messages, text = row["messages"], row["text"]
-    rejected = row.get("rejected")  # datasets of earlier versions lack it
-    strings = [text or "", rejected or "", *(message["content"] for message in (messages or ())[:MAX_MESSAGES])]
+def _shown(values: dict[str, Any]) -> ShownRow:
+    row, cut = StoredRow.of(values), _Cut()
     return ShownRow(
-        row=row["row"],
-        line=row["line"],
-        messages=None if messages is None else tuple(_message(message) for message in messages[:MAX_MESSAGES]),
-        text=None if text is None else text[:MAX_STRING_CHARS],
-        rejected=None if rejected is None else rejected[:MAX_STRING_CHARS],
-        is_truncated=len(messages or ()) > MAX_MESSAGES or any(len(string) > MAX_STRING_CHARS for string in strings),
+        row=values["row"],
+        line=values["line"],
+        messages=None if row.messages is None else cut.messages(row.messages),
+        text=None if row.text is None else cut.string(row.text),
+        rejected=None if row.rejected is None else cut.message(row.rejected),
+        tools=cut.json(row.tools),
+        label=row.label,
+        chat_template_kwargs=cut.json(row.chat_template_kwargs),
+        is_truncated=cut.has_cut,
     )
 
 
-def _message(message: dict[str, str]) -> Message:
-    return Message(Role(message["role"]), message["content"][:MAX_STRING_CHARS])
+class _Cut:
+    """Cuts one row's values, and remembers whether it did."""
+
+    def __init__(self) -> None:
+        self.has_cut = False
+
+    def messages(self, messages: Sequence[Mapping[str, Any]]) -> tuple[Message, ...]:
+        self.has_cut |= len(messages) > MAX_MESSAGES
+        return tuple(self.message(message) for message in messages[:MAX_MESSAGES])
+
+    def message(self, said: Mapping[str, Any]) -> Message:
+        message = message_of(said)
+        reasoning = message.reasoning_content
+        self.has_cut |= len(message.tool_calls) > MAX_MESSAGES
+        return replace(
+            message,
+            content=self.string(message.content),
+            reasoning_content=None if reasoning is None else self.string(reasoning),
+            tool_calls=tuple(
+                replace(call, name=self.string(call.name), arguments=self.string(call.arguments))
+                for call in message.tool_calls[:MAX_MESSAGES]
+            ),
+        )
+
+    def string(self, text: str) -> str:
+        self.has_cut |= len(text) > MAX_STRING_CHARS
+        return text[:MAX_STRING_CHARS]
+
+    def json(self, value: Any) -> Any:
+        """A value as it is, or none of it where it is too long."""
+        is_long = value is not None and len(json.dumps(value, ensure_ascii=False)) > MAX_TOOLS_CHARS
+        self.has_cut |= is_long
+        return None if is_long else value

@@ -18,12 +18,21 @@ PARQUET_SCHEMA: pa.Schema = pa.schema(
     [
         pa.field("row", pa.int64(), nullable=False),  # 0-based
         pa.field("line", pa.int64(), nullable=False),  # 1-based: line (CSV, JSONL) or row (JSON array) in the upload
-        pa.field("messages", pa.list_(pa.struct([("role", pa.string()), ("content", pa.string())]))),
+        # `extra` is JSON: what a message has beside role and content (see `stored_rows`). Null for most messages;
+        # datasets stored before it lack it, as they lack the columns behind `rejected`.
+        pa.field(
+            "messages",
+            pa.list_(pa.struct([("role", pa.string()), ("content", pa.string()), ("extra", pa.string())])),
+        ),
         pa.field("text", pa.string()),
         # 0-based, among the columns that the dataset's record names. Datasets stored before this column lack it.
         pa.field("empty_columns", pa.list_(pa.int16())),
         # The answer that the last of `messages` is preferred to. Datasets stored before this column lack it.
         pa.field("rejected", pa.string()),
+        pa.field("rejected_extra", pa.string()),  # as `extra` of a message
+        pa.field("tools", pa.string()),  # JSON: a list of tools in OpenAI's form
+        pa.field("label", pa.bool_()),  # whether the last message is a good answer
+        pa.field("chat_template_kwargs", pa.string()),  # JSON: variables of the chat template
     ]
 )
 
@@ -125,16 +134,50 @@ class Role(StrEnum):
     """The speaker of a message."""
 
     SYSTEM = "system"
+    DEVELOPER = "developer"
     USER = "user"
     ASSISTANT = "assistant"
+    TOOL = "tool"
+
+
+@dataclass(frozen=True, slots=True)
+class ToolCall:
+    """A call of a tool in an assistant's message.
+
+    Args:
+        name: The tool's name.
+        arguments: A JSON object, as text.
+        id: The call's id, which the tool's message names; None where the row has none.
+    """
+
+    name: str
+    arguments: str
+    id: str | None = None
 
 
 @dataclass(frozen=True, slots=True)
 class Message:
-    """One turn of a conversation."""
+    """One turn of a conversation.
+
+    Args:
+        role: The speaker.
+        content: What is said; empty in a message that only calls tools.
+        reasoning_content: The assistant's reasoning before its answer.
+        tool_calls: Calls of tools in an assistant's message.
+        tool_call_id: The call that a tool's message answers.
+        name: The speaker's name, or the tool's.
+        weight: 0 where an assistant's message is read, but not learned; else 1.
+        is_prefix: Whether the assistant's next message goes on with this one.
+    """
 
     role: Role
     content: str
+    reasoning_content: str | None = None
+    tool_calls: tuple[ToolCall, ...] = ()
+    tool_call_id: str | None = None
+    name: str | None = None
+    weight: int = 1
+    is_prefix: bool = False
 
 
 @dataclass(frozen=True, slots=True)
@@ -145,8 +188,14 @@ class CanonicalRow:
         messages: Turns that end with the assistant's answer.
         text: Plain text.
         rejected: Another answer to the same messages, which the last of them is preferred to.
+        tools: Tools that the assistant may call: a JSON list in OpenAI's form, as text.
+        label: Whether the last message is a good answer, for losses that learn from that.
+        chat_template_kwargs: Variables of the chat template for this row: a JSON object, as text.
     """
 
     messages: tuple[Message, ...] | None = None
     text: str | None = None
-    rejected: str | None = None
+    rejected: Message | None = None
+    tools: str | None = None
+    label: bool | None = None
+    chat_template_kwargs: str | None = None

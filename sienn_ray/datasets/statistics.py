@@ -19,6 +19,7 @@ from sienn_ray.datasets.histogram import Histogram
 from sienn_ray.datasets.measure import measure_row
 from sienn_ray.datasets.prompt import PromptFormat
 from sienn_ray.datasets.statistics_schema import DatasetStatistics, StatisticsRequest
+from sienn_ray.datasets.stored_rows import CONTENT_COLUMNS, StoredRow
 from sienn_ray.errors import SiennError
 from sienn_ray.storage import Storage
 
@@ -26,7 +27,6 @@ MAX_DUPLICATE_LINES = 10
 
 _EMPTY_COLUMNS = "empty_columns"
 _PASSED_ON = ("row", "line", _EMPTY_COLUMNS)
-_CONTENT = ("messages", "text", "rejected")
 _BATCH_ROWS = 200
 _SLICE_ROWS = 1_000
 _MAX_TASKS = 1_000
@@ -124,12 +124,10 @@ class SliceMeasure:
             measure_row(
                 self.tokenizer,
                 self.prompt_format,
-                messages=row["messages"],
-                text=row["text"],
-                rejected=row.get("rejected"),
+                StoredRow.of(row),
                 max_length=self.max_length,
             )
-            for row in rows.select([name for name in _CONTENT if name in rows.column_names]).to_pylist()
+            for row in rows.select([name for name in CONTENT_COLUMNS if name in rows.column_names]).to_pylist()
         ]
         columns = {
             "num_chars": pa.array([measure.num_chars for measure in measures], pa.int64()),

@@ -17,6 +17,7 @@ import pyarrow.parquet as pq
 
 from sienn_ray.datasets.prompt import PromptFormat
 from sienn_ray.datasets.row_order import Part, RowGroup, RowNumbers, RowOrder
+from sienn_ray.datasets.stored_rows import CONTENT_COLUMNS, StoredRow
 from sienn_ray.datasets.tokenization import TokenizedRow, tokenize_pair, tokenize_row
 from sienn_ray.errors import SiennError
 from sienn_ray.storage import Storage
@@ -84,7 +85,7 @@ class StoredRows:
     def take(self, groups: tuple[int, ...], rows: RowNumbers) -> pa.Table:
         """Some rows, by their numbers in the dataset, of some row groups."""
         with pq.ParquetFile(self._path, filesystem=self.storage.arrow_filesystem()) as file:
-            columns = [name for name in ("messages", "text", "rejected") if name in file.schema_arrow.names]
+            columns = [name for name in CONTENT_COLUMNS if name in file.schema_arrow.names]
             table = file.read_row_groups(list(groups), columns=columns)
         starts = np.cumsum([0, *(self.groups[group].num_rows for group in groups)])
         local = np.empty(len(rows), dtype=np.int64)
@@ -221,13 +222,14 @@ class TokenStream:
             [pa.array(column, field.type) for column, field in zip(columns, _SCHEMA, strict=True)], schema=_SCHEMA
         )
 
-    def _tokens(self, row: dict[str, Any]) -> list[TokenArrays]:
-        options = {"max_length": self.max_length, "messages": row["messages"]}
-        if row.get("rejected") is not None:
-            pair = tokenize_pair(self.tokenizer, self.prompt_format, rejected=row["rejected"], **options)
+    def _tokens(self, values: dict[str, Any]) -> list[TokenArrays]:
+        row = StoredRow.of(values)
+        options: dict[str, Any] = {"max_length": self.max_length, "messages": row.messages, "tools": row.tools}
+        if row.rejected is not None:
+            pair = tokenize_pair(self.tokenizer, self.prompt_format, rejected=row.rejected, **options)
             sides = [pair.chosen, pair.rejected]
         else:
-            return self._examples(tokenize_row(self.tokenizer, self.prompt_format, text=row["text"], **options))
+            return self._examples(tokenize_row(self.tokenizer, self.prompt_format, text=row.text, **options))
         num_over = max(side.num_cut for side in sides)
         if not all(side.has_answer for side in sides) or (self.drops_long and num_over):
             return [TokenArrays([], [], num_over)]

@@ -76,9 +76,10 @@ def tokenize_row(
     tokenizer: Any,
     prompt_format: PromptFormat,
     *,
-    messages: Sequence[Mapping[str, str]] | None,
+    messages: Sequence[Mapping[str, Any]] | None,
     text: str | None,
     max_length: int,
+    tools: Sequence[Mapping[str, Any]] | None = None,
 ) -> list[TokenizedRow]:
     """Tokenize a canonical row to its examples (see `PromptFormat.examples`), and cut them to `max_length` tokens.
 
@@ -86,7 +87,7 @@ def tokenize_row(
     token, and the model would never learn to stop.
     """
     if messages is not None:
-        examples = prompt_format.examples(tokenizer, messages)
+        examples = prompt_format.examples(tokenizer, messages, tools=tools)
     else:
         examples = [prompt_format.text_segments(tokenizer, text or "")]
     return [_join(tokenizer, segments, prompt_format.kind, max_length) for segments in examples]
@@ -96,9 +97,10 @@ def tokenize_pair(
     tokenizer: Any,
     prompt_format: PromptFormat,
     *,
-    messages: Sequence[Mapping[str, str]],
-    rejected: str,
+    messages: Sequence[Mapping[str, Any]],
+    rejected: Mapping[str, Any],
     max_length: int,
+    tools: Sequence[Mapping[str, Any]] | None = None,
 ) -> TokenizedPair:
     """Tokenize a preference row and cut both of its sides to `max_length` tokens.
 
@@ -108,25 +110,33 @@ def tokenize_pair(
         tokenizer: The base model's.
         prompt_format: How messages become text.
         messages: A conversation that ends with the chosen answer.
-        rejected: The other answer to the same messages.
+        rejected: The other answer to the same messages, a message of the assistant.
         max_length: Tokens of each side.
+        tools: Tools that the model may call.
 
     Raises:
         InvalidDatasetError: The chat template can't render it.
     """
     chosen_row, rejected_row = (
         _join(tokenizer, segments, prompt_format.kind, max_length)
-        for segments in pair_segments(tokenizer, prompt_format, messages, rejected)
+        for segments in pair_segments(tokenizer, prompt_format, messages, rejected, tools=tools)
     )
     return TokenizedPair(chosen_row, rejected_row)
 
 
 def pair_segments(
-    tokenizer: Any, prompt_format: PromptFormat, messages: Sequence[Mapping[str, str]], rejected: str
+    tokenizer: Any,
+    prompt_format: PromptFormat,
+    messages: Sequence[Mapping[str, Any]],
+    rejected: Mapping[str, Any],
+    *,
+    tools: Sequence[Mapping[str, Any]] | None = None,
 ) -> tuple[list[Segment], list[Segment]]:
     """Both sides of a preference row in pieces: with the chosen answer, and with the rejected one."""
-    other = [*messages[:-1], {**messages[-1], "content": rejected}]
-    return prompt_format.answer_segments(tokenizer, messages), prompt_format.answer_segments(tokenizer, other)
+    return (
+        prompt_format.answer_segments(tokenizer, messages, tools=tools),
+        prompt_format.answer_segments(tokenizer, [*messages[:-1], rejected], tools=tools),
+    )
 
 
 def _join(tokenizer: Any, segments: Sequence[Segment], kind: PromptKind, max_length: int) -> TokenizedRow:

@@ -29,6 +29,8 @@ from sienn_ray.api.schemas.datasets import (
 from sienn_ray.api.schemas.ids import DatasetIdPath
 from sienn_ray.datasets import intake
 from sienn_ray.datasets.row_pages import ShownRow, read_page
+from sienn_ray.datasets.schema import Message
+from sienn_ray.datasets.stored_rows import extra_of, message_form
 from sienn_ray.jobs.schema import DatasetRecord, Page
 
 router = APIRouter(prefix="/api", tags=["Datasets"])
@@ -126,6 +128,7 @@ async def download_dataset(dataset_id: DatasetIdPath, backends: BackendsDep) -> 
 @router.get(
     "/datasets/{dataset_id}/rows",
     summary="Page through a dataset's rows",
+    response_model_exclude_unset=True,
     responses={**_OF_ONE_DATASET, **documented(HTTPStatus.UNPROCESSABLE_ENTITY)},
     dependencies=[needs(Scope.READ, Scope.TRAIN)],
 )
@@ -148,12 +151,23 @@ async def dataset_rows(
 
 
 def _row(row: ShownRow) -> DatasetRow:
-    messages = row.messages and [RowMessage(role=message.role, content=message.content) for message in row.messages]
+    optional: dict[str, Any] = {
+        "tools": row.tools,
+        "label": row.label,
+        "chat_template_kwargs": row.chat_template_kwargs,
+    }
+    if row.rejected is not None and extra_of(row.rejected):
+        optional["rejected_message"] = _message(row.rejected)
     return DatasetRow(
         row=row.row,
         line=row.line,
-        messages=messages,
+        messages=None if row.messages is None else [_message(message) for message in row.messages],
         text=row.text,
-        rejected=row.rejected,
+        rejected=None if row.rejected is None else row.rejected.content,
         truncated=row.is_truncated,
+        **{name: value for name, value in optional.items() if value is not None},
     )
+
+
+def _message(message: Message) -> RowMessage:
+    return RowMessage(**message_form(message))

@@ -167,8 +167,28 @@ class RowMessage(ResponseBody):
 
     model_config = ConfigDict(title="ChatMessage")
 
-    role: str = Field(description="`system`, `user` or `assistant`.", examples=["user"])
+    role: str = Field(description="`system`, `developer`, `user`, `assistant` or `tool`.", examples=["user"])
     content: str = Field(description="What was said.", examples=["What is Python?"])
+    reasoning_content: str | None = Field(
+        None, description="The assistant's reasoning before its answer; left out where there is none.", examples=[None]
+    )
+    tool_calls: list[dict[str, Any]] | None = Field(
+        None,
+        description="The assistant's calls of tools in OpenAI's form; left out where there are none.",
+        examples=[None],
+    )
+    tool_call_id: str | None = Field(
+        None, description="The call that a tool's message answers; left out where it names none.", examples=[None]
+    )
+    name: str | None = Field(None, description="Who speaks; left out where no name is given.", examples=[None])
+    weight: int | None = Field(
+        None, description="0 where an answer is read, but not learned; left out of all others.", examples=[None]
+    )
+    prefix: bool | None = Field(
+        None,
+        description="True where the next message is its rest; left out of all others.",
+        examples=[None],
+    )
 
 
 class DatasetRow(ResponseBody):
@@ -190,8 +210,29 @@ class DatasetRow(ResponseBody):
         description="In a preference dataset, the answer that the last message is preferred to; else null.",
         examples=[None],
     )
+    rejected_message: RowMessage | None = Field(
+        None,
+        description="That answer as a message, where it is more than text; left out of other rows.",
+        examples=[None],
+    )
+    tools: list[dict[str, Any]] | None = Field(
+        None,
+        description="Tools that the assistant may call, in OpenAI's form; left out where there are none, and "
+        "where they have more than 20,000 characters.",
+        examples=[None],
+    )
+    label: bool | None = Field(
+        None,
+        description="Whether the last message is a good answer; left out where the row doesn't say.",
+        examples=[None],
+    )
+    chat_template_kwargs: dict[str, Any] | None = Field(
+        None, description="Variables of the chat template for this row; left out where there are none.", examples=[None]
+    )
     truncated: bool = Field(
-        description="Whether a string was cut at 2,000 characters, or a conversation at 50 messages.", examples=[False]
+        description="Whether a string was cut at 2,000 characters, a list at 50 messages or calls, or tools were left "
+        "out.",
+        examples=[False],
     )
 
 

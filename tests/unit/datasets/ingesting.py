@@ -23,7 +23,23 @@ def run(content: bytes | str, filename: str, **options: Any) -> tuple[IngestRepo
     sink = io.BytesIO()
     source = io.BytesIO(content.encode() if isinstance(content, str) else content)
     report = ingest(source, filename, sink, **options)
-    return report, pq.read_table(sink).to_pylist()
+    return report, stored(sink)
+
+
+def stored(sink: io.BytesIO) -> list[dict[str, Any]]:
+    """Rows of a Parquet file, without what only conversations of other kinds than plain ones have."""
+    rows: list[dict[str, Any]] = pq.read_table(sink).to_pylist()
+    for row in rows:
+        for message in row["messages"] or ():
+            _drop_null(message, "extra")
+        _drop_null(row, "rejected_extra", "tools", "label", "chat_template_kwargs")
+    return rows
+
+
+def _drop_null(values: dict[str, Any], *names: str) -> None:
+    for name in names:
+        if values[name] is None:
+            del values[name]
 
 
 def turn(row: int, line: int, prompt: str, completion: str) -> dict[str, Any]:

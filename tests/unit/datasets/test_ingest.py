@@ -15,7 +15,7 @@ from sienn_ray.datasets.ingest import IngestReport, ingest
 from sienn_ray.datasets.row_writer import MAX_ROW_GROUP_BYTES, MAX_ROW_GROUP_ROWS
 from sienn_ray.datasets.schema import PARQUET_SCHEMA, DatasetFormat
 from sienn_ray.errors import InvalidDatasetError
-from tests.unit.datasets.ingesting import ByteByByte, run, turn
+from tests.unit.datasets.ingesting import ByteByByte, run, stored, turn
 
 ROWS = [{"instruction": "a", "response": "b"}, {"instruction": 'say "c", d', "response": "line 1\nline 2"}]
 
@@ -37,7 +37,7 @@ def test_same_rows_come_from_every_kind_of_file(
 ) -> None:
     sink = io.BytesIO()
     report = ingest(stream(content.encode()), filename, sink)
-    assert pq.read_table(sink).to_pylist() == [
+    assert stored(sink) == [
         turn(0, lines[0], "a", "b"),
         turn(1, lines[1], 'say "c", d', "line 1\nline 2"),
     ]

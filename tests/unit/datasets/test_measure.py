@@ -2,6 +2,7 @@ from __future__ import annotations
 
 import json
 import sys
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -9,7 +10,8 @@ import pytest
 
 from sienn_ray.base_model import load_tokenizer
 from sienn_ray.datasets.measure import HASH_BYTES, RowMeasure, measure_row
-from sienn_ray.datasets.prompt import PromptFormat
+from sienn_ray.datasets.prompt import PromptFormat, PromptKind
+from sienn_ray.datasets.stored_rows import StoredRow
 from sienn_ray.datasets.tokenization import IGNORE_INDEX, tokenize_pair, tokenize_row
 
 
@@ -18,7 +20,7 @@ def tokenizer(tiny_model_folder: Path) -> Any:
     return load_tokenizer(tiny_model_folder)
 
 
-def chat(*contents: str, system: str | None = None) -> list[dict[str, str]]:
+def chat(*contents: str, system: str | None = None) -> list[dict[str, Any]]:
     turns = [{"role": ("user", "assistant")[index % 2], "content": content} for index, content in enumerate(contents)]
     return ([] if system is None else [{"role": "system", "content": system}]) + turns
 
@@ -33,15 +35,15 @@ CHATS = [
 TEXTS = ["Once upon a time", "x", "word " * 100, "🦙" * 20]
 
 
-def measure(tokenizer: Any, row: list[dict[str, str]] | str, max_length: int = 64) -> RowMeasure:
+def measure(tokenizer: Any, row: list[dict[str, Any]] | str, max_length: int = 64) -> RowMeasure:
     if isinstance(row, str):
-        return measure_row(tokenizer, PromptFormat.for_text(), messages=None, text=row, max_length=max_length)
-    return measure_row(tokenizer, PromptFormat.for_chat(tokenizer), messages=row, text=None, max_length=max_length)
+        return measure_row(tokenizer, PromptFormat.for_text(), StoredRow(None, row), max_length=max_length)
+    return measure_row(tokenizer, PromptFormat.for_chat(tokenizer), StoredRow(row, None), max_length=max_length)
 
 
 @pytest.mark.parametrize("max_length", [1, 2, 8, 16, 32, 40, 64, 100, 2_048])
 @pytest.mark.parametrize("row", [*CHATS, *TEXTS])
-def test_numbers_are_those_of_training(tokenizer: Any, row: list[dict[str, str]] | str, max_length: int) -> None:
+def test_numbers_are_those_of_training(tokenizer: Any, row: list[dict[str, Any]] | str, max_length: int) -> None:
     found = measure(tokenizer, row, max_length)
     is_text = isinstance(row, str)
     options: dict[str, Any] = {"messages": None, "text": row} if is_text else {"messages": row, "text": None}
@@ -58,11 +60,11 @@ def test_numbers_are_those_of_training(tokenizer: Any, row: list[dict[str, str]]
 @pytest.mark.parametrize("rejected", ["x", "long answer " * 50])
 @pytest.mark.parametrize("row", CHATS)
 def test_numbers_of_a_pair_are_those_of_its_longer_side(
-    tokenizer: Any, row: list[dict[str, str]], rejected: str, max_length: int
+    tokenizer: Any, row: list[dict[str, Any]], rejected: str, max_length: int
 ) -> None:
     prompt_format = PromptFormat.for_chat(tokenizer)
-    options: dict[str, Any] = {"messages": row, "rejected": rejected}
-    found = measure_row(tokenizer, prompt_format, **options, text=None, max_length=max_length)
+    options: dict[str, Any] = {"messages": row, "rejected": {"role": "assistant", "content": rejected}}
+    found = measure_row(tokenizer, prompt_format, StoredRow(**options, text=None), max_length=max_length)
     whole = tokenize_pair(tokenizer, prompt_format, **options, max_length=sys.maxsize)
     longer = max(whole.chosen, whole.rejected, key=lambda side: len(side.input_ids))
     assert found.num_completion_tokens == longer.num_completion_tokens
@@ -75,8 +77,9 @@ def test_rejected_answer_belongs_to_the_row(tokenizer: Any) -> None:
     prompt_format = PromptFormat.for_chat(tokenizer)
 
     def measured(rejected: str | None) -> RowMeasure:
-        messages = chat("ab", "cde")
-        return measure_row(tokenizer, prompt_format, messages=messages, text=None, rejected=rejected, max_length=64)
+        answer = None if rejected is None else {"role": "assistant", "content": rejected}
+        row = StoredRow(chat("ab", "cde"), None, rejected=answer)
+        return measure_row(tokenizer, prompt_format, row, max_length=64)
 
     assert [measured(rejected).num_chars for rejected in (None, "f", "gh")] == [5, 6, 7]
     assert len({measured(rejected).hash for rejected in (None, "f", "gh", "f")}) == 3
@@ -105,3 +108,32 @@ def test_equal_rows_have_equal_hashes_and_others_do_not(tokenizer: Any) -> None:
     assert {len(value) for value in hashes} == {HASH_BYTES}
     assert len(set(hashes)) == len(rows)
     assert [measure(tokenizer, json.loads(json.dumps(row))).hash for row in rows] == hashes
+
+
+def test_all_that_a_row_says_is_measured_and_tells_rows_apart(tokenizer: Any) -> None:
+    def answer(**fields: Any) -> StoredRow:
+        return StoredRow([{"role": "user", "content": "a"}, {"role": "assistant", "content": "b", **fields}], None)
+
+    rows = [
+        answer(),
+        answer(weight=0),
+        answer(reasoning_content="because"),
+        answer(tool_calls=[{"type": "function", "function": {"name": "f", "arguments": "{}"}}]),
+        replace(answer(), tools=[{"type": "function", "function": {"name": "f"}}]),
+        replace(answer(), label=True),
+        replace(answer(), label=False),
+        replace(answer(), chat_template_kwargs={"enable_thinking": False}),
+    ]
+    template = (
+        "{{ tools | tojson }}{% for message in messages %}{% if message.role == 'assistant' %}[a]{% endif %}"
+        "{{ message.reasoning_content }}{{ message.content }}{{ message.tool_calls | default([]) | tojson }}"
+        "{% endfor %}"
+        "{% if add_generation_prompt %}[a]{% endif %}"
+    )
+    prompt_format = PromptFormat(PromptKind.CHAT, template)
+    found = [measure_row(tokenizer, prompt_format, row, max_length=64) for row in rows]
+    assert len({each.hash for each in found}) == len(rows)
+    assert found[0].num_chars == 2
+    assert found[2].num_chars == 2 + len("because")
+    assert found[4].num_chars > 20
+    assert found[1].num_completion_tokens == 0

@@ -12,7 +12,9 @@ USER = [{"role": "user", "content": "a"}]
 CHOSEN = [{"role": "assistant", "content": "b"}]
 REJECTED = [{"role": "assistant", "content": "c"}]
 ROW: dict[str, Any] = {"prompt": "a", "chosen": "b", "rejected": "c"}
-EXPECTED = CanonicalRow(messages=(Message(Role.USER, "a"), Message(Role.ASSISTANT, "b")), rejected="c")
+EXPECTED = CanonicalRow(
+    messages=(Message(Role.USER, "a"), Message(Role.ASSISTANT, "b")), rejected=Message(Role.ASSISTANT, "c")
+)
 
 
 def conversation(*roles: str) -> list[dict[str, str]]:
@@ -44,12 +46,12 @@ def test_prompt_may_be_a_conversation(roles: tuple[str, ...]) -> None:
     prompt = conversation(*roles)
     row = canonical_row(DatasetFormat.PREFERENCE, {**ROW, "prompt": prompt})
     assert [{"role": m.role, "content": m.content} for m in row.messages or ()] == [*prompt, *CHOSEN]
-    assert row.rejected == "c"
+    assert row.rejected == Message(Role.ASSISTANT, "c")
 
 
 def test_answers_keep_their_white_space() -> None:
     row = canonical_row(DatasetFormat.PREFERENCE, {**ROW, "chosen": " b\n", "rejected": "b"})
-    assert ((row.messages or ())[-1].content, row.rejected) == (" b\n", "b")
+    assert ((row.messages or ())[-1].content, row.rejected) == (" b\n", Message(Role.ASSISTANT, "b"))
 
 
 @pytest.mark.parametrize(("chosen", "rejected"), [("b", "b"), (CHOSEN, CHOSEN), (CHOSEN, "b")])
@@ -71,9 +73,7 @@ class TestColumn:
         row = {name: value for name, value in ROW.items() if name != column}
         assert fault(row).startswith(f"column '{column}' is missing; the row has ")
 
-    @pytest.mark.parametrize(
-        ("value", "kind"), [(None, "null"), (7, "a number"), (False, "a boolean"), (USER[0], "an object")]
-    )
+    @pytest.mark.parametrize(("value", "kind"), [(None, "null"), (7, "a number"), (False, "a boolean")])
     def test_is_a_string_or_messages(self, column: str, value: object, kind: str) -> None:
         expected = f"column '{column}' must be a string or a list of {{role, content}} objects, got {kind}"
         assert fault({**ROW, column: value}) == expected
@@ -83,8 +83,14 @@ class TestColumn:
         [
             ("a", "[0] must be an object with role and content, got a string"),
             ({"role": "user"}, "[0] has no 'content'; it has 'role'"),
-            ({"role": "tool", "content": "a"}, "[0].role must be one of system, user, assistant, got 'tool'"),
-            ({"role": "user", "content": ["a"]}, "[0].content must be a string, got a list"),
+            (
+                {"role": "bot", "content": "a"},
+                "[0].role must be one of system, developer, user, assistant, tool, got 'bot'",
+            ),
+            (
+                {"role": "user", "content": [1]},
+                "[0].content[0] must be a part such as {type: text, text: ...}, got a number",
+            ),
         ],
     )
     def test_has_whole_messages(self, column: str, item: object, message: str) -> None:
@@ -100,13 +106,11 @@ class TestColumn:
         ([], "column 'prompt' must have at least one user message, got none"),
         (
             conversation("user", "assistant"),
-            "the last message of column 'prompt' must be the user's, got assistant; the answers belong in 'chosen' and "
-            "'rejected'",
+            "the last message of column 'prompt' must be the user's or a tool's, got assistant; the answers belong in "
+            "'chosen' and 'rejected'",
         ),
-        (conversation("system"), "the last message of column 'prompt' must be the user's, got system"),
-        (conversation("assistant", "user"), "prompt[0].role must be user, got assistant"),
-        (conversation("user", "user"), "prompt[1].role must be assistant, got user"),
-        (conversation("user", "system"), "prompt[1].role is system, which may only come first"),
+        (conversation("system"), "the last message of column 'prompt' must be the user's or a tool's, got system"),
+        (conversation("user", "tool"), "prompt[1] is a tool's, which may only follow the assistant's call"),
     ],
 )
 def test_turns_of_the_prompt_are_checked(prompt: object, message: str) -> None:

@@ -9,6 +9,7 @@ import pytest
 from sienn_ray.datasets import intake
 from sienn_ray.datasets.row_pages import MAX_STRING_CHARS, read_page
 from sienn_ray.datasets.row_writer import MAX_ROW_GROUP_ROWS as GROUP
+from sienn_ray.datasets.schema import Message, Role
 from sienn_ray.errors import ArtifactError
 from sienn_ray.storage import Storage
 
@@ -61,14 +62,15 @@ def test_rejected_answers_are_shown_and_cut(tmp_path: Path, num_chars: int, is_c
     intake.take(storage, "d", "d.csv", io.BytesIO(content), max_row_bytes=10_000)
     (row,) = read_page(storage, "d", offset=0, limit=1).rows
     assert [message.content for message in row.messages or ()] == ["a", "b"]
-    assert (row.rejected, row.is_truncated) == ("x" * MAX_STRING_CHARS, is_cut)
+    assert (row.rejected, row.is_truncated) == (Message(Role.ASSISTANT, "x" * MAX_STRING_CHARS), is_cut)
 
 
 def test_datasets_of_earlier_versions_can_be_read(tmp_path: Path) -> None:
     storage = Storage(f"file://{tmp_path}")
     intake.take(storage, "d", "d.csv", io.BytesIO(b"text\nx\n"), max_row_bytes=100)
     path = storage.path(intake.rows_key("d"))
-    pq.write_table(pq.read_table(path).drop(["rejected"]), path)
+    newer = ["rejected", "rejected_extra", "tools", "label", "chat_template_kwargs"]
+    pq.write_table(pq.read_table(path).drop(newer), path)
     (row,) = read_page(storage, "d", offset=0, limit=1).rows
     assert (row.text, row.rejected) == ("x", None)
 

@@ -17,6 +17,7 @@ from sienn_ray.datasets import intake
 from sienn_ray.datasets.measure import measure_row
 from sienn_ray.datasets.prompt import PromptFormat
 from sienn_ray.datasets.statistics import SliceMeasure
+from sienn_ray.datasets.stored_rows import StoredRow
 from sienn_ray.storage import Storage
 
 ROWS = [{"prompt": f"What is {number % 7}?", "completion": f"It is {number}.", "note": ""} for number in range(450)]
@@ -55,11 +56,13 @@ def test_every_row_of_the_slices_is_measured(measure: SliceMeasure, tokenizer: A
         expected = measure_row(
             tokenizer,
             measure.prompt_format,
-            messages=[
-                {"role": "user", "content": source["prompt"]},
-                {"role": "assistant", "content": source["completion"]},
-            ],
-            text=None,
+            StoredRow(
+                [
+                    {"role": "user", "content": source["prompt"]},
+                    {"role": "assistant", "content": source["completion"]},
+                ],
+                None,
+            ),
             max_length=64,
         )
         assert row == {
@@ -76,7 +79,9 @@ def test_every_row_of_the_slices_is_measured(measure: SliceMeasure, tokenizer: A
 
 
 def test_datasets_of_earlier_versions_can_be_measured(measure: SliceMeasure) -> None:
-    table = pq.read_table(measure.path).drop(["empty_columns", "rejected"])
+    table = pq.read_table(measure.path).drop(
+        ["empty_columns", "rejected", "rejected_extra", "tools", "label", "chat_template_kwargs"]
+    )
     pq.write_table(table, measure.path)
     rows = measured(measure, [(0, 0, 5)])
     assert len(rows) == 5
@@ -89,7 +94,10 @@ def test_both_answers_of_a_preference_row_are_measured(measure: SliceMeasure, to
     (row,) = measured(measure, [(0, 0, 1)])
     messages = [{"role": "user", "content": ROWS[0]["prompt"]}, {"role": "assistant", "content": "It is 0."}]
     expected = measure_row(
-        tokenizer, measure.prompt_format, messages=messages, text=None, rejected="No idea. " * 5, max_length=64
+        tokenizer,
+        measure.prompt_format,
+        StoredRow(messages, None, rejected={"role": "assistant", "content": "No idea. " * 5}),
+        max_length=64,
     )
     assert row["num_completion_tokens"] == expected.num_completion_tokens > 10
     assert row["hash_low"] == int.from_bytes(expected.hash[8:], "little")

@@ -17,6 +17,7 @@ from sienn_ray.datasets.prompt import PromptFormat
 from sienn_ray.datasets.row_order import NO_ROWS, RowNumbers, RowOrder
 from sienn_ray.datasets.row_writer import RowWriter
 from sienn_ray.datasets.schema import CanonicalRow, Message, Role
+from sienn_ray.datasets.stored_rows import CONTENT_COLUMNS
 from sienn_ray.datasets.token_stream import Share, StoredRows, TokenArrays, TokenStream
 from sienn_ray.datasets.tokenization import IGNORE_INDEX
 from sienn_ray.errors import InvalidDatasetError
@@ -47,7 +48,8 @@ class InProcess(TokenStream):
 
 def chat(prompt: str, answer: str, rejected: str | None = None, system: str | None = None) -> CanonicalRow:
     before = () if system is None else (Message(Role.SYSTEM, system),)
-    return CanonicalRow((*before, Message(Role.USER, prompt), Message(Role.ASSISTANT, answer)), rejected=rejected)
+    other = None if rejected is None else Message(Role.ASSISTANT, rejected)
+    return CanonicalRow((*before, Message(Role.USER, prompt), Message(Role.ASSISTANT, answer)), rejected=other)
 
 
 def numbered(num_rows: int = NUM_ROWS) -> list[CanonicalRow]:
@@ -116,13 +118,14 @@ class TestStoredRows:
         assert [row["messages"][-1]["content"] for row in table.to_pylist()] == [f"answer {row}" for row in wanted]
 
     def test_only_what_is_tokenized_is_read(self, stream: InProcess) -> None:
-        assert stream.rows.take((0,), np.array([0])).column_names == ["messages", "text", "rejected"]
+        assert stream.rows.take((0,), np.array([0])).column_names == list(CONTENT_COLUMNS)
 
     def test_files_of_before_preferences_can_be_read(self, tmp_path: Path, tokenizer: Any) -> None:
         rows = store(tmp_path, numbered(4))
         new = all_steps(stream_of(rows, tokenizer), Share(2), 2)
         path = rows.storage.path(KEY)
-        pq.write_table(pq.read_table(path).drop(["rejected", "empty_columns"]), path)
+        newer = ["rejected", "empty_columns", "rejected_extra", "tools", "label", "chat_template_kwargs"]
+        pq.write_table(pq.read_table(path).drop(newer), path)
         assert all_steps(stream_of(StoredRows(rows.storage, KEY), tokenizer), Share(2), 2) == new
 
 

@@ -47,11 +47,15 @@ def conversation(*contents: str) -> list[dict[str, str]]:
     return [{"role": "system", "content": "be brief"}, *turns]
 
 
+def answer(content: str) -> dict[str, str]:
+    return {"role": "assistant", "content": content}
+
+
 def pair_of(
     tokenizer: Any, chat: PromptFormat, *contents: str, rejected: str = "no", max_length: int = LONG
 ) -> TokenizedPair:
     messages = conversation(*contents)
-    return tokenize_pair(tokenizer, chat, messages=messages, rejected=rejected, max_length=max_length)
+    return tokenize_pair(tokenizer, chat, messages=messages, rejected=answer(rejected), max_length=max_length)
 
 
 def kept(pair: TokenizedPair) -> TokenizedPair:
@@ -87,7 +91,7 @@ def test_only_the_last_answer_has_labels(tokenizer: Any, chat: PromptFormat) -> 
 def test_both_sides_begin_with_the_prompt_as_the_model_is_asked(tokenizer: Any, chat: PromptFormat) -> None:
     messages = conversation("one", "two", "three", "four")
     asked = encode(tokenizer, chat.prompt(tokenizer, messages[:-1]), is_start=True, kind=chat.kind)
-    pair = kept(tokenize_pair(tokenizer, chat, messages=messages, rejected="five", max_length=LONG))
+    pair = kept(tokenize_pair(tokenizer, chat, messages=messages, rejected=answer("five"), max_length=LONG))
     for side in (pair.chosen, pair.rejected):
         assert side.input_ids[: num_prompt_tokens(side)] == asked
 
