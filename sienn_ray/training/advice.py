@@ -1,4 +1,4 @@
-"""What speaks against a run before it starts: numbers that preferences aren't learned with."""
+"""Warnings before a run: learning rates and numbers of rows that preferences aren't learned with."""
 
 from __future__ import annotations
 

@@ -50,7 +50,7 @@ class Objective(Protocol):
         ...
 
     def log_ratio_sum(self, examples: Sequence[Example]) -> float:
-        """How much likelier all the answers have become since the start, in nats, without a gradient."""
+        """Sum of the log-ratios of all the answers to those at the start, in nats, without a gradient."""
         ...
 
 
