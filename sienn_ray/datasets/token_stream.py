@@ -6,7 +6,7 @@ workers may have reserved all; it is held back by how many blocks may wait.
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from typing import Any, NamedTuple
@@ -18,7 +18,7 @@ import pyarrow.parquet as pq
 from sienn_ray.datasets.prompt import PromptFormat
 from sienn_ray.datasets.row_order import Part, RowGroup, RowNumbers, RowOrder
 from sienn_ray.datasets.stored_rows import CONTENT_COLUMNS, StoredRow
-from sienn_ray.datasets.tokenization import TokenizedRow, tokenize_pair, tokenize_row
+from sienn_ray.datasets.tokenization import TokenizedRow, tokenize_answer, tokenize_pair, tokenize_row
 from sienn_ray.errors import SiennError
 from sienn_ray.storage import Storage
 
@@ -134,6 +134,7 @@ class TokenStream:
         prompt_format: How rows become text.
         max_length: Tokens of a row.
         drops_long: Whether longer rows are left out rather than cut.
+        unpairs: Whether the answers of a preference are examples by themselves, the chosen one desirable.
     """
 
     rows: StoredRows
@@ -142,6 +143,7 @@ class TokenStream:
     prompt_format: PromptFormat
     max_length: int
     drops_long: bool = False
+    unpairs: bool = False
 
     def steps(self, share: Share, *, first_step: int, num_steps: int) -> Iterator[tuple[int, list[TokenArrays]]]:
         """Steps with this worker's rows of each, which may be none.
@@ -225,15 +227,31 @@ class TokenStream:
     def _tokens(self, values: dict[str, Any]) -> list[TokenArrays]:
         row = StoredRow.of(values)
         options: dict[str, Any] = {"max_length": self.max_length, "messages": row.messages, "tools": row.tools}
-        if row.rejected is not None:
-            pair = tokenize_pair(self.tokenizer, self.prompt_format, rejected=row.rejected, **options)
-            sides = [pair.chosen, pair.rejected]
-        else:
+        if row.label is not None:
+            answer = tokenize_answer(self.tokenizer, self.prompt_format, **options)
+            return self._labelled([(answer, row.label)])
+        if row.rejected is None:
             return self._examples(tokenize_row(self.tokenizer, self.prompt_format, text=row.text, **options))
+        pair = tokenize_pair(self.tokenizer, self.prompt_format, rejected=row.rejected, **options)
+        if self.unpairs:
+            return self._labelled([(pair.chosen, True), (pair.rejected, False)])
+        sides = [pair.chosen, pair.rejected]
         num_over = max(side.num_cut for side in sides)
         if not all(side.has_answer for side in sides) or (self.drops_long and num_over):
             return [TokenArrays([], [], num_over)]
         return [TokenArrays(side.input_ids, side.labels, side.num_cut) for side in sides]
+
+    def _labelled(self, answers: Sequence[tuple[TokenizedRow, bool]]) -> list[TokenArrays]:
+        """Answers of one row, each an example of its own; the last one tells what of the row is cut."""
+        num_over = max(answer.num_cut for answer, _ in answers)
+        if self.drops_long and num_over:
+            return [TokenArrays([], [], num_over)]
+        found = [
+            TokenArrays(answer.input_ids, answer.labels, is_desirable=is_desirable)
+            for answer, is_desirable in answers
+            if answer.has_answer
+        ]
+        return [*found[:-1], found[-1]._replace(num_over=num_over)] if found else [TokenArrays([], [], num_over)]
 
     def _examples(self, rows: list[TokenizedRow]) -> list[TokenArrays]:
         """Examples of one row, those that have room for their answers; the last one tells what of the row is cut."""

@@ -11,6 +11,7 @@ from functools import partial
 from typing import TYPE_CHECKING, Any
 
 from sienn_ray.storage import Storage
+from sienn_ray.training.methods import Method, method_of
 from sienn_ray.training.reporting import Phase, Progress
 from sienn_ray.training.spec import LoopResult, LoopSpec, OrderedRows, RunRows
 from sienn_ray.training.temporary_folders import clear_left_folders
@@ -49,6 +50,7 @@ def train_loop(loop_config: dict[str, Any]) -> LoopResult:
 
     spec.timeline.mark("import_in_workers")
     worker, config = RayTrainWorker(), spec.config
+    method = method_of(spec.row_kind, config.method)
     use_all_cpus(spec.num_cpus)
     allow_tf32()
 
@@ -65,7 +67,13 @@ def train_loop(loop_config: dict[str, Any]) -> LoopResult:
 
     def stream(ordered: OrderedRows) -> TokenStream:
         return TokenStream(
-            ordered.stored, ordered.order, tokenizer, prompt_format, config.max_length, config.long_rows == "drop"
+            ordered.stored,
+            ordered.order,
+            tokenizer,
+            prompt_format,
+            config.max_length,
+            drops_long=config.long_rows == "drop",
+            unpairs=method is Method.KTO,
         )
 
     evaluation = None if rows.evaluation is None else stream(rows.evaluation)
