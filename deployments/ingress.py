@@ -16,6 +16,7 @@ from deployments.engines import ServeEngines
 from deployments.flow_control import ReplicaFlowControl
 from deployments.health import RayCluster
 from deployments.job_logs import RayJobLogs
+from deployments.rendered_rows import RayRenderings
 from sienn_ray.api.app import create_app
 from sienn_ray.api.deps import Backends
 from sienn_ray.jobs.client.tracker_client import tracker_client
@@ -58,6 +59,7 @@ class Ingress:
                 job_logs=RayJobLogs(),
                 cluster=RayCluster(),
                 statistics=RayStatistics(self._settings),
+                renderings=RayRenderings(self._settings),
                 recorder=Recorder(mirror=RayMirror()),
             ),
             numbered_by_server=True,

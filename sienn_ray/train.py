@@ -58,6 +58,7 @@ from sienn_ray.storage import Storage
 from sienn_ray.training import process_setup
 from sienn_ray.training.advice import warnings_of
 from sienn_ray.training.config import TrainingConfig
+from sienn_ray.training.long_rows import check_kind
 from sienn_ray.training.methods import method_of
 from sienn_ray.training.options import add_options, config_of
 from sienn_ray.training.record import DatasetFacts, DatasetRole
@@ -192,10 +193,11 @@ def _register(settings: Settings, arguments: argparse.Namespace, given: Collecti
     config, parent = _configured(settings, arguments, given)
     options = options_of({name: getattr(arguments, name) for name in _READING_OPTIONS})
     dataset = _take_dataset(arguments.dataset, settings, options)
+    row_kind = row_kind_of(dataset.format)
+    check_kind(config.long_rows, row_kind)
+    method_of(row_kind, config.method)
     validation = arguments.validation_dataset and _take_dataset(arguments.validation_dataset, settings, options)
     storage, now, job_id = Storage(settings.storage_url), utc_now(), str(uuid.uuid4())
-    row_kind = row_kind_of(dataset.format)
-    method_of(row_kind, config.method)
     if parent is not None:
         check_adapter(storage, parent, row_kind)
     warnings = warnings_of(config, row_kind, dataset.num_rows, given)

@@ -37,6 +37,7 @@ from sienn_ray.api.http.transfer_rates import TransferRates
 from sienn_ray.api.http.uploads import Uploads
 from sienn_ray.api.http.usage import UsageCounting
 from sienn_ray.api.http.websockets import WebSocketErrors
+from sienn_ray.api.lists.bounded_renderings import BoundedRenderings
 from sienn_ray.api.lists.shared_statistics import SharedStatistics
 from sienn_ray.api.live.hub import LiveHub
 from sienn_ray.api.live.shared_numbers import SharedNumbers
@@ -67,6 +68,7 @@ from sienn_ray.api.routes import (
     metrics,
     models,
     openai_models,
+    rendered_rows,
     sessions,
     tokens,
     uploads,
@@ -86,6 +88,7 @@ _ROUTES = (
     uploads,
     datasets,
     dataset_statistics,
+    rendered_rows,
     finetuning,
     jobs,
     job_history,
@@ -147,6 +150,7 @@ def create_app(backends: Backends, *, numbered_by_server: bool = False) -> FastA
     app.state.statistics = SharedStatistics(
         backends.statistics, backends.storage, backends.settings.statistics_timeout_s
     )
+    app.state.renderings = BoundedRenderings(backends.renderings, backends.settings.statistics_timeout_s)
     add_error_handlers(app)
     add_docs(app)
     app.router.routes.extend(_routes())

@@ -15,6 +15,7 @@ from sienn_ray.api.access.caller_engines import CallerEngines
 from sienn_ray.api.access.callers import ADMISSION, principal_of
 from sienn_ray.api.access.owned_tracker import OwnedTracker
 from sienn_ray.api.cluster import Cluster
+from sienn_ray.datasets.rendered_schema import RenderedPage, RenderingRequest
 from sienn_ray.datasets.statistics_schema import DatasetStatistics, StatisticsRequest
 from sienn_ray.inference.engine import GenerationDelta, GenerationRequest, GenerationResult
 from sienn_ray.jobs.tracker_protocol import Tracker
@@ -85,6 +86,18 @@ class Statistics(Protocol):
         ...
 
 
+class Renderings(Protocol):
+    """Renders rows of datasets as the model reads them, on the cluster."""
+
+    async def render(self, request: RenderingRequest) -> RenderedPage:
+        """Render some rows; a caller that is cancelled ends it.
+
+        Raises:
+            SiennError: Why it couldn't be done.
+        """
+        ...
+
+
 async def _admit_all(_: Sequence[GenerationRequest]) -> None:
     """Let everything through, where nobody has limits."""
 
@@ -104,6 +117,7 @@ class Backends:
     job_logs: JobLogs
     cluster: Cluster
     statistics: Statistics
+    renderings: Renderings
     recorder: Recorder = field(default_factory=Recorder)
     resolver: Resolver = field(default_factory=SystemResolver)
     usage: UsageRecorder = field(default_factory=UsageRecorder)

@@ -2,6 +2,7 @@
 
 serve: run the service on this machine.
 datasets: upload, validate, list and delete datasets.
+rows: rows as the model reads them.
 models: base models; ask, compare and download adapters.
 sampling: options of commands that ask a model.
 targets: files that commands download to.
@@ -27,7 +28,7 @@ from __future__ import annotations
 
 import typer
 
-from sienn_ray.cli import audit, datasets, exports, health, jobs, keys, limits, models, training, usage, webhooks
+from sienn_ray.cli import audit, datasets, exports, health, jobs, keys, limits, models, rows, training, usage, webhooks
 from sienn_ray.cli.doctor.command import doctor
 from sienn_ray.cli.serve import serve
 
@@ -48,6 +49,7 @@ app.command()(datasets.upload)
 app.command("datasets")(datasets.list_datasets)
 app.command()(datasets.dataset)
 app.command()(datasets.statistics)
+app.command()(rows.rows)
 app.command()(datasets.delete_dataset)
 
 app.command("models")(models.list_models)

@@ -8,11 +8,12 @@ from typing import Any
 from rich.console import Console
 from rich.markup import escape
 from rich.table import Table
+from rich.text import Text
 
 console = Console()
 
 
-def print_line(text: str) -> None:
+def print_line(text: str | Text) -> None:
     """One line as it is, however long, and even if it looks like markup."""
     console.print(text, soft_wrap=True, markup=False, highlight=False)
 

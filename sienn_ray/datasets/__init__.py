@@ -49,7 +49,13 @@ answers: what the model has to produce behind a prompt.
 chat_turns: a chat template as the strings around each turn.
 tokenization: `input_ids` and `labels` of a row.
 row_order: the order of rows in training.
+row_lengths: policies for rows that are too long.
+row_splits: rows that are too long, split into several examples.
+row_tokens: the examples that training makes of a row.
 token_stream: rows from storage, tokenized while training runs (Ray Data).
+rendered_schema: rows as the model reads them, and the question for some of them.
+rendered_rows: rows as the model reads them, rendered.
+token_text: the characters of each token, and what becomes of them.
 
 Statistics:
 

@@ -79,4 +79,21 @@ def _behind_opened(name: str, rest: str, answer: str) -> str:
     if rest.startswith(start):  # with other blanks behind it
         return rest[len(start) :]
     reasoning, _, _ = answer.rpartition(end)
-    return f"{reasoning.strip().removeprefix(start).strip()}\n{end}\n\n{rest}"
+    shown = rest.lstrip("\n") if reasoning else rest  # what stood behind the reasoning
+    return f"{reasoning.strip().removeprefix(start).strip()}\n{end}\n\n{shown}"
+
+
+def completion_behind_changed(prompt: str, before: str, whole: str, first: str) -> str | None:
+    """Return how the model has to go on from a prompt whose earlier turns change once it has done so.
+
+    There are templates that drop reasoning before calls of tools when the last answer comes.
+
+    Args:
+        prompt: The rendered text that asks for an answer.
+        before: The same conversation, without asking.
+        whole: The rendered conversation with the answer.
+        first: What the answer begins with.
+    """
+    asking = prompt.removeprefix(before) if prompt.startswith(before) else ""
+    begin = whole.rfind(asking, 0, whole.rfind(first)) if asking and first in whole else -1
+    return None if begin < 0 else whole[begin + len(asking) :]

@@ -70,8 +70,12 @@ def _pattern(tokenizer: Any) -> re.Pattern[str] | None:
     return _patterns.setdefault(tokenizer, _compiled(tokenizer))
 
 
-def _compiled(tokenizer: Any) -> re.Pattern[str] | None:
+def special_strings(tokenizer: Any) -> set[str]:
+    """Return the strings of a tokenizer's special tokens."""
     added = getattr(tokenizer, "added_tokens_decoder", {}).values()
-    strings = {token.content for token in added if token.special} | set(getattr(tokenizer, "all_special_tokens", ()))
-    found = "|".join(re.escape(each) for each in sorted(strings) if len(each) > 1)
+    return {token.content for token in added if token.special} | set(getattr(tokenizer, "all_special_tokens", ()))
+
+
+def _compiled(tokenizer: Any) -> re.Pattern[str] | None:
+    found = "|".join(re.escape(each) for each in sorted(special_strings(tokenizer)) if len(each) > 1)
     return re.compile(f"(?={found})(.)", re.DOTALL) if found else None

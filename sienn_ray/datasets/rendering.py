@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -9,7 +10,7 @@ from typing import Any
 import jinja2
 
 from sienn_ray.chat_templates import limited_rendering
-from sienn_ray.datasets.answers import Answer, completion_behind
+from sienn_ray.datasets.answers import Answer, completion_behind, completion_behind_changed
 from sienn_ray.datasets.content_form import form_of
 from sienn_ray.datasets.literal_text import literal
 from sienn_ray.datasets.template_input import template_messages, template_tools
@@ -76,11 +77,30 @@ class Rendering:
             )
         whole = self.text(messages, add_generation_prompt=False)
         prompt = self._prompt(messages, whole)
-        completion = completion_behind(prompt, whole, self._content(messages))
+        completion = self._completion(messages, prompt, whole)
         for index in range(num_checked, len(messages)):
             is_last = index == len(messages) - 1
             self._check(messages, index, completion if is_last else prompt, is_answer=is_last)
         return Answer(prompt, completion, self._num_given_chars(messages[-1], completion))
+
+    def _completion(self, messages: Sequence[Mapping[str, Any]], prompt: str, whole: str) -> str:
+        try:
+            return completion_behind(prompt, whole, self._content(messages))
+        except InvalidDatasetError:
+            answer = messages[-1]
+            calls = [call["function"]["name"] for call in answer.get("tool_calls") or ()]
+            firsts = (answer.get("reasoning_content") or "", answer["content"], *calls)
+            first = next(literal(self.tokenizer, each).strip() for each in firsts if each.strip())
+            before = self.text(messages[:-1], add_generation_prompt=False)
+            found = completion_behind_changed(prompt, before, whole, first)
+            if found is not None:
+                return found
+            if answer.get("reasoning_content") and prompt.rstrip().endswith(_END_OF_REASONING):
+                raise InvalidDatasetError(
+                    "the base model's chat template ends the reasoning before the answer, which has reasoning of its "
+                    "own; set the template's variable for it (often enable_thinking) to true, or remove the reasoning"
+                ) from None
+            raise
 
     def _prompt(self, messages: Sequence[Mapping[str, Any]], whole: str) -> str:
         before = messages[:-1]
@@ -110,27 +130,28 @@ class Rendering:
     def _check(self, messages: Sequence[Mapping[str, Any]], index: int, text: str, *, is_answer: bool) -> None:
         """Refuse a template that leaves a message out of the text that it makes."""
         message = messages[index]
-        pieces = [message["content"]]
-        if message["role"] == "assistant":
-            # Reasoning of earlier turns is left out by most templates that know any.
-            *thoughts, answer = message["content"].split(_END_OF_REASONING)
-            pieces = [*(each.replace("<think>", "") for each in thoughts), answer] if is_answer else [answer]
-        if not all(self._is_in(text, piece) for piece in pieces) and not self._reads(messages, index, "content"):
+        thoughts, said = _split(message)
+        if not self._is_in(text, said) and not self._reads(messages, index, "content", _MARK):
             self._refuse("the content", messages, index)
-        reasoning = message.get("reasoning_content", "") if is_answer else ""
-        if not self._is_in(text, reasoning) and not self._reads(messages, index, "reasoning_content"):
-            self._refuse("the reasoning", messages, index)
-        for call in message.get("tool_calls") or ():
-            if not self._is_in(text, call["function"]["name"]):
-                self._refuse("the calls of tools", messages, index)
+        if is_answer:  # reasoning of earlier turns is left out by most templates that know any
+            within = f"<think>\n{_MARK}\n{_END_OF_REASONING}\n\n{said}"
+            if not self._is_in(text, thoughts) and not self._reads(messages, index, "content", within):
+                self._refuse("the reasoning", messages, index)
+            reasoning = message.get("reasoning_content", "")
+            if not self._is_in(text, reasoning) and not self._reads(messages, index, "reasoning_content", _MARK):
+                self._refuse("the reasoning", messages, index)
+        called = Counter(call["function"]["name"] for call in message.get("tool_calls") or ())
+        # Some render the first call alone.
+        if any(text.count(literal(self.tokenizer, name)) < num_calls for name, num_calls in called.items()):
+            self._refuse("calls of tools", messages, index)
 
     def _is_in(self, text: str, piece: str) -> bool:
         said = piece.strip()
         return said in text or literal(self.tokenizer, said) in text
 
-    def _reads(self, messages: Sequence[Mapping[str, Any]], index: int, key: str) -> bool:
+    def _reads(self, messages: Sequence[Mapping[str, Any]], index: int, key: str, value: str) -> bool:
         """Whether a template reads a part of a message at all, which it may have trimmed or written otherwise."""
-        marked = [*messages[:index], {**messages[index], key: _MARK}, *messages[index + 1 :]]
+        marked = [*messages[:index], {**messages[index], key: value}, *messages[index + 1 :]]
         try:
             is_answer = index == len(messages) - 1
             text = self.text(marked if is_answer else marked[:-1], add_generation_prompt=not is_answer)
@@ -139,9 +160,10 @@ class Rendering:
         return _MARK in text
 
     def _refuse(self, what: str, messages: Sequence[Mapping[str, Any]], index: int) -> None:
+        others = "" if what == "the content" else ", write it into the content"
         raise InvalidDatasetError(
             f"the base model's chat template leaves out {what} of messages[{index}], which is the "
-            f"{messages[index]['role']}'s; choose another base model, or write the conversation in another way"
+            f"{messages[index]['role']}'s; remove it{others}, or choose another base model"
         )
 
     def _num_given_chars(self, answer: Mapping[str, Any], completion: str) -> int:
@@ -155,3 +177,12 @@ class Rendering:
                 "prefix"
             )
         return begin + len(literal(self.tokenizer, given).lstrip())
+
+
+def _split(message: Mapping[str, Any]) -> tuple[str, str]:
+    """Reasoning that an answer's content begins with, and the rest of it."""
+    content: str = message["content"]
+    if message["role"] != "assistant" or _END_OF_REASONING not in content:
+        return "", content
+    thoughts, _, said = content.rpartition(_END_OF_REASONING)
+    return thoughts.strip().removeprefix("<think>"), said

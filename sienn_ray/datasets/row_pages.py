@@ -59,7 +59,19 @@ class RowPage:
 
 
 def read_page(storage: Storage, dataset_id: str, *, offset: int, limit: int) -> RowPage:
-    """Read rows `offset` to `offset + limit`; only the row groups that hold them are read.
+    """Read rows `offset` to `offset + limit`, cut for being shown.
+
+    Raises:
+        ArtifactError: The rows are missing from storage, or altered.
+    """
+    rows, num_rows = read_values(storage, dataset_id, offset=offset, limit=limit)
+    return RowPage([_shown(row) for row in rows], num_rows)
+
+
+def read_values(storage: Storage, dataset_id: str, *, offset: int, limit: int) -> tuple[list[dict[str, Any]], int]:
+    """Read rows `offset` to `offset + limit` by column, and how many there are in all.
+
+    Only the row groups that hold them are read.
 
     Raises:
         ArtifactError: The rows are missing from storage, or altered.
@@ -68,10 +80,10 @@ def read_page(storage: Storage, dataset_id: str, *, offset: int, limit: int) -> 
     with storage.reading(key) as file:
         try:
             parquet = pq.ParquetFile(cast(Any, file))
-            rows = [_shown(row) for row in _rows(parquet, offset, offset + limit)]
+            rows = list(_rows(parquet, offset, offset + limit))
         except (pa.ArrowException, OSError) as error:
             raise ArtifactError(f"{storage.location(key)} can't be read ({error}); upload the file again") from error
-        return RowPage(rows, parquet.metadata.num_rows)
+        return rows, parquet.metadata.num_rows
 
 
 def _rows(parquet: Any, start: int, end: int) -> Iterator[dict[str, Any]]:

@@ -6,7 +6,7 @@ workers may have reserved all; it is held back by how many blocks may wait.
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator
 from dataclasses import dataclass
 from functools import cached_property
 from typing import Any, NamedTuple
@@ -16,9 +16,10 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from sienn_ray.datasets.prompt import PromptFormat
+from sienn_ray.datasets.row_lengths import LongRows
 from sienn_ray.datasets.row_order import Part, RowGroup, RowNumbers, RowOrder
+from sienn_ray.datasets.row_tokens import RowTokenizer
 from sienn_ray.datasets.stored_rows import CONTENT_COLUMNS, StoredRow
-from sienn_ray.datasets.tokenization import TokenizedRow, tokenize_answer, tokenize_pair, tokenize_row
 from sienn_ray.errors import SiennError
 from sienn_ray.storage import Storage
 
@@ -33,6 +34,7 @@ _SCHEMA = pa.schema(
         ("input_ids", pa.list_(pa.int32())),
         ("labels", pa.list_(pa.int32())),
         ("num_over", pa.int64()),
+        ("is_split", pa.bool_()),
         ("is_desirable", pa.bool_()),
     ]
 )
@@ -44,13 +46,15 @@ class TokenArrays(NamedTuple):
     Args:
         input_ids: Tokens, `max_length` at the most.
         labels: Those that have to be produced.
-        num_over: Tokens that the row has beyond `max_length`.
+        num_over: Tokens that the row has beyond `max_length`, and that are left out.
+        is_split: Whether this is the last example of a row that was split since it was too long.
         is_desirable: The label of an answer that isn't compared with another one.
     """
 
     input_ids: list[int]
     labels: list[int]
     num_over: int = 0
+    is_split: bool = False
     is_desirable: bool = True
 
 
@@ -133,7 +137,7 @@ class TokenStream:
         tokenizer: The base model's.
         prompt_format: How rows become text.
         max_length: Tokens of a row.
-        drops_long: Whether longer rows are left out rather than cut.
+        long_rows: What becomes of longer rows.
         unpairs: Whether the answers of a preference are examples by themselves, the chosen one desirable.
     """
 
@@ -142,14 +146,14 @@ class TokenStream:
     tokenizer: Any
     prompt_format: PromptFormat
     max_length: int
-    drops_long: bool = False
+    long_rows: LongRows = "cut"
     unpairs: bool = False
 
     def steps(self, share: Share, *, first_step: int, num_steps: int) -> Iterator[tuple[int, list[TokenArrays]]]:
         """Steps with this worker's rows of each, which may be none.
 
         A preference row is two rows, the chosen one and the rejected one. A conversation is several where each answer
-        is an example of its own.
+        is an example of its own, and a row that is too long where it is split.
 
         Args:
             share: Which rows are this worker's.
@@ -225,42 +229,18 @@ class TokenStream:
         )
 
     def _tokens(self, values: dict[str, Any]) -> list[TokenArrays]:
+        """Examples of one row; the last one tells what of the row is left out."""
         row = StoredRow.of(values)
-        options: dict[str, Any] = {"max_length": self.max_length, "messages": row.messages, "tools": row.tools}
-        if row.label is not None:
-            answer = tokenize_answer(self.tokenizer, self.prompt_format, **options)
-            return self._labelled([(answer, row.label)])
-        if row.rejected is None:
-            return self._examples(tokenize_row(self.tokenizer, self.prompt_format, text=row.text, **options))
-        pair = tokenize_pair(self.tokenizer, self.prompt_format, rejected=row.rejected, **options)
-        if self.unpairs:
-            return self._labelled([(pair.chosen, True), (pair.rejected, False)])
-        sides = [pair.chosen, pair.rejected]
-        num_over = max(side.num_cut for side in sides)
-        if not all(side.has_answer for side in sides) or (self.drops_long and num_over):
-            return [TokenArrays([], [], num_over)]
-        return [TokenArrays(side.input_ids, side.labels, side.num_cut) for side in sides]
-
-    def _labelled(self, answers: Sequence[tuple[TokenizedRow, bool]]) -> list[TokenArrays]:
-        """Answers of one row, each an example of its own; the last one tells what of the row is cut."""
-        num_over = max(answer.num_cut for answer, _ in answers)
-        if self.drops_long and num_over:
-            return [TokenArrays([], [], num_over)]
-        found = [
-            TokenArrays(answer.input_ids, answer.labels, is_desirable=is_desirable)
-            for answer, is_desirable in answers
-            if answer.has_answer
-        ]
-        return [*found[:-1], found[-1]._replace(num_over=num_over)] if found else [TokenArrays([], [], num_over)]
-
-    def _examples(self, rows: list[TokenizedRow]) -> list[TokenArrays]:
-        """Examples of one row, those that have room for their answers; the last one tells what of the row is cut."""
-        num_over = max((row.num_cut for row in rows), default=0)
-        kept = [row for row in rows if row.has_answer]
-        if not kept or (self.drops_long and num_over):
-            return [TokenArrays([], [], num_over)]
-        found = [TokenArrays(row.input_ids, row.labels) for row in kept]
-        return [*found[:-1], found[-1]._replace(num_over=num_over)]
+        tokens = RowTokenizer(self.tokenizer, self.prompt_format, self.max_length, self.long_rows).tokens(row)
+        is_desirable = row.label is not False
+        found = [TokenArrays(each.input_ids, each.labels, is_desirable=is_desirable) for each in tokens.kept]
+        if tokens.is_pair and not self.unpairs:
+            found = [each._replace(num_over=side.num_cut) for each, side in zip(found, tokens.kept, strict=True)]
+            return found or [TokenArrays([], [], tokens.num_over)]
+        *others, last = found or [TokenArrays([], [])]
+        if tokens.is_pair:
+            last = last._replace(is_desirable=False)
+        return [*others, last._replace(num_over=tokens.num_over, is_split=tokens.is_split)]
 
 
 @dataclass(frozen=True)

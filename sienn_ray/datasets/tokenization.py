@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any
 
 from sienn_ray.datasets.literal_text import parts
@@ -21,6 +21,10 @@ class TokenizedRow:
     labels: list[int]
     # Tokens that were cut off at the end.
     num_cut: int = 0
+    # The text that the tokens are of, for whoever shows it; what was cut off is still there.
+    segments: Sequence[Segment] = field(default=(), compare=False, repr=False)
+    # Of a text that was split: which of its tokens these are, behind those that the tokenizer puts in front.
+    stretch: tuple[int, int] | None = field(default=None, compare=False)
 
     @property
     def num_completion_tokens(self) -> int:
@@ -52,11 +56,17 @@ def encode(tokenizer: Any, text: str, *, is_start: bool, kind: PromptKind) -> li
         is_start: Whether a row begins with it.
         kind: Conversation or plain text.
     """
+    ids: list[int] = []
+    for _, part_ids in encode_parts(tokenizer, text, is_start=is_start, kind=kind):
+        ids += part_ids
+    return ids
+
+
+def encode_parts(tokenizer: Any, text: str, *, is_start: bool, kind: PromptKind) -> list[tuple[str, list[int]]]:
+    """Parts of a piece of text that are encoded by themselves, each with its token ids; arguments are `encode`'s."""
     first, *others = parts(text)
     ids = _framed(tokenizer, first) if is_start and kind is PromptKind.TEXT else _ids(tokenizer, first)
-    for part in others:
-        ids += _ids(tokenizer, part)
-    return ids
+    return [(first, ids), *((part, _ids(tokenizer, part)) for part in others)]
 
 
 def _ids(tokenizer: Any, text: str) -> list[int]:
@@ -164,4 +174,5 @@ def _join(tokenizer: Any, segments: Sequence[Segment], kind: PromptKind, max_len
         ids = encode(tokenizer, segment.text, is_start=not input_ids, kind=kind)
         input_ids += ids
         labels += ids if segment.is_completion else [IGNORE_INDEX] * len(ids)
-    return TokenizedRow(input_ids[:max_length], labels[:max_length], max(len(input_ids) - max_length, 0))
+    num_cut = max(len(input_ids) - max_length, 0)
+    return TokenizedRow(input_ids[:max_length], labels[:max_length], num_cut, segments)

@@ -28,6 +28,7 @@ _TOOL = {
 }
 _CALL = {"id": _ID, "type": "function", "function": {"name": _NAME, "arguments": json.dumps({_KEY: _VALUE})}}
 _USER = {"role": "user", "content": _QUESTION}
+_ANSWER = {"role": "assistant", "content": "Whatever is there."}
 _CALLING = {"role": "assistant", "content": "", "tool_calls": [_CALL]}
 _REASONING_KEYS = ("reasoning_content", "thinking", "reasoning")
 
@@ -122,10 +123,14 @@ def _result_form(tokenizer: Any, chat_template: str | None) -> ResultForm | None
 
 
 def _reasoning_key(tokenizer: Any, chat_template: str | None) -> str | None:
-    for key in _REASONING_KEYS:
-        text = _tried(tokenizer, chat_template, [_USER, {"role": "assistant", "content": "So it is.", key: _REASON}])
-        if text is not None and _REASON in text:
-            return key
+    form = call_form(tokenizer, chat_template)
+    # Some read the reasoning before calls of tools alone.
+    answers: list[dict[str, Any]] = [_ANSWER] if form is None else [_ANSWER, form.of(_CALLING)]
+    for answer in answers:
+        for key in _REASONING_KEYS:
+            text = _tried(tokenizer, chat_template, [_USER, {**answer, key: _REASON}])
+            if text is not None and _REASON in text:
+                return key
     return "content" if "</think>" in (chat_template or "") else None
 
 

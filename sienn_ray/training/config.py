@@ -6,6 +6,7 @@ from typing import Annotated, Any, Literal, Self
 
 from pydantic import AfterValidator, BaseModel, ConfigDict, Discriminator, Field, Strict, Tag, model_validator
 
+from sienn_ray.datasets.row_lengths import LongRows
 from sienn_ray.training.upper_bounds import UpperBound
 
 MIN_LEARNING_RATE, MAX_LEARNING_RATE = 1e-5, 1e-3
@@ -22,7 +23,6 @@ LrScheduler = Literal["cosine", "linear", "constant"]
 Precision = Literal["auto", "float32", "bfloat16"]
 MethodName = Literal["auto", "sft", "dpo", "ipo", "kto", "orpo", "simpo"]
 Quantization = Literal["nf4"]
-LongRows = Literal["cut", "drop", "fail"]
 Sharding = Literal["auto", "never", "always"]
 ModuleName = Annotated[str, Field(pattern=r"^[A-Za-z0-9_.]{1,128}$")]
 
@@ -133,7 +133,8 @@ class RunHyperparameters(BaseModel):
     long_rows: LongRows = Field(
         "cut",
         description="Rows with more than `max_length` tokens: `cut` them, so that they lose the end of the answer with "
-        "its end-of-turn token, `drop` them, or `fail` before any training. They are counted either way.",
+        "its end-of-turn token, `drop` them, `split` them into several (text anywhere, conversations between turns, "
+        "each behind the system message), or `fail` before any training. They are counted either way.",
         examples=["cut"],
     )
     gradient_accumulation_steps: int = Field(

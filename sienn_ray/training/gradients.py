@@ -97,9 +97,13 @@ class GradientStep:
         dropped = [row for row in rows if not row.input_ids]
         together = [kept[start : start + size] for start in range(0, len(kept), size)]
         num_cut = sum(any(row.num_over for row in example) for example in together)
+        # A row that was split may have had an exchange too long for any piece: split and cut, one long row.
+        num_only_split = sum(row.is_split and not row.num_over for row in kept)
         counts = RowCounts(
             num_dropped=len(dropped),
-            num_long=num_cut + sum(row.num_over > 0 for row in dropped),
+            num_long=num_cut + num_only_split + sum(row.num_over > 0 for row in dropped),
+            num_split=sum(row.is_split for row in kept),
+            num_cut=num_cut,
             num_cut_tokens=sum(row.num_over for row in kept),
         )
         examples = [

@@ -6,8 +6,10 @@ from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from typing import Any
 
+from sienn_ray.datasets.row_lengths import LongRows
+from sienn_ray.datasets.schema import RowKind
 from sienn_ray.datasets.statistics_schema import DatasetStatistics, StatisticsRequest
-from sienn_ray.errors import FailureReason, InvalidDatasetError, TrainingError
+from sienn_ray.errors import FailureReason, InvalidDatasetError, InvalidInputError, TrainingError
 from sienn_ray.storage import Storage
 from sienn_ray.training.config import TrainingConfig
 
@@ -18,12 +20,16 @@ class RowCounts:
 
     Args:
         num_dropped: Rows that are left out.
-        num_long: Rows with more than `max_length` tokens, whether cut or left out.
+        num_long: Rows with more than `max_length` tokens, whether cut, split or left out.
+        num_split: Those that are several examples.
+        num_cut: Those that stay, but for some of their tokens.
         num_cut_tokens: Tokens that are cut off from the rows that stay.
     """
 
     num_dropped: int = 0
     num_long: int = 0
+    num_split: int = 0
+    num_cut: int = 0
     num_cut_tokens: int = 0
 
 
@@ -73,6 +79,19 @@ def no_room(config: TrainingConfig, max_row_tokens: int, name: str) -> InvalidDa
     )
 
 
+def check_kind(long_rows: LongRows, row_kind: RowKind) -> None:
+    """Refuse a policy that rows of a kind can't follow.
+
+    Raises:
+        InvalidInputError: A preference row would have to be split.
+    """
+    if long_rows == "split" and row_kind is RowKind.PREFERENCE:
+        raise InvalidInputError(
+            "long_rows=split can't split preference rows, whose two answers are compared as a whole; set long_rows to "
+            "cut, drop or fail"
+        )
+
+
 def check_lengths(
     config: TrainingConfig,
     max_row_tokens: int,
@@ -117,6 +136,9 @@ def compute_lengths(storage: Storage, tokenizer: Callable[[], Any]) -> Callable[
 def _fate(config: TrainingConfig, num_cut_tokens: int | None) -> str:
     if config.long_rows == "drop":
         return "left out (long_rows=drop)"
+    if config.long_rows == "split":
+        lost = f", but for {num_cut_tokens} tokens of turns that are too long by themselves" if num_cut_tokens else ""
+        return f"split into several (long_rows=split){lost}"
     if num_cut_tokens is None:
         return "cut (long_rows=cut), so that they lose their end-of-turn token"
     return f"cut (long_rows=cut): {num_cut_tokens} tokens are lost, among them the end-of-turn token of each row"
@@ -124,11 +146,12 @@ def _fate(config: TrainingConfig, num_cut_tokens: int | None) -> str:
 
 def _remedy(config: TrainingConfig, max_row_tokens: int) -> str:
     others = {
-        "cut": "set long_rows to drop or fail",
+        "cut": "set long_rows to drop, split or fail",
         "drop": "shorten these rows",
-        "fail": "set long_rows to cut or drop",
+        "split": "shorten these rows",
+        "fail": "set long_rows to cut, drop or split",
     }
-    if config.max_length >= max_row_tokens and config.long_rows == "drop":
+    if config.max_length >= max_row_tokens and config.long_rows in {"drop", "split"}:
         return f"shorten these rows ({max_row_tokens} tokens is the most)"
     if config.max_length >= max_row_tokens:
         return f"shorten these rows ({max_row_tokens} tokens is the most), or {others[config.long_rows]}"

@@ -255,7 +255,12 @@ class FineTune:
         state, config = self._state, self._config
         if not state.num_long_rows or not (is_news or is_last):
             return
-        meter.count_long_rows(state.num_long_rows, state.num_cut_tokens)
+        meter.count_long_rows(
+            num_long=state.num_long_rows,
+            num_split=state.num_split_rows,
+            num_cut=state.num_cut_rows,
+            num_cut_tokens=state.num_cut_tokens,
+        )
         max_row_tokens = self._spec.settings.max_row_tokens
         words = first_words(config, max_row_tokens)
         if is_last:
@@ -278,14 +283,18 @@ class FineTune:
             float(is_first and limit is not None and state.elapsed_s >= limit),
             float(counts.num_dropped),
             float(counts.num_long),
+            float(counts.num_split),
+            float(counts.num_cut),
             float(counts.num_cut_tokens),
             float(is_first and self._reporter.command() is RunCommand.STOP),
         ]
-        due, pause, time_up, dropped, long, cut, stop = global_sums(own, self._worker.device)
+        due, pause, time_up, dropped, long, split, cut, tokens, stop = global_sums(own, self._worker.device)
         if epoch == 1:
             state.num_dropped_rows += int(dropped)
             state.num_long_rows += int(long)
-            state.num_cut_tokens += int(cut)
+            state.num_split_rows += int(split)
+            state.num_cut_rows += int(cut)
+            state.num_cut_tokens += int(tokens)
         self._is_fenced = bool(stop)
         return _Wishes(bool(due), bool(pause), bool(time_up), bool(stop))
 

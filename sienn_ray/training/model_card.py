@@ -147,6 +147,9 @@ def _long_rows(record: RunRecord) -> list[str]:
     results, limit = record.results, f"more than {record.config.max_length} tokens (`max_length`)"
     if record.config.long_rows == "drop":
         fate = "left out"
+    elif record.config.long_rows == "split":
+        lost = f", but for {results.num_cut_tokens} tokens" if results.num_cut_tokens else ""
+        fate = f"split into several examples{lost}"
     else:
         lost = f"{results.num_cut_tokens} tokens were lost, among them the end-of-turn token of each row"
         fate = f"cut: {lost}"

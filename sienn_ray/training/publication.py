@@ -112,6 +112,8 @@ def _results(state: RunState, num_train_rows: int, num_eval_rows: int) -> record
         num_eval_rows=num_eval_rows,
         num_dropped_rows=state.num_dropped_rows,
         num_long_rows=state.num_long_rows,
+        num_split_rows=state.num_split_rows,
+        num_cut_rows=state.num_cut_rows,
         num_cut_tokens=state.num_cut_tokens,
         num_long_eval_rows=state.num_long_eval_rows,
         train_s=round(state.train_seconds, 1),

@@ -72,7 +72,7 @@ def train_loop(loop_config: dict[str, Any]) -> LoopResult:
             tokenizer,
             prompt_format,
             config.max_length,
-            drops_long=config.long_rows == "drop",
+            config.long_rows,
             unpairs=method is Method.KTO,
         )
 

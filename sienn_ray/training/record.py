@@ -114,6 +114,8 @@ class RunResults(_Fields):
     num_dropped_rows: int = 0
     # Rows with more than `max_length` tokens, cut or dropped; None of a run before they were counted.
     num_long_rows: int | None = None
+    num_split_rows: int | None = None
+    num_cut_rows: int | None = None
     num_cut_tokens: int | None = None
     num_long_eval_rows: int | None = None
     train_s: float | None = None

@@ -67,6 +67,8 @@ class RunProgress:
     num_tokens: int | None = None
     # Rows with more than `max_length` tokens among those read so far, and the tokens cut off from them.
     num_long_rows: int | None = None
+    num_split_rows: int | None = None
+    num_cut_rows: int | None = None
     num_cut_tokens: int | None = None
     train_seconds: float | None = None
     # What its workers reserve, all together.
@@ -174,8 +176,7 @@ class ProgressMeter:
         self._step_began: float | None = None
         self._last_report = float("-inf")
         self._percent_told = 0
-        self._num_long_rows: int | None = None
-        self._num_cut_tokens: int | None = None
+        self._long_rows = RunProgress()
 
     @property
     def train_seconds(self) -> float:
@@ -226,15 +227,16 @@ class ProgressMeter:
                 tokens_per_s=round((num_tokens - self._first_tokens) / elapsed_s, 1),
                 time_left_s=round(seconds_per_step * (self._num_steps - step), 1),
                 num_tokens=num_tokens,
-                num_long_rows=self._num_long_rows,
-                num_cut_tokens=self._num_cut_tokens,
+                **self._long_rows.known(),
                 train_seconds=round(self.train_seconds, 3),
             ),
         )
 
-    def count_long_rows(self, num_long_rows: int, num_cut_tokens: int) -> None:
-        """Have the reports of steps say how many rows were too long so far."""
-        self._num_long_rows, self._num_cut_tokens = num_long_rows, num_cut_tokens
+    def count_long_rows(self, *, num_long: int, num_split: int, num_cut: int, num_cut_tokens: int) -> None:
+        """Have the reports of steps say how many rows were too long so far, and what became of them."""
+        self._long_rows = RunProgress(
+            num_long_rows=num_long, num_split_rows=num_split, num_cut_rows=num_cut, num_cut_tokens=num_cut_tokens
+        )
 
     def warn(self, warning: str, *, epoch: int, step: int) -> None:
         """Say at once what a user should know of."""
@@ -247,8 +249,7 @@ class ProgressMeter:
                 message,
                 percent,
                 warning,
-                num_long_rows=self._num_long_rows,
-                num_cut_tokens=self._num_cut_tokens,
+                **self._long_rows.known(),
             ),
         )
 

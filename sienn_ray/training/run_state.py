@@ -52,7 +52,10 @@ class RunState:
         epoch_weight: What that sum is to be divided by.
         epoch_rewards: Rewards since the epoch began, where the loss has any.
         num_dropped_rows: Rows of the first epoch without room for an answer, on all workers.
-        num_long_rows: Rows of the first epoch with more than `max_length` tokens, cut or dropped, on all workers.
+        num_long_rows: Rows of the first epoch with more than `max_length` tokens, cut, split or dropped, on all
+            workers.
+        num_split_rows: Those of them that are several examples.
+        num_cut_rows: Those of them that stay, but for some of their tokens.
         num_cut_tokens: Tokens that were cut off from them.
         num_long_eval_rows: The same of the rows that are evaluated on.
         best_eval_loss: Lowest evaluation loss after the first step.
@@ -73,6 +76,8 @@ class RunState:
     epoch_rewards: RewardSums = NO_REWARDS
     num_dropped_rows: int = 0
     num_long_rows: int = 0
+    num_split_rows: int = 0
+    num_cut_rows: int = 0
     num_cut_tokens: int = 0
     num_long_eval_rows: int = 0
     best_eval_loss: float | None = None

@@ -77,6 +77,7 @@ class Walk:
             dataset_id = self._call("POST", "/api/upload-dataset", files=file).json()["dataset_id"]
             # Made-up requests seldom have a dataset that is there, a base model that is, and a length that may be.
             assert self._call("GET", "/api/datasets/{dataset_id}/statistics", dataset_id=dataset_id).is_success
+            assert self._call("GET", "/api/datasets/{dataset_id}/rendered", dataset_id=dataset_id).is_success
             while missing:
                 assert time.monotonic() < deadline, f"no job got through {sorted(missing)}"
                 started = self._call("POST", "/api/start-finetuning", json={"dataset_id": dataset_id})

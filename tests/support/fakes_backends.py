@@ -9,6 +9,7 @@ from sienn_ray.settings import Settings
 from sienn_ray.storage import Storage
 from tests.support.fakes_api import FakeEngines, FakeJobLogs
 from tests.support.fakes_cluster import FakeCluster
+from tests.support.fakes_renderings import FakeRenderings
 from tests.support.fakes_statistics import FakeStatistics
 from tests.support.in_process_tracker import InProcessTracker
 from tests.support.receiver import FakeResolver
@@ -24,6 +25,7 @@ def fake_backends(settings: Settings, **given: Any) -> Backends:
         "job_logs": FakeJobLogs(),
         "cluster": FakeCluster(),
         "statistics": FakeStatistics(storage),
+        "renderings": FakeRenderings(),
         "resolver": FakeResolver(),
     }
     return Backends(settings=settings, **{**fakes, **given})

@@ -8,4 +8,5 @@ job_pages: lists of jobs, in pages or whole.
 whole: lists in pages or whole.
 attempt_logs: the logs of a job's attempts as one stream.
 shared_statistics: statistics of datasets, computed once for all clients.
+bounded_renderings: rows as the model reads them, rendered for a few clients at a time.
 """

@@ -49,6 +49,7 @@ _OF_A_DATASET = {
     "get_dataset": "Look at the dataset.",
     "dataset_rows": "Page through its rows.",
     "dataset_statistics": "Count its rows and tokens.",
+    "rendered_rows": "See its rows as the model reads them.",
     "download_dataset": "Download the file as it came.",
     "delete_dataset": "Delete the dataset.",
 }

@@ -11,6 +11,7 @@ usage: usage by day, key and model.
 uploads: upload and validate dataset files.
 datasets: list, show, download and delete datasets.
 dataset_statistics: counts of a dataset's rows and tokens.
+rendered_rows: rows as the model reads them.
 finetuning: start fine-tunes.
 jobs: list, show, cancel, pause, resume, retry and delete jobs.
 job_history: events and curves of a job.

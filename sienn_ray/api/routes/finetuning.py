@@ -27,7 +27,7 @@ from sienn_ray.jobs.ids import shown
 from sienn_ray.jobs.schema import JobPriority, JobRecord, utc_now
 from sienn_ray.jobs.starts import check_adapter, check_completed, check_revision, continued
 from sienn_ray.training.advice import warnings_of
-from sienn_ray.training.long_rows import found_words, refusal
+from sienn_ray.training.long_rows import check_kind, found_words, refusal
 from sienn_ray.training.methods import method_of
 from sienn_ray.training.upper_bounds import upper_bounds_of
 
@@ -188,6 +188,7 @@ async def _checked(record: JobRecord, body: StartFinetuningRequest, row_kind: Ro
 
 async def _check_datasets(body: StartFinetuningRequest, backends: Backends) -> RowKind:
     dataset = await backends.tracker.dataset(body.dataset_id)
+    check_kind(body.long_rows, row_kind_of(dataset.format))
     if body.validation_dataset_id is None:
         return row_kind_of(dataset.format)
     if body.validation_dataset_id == body.dataset_id:

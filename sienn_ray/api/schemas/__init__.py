@@ -12,6 +12,7 @@ limits: quotas of owners.
 usage: usage by day, key and model.
 datasets: datasets, their rows, and validation reports.
 statistics: statistics of datasets.
+rendered_rows: rows as the model reads them.
 finetuning: the start of a fine-tune.
 revisions: revisions of base models.
 hyperparameters: hyperparameters as fields of a request.

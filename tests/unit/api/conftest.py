@@ -16,6 +16,7 @@ from sienn_ray.settings import Settings
 from sienn_ray.storage import Storage
 from tests.support.fakes_api import FakeEngines, FakeJobLogs, dataset_record
 from tests.support.fakes_cluster import FakeCluster
+from tests.support.fakes_renderings import FakeRenderings
 from tests.support.fakes_statistics import FakeStatistics
 from tests.support.in_process_tracker import InProcessTracker
 from tests.support.tiny_model import CONTRACT_ID, add_to_hub_cache
@@ -56,6 +57,11 @@ def statistics(storage: Storage) -> FakeStatistics:
 
 
 @pytest.fixture
+def renderings() -> FakeRenderings:
+    return FakeRenderings()
+
+
+@pytest.fixture
 def storage(settings: Settings) -> Storage:
     return Storage(settings.storage_url)
 
@@ -69,6 +75,7 @@ def app(
     job_logs: FakeJobLogs,
     cluster: FakeCluster,
     statistics: FakeStatistics,
+    renderings: FakeRenderings,
 ) -> FastAPI:
     return create_app(
         Backends(
@@ -79,6 +86,7 @@ def app(
             job_logs=job_logs,
             cluster=cluster,
             statistics=statistics,
+            renderings=renderings,
         )
     )
 

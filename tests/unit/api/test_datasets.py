@@ -264,6 +264,28 @@ class TestRows:
         assert [message["content"] for message in row["messages"]] == ["a", "b"]
         assert (row["text"], row["rejected"]) == (None, "c")
 
+    def test_tools_and_reasoning(self, client: TestClient) -> None:
+        call = {"id": "c1", "type": "function", "function": {"name": "stock", "arguments": "{}"}}
+        tools = [{"type": "function", "function": {"name": "stock"}}]
+        messages = [
+            {"role": "user", "content": "Is there rye?"},
+            {"role": "assistant", "content": "", "reasoning_content": "I look.", "tool_calls": [call]},
+            {"role": "tool", "content": "4", "tool_call_id": "c1"},
+            {"role": "assistant", "content": "Hm.", "weight": 0},
+            {"role": "assistant", "content": "Fo", "prefix": True},
+            {"role": "assistant", "content": "ur.", "name": "Ada"},
+        ]
+        content = json.dumps({"messages": messages, "tools": tools, "chat_template_kwargs": {"a": 1}}).encode()
+        (row,) = self.rows(client, content, "rows.jsonl")["rows"]
+        assert (row["messages"], row["tools"], row["chat_template_kwargs"]) == (messages, tools, {"a": 1})
+        assert "label" not in row
+
+    def test_rejected_answers_with_more_than_text(self, client: TestClient) -> None:
+        rejected = {"role": "assistant", "content": "c", "reasoning_content": "why"}
+        content = json.dumps({"prompt": "a", "chosen": "b", "rejected": [rejected]}).encode()
+        (row,) = self.rows(client, content, "rows.jsonl")["rows"]
+        assert (row["rejected"], row["rejected_message"]) == ("c", rejected)
+
     def test_texts(self, client: TestClient) -> None:
         answer = self.rows(client, b'text\n\na\n"b\nc"\n', "rows.csv")
         assert [(row["row"], row["line"], row["messages"], row["text"]) for row in answer["rows"]] == [

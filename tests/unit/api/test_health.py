@@ -26,6 +26,7 @@ from sienn_ray.storage import Storage
 from tests.support.fakes_api import FakeEngines, FakeJobLogs
 from tests.support.fakes_cluster import FakeCluster
 from tests.support.fakes_object_store import fake_object_store_url
+from tests.support.fakes_renderings import FakeRenderings
 from tests.support.fakes_statistics import FakeStatistics
 from tests.support.in_process_tracker import InProcessTracker
 
@@ -199,7 +200,16 @@ class TestServices:
         self, settings: Settings, hanging_tracker: InProcessTracker, storage: Storage, cluster: FakeCluster
     ) -> None:
         cluster.hanging = {"ask_gcs", "nodes", "engines"}
-        backends = Backends(settings, hanging_tracker, FakeEngines(), storage, FakeJobLogs(), cluster, FakeStatistics())
+        backends = Backends(
+            settings,
+            hanging_tracker,
+            FakeEngines(),
+            storage,
+            FakeJobLogs(),
+            cluster,
+            FakeStatistics(),
+            FakeRenderings(),
+        )
         with TestClient(create_app(backends)) as client:
             took_s = []
             for _ in range(3):
@@ -240,7 +250,9 @@ class TestServices:
     ) -> None:
         (tmp_path / "a-file").write_text("in the way")
         storage = Storage(f"file://{tmp_path}/a-file/storage")
-        backends = Backends(settings, tracker, FakeEngines(), storage, FakeJobLogs(), cluster, FakeStatistics())
+        backends = Backends(
+            settings, tracker, FakeEngines(), storage, FakeJobLogs(), cluster, FakeStatistics(), FakeRenderings()
+        )
         with TestClient(create_app(backends)) as client:
             body = services(client)
         assert body["status"] == body["services"]["minio"]["status"] == "unhealthy"
@@ -251,7 +263,9 @@ class TestServices:
     ) -> None:
         url = fake_object_store_url()
         storage = Storage(url)
-        backends = Backends(settings, tracker, FakeEngines(), storage, FakeJobLogs(), cluster, FakeStatistics())
+        backends = Backends(
+            settings, tracker, FakeEngines(), storage, FakeJobLogs(), cluster, FakeStatistics(), FakeRenderings()
+        )
         with TestClient(create_app(backends)) as client:
             response = client.get("/api/health/services")
         minio = response.json()["services"]["minio"]
@@ -284,7 +298,16 @@ class TestDetailed:
     def test_hanging_tracker_holds_nothing_up(
         self, settings: Settings, hanging_tracker: InProcessTracker, storage: Storage, cluster: FakeCluster
     ) -> None:
-        backends = Backends(settings, hanging_tracker, FakeEngines(), storage, FakeJobLogs(), cluster, FakeStatistics())
+        backends = Backends(
+            settings,
+            hanging_tracker,
+            FakeEngines(),
+            storage,
+            FakeJobLogs(),
+            cluster,
+            FakeStatistics(),
+            FakeRenderings(),
+        )
         with TestClient(create_app(backends)) as client:
             started = time.monotonic()
             body = detailed(client)

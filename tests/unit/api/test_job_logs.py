@@ -15,6 +15,7 @@ from sienn_ray.settings import Settings
 from sienn_ray.storage import Storage
 from tests.support.fakes_api import FakeEngines, FakeJobLogs, job_record
 from tests.support.fakes_cluster import FakeCluster
+from tests.support.fakes_renderings import FakeRenderings
 from tests.support.fakes_statistics import FakeStatistics
 from tests.support.in_process_tracker import InProcessTracker
 
@@ -39,6 +40,7 @@ def backends(
         job_logs=job_logs,
         cluster=cluster,
         statistics=FakeStatistics(),
+        renderings=FakeRenderings(),
     )
 
 

@@ -24,6 +24,7 @@ from sienn_ray.settings import MIB, Settings
 from sienn_ray.storage import Storage
 from tests.support.fakes_api import FakeEngines, FakeJobLogs, dataset_record, job_record
 from tests.support.fakes_cluster import FakeCluster
+from tests.support.fakes_renderings import FakeRenderings
 from tests.support.fakes_statistics import FakeStatistics
 from tests.support.in_process_tracker import InProcessTracker
 from tests.unit.api.monitoring.test_prometheus import check_rules
@@ -40,7 +41,11 @@ def replica(
 
     def make(**changes: Any) -> FastAPI:
         changed = settings.model_copy(update=changes)
-        return create_app(Backends(changed, tracker, FakeEngines(), storage, FakeJobLogs(), cluster, FakeStatistics()))
+        return create_app(
+            Backends(
+                changed, tracker, FakeEngines(), storage, FakeJobLogs(), cluster, FakeStatistics(), FakeRenderings()
+            )
+        )
 
     return make
 

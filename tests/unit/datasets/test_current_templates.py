@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
 
@@ -10,15 +9,9 @@ import pytest
 
 from sienn_ray.base_model import load_tokenizer
 from sienn_ray.datasets.literal_text import plain
-from sienn_ray.datasets.prompt import PromptFormat, PromptKind
 from sienn_ray.datasets.tokenization import tokenize_row
+from tests.support.current_templates import TEMPLATES, format_of
 
-spec = find_spec("trl")
-assert spec is not None
-assert spec.submodule_search_locations is not None
-FOLDER = Path(spec.submodule_search_locations[0]) / "chat_templates"
-# The others are made for training with marks around answers, which we find by ourselves.
-TEMPLATES = sorted(path for path in FOLDER.glob("*.jinja") if not path.stem.endswith("_training"))
 LONG = 100_000
 QUESTIONS = ("What is a probe?", "And what does it see?", "How far?")
 ANSWERS = ("An instrument that looks.", "Whatever is there.", "As far as light goes.\n\nNo farther.")
@@ -27,10 +20,6 @@ ANSWERS = ("An instrument that looks.", "Whatever is there.", "As far as light g
 @pytest.fixture(scope="module")
 def tokenizer(tiny_model_folder: Path) -> Any:
     return load_tokenizer(tiny_model_folder)
-
-
-def format_of(path: Path) -> PromptFormat:
-    return PromptFormat(PromptKind.CHAT, path.read_text())
 
 
 def conversation(num_turns: int, system: str | None = None) -> list[dict[str, str]]:

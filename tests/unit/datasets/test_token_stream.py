@@ -13,7 +13,8 @@ import pyarrow.parquet as pq
 import pytest
 
 from sienn_ray.base_model import load_tokenizer
-from sienn_ray.datasets.prompt import PromptFormat
+from sienn_ray.datasets.chat_rows import chat_row
+from sienn_ray.datasets.prompt import PromptFormat, PromptKind
 from sienn_ray.datasets.row_order import NO_ROWS, RowNumbers, RowOrder
 from sienn_ray.datasets.row_writer import RowWriter
 from sienn_ray.datasets.schema import CanonicalRow, Message, Role
@@ -229,7 +230,7 @@ class TestTokens:
 
     def test_rows_that_are_too_long_are_left_out_where_asked(self, tmp_path: Path, tokenizer: Any) -> None:
         rows = store(tmp_path, [chat("a", "answer 0"), chat("b", LONG), chat("c", "answer 2")])
-        stream = replace(stream_of(rows, tokenizer, seed=None), drops_long=True)
+        stream = replace(stream_of(rows, tokenizer, seed=None), long_rows="drop")
         ((_, found),) = all_steps(stream, Share(3), 1)
         assert found[1][:2] == ([], [])
         assert [row.num_over > 0 for row in found] == [False, True, False]
@@ -246,6 +247,28 @@ class TestTokens:
         ((_, ((input_ids, labels, *_),)),) = all_steps(stream, Share(1), 1)
         assert input_ids == labels
         assert tokenizer.decode(input_ids, skip_special_tokens=True) == "once upon a time"
+
+    def test_tools_are_read_and_answers_of_weight_0_are_not_learned(self, tmp_path: Path, tokenizer: Any) -> None:
+        row = chat_row(
+            [
+                {"role": "user", "content": "Is there rye?"},
+                {"role": "assistant", "content": "Go away.", "weight": 0},
+                {"role": "user", "content": "Please?"},
+                {"role": "assistant", "content": None, "tool_calls": [{"name": "stock", "arguments": {"item": "rye"}}]},
+            ],
+            tools=[{"name": "stock"}],
+        )
+        template = (
+            "{{ tools | tojson }}{% for message in messages %}[{{ message.role }}]{{ message.content }}"
+            "{% for call in message.tool_calls %}{{ call.function | tojson }}{% endfor %}{% endfor %}"
+            "{% if add_generation_prompt %}[assistant]{% endif %}"
+        )
+        stream = stream_of(store(tmp_path, [row]), tokenizer, max_length=512)
+        stream = replace(stream, prompt_format=PromptFormat(PromptKind.CHAT, template))
+        ((_, (found,)),) = all_steps(stream, Share(1), 1)
+        text = tokenizer.decode(found.input_ids)
+        assert text.startswith('[{"type": "function", "function": {"name": "stock"}}][user]Is there rye?[assistant]Go ')
+        assert answer_of(tokenizer, found) == '{"name": "stock", "arguments": {"item": "rye"}}'
 
     def test_a_preference_is_the_chosen_row_and_then_the_rejected_one(self, tmp_path: Path, tokenizer: Any) -> None:
         pairs = [chat(f"question {number}", f"yes {number}", f"no {number}") for number in range(7)]
@@ -285,7 +308,7 @@ class TestTokens:
         rows = [chat("q", "yes", "no"), chat("q", LONG, "no"), chat(LONG, "yes", "no")]
         stream = replace(stream_of(store(tmp_path, rows), tokenizer, seed=None), unpairs=True)
         ((_, found),) = all_steps(stream, Share(3), 1)
-        assert [row.is_desirable for row in found] == [True, False, True, False, True]
+        assert [row.is_desirable for row in found[:4]] == [True, False, True, False]
         assert [bool(row.input_ids) for row in found] == [True, True, True, True, False]
         assert [row.num_over > 0 for row in found] == [False, False, False, True, True]
 

@@ -41,7 +41,7 @@ def test_fail_refuses_with_the_number_and_the_remedy(storage: Storage) -> None:
         check_lengths(config_of(long_rows="fail"), 2048, [REQUEST], storage, Counted())
     assert error.value.message == (
         "7 of 1319 rows have more than max_length=512 tokens, and long_rows=fail refuses them; raise max_length (up to "
-        "2048), or set long_rows to cut or drop"
+        "2048), or set long_rows to cut, drop or split"
     )
     assert error.value.reason is FailureReason.INVALID_DATASET
 
@@ -54,7 +54,7 @@ def test_numbers_that_are_there_arent_counted_again(storage: Storage) -> None:
     assert count.asked == []
 
 
-@pytest.mark.parametrize("policy", ["cut", "drop"])
+@pytest.mark.parametrize("policy", ["cut", "drop", "split"])
 def test_nothing_is_counted_beforehand_where_nothing_is_refused(storage: Storage, policy: str) -> None:
     count = Counted()
     check_lengths(config_of(long_rows=policy), 2048, [REQUEST], storage, count)
@@ -63,7 +63,7 @@ def test_nothing_is_counted_beforehand_where_nothing_is_refused(storage: Storage
 
 def test_rows_of_the_longest_kind_can_only_be_shortened() -> None:
     words = found_words(config_of(max_length=2048), 2048, num_long=3, num_rows=4)
-    assert words.endswith("; shorten these rows (2048 tokens is the most), or set long_rows to drop or fail")
+    assert words.endswith("; shorten these rows (2048 tokens is the most), or set long_rows to drop, split or fail")
 
 
 def test_a_limit_that_was_raised_is_named() -> None:

@@ -234,7 +234,8 @@ class TestLongRows:
         assert first.startswith("Some rows have more than max_length=512 tokens and are cut (long_rows=cut), so ")
         assert last == (
             "2 of 12 rows have more than max_length=512 tokens and are cut (long_rows=cut): 14 tokens are lost, among "
-            "them the end-of-turn token of each row; raise max_length (up to 2048), or set long_rows to drop or fail"
+            "them the end-of-turn token of each row; raise max_length (up to 2048), or set long_rows to drop, "
+            "split or fail"
         )
         assert [text for text in caplog.messages if "rows have more than" in text] == [first, last]
         assert (run.state.num_long_rows, run.state.num_cut_tokens, run.state.num_dropped_rows) == (2, 14, 0)
