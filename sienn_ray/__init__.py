@@ -28,6 +28,7 @@ time_limit: interrupt a thread that takes too much CPU time.
 template_probe: a program that tries a chat template out.
 metrics: every metric by name, and how values travel.
 errors: the tree of errors.
+fault_words: what is wrong with a field.
 storage_keys: keys of adapters and checkpoints in storage.
 """
 

@@ -11,6 +11,7 @@ SiennError
 │   ├── ExportError              a fine-tuned model can't be exported as asked
 │   ├── UploadTooLargeError      more bytes than the server takes
 │   ├── ContextLengthError       a prompt that leaves too little room for its answer
+│   ├── RefusedPromptError       what a chat template has no place for; carries the field
 │   ├── DestinationError         a URL that the service sends nothing to
 │   ├── MediaTypeError           a body of a kind that isn't taken
 │   ├── TokenRequestError        a request for a token that can't be granted; carries OAuth's code
@@ -106,6 +107,22 @@ class UploadTooLargeError(InvalidInputError):
 
 class ContextLengthError(InvalidInputError):
     """A prompt and its answer don't fit into what the base model can see at once."""
+
+
+class RefusedPromptError(InvalidInputError):
+    """A base model's chat template has no place for what a request asks.
+
+    Args:
+        message: What it has no place for.
+        field: The field of the request that has it.
+    """
+
+    def __init__(self, message: str, field: str) -> None:
+        super().__init__(message)
+        self.field = field
+
+    def _fields(self) -> tuple[Any, ...]:
+        return (self.message, self.field)
 
 
 class DestinationError(InvalidInputError):

@@ -20,6 +20,7 @@ from sienn_ray.access.claims import ClaimLimits
 from sienn_ray.access.quotas import Quotas
 from sienn_ray.access.token_lifetimes import LONGEST_TOKEN_LIFETIME_S
 from sienn_ray.admission import AdmissionRules
+from sienn_ray.fault_words import words_of
 from sienn_ray.outbound.addresses import AddressRules
 from sienn_ray.outbound.rules import OutboundRules
 
@@ -46,8 +47,7 @@ def fault_words(error: ValidationError) -> str:
 
 
 def _fault_in_words(fault: Any) -> str:
-    words = str(fault["msg"]).removeprefix("Value error, ").replace("Input should be", "must be")
-    words = words.partition(", unable to parse")[0]
+    words = words_of(fault).replace("has to be", "must be")
     if not fault["loc"]:  # what doesn't fit together names the settings itself
         return words
     name = f"{ENV_PREFIX}{'_'.join(map(str, fault['loc']))}".upper()

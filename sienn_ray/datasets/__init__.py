@@ -3,8 +3,9 @@
 Rows:
 
 schema: the canonical row, and its schema in storage.
-canonical: a canonical row from a user's.
-columns: columns of a user's file, and its format.
+shapes/: rows under the names that people have for them.
+canonical: a canonical row from a user's, by its format.
+columns: names of columns, compared.
 values: single values, checked.
 chat_rows: conversations with their tools, checked.
 messages: messages of a conversation, checked.

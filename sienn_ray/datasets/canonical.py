@@ -3,21 +3,20 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from typing import Any, assert_never
+from typing import Any
 
-from sienn_ray.datasets.chat_rows import chat_row
-from sienn_ray.datasets.columns import by_normalized_column
-from sienn_ray.datasets.preference import preference_row
-from sienn_ray.datasets.schema import CanonicalRow, DatasetFormat, Message, Role
-from sienn_ray.datasets.values import column_value, filled_string, optional_string
+from sienn_ray.datasets.schema import CanonicalRow, DatasetFormat
+from sienn_ray.datasets.shapes.findings import Findings
+from sienn_ray.datasets.shapes.reader import RowReader
+from sienn_ray.datasets.shapes.table import documented_columns
 
 
 def canonical_row(dataset_format: DatasetFormat, raw_row: Mapping[str, Any]) -> CanonicalRow:
-    """Check one row and bring it into its stored form.
+    """Check one row of a known format, and bring it into its stored form.
 
     Args:
-        dataset_format: What `columns.detect_format` told of the file.
-        raw_row: Values by column, as the file has them. Column names match as in `detect_format`.
+        dataset_format: The format, whose columns are those that the documentation names first.
+        raw_row: Values by column. Names match exactly, but for case and for white space at either end.
 
     Raises:
         InvalidDatasetError: The row is not what its format asks for. The error bears no line; the caller knows it.
@@ -27,38 +26,10 @@ def canonical_row(dataset_format: DatasetFormat, raw_row: Mapping[str, Any]) -> 
         >>> [(message.role.value, message.content) for message in row.messages]
         [('user', 'Why?'), ('assistant', 'So.')]
     """
-    row = by_normalized_column(raw_row)
-    match dataset_format:
-        case DatasetFormat.TEXT:
-            return CanonicalRow(text=filled_string(row, "text"))
-        case DatasetFormat.CHAT:
-            return chat_row(
-                column_value(row, "messages"),
-                tools=row.get("tools") or row.get("functions"),
-                chat_template_kwargs=row.get("chat_template_kwargs"),
-            )
-        case DatasetFormat.PREFERENCE:
-            return preference_row(row)
-        # Rows of a JSON file may differ in their keys, so `input` is read wherever there is an instruction: if only the
-        # first row lacks it, the others must not lose theirs.
-        case DatasetFormat.INSTRUCTION_RESPONSE | DatasetFormat.INSTRUCTION_INPUT_RESPONSE:
-            return _turn(row, "instruction", "response", "input")
-        case DatasetFormat.ALPACA:
-            return _turn(row, "instruction", "output", "input")
-        case DatasetFormat.PROMPT_COMPLETION:
-            return _turn(row, "prompt", "completion")
-        case DatasetFormat.QUESTION_ANSWER:
-            return _turn(row, "question", "answer")
-        case _:
-            assert_never(dataset_format)
+    reader = RowReader({}, Findings(_ignore))
+    reader.begin(dict.fromkeys(documented_columns(dataset_format), True))
+    return reader.read(raw_row, 1)
 
 
-def _turn(
-    row: Mapping[str, Any], prompt_column: str, completion_column: str, input_column: str | None = None
-) -> CanonicalRow:
-    prompt = filled_string(row, prompt_column)
-    context = optional_string(row, input_column) if input_column else ""
-    if context.strip():
-        prompt = f"{prompt}\n\n{context}"
-    completion = filled_string(row, completion_column)
-    return CanonicalRow(messages=(Message(Role.USER, prompt), Message(Role.ASSISTANT, completion)))
+def _ignore(_column: str) -> None:
+    """Nobody is told of columns that nothing is read from."""

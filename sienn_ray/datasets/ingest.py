@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
 from itertools import islice
 from pathlib import PurePath
@@ -10,8 +10,7 @@ from typing import Any, BinaryIO
 
 import pyarrow as pa
 
-from sienn_ray.datasets.canonical import canonical_row
-from sienn_ray.datasets.columns import detect_format, empty_columns
+from sienn_ray.datasets.columns import empty_columns
 from sienn_ray.datasets.faults import FaultLog, RowFault
 from sienn_ray.datasets.file_notes import FileNotes
 from sienn_ray.datasets.json_array import read_json_array
@@ -20,9 +19,11 @@ from sienn_ray.datasets.readers import RawRow, read_csv, read_jsonl
 from sienn_ray.datasets.reading_options import ReadingOptions
 from sienn_ray.datasets.row_writer import RowWriter
 from sienn_ray.datasets.schema import CanonicalRow, DatasetFormat
+from sienn_ray.datasets.shapes.findings import Findings
+from sienn_ray.datasets.shapes.reader import RowReader
 from sienn_ray.datasets.text_file import name_within, read_text_file
 from sienn_ray.datasets.wording import shown
-from sienn_ray.errors import InvalidDatasetError, InvalidInputError
+from sienn_ray.errors import InvalidDatasetError
 
 MAX_ROW_BYTES = 4 * 1024 * 1024
 PREVIEW_ROWS = 5
@@ -168,12 +169,13 @@ class _Reading:
     """One pass over a file; good rows go to `writer` for as long as all have been good."""
 
     def __init__(self, options: ReadingOptions, preview_rows: int, writer: RowWriter | None = None) -> None:
-        self._options = options
+        self.notes = FileNotes()
+        self._findings = Findings(self.notes.ignore)
+        self._rows = RowReader(options.columns, self._findings)
         self._preview_rows = preview_rows
         self._writer = writer
         self._columns: tuple[str, ...] = ()
         self.log = FaultLog()
-        self.notes = FileNotes()
         self.format: DatasetFormat | None = None
         self.num_rows = 0
         self.is_complete = False
@@ -191,37 +193,35 @@ class _Reading:
             self.is_complete = True
         except InvalidDatasetError as error:
             self.log.add_end(error)
-        if self.is_complete and self.num_rows == 0:
+        if self.is_complete:
+            self._finish()
+
+    def _finish(self) -> None:
+        if self.num_rows == 0:
             self.log.add_end(InvalidDatasetError("the file has no rows; at least one is needed"))
+        try:
+            self._rows.finish()
+        except InvalidDatasetError as error:
+            self.log.add_end(error)
+        for sentence in self._findings.sentences():
+            self.notes.add(sentence)
 
     def _take(self, item: RawRow | InvalidDatasetError) -> None:
         if isinstance(item, InvalidDatasetError):
             self.num_rows += 1
             self._refuse(item)
             return
-        values = self._options.renamed(item.values) if self._options.columns else item.values
         if self.format is None:
-            self.format = self._first_row(item.values, values)
+            self.format = self._rows.begin(item.values)
+            self._columns = tuple(islice(item.values, MAX_ITEMS))
+            self._findings.unit = "row" if item.is_array_item else "line"
         self.num_rows += 1
         try:
-            row = canonical_row(self.format, values)
+            row = self._rows.read(item.values, item.line)
         except InvalidDatasetError as error:
             self._refuse(item.error(error.message))
         else:
             self._keep(row, item)
-
-    def _first_row(self, raw: Mapping[str, Any], values: Mapping[str, Any]) -> DatasetFormat:
-        """Tell the format from the first row, which is given as the file has it and under the names that are known."""
-        try:
-            self._options.check_found(raw)
-        except InvalidInputError as error:
-            raise InvalidDatasetError(error.message) from error
-        self._columns = tuple(islice(raw, MAX_ITEMS))
-        dataset_format = detect_format(values)
-        # Columns that the format doesn't read belong into `notes.ignore` here.
-        for name in self._options.replaced(raw):
-            self.notes.ignore(name)
-        return dataset_format
 
     def _refuse(self, error: InvalidDatasetError) -> None:
         self.log.add_row(error)

@@ -68,7 +68,7 @@ class PromptFormat:
         match kind:
             case RowKind.TEXT:
                 return cls.for_text()
-            case RowKind.CONVERSATION | RowKind.PREFERENCE:
+            case RowKind.CONVERSATION | RowKind.PREFERENCE | RowKind.UNPAIRED_PREFERENCE:
                 return cls.for_chat(tokenizer)
             case _:
                 assert_never(kind)
@@ -104,6 +104,29 @@ class PromptFormat:
     ) -> str:
         """Return the text that the model has to continue, for messages that end with the user's or a tool's."""
         return self.render(tokenizer, messages, tools=tools, add_generation_prompt=True)
+
+    def continuation(
+        self,
+        tokenizer: Any,
+        messages: Sequence[Mapping[str, Any]],
+        *,
+        tools: Sequence[Mapping[str, Any]] | None = None,
+    ) -> str:
+        """Return the text that the model has to continue, for messages that end with the beginning of its answer.
+
+        White space at its end stays, which the model goes on behind, also where the template drops it.
+
+        Raises:
+            InvalidDatasetError: The template refuses the conversation, or changes what it is given of the answer.
+        """
+        if self.kind is PromptKind.TEXT:
+            return self.render(tokenizer, messages, tools=tools, add_generation_prompt=False)
+        *before, last = messages
+        content = str(last["content"])
+        begun = content.rstrip()
+        rendering = Rendering(tokenizer, self.chat_template, tools)
+        answer = rendering.answer([*before, {**last, "content": begun, "prefix": begun}])
+        return answer.prompt + answer.completion[: answer.num_given_chars] + content[len(begun) :]
 
     def render(
         self,

@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Collection, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from types import MappingProxyType
 from typing import Any
 
-from sienn_ray.datasets.columns import known_columns, normalized_column, repeated_column
+from sienn_ray.datasets.columns import normalized_column, repeated_column
+from sienn_ray.datasets.shapes.names import IGNORE
+from sienn_ray.datasets.shapes.table import known_columns
 from sienn_ray.datasets.text_encodings import codec_of
 from sienn_ray.datasets.wording import listed, shown
 from sienn_ray.errors import InvalidInputError
@@ -37,8 +39,8 @@ class ReadingOptions:
 
     Example:
         >>> options = ReadingOptions(separator="semicolon", columns={"Frage": "question", "Antwort": "answer"})
-        >>> options.separator, options.renamed({"Frage": "Why?", "Antwort": "So.", "id": 7})
-        (';', {'question': 'Why?', 'answer': 'So.', 'id': 7})
+        >>> options.separator, options.as_fields()["columns"]
+        (';', {'Frage': 'question', 'Antwort': 'answer'})
     """
 
     encoding: str | None = None
@@ -56,37 +58,6 @@ class ReadingOptions:
         """Return those that were given, by name, fit to be stored as JSON."""
         given = {"encoding": self.encoding, "separator": self.separator, "columns": dict(self.columns)}
         return {name: value for name, value in given.items() if value}
-
-    def renamed(self, values: Mapping[str, Any]) -> dict[str, Any]:
-        """Return a row's values by the names that the service knows; a column that had such a name before is left out.
-
-        Args:
-            values: Values by column, as the file names them.
-        """
-        names = {normalized_column(name): known for name, known in self.columns.items()}
-        taken = set(names.values())
-        return {
-            names.get(normalized_column(name), name): value
-            for name, value in values.items()
-            if normalized_column(name) in names or normalized_column(name) not in taken
-        }
-
-    def replaced(self, names: Collection[str]) -> list[str]:
-        """Return the columns among `names` that `renamed` leaves out."""
-        mapped = {normalized_column(name) for name in self.columns}
-        taken = set(self.columns.values())
-        return [name for name in names if (key := normalized_column(name)) in taken and key not in mapped]
-
-    def check_found(self, names: Collection[str]) -> None:
-        """Refuse a mapping of columns that the file doesn't have.
-
-        Raises:
-            InvalidInputError: One is missing.
-        """
-        found = {normalized_column(name) for name in names}
-        for name in self.columns:
-            if normalized_column(name) not in found:
-                raise InvalidInputError(f"columns: the file has no column {shown(name)}; it has {listed(names)}")
 
 
 def options_of(fields: Mapping[str, Sequence[str]]) -> ReadingOptions:
@@ -191,7 +162,6 @@ def _check_single(columns: Mapping[str, str]) -> None:
         raise InvalidInputError(
             f"columns: {repeated_column(columns)} is given more than once, leaving case and outer spaces aside"
         )
-    if len(set(columns.values())) < len(columns):
-        raise InvalidInputError(
-            f"columns: two columns are to be {repeated_column(list(columns.values()))}; choose one of them"
-        )
+    read = [known for known in columns.values() if known != IGNORE]
+    if len(set(read)) < len(read):
+        raise InvalidInputError(f"columns: two columns are to be {repeated_column(read)}; choose one of them")

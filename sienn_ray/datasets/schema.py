@@ -46,6 +46,7 @@ class DatasetFormat(StrEnum):
     PROMPT_COMPLETION = "prompt-completion"
     QUESTION_ANSWER = "question-answer"
     PREFERENCE = "preference"
+    UNPAIRED_PREFERENCE = "unpaired-preference"
     CHAT = "chat"
     TEXT = "text"
 
@@ -56,6 +57,7 @@ class RowKind(StrEnum):
     CONVERSATION = "conversation"
     TEXT = "text"
     PREFERENCE = "preference"
+    UNPAIRED_PREFERENCE = "unpaired-preference"  # an answer each, with a label that says whether it is a good one
 
     @property
     def plural(self) -> str:
@@ -67,6 +69,8 @@ class RowKind(StrEnum):
                 return "plain text"
             case RowKind.PREFERENCE:
                 return "preferences"
+            case RowKind.UNPAIRED_PREFERENCE:
+                return "labelled answers"
             case _:
                 assert_never(self)
 
@@ -74,7 +78,7 @@ class RowKind(StrEnum):
     def num_sequences(self) -> int:
         """Token sequences of a row: two where a chosen and a rejected answer are compared."""
         match self:
-            case RowKind.CONVERSATION | RowKind.TEXT:
+            case RowKind.CONVERSATION | RowKind.TEXT | RowKind.UNPAIRED_PREFERENCE:
                 return 1
             case RowKind.PREFERENCE:
                 return 2
@@ -102,6 +106,8 @@ def row_kind(dataset_format: str) -> RowKind:
             return RowKind.TEXT
         case DatasetFormat.PREFERENCE:
             return RowKind.PREFERENCE
+        case DatasetFormat.UNPAIRED_PREFERENCE:
+            return RowKind.UNPAIRED_PREFERENCE
         case (
             DatasetFormat.INSTRUCTION_RESPONSE
             | DatasetFormat.ALPACA

@@ -11,6 +11,7 @@ from sienn_ray.datasets.wording import shown
 from sienn_ray.errors import InvalidDatasetError
 
 MAX_JSON_DEPTH = 32
+_FLAT = frozenset({str, int, float, bool, type(None)})
 
 
 def json_value(text: str, advice: str) -> Any:
@@ -40,6 +41,8 @@ def json_value(text: str, advice: str) -> Any:
 
 def _is_shallow(value: Any) -> bool:
     """Whether lists and objects nest no deeper than `MAX_JSON_DEPTH`; walks level by level, never recursing."""
+    if type(value) is dict and _FLAT.issuperset(map(type, value.values())):
+        return True
     level = [value]
     for _ in range(MAX_JSON_DEPTH):
         level = [

@@ -9,9 +9,9 @@ from itertools import chain
 from pathlib import PurePath
 from typing import BinaryIO, cast
 
-from sienn_ray.datasets.columns import detect_format
 from sienn_ray.datasets.json_array import read_json_array
 from sienn_ray.datasets.readers import RawRow, read_csv, read_jsonl
+from sienn_ray.datasets.shapes.detection import detect_format
 from sienn_ray.datasets.utf8 import CHUNK_BYTES, text_lines
 from sienn_ray.errors import InvalidDatasetError
 

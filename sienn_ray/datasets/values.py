@@ -58,6 +58,8 @@ def string(value: object, what: str) -> str:
     """
     if not isinstance(value, str):
         raise InvalidDatasetError(f"{what} must be a string, got {kind_of(value)}")
+    if value.isascii():
+        return value
     # JSON can escape half of a surrogate pair, which no UTF-8 file and no tokenizer can hold.
     try:
         value.encode()

@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
-from typing import Literal, Protocol
+from typing import Any, Literal, Protocol
 
 from sienn_ray.errors import SiennError
 
@@ -47,11 +47,55 @@ class SamplingParams:
 
 
 @dataclass(frozen=True)
-class ChatMessage:
-    """One turn of a conversation."""
+class ToolCall:
+    """A call of a tool.
 
-    role: Literal["system", "user", "assistant"]
+    Args:
+        name: The tool's name.
+        arguments: A JSON object, as text.
+        id: The call's id, which the message with its result names.
+    """
+
+    name: str
+    arguments: str
+    id: str | None = None
+
+
+@dataclass(frozen=True)
+class ChatMessage:
+    """One turn of a conversation.
+
+    Args:
+        role: The speaker.
+        content: What is said; empty in a message that only calls tools.
+        reasoning_content: The assistant's reasoning before its answer; most templates leave that of earlier turns out.
+        tool_calls: Calls in an assistant's message.
+        tool_call_id: The call that a tool's message answers.
+        name: The speaker's name, or the tool's.
+    """
+
+    role: Literal["system", "developer", "user", "assistant", "tool"]
     content: str
+    reasoning_content: str | None = None
+    tool_calls: tuple[ToolCall, ...] = ()
+    tool_call_id: str | None = None
+    name: str | None = None
+
+    @property
+    def as_rows_have_it(self) -> dict[str, Any]:
+        """The message in OpenAI's form, with the fields that it has."""
+        calls = [
+            {"type": "function", "function": {"name": call.name, "arguments": call.arguments}}
+            | ({} if call.id is None else {"id": call.id})
+            for call in self.tool_calls
+        ]
+        others = {
+            "reasoning_content": self.reasoning_content,
+            "tool_calls": calls,
+            "tool_call_id": self.tool_call_id,
+            "name": self.name,
+        }
+        return {"role": self.role, "content": self.content} | {name: each for name, each in others.items() if each}
 
 
 @dataclass(frozen=True)
@@ -65,6 +109,8 @@ class GenerationRequest:
         adapter_key: Storage key of that adapter.
         sampling: Parameters of the choice of tokens.
         base_model_revision: The commit that the base model's weights have to be of; None takes any.
+        tools: Tools that the model may call, in OpenAI's form.
+        continues: Whether the answer goes on with the conversation's last message, which is the assistant's.
     """
 
     prompt: tuple[ChatMessage, ...] | str
@@ -72,6 +118,8 @@ class GenerationRequest:
     adapter_key: str | None = None
     sampling: SamplingParams = field(default_factory=SamplingParams)
     base_model_revision: str | None = None
+    tools: tuple[Mapping[str, Any], ...] = ()
+    continues: bool = False
 
     @classmethod
     def ask(cls, question: str, **fields: object) -> GenerationRequest:
@@ -112,19 +160,23 @@ class GenerationResult:
     logprobs: tuple[TokenLogprob, ...] | None = None
     # Prompt tokens whose keys and values were in the prefix cache.
     num_cached_tokens: int = 0
+    # Whether the prompt has opened a block of reasoning, within which the answer begins.
+    begins_in_reasoning: bool = False
 
 
 @dataclass(frozen=True)
 class GenerationDelta:
     """A piece of an answer: whole characters, never a part of what may turn out to be a stop string.
 
-    The last delta has the result, whose text is that of all deltas together, or the error.
+    The last delta has the result, whose text is that of all deltas together, or the error. `begins_in_reasoning` is the
+    result's, known from the first one on.
     """
 
     text: str = ""
     logprobs: tuple[TokenLogprob, ...] = ()
     result: GenerationResult | None = None
     error: SiennError | None = None
+    begins_in_reasoning: bool = False
 
     @property
     def is_last(self) -> bool:

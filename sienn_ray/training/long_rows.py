@@ -83,12 +83,12 @@ def check_kind(long_rows: LongRows, row_kind: RowKind) -> None:
     """Refuse a policy that rows of a kind can't follow.
 
     Raises:
-        InvalidInputError: A preference row would have to be split.
+        InvalidInputError: A row over preferences would have to be split.
     """
-    if long_rows == "split" and row_kind is RowKind.PREFERENCE:
+    if long_rows == "split" and row_kind in {RowKind.PREFERENCE, RowKind.UNPAIRED_PREFERENCE}:
         raise InvalidInputError(
-            "long_rows=split can't split preference rows, whose two answers are compared as a whole; set long_rows to "
-            "cut, drop or fail"
+            f"long_rows=split can't split {row_kind.plural}, which are judged as a whole; set long_rows to cut, drop "
+            "or fail"
         )
 
 

@@ -43,6 +43,8 @@ def methods_for(row_kind: RowKind) -> tuple[Method, ...]:
             return (Method.SFT,)
         case RowKind.PREFERENCE:
             return (Method.DPO, Method.IPO, Method.KTO, Method.ORPO, Method.SIMPO)
+        case RowKind.UNPAIRED_PREFERENCE:
+            return (Method.KTO,)
         case _:
             assert_never(row_kind)
 

@@ -9,6 +9,7 @@ from typing import Any
 from pydantic import ValidationError
 
 from sienn_ray.errors import FailureReason, TrainingError
+from sienn_ray.fault_words import words_of
 from sienn_ray.settings import Settings
 from sienn_ray.training import hyperparameters
 from sienn_ray.training.config import TrainingConfig
@@ -52,7 +53,7 @@ def _check_finite(config: TrainingConfig) -> None:
     """Refuse an infinite number: JSON has none, so the job's record couldn't be read."""
     for name, value in config.model_dump().items():
         if isinstance(value, float) and not math.isfinite(value):
-            raise _refusal(f"{_flag(name)} {value}: Input should be a finite number")
+            raise _refusal(f"{_flag(name)} {value}: has to be a finite number")
 
 
 def _check_early_stopping(config: TrainingConfig, *, has_validation_dataset: bool) -> None:
@@ -78,8 +79,8 @@ def _in_words(error: ValidationError) -> str:
 
 def _fault_in_words(fault: Any) -> str:
     if not fault["loc"]:
-        return str(fault["msg"]).removeprefix("Value error, ")
-    return f"{_flag(str(fault['loc'][0]))} {fault['input']!r}: {fault['msg']}"
+        return words_of(fault)
+    return f"{_flag(str(fault['loc'][0]))} {fault['input']!r}: {words_of(fault)}"
 
 
 def _flag(field: str) -> str:

@@ -87,5 +87,5 @@ def check(
 
 def _fault(bound: UpperBound, settings: Settings, where: tuple[str, ...], value: Any) -> InitErrorDetails:
     context = {"le": bound.of(settings), "variable": bound.variable}
-    words = "Input should be less than or equal to {le}, unless who runs the service raises {variable}"
+    words = "has to be less than or equal to {le}, unless who runs the service raises {variable}"
     return InitErrorDetails(type=PydanticCustomError("less_than_equal", words, context), loc=where, input=value)

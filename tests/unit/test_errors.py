@@ -15,6 +15,7 @@ VALUES: dict[str, Any] = {
     "reason": FailureReason.DIVERGED,
     "retry_after_s": 41,
     "code": "invalid_scope",
+    "field": "messages",
 }
 
 

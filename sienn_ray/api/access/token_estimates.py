@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import json
+
 from sienn_ray.inference.engine import ChatMessage, GenerationRequest
 
 # Of English text, one token is about as much; hosted APIs estimate by the same rule.
@@ -24,9 +26,16 @@ def prompt_tokens(prompt: tuple[ChatMessage, ...] | str) -> int:
     """
     if isinstance(prompt, str):
         return tokens_of_bytes(len(prompt.encode(errors="replace")))
-    return sum(prompt_tokens(message.content) + _TOKENS_PER_MESSAGE for message in prompt)
+    return sum(_message_tokens(message) + _TOKENS_PER_MESSAGE for message in prompt)
+
+
+def _message_tokens(message: ChatMessage) -> int:
+    texts = [message.content, message.reasoning_content or ""]
+    texts += [text for call in message.tool_calls for text in (call.name, call.arguments)]
+    return sum(map(prompt_tokens, texts))
 
 
 def tokens_reserved(request: GenerationRequest) -> int:
     """Return about how many tokens an answer takes at the most, its prompt included."""
-    return prompt_tokens(request.prompt) + request.sampling.max_new_tokens
+    tools = prompt_tokens(json.dumps([dict(tool) for tool in request.tools])) if request.tools else 0
+    return prompt_tokens(request.prompt) + tools + request.sampling.max_new_tokens

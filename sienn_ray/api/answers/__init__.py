@@ -7,6 +7,8 @@ fields: fields of an answer.
 comparison: one question for a base model and its adapters.
 openai_run: one request of the OpenAI API, from body to response.
 openai_output: parts that all answers of the OpenAI API share.
+written_calls: calls of tools as models write them.
+message_reader: reasoning, content and calls of a message, while it comes.
 chat_output: answers of /v1/chat/completions.
 completion_output: answers of /v1/completions.
 """

@@ -13,7 +13,7 @@ from sienn_ray.api.http.errors import fault_of
 from sienn_ray.api.schemas.common import ErrorResponse
 from sienn_ray.api.schemas.inference import ComparedAnswer, ComparedFailure
 from sienn_ray.errors import InvalidInputError, JobStateError
-from sienn_ray.inference.engine import ChatMessage, SamplingParams
+from sienn_ray.inference.engine import GenerationRequest
 from sienn_ray.jobs.schema import JobRecord, JobStatus
 
 
@@ -40,8 +40,7 @@ def _of(job: JobRecord) -> str:
 
 async def compared_answer(
     asked: AskedModel,
-    messages: tuple[ChatMessage, ...],
-    sampling: SamplingParams,
+    asking: GenerationRequest,
     backends: Backends,
     scope: Scope,
 ) -> ComparedAnswer | ComparedFailure:
@@ -49,15 +48,15 @@ async def compared_answer(
 
     Args:
         asked: Who is asked.
-        messages: The question.
-        sampling: How tokens are chosen.
+        asking: What it is asked, a conversation.
         backends: See `Backends`.
         scope: Of the user's request, for the log.
     """
     job_id = None if asked.job is None else asked.job.id
     try:
-        result = await backends.engines.generate(asked.base_model, asked.request(messages, sampling))
+        result = await backends.engines.generate(asked.base_model, asking)
     except Exception as error:
         detail = ErrorResponse(**fault_of(scope, error).as_json())
         return ComparedFailure(job_id=job_id, model_path=asked.path(backends.storage), error=detail)
-    return ComparedAnswer(job_id=job_id, **answer_fields(asked, messages[-1].content, result, backends.storage))
+    said = asking.prompt if isinstance(asking.prompt, str) else asking.prompt[-1].content
+    return ComparedAnswer(job_id=job_id, **answer_fields(asked, said, result, backends.storage))

@@ -8,15 +8,15 @@ from typing import Any
 
 from sienn_ray.api.answers.openai_output import OpenAiOutput, ResponseHead, finish_reason, finite
 from sienn_ray.api.schemas.common import ResponseBody
-from sienn_ray.api.schemas.completions import Completion, CompletionChoice, CompletionLogprobs
+from sienn_ray.api.schemas.completions import Completion, CompletionChoice, CompletionLogprobs, CompletionRequest
 from sienn_ray.inference.engine import GenerationDelta, GenerationResult, TokenLogprob
 
 
 class CompletionOutput(OpenAiOutput):
     """The answers to one or several texts."""
 
-    def __init__(self, head: ResponseHead, *, with_usage: bool) -> None:
-        super().__init__(head, with_usage=with_usage)
+    def __init__(self, head: ResponseHead, body: CompletionRequest) -> None:
+        super().__init__(head, with_usage=body.stream_options.include_usage)
         self._num_chars: defaultdict[int, int] = defaultdict(int)
 
     def whole(self, results: Sequence[GenerationResult]) -> Completion:

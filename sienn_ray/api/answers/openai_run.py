@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import json
-from collections.abc import AsyncGenerator
+from collections.abc import AsyncGenerator, Callable
 from contextlib import aclosing
+from typing import TypeVar
 
 from fastapi import Request
 
@@ -19,9 +20,15 @@ from sienn_ray.api.schemas.common import ResponseBody
 from sienn_ray.api.schemas.openai_requests import OpenAiRequest
 from sienn_ray.inference.engine import GenerationDelta, GenerationResult
 
+_Body = TypeVar("_Body", bound=OpenAiRequest)
+
 
 async def run_openai(
-    request: Request, backends: Backends, body: OpenAiRequest, output_type: type[OpenAiOutput], id_prefix: str
+    request: Request,
+    backends: Backends,
+    body: _Body,
+    output_of: Callable[[ResponseHead, _Body], OpenAiOutput],
+    id_prefix: str,
 ) -> ResponseBody | EventStream:
     """Answer a request; the answers to a prompt follow each other, `n` of each.
 
@@ -29,17 +36,20 @@ async def run_openai(
         request: The client's request.
         backends: See `Backends`.
         body: The request's body.
-        output_type: The shape of the route's answers.
+        output_of: Makes the shape of the route's answers.
         id_prefix: The beginning of the response's id.
 
     Raises:
         SiennError: There is no answer, or no first piece of one.
     """
     asked = await find_model(backends, body.model)
-    requests = [asked.request(prompt, body.sampling_of(choice)) for prompt in body.prompts for choice in range(body.n)]
+    how = body.as_asked
+    requests = [
+        how.of(asked.request(prompt, body.sampling_of(choice))) for prompt in body.prompts for choice in range(body.n)
+    ]
     await backends.admit(requests)
     head = ResponseHead.of(request, id_prefix, body.model, body.n)
-    output = output_type(head, with_usage=body.stream_options.include_usage)
+    output = output_of(head, body)
     if not body.stream:
         work = generate_all(backends.engines, asked.base_model, requests)
         return output.whole(await unless_gone(request, work))

@@ -20,6 +20,7 @@ statuses: meanings of the statuses of errors.
 upper_bounds: upper bounds that settings raise.
 known_names: names that a request may have.
 validation: messages of validation errors.
+alternatives: one fault for a field of several kinds.
 uploads: slots, threads and deadlines of uploads.
 multipart: the file in a multipart body, while it arrives.
 threads: blocking work that is never left alone.

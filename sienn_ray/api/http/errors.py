@@ -16,6 +16,7 @@ from starlette.requests import HTTPConnection
 from starlette.routing import Match, Mount
 from starlette.types import Receive, Scope, Send
 
+from sienn_ray.api.http.alternatives import settled
 from sienn_ray.api.http.error_shapes import Fault, is_oauth, is_openai
 from sienn_ray.api.http.known_names import known_names
 from sienn_ray.api.http.request_id import request_id_of
@@ -33,6 +34,7 @@ from sienn_ray.errors import (
     InvalidInputError,
     MediaTypeError,
     NotFoundError,
+    RefusedPromptError,
     SiennError,
     SlowClientError,
     StorageFullError,
@@ -148,7 +150,8 @@ def _openai_fault(status: int, error: SiennError) -> Fault:
     code = "context_length_exceeded" if isinstance(error, ContextLengthError) else None
     if status == HTTPStatus.NOT_FOUND:
         code = "model_not_found"  # all that can be missing there
-    return Fault(status, error.message.replace("max_new_tokens", "max_tokens"), code=code)
+    field = error.field if isinstance(error, RefusedPromptError) else None
+    return Fault(status, error.message.replace("max_new_tokens", "max_tokens"), field=field, code=code)
 
 
 def _target(scope: Scope) -> str:
@@ -178,6 +181,7 @@ async def _on_validation_error(request: Request, error: Exception) -> JSONRespon
         sent = shown(request.headers.get("content-type", ""))
         detail = f"Content-Type '{sent}' is not application/json; send the header 'Content-Type: application/json'"
         return error_response(HTTPStatus.UNSUPPORTED_MEDIA_TYPE, detail, scope=request.scope)
+    faults = settled(faults, error.body)
     fault = Fault(HTTPStatus.UNPROCESSABLE_ENTITY, sentences(faults, known_names(request)), field=field_of(faults))
     return _response(fault, request.scope)
 

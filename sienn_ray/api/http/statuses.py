@@ -30,7 +30,7 @@ _MEANINGS: dict[int, tuple[str, str]] = {
     413: ("The body is too large.", "the body has 2097152 bytes, and at most 1048576 bytes are taken here"),
     415: ("The body is of another kind than this route accepts.", "Content-Type 'text/plain' is not application/json"),
     416: ("The file has no such part.", "the header 'Range: bytes=200000000-' asks for what the file doesn't have"),
-    422: ("A value has the wrong type or is out of range.", "num_epochs: Input should be less than or equal to 10"),
+    422: ("A value has the wrong type or is out of range.", "num_epochs: has to be less than or equal to 10"),
     429: ("Too much is asked for at once.", "10000 jobs are waiting, and SIENN_MAX_PENDING_JOBS is 10000"),
     500: (
         "Something failed that should not.",

@@ -8,6 +8,7 @@ import reprlib
 from collections.abc import Collection, Sequence
 from typing import Any
 
+from sienn_ray.fault_words import words_of
 from sienn_ray.jobs.ids import shown
 from sienn_ray.jobs.naming import WORDS_OF_PATTERNS
 
@@ -52,7 +53,7 @@ def _sentence(fault: dict[str, Any], known: Collection[str]) -> str:
         return f"{where}: {fault['msg']}"
     if fault["type"] == "json_invalid":
         return f"body: not JSON: {fault['ctx']['error']} at character {where}"
-    words = str(fault["msg"]).removeprefix("Value error, ")
+    words = words_of(fault)
     if fault["type"] == "string_pattern_mismatch":
         words = WORDS_OF_PATTERNS.get(fault["ctx"]["pattern"], "has characters that aren't taken here")
     if fault["type"] == "extra_forbidden":
@@ -79,3 +80,12 @@ class _Shown(reprlib.Repr):
         super().__init__()
         self.maxlevel = 3
         self.maxstring = self.maxother = self.maxlong = 2 * _MAX_SHOWN_CHARS
+
+    # As JSON has them.
+    def repr_NoneType(self, _: None, __: int) -> str:  # noqa: N802 # the base class looks for the type's name
+        """Write null."""
+        return "null"
+
+    def repr_bool(self, value: bool, _: int) -> str:
+        """Write true or false."""
+        return "true" if value else "false"

@@ -66,7 +66,7 @@ async def ask_model(body: AskRequest, request: Request, backends: AskingBackends
     job = await completed_job(backends, body.job_id, "model testing")
     asked = AskedModel.adapter_of(job) if body.use_adapter else AskedModel.base_of(job)
     messages = body.chat_messages
-    asking = asked.request(messages, body.sampling_params)
+    asking = body.as_asked.of(asked.request(messages, body.sampling_params))
 
     def answer(result: GenerationResult) -> AskResponse:
         return AskResponse(job_id=job.id, **answer_fields(asked, messages[-1].content, result, backends.storage))
@@ -106,7 +106,8 @@ async def compare_models(
     One that fails has its error in its place; the others answer nevertheless.
     """
     asked = await compared_models(backends, body.job_ids)
-    sampling, messages = body.sampling_params, body.chat_messages
-    await backends.admit([each.request(messages, sampling) for each in asked])
-    answers = [compared_answer(each, messages, sampling, backends, request.scope) for each in asked]
+    sampling, messages, how = body.sampling_params, body.chat_messages, body.as_asked
+    asking = [how.of(each.request(messages, sampling)) for each in asked]
+    await backends.admit(asking)
+    answers = [compared_answer(each, one, backends, request.scope) for each, one in zip(asked, asking, strict=True)]
     return CompareModelsResponse(base_model=asked[0].base_model, answers=await unless_gone(request, gathered(answers)))

@@ -19,7 +19,9 @@ hyperparameters: hyperparameters as fields of a request.
 jobs: jobs and their status.
 job_history: events and curves.
 sampling: sampling fields of requests.
+tools: tools and their calls.
 messages: messages of a conversation.
+continuation: the assistant's last message, gone on with.
 inference: answers from an adapter or base model.
 demo: a question that names no job.
 exports: exports.

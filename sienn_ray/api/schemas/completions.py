@@ -9,7 +9,7 @@ from pydantic import BeforeValidator, Field
 from sienn_ray.api.schemas.common import ResponseBody
 from sienn_ray.api.schemas.messages import MAX_TEXT_CHARS
 from sienn_ray.api.schemas.openai_answers import CREATED_FIELD, FINISH_REASON, MODEL_FIELD, FinishReason, Usage
-from sienn_ray.api.schemas.openai_requests import MAX_TOKENS, NoFlag, NoText, OpenAiRequest
+from sienn_ray.api.schemas.openai_requests import DEFAULT_MAX_TOKENS, NoFlag, NoText, OpenAiRequest, TokenLimit
 from sienn_ray.inference.engine import SamplingParams
 
 MAX_PROMPTS = 16
@@ -23,6 +23,10 @@ def _no_token_ids(value: Any) -> Any:
     return value
 
 
+def _none_if_false(value: Any) -> Any:
+    return None if value is False else value
+
+
 Prompt = Annotated[str, Field(min_length=1, max_length=MAX_TEXT_CHARS)]
 Prompts = Annotated[list[Prompt], Field(min_length=1, max_length=MAX_PROMPTS)]
 
@@ -33,8 +37,12 @@ class CompletionRequest(OpenAiRequest):
     prompt: Annotated[Prompt | Prompts, BeforeValidator(_no_token_ids)] = Field(
         description=f"The text, or up to {MAX_PROMPTS} of them.", examples=["LoRA is", ["LoRA is", "A GPU is"]]
     )
-    max_tokens: int = Field(16, ge=1, le=MAX_TOKENS, description="Tokens of an answer.", examples=[200])
-    logprobs: int | None = Field(
+    max_tokens: TokenLimit = Field(
+        16,
+        description=f"Tokens of an answer; -1 is {DEFAULT_MAX_TOKENS}, or what there is room for.",
+        examples=[200],
+    )
+    logprobs: Annotated[int | None, BeforeValidator(_none_if_false)] = Field(
         None,
         ge=0,
         le=_MAX_LOGPROBS,
@@ -52,7 +60,13 @@ class CompletionRequest(OpenAiRequest):
 
     def sampling_of(self, choice: int) -> SamplingParams:
         """See `OpenAiRequest.sampling_of`."""
-        return self._sampling_params(choice, max_tokens=self.max_tokens, num_logprobs=self.logprobs)
+        is_bounded = self.max_tokens is not None
+        return self._sampling_params(
+            choice,
+            max_tokens=self.max_tokens or DEFAULT_MAX_TOKENS,
+            num_logprobs=self.logprobs,
+            fits_context=not is_bounded,
+        )
 
 
 class CompletionLogprobs(ResponseBody):

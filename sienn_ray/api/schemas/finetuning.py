@@ -12,6 +12,7 @@ from sienn_ray.api.schemas.ids import DatasetId, JobId
 from sienn_ray.api.schemas.jobs import JobStatusName, PriorityName
 from sienn_ray.api.schemas.revisions import REVISION_WORDS, Revision
 from sienn_ray.catalog import CATALOG
+from sienn_ray.fault_words import words_of
 from sienn_ray.jobs.naming import (
     LABEL_KEY_PATTERN,
     MAX_LABEL_VALUE_CHARS,
@@ -114,7 +115,7 @@ class StartFinetuningRequest(Hyperparameters, _Subject):
         try:
             self.config()
         except ValidationError as error:
-            raise ValueError("; ".join(_words_of(fault) for fault in error.errors())) from error
+            raise ValueError("; ".join(map(words_of, error.errors()))) from error
         return self
 
     def config(self) -> TrainingConfig:
@@ -122,10 +123,6 @@ class StartFinetuningRequest(Hyperparameters, _Subject):
         config = self.config_for(self.model_name)
         # Rows of their own to evaluate on: none are held out.
         return config if self.validation_dataset_id is None else config.model_copy(update={"validation_split": 0.0})
-
-
-def _words_of(fault: Any) -> str:
-    return str(fault["msg"]).removeprefix("Value error, ")
 
 
 class StartFinetuningResponse(ResponseBody):

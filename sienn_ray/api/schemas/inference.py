@@ -8,10 +8,13 @@ from pydantic import ConfigDict, Field, ValidationInfo, field_validator, model_v
 from pydantic_core import PydanticCustomError
 
 from sienn_ray.api.schemas.common import JOB_ID, ErrorResponse, ResponseBody, Timestamp
+from sienn_ray.api.schemas.continuation import ContinuationFields
 from sienn_ray.api.schemas.ids import JobId
 from sienn_ray.api.schemas.messages import MAX_TEXT_CHARS, Messages
 from sienn_ray.api.schemas.openai_answers import FinishReason
+from sienn_ray.api.schemas.openai_requests import AskedAs
 from sienn_ray.api.schemas.sampling import SamplingFields
+from sienn_ray.api.schemas.tools import Tools
 from sienn_ray.catalog import CATALOG
 from sienn_ray.errors import InvalidInputError
 from sienn_ray.inference.engine import ChatMessage
@@ -23,7 +26,7 @@ _ADAPTER = f"file:///home/me/.sienn/storage/adapters/{JOB_ID}"
 _TOO_MUCH = {"detail": "64 requests wait for it already", "status_code": 503}
 
 
-class _Question(SamplingFields):
+class _Question(SamplingFields, ContinuationFields):
     system: str | None = Field(
         None,
         min_length=1,
@@ -35,6 +38,11 @@ class _Question(SamplingFields):
         None,
         description="A conversation, in place of `prompt`.",
         examples=[None, [{"role": "user", "content": _PROMPT}]],
+    )
+    tools: Tools = Field(
+        [],
+        description="Tools that the model may call; its calls stand in the text of its answer as it writes them.",
+        examples=[[]],
     )
     # Behind `messages`, since it is required where there are none.
     prompt: str | None = Field(
@@ -52,7 +60,14 @@ class _Question(SamplingFields):
             raise InvalidInputError("give either prompt or messages")
         if self.messages is not None and self.system is not None:
             raise InvalidInputError("system goes with prompt; make it the first of messages, with the role 'system'")
+        self.continues(self.messages or [])
         return self
+
+    @property
+    def as_asked(self) -> AskedAs:
+        """See `OpenAiRequest.as_asked`."""
+        tools = tuple(tool.as_rows_have_it for tool in self.tools)
+        return AskedAs(tools, continues=self.continues(self.messages or []))
 
     @property
     def chat_messages(self) -> tuple[ChatMessage, ...]:

@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import Annotated, Any, Literal
+from typing import Annotated, Any, Literal, Self
 
 from pydantic import BeforeValidator, ConfigDict, Field, model_validator
 
 from sienn_ray.api.schemas.common import RequestBody
+from sienn_ray.api.schemas.tools import MAX_CALLS, ToolCallBody
 from sienn_ray.inference.engine import ChatMessage
 from sienn_ray.jobs.ids import shown
 
@@ -15,24 +16,42 @@ MAX_TEXT_CHARS = 100_000
 MAX_MESSAGES = 1000
 MAX_PARTS = 100
 # Clients send an answer back as they got it, with fields that say nothing.
-_ECHOED = frozenset({"annotations", "audio", "function_call", "refusal", "tool_calls"})
-# And with those that say what isn't read again: chat templates leave the reasoning of earlier turns out.
-_IGNORED = frozenset({"id", "reasoning", "reasoning_content", "reasoning_details"})
-_OF_TOOLS = frozenset({"function_call", "tool_call_id", "tool_calls"})
+_ECHOED = frozenset({"annotations", "audio", "function_call", "refusal"})
+# And with those that nothing is read from.
+_IGNORED = frozenset({"id", "index", "reasoning_details"})
+# The word that some servers have for `reasoning_content`.
+_REASONING = "reasoning"
+_TEXT_KINDS = ("text", "input_text", "output_text")
 
 
 class TextPart(RequestBody):
     """A part of a message."""
 
-    type: Literal["text"] = Field(description="Other kinds of parts aren't accepted.")
+    type: Literal["text", "input_text", "output_text"] = Field(description="Other kinds of parts aren't accepted.")
     text: str = Field(max_length=MAX_TEXT_CHARS, description="The part's text.", examples=["What is LoRA?"])
+
+    @model_validator(mode="before")
+    @classmethod
+    def _without_what_says_nothing(cls, value: Any) -> Any:
+        if not isinstance(value, dict):
+            return value
+        return {
+            name: field for name, field in value.items() if name in cls.model_fields or not _says_nothing(name, field)
+        }
+
+
+def _says_nothing(name: str, field: Any) -> bool:
+    """Whether a field of a part changes no answer: one that is null, what caches are told, notes on an answer."""
+    return field is None or name == "cache_control" or (name in {"annotations", "logprobs"} and not field)
 
 
 def _only_text(value: Any) -> Any:
+    if isinstance(value, dict) and "type" in value:  # a part that isn't in a list
+        value = [value]
     several = value if isinstance(value, list) else []
     for part in [*several, *(inner for each in several if isinstance(each, list) for inner in each)]:
         kind = part.get("type") if isinstance(part, dict) else None
-        if isinstance(kind, str) and kind != "text":
+        if isinstance(kind, str) and kind not in _TEXT_KINDS:
             raise ValueError(f"a part of type '{shown(kind)}' is not taken; send parts of type 'text'")
     return value
 
@@ -43,9 +62,9 @@ Part = TextPart | Text
 Parts = Annotated[list[Part | Annotated[list[Part], Field(max_length=MAX_PARTS)]], Field(max_length=MAX_PARTS)]
 
 
-def _refuse_tools(role: Any) -> Any:
-    if isinstance(role, str) and role in {"tool", "function"}:
-        raise ValueError("tool calls are not supported here; leave messages of tools out")
+def _refuse_functions(role: Any) -> Any:
+    if role == "function":
+        raise ValueError("messages of functions are not supported here; send the role 'tool' with a tool_call_id")
     return role
 
 
@@ -54,14 +73,30 @@ class MessageBody(RequestBody):
 
     model_config = ConfigDict(title="Message")
 
-    role: Annotated[Literal["system", "developer", "user", "assistant"], BeforeValidator(_refuse_tools)] = Field(
-        description="Whose it is; `developer` is another word for `system`."
+    role: Annotated[Literal["system", "developer", "user", "assistant", "tool"], BeforeValidator(_refuse_functions)] = (
+        Field(description="Whose it is; `developer` is another word for `system`.")
     )
     content: Annotated[Text | Parts | None, BeforeValidator(_only_text)] = Field(
-        description="Its text, as one string or in parts, which are joined by line breaks; null is an empty one.",
+        description="Its text, as one string or in parts, which are joined by line breaks; null is an empty one. It "
+        "may be missing beside `tool_calls`.",
         examples=["What is LoRA?"],
     )
-    name: str | None = Field(None, description="Accepted and ignored.", examples=[None])
+    reasoning_content: Text | None = Field(
+        None, description="The assistant's reasoning before its answer, for templates that read it.", examples=[None]
+    )
+    tool_calls: Annotated[list[ToolCallBody], Field(max_length=MAX_CALLS)] | None = Field(
+        None, description="Calls of tools, in an assistant's message.", examples=[None]
+    )
+    tool_call_id: str | None = Field(
+        None, max_length=200, description="The call whose result a tool's message has.", examples=[None]
+    )
+    name: str | None = Field(
+        None,
+        max_length=MAX_TEXT_CHARS,
+        description="The speaker's or the tool's, for templates that read it.",
+        examples=[None],
+    )
+    prefix: bool = Field(False, description="Of the last message, the assistant's: go on with it.", examples=[False])
 
     @model_validator(mode="before")
     @classmethod
@@ -69,19 +104,38 @@ class MessageBody(RequestBody):
         if not isinstance(value, dict):
             return value
         said = {name: field for name, field in value.items() if field or name not in _ECHOED}
-        if tools := [name for name in said if name in _OF_TOOLS and said[name] is not None]:
-            raise ValueError(f"{tools[0]}: tool calls are not supported here; leave the field out")
-        # Null says nothing, of whatever field.
+        if said.get("function_call") is not None:
+            raise ValueError("function_call: the older form of calls is not supported here; send tool_calls")
+        if said.get("tool_calls"):
+            said.setdefault("content", None)
+        if isinstance(said.get(_REASONING), str) and said.get("reasoning_content") is None:
+            said["reasoning_content"] = said[_REASONING]
+        # Null says nothing, of whatever field but the one that has to be there.
         return {
             name: field
             for name, field in said.items()
-            if name not in _IGNORED and (field is not None or name in cls.model_fields)
+            if name not in {*_IGNORED, _REASONING} and (field is not None or name == "content" or name == "role")
         }
+
+    @model_validator(mode="after")
+    def _has_what_its_role_has(self) -> Self:
+        if self.tool_calls and self.role != "assistant":
+            raise ValueError(f"tool_calls: a message of the role '{self.role}' has none; they are the assistant's")
+        if self.prefix and self.role != "assistant":
+            raise ValueError("prefix: only a message of the assistant can be gone on with")
+        return self
 
     @property
     def chat_message(self) -> ChatMessage:
         """The message that the engine takes."""
-        return ChatMessage("system" if self.role == "developer" else self.role, _joined(self.content or ""))
+        return ChatMessage(
+            self.role,
+            _joined(self.content or ""),
+            reasoning_content=self.reasoning_content or None,
+            tool_calls=tuple(call.tool_call for call in self.tool_calls or ()),
+            tool_call_id=self.tool_call_id or None,
+            name=self.name or None,
+        )
 
 
 def _joined(content: str | TextPart | Sequence[Any]) -> str:

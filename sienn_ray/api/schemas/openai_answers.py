@@ -13,6 +13,7 @@ CREATED = 1_762_943_400
 MODEL_FIELD = Field(description="The model as the request names it.", examples=[JOB_ID])
 CREATED_FIELD = Field(description="When it was asked, in seconds since 1970.", examples=[CREATED])
 FinishReason = Literal["stop", "length"]
+ChatFinishReason = Literal["stop", "length", "tool_calls"]
 FINISH_REASON = "Whether the answer came to its end or was stopped at its most tokens."
 
 

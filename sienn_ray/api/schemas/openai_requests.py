@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 from abc import abstractmethod
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, replace
 from typing import Annotated, Any, ClassVar
 
 from pydantic import BeforeValidator, Field, GetJsonSchemaHandler, model_validator
@@ -21,10 +22,11 @@ from sienn_ray.api.schemas.sampling import (
     stops,
 )
 from sienn_ray.catalog import CATALOG
-from sienn_ray.inference.engine import ChatMessage, SamplingParams
+from sienn_ray.inference.engine import ChatMessage, GenerationRequest, SamplingParams
 
 MAX_CHOICES = 8
 MAX_TOKENS = 100_000
+DEFAULT_MAX_TOKENS = 1024
 MAX_NAME_CHARS = 200
 _SEED_LIMIT = 2**53 - 1
 # Below, the likeliest token is chosen anyway, and logits divided by it may overflow.
@@ -39,12 +41,38 @@ def _refuse(value: Any) -> Any:
 
 
 NoObject = Annotated[dict[str, Any], Field(max_length=0), BeforeValidator(_refuse)]
-NoList = Annotated[list[Any], Field(max_length=0), BeforeValidator(_refuse)]
 NoText = Annotated[str, Field(max_length=0), BeforeValidator(_refuse)]
+# Some clients write "no limit" so.
+TokenLimit = Annotated[
+    int | None, Field(ge=1, le=MAX_TOKENS), BeforeValidator(lambda value: None if value == -1 else value)
+]
 NoFlag = Annotated[bool, BeforeValidator(_refuse), Field(json_schema_extra={"const": False})]
 
 
-class StreamOptions(RequestBody):
+@dataclass(frozen=True)
+class AskedAs:
+    """The tools that a prompt is rendered with, and where its answer begins; see `GenerationRequest`."""
+
+    tools: tuple[Mapping[str, Any], ...] = ()
+    continues: bool = False
+
+    def of(self, request: GenerationRequest) -> GenerationRequest:
+        """Return the request with these."""
+        return replace(request, tools=self.tools, continues=self.continues)
+
+
+class Options(RequestBody):
+    """Base of options within a request, in which null stands for a default."""
+
+    @model_validator(mode="before")
+    @classmethod
+    def _without_nulls(cls, value: Any) -> Any:
+        if not isinstance(value, dict):
+            return value
+        return {name: given for name, given in value.items() if given is not None}
+
+
+class StreamOptions(Options):
     """Options of a stream."""
 
     include_usage: bool = Field(False, description="End with a chunk that has the usage.", examples=[True])
@@ -126,6 +154,11 @@ class OpenAiRequest(RequestBody):
     @abstractmethod
     def prompts(self) -> Sequence[tuple[ChatMessage, ...] | str]:
         """The conversations or texts to continue."""
+
+    @property
+    def as_asked(self) -> AskedAs:
+        """The tools that the prompts are rendered with, and where answers begin."""
+        return AskedAs()
 
     @abstractmethod
     def sampling_of(self, choice: int) -> SamplingParams:

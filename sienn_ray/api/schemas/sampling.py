@@ -9,7 +9,7 @@ from pydantic import Field, StringConstraints
 from sienn_ray.api.schemas.common import RequestBody
 from sienn_ray.inference.engine import SamplingParams
 
-MAX_STOPS = 4
+MAX_STOPS = 16
 # No vocabulary has more tokens.
 MAX_TOP_K = 1_000_000
 # Where tokens are sampled. The likeliest token is the likeliest one, so nothing is taken from it unasked.
@@ -30,7 +30,7 @@ FrequencyPenalty = Annotated[
 ]
 Stops = Annotated[
     Stop | None,
-    Field(description="Up to four strings that end the answer, which they don't belong to. Empty ones say nothing."),
+    Field(description="Up to 16 strings that end the answer, which they don't belong to. Empty ones say nothing."),
 ]
 
 

@@ -77,7 +77,7 @@ class Answer:
         self._adapter_cached = adapter_cached
         is_chat = not isinstance(self.request.prompt, str)
         stop = (*self.request.sampling.stop, *prompt.ends.strings)
-        self._text = TextStream(vocabulary, stop, strip=is_chat)
+        self._text = TextStream(vocabulary, stop, strip=is_chat, goes_on=self.request.continues)
 
     def start(self, num_cached_tokens: int = 0) -> None:
         """Note that the request has left the queue.
@@ -115,7 +115,7 @@ class Answer:
         elif self.num_generated >= self.prompt.max_new_tokens:
             self._finish("length", text, logprobs)
         elif text or logprobs:
-            self._tell(GenerationDelta(text, logprobs))
+            self._tell(GenerationDelta(text, logprobs, begins_in_reasoning=self.prompt.begins_in_reasoning))
 
     def drop(self) -> None:
         """End a cancelled request: with what it has come to, or an error if it never left the queue."""
@@ -142,8 +142,9 @@ class Answer:
             time_to_first_token_s=None if self._first_token_at is None else self._first_token_at - self.arrived_at,
             logprobs=None if self.request.sampling.num_logprobs is None else tuple(self._logprobs),
             num_cached_tokens=self._num_cached_tokens,
+            begins_in_reasoning=self.prompt.begins_in_reasoning,
         )
-        self._end(GenerationDelta(rest, logprobs, result))
+        self._end(GenerationDelta(rest, logprobs, result, begins_in_reasoning=result.begins_in_reasoning))
 
     def _end(self, last: GenerationDelta) -> None:
         with self._ending:  # a failure may come from several threads at once

@@ -2,18 +2,21 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
 from sienn_ray.datasets.literal_text import kept_as_is, plain
-from sienn_ray.datasets.prompt import PromptFormat
+from sienn_ray.datasets.prompt import PromptFormat, PromptKind
 from sienn_ray.datasets.tokenization import encode
-from sienn_ray.errors import ContextLengthError, InvalidInputError
-from sienn_ray.inference.engine import GenerationRequest, SamplingParams
+from sienn_ray.datasets.tool_form import reads_tools
+from sienn_ray.errors import ContextLengthError, InvalidDatasetError, InvalidInputError, RefusedPromptError
+from sienn_ray.inference.engine import ChatMessage, GenerationRequest, SamplingParams
 from sienn_ray.inference.text.turn_ends import TurnEnds
 
 # Adapters of one base model have its chat template; one that was changed since leaves a few.
 _MAX_FORMATS = 64
+_THINK, _END_OF_THINK = "<think>", "</think>"
 
 
 @dataclass(frozen=True)
@@ -25,12 +28,22 @@ class Prompt:
         input_ids: Token ids of the text, never none.
         ends: What ends the answer, beside the end of sequence.
         max_new_tokens: Tokens of the answer at the most.
+        begins_in_reasoning: Whether it has opened a block of reasoning.
     """
 
     text: str
     input_ids: list[int]
     ends: TurnEnds
     max_new_tokens: int
+    begins_in_reasoning: bool = False
+
+
+def _is_within_reasoning(text: str, request: GenerationRequest) -> bool:
+    """Return whether the prompt, or the text that is gone on with, has opened a block of reasoning."""
+    if request.continues and not isinstance(request.prompt, str):
+        text = request.prompt[-1].content
+        return text.rfind(_THINK) > text.rfind(_END_OF_THINK)
+    return text.rstrip().endswith(_THINK)
 
 
 class PromptEncoder:
@@ -72,12 +85,25 @@ class PromptEncoder:
         if isinstance(request.prompt, str):
             text, kind = kept_as_is(request.prompt), PromptFormat.for_text().kind
         else:
-            messages = [{"role": message.role, "content": message.content} for message in request.prompt]
-            text, kind = prompt_format.prompt(self._tokenizer, messages), prompt_format.kind
+            text, kind = self._conversation(request, request.prompt, prompt_format), prompt_format.kind
             ends = self._ends_of(prompt_format)
         input_ids = encode(self._tokenizer, text, is_start=True, kind=kind)
         max_new_tokens = self._room(len(input_ids), request.sampling)
-        return Prompt(plain(text), input_ids, ends, max_new_tokens)
+        written = plain(text)
+        thinks = kind is PromptKind.CHAT and _is_within_reasoning(written, request)
+        return Prompt(written, input_ids, ends, max_new_tokens, thinks)
+
+    def _conversation(
+        self, request: GenerationRequest, messages: Sequence[ChatMessage], prompt_format: PromptFormat
+    ) -> str:
+        """The text that the model has to go on from; what the template has no place for is named."""
+        formed = [message.as_rows_have_it for message in messages]
+        write = prompt_format.continuation if request.continues else prompt_format.prompt
+        try:
+            return write(self._tokenizer, formed, tools=request.tools or None)
+        except InvalidDatasetError as error:
+            has_no_tools = request.tools and not reads_tools(self._tokenizer, prompt_format.chat_template)
+            raise RefusedPromptError(str(error), field="tools" if has_no_tools else "messages") from error
 
     def _ends_of(self, prompt_format: PromptFormat) -> TurnEnds:
         """Look a template's marks up, which takes some milliseconds the first time."""

@@ -18,12 +18,16 @@ class TextStream:
         vocabulary: Of the base model's tokenizer.
         stop: Strings that end the answer and are no part of it.
         strip: Drop white space at the answer's start and end; within it, white space waits for what follows.
+        goes_on: The text goes on from one that is there, so that white space at its start parts the two.
     """
 
-    def __init__(self, vocabulary: Vocabulary, stop: Sequence[str] = (), *, strip: bool = True) -> None:
+    def __init__(
+        self, vocabulary: Vocabulary, stop: Sequence[str] = (), *, strip: bool = True, goes_on: bool = False
+    ) -> None:
         self._detokenizer = detokenizer(vocabulary)
         self._stop_strings = StopStrings(stop)
         self._strip = strip
+        self._goes_on = goes_on
         self._space = ""
         self._pieces: list[str] = []
 
@@ -67,6 +71,6 @@ class TextStream:
         if not body:
             self._space += text
             return ""
-        given = self._space + body if self._pieces else body.lstrip()
+        given = self._space + body if self._pieces or self._goes_on else body.lstrip()
         self._space = text[len(body) :]
         return given

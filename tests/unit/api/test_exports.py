@@ -227,7 +227,7 @@ MEANINGS = {
 @pytest.mark.parametrize(
     ("body", "words"),
     [
-        ({"format": "onnx"}, "format: Input should be 'ollama', 'huggingface' or 'gguf'"),
+        ({"format": "onnx"}, "format: has to be 'ollama', 'huggingface' or 'gguf'"),
         ({"quantization": "Q9_K"}, "'Q2_K' (got 'Q9_K')"),
         ({"format": "ollama", "model_name": "../../etc/passwd"}, "is no name for Ollama"),
         ({"format": "ollama", "model_name": "a b"}, "is no name for Ollama"),

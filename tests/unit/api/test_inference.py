@@ -168,7 +168,7 @@ def test_finish_reason_is_passed_on(
         ("min_p", [0, 0.5, 1], [-0.1, 1.1, None]),
         ("presence_penalty", [-2, 0, 2.0], [-2.1, 2.1, None]),
         ("frequency_penalty", [-2, 0, 2.0], [-2.1, 2.1, None]),
-        ("stop", [None, "a", [], ["a"] * 4, "", [""]], [["a"] * 5, 7, "a" * 501]),
+        ("stop", [None, "a", [], ["a"] * 16, "", [""]], [["a"] * 17, 7, "a" * 501]),
         ("stream", [True, False], ["perhaps", None]),
         ("job_id", [], [None, 7]),
     ],

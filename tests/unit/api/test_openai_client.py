@@ -179,9 +179,9 @@ class TestChat:
         ]
         client.chat.completions.create(model="job-1", messages=again)
         assert engines.asked[-1][1].prompt == (
-            ChatMessage("system", "Be brief."),
+            ChatMessage("developer", "Be brief."),
             ChatMessage("assistant", TEXT),
-            ChatMessage("user", "And\nQLoRA?"),
+            ChatMessage("user", "And\nQLoRA?", name="me"),
         )
 
     def test_several_answers(self, client: openai.OpenAI) -> None:
@@ -340,14 +340,14 @@ class TestErrors:
             ({"n": 9}, "n"),
             ({"temperature": 2.1}, "temperature"),
             ({"top_p": 0}, "top_p"),
-            ({"stop": ["a"] * 5}, "stop"),
+            ({"stop": ["a"] * 17}, "stop"),
             ({"max_tokens": 0}, "max_tokens"),
             ({"top_logprobs": 21}, "top_logprobs"),
             ({"messages": []}, "messages"),
-            ({"messages": [{"role": "tool", "content": "a"}]}, "messages"),
+            ({"messages": [{"role": "function", "content": "a"}]}, "messages"),
             ({"messages": [{"role": "user", "content": [{"type": "image_url"}]}]}, "messages"),
             ({"messages": [{"role": "assistant", "content": "a", "tool_calls": [{}]}]}, "messages"),
-            ({"reasoning_effort": "high"}, "reasoning_effort"),
+            ({"reasoning": {"effort": "high"}}, "reasoning"),
             ({"modle": "a"}, "modle"),
             ({"model": None}, "model"),
         ],

@@ -44,9 +44,7 @@ def test_a_bound_that_was_raised_is_the_bound(client: TestClient, tracker: InPro
     for too_much in (RAISED[field] + 1, 10**30):
         refused = client.post("/api/start-finetuning", json={**body, field: too_much})
         assert refused.status_code == 422
-        words = (
-            f"{field}: Input should be less than or equal to {RAISED[field]}, unless who runs the service raises SIENN_"
-        )
+        words = f"{field}: has to be less than or equal to {RAISED[field]}, unless who runs the service raises SIENN_"
         assert refused.json()["detail"].startswith(words)
 
 
@@ -74,7 +72,7 @@ def test_statistics_take_the_same_length(client: TestClient, tracker: InProcessT
     url = "/api/datasets/dataset-1/statistics"
     assert client.get(url, params={"max_length": 8192, "model_name": BASE_MODEL}).status_code == 200
     refused = client.get(url, params={"max_length": 8193, "model_name": BASE_MODEL})
-    assert (refused.status_code, "max_length: Input should be" in refused.json()["detail"]) == (422, True)
+    assert (refused.status_code, "max_length: has to be" in refused.json()["detail"]) == (422, True)
 
 
 @pytest.mark.parametrize("name", SETTINGS)

@@ -2,8 +2,8 @@ from __future__ import annotations
 
 import pytest
 
-from sienn_ray.datasets.columns import detect_format
 from sienn_ray.datasets.schema import DatasetFormat
+from sienn_ray.datasets.shapes.detection import detect_format
 from sienn_ray.errors import InvalidDatasetError
 
 
@@ -39,30 +39,32 @@ def test_format_is_told_from_columns(columns: list[str], expected: DatasetFormat
         ["instruction"],
         ["instruction", "input"],
         ["prompts", "completion"],
-        ["conversations"],
-        ["chosen", "rejected"],
+        ["chosen"],
+        ["completion"],
+        ["article", "summary"],
     ],
 )
 def test_unknown_columns_are_listed_with_the_accepted_sets(columns: list[str]) -> None:
     with pytest.raises(
-        InvalidDatasetError, match=r"^unknown columns: found .*instruction,response; .*; text$"
+        InvalidDatasetError, match=r"^unknown columns: found .*instruction,response; .*; text; .*columns=\{"
     ) as error:
         detect_format(columns)
     assert all(repr(column) in error.value.message for column in columns)
 
 
 @pytest.mark.parametrize(
-    ("columns", "formats"),
+    ("columns", "sets"),
     [
-        (["instruction", "response", "output"], "instruction-response, alpaca"),
-        (["instruction", "input", "response", "output"], "alpaca, instruction-input-response"),
-        (["question", "answer", "messages"], "question-answer, chat"),
-        (["prompt", "completion", "chosen", "rejected"], "prompt-completion, preference"),
-        (["prompt", "chosen", "rejected", "messages"], "preference, chat"),
+        (["instruction", "response", "output"], "instruction,response and instruction,output"),
+        (["instruction", "input", "response", "output"], "instruction,response and instruction,output"),
+        (["question", "answer", "messages"], "question,answer and messages"),
+        (["prompt", "completion", "chosen", "rejected"], "prompt,completion,rejected and prompt,chosen,rejected"),
+        (["problem", "solution", "answer"], "problem,answer and problem,solution"),
+        (["prompt", "query", "response"], "prompt,response and query,response"),
     ],
 )
-def test_ambiguous_columns_are_refused(columns: list[str], formats: str) -> None:
-    with pytest.raises(InvalidDatasetError, match=f"^ambiguous columns.*fits the formats {formats};"):
+def test_ambiguous_columns_are_refused(columns: list[str], sets: str) -> None:
+    with pytest.raises(InvalidDatasetError, match=f"^ambiguous columns.*which fits {sets}; keep the columns of one"):
         detect_format(columns)
 
 

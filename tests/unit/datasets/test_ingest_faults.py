@@ -109,7 +109,7 @@ def test_characters_across_chunks_stay_whole(where: int) -> None:
         ('text\nx\n"a\nb\nc', "line 3: broken CSV: a quote opened in this row is never closed"),
         ('text\n"a"b\n', "line 2: broken CSV: ',' expected after '\"'"),
         ("text\ra\rb\r", "line 1: broken CSV: a carriage return stands alone"),
-        ("messages\n[]\n", "line 2: column 'messages' must be a list of {role, content} objects, got a string"),
+        ("messages\n[]\n", "line 2: column 'messages' must have at least one user and one assistant message, got none"),
     ],
 )
 def test_broken_csv(content: str, message: str) -> None:

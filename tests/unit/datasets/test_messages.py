@@ -60,8 +60,11 @@ def test_system_message_may_be_empty() -> None:
             r"messages\[1\] is a tool's, which may only follow .* a message of the user",
         ),
         (("tool", "assistant"), r"messages\[0\] is a tool's, .* but nothing comes before it"),
-        (("user", "bot"), r"messages\[1\].role must be one of system, developer, user, assistant, tool, got 'bot'"),
-        (("User", "assistant"), r"messages\[0\].role must be one of"),
+        (
+            ("user", "narrator"),
+            r"messages\[1\].role must be one of system, developer, user, assistant, tool, got 'narrator'",
+        ),
+        (("Userr", "assistant"), r"messages\[0\].role must be one of"),
     ],
 )
 def test_chat_turns_are_checked(roles: tuple[str, ...], message: str) -> None:
@@ -74,7 +77,8 @@ def test_chat_turns_are_checked(roles: tuple[str, ...], message: str) -> None:
     [
         (None, "must be a list of {role, content} objects, got null"),
         ({"role": "user", "content": "a"}, "must be a list of .*, got an object"),
-        ('[{"role": "user"}]', "got a string; chats need JSON or JSONL"),
+        ('[{"role": "user"}]', r"messages\[0\] has no 'content'"),
+        ("user: hello", "got a string; chats need JSON or JSONL"),
         ([], "at least one user and one assistant message, got none"),
         (["a"], r"messages\[0\] must be an object with role and content, got a string"),
         ([{"content": "a"}], r"messages\[0\] has no 'role'; it has 'content'"),

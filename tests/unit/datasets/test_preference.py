@@ -84,8 +84,8 @@ class TestColumn:
             ("a", "[0] must be an object with role and content, got a string"),
             ({"role": "user"}, "[0] has no 'content'; it has 'role'"),
             (
-                {"role": "bot", "content": "a"},
-                "[0].role must be one of system, developer, user, assistant, tool, got 'bot'",
+                {"role": "narrator", "content": "a"},
+                "[0].role must be one of system, developer, user, assistant, tool, got 'narrator'",
             ),
             (
                 {"role": "user", "content": [1]},
@@ -123,7 +123,7 @@ def test_turns_of_the_prompt_are_checked(prompt: object, message: str) -> None:
     [
         ([], "column '{}' must have one message, the assistant's, got 0"),
         (
-            [*USER, *CHOSEN],
+            [*CHOSEN, *CHOSEN],
             "column '{}' must have one message, the assistant's, got 2; those before it belong in 'prompt'",
         ),
         (USER, "{}[0].role must be assistant, got user"),

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import pytest
 
-from sienn_ray.datasets.columns import known_columns
 from sienn_ray.datasets.reading_options import MAX_COLUMNS, ReadingOptions, columns_of, options_of
+from sienn_ray.datasets.shapes.table import known_columns
 from sienn_ray.datasets.text_encodings import ENCODINGS, codec_of
 from sienn_ray.errors import InvalidInputError
 from tests.unit.datasets.ingesting import fault, run, turn

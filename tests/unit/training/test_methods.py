@@ -37,6 +37,7 @@ def test_methods_are_asked_for_by_their_names() -> None:
 def test_rows_have_a_method_of_their_own() -> None:
     assert method_of(RowKind.CONVERSATION) is method_of(RowKind.TEXT) is Method.SFT
     assert method_of(RowKind.PREFERENCE) is Method.DPO
+    assert method_of(RowKind.UNPAIRED_PREFERENCE) is Method.KTO
     assert method_of(RowKind.PREFERENCE, "simpo") is Method.SIMPO
 
 
@@ -47,6 +48,10 @@ def test_a_method_that_rows_are_not_for_is_refused_with_the_way_out() -> None:
         "method=orpo learns from preferences, and the dataset has conversations; choose another dataset, or "
         "method=sft, or leave method out"
     )
+    with pytest.raises(
+        InvalidDatasetError, match="method=dpo learns from preferences, and the dataset has labelled answ"
+    ):
+        method_of(RowKind.UNPAIRED_PREFERENCE, "dpo")
 
 
 @pytest.mark.parametrize("method", Method)

@@ -43,22 +43,22 @@ def test_what_is_decided_by_itself_can_be_said_both_ways(words: str, expected: b
 @pytest.mark.parametrize(
     ("words", "message"),
     [
-        ("--batch-size 64", "--batch-size 64: Input should be less than or equal to 32"),
-        ("--lora-r 0", "--lora-r 0: Input should be greater than or equal to 1"),
-        ("--lr-scheduler step", "--lr-scheduler 'step': Input should be 'cosine', 'linear' or 'constant'"),
+        ("--batch-size 64", "--batch-size 64: has to be less than or equal to 32"),
+        ("--lora-r 0", "--lora-r 0: has to be greater than or equal to 1"),
+        ("--lr-scheduler step", "--lr-scheduler 'step': has to be 'cosine', 'linear' or 'constant'"),
         ("--target-modules q_proj,q_proj", "names a module more than once: q_proj"),
         ("--target-modules q_proj,", "--target-modules '': String should match pattern"),
-        ("--learning-rate nan", "--learning-rate nan: Input should be"),
+        ("--learning-rate nan", "--learning-rate nan: has to be"),
         ("--min-workers 3 --num-workers 2", "min_workers=3 is more than num_workers=2"),
         ("--quantization nf4 --sharding always", "quantization=nf4 can't be shared out; leave out sharding=always"),
-        ("--quantization int8", "--quantization 'int8': Input should be 'nf4'"),
-        ("--loraplus-lr-ratio 0.5", "--loraplus-lr-ratio 0.5: Input should be greater than or equal to 1"),
+        ("--quantization int8", "--quantization 'int8': has to be 'nf4'"),
+        ("--loraplus-lr-ratio 0.5", "--loraplus-lr-ratio 0.5: has to be greater than or equal to 1"),
         (
             "--early-stopping-patience 3 --validation-split 0",
             "--early-stopping-patience 3 needs rows to evaluate on, and --validation-split is 0; raise it, or name",
         ),
-        ("--max-grad-norm inf", "--max-grad-norm inf: Input should be a finite number"),
-        ("--num-workers 65 --seed -1", "--num-workers 65: Input should be less than or equal to 64; --seed -1: Input"),
+        ("--max-grad-norm inf", "--max-grad-norm inf: has to be a finite number"),
+        ("--num-workers 65 --seed -1", "--num-workers 65: has to be less than or equal to 64; --seed -1: has"),
     ],
 )
 def test_a_value_outside_its_limits_is_named_with_its_option(words: str, message: str) -> None:

@@ -93,7 +93,7 @@ def test_evaluation_that_names_no_step_is_of_the_last_one(running: Store) -> Non
 
 
 def test_rewards_of_a_step_and_of_its_evaluation_share_a_point(running: Store) -> None:
-    known = {"current_step": 5, "current_epoch": 1}
+    known: dict[str, Any] = {"current_step": 5, "current_epoch": 1}
     stepped: dict[str, Any] = {"rewards_chosen": 0.25, "rewards_margins": 0.5, "rewards_accuracies": 0.75}
     evaluated: dict[str, Any] = {"eval_rewards_margins": 0.125, "eval_rewards_accuracies": 1.0}
     running.jobs.report("job-1", 1, Progress(Phase.TRAINING, "step", 10, current_loss=0.5, **known, **stepped))

@@ -1,0 +1,1 @@
+"""Files and requests as people have them."""
