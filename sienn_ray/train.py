@@ -146,8 +146,9 @@ def _parser() -> argparse.ArgumentParser:
 def _given(argv: Sequence[str] | None) -> set[str]:
     """Names of the options that are there, rather than left at their defaults."""
     parser = _parser()
-    parser.set_defaults(**dict.fromkeys(vars(parser.parse_args(argv)), argparse.SUPPRESS))
-    return {name for name, value in vars(parser.parse_args(argv)).items() if value is not argparse.SUPPRESS}
+    # What is there already keeps a default from being put in its place.
+    nothing = argparse.Namespace(**dict.fromkeys(vars(parser.parse_args(argv))))
+    return {name for name, value in vars(parser.parse_args(argv, nothing)).items() if value is not None}
 
 
 def _name(text: str) -> str:

@@ -87,5 +87,5 @@ def test_a_checkpoint_s_weights_come_first(tmp_path: Path) -> None:
 
     assert read_start(tmp_path, fetch)["weight"].tolist() == [3.0, 3.0]
     (tmp_path / START_WEIGHTS).write_bytes(b"no weights")
-    with pytest.raises(ArtifactError, match=r"start_adapter_model\\.safetensors"):
+    with pytest.raises(ArtifactError, match=START_WEIGHTS):
         read_start(tmp_path, fetch)
