@@ -8,12 +8,14 @@ jobs/: datasets, jobs and exports in the database, and the tracker that keeps th
 training/: one fine-tune, from its rows to the published adapter.
 inference/: the engine, which answers with a base model and any of its adapters.
 export/: fine-tuned models in the formats of other programs.
+template_check/: checks of rows against a base model's chat template, before anything is trained.
 datasets/: rows, from a user's file to tokens.
 base_model: load a base model and its tokenizer.
 model_sizes: sizes of a base model's tensors, from metadata alone.
 local_copies: copies of adapters on this machine.
 module_names: names of the linear modules of a base model.
 storage: artifacts under one fsspec URL.
+context_length: tokens that a base model reads at once.
 admission: the rules by which base models are admitted.
 outbound/: requests to servers that users name.
 retries: retries with back-off while hub or store are out of reach.

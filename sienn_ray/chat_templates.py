@@ -37,7 +37,7 @@ def check_chat_template(tokenizer: Any) -> None:
     for text in filter(None, texts):
         if not _is_bounded(str(text), json.dumps(tokens)):
             raise InvalidBaseModelError(
-                f"the chat template of {_name_of(tokenizer)} takes more than {MAX_CPU_S} s of CPU time, "
+                f"the chat template of {name_of(tokenizer)} takes more than {MAX_CPU_S} s of CPU time, "
                 f"{MAX_MEMORY_BYTES // 1024**3} GiB of memory or a million characters for a short conversation, so it "
                 "isn't rendered; choose another base model"
             )
@@ -59,6 +59,17 @@ def _is_bounded(template: str, tokens: str) -> bool:
     return ended.returncode >= 0 and ended.returncode != TOO_MUCH
 
 
+@functools.lru_cache(maxsize=64)
+def variables_of(chat_template: str) -> frozenset[str] | None:
+    """Return the names that a template reads and doesn't set itself, or None where it can't be compiled."""
+    from jinja2 import TemplateSyntaxError, meta
+
+    try:
+        return frozenset(meta.find_undeclared_variables(template_probe.environment().parse(chat_template)))
+    except (TemplateSyntaxError, RecursionError):
+        return None
+
+
 @contextmanager
 def limited_rendering(tokenizer: Any) -> Iterator[None]:
     """Bound the CPU time of one rendering in this thread: a template may loop for some conversations only.
@@ -71,11 +82,12 @@ def limited_rendering(tokenizer: Any) -> Iterator[None]:
             yield
     except TimeLimitError as error:
         raise InvalidBaseModelError(
-            f"the chat template of {_name_of(tokenizer)} took more than {MAX_CPU_S} s for one conversation and was "
+            f"the chat template of {name_of(tokenizer)} took more than {MAX_CPU_S} s for one conversation and was "
             "ended; choose another base model"
         ) from error
 
 
-def _name_of(tokenizer: Any) -> str:
+def name_of(tokenizer: Any) -> str:
+    """Return a tokenizer's base model in words, as far as the folder that it was loaded from says which it is."""
     base_model = model_id_of(Path(str(getattr(tokenizer, "name_or_path", ""))))
     return f"base model '{base_model}'" if base_model else "the base model"

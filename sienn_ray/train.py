@@ -23,6 +23,7 @@ import psutil
 import ray
 
 from sienn_ray import catalog
+from sienn_ray.context_length import check_context
 from sienn_ray.datasets import intake
 from sienn_ray.datasets.reading_options import ReadingOptions, options_of
 from sienn_ray.datasets.schema import check_same_kind
@@ -55,6 +56,7 @@ from sienn_ray.jobs.tracker_protocol import Tracker
 from sienn_ray.module_names import check_target_modules
 from sienn_ray.settings import Settings
 from sienn_ray.storage import Storage
+from sienn_ray.template_check.check import find_verdict, render_in_process
 from sienn_ray.training import process_setup
 from sienn_ray.training.advice import warnings_of
 from sienn_ray.training.config import TrainingConfig
@@ -193,17 +195,16 @@ def _register(settings: Settings, arguments: argparse.Namespace, given: Collecti
     """
     config, parent = _configured(settings, arguments, given)
     options = options_of({name: getattr(arguments, name) for name in _READING_OPTIONS})
-    dataset = _take_dataset(arguments.dataset, settings, options)
-    row_kind = row_kind_of(dataset.format)
-    check_kind(config.long_rows, row_kind)
-    method_of(row_kind, config.method)
-    validation = arguments.validation_dataset and _take_dataset(arguments.validation_dataset, settings, options)
+    urls = [url for url in (arguments.dataset, arguments.validation_dataset) if url]
+    dataset, validation = [*_take_datasets(urls, config, settings, options), None][:2]
+    assert dataset is not None  # nosec B101 # for the type checker
     storage, now, job_id = Storage(settings.storage_url), utc_now(), str(uuid.uuid4())
+    row_kind = row_kind_of(dataset.format)
     if parent is not None:
         check_adapter(storage, parent, row_kind)
     warnings = warnings_of(config, row_kind, dataset.num_rows, given)
     for words in warnings:
-        logger.warning("%s", words)
+        sys.stdout.write(f"warning: {words}\n")
     job = JobRecord(
         id=job_id,
         from_job=parent and parent.id,
@@ -236,17 +237,46 @@ def _configured(
         config = continued(config, given, parent)
         revision = revision or parent.config.base_model_revision
     found = catalog.resolve(config.base_model, settings.hub_timeout_s, revision, settings.admission_rules)
+    check_context(config.base_model, found.context_tokens, config.max_length)
     check_target_modules(config.base_model, found, config.lora.named_modules)
     if parent is not None:
         check_revision(found.revision, parent)
     return config.pinned(found.revision), parent
 
 
-def _take_dataset(url: str, settings: Settings, options: ReadingOptions) -> DatasetRecord:
-    """Take a file into storage and note it with the tracker."""
+def _take_datasets(
+    urls: Sequence[str], config: TrainingConfig, settings: Settings, options: ReadingOptions
+) -> list[DatasetRecord]:
+    """Take files into storage, and note them with the tracker where the chat template renders their rows.
+
+    Raises:
+        InvalidInputError: It doesn't, or a file isn't a dataset; nothing is left of any then.
+    """
+    storage = Storage(settings.storage_url)
+    taken: list[DatasetRecord] = []
+    try:
+        for url in urls:
+            taken.append(_take_dataset(url, storage, settings, options))
+        for record in taken:
+            method_of(row_kind_of(record.format), config.method)
+            check_kind(config.long_rows, row_kind_of(record.format))
+            request = record.template_request(config)
+            verdict = find_verdict(request, settings, storage, render_in_process)
+            if verdict is not None:
+                verdict.check(request)
+                for words in verdict.warnings(request):
+                    sys.stdout.write(f"warning: {words}\n")
+    except SiennError:
+        for record in taken:
+            storage.delete(intake.folder_key(record.id))
+        raise
+    return [ask_patiently(_PATIENCE_S, Tracker.add_dataset, record, storage.url) for record in taken]
+
+
+def _take_dataset(url: str, storage: Storage, settings: Settings, options: ReadingOptions) -> DatasetRecord:
+    """Take a file into storage."""
     filename = PurePosixPath(urlsplit(url).path).name
     dataset_id = str(uuid.uuid4())
-    storage = Storage(settings.storage_url)
     try:
         with fsspec.open(url, "rb") as source:
             taken = intake.take(
@@ -263,7 +293,7 @@ def _take_dataset(url: str, settings: Settings, options: ReadingOptions) -> Data
         logger.warning("%s: %s", filename, note)
     if record.reading.ignored_columns:
         logger.warning("%s: ignored columns: %s", filename, ", ".join(record.reading.ignored_columns))
-    return ask_patiently(_PATIENCE_S, Tracker.add_dataset, record, storage.url)
+    return record
 
 
 def _own_submission_id() -> str:
@@ -380,10 +410,11 @@ def _run_of(job: JobRecord, dataset: DatasetRecord, validation: DatasetRecord | 
         name=job.name,
         datasets=dataset_facts(dataset, validation),
         statistics=tuple(
-            record.statistics_request(job.config.base_model, job.config.max_length)
+            record.statistics_request(job.config.base_model, job.config.max_length, options=job.config.render_options)
             for record in (dataset, validation)
             if record is not None
         ),
+        templates=tuple(record.template_request(job.config) for record in (dataset, validation) if record is not None),
         timeline=timeline,
         start_key=job.start_key,
         from_job=job.from_job,

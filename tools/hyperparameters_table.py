@@ -26,6 +26,7 @@ _TYPE_NAMES: dict[frozenset[type], str] = {
     frozenset({float}): "float",
     frozenset({str}): "string",
     frozenset({str, tuple}): "string or list",
+    frozenset({dict}): "object",
 }
 
 

@@ -23,6 +23,7 @@ from sienn_ray.metrics import Recorder
 from sienn_ray.outbound.resolver import Resolver, SystemResolver
 from sienn_ray.settings import Settings
 from sienn_ray.storage import Storage
+from sienn_ray.template_check.check import TryTemplate, render_in_process
 
 
 class Engines(Protocol):
@@ -106,8 +107,9 @@ async def _admit_all(_: Sequence[GenerationRequest]) -> None:
 class Backends:
     """Everything behind the API.
 
-    `admit` takes what a key's limits have for several answers before the first of them is asked for, so that all of
-    them are given or none; what isn't admitted is when it comes to the engines.
+    `try_template` tries a chat template with a dataset's rows. `admit` takes what a key's limits have for several
+    answers before the first of them is asked for, so that all of them are given or none; what isn't admitted is when it
+    comes to the engines.
     """
 
     settings: Settings
@@ -121,6 +123,7 @@ class Backends:
     recorder: Recorder = field(default_factory=Recorder)
     resolver: Resolver = field(default_factory=SystemResolver)
     usage: UsageRecorder = field(default_factory=UsageRecorder)
+    try_template: TryTemplate = render_in_process
     admit: Callable[[Sequence[GenerationRequest]], Awaitable[None]] = _admit_all
 
 

@@ -21,9 +21,11 @@ from sienn_ray.cli.sampling import (
     Stop,
     System,
     Temperature,
+    TemplateVariables,
     TopK,
     TopP,
     given,
+    variables_of,
 )
 from sienn_ray.cli.targets import Overwrite, check_room, check_target, written
 
@@ -49,6 +51,7 @@ def ask(
     presence_penalty: PresencePenalty = None,
     frequency_penalty: FrequencyPenalty = None,
     stop: Stop = None,
+    chat_template_kwargs: TemplateVariables = None,
 ) -> None:
     """Ask a fine-tuned model; prints its answer as it comes."""
     body = {"job_id": job_id, "prompt": prompt, "max_new_tokens": max_new_tokens, "use_adapter": not base}
@@ -64,6 +67,7 @@ def ask(
         presence_penalty=presence_penalty,
         frequency_penalty=frequency_penalty,
         stop=stop,
+        chat_template_kwargs=variables_of(chat_template_kwargs),
     )
     for name, data in events("/api/test-model", {**body, "stream": True}):
         sys.stdout.write("\n" if name else data["text"])
@@ -89,6 +93,7 @@ def compare(
     presence_penalty: PresencePenalty = None,
     frequency_penalty: FrequencyPenalty = None,
     stop: Stop = None,
+    chat_template_kwargs: TemplateVariables = None,
 ) -> None:
     """Ask adapters and their base model the same."""
     # Parsed as one list: of a single word, the parser would say that the ids are missing rather than the prompt.
@@ -108,6 +113,7 @@ def compare(
         presence_penalty=presence_penalty,
         frequency_penalty=frequency_penalty,
         stop=stop,
+        chat_template_kwargs=variables_of(chat_template_kwargs),
     )
     reply = call("POST", "/api/compare-models", json=body)
     for each in reply["answers"]:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from typing import Annotated, Any
 
 import typer
@@ -22,6 +23,21 @@ RepetitionPenalty = Annotated[float | None, typer.Option(help="0.5 to 5, 1 is no
 PresencePenalty = Annotated[float | None, typer.Option(help="-2 to 2; 0 by default.")]
 FrequencyPenalty = Annotated[float | None, typer.Option(help="-2 to 2; 0 by default.")]
 Stop = Annotated[list[str] | None, typer.Option(help="Ends the answer; may be given up to four times.")]
+TemplateVariables = Annotated[
+    str | None,
+    typer.Option(
+        help="Values of the chat template's variables as a JSON object; by default those of the training.",
+        metavar="JSON",
+    ),
+]
+
+
+def variables_of(text: str | None) -> Any:
+    """Read a JSON object; what isn't any stays text, which the service refuses in its words."""
+    try:
+        return None if text is None else json.loads(text)
+    except ValueError:
+        return text
 
 
 def given(*, greedy: bool, **fields: Any) -> dict[str, Any]:

@@ -40,11 +40,13 @@ row_pages: some of a dataset's rows.
 Tokens:
 
 prompt: the format of prompts, in training and in generation.
+render_options: options of how rows become text.
 rendering: conversations rendered by a chat template, and what that leaves out.
 template_input: messages and tools in the form of a chat template.
 content_form: the form in which a chat template takes messages.
 tool_form: the form in which it takes tools, calls, results and reasoning.
 template_probes: trials of chat templates.
+end_marks: marks that end a text or an answer.
 literal_text: special tokens that users write, which stay text.
 answers: what the model has to produce behind a prompt.
 chat_turns: a chat template as the strings around each turn.

@@ -51,7 +51,7 @@ def measure_row(
     """
     sides = [
         _num_tokens(tokenizer, prompt_format, segments, max_length)
-        for segments in _sides(tokenizer, prompt_format, row)
+        for segments in sides_of(tokenizer, prompt_format, row)
     ]
     # A conversation of weights 0 has no examples.
     num_prompt, num_completion, _ = max(sides, key=lambda side: side[0] + side[1], default=(0, 0, True))
@@ -70,10 +70,15 @@ def measure_row(
     )
 
 
-def _sides(tokenizer: Any, prompt_format: PromptFormat, row: StoredRow) -> Sequence[Sequence[Segment]]:
-    """What the model reads of a row, in pieces: one sequence or several, or two that are compared."""
+def sides_of(tokenizer: Any, prompt_format: PromptFormat, row: StoredRow) -> Sequence[Sequence[Segment]]:
+    """Return what the model reads of a row, in pieces: one sequence or several, or two that are compared.
+
+    Raises:
+        InvalidDatasetError: The chat template can't render it.
+    """
     if row.messages is None:
         return [prompt_format.text_segments(tokenizer, row.text or "")]
+    prompt_format = prompt_format.for_row(row.chat_template_kwargs)
     if row.rejected is None:
         return prompt_format.examples(tokenizer, row.messages, tools=row.tools)
     return pair_segments(tokenizer, prompt_format, row.messages, row.rejected, tools=row.tools)

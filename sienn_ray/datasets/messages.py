@@ -22,7 +22,7 @@ _ROLES = {
     **dict.fromkeys((*REASONING_KEYS, "tool_calls", "function_call", "prefix"), Role.ASSISTANT),
     "tool_call_id": Role.TOOL,
 }
-_PLAIN = {"role", "content"}
+_ROLE_NAMES: dict[str, Role] = {**{str(role): role for role in Role}, "function": Role.TOOL}  # OpenAI's older name
 
 
 def message_list(items: Sequence[object], what: str) -> tuple[Message, ...]:
@@ -45,7 +45,7 @@ def checked_message(item: object, what: str) -> Message:
     if "role" not in item:
         raise InvalidDatasetError(f"{what} has no 'role'; it has {listed(item)}")
     role = _role(item["role"], f"{what}.role")
-    if item.keys() == _PLAIN and isinstance(content := item["content"], str):
+    if len(item) == 2 and isinstance(content := item.get("content"), str):  # nothing else
         return Message(role, _filled(role, string(content, f"{what}.content"), f"{what}.content"))
     for key, owner in _ROLES.items():
         if role is not owner and item.get(key):
@@ -141,9 +141,7 @@ def _flag(item: Mapping[str, Any], key: str, what: str) -> bool:
 
 def _role(value: object, what: str) -> Role:
     text = string(value, what)
-    if text == "function":  # OpenAI's name of the role before there were calls with ids
-        return Role.TOOL
-    try:
-        return Role(text)
-    except ValueError as error:
-        raise InvalidDatasetError(f"{what} must be one of {', '.join(Role)}, got {shown(text)}") from error
+    role = _ROLE_NAMES.get(text)
+    if role is None:
+        raise InvalidDatasetError(f"{what} must be one of {', '.join(Role)}, got {shown(text)}")
+    return role

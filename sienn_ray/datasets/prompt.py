@@ -1,22 +1,25 @@
 """The exact text a model reads: one format for training and for generation, stored with the adapter.
 
 A conversation is rendered with the base model's own chat template, or with a plain instruction template where the base
-model has none. Rendering it piece by piece says which characters the model has to produce.
+model has none. RenderOptions it piece by piece says which characters the model has to produce.
 """
 
 from __future__ import annotations
 
 import json
 from collections.abc import Mapping, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass, field, replace
 from enum import StrEnum
 from typing import Any, assert_never
 
+from sienn_ray.chat_templates import name_of
 from sienn_ray.datasets.answers import Answer, whole_answers
-from sienn_ray.datasets.literal_text import kept_as_is
+from sienn_ray.datasets.end_marks import text_ends, without_end, without_end_marks
+from sienn_ray.datasets.literal_text import kept_as_is, literal, literal_values
+from sienn_ray.datasets.render_options import RenderOptions, TemplateVariables
 from sienn_ray.datasets.rendering import Rendering
 from sienn_ray.datasets.schema import RowKind
-from sienn_ray.errors import ArtifactError, InvalidDatasetError
+from sienn_ray.errors import ArtifactError, InvalidDatasetError, InvalidInputError
 
 FILE_NAME = "prompt_format.json"
 
@@ -52,35 +55,77 @@ class PromptFormat:
     Args:
         kind: Conversation or plain text.
         chat_template: Jinja template of a conversation; None for plain text.
+        options: Variables of the template, and how special tokens in plain text are encoded.
     """
 
     kind: PromptKind
     chat_template: str | None = None
+    options: RenderOptions = field(default_factory=RenderOptions)
 
     @classmethod
-    def for_chat(cls, tokenizer: Any) -> PromptFormat:
+    def for_chat(cls, tokenizer: Any, options: RenderOptions | None = None) -> PromptFormat:
         """The base model's own chat template, or the plain one where it has none."""
-        return cls(PromptKind.CHAT, tokenizer.chat_template or PLAIN_TEMPLATE)
+        return cls(PromptKind.CHAT, tokenizer.chat_template or PLAIN_TEMPLATE, options or RenderOptions())
 
     @classmethod
-    def for_rows(cls, kind: RowKind, tokenizer: Any) -> PromptFormat:
-        """Choose the format of a kind of rows."""
+    def for_rows(cls, kind: RowKind, tokenizer: Any, options: RenderOptions | None = None) -> PromptFormat:
+        """Choose the format of a kind of rows.
+
+        Raises:
+            InvalidInputError: The chat template has no variable of a name that is set.
+        """
         match kind:
             case RowKind.TEXT:
-                return cls.for_text()
+                chosen = cls.for_text(options)
             case RowKind.CONVERSATION | RowKind.PREFERENCE | RowKind.UNPAIRED_PREFERENCE:
-                return cls.for_chat(tokenizer)
+                chosen = cls.for_chat(tokenizer, options)
             case _:
                 assert_never(kind)
+        chosen.options.variables.check_known(chosen.chat_template, name_of(tokenizer))
+        return chosen
 
     @classmethod
-    def for_text(cls) -> PromptFormat:
+    def for_text(cls, options: RenderOptions | None = None) -> PromptFormat:
         """Text as it is."""
-        return cls(PromptKind.TEXT)
+        return cls(PromptKind.TEXT, options=options or RenderOptions())
+
+    @property
+    def bound_template(self) -> str | None:
+        """The chat template with the values of its variables, for programs that know no `prompt_format.json`."""
+        return None if self.chat_template is None else self.options.variables.bound_to(self.chat_template)
+
+    def with_variables(self, values: Mapping[str, Any] | None) -> PromptFormat:
+        """Return the format with other values over those of the template's variables.
+
+        Raises:
+            InvalidInputError: They can't be given to a template, or it has no variable of a name.
+        """
+        if not values:
+            return self
+        variables = self.options.variables.merged(values)
+        TemplateVariables.of(values).check_known(self.chat_template)
+        return replace(self, options=replace(self.options, variables=variables))
+
+    def for_row(self, values: Mapping[str, Any] | None) -> PromptFormat:
+        """Return the format with the values that a row of a dataset has for the template's variables.
+
+        Raises:
+            InvalidDatasetError: They can't be given to a template, or it has no variable of a name.
+        """
+        try:
+            return self.with_variables(values)
+        except InvalidInputError as error:
+            raise InvalidDatasetError(error.message) from error
 
     def to_json(self) -> str:
         """Serialize to the content of `prompt_format.json`."""
-        return json.dumps(asdict(self), indent=2)
+        content = {
+            "kind": self.kind,
+            "chat_template": self.chat_template,
+            "chat_template_kwargs": self.options.variables.values,
+            "special_tokens": self.options.special_tokens,
+        }
+        return json.dumps(content, indent=2)
 
     @classmethod
     def from_json(cls, text: str) -> PromptFormat:
@@ -91,8 +136,11 @@ class PromptFormat:
         """
         try:
             fields = json.loads(text)
-            return cls(PromptKind(fields["kind"]), fields["chat_template"])
-        except (ValueError, KeyError, TypeError) as error:
+            # Earlier adapters of plain text were trained with the tokens.
+            kind, chat_template = PromptKind(fields["kind"]), fields["chat_template"]
+            options = RenderOptions.of(fields.get("chat_template_kwargs", {}), fields.get("special_tokens", "tokens"))
+            return cls(kind, chat_template, options)
+        except (ValueError, KeyError, TypeError, InvalidInputError) as error:
             raise ArtifactError(f"{FILE_NAME} can't be read: {error}") from error
 
     def prompt(
@@ -124,7 +172,7 @@ class PromptFormat:
         *before, last = messages
         content = str(last["content"])
         begun = content.rstrip()
-        rendering = Rendering(tokenizer, self.chat_template, tools)
+        rendering = self._rendering(tokenizer, tools)
         answer = rendering.answer([*before, {**last, "content": begun, "prefix": begun}])
         return answer.prompt + answer.completion[: answer.num_given_chars] + content[len(begun) :]
 
@@ -151,10 +199,10 @@ class PromptFormat:
             case PromptKind.TEXT:
                 if tools:
                     raise InvalidDatasetError("plain text has no place for tools; leave them out")
-                return kept_as_is("\n\n".join(message["content"] for message in messages))
+                return self.plain_text(tokenizer, "\n\n".join(message["content"] for message in messages))
             case PromptKind.CHAT:
-                return Rendering(tokenizer, self.chat_template, tools).text(
-                    whole_answers(messages), add_generation_prompt=add_generation_prompt
+                return self._rendering(tokenizer, tools).text(
+                    self._turns(tokenizer, messages), add_generation_prompt=add_generation_prompt
                 )
             case _:
                 assert_never(self.kind)
@@ -182,8 +230,8 @@ class PromptFormat:
         Raises:
             InvalidDatasetError: The template refuses the conversation, or leaves a part of it out.
         """
-        rendering = Rendering(tokenizer, self.chat_template, tools)
-        turns = whole_answers(messages)
+        rendering = self._rendering(tokenizer, tools)
+        turns = self._turns(tokenizer, messages)
         found: list[list[Segment]] = []
         done, num_checked = "", 0
         for index, message in enumerate(turns):
@@ -213,12 +261,25 @@ class PromptFormat:
         Raises:
             InvalidDatasetError: The template refuses the conversation, or leaves a part of it out.
         """
-        answer = Rendering(tokenizer, self.chat_template, tools).answer(whole_answers(messages))
+        answer = self._rendering(tokenizer, tools).answer(self._turns(tokenizer, messages))
         return _ending_with_eos(_pieces(answer, tokenizer), tokenizer)
 
     def text_segments(self, tokenizer: Any, text: str) -> list[Segment]:
         """A row of plain text, all of it to be produced."""
-        return _ending_with_eos([Segment(kept_as_is(text), is_completion=True)], tokenizer)
+        said = without_end(text, text_ends(tokenizer))
+        return _ending_with_eos([Segment(self.plain_text(tokenizer, said), is_completion=True)], tokenizer)
+
+    def plain_text(self, tokenizer: Any, text: str) -> str:
+        """Text that is no conversation, in the form that is encoded."""
+        return literal(tokenizer, text) if self.options.special_tokens == "text" else kept_as_is(text)
+
+    def _rendering(self, tokenizer: Any, tools: Sequence[Mapping[str, Any]] | None) -> Rendering:
+        # Special tokens in the values stay text, as in messages.
+        variables = literal_values(tokenizer, self.options.variables.values)
+        return Rendering(tokenizer, self.chat_template, tools, variables)
+
+    def _turns(self, tokenizer: Any, messages: Sequence[Mapping[str, Any]]) -> list[Mapping[str, Any]]:
+        return without_end_marks(tokenizer, self.chat_template, whole_answers(messages))
 
 
 def _pieces(answer: Answer, tokenizer: Any, begin: int = 0) -> list[Segment]:

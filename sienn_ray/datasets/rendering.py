@@ -84,6 +84,8 @@ class Rendering:
         return Answer(prompt, completion, self._num_given_chars(messages[-1], completion))
 
     def _completion(self, messages: Sequence[Mapping[str, Any]], prompt: str, whole: str) -> str:
+        if whole.startswith(prompt):
+            return whole[len(prompt) :]
         try:
             return completion_behind(prompt, whole, self._content(messages))
         except InvalidDatasetError:

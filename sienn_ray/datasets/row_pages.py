@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from typing import Any, cast
 
 import pyarrow as pa
@@ -129,12 +129,11 @@ class _Cut:
         message = message_of(said)
         reasoning = message.reasoning_content
         self.has_cut |= len(message.tool_calls) > MAX_MESSAGES
-        return replace(
-            message,
+        return message._replace(
             content=self.string(message.content),
             reasoning_content=None if reasoning is None else self.string(reasoning),
             tool_calls=tuple(
-                replace(call, name=self.string(call.name), arguments=self.string(call.arguments))
+                call._replace(name=self.string(call.name), arguments=self.string(call.arguments))
                 for call in message.tool_calls[:MAX_MESSAGES]
             ),
         )

@@ -71,6 +71,9 @@ class RowTokenizer:
         Raises:
             InvalidDatasetError: The chat template can't render it.
         """
+        if row.chat_template_kwargs:
+            own = replace(self, prompt_format=self.prompt_format.for_row(row.chat_template_kwargs))
+            return own.tokens(replace(row, chat_template_kwargs=None))
         if row.messages is not None and row.rejected is not None:
             return self._pair(row.messages, row.rejected, row.tools)
         if row.messages is not None and row.label is not None:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import sys
 from types import TracebackType
-from typing import BinaryIO
+from typing import Any, BinaryIO
 
 import pyarrow as pa
 import pyarrow.parquet as pq
@@ -19,6 +19,7 @@ MAX_ROW_GROUP_BYTES = 8 * 1024 * 1024
 
 _ROW_BYTES = 200
 _MESSAGE_BYTES = 100
+_FIELDS = list(PARQUET_SCHEMA.field("messages").type.value_type)
 
 
 class RowWriter:
@@ -31,15 +32,11 @@ class RowWriter:
         self._clear()
 
     def _clear(self) -> None:
-        self._lines: list[int] = []
-        self._messages: list[list[tuple[str, str, str | None]] | None] = []
-        self._texts: list[str | None] = []
-        self._empty_columns: list[list[int]] = []
-        self._rejected: list[str | None] = []
-        self._rejected_extras: list[str | None] = []
-        self._tools: list[str | None] = []
-        self._labels: list[bool | None] = []
-        self._variables: list[str | None] = []
+        # Messages of all rows, one behind the other: pyarrow takes a while for lists of tuples.
+        self._roles: list[str] = []
+        self._contents: list[str] = []
+        self._extras: list[str | None] = []
+        self._columns: list[list[Any]] = [[] for _ in PARQUET_SCHEMA]
         self._num_bytes = 0
 
     def __enter__(self) -> RowWriter:
@@ -61,56 +58,49 @@ class RowWriter:
             line: Where it begins in the file.
             empty_columns: See `columns.empty_columns`.
         """
-        self._lines.append(line)
-        self._messages.append(
-            None
-            if row.messages is None
-            else [(str(message.role), message.content, extra_of(message)) for message in row.messages]
+        num_bytes = _ROW_BYTES
+        for message in row.messages or ():
+            num_bytes += self._add_message(message)
+        rejected = row.rejected
+        values = (
+            self._num_written + len(self._columns[0]),
+            line,
+            None if row.messages is None else len(self._roles) - len(row.messages),  # where they begin
+            row.text,
+            empty_columns,
+            None if rejected is None else rejected.content,
+            None if rejected is None else extra_of(rejected),
+            row.tools,
+            row.label,
+            row.chat_template_kwargs,
         )
-        self._texts.append(row.text)
-        self._empty_columns.append(empty_columns)
-        self._rejected.append(None if row.rejected is None else row.rejected.content)
-        self._rejected_extras.append(None if row.rejected is None else extra_of(row.rejected))
-        self._tools.append(row.tools)
-        self._labels.append(row.label)
-        self._variables.append(row.chat_template_kwargs)
-        self._num_bytes += _size_bytes(row)
-        if len(self._lines) >= MAX_ROW_GROUP_ROWS or self._num_bytes >= MAX_ROW_GROUP_BYTES:
+        for column, value in zip(self._columns, values, strict=True):
+            column.append(value)
+        self._num_bytes += num_bytes + sum(sys.getsizeof(value) for value in values[3:] if isinstance(value, str))
+        if len(self._columns[0]) >= MAX_ROW_GROUP_ROWS or self._num_bytes >= MAX_ROW_GROUP_BYTES:
             self._flush()
 
+    def _add_message(self, message: Message) -> int:
+        """Add a message, and return about how many bytes it takes."""
+        extra = extra_of(message)
+        self._roles.append(message.role)
+        self._contents.append(message.content)
+        self._extras.append(extra)
+        num_bytes = _MESSAGE_BYTES + sys.getsizeof(message.content)
+        return num_bytes if extra is None else num_bytes + sys.getsizeof(extra)
+
     def _flush(self) -> None:
-        if not self._lines:
+        if not self._columns[0]:
             return
-        rows = range(self._num_written, self._num_written + len(self._lines))
-        columns = [
-            rows,
-            self._lines,
-            self._messages,
-            self._texts,
-            self._empty_columns,
-            self._rejected,
-            self._rejected_extras,
-            self._tools,
-            self._labels,
-            self._variables,
+        arrays = [
+            self._message_lists(column) if field.name == "messages" else pa.array(column, field.type)
+            for column, field in zip(self._columns, PARQUET_SCHEMA, strict=True)
         ]
-        arrays = [pa.array(column, field.type) for column, field in zip(columns, PARQUET_SCHEMA, strict=True)]
-        self._num_written += len(self._lines)
+        self._num_written += len(self._columns[0])
         self._clear()
         self._parquet.write_batch(pa.RecordBatch.from_arrays(arrays, schema=PARQUET_SCHEMA))
 
-
-def _size_bytes(row: CanonicalRow) -> int:
-    """About how much memory a row takes."""
-    if row.messages is None:
-        return _ROW_BYTES + sys.getsizeof(row.text)
-    num_bytes = _ROW_BYTES + sum(map(_message_size_bytes, row.messages))
-    num_bytes += 0 if row.rejected is None else _message_size_bytes(row.rejected)
-    return num_bytes + sum(sys.getsizeof(text) for text in (row.tools, row.chat_template_kwargs) if text is not None)
-
-
-def _message_size_bytes(message: Message) -> int:
-    num_bytes = _MESSAGE_BYTES + sys.getsizeof(message.content)
-    if message.reasoning_content is not None:
-        num_bytes += sys.getsizeof(message.reasoning_content)
-    return num_bytes + sum(_MESSAGE_BYTES + sys.getsizeof(call.arguments) for call in message.tool_calls)
+    def _message_lists(self, starts: list[int | None]) -> pa.Array:
+        columns = (self._roles, self._contents, self._extras)
+        messages = pa.StructArray.from_arrays([pa.array(column, pa.string()) for column in columns], fields=_FIELDS)
+        return pa.ListArray.from_arrays(pa.array([*starts, len(self._roles)], pa.int32()), messages)

@@ -6,9 +6,8 @@ second answer to compare with, or a plain text, so that training knows nothing o
 
 from __future__ import annotations
 
-from dataclasses import dataclass
 from enum import StrEnum
-from typing import assert_never
+from typing import NamedTuple, assert_never
 
 import pyarrow as pa
 
@@ -146,8 +145,7 @@ class Role(StrEnum):
     TOOL = "tool"
 
 
-@dataclass(frozen=True, slots=True)
-class ToolCall:
+class ToolCall(NamedTuple):
     """A call of a tool in an assistant's message.
 
     Args:
@@ -161,9 +159,8 @@ class ToolCall:
     id: str | None = None
 
 
-@dataclass(frozen=True, slots=True)
-class Message:
-    """One turn of a conversation.
+class Message(NamedTuple):
+    """One turn of a conversation; a tuple, which is made in a fraction of a frozen data class's time.
 
     Args:
         role: The speaker.
@@ -186,8 +183,7 @@ class Message:
     is_prefix: bool = False
 
 
-@dataclass(frozen=True, slots=True)
-class CanonicalRow:
+class CanonicalRow(NamedTuple):
     """A checked row: `messages` of a conversation, or `text`; the other one is None.
 
     Args:

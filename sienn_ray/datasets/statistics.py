@@ -50,7 +50,7 @@ def compute_statistics(storage: Storage, request: StatisticsRequest, tokenizer: 
         path=path,
         filesystem=filesystem,
         tokenizer=tokenizer,
-        prompt_format=PromptFormat.for_rows(request.row_kind, tokenizer),
+        prompt_format=PromptFormat.for_rows(request.row_kind, tokenizer, request.options),
         max_length=request.max_length,
     )
     measured = ray.data.from_items(slices, override_num_blocks=num_tasks).map_batches(
@@ -151,7 +151,7 @@ class _Totals:
     def __init__(self, request: StatisticsRequest, *, has_empty_columns: bool) -> None:
         self._request = request
         self._characters, self._tokens, self._prompt, self._completion = (Histogram() for _ in range(4))
-        self._num_rows = self._num_over = self._num_dropped = 0
+        self._num_rows = self._num_over = self._num_tokens_over = self._num_dropped = 0
         self._num_empty = np.zeros(request.num_columns, np.int64) if has_empty_columns else None
         self._duplicates = DuplicateFinder()
 
@@ -171,6 +171,7 @@ class _Totals:
         self._tokens.add(tokens)
         self._num_rows += len(tokens)
         self._num_over += int((tokens > self._request.max_length).sum())
+        self._num_tokens_over += int((tokens - self._request.max_length).clip(min=0).sum())
         self._num_dropped += int(column["is_dropped"].sum())
         rows = np.empty(len(tokens), DTYPE)
         rows["high"], rows["low"] = column["hash_high"], column["hash_low"]
@@ -191,6 +192,7 @@ class _Totals:
             prompt_tokens=self._prompt.distribution(),
             completion_tokens=self._completion.distribution(),
             num_rows_over_max_length=self._num_over,
+            num_tokens_over_max_length=self._num_tokens_over,
             num_dropped_rows=self._num_dropped,
             num_duplicate_rows=num_duplicates,
             duplicate_lines=lines,

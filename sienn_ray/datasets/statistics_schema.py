@@ -3,18 +3,19 @@
 from __future__ import annotations
 
 import hashlib
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 from pydantic import BaseModel, ConfigDict, ValidationError
 
 from sienn_ray.datasets import intake
 from sienn_ray.datasets.histogram import Distribution
+from sienn_ray.datasets.render_options import RenderOptions
 from sienn_ray.datasets.schema import RowKind
 from sienn_ray.errors import ArtifactError
 from sienn_ray.storage import Storage
 
 # Raised when the same dataset would get other numbers, so that kept ones are computed anew.
-_VERSION = 1
+_VERSION = 2
 
 
 class DatasetStatistics(BaseModel):
@@ -30,7 +31,8 @@ class DatasetStatistics(BaseModel):
         tokens: All tokens of a row.
         prompt_tokens: Those that the model reads.
         completion_tokens: Those that it has to produce.
-        num_rows_over_max_length: Rows that training cuts.
+        num_rows_over_max_length: Rows with more tokens than `max_length`.
+        num_tokens_over_max_length: Tokens that these have beyond it; None of numbers of before this was counted.
         num_dropped_rows: Rows that training leaves out, since their prompts alone fill `max_length`.
         num_duplicate_rows: Rows that repeat an earlier one exactly.
         duplicate_lines: Lines of the first of these.
@@ -48,6 +50,7 @@ class DatasetStatistics(BaseModel):
     prompt_tokens: Distribution
     completion_tokens: Distribution
     num_rows_over_max_length: int
+    num_tokens_over_max_length: int | None = None
     num_dropped_rows: int
     num_duplicate_rows: int
     duplicate_lines: list[int]
@@ -73,6 +76,7 @@ class StatisticsRequest:
         row_kind: What the rows are.
         num_columns: Columns that the dataset's record names.
         revision: Commit of the base model that was asked for; None is what is here, or the main branch.
+        options: How rows become text.
     """
 
     dataset_id: str
@@ -81,6 +85,7 @@ class StatisticsRequest:
     row_kind: RowKind
     num_columns: int
     revision: str | None = None
+    options: RenderOptions = field(default_factory=RenderOptions)
 
     @property
     def key(self) -> str:
@@ -88,5 +93,7 @@ class StatisticsRequest:
         words = f"{_VERSION}\n{self.base_model}\n{self.max_length}"
         if self.revision is not None:
             words += f"\n{self.revision}"
+        if self.options != RenderOptions():
+            words += f"\n{self.options.special_tokens}\n{self.options.variables.json}"
         name = hashlib.sha256(words.encode()).hexdigest()[:32]
         return f"{intake.folder_key(self.dataset_id)}/statistics/{name}.json"

@@ -11,6 +11,8 @@ from sienn_ray.datasets.schema import Message, Role, ToolCall
 
 # Those of `schema.PARQUET_SCHEMA` that a row's content is in. Datasets of earlier versions lack some.
 CONTENT_COLUMNS = ("messages", "text", "rejected", "rejected_extra", "tools", "label", "chat_template_kwargs")
+# What a message without anything but role and content has behind these.
+_NOTHING = Message(Role.USER, "")[2:]
 
 
 @dataclass(frozen=True, slots=True)
@@ -73,8 +75,9 @@ def message_of(said: Mapping[str, Any]) -> Message:
 
 def extra_of(message: Message) -> str | None:
     """Return what a message has beside role and content, as JSON; None where there is nothing."""
-    fields = _fields(message)
-    return json.dumps(fields, ensure_ascii=False) if fields else None
+    if message[2:] == _NOTHING:
+        return None
+    return json.dumps(_fields(message), ensure_ascii=False)
 
 
 def _fields(message: Message) -> dict[str, Any]:

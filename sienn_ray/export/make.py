@@ -187,7 +187,7 @@ class _Maker:
         return GgufModel(self._base_folder(), Adapter(self._adapter_folder), self._quantization)
 
     def _gguf_writer(self, model: GgufModel) -> Write:
-        texts = ModelTexts(self._request.model_name, self._request.base_model, self._prompt_format().chat_template)
+        texts = ModelTexts(self._request.model_name, self._request.base_model, self._prompt_format().bound_template)
         return lambda file: model.write(file, texts, self._adapter_folder, self._tokenizer())
 
     def _base_folder(self) -> Path:

@@ -111,6 +111,7 @@ class GenerationRequest:
         base_model_revision: The commit that the base model's weights have to be of; None takes any.
         tools: Tools that the model may call, in OpenAI's form.
         continues: Whether the answer goes on with the conversation's last message, which is the assistant's.
+        template_variables: Values of the chat template's variables, over those that the adapter was trained with.
     """
 
     prompt: tuple[ChatMessage, ...] | str
@@ -120,6 +121,7 @@ class GenerationRequest:
     base_model_revision: str | None = None
     tools: tuple[Mapping[str, Any], ...] = ()
     continues: bool = False
+    template_variables: Mapping[str, Any] = field(default_factory=dict)
 
     @classmethod
     def ask(cls, question: str, **fields: object) -> GenerationRequest:

@@ -8,16 +8,18 @@ from datetime import UTC, datetime
 from enum import IntEnum, StrEnum
 from typing import Any, Generic, TypeVar
 
-from pydantic import BaseModel, ConfigDict, Field
+from pydantic import BaseModel, ConfigDict, Field, field_validator
 
 from sienn_ray import storage_keys
 from sienn_ray.access.principals import ADMIN_OWNER
 from sienn_ray.datasets.ingest import IngestReport
 from sienn_ray.datasets.preview import preview_string
 from sienn_ray.datasets.reading_options import ReadingOptions
+from sienn_ray.datasets.render_options import RenderOptions
 from sienn_ray.datasets.schema import row_kind
 from sienn_ray.datasets.statistics_schema import StatisticsRequest
 from sienn_ray.errors import FailureReason
+from sienn_ray.template_check.verdict import TemplateRequest
 from sienn_ray.training.config import TrainingConfig
 from sienn_ray.training.reporting import Phase, RunProgress
 from sienn_ray.training.summary import RunSummary
@@ -165,7 +167,9 @@ class DatasetRecord(BaseModel):
             created_at=utc_now(),
         )
 
-    def statistics_request(self, base_model: str, max_length: int, revision: str | None = None) -> StatisticsRequest:
+    def statistics_request(
+        self, base_model: str, max_length: int, revision: str | None = None, options: RenderOptions | None = None
+    ) -> StatisticsRequest:
         """Return the request for its statistics under a base model's tokenizer, of a commit if one is named."""
         return StatisticsRequest(
             dataset_id=self.id,
@@ -174,6 +178,19 @@ class DatasetRecord(BaseModel):
             row_kind=row_kind(self.format),
             num_columns=len(self.columns),
             revision=revision,
+            options=options or RenderOptions(),
+        )
+
+    def template_request(self, config: TrainingConfig) -> TemplateRequest:
+        """Return the request for the check of its rows against the base model's chat template."""
+        return TemplateRequest(
+            dataset_id=self.id,
+            num_rows=self.num_rows,
+            row_kind=row_kind(self.format),
+            base_model=config.base_model,
+            revision=config.base_model_revision,
+            options=config.render_options,
+            is_auto=config.is_auto,
         )
 
 
@@ -231,6 +248,12 @@ class JobRecord(BaseModel):
     # First start and last end; a cancelled job has no end while its run is being stopped.
     started_at: datetime | None = None
     ended_at: datetime | None = None
+
+    @field_validator("config", mode="before")
+    @classmethod
+    def _as_it_was_submitted(cls, config: Any) -> Any:
+        """Earlier versions had no `special_tokens`, and read those in text as tokens."""
+        return {"special_tokens": "tokens", **config} if isinstance(config, dict) else config
 
     def is_running(self, attempt: int) -> bool:
         """Return whether this very attempt is the one that runs."""

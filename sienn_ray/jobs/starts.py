@@ -20,8 +20,17 @@ from sienn_ray.training.config import TrainingConfig
 from sienn_ray.training.hyperparameters import config_of, flat_values
 from sienn_ray.training.temporary_folders import temporary_folder
 
-# Hyperparameters that say what an adapter's weights are and how they count; they are the adapter's own.
-OF_THE_ADAPTER = ("lora_r", "lora_alpha", "target_modules", "use_rslora", "use_dora", "quantization")
+# Hyperparameters that say what an adapter's weights are, how they count, and which prompts they know.
+OF_THE_ADAPTER = (
+    "lora_r",
+    "lora_alpha",
+    "target_modules",
+    "use_rslora",
+    "use_dora",
+    "quantization",
+    "chat_template_kwargs",
+    "special_tokens",
+)
 
 
 def check_completed(parent: JobRecord) -> None:

@@ -4,8 +4,20 @@ from __future__ import annotations
 
 from typing import Annotated, Any, Literal, Self
 
-from pydantic import AfterValidator, BaseModel, ConfigDict, Discriminator, Field, Strict, Tag, model_validator
+from pydantic import (
+    AfterValidator,
+    BaseModel,
+    BeforeValidator,
+    ConfigDict,
+    Discriminator,
+    Field,
+    Strict,
+    Tag,
+    model_validator,
+)
 
+from sienn_ray.datasets import render_options
+from sienn_ray.datasets.render_options import RenderOptions, TemplateVariables
 from sienn_ray.datasets.row_lengths import LongRows
 from sienn_ray.training.upper_bounds import UpperBound
 
@@ -24,6 +36,7 @@ Precision = Literal["auto", "float32", "bfloat16"]
 MethodName = Literal["auto", "sft", "dpo", "ipo", "kto", "orpo", "simpo"]
 Quantization = Literal["nf4"]
 Sharding = Literal["auto", "never", "always"]
+SpecialTokens = Literal["auto", "text", "tokens"]
 ModuleName = Annotated[str, Field(pattern=r"^[A-Za-z0-9_.]{1,128}$")]
 
 
@@ -57,6 +70,36 @@ TargetModules = Annotated[
 
 class _Rank(BaseModel):
     r: Rank = Field(DEFAULT_RANK)
+
+
+_SCALAR = ("string", "number", "boolean", "null")
+# The rest of what `render_options.checked_values` checks can't be said in a schema.
+ChatTemplateKwargs = Annotated[
+    dict[str, Any],
+    BeforeValidator(render_options.checked_values),
+    Field(
+        json_schema_extra={
+            "maxProperties": render_options.MAX_VARIABLES,
+            "propertyNames": {
+                "pattern": render_options.NAME_PATTERN,
+                "not": {"anyOf": [{"pattern": "_tokens?$"}, {"enum": sorted(render_options.RESERVED_NAMES)}]},
+            },
+            "additionalProperties": {
+                "type": [*_SCALAR, "array"],
+                "minimum": -render_options.MAX_NUMBER,
+                "maximum": render_options.MAX_NUMBER,
+                "maxLength": render_options.MAX_VALUE_CHARS,
+                "maxItems": render_options.MAX_LIST_ITEMS,
+                "items": {
+                    "type": list(_SCALAR),
+                    "minimum": -render_options.MAX_NUMBER,
+                    "maximum": render_options.MAX_NUMBER,
+                    "maxLength": render_options.MAX_LIST_ITEM_CHARS,
+                },
+            },
+        }
+    ),
+]
 
 
 class AdapterHyperparameters(BaseModel):
@@ -136,6 +179,19 @@ class RunHyperparameters(BaseModel):
         "its end-of-turn token, `drop` them, `split` them into several (text anywhere, conversations between turns, "
         "each behind the system message), or `fail` before any training. They are counted either way.",
         examples=["cut"],
+    )
+    chat_template_kwargs: ChatTemplateKwargs = Field(
+        {},
+        description="Values of the chat template's variables, such as `enable_thinking`. The adapter keeps them: it is "
+        "asked and exported with them, and a request may override them.",
+        examples=[{"enable_thinking": False}],
+    )
+    special_tokens: SpecialTokens = Field(
+        "auto",
+        description="Strings of special tokens in rows of plain text, such as `<|im_end|>`: `text` encodes them as the "
+        "text that they are, `tokens` as tokens, for rows that were rendered already. `auto` is `text`, and refuses "
+        "rows that look rendered. In messages they are always text.",
+        examples=["auto"],
     )
     gradient_accumulation_steps: int = Field(
         1,
@@ -324,6 +380,17 @@ class TrainingConfig(RunHyperparameters):
     def pinned(self, revision: str | None) -> Self:
         """Return the same with the base model at a commit."""
         return self.model_copy(update={"base_model_revision": revision})
+
+    @property
+    def render_options(self) -> RenderOptions:
+        """Options of how rows become text."""
+        variables = TemplateVariables.of(self.chat_template_kwargs)
+        return RenderOptions(variables, "tokens" if self.special_tokens == "tokens" else "text")
+
+    @property
+    def is_auto(self) -> bool:
+        """Return whether nobody has said how special tokens in plain text are meant."""
+        return self.special_tokens == "auto"
 
     @property
     def rows_per_step(self) -> int:

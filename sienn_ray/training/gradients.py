@@ -20,7 +20,7 @@ from sienn_ray.training.loss.examples import Example
 from sienn_ray.training.loss.mismatched import mismatched, parts_of
 from sienn_ray.training.loss.objectives import Objective
 from sienn_ray.training.rewards import NO_REWARDS, RewardSums
-from sienn_ray.training.worker import Worker, add_up_gradients, gathered, global_sums
+from sienn_ray.training.worker import Worker, add_up_gradients, gathered, global_max, global_sums
 
 logger = logging.getLogger(__name__)
 
@@ -87,6 +87,7 @@ class GradientStep:
         self._worker = worker
         self._config = config
         self._min_micro_batches = min_micro_batches
+        self._num_passes = min_micro_batches
         self._is_length_grouped = is_length_grouped
         self.micro_batch_rows = micro_batch_rows
 
@@ -122,6 +123,7 @@ class GradientStep:
         Raises:
             TrainingError: Memory doesn't even suffice for one example at a time.
         """
+        self._agree_on_passes(examples)
         own = [self._objective.weight(examples), sum(example.num_tokens for example in examples)]
         weight, num_tokens = global_sums(own, self._worker.device)
         self._estimate_baseline(examples, parameters)
@@ -136,6 +138,7 @@ class GradientStep:
     @torch.no_grad()
     def loss(self, examples: Sequence[Example]) -> LossTotal:
         """Sums of this worker's losses and rewards."""
+        self._agree_on_passes(examples)
         self._estimate_baseline(examples)
         total, rewards = 0.0, NO_REWARDS
         for micro_batch, is_filler in self._micro_batches(examples):
@@ -143,6 +146,15 @@ class GradientStep:
             if not is_filler:
                 total, rewards = total + float(sums.loss), rewards.plus(_rewards_of(sums.rewards))
         return LossTotal(total, self._objective.weight(examples), rewards)
+
+    def _agree_on_passes(self, examples: Sequence[Example]) -> None:
+        """Have workers that keep step do as many forward passes as the one that has most.
+
+        A row may make several examples, so a worker may have more than its share of the rows would tell.
+        """
+        if self._min_micro_batches:
+            own = -(-len(examples) // self.micro_batch_rows)
+            self._num_passes = max(self._min_micro_batches, global_max(own, self._worker.device))
 
     def _estimate_baseline(self, examples: Sequence[Example], parameters: Sequence[torch.nn.Parameter] = ()) -> None:
         """Set what the losses of these examples depend on together, where they do; on all workers at once.
@@ -207,7 +219,7 @@ class GradientStep:
         starts = range(0, len(examples), self.micro_batch_rows)
         for start in starts:
             yield examples[start : start + self.micro_batch_rows], False
-        for _ in range(self._min_micro_batches - len(starts)):
+        for _ in range(self._num_passes - len(starts)):
             yield [Example((_FILLER_ROW,) * self._objective.rows_per_example)], True
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Mapping
 from dataclasses import dataclass
 from types import NoneType, UnionType
@@ -37,12 +38,12 @@ class Hyperparameter:
 
     @property
     def types(self) -> set[type]:
-        """Types of its values but for None; `str` is one of some words, `tuple` some names."""
+        """Types of its values but for None; `str` is one of some words, `tuple` some names, `dict` JSON."""
         return {_plain_type(kind) for kind in _alternatives(self.field.annotation)} - {NoneType}
 
     @property
     def option_type(self) -> type[bool] | type[int] | type[float] | type[str]:
-        """Type of its value on a command line, where names have commas between them."""
+        """Type of its value on a command line, where names have commas between them and objects are JSON."""
         for kind in (bool, int, float):
             if self.types == {kind}:
                 return kind
@@ -56,6 +57,8 @@ class Hyperparameter:
 
     def parse(self, value: Any) -> Any:
         """Read a value of `option_type`; limits are checked with the configuration."""
+        if dict in self.types and isinstance(value, str):
+            return _json_of(value)
         is_names = tuple in self.types and isinstance(value, str) and value not in self.choices
         return tuple(value.split(",")) if is_names else value
 
@@ -64,6 +67,8 @@ class Hyperparameter:
         """The limits in words, such as `above 0, to 10`, or nothing where the type says all."""
         if tuple in self.types:
             return f"{', '.join(self.choices)} or names"
+        if dict in self.types:
+            return "a JSON object"
         if self.choices:
             return " or ".join(filter(None, [", ".join(self.choices[:-1]), self.choices[-1]]))
         bound = _bounds(self.field)
@@ -83,7 +88,7 @@ class Hyperparameter:
     def default(self) -> str:
         """The default in words, or nothing where the description has it."""
         value = self.field.default
-        if value is None:
+        if value is None or value == {}:
             return ""
         if isinstance(value, bool):
             return "on" if value else "off"
@@ -157,9 +162,17 @@ def _plain_type(annotation: Any) -> type:
     if get_origin(kind) is Literal:
         return str
     found = get_origin(kind) or kind
-    if found not in {bool, int, float, tuple, NoneType}:
+    if found not in {bool, int, float, tuple, dict, NoneType}:
         raise TypeError(f"no option for a hyperparameter of type {annotation}; add it to `Hyperparameter.parse`")
     return found  # type: ignore[no-any-return]
+
+
+def _json_of(text: str) -> Any:
+    """Read JSON; what isn't any stays the text, which the field's own check refuses in its words."""
+    try:
+        return json.loads(text)
+    except ValueError:
+        return text
 
 
 def _number(value: float) -> str:

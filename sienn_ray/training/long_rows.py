@@ -87,8 +87,8 @@ def check_kind(long_rows: LongRows, row_kind: RowKind) -> None:
     """
     if long_rows == "split" and row_kind in {RowKind.PREFERENCE, RowKind.UNPAIRED_PREFERENCE}:
         raise InvalidInputError(
-            f"long_rows=split can't split {row_kind.plural}, which are judged as a whole; set long_rows to cut, drop "
-            "or fail"
+            "long_rows=split can't split preference rows, whose answers are judged as a whole; set long_rows to cut, "
+            "drop or fail"
         )
 
 

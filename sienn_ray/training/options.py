@@ -69,6 +69,8 @@ def _refusal(message: str) -> TrainingError:
 
 
 def _metavar(hyperparameter: Hyperparameter) -> str:
+    if dict in hyperparameter.types:
+        return "JSON"
     return {int: "N", float: "X"}.get(hyperparameter.option_type, "WORD")
 
 

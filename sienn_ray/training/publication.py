@@ -30,8 +30,8 @@ def base_model_facts(folder: Path, tokenizer: Any, prompt_format: PromptFormat) 
     Raises:
         ArtifactError: Weight files are missing.
     """
-    if prompt_format.chat_template is not None:
-        tokenizer.chat_template = prompt_format.chat_template
+    if prompt_format.bound_template is not None:
+        tokenizer.chat_template = prompt_format.bound_template
     with tempfile.TemporaryDirectory(prefix="sienn-tokenizer-") as name:
         target = Path(name)
         # The template goes into tokenizer_config.json, so that the adapter is the five files which users expect.

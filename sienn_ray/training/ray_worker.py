@@ -63,7 +63,7 @@ def train_loop(loop_config: dict[str, Any]) -> LoopResult:
     with signs_of_life(tell):  # a large base model may take longer than a run may be silent
         folder = local_folder(config.base_model, spec.settings, config.base_model_revision)
     tokenizer = load_tokenizer(folder)
-    prompt_format = PromptFormat.for_rows(spec.row_kind, tokenizer)
+    prompt_format = PromptFormat.for_rows(spec.row_kind, tokenizer, config.render_options)
 
     def stream(ordered: OrderedRows) -> TokenStream:
         return TokenStream(

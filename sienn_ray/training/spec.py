@@ -12,6 +12,7 @@ from sienn_ray.datasets.schema import RowKind
 from sienn_ray.datasets.statistics_schema import StatisticsRequest
 from sienn_ray.datasets.token_stream import Share, StoredRows, TokenArrays
 from sienn_ray.settings import Settings
+from sienn_ray.template_check.verdict import TemplateRequest
 from sienn_ray.training.config import TrainingConfig
 from sienn_ray.training.record import DatasetFacts, ResolvedFacts
 from sienn_ray.training.reporting import Reporter
@@ -40,6 +41,7 @@ class Run:
         name: The job's name.
         datasets: What they are, for the record.
         statistics: The statistics that tell how long the rows of each dataset are.
+        templates: The checks of each dataset against the base model's chat template.
         timeline: Where the time since the submission went.
         start_key: Storage key of the adapter that it starts from; None where it starts from the base model.
         from_job: The job that has made that adapter, if one of this service has.
@@ -54,6 +56,7 @@ class Run:
     name: str | None = None
     datasets: tuple[DatasetFacts, ...] = ()
     statistics: tuple[StatisticsRequest, ...] = ()
+    templates: tuple[TemplateRequest, ...] = ()
     timeline: Timeline = field(default_factory=lambda: Timeline(time.time()))
     start_key: str | None = None
     from_job: str | None = None

@@ -19,6 +19,7 @@ from sienn_ray.errors import FailureReason, FencedError, OutOfReachError, SiennE
 from sienn_ray.settings import Settings
 from sienn_ray.storage import Storage
 from sienn_ray.storage_keys import CHECKPOINTS_KEY, checkpoints_key
+from sienn_ray.template_check.check import verdict_of
 from sienn_ray.training.failure_budget import FailureBudget
 from sienn_ray.training.failures import causes, explain, is_worth_another_try
 from sienn_ray.training.long_rows import check_lengths, compute_lengths
@@ -72,6 +73,7 @@ def run_training(run: Run, settings: Settings, reporter: Reporter) -> RunSummary
     storage = Storage(settings.storage_url, settings.outage_patience_s)
     reporter.report(Progress.of_phase(Phase.LOADING_DATA, "Reading the dataset"))
     rows = _rows(run, storage)
+    _check_templates(run, settings, storage, reporter)
     _check_lengths(run, settings, storage)
     resources = _resources(run, settings, rows)
     run.timeline.mark("read_dataset")
@@ -136,6 +138,20 @@ def _rows(run: Run, storage: Storage) -> RunRows:
     elif len(held_out):
         evaluation = OrderedRows(stored, RowOrder.of(stored.groups, None, held_out, is_inverted=True))
     return RunRows(train, evaluation)
+
+
+def _check_templates(run: Run, settings: Settings, storage: Storage, reporter: Reporter) -> None:
+    """Refuse rows that can't be rendered before any worker starts, and tell what is to be known of others.
+
+    Most runs find what was found when the job was submitted; a base model that wasn't here then is looked up now.
+    """
+    found = [(request, verdict_of(request, settings, storage)) for request in run.templates]
+    for request, verdict in found:
+        verdict.check(request)
+    warnings = [words for request, verdict in found for words in verdict.warnings(request)]
+    if warnings and newest_checkpoint(storage, checkpoints_key(run.job_id)) is None:
+        words = Progress.of_phase(Phase.LOADING_DATA, "Reading the dataset")
+        reporter.report(replace(words, warning="; ".join(warnings)))
 
 
 def _check_lengths(run: Run, settings: Settings, storage: Storage) -> None:

@@ -85,6 +85,15 @@ def gathered(values: Sequence[T]) -> list[T]:
     return [value for part in parts for value in part]
 
 
+def global_max(value: int, device: torch.device) -> int:
+    """Return the largest of the workers' numbers."""
+    if not dist.is_initialized() or dist.get_world_size() == 1:
+        return value
+    largest = torch.tensor(value, dtype=torch.int64, device=device)
+    dist.all_reduce(largest, op=dist.ReduceOp.MAX)
+    return int(largest)
+
+
 def add_up_gradients(parameters: Sequence[torch.nn.Parameter]) -> None:
     """Make every worker's gradients the sums over all workers; one without gradients counts as zeros.
 

@@ -7,6 +7,7 @@ from typing import Any
 from sienn_ray.api.deps import Backends
 from sienn_ray.settings import Settings
 from sienn_ray.storage import Storage
+from sienn_ray.template_check.program import Work
 from tests.support.fakes_api import FakeEngines, FakeJobLogs
 from tests.support.fakes_cluster import FakeCluster
 from tests.support.fakes_renderings import FakeRenderings
@@ -27,5 +28,6 @@ def fake_backends(settings: Settings, **given: Any) -> Backends:
         "statistics": FakeStatistics(storage),
         "renderings": FakeRenderings(),
         "resolver": FakeResolver(),
+        "try_template": Work.answer,
     }
     return Backends(settings=settings, **{**fakes, **given})

@@ -24,6 +24,7 @@ def statistics_of(request: StatisticsRequest) -> DatasetStatistics:
         prompt_tokens=distribution(300),
         completion_tokens=distribution(400),
         num_rows_over_max_length=7,
+        num_tokens_over_max_length=93,
         num_dropped_rows=5,
         num_duplicate_rows=3,
         duplicate_lines=[11, 12, 13],

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from typing import Any
 
 from sienn_ray.training.hyperparameters import HYPERPARAMETERS, Hyperparameter, config_of
@@ -22,14 +23,22 @@ def as_options(values: dict[str, Any]) -> list[str]:
         if isinstance(value, bool):
             words.append(each.option if value else each.option.replace("--", "--no-", 1))
         else:
-            words += [each.option, ",".join(value) if isinstance(value, tuple) else str(value)]
+            words += [each.option, _word(value)]
     return words
+
+
+def _word(value: Any) -> str:
+    if isinstance(value, dict):
+        return json.dumps(value)
+    return ",".join(value) if isinstance(value, tuple) else str(value)
 
 
 def _other(hyperparameter: Hyperparameter) -> Any:
     default = hyperparameter.field.default
     if tuple in hyperparameter.types:
         return _NAMES
+    if dict in hyperparameter.types:
+        return {"enable_thinking": False, "reasoning_effort": "low"}
     if hyperparameter.choices:
         return next(word for word in hyperparameter.choices if word != default)
     if bool in hyperparameter.types:

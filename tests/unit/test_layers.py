@@ -18,10 +18,11 @@ LAYERS: list[set[str]] = [
     {"api", "cli", "train"},
     {"jobs"},
     {"training", "inference", "export"},
+    {"template_check"},
     {"datasets", "base_model", "module_names", "model_sizes", "local_copies"},
     {"storage", "storage_keys", "catalog", "settings", "ray_metrics", "compute_threads", "chat_templates"},
     {"hub"},
-    {"retries", "admission", "access", "outbound"},
+    {"retries", "admission", "context_length", "access", "outbound"},
     {"metrics", "errors", "fault_words", "code_version", "time_limit", "template_probe"},
 ]
 LAYER_OF = {unit: depth for depth, layer in enumerate(LAYERS) for unit in layer}

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from contextlib import suppress
-from dataclasses import dataclass
+from dataclasses import dataclass, field
+from typing import Any
 
 from sienn_ray import catalog
 from sienn_ray.api.deps import Backends
@@ -26,11 +28,13 @@ class AskedModel:
         base_model: Hub id.
         job: The adapter's job.
         revision: Commit of the base model; None takes any.
+        template_variables: Values of the chat template's variables that a base model is asked with.
     """
 
     base_model: str
     job: JobRecord | None = None
     revision: str | None = None
+    template_variables: Mapping[str, Any] = field(default_factory=dict)
 
     @classmethod
     def adapter_of(cls, job: JobRecord) -> AskedModel:
@@ -39,14 +43,22 @@ class AskedModel:
 
     @classmethod
     def base_of(cls, job: JobRecord) -> AskedModel:
-        """A job's base model, at the commit that it was trained on."""
-        return cls(job.config.base_model, revision=job.config.base_model_revision)
+        """A job's base model as its adapter is asked: at the commit that it was trained on, with its variables."""
+        config = job.config
+        return cls(
+            config.base_model, revision=config.base_model_revision, template_variables=config.chat_template_kwargs
+        )
 
     def request(self, prompt: tuple[ChatMessage, ...] | str, sampling: SamplingParams) -> GenerationRequest:
         """Return the request to the base model's engine."""
-        if self.job is None:
-            return GenerationRequest(prompt, sampling=sampling, base_model_revision=self.revision)
-        return GenerationRequest(prompt, self.job.id, self.job.adapter_key, sampling, self.revision)
+        return GenerationRequest(
+            prompt,
+            adapter_id=None if self.job is None else self.job.id,
+            adapter_key=None if self.job is None else self.job.adapter_key,
+            sampling=sampling,
+            base_model_revision=self.revision,
+            template_variables=self.template_variables,
+        )
 
     def path(self, storage: Storage) -> str:
         """Return the adapter's location in storage, or the base model's id."""
@@ -81,4 +93,5 @@ async def _base_model(backends: Backends, name: str) -> AskedModel:
         raise InvalidBaseModelError(
             "it is neither a job's id, nor a base model of the catalog or of a completed job; see GET /v1/models"
         )
-    return AskedModel.base_of(page.jobs[0])
+    config = page.jobs[0].config
+    return AskedModel(name, revision=config.base_model_revision)

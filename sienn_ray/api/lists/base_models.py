@@ -9,6 +9,7 @@ from concurrent.futures import ThreadPoolExecutor
 from typing import TypeVar
 
 from sienn_ray import catalog
+from sienn_ray.context_length import check_context
 from sienn_ray.errors import CapacityError
 from sienn_ray.module_names import check_target_modules
 from sienn_ray.settings import Settings
@@ -44,7 +45,11 @@ async def ask_hub(base_model: str, settings: Settings, question: Callable[[], _A
 
 
 async def check_base_model(
-    base_model: str, settings: Settings, revision: str | None = None, target_modules: Sequence[str] = ()
+    base_model: str,
+    settings: Settings,
+    revision: str | None = None,
+    target_modules: Sequence[str] = (),
+    max_length: int = 0,
 ) -> str | None:
     """Check that a base model is available, and return its commit; None where it has none that is known.
 
@@ -53,16 +58,18 @@ async def check_base_model(
         settings: See `Settings`.
         revision: Branch, tag or commit; None is what is here, or the main branch.
         target_modules: Ends of module names that it has to have, as far as that is known without loading it.
+        max_length: Tokens that it has to read at once, as far as its context is known.
 
     Raises:
         InvalidBaseModelError: It isn't available.
-        InvalidInputError: It has no such modules.
+        InvalidInputError: It has no such modules, or reads fewer tokens.
         CapacityError: The hub doesn't answer.
     """
     rules, timeout_s = settings.admission_rules, settings.hub_timeout_s
 
     def find() -> str | None:
         found = catalog.resolve(base_model, timeout_s, revision, rules)
+        check_context(base_model, found.context_tokens, max_length)
         if target_modules:
             check_target_modules(base_model, found, target_modules)
         return found.revision

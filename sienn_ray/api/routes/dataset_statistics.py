@@ -122,6 +122,7 @@ def _response(record: DatasetRecord, found: DatasetStatistics) -> DatasetStatist
             completion=Spread(**found.completion_tokens.model_dump()),
         ),
         num_rows_over_max_length=found.num_rows_over_max_length,
+        num_tokens_over_max_length=found.num_tokens_over_max_length,
         num_rows_dropped=found.num_dropped_rows,
         duplicates=Duplicates(num_rows=found.num_duplicate_rows, lines=found.duplicate_lines),
         empty_fields=_by_name(record.columns, found.num_empty),

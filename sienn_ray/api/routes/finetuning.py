@@ -18,6 +18,7 @@ from sienn_ray.api.deps import Backends, BackendsDep
 from sienn_ray.api.http.errors import documented
 from sienn_ray.api.http.upper_bounds import refuse_beyond
 from sienn_ray.api.lists.base_models import check_base_model
+from sienn_ray.api.lists.template_checks import template_warnings
 from sienn_ray.api.schemas.finetuning import StartFinetuningRequest, StartFinetuningResponse
 from sienn_ray.datasets.schema import RowKind, check_same_kind
 from sienn_ray.datasets.schema import row_kind as row_kind_of
@@ -26,6 +27,7 @@ from sienn_ray.errors import ConflictError, InvalidDatasetError, InvalidInputErr
 from sienn_ray.jobs.ids import shown
 from sienn_ray.jobs.schema import JobPriority, JobRecord, utc_now
 from sienn_ray.jobs.starts import check_adapter, check_completed, check_revision, continued
+from sienn_ray.template_check.verdict import TemplateRequest
 from sienn_ray.training.advice import warnings_of
 from sienn_ray.training.long_rows import check_kind, found_words, refusal
 from sienn_ray.training.methods import method_of
@@ -90,21 +92,24 @@ async def start_finetuning(
     max_row_tokens = backends.settings.max_row_tokens
     num_long: int | None = None
     num_rows = 0
-    warnings: tuple[str, ...] = ()
+    of_rows: list[str] = []
+    advice: tuple[str, ...] = ()
     job = await _earlier_job(record, backends)
     if job is None:
         row_kind = await _check_datasets(body, backends)
         record = await _checked(record, body, row_kind, backends)
+        of_rows = await template_warnings(await _template_requests(record, backends), backends)
         num_long, num_rows = await _long_rows(record, backends)
         if num_long and record.config.long_rows == "fail":
             raise InvalidDatasetError(refusal(record.config, max_row_tokens, num_long, num_rows))
-        warnings = warnings_of(record.config, row_kind, num_rows, body.model_fields_set)
-        record = record.model_copy(update={"warnings": warnings})
+        if num_long:
+            of_rows.append(found_words(record.config, max_row_tokens, num_long=num_long, num_rows=num_rows))
+        advice = warnings_of(record.config, row_kind, num_rows, body.model_fields_set)
+        record = record.model_copy(update={"warnings": advice})
         # The same request may have come a second time meanwhile; the tracker then gives the job that was first.
         job = await backends.tracker.add_job(record)
     if job.id != record.id:
         response.headers[REPLAYED_HEADER] = "true"
-    long_rows = found_words(job.config, max_row_tokens, num_long=num_long, num_rows=num_rows) if num_long else None
     return StartFinetuningResponse(
         job_id=job.id,
         status=job.status.value,
@@ -112,8 +117,8 @@ async def start_finetuning(
         message="Fine-tuning job submitted successfully",
         created_at=job.created_at,
         num_long_rows=num_long,
-        warning=long_rows,
-        warnings=[*([long_rows] if long_rows else []), *warnings],
+        warning="; ".join(of_rows) or None,
+        warnings=[*of_rows, *advice],
     )
 
 
@@ -137,10 +142,17 @@ def _record(body: StartFinetuningRequest, idempotency_key: str | None, principal
     )
 
 
+async def _template_requests(job: JobRecord, backends: Backends) -> list[TemplateRequest]:
+    """The checks of the job's datasets against the chat template of its base model."""
+    ids = [job.dataset_id, *([job.validation_dataset_id] if job.validation_dataset_id else [])]
+    return [(await backends.tracker.dataset(id_)).template_request(job.config) for id_ in ids]
+
+
 async def _long_rows(job: JobRecord, backends: Backends) -> tuple[int | None, int]:
     """Rows with more than `max_length` tokens as far as they were counted before, and rows in all."""
     dataset = await backends.tracker.dataset(job.dataset_id)
-    request = dataset.statistics_request(job.config.base_model, job.config.max_length)
+    config = job.config
+    request = dataset.statistics_request(config.base_model, config.max_length, options=config.render_options)
     try:
         found = await asyncio.to_thread(DatasetStatistics.kept, backends.storage, request)
     except OSError:  # a job can wait for storage that is away, and counts itself
@@ -180,7 +192,7 @@ async def _checked(record: JobRecord, body: StartFinetuningRequest, row_kind: Ro
         with contextlib.suppress(OSError):  # storage is away: the job looks as well
             await asyncio.to_thread(check_adapter, backends.storage, parent, row_kind)
     targets = config.lora.named_modules
-    commit = await check_base_model(config.base_model, backends.settings, revision, targets)
+    commit = await check_base_model(config.base_model, backends.settings, revision, targets, config.max_length)
     if parent is not None:
         check_revision(commit, parent)
     return record.model_copy(update={"config": config.pinned(commit)})

@@ -8,11 +8,12 @@ from pydantic import BeforeValidator, Field, model_validator
 
 from sienn_ray.api.schemas.common import ResponseBody
 from sienn_ray.api.schemas.continuation import ContinuationFields
-from sienn_ray.api.schemas.messages import Messages
+from sienn_ray.api.schemas.messages import VARIABLES, Messages
 from sienn_ray.api.schemas.openai_answers import CREATED_FIELD, FINISH_REASON, MODEL_FIELD, ChatFinishReason, Usage
 from sienn_ray.api.schemas.openai_requests import DEFAULT_MAX_TOKENS, AskedAs, OpenAiRequest, Options, TokenLimit
 from sienn_ray.api.schemas.tools import ToolBody, ToolChoice, Tools
 from sienn_ray.inference.engine import ChatMessage, SamplingParams
+from sienn_ray.training.config import ChatTemplateKwargs
 
 _MAX_TOP_LOGPROBS = 20
 _ID_FIELD = Field(
@@ -61,6 +62,7 @@ class ChatCompletionRequest(OpenAiRequest, ContinuationFields):
         description="And those of this many of the likeliest; only with `logprobs`.",
         examples=[None, 5],
     )
+    chat_template_kwargs: ChatTemplateKwargs = Field({}, description=VARIABLES, examples=[{"enable_thinking": False}])
     response_format: TextFormat | None = Field(None, description="Text is all there is.", examples=[None])
     tools: Tools = Field(
         [],
@@ -102,7 +104,7 @@ class ChatCompletionRequest(OpenAiRequest, ContinuationFields):
     def as_asked(self) -> AskedAs:
         """See `OpenAiRequest.as_asked`."""
         tools = tuple(tool.as_rows_have_it for tool in self.shown_tools)
-        return AskedAs(tools, continues=self.continues(self.messages))
+        return AskedAs(tools, self.continues(self.messages), self.chat_template_kwargs)
 
     @property
     def prompts(self) -> list[tuple[ChatMessage, ...]]:

@@ -60,7 +60,8 @@ class _Subject(RequestBody):
         None,
         description="Start from the adapter of this completed job, rather than from the base model: continue an SFT, "
         "or learn preferences after it, which `dpo`, `ipo` and `kto` then compare with that adapter. Base model, "
-        "revision, `lora_r`, `lora_alpha`, `target_modules`, `use_rslora`, `use_dora` and `quantization` are its.",
+        "revision, `lora_r`, `lora_alpha`, `target_modules`, `use_rslora`, `use_dora`, `quantization`, "
+        "`chat_template_kwargs` and `special_tokens` are its.",
         examples=[None],
     )
     model_name: str = Field(
@@ -141,7 +142,8 @@ class StartFinetuningResponse(ResponseBody):
         examples=[None],
     )
     warning: str | None = Field(
-        description="What becomes of these rows, and what to do about it; null without any, and where it isn't known.",
+        description="What to know of the rows: special tokens in their text, and what becomes of long ones; "
+        "null without any of that, and where it isn't known.",
         examples=[None],
     )
     warnings: list[str] = Field(

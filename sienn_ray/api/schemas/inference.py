@@ -10,7 +10,7 @@ from pydantic_core import PydanticCustomError
 from sienn_ray.api.schemas.common import JOB_ID, ErrorResponse, ResponseBody, Timestamp
 from sienn_ray.api.schemas.continuation import ContinuationFields
 from sienn_ray.api.schemas.ids import JobId
-from sienn_ray.api.schemas.messages import MAX_TEXT_CHARS, Messages
+from sienn_ray.api.schemas.messages import MAX_TEXT_CHARS, VARIABLES, Messages
 from sienn_ray.api.schemas.openai_answers import FinishReason
 from sienn_ray.api.schemas.openai_requests import AskedAs
 from sienn_ray.api.schemas.sampling import SamplingFields
@@ -18,6 +18,7 @@ from sienn_ray.api.schemas.tools import Tools
 from sienn_ray.catalog import CATALOG
 from sienn_ray.errors import InvalidInputError
 from sienn_ray.inference.engine import ChatMessage
+from sienn_ray.training.config import ChatTemplateKwargs
 
 MAX_COMPARED = 4
 _PROMPT = "What is machine learning?"
@@ -39,6 +40,7 @@ class _Question(SamplingFields, ContinuationFields):
         description="A conversation, in place of `prompt`.",
         examples=[None, [{"role": "user", "content": _PROMPT}]],
     )
+    chat_template_kwargs: ChatTemplateKwargs = Field({}, description=VARIABLES, examples=[{"enable_thinking": False}])
     tools: Tools = Field(
         [],
         description="Tools that the model may call; its calls stand in the text of its answer as it writes them.",
@@ -67,7 +69,7 @@ class _Question(SamplingFields, ContinuationFields):
     def as_asked(self) -> AskedAs:
         """See `OpenAiRequest.as_asked`."""
         tools = tuple(tool.as_rows_have_it for tool in self.tools)
-        return AskedAs(tools, continues=self.continues(self.messages or []))
+        return AskedAs(tools, self.continues(self.messages or []), self.chat_template_kwargs)
 
     @property
     def chat_messages(self) -> tuple[ChatMessage, ...]:

@@ -15,6 +15,10 @@ from sienn_ray.jobs.ids import shown
 MAX_TEXT_CHARS = 100_000
 MAX_MESSAGES = 1000
 MAX_PARTS = 100
+VARIABLES = (
+    "Values of the chat template's variables, over those that the adapter was trained with; a name that the template "
+    "doesn't have is refused."
+)
 # Clients send an answer back as they got it, with fields that say nothing.
 _ECHOED = frozenset({"annotations", "audio", "function_call", "refusal"})
 # And with those that nothing is read from.

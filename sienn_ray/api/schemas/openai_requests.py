@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from abc import abstractmethod
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from typing import Annotated, Any, ClassVar
 
 from pydantic import BeforeValidator, Field, GetJsonSchemaHandler, model_validator
@@ -51,14 +51,16 @@ NoFlag = Annotated[bool, BeforeValidator(_refuse), Field(json_schema_extra={"con
 
 @dataclass(frozen=True)
 class AskedAs:
-    """The tools that a prompt is rendered with, and where its answer begins; see `GenerationRequest`."""
+    """The tools and variables that a prompt is rendered with, and where its answer begins; see `GenerationRequest`."""
 
     tools: tuple[Mapping[str, Any], ...] = ()
     continues: bool = False
+    template_variables: Mapping[str, Any] = field(default_factory=dict)
 
     def of(self, request: GenerationRequest) -> GenerationRequest:
         """Return the request with these."""
-        return replace(request, tools=self.tools, continues=self.continues)
+        variables = {**request.template_variables, **self.template_variables}
+        return replace(request, tools=self.tools, continues=self.continues, template_variables=variables)
 
 
 class Options(RequestBody):
@@ -157,7 +159,7 @@ class OpenAiRequest(RequestBody):
 
     @property
     def as_asked(self) -> AskedAs:
-        """The tools that the prompts are rendered with, and where answers begin."""
+        """The tools and variables that the prompts are rendered with, and where answers begin."""
         return AskedAs()
 
     @abstractmethod

@@ -54,7 +54,15 @@ class DatasetStatisticsResponse(ResponseBody):
         description="Tokens of the rows, chat template included.",
         examples=[{**_EXAMPLE, "prompt": _EXAMPLE, "completion": _EXAMPLE}],
     )
-    num_rows_over_max_length: int = Field(description="Rows that training cuts to `max_length`.", examples=[4])
+    num_rows_over_max_length: int = Field(
+        description="Rows with more than `max_length` tokens; `long_rows` of a fine-tune says what becomes of them.",
+        examples=[4],
+    )
+    num_tokens_over_max_length: int | None = Field(
+        description="Tokens that these have beyond it, which `long_rows: cut` loses; null for numbers of an earlier "
+        "version.",
+        examples=[312],
+    )
     num_rows_dropped: int = Field(
         description="Rows that training leaves out, since the prompt alone fills `max_length`.", examples=[1]
     )

@@ -17,6 +17,7 @@ from transformers import PreTrainedModel
 
 from sienn_ray.base_model import load_causal_lm, load_tokenizer, local_folder
 from sienn_ray.compute_threads import ComputeThread, SpinControl, observe, usable_cpus
+from sienn_ray.context_length import context_tokens_of
 from sienn_ray.errors import EngineError, first_line
 from sienn_ray.inference.batching.device_faults import is_device_fault
 from sienn_ray.inference.batching.generation import AdapterUse, RunningGeneration
@@ -92,7 +93,7 @@ class BatchingEngine:
             PromptEncoder(
                 base_model,
                 tokenizer,
-                context_tokens=getattr(model.config, "max_position_embeddings", None),
+                context_tokens=context_tokens_of(model.config.to_dict()),
                 cache_tokens=self._runner.num_blocks * BLOCK_TOKENS,
             ),
             Vocabulary(tokenizer),

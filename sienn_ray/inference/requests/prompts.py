@@ -77,16 +77,17 @@ class PromptEncoder:
             prompt_format: The adapter's; None is the base model's own chat format.
 
         Raises:
-            InvalidInputError: The prompt is empty, or refused by the chat template.
+            InvalidInputError: The prompt is empty, or refused by the chat template, or that has no such variable.
             ContextLengthError: It is too long with its answer.
         """
         prompt_format = prompt_format or self._base_format
         ends = TurnEnds()
         if isinstance(request.prompt, str):
-            text, kind = kept_as_is(request.prompt), PromptFormat.for_text().kind
+            text, kind = self._plain(request.prompt, prompt_format), PromptKind.TEXT
         else:
-            text, kind = self._conversation(request, request.prompt, prompt_format), prompt_format.kind
             ends = self._ends_of(prompt_format)
+            prompt_format = prompt_format.with_variables(request.template_variables)
+            text, kind = self._conversation(request, request.prompt, prompt_format), prompt_format.kind
         input_ids = encode(self._tokenizer, text, is_start=True, kind=kind)
         max_new_tokens = self._room(len(input_ids), request.sampling)
         written = plain(text)
@@ -104,6 +105,12 @@ class PromptEncoder:
         except InvalidDatasetError as error:
             has_no_tools = request.tools and not reads_tools(self._tokenizer, prompt_format.chat_template)
             raise RefusedPromptError(str(error), field="tools" if has_no_tools else "messages") from error
+
+    def _plain(self, text: str, prompt_format: PromptFormat) -> str:
+        """Text that goes to the model as it is; who renders conversations writes special tokens that are meant."""
+        if prompt_format.kind is PromptKind.TEXT:
+            return prompt_format.plain_text(self._tokenizer, text)
+        return kept_as_is(text)
 
     def _ends_of(self, prompt_format: PromptFormat) -> TurnEnds:
         """Look a template's marks up, which takes some milliseconds the first time."""

@@ -87,6 +87,7 @@ def expected(rows: list[dict[str, Any]], tokenizer: Any) -> dict[str, Any]:
         "characters": spread(characters),
         "tokens": {**spread(tokens), "prompt": spread(prompts), "completion": spread(completions)},
         "num_rows_over_max_length": sum(count > MAX_LENGTH for count in tokens),
+        "num_tokens_over_max_length": sum(max(count - MAX_LENGTH, 0) for count in tokens),
         "num_rows_dropped": num_dropped,
         "duplicates": {"num_rows": len(lines), "lines": lines[:10]},
         "empty_fields": {

@@ -14,6 +14,7 @@ from sienn_ray.api.app import create_app
 from sienn_ray.api.deps import Backends
 from sienn_ray.settings import Settings
 from sienn_ray.storage import Storage
+from sienn_ray.template_check.program import Work
 from tests.support.fakes_api import FakeEngines, FakeJobLogs, dataset_record
 from tests.support.fakes_cluster import FakeCluster
 from tests.support.fakes_renderings import FakeRenderings
@@ -86,6 +87,7 @@ def app(
             job_logs=job_logs,
             cluster=cluster,
             statistics=statistics,
+            try_template=Work.answer,
             renderings=renderings,
         )
     )

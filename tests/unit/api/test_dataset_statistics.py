@@ -40,6 +40,7 @@ def test_fields_and_defaults(client: TestClient, cached_base_model: str, statist
         "characters": spread(100),
         "tokens": {**spread(200), "prompt": spread(300), "completion": spread(400)},
         "num_rows_over_max_length": 7,
+        "num_tokens_over_max_length": 93,
         "num_rows_dropped": 5,
         "duplicates": {"num_rows": 3, "lines": [11, 12, 13]},
         "empty_fields": {"instruction": 0, "response": 1},

@@ -4,15 +4,18 @@ from __future__ import annotations
 
 import json
 import re
-from typing import Any
+from dataclasses import replace
+from typing import Any, cast
 
 import jsonschema_rs
 import pytest
+from fastapi import FastAPI
 from starlette.testclient import TestClient
 
 from sienn_ray.api.schemas.hyperparameters import hyperparameters
 from sienn_ray.errors import CapacityError
 from sienn_ray.jobs.schema import JobStatus
+from sienn_ray.settings import Settings
 from sienn_ray.training.config import LoraSettings, TrainingConfig
 from sienn_ray.training.hyperparameters import config_of
 from tests.support.fakes_api import BASE_MODEL, dataset_record
@@ -24,6 +27,26 @@ from tests.unit.api.starting import TIMESTAMP, start
 
 @pytest.mark.usefixtures("dataset", "cached_base_model")
 class TestStart:
+    def test_rows_longer_than_the_base_model_reads_are_refused(
+        self, client: TestClient, settings: Settings, tracker: InProcessTracker
+    ) -> None:
+        raised = settings.model_copy(update={"max_row_tokens": 8192})
+        app = cast(FastAPI, client.app)
+        app.state.backends = replace(app.state.backends, settings=raised)
+        assert start(client, max_length=2048).status_code == 201
+        refused = start(client, max_length=2049)
+        assert refused.status_code == 400
+        assert "more than the 2048 tokens that base model" in refused.json()["detail"]
+
+    def test_preferences_that_would_have_to_be_split_are_refused(
+        self, client: TestClient, tracker: InProcessTracker
+    ) -> None:
+        tracker.put(dataset_record(id="pairs", format="preference", columns=["prompt", "chosen", "rejected"]))
+        refused = start(client, dataset_id="pairs", long_rows="split")
+        assert refused.status_code == 400
+        assert "long_rows=split can't split preference rows" in refused.json()["detail"]
+        assert start(client, dataset_id="pairs", long_rows="drop").status_code == 201
+
     def test_answer_is_that_of_the_contract(self, client: TestClient) -> None:
         response = start(client)
         body = response.json()

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import json
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -33,7 +35,16 @@ def test_all_three_can_be_raised() -> None:
     assert set(upper_bounds_of(TrainingConfig)) == set(RAISED)
 
 
-@pytest.mark.usefixtures("cached_base_model")
+@pytest.fixture
+def long_context(hub_cache: Path, cached_base_model: str) -> None:
+    """Have the base model read as much as the service takes."""
+    (config,) = hub_cache.glob("hub/*/snapshots/*/config.json")
+    changed = {**json.loads(config.read_text()), "max_position_embeddings": RAISED["max_length"]}
+    config.unlink()
+    config.write_text(json.dumps(changed))
+
+
+@pytest.mark.usefixtures("long_context")
 @pytest.mark.parametrize("field", RAISED)
 def test_a_bound_that_was_raised_is_the_bound(client: TestClient, tracker: InProcessTracker, field: str) -> None:
     tracker.put(dataset_record())

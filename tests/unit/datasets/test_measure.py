@@ -128,7 +128,7 @@ def test_all_that_a_row_says_is_measured_and_tells_rows_apart(tokenizer: Any) ->
         "{{ tools | tojson }}{% for message in messages %}{% if message.role == 'assistant' %}[a]{% endif %}"
         "{{ message.reasoning_content }}{{ message.content }}{{ message.tool_calls | default([]) | tojson }}"
         "{% endfor %}"
-        "{% if add_generation_prompt %}[a]{% endif %}"
+        "{% if add_generation_prompt %}[a]{% endif %}{% if enable_thinking %}{% endif %}"
     )
     prompt_format = PromptFormat(PromptKind.CHAT, template)
     found = [measure_row(tokenizer, prompt_format, row, max_length=64) for row in rows]

@@ -235,6 +235,20 @@ class TestTokens:
         assert found[1][:2] == ([], [])
         assert [row.num_over > 0 for row in found] == [False, True, False]
 
+    def test_a_split_row_is_in_its_step_with_all_its_pieces(self, tmp_path: Path, tokenizer: Any) -> None:
+        rows = store(tmp_path, [CanonicalRow(text=LONG if number % 3 == 0 else "short") for number in range(9)])
+        stream = replace(
+            stream_of(rows, tokenizer, max_length=128), prompt_format=PromptFormat.for_text(), long_rows="split"
+        )
+        for share in (Share(2), Share(2, 1, 2)):
+            whole = all_steps(stream, share, 10)
+            for first_step in range(11):
+                assert all_steps(stream, share, 10, first_step) == whole[first_step:]
+        steps = all_steps(stream, Share(2), 5)
+        assert sum(row.is_split for _, found in steps for row in found) == 3
+        assert sum(len(found) for _, found in steps) > 9 + 3
+        assert not any(row.num_over for _, found in steps for row in found)
+
     def test_rows_are_cut(self, tmp_path: Path, tokenizer: Any) -> None:
         rows = store(tmp_path, [chat("a", LONG)])
         ((_, (row,)),) = all_steps(stream_of(rows, tokenizer, max_length=64), Share(1), 1)
@@ -291,7 +305,7 @@ class TestTokens:
         assert [answer_of(tokenizer, found[number]) for number in (0, 1, 3, 4)] == ["yes", "no", "well", "no"]
 
     def test_a_labelled_answer_comes_with_its_label(self, tmp_path: Path, tokenizer: Any) -> None:
-        rows = [replace(chat("q", f"{label}"), label=label) for label in (True, False, True)]
+        rows = [CanonicalRow(chat("q", f"{label}").messages, label=label) for label in (True, False, True)]
         stream = stream_of(store(tmp_path, rows), tokenizer, seed=None)
         ((_, found),) = all_steps(stream, Share(3), 1)
         assert [row.is_desirable for row in found] == [True, False, True]

@@ -1,16 +1,18 @@
 from __future__ import annotations
 
+from contextlib import nullcontext
 from pathlib import Path
 from typing import Any
 
 import pytest
 
+from sienn_ray.datasets.row_lengths import LongRows
 from sienn_ray.datasets.schema import RowKind
 from sienn_ray.datasets.statistics_schema import DatasetStatistics, StatisticsRequest
-from sienn_ray.errors import FailureReason, TrainingError
+from sienn_ray.errors import FailureReason, InvalidInputError, TrainingError
 from sienn_ray.storage import Storage
 from sienn_ray.training.config import TrainingConfig
-from sienn_ray.training.long_rows import check_lengths, found_words
+from sienn_ray.training.long_rows import check_kind, check_lengths, found_words
 from tests.support.fakes_statistics import statistics_of
 
 REQUEST = StatisticsRequest("d", "owner/base", 512, RowKind.CONVERSATION, 2)
@@ -59,6 +61,15 @@ def test_nothing_is_counted_beforehand_where_nothing_is_refused(storage: Storage
     count = Counted()
     check_lengths(config_of(long_rows=policy), 2048, [REQUEST], storage, count)
     assert count.asked == []
+
+
+@pytest.mark.parametrize("kind", RowKind)
+@pytest.mark.parametrize("policy", ["cut", "drop", "split", "fail"])
+def test_answers_that_are_judged_as_a_whole_arent_split(kind: RowKind, policy: LongRows) -> None:
+    is_judged = kind in {RowKind.PREFERENCE, RowKind.UNPAIRED_PREFERENCE}
+    refusal = pytest.raises(InvalidInputError, match="set long_rows to cut, drop or fail")
+    with refusal if policy == "split" and is_judged else nullcontext():
+        check_kind(policy, kind)
 
 
 def test_rows_of_the_longest_kind_can_only_be_shortened() -> None:

@@ -261,6 +261,23 @@ class TestLongRows:
         with pytest.raises(InvalidDatasetError, match="every row of the dataset has more than max_length=512 tokens"):
             run.train()
 
+    def test_split_rows_are_counted_once_each(self, tiny_model_folder: Path, tmp_path: Path) -> None:
+        """The last example of a row that was split says so; one of them has lost tokens as well."""
+        pieces = [TokenArrays(*TRAIN_ROWS[0]), TokenArrays(*TRAIN_ROWS[1], is_split=True)]
+        lossy = TokenArrays(*TRAIN_ROWS[2], num_over=5, is_split=True)
+        rows = FakeRows([*pieces, lossy, *TRAIN_ROWS[3:6]])
+        run = Trainee(tiny_model_folder, tmp_path / "run", config_of(batch_size=6, long_rows="split"), rows=rows)
+        run.train()
+        state = run.state
+        assert (state.num_long_rows, state.num_split_rows, state.num_cut_rows, state.num_cut_tokens) == (2, 2, 1, 5)
+        (warning,) = self.warnings(run)
+        assert warning == (
+            "2 of 6 rows have more than max_length=512 tokens and are split into several (long_rows=split), but for 5 "
+            "tokens of turns that are too long by themselves; raise max_length (up to 2048), or shorten these rows"
+        )
+        steps = [report for report in run.reporter.reports if report.current_loss]
+        assert (steps[-1].num_split_rows, steps[-1].num_cut_rows) == (2, 1)
+
     def test_held_out_rows_are_counted_by_themselves(self, tiny_model_folder: Path, tmp_path: Path) -> None:
         eval_rows = FakeRows([TokenArrays(*EVAL_ROWS[0], 3), TokenArrays(*EVAL_ROWS[1])])
         run = Trainee(tiny_model_folder, tmp_path / "run", eval_rows=eval_rows)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import shutil
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
@@ -12,9 +12,10 @@ import torch.distributed as dist
 from torch.multiprocessing.spawn import spawn
 
 from sienn_ray.datasets.schema import RowKind
+from sienn_ray.datasets.token_stream import Share, TokenArrays
 from sienn_ray.training.config import TrainingConfig
 from tests.support.fakes_training import FakeRows, FakeWorker
-from tests.unit.training.training import Trainee, config_of, labelled, preferences
+from tests.unit.training.training import TRAIN_ROWS, Trainee, config_of, labelled, preferences
 
 # A step of 3 rows gives one worker 2 and the other 1; the last one of 12 rows in steps of 5 has 2.
 CONFIGS = {
@@ -28,17 +29,29 @@ CONFIGS = {
     # Their rows make one example each, of which a step has several micro batches.
     "kto": config_of(batch_size=3, method="kto", gradient_accumulation_steps=2),
     "kto sharded": config_of(batch_size=3, method="kto", sharding="always"),
+    "sharded-several": config_of(batch_size=3, sharding="always"),
 }
+
+
+class _SeveralOfSome(FakeRows):
+    """Rows of which some make four examples, so that one worker has more of them than the other."""
+
+    def steps(self, share: Share, *, first_step: int, num_steps: int) -> Iterator[tuple[int, list[TokenArrays]]]:
+        for step, rows in super().steps(share, first_step=first_step, num_steps=num_steps):
+            yield step, [each for row in rows for each in [row] * (4 if row.input_ids[1] % 2 else 1)]
 
 
 # Those that are also resumed by another number of workers.
 RESUMED = ("uneven", "sharded")
 
 
-def _run(model_folder: Path, checkpoints: Path, config: TrainingConfig) -> Trainee:
-    """A run over the rows of its method; those over preferences start from an adapter."""
+def _trainee(model_folder: Path, checkpoints: Path, config: TrainingConfig) -> Trainee:
+    """A run over the rows of its name or method; those over preferences start from an adapter."""
     if config.method == "auto":
-        return Trainee(model_folder, checkpoints, config)
+        several = checkpoints.name.endswith("several")
+        return Trainee(
+            model_folder, checkpoints, config, rows=_SeveralOfSome(TRAIN_ROWS) if several else FakeRows(TRAIN_ROWS)
+        )
     rows = FakeRows(preferences(range(12)), 2) if config.method == "dpo" else FakeRows(labelled(range(12)))
     held_out = FakeRows(preferences(range(20, 23)), 2) if config.method == "dpo" else FakeRows(labelled(range(20, 23)))
     return Trainee(
@@ -56,7 +69,7 @@ def _one_of_two(rank: int, folder: str, runs: dict[str, TrainingConfig]) -> None
     torch.set_num_threads(1)
     dist.init_process_group("gloo", init_method=f"file://{next(iter(runs))}.rendezvous", rank=rank, world_size=2)
     for checkpoints, config in runs.items():
-        run = _run(Path(folder), Path(checkpoints), config)
+        run = _trainee(Path(folder), Path(checkpoints), config)
         run.train(worker=FakeWorker(Path(checkpoints), rank=rank, world_size=2))
     dist.destroy_process_group()
 
@@ -69,7 +82,7 @@ def folder(tiny_model_folder: Path, tmp_path_factory: pytest.TempPathFactory) ->
     """
     folder = tmp_path_factory.mktemp("workers")
     for name, config in CONFIGS.items():
-        _run(tiny_model_folder, folder / f"one-{name}", config).train()
+        _trainee(tiny_model_folder, folder / f"one-{name}", config).train()
     runs = {}
     for name, config in CONFIGS.items():
         (folder / f"two-{name}").mkdir()
@@ -84,7 +97,7 @@ def folder(tiny_model_folder: Path, tmp_path_factory: pytest.TempPathFactory) ->
 @pytest.fixture
 def trainee(folder: Path, tiny_model_folder: Path) -> Callable[[str, str], Trainee]:
     """Gives a run by how many had it and by its name."""
-    return lambda workers, name: _run(tiny_model_folder, folder / f"{workers}-{name}", CONFIGS[name])
+    return lambda workers, name: _trainee(tiny_model_folder, folder / f"{workers}-{name}", CONFIGS[name])
 
 
 @pytest.mark.parametrize("name", CONFIGS)
