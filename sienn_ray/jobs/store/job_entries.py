@@ -35,7 +35,7 @@ def enter(
     known = _known(connection, record)
     if known is not None:
         return known
-    read_dataset(connection, record.dataset_id)
+    record = _with_versions(connection, record)
     if record.validation_dataset_id is not None:
         read_dataset(connection, record.validation_dataset_id)
     if record.from_job is not None:
@@ -58,6 +58,18 @@ def _started_from(connection: sa.Connection, record: JobRecord, from_job: str) -
     return record.model_copy(
         update={"start_key": parent.adapter_key, "lineage": (*parent.lineage, parent.id)[-MAX_LINEAGE:]}
     )
+
+
+def _with_versions(connection: sa.Connection, record: JobRecord) -> JobRecord:
+    """The same job with the versions of the datasets that it trains on.
+
+    Raises:
+        NotFoundError: There is no such dataset.
+    """
+    versions = (read_dataset(connection, dataset.dataset_id).version for dataset in record.trained_on)
+    pinned = zip(record.trained_on, versions, strict=True)
+    datasets = tuple(dataset.model_copy(update={"version": version}) for dataset, version in pinned)
+    return record if datasets == record.trained_on else record.model_copy(update={"datasets": datasets})
 
 
 def _known(connection: sa.Connection, record: JobRecord) -> JobRecord | None:
