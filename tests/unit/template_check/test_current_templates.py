@@ -13,8 +13,9 @@ from sienn_ray.datasets.render_options import RenderOptions, TemplateVariables
 from sienn_ray.errors import InvalidDatasetError
 from sienn_ray.template_check.base_template import folder_template
 from sienn_ray.template_check.template_tokenizer import TemplateTokenizer
+from tests.support.current_templates import TEMPLATES, format_of
 from tests.support.tiny_model import TINY_ID
-from tests.unit.datasets.test_current_templates import TEMPLATES, conversation, format_of
+from tests.unit.datasets.test_current_templates import conversation
 
 TOOL = {
     "type": "function",
