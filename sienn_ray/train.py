@@ -119,7 +119,7 @@ def _parser() -> argparse.ArgumentParser:
     what.add_argument(
         "--dataset",
         action="append",
-        help="fsspec URL or path of a CSV, JSON, JSONL or text file, or hf:OWNER/NAME; more than one are mixed",
+        help="fsspec URL or path of a CSV, JSON, JSONL, Parquet or text file, or hf:OWNER/NAME; several are mixed",
     )
     parser.add_argument(
         "--weight",

@@ -17,7 +17,9 @@ from sienn_ray.datasets.reading_options import options_of
 from sienn_ray.errors import InvalidInputError
 from sienn_ray.training.config import DEFAULT_ROW_TOKENS
 
-_DatasetFile = Annotated[Path, typer.Argument(exists=True, dir_okay=False, help="CSV, JSON, JSONL or text.")]
+_DatasetFile = Annotated[
+    Path, typer.Argument(exists=True, dir_okay=False, help="CSV, JSON, JSONL, Parquet or text, packed or not.")
+]
 _Encoding = Annotated[str | None, typer.Option(help="Encoding of the file where it isn't UTF-8, such as windows-1252.")]
 _Separator = Annotated[
     str | None,

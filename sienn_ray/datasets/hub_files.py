@@ -16,8 +16,8 @@ from fnmatch import fnmatchcase
 from pathlib import PurePosixPath
 from typing import Any
 
+from sienn_ray.datasets.files.extensions import EXTENSIONS
 from sienn_ray.datasets.hub_source import DEFAULT_SPLIT, HubSource
-from sienn_ray.datasets.ingest import EXTENSIONS
 from sienn_ray.datasets.wording import listed
 from sienn_ray.errors import InvalidDatasetError
 
