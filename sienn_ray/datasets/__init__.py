@@ -23,9 +23,11 @@ ingest: from a file to Parquet, in one pass.
 reading_options: encoding, separator and columns, where a user says so.
 text_encodings: encodings that a file may have.
 file_notes: guesses and other notes on a file.
-readers: rows of CSV and JSONL files.
-text_file: rows of text files, whatever they hold.
+files/: files as users have them, told by name and content.
+readers: rows of files, and of JSONL files.
+text_file: rows of plain text.
 json_array: rows of a JSON array.
+json_hints: the way out of usual mistakes in JSON.
 json_wrapper: rows of an array within an object.
 json_events: rows built from parse events.
 strict_json: JSON, parsed strictly.
@@ -36,6 +38,12 @@ preview: rows as people see them.
 row_writer: canonical rows as Parquet.
 stored_rows: rows as they are read from storage.
 row_pages: some of a dataset's rows.
+raw_rows: stored rows as lines of JSONL.
+hub_source: names of datasets on the hub.
+hub_files: the data files of a dataset on the hub.
+hub_import: rows of a dataset on the hub, taken into storage.
+joining: the rows of several datasets as one.
+differences: rows that were added, removed or changed.
 
 Tokens:
 
@@ -52,6 +60,9 @@ answers: what the model has to produce behind a prompt.
 chat_turns: a chat template as the strings around each turn.
 tokenization: `input_ids` and `labels` of a row.
 row_order: the order of rows in training.
+weights: weights of datasets in a mixture.
+mixture_order: the order of the rows of several datasets, by weight.
+mixed_rows: rows of several datasets, numbered one behind the other.
 row_lengths: policies for rows that are too long.
 row_splits: rows that are too long, split into several examples.
 row_tokens: the examples that training makes of a row.

@@ -111,7 +111,7 @@ def test_every_column_set_is_taken(client: TestClient, dataset_format: str, exte
         ("rows.jsonl", b"", "the file is empty"),
         ("rows.json", b"", "the file is empty"),
         ("rows.json", b"[]", "the file has no rows"),
-        ("rows.xlsx", b"PK", "the extension '.xlsx' is not accepted; use one of .csv, .json, .jsonl, .txt"),
+        ("rows.xlsx", b"PK", "the extension '.xlsx' is not accepted; use one of .csv, .json, .jsonl"),
         ("rows", CSV, "a file without an extension is not accepted"),
     ],
 )
