@@ -512,6 +512,11 @@ class Settings(BaseSettings):
     hub_timeout_s: float = Field(
         5.0, gt=0, description="Longest wait for an answer of the model hub when a job is submitted."
     )
+    hub_datasets_use_token: bool = Field(
+        False,
+        description="Whether imports of datasets ask the hub with the service's `HF_TOKEN`, so that every user can "
+        "import the private and gated datasets that it may read.",
+    )
     allowed_base_models: _Names = Field(
         (),
         description="Hub ids that may be used, or patterns such as `Qwen/*`, with commas between; by default all.",

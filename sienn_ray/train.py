@@ -15,22 +15,18 @@ import os
 import sys
 import uuid
 from collections.abc import Sequence
-from pathlib import PurePosixPath
-from urllib.parse import urlsplit
 
-import fsspec
 import psutil
 import ray
 
 from sienn_ray import catalog
 from sienn_ray.context_length import check_context
-from sienn_ray.datasets import intake
-from sienn_ray.datasets.reading_options import ReadingOptions, options_of
-from sienn_ray.datasets.schema import check_same_kind, row_kind
+from sienn_ray.datasets.reading_options import options_of
+from sienn_ray.datasets.schema import check_one_kind
+from sienn_ray.datasets.weights import MAX_DATASETS, WeightedDataset, check_weight, parsed_weight
 from sienn_ray.errors import (
     FailureReason,
     FencedError,
-    InvalidDatasetError,
     InvalidInputError,
     NotFoundError,
     OutOfReachError,
@@ -38,6 +34,7 @@ from sienn_ray.errors import (
     TrainingError,
 )
 from sienn_ray.inference.applications import EngineKey, prefetch
+from sienn_ray.jobs.client.given_datasets import take_datasets
 from sienn_ray.jobs.client.run_session import TrainingSession
 from sienn_ray.jobs.client.tracker_client import ask_patiently
 from sienn_ray.jobs.client.tracker_handle import NAMESPACE
@@ -48,21 +45,16 @@ from sienn_ray.jobs.naming import (
     is_label,
     is_name,
 )
+from sienn_ray.jobs.run_inputs import JobDatasets, run_of
 from sienn_ray.jobs.schema import DatasetRecord, JobRecord, JobStatus, utc_now
 from sienn_ray.jobs.supervision.ray_job_client import RayJobClient
 from sienn_ray.jobs.tracker_protocol import Tracker
 from sienn_ray.module_names import check_target_modules
 from sienn_ray.settings import Settings
-from sienn_ray.storage import Storage
-from sienn_ray.template_check.check import find_verdict, render_in_process
 from sienn_ray.training import process_setup
-from sienn_ray.training.config import TrainingConfig
-from sienn_ray.training.long_rows import check_kind
 from sienn_ray.training.options import add_options, config_of
-from sienn_ray.training.record import DatasetFacts, DatasetRole
 from sienn_ray.training.reporting import Phase, Progress
 from sienn_ray.training.resources import withdraw_request
-from sienn_ray.training.spec import Run
 from sienn_ray.training.stopping import leave_on_sigterm
 from sienn_ray.training.timeline import Timeline
 
@@ -102,7 +94,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     if job is None:
         return 0
     timeline = _timeline_of(job)
-    return _run(job, *_datasets_of(job), settings, TrainingSession(job), timeline)
+    return _run(job, _datasets_of(job), settings, TrainingSession(job), timeline)
 
 
 def _timeline_of(job: JobRecord) -> Timeline:
@@ -119,7 +111,19 @@ def _parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(prog="python -m sienn_ray.train", description="Fine-tune one LoRA adapter.")
     what = parser.add_mutually_exclusive_group(required=True)
     what.add_argument("--job-id", help="a job that the tracker has (the service uses this)")
-    what.add_argument("--dataset", help="fsspec URL or path of a CSV, JSON, JSONL or text file")
+    what.add_argument(
+        "--dataset",
+        action="append",
+        help="fsspec URL or path of a CSV, JSON, JSONL or text file, or hf:OWNER/NAME; more than one are mixed",
+    )
+    parser.add_argument(
+        "--weight",
+        type=_weight,
+        action="append",
+        default=[],
+        metavar="X",
+        help="how often an epoch has each row of a dataset; one for each --dataset, in their order; by default 1",
+    )
     parser.add_argument("--attempt", type=int, help="which attempt at that job this is")
     parser.add_argument("--validation-dataset", help="the same for rows to evaluate on; nothing is held out then")
     for name, words in _READING_OPTIONS.items():
@@ -138,6 +142,25 @@ def _name(text: str) -> str:
     if not is_name(text):
         raise argparse.ArgumentTypeError(f"must have 1 to {MAX_NAME_CHARS} characters, all of them printable")
     return text
+
+
+def _weight(text: str) -> float:
+    try:
+        return parsed_weight(text)
+    except InvalidInputError as error:
+        raise argparse.ArgumentTypeError(error.message) from None
+
+
+def _weights_of(arguments: argparse.Namespace) -> list[float]:
+    """One weight for each dataset."""
+    num_datasets, weights = len(arguments.dataset), arguments.weight
+    if num_datasets > MAX_DATASETS:
+        raise InvalidInputError(f"{num_datasets} datasets are more than the {MAX_DATASETS} that can be mixed")
+    if weights and len(weights) != num_datasets:
+        raise InvalidInputError(
+            f"{len(weights)} --weight were given for {num_datasets} --dataset; give one for each, or none"
+        )
+    return weights or [1.0] * num_datasets
 
 
 def _label(text: str) -> tuple[str, str]:
@@ -179,14 +202,25 @@ def _register(settings: Settings, arguments: argparse.Namespace) -> JobRecord:
     check_context(config.base_model, found.context_tokens, config.max_length)
     check_target_modules(config.base_model, found, config.lora.named_modules)
     config = config.pinned(found.revision)
+    weights = _weights_of(arguments)
     options = options_of({name: getattr(arguments, name) for name in _READING_OPTIONS})
-    urls = [url for url in (arguments.dataset, arguments.validation_dataset) if url]
-    dataset, validation = [*_take_datasets(urls, config, settings, options), None][:2]
-    assert dataset is not None  # nosec B101 # for the type checker
+    urls = [*arguments.dataset, *([arguments.validation_dataset] if arguments.validation_dataset else [])]
+
+    def check(records: Sequence[DatasetRecord]) -> None:
+        check_one_kind({record.id: record.format for record in records[: len(weights)]})
+        for record, weight in zip(records, weights, strict=False):  # what is evaluated on has none
+            check_weight(record.filename, weight, record.num_rows)
+
+    records = take_datasets(urls, config, settings, options, check, _PATIENCE_S)
+    datasets, (validation, *_) = records[: len(weights)], [*records[len(weights) :], None]
     now = utc_now()
     job = JobRecord(
         id=str(uuid.uuid4()),
-        dataset_id=dataset.id,
+        dataset_id=datasets[0].id,
+        datasets=tuple(
+            WeightedDataset(dataset_id=dataset.id, weight=weight)
+            for dataset, weight in zip(datasets, weights, strict=True)
+        ),
         validation_dataset_id=validation.id if validation else None,
         name=arguments.name,
         labels=_labels_of(arguments.label),
@@ -202,57 +236,6 @@ def _register(settings: Settings, arguments: argparse.Namespace) -> JobRecord:
     return ask_patiently(_PATIENCE_S, Tracker.add_job, job)
 
 
-def _take_datasets(
-    urls: Sequence[str], config: TrainingConfig, settings: Settings, options: ReadingOptions
-) -> list[DatasetRecord]:
-    """Take files into storage, and note them with the tracker where the chat template renders their rows.
-
-    Raises:
-        InvalidInputError: It doesn't, or a file isn't a dataset; nothing is left of any then.
-    """
-    storage = Storage(settings.storage_url)
-    taken: list[DatasetRecord] = []
-    try:
-        for url in urls:
-            taken.append(_take_dataset(url, storage, settings, options))
-        for record in taken:
-            check_kind(config.long_rows, row_kind(record.format))
-            request = record.template_request(config)
-            verdict = find_verdict(request, settings, storage, render_in_process)
-            if verdict is not None:
-                verdict.check(request)
-                for words in verdict.warnings(request):
-                    sys.stdout.write(f"warning: {words}\n")
-    except SiennError:
-        for record in taken:
-            storage.delete(intake.folder_key(record.id))
-        raise
-    return [ask_patiently(_PATIENCE_S, Tracker.add_dataset, record, storage.url) for record in taken]
-
-
-def _take_dataset(url: str, storage: Storage, settings: Settings, options: ReadingOptions) -> DatasetRecord:
-    """Take a file into storage."""
-    filename = PurePosixPath(urlsplit(url).path).name
-    dataset_id = str(uuid.uuid4())
-    try:
-        with fsspec.open(url, "rb") as source:
-            taken = intake.take(
-                storage, dataset_id, filename, source, max_row_bytes=settings.max_row_bytes, options=options
-            )
-    except OSError as error:
-        raise InvalidDatasetError(f"the dataset {url} can't be read: {error}") from error
-    record = DatasetRecord.of_report(
-        dataset_id, filename, taken.size_bytes, taken.sha256, taken.report, options=options
-    )
-    for name, value in record.reading.guessed.items():
-        logger.info("%s: guessed %s: %r", filename, name, value)
-    for note in record.reading.notes:
-        logger.warning("%s: %s", filename, note)
-    if record.reading.ignored_columns:
-        logger.warning("%s: ignored columns: %s", filename, ", ".join(record.reading.ignored_columns))
-    return record
-
-
 def _own_submission_id() -> str:
     """Submission id of the Ray job that runs this program.
 
@@ -266,25 +249,24 @@ def _own_submission_id() -> str:
     return str(details.submission_id)
 
 
-def _datasets_of(job: JobRecord) -> tuple[DatasetRecord, DatasetRecord | None]:
-    """What the job trains on, and what it evaluates on if that is a dataset of its own."""
-    dataset = ask_patiently(_PATIENCE_S, Tracker.dataset, job.dataset_id)
+def _datasets_of(job: JobRecord) -> JobDatasets:
+    """The datasets that the job reads, as the tracker has them."""
+    trained = tuple(ask_patiently(_PATIENCE_S, Tracker.dataset, each.dataset_id) for each in job.trained_on)
     if job.validation_dataset_id is None:
-        return dataset, None
-    return dataset, ask_patiently(_PATIENCE_S, Tracker.dataset, job.validation_dataset_id)
+        return JobDatasets(trained)
+    return JobDatasets(trained, ask_patiently(_PATIENCE_S, Tracker.dataset, job.validation_dataset_id))
 
 
 def _run(
     job: JobRecord,
-    dataset: DatasetRecord,
-    validation: DatasetRecord | None,
+    datasets: JobDatasets,
     settings: Settings,
     session: TrainingSession,
     timeline: Timeline,
 ) -> int:
     """Train, and tell the tracker how it ended; returns the exit code."""
     try:
-        return _train(job, dataset, validation, settings, session, timeline)
+        return _train(job, datasets, settings, session, timeline)
     except FencedError as error:
         # Not 0, which would be the end of an attempt that is awaited.
         logger.warning("attempt %d ends: %s", job.attempt, error.message)
@@ -293,8 +275,7 @@ def _run(
 
 def _train(
     job: JobRecord,
-    dataset: DatasetRecord,
-    validation: DatasetRecord | None,
+    datasets: JobDatasets,
     settings: Settings,
     session: TrainingSession,
     timeline: Timeline,
@@ -306,7 +287,7 @@ def _train(
     timeline.mark("import_program")
 
     try:
-        run = _run_of(job, dataset, validation, timeline)
+        run = run_of(job, datasets, timeline)
         summary = run_training(run, settings, session)
     except FencedError:
         raise
@@ -349,48 +330,6 @@ def _load_ahead(job: JobRecord) -> None:
         logger.info("%s", ray.get(remote.remote(engine, job.id, job.adapter_key), timeout=_LOAD_AHEAD_TIMEOUT_S))
     except Exception as error:  # the first request loads the adapter as well
         logger.warning("adapter %s wasn't loaded ahead: %s", job.id, type(error).__name__)
-
-
-def _run_of(job: JobRecord, dataset: DatasetRecord, validation: DatasetRecord | None, timeline: Timeline) -> Run:
-    """What the job's run trains on.
-
-    Raises:
-        InvalidDatasetError: The datasets hold different kinds of rows.
-    """
-    return Run(
-        job_id=job.id,
-        config=job.config,
-        row_kind=check_same_kind(dataset.format, validation.format if validation else dataset.format),
-        rows_key=intake.rows_key(dataset.id),
-        adapter_key=job.adapter_key,
-        validation_rows_key=intake.rows_key(validation.id) if validation else None,
-        name=job.name,
-        datasets=dataset_facts(dataset, validation),
-        statistics=tuple(
-            record.statistics_request(job.config.base_model, job.config.max_length, options=job.config.render_options)
-            for record in (dataset, validation)
-            if record is not None
-        ),
-        templates=tuple(record.template_request(job.config) for record in (dataset, validation) if record is not None),
-        timeline=timeline,
-    )
-
-
-def dataset_facts(dataset: DatasetRecord, validation: DatasetRecord | None) -> tuple[DatasetFacts, ...]:
-    """Return the facts about a run's datasets that its record has."""
-    used: dict[DatasetRole, DatasetRecord | None] = {"train": dataset, "evaluation": validation}
-    return tuple(
-        DatasetFacts(
-            role=role,
-            id=record.id,
-            filename=record.filename,
-            sha256=record.sha256,
-            num_rows=record.num_rows,
-            format=record.format,
-        )
-        for role, record in used.items()
-        if record is not None
-    )
 
 
 def _is_completed(job_id: str) -> bool:

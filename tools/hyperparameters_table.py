@@ -19,7 +19,7 @@ _HEAD = """\
 """
 _BY_NAME = {each.name: each for each in HYPERPARAMETERS}
 # Fields that aren't hyperparameters, by type.
-_OTHER_TYPES = {"labels": "object"}
+_OTHER_TYPES = {"labels": "object", "datasets": "list"}
 _TYPE_NAMES: dict[frozenset[type], str] = {
     frozenset({bool}): "boolean",
     frozenset({int}): "integer",

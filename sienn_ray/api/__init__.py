@@ -4,6 +4,7 @@ app: put together from routes and middlewares.
 routes/: a module for each resource.
 schemas/: bodies of requests and responses.
 deps: the backends, as protocols, and the dependency that gives them to routes.
+dataset_files: dataset files in requests, and their check.
 registrations: registration of uploaded datasets with the tracker.
 cluster: the Ray cluster, as a protocol.
 http/: requests and responses below the routes: errors, limits, ids, uploads, downloads, streams.

@@ -51,7 +51,9 @@ from sienn_ray.api.routes import (
     audit_log,
     chat,
     completions,
+    dataset_imports,
     dataset_statistics,
+    dataset_versions,
     datasets,
     demo,
     downloads,
@@ -86,7 +88,9 @@ _ROUTES = (
     limits,
     usage,
     uploads,
+    dataset_imports,
     datasets,
+    dataset_versions,
     dataset_statistics,
     rendered_rows,
     finetuning,
@@ -106,7 +110,7 @@ _ROUTES = (
     completions,
 )
 # A dataset file is taken from its multipart body while it arrives, up to SIENN_MAX_UPLOAD_BYTES.
-_UPLOADS = ("/api/upload-dataset", "/api/validate-dataset")
+_UPLOADS = ("/api/upload-dataset", "/api/validate-dataset", "/api/datasets/[^/]+/versions")
 
 
 def create_app(backends: Backends, *, numbered_by_server: bool = False) -> FastAPI:

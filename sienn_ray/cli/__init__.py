@@ -1,7 +1,7 @@
 """The `sienn` command: serve, and everything that the REST API offers, from a shell.
 
 serve: run the service on this machine.
-datasets: upload, validate, list and delete datasets.
+datasets: upload, validate, list and delete datasets, and their versions.
 rows: rows as the model reads them.
 models: base models; ask, compare and download adapters.
 sampling: options of commands that ask a model.
@@ -50,6 +50,10 @@ app.command("datasets")(datasets.list_datasets)
 app.command()(datasets.dataset)
 app.command()(datasets.statistics)
 app.command()(rows.rows)
+app.command()(datasets.append_dataset)
+app.command()(datasets.replace_dataset)
+app.command()(datasets.dataset_versions)
+app.command()(datasets.diff_dataset)
 app.command()(datasets.delete_dataset)
 
 app.command("models")(models.list_models)

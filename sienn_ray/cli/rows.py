@@ -11,6 +11,7 @@ from rich.text import Text
 from sienn_ray.catalog import CATALOG
 from sienn_ray.cli.client import DatasetId, call, end, of
 from sienn_ray.cli.output import console, print_json, print_line
+from sienn_ray.cli.sampling import RowSpecialTokens, RowVariables
 from sienn_ray.training.config import DEFAULT_ROW_TOKENS
 
 _LEARNED, _CUT, _CONTROL, _LITERAL = "green", "dim strike", "bold cyan", "bold yellow"
@@ -32,6 +33,8 @@ def rows(
     long_rows: Annotated[
         str | None, typer.Option(help="What becomes of rows with more: cut (by default), drop, split or fail.")
     ] = None,
+    chat_template_kwargs: RowVariables = None,
+    special_tokens: RowSpecialTokens = None,
     row: Annotated[int | None, typer.Option(help="The one row to show, 0-based.")] = None,
     offset: Annotated[int | None, typer.Option(help="Rows to pass over.")] = None,
     limit: Annotated[int | None, typer.Option(help="Rows at the most, 3 by default.")] = None,
@@ -42,6 +45,7 @@ def rows(
         end("--row shows one row; leave out --offset and --limit, or --row")
     page = {"offset": offset or 0, "limit": 3 if limit is None else limit} if row is None else {"row": row}
     query = {"model_name": base_model, "revision": revision, "max_length": max_length, "long_rows": long_rows, **page}
+    query |= {"chat_template_kwargs": chat_template_kwargs, "special_tokens": special_tokens}
     found = call(
         "GET",
         f"/api/datasets/{of(dataset_id)}/rendered",

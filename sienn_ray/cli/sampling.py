@@ -30,6 +30,13 @@ TemplateVariables = Annotated[
         metavar="JSON",
     ),
 ]
+# Of rows, as training would read them.
+RowVariables = Annotated[
+    str | None, typer.Option(help="Values of the chat template's variables as a JSON object.", metavar="JSON")
+]
+RowSpecialTokens = Annotated[
+    str | None, typer.Option(help="Special tokens in rows of plain text: text (by default) or tokens.")
+]
 
 
 def variables_of(text: str | None) -> Any:

@@ -12,10 +12,12 @@ import typer
 from rich.progress import BarColumn, Progress, TaskProgressColumn, TextColumn
 
 from sienn_ray.catalog import CATALOG
-from sienn_ray.cli.client import DatasetId, JobId, call_once, end, of
+from sienn_ray.cli.client import JobId, call_once, end, of
 from sienn_ray.cli.live import follow
 from sienn_ray.cli.output import console, print_line
 from sienn_ray.cli.wording import in_own_words
+from sienn_ray.datasets.weights import parsed_weight
+from sienn_ray.errors import InvalidInputError
 from sienn_ray.training.hyperparameters import HYPERPARAMETERS, Hyperparameter, parsed
 
 _GOES_ON = frozenset({"pending", "running"})
@@ -55,7 +57,13 @@ def _panel(hyperparameter: Hyperparameter) -> str:
 
 @_with_hyperparameters
 def train(
-    dataset_id: DatasetId,
+    datasets: Annotated[
+        list[str],
+        typer.Argument(
+            metavar="DATASET[:WEIGHT]...",
+            help="The dataset's id. Rows of several are mixed; a weight says how often an epoch has each of its rows.",
+        ),
+    ],
     *,
     base_model: Annotated[str, typer.Option(help="Hub id of the base model.")] = CATALOG[0].id,
     revision: Annotated[
@@ -86,7 +94,7 @@ def train(
         "priority": priority,
     }
     body = {field: value for field, value in given.items() if value is not None}
-    body |= {"dataset_id": dataset_id, "model_name": base_model}
+    body |= {**_subject(datasets), "model_name": base_model}
     # One for each command by default, so that its own repeats make one job.
     started = call_once("POST", "/api/start-finetuning", idempotency_key or str(uuid.uuid4()), json=body)
     if started.get("warning"):
@@ -94,6 +102,24 @@ def train(
     print_line(f"job_id: {started['job_id']}")
     if wait:
         watch(started["job_id"])
+
+
+def _subject(texts: list[str]) -> dict[str, Any]:
+    """One dataset as the service always took it, or several with their weights."""
+    mixture = [_weighted(text) for text in texts]
+    if len(mixture) == 1 and mixture[0]["weight"] == 1.0:
+        return {"dataset_id": mixture[0]["dataset_id"]}
+    return {"datasets": mixture}
+
+
+def _weighted(text: str) -> dict[str, Any]:
+    dataset_id, sign, weight = text.partition(":")
+    if not sign:
+        return {"dataset_id": dataset_id, "weight": 1.0}
+    try:
+        return {"dataset_id": dataset_id, "weight": parsed_weight(weight)}
+    except InvalidInputError as error:
+        end(f"dataset '{text}': {error.message}")
 
 
 def _labels(texts: list[str]) -> dict[str, str] | None:

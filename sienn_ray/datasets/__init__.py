@@ -36,6 +36,12 @@ preview: rows as people see them.
 row_writer: canonical rows as Parquet.
 stored_rows: rows as they are read from storage.
 row_pages: some of a dataset's rows.
+raw_rows: stored rows as lines of JSONL.
+hub_source: names of datasets on the hub.
+hub_files: the data files of a dataset on the hub.
+hub_import: rows of a dataset on the hub, taken into storage.
+joining: the rows of several datasets as one.
+differences: rows that were added, removed or changed.
 
 Tokens:
 
@@ -52,6 +58,9 @@ answers: what the model has to produce behind a prompt.
 chat_turns: a chat template as the strings around each turn.
 tokenization: `input_ids` and `labels` of a row.
 row_order: the order of rows in training.
+weights: weights of datasets in a mixture.
+mixture_order: the order of the rows of several datasets, by weight.
+mixed_rows: rows of several datasets, numbered one behind the other.
 row_lengths: policies for rows that are too long.
 row_splits: rows that are too long, split into several examples.
 row_tokens: the examples that training makes of a row.

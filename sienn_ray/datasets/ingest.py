@@ -40,6 +40,7 @@ _READERS: dict[str, Callable[[BinaryIO, int], Rows]] = {
     ".jsonl": read_jsonl,
     ".txt": read_text_file,
 }
+EXTENSIONS = tuple(_READERS)
 
 
 @dataclass(frozen=True, slots=True)

@@ -45,7 +45,10 @@ def render_rows(storage: Storage, request: RenderingRequest, tokenizer: Any) -> 
             "these"
         )
     make = RowTokenizer(
-        tokenizer, PromptFormat.for_rows(request.row_kind, tokenizer), request.max_length, request.long_rows
+        tokenizer,
+        PromptFormat.for_rows(request.row_kind, tokenizer, request.options),
+        request.max_length,
+        request.long_rows,
     )
     return RenderedPage(tuple(_until_full(render_row(make, row) for row in rows)), num_rows)
 

@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Literal
 
+from sienn_ray.datasets.render_options import RenderOptions
 from sienn_ray.datasets.row_lengths import LongRows
 from sienn_ray.datasets.schema import RowKind
 
@@ -28,6 +29,7 @@ class RenderingRequest:
         offset: Number of the first row.
         limit: Rows at the most, `MAX_ROWS` of them.
         revision: Commit of the base model; None is what is here, or the main branch.
+        options: How rows become text.
     """
 
     dataset_id: str
@@ -38,6 +40,7 @@ class RenderingRequest:
     offset: int
     limit: int
     revision: str | None = None
+    options: RenderOptions = field(default_factory=RenderOptions)
 
 
 @dataclass(frozen=True)

@@ -8,15 +8,16 @@ however many workers they are shared out.
 from __future__ import annotations
 
 import random
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
+from typing import Protocol
 
 import numpy as np
 import numpy.typing as npt
 
 # A window has as many row groups as it takes to reach either; a task holds the rows of one in memory.
-_WINDOW_ROWS = 10_000
-_WINDOW_BYTES = 32 * 1024**2
+WINDOW_ROWS = 10_000
+WINDOW_BYTES = 32 * 1024**2
 # Rows of a part, which one task tokenizes. The first ones are small, so that training doesn't wait for a large one.
 _PART_ROWS = (64, 256, 1024, 2048)
 
@@ -58,6 +59,27 @@ class Part:
     first_position: int
 
 
+class EpochOrder(Protocol):
+    """An order of rows that is made anew in each epoch; `RowOrder` is one, `MixtureOrder` another."""
+
+    @property
+    def num_rows(self) -> int:
+        """Rows of an epoch."""
+        ...
+
+    def groups_of(self, part: Part) -> tuple[int, ...]:
+        """Row groups that a part's rows are in, by their numbers."""
+        ...
+
+    def rows(self, part: Part) -> RowNumbers:
+        """Numbers of a part's rows, in order."""
+        ...
+
+    def parts(self, epoch: int, first_position: int = 0) -> Iterator[Part]:
+        """The parts of an epoch from a position on."""
+        ...
+
+
 @dataclass(frozen=True)
 class RowOrder:
     """The order of a dataset's rows, or of some of them.
@@ -93,6 +115,10 @@ class RowOrder:
         """Rows of a window."""
         return sum(self._num_kept(self.groups[group]) for group in self.windows[window])
 
+    def groups_of(self, part: Part) -> tuple[int, ...]:
+        """Row groups that a part's rows are in, by their numbers."""
+        return self.windows[part.window]
+
     def rows(self, part: Part) -> RowNumbers:
         """Numbers of a part's rows, in order."""
         kept = np.concatenate([self._kept(self.groups[group]) for group in self.windows[part.window]])
@@ -102,23 +128,11 @@ class RowOrder:
 
     def parts(self, epoch: int, first_position: int = 0) -> Iterator[Part]:
         """The parts of an epoch from a position on."""
-        position = 0
-        sizes = iter(_PART_ROWS)
-        size = next(sizes)
-        for window in self._window_order(epoch):
-            num_rows = self.num_window_rows(window)
-            start = min(max(first_position - position, 0), num_rows)
-            while start < num_rows:
-                stop = min(start + size, num_rows)
-                yield Part(epoch, window, start, stop, position + start)
-                start, size = stop, next(sizes, size)
-            position += num_rows
+        windows = ((window, self.num_window_rows(window)) for window in self._window_order(epoch))
+        return parts_of(epoch, windows, first_position)
 
     def _window_order(self, epoch: int) -> list[int]:
-        numbers = list(range(len(self.windows)))
-        if self.seed is not None:
-            random.Random(f"{self.seed}/{epoch}").shuffle(numbers)  # nosec B311 # an order of rows, no secret
-        return numbers
+        return window_order(len(self.windows), self.seed, epoch)
 
     def _num_kept(self, group: RowGroup) -> int:
         listed = self._num_listed(group)
@@ -136,13 +150,41 @@ class RowOrder:
         return np.setdiff1d(np.arange(group.first_row, group.first_row + group.num_rows), listed, assume_unique=True)
 
 
+def parts_of(epoch: int, windows: Iterable[tuple[int, int]], first_position: int) -> Iterator[Part]:
+    """Divide an epoch into parts, from a position on.
+
+    Args:
+        epoch: 1-based.
+        windows: Number of each window and its rows, in the epoch's order.
+        first_position: Rows of the epoch to pass over.
+    """
+    position = 0
+    sizes = iter(_PART_ROWS)
+    size = next(sizes)
+    for window, num_rows in windows:
+        start = min(max(first_position - position, 0), num_rows)
+        while start < num_rows:
+            stop = min(start + size, num_rows)
+            yield Part(epoch, window, start, stop, position + start)
+            start, size = stop, next(sizes, size)
+        position += num_rows
+
+
+def window_order(num_windows: int, seed: int | None, epoch: int) -> list[int]:
+    """Shuffle the windows of an epoch; without a seed they keep their order."""
+    numbers = list(range(num_windows))
+    if seed is not None:
+        random.Random(f"{seed}/{epoch}").shuffle(numbers)  # nosec B311 # an order of rows, no secret
+    return numbers
+
+
 def _windows(groups: Sequence[RowGroup]) -> Iterator[tuple[int, ...]]:
     window: list[int] = []
     for number, group in enumerate(groups):
         window.append(number)
         members = [groups[member] for member in window]
-        is_full = sum(member.num_rows for member in members) >= _WINDOW_ROWS
-        if is_full or sum(member.num_bytes for member in members) >= _WINDOW_BYTES or group is groups[-1]:
+        is_full = sum(member.num_rows for member in members) >= WINDOW_ROWS
+        if is_full or sum(member.num_bytes for member in members) >= WINDOW_BYTES or group is groups[-1]:
             yield tuple(window)
             window = []
 

@@ -65,7 +65,7 @@ def read_page(storage: Storage, dataset_id: str, *, offset: int, limit: int) -> 
         ArtifactError: The rows are missing from storage, or altered.
     """
     rows, num_rows = read_values(storage, dataset_id, offset=offset, limit=limit)
-    return RowPage([_shown(row) for row in rows], num_rows)
+    return RowPage([shown_row(row) for row in rows], num_rows)
 
 
 def read_values(storage: Storage, dataset_id: str, *, offset: int, limit: int) -> tuple[list[dict[str, Any]], int]:
@@ -100,7 +100,8 @@ def _rows(parquet: Any, start: int, end: int) -> Iterator[dict[str, Any]]:
         first += size
 
 
-def _shown(values: dict[str, Any]) -> ShownRow:
+def shown_row(values: dict[str, Any]) -> ShownRow:
+    """Cut a stored row to what is shown of it."""
     row, cut = StoredRow.of(values), _Cut()
     return ShownRow(
         row=values["row"],

@@ -6,6 +6,7 @@ second answer to compare with, or a plain text, so that training knows nothing o
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from enum import StrEnum
 from typing import NamedTuple, assert_never
 
@@ -133,6 +134,26 @@ def check_same_kind(dataset_format: str, validation_format: str) -> RowKind:
             f"{kind.plural} and {validation_kind.plural} can't be mixed, choose two datasets of the same kind"
         )
     return kind
+
+
+def check_one_kind(formats: Mapping[str, str]) -> RowKind:
+    """Refuse to mix datasets that hold different kinds of rows; return the kind that all have.
+
+    Args:
+        formats: The format of each dataset, by its id.
+
+    Raises:
+        InvalidDatasetError: The kinds differ.
+    """
+    kinds = {dataset_id: row_kind(dataset_format) for dataset_id, dataset_format in formats.items()}
+    (first_id, first), *others = kinds.items()
+    for other_id, other in others:
+        if other is not first:
+            raise InvalidDatasetError(
+                f"dataset {first_id} has format '{formats[first_id]}' and dataset {other_id} '{formats[other_id]}'; "
+                f"{first.plural} and {other.plural} can't be mixed, choose datasets of the same kind"
+            )
+    return first
 
 
 class Role(StrEnum):

@@ -9,7 +9,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 from dataclasses import dataclass
 from functools import cached_property
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, Protocol
 
 import numpy as np
 import pyarrow as pa
@@ -17,7 +17,7 @@ import pyarrow.parquet as pq
 
 from sienn_ray.datasets.prompt import PromptFormat
 from sienn_ray.datasets.row_lengths import LongRows
-from sienn_ray.datasets.row_order import Part, RowGroup, RowNumbers, RowOrder
+from sienn_ray.datasets.row_order import EpochOrder, Part, RowGroup, RowNumbers
 from sienn_ray.datasets.row_tokens import RowTokenizer
 from sienn_ray.datasets.stored_rows import CONTENT_COLUMNS, StoredRow
 from sienn_ray.errors import SiennError
@@ -53,6 +53,24 @@ class TokenArrays(NamedTuple):
     labels: list[int]
     num_over: int = 0
     is_split: bool = False
+
+
+class RowStore(Protocol):
+    """Rows that can be taken by their numbers; `StoredRows` is one, `MixedRows` another."""
+
+    @property
+    def groups(self) -> tuple[RowGroup, ...]:
+        """Return the row groups."""
+        ...
+
+    @property
+    def num_rows(self) -> int:
+        """Rows in all."""
+        ...
+
+    def take(self, groups: tuple[int, ...], rows: RowNumbers) -> pa.Table:
+        """Some rows, by their numbers, of some row groups."""
+        ...
 
 
 @dataclass(frozen=True)
@@ -137,8 +155,8 @@ class TokenStream:
         long_rows: What becomes of longer rows.
     """
 
-    rows: StoredRows
-    order: RowOrder
+    rows: RowStore
+    order: EpochOrder
     tokenizer: Any
     prompt_format: PromptFormat
     max_length: int
@@ -210,7 +228,7 @@ class TokenStream:
         """Return the worker's rows of a part, tokenized."""
         positions = np.arange(part.first_position, part.first_position + part.stop - part.start)
         is_own = share.is_own(positions)
-        raw = self.rows.take(self.order.windows[part.window], self.order.rows(part)[is_own]).to_pylist()
+        raw = self.rows.take(self.order.groups_of(part), self.order.rows(part)[is_own]).to_pylist()
         first_step = (part.epoch - 1) * share.steps_per_epoch(self.order.num_rows)
         steps: list[int] = []
         tokens: list[TokenArrays] = []

@@ -96,5 +96,5 @@ def is_visible(text: str) -> bool:
 
 
 def _codes(text: str) -> str:
-    codes = list(dict.fromkeys(f"U+{ord(char):04X}" for char in text if not char.isspace()))
-    return ", ".join(codes[:_MAX_CODES]) + (", …" if len(codes) > _MAX_CODES else "")
+    chars = [char for char in dict.fromkeys(text) if not char.isspace()]
+    return ", ".join(f"U+{ord(char):04X}" for char in chars[:_MAX_CODES]) + (", …" if len(chars) > _MAX_CODES else "")

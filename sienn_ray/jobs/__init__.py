@@ -10,6 +10,7 @@ webhook_payloads: payloads of webhooks.
 webhook_signatures: signatures of webhooks.
 ids: the form of ids.
 tracker: the JobTracker actor, the only writer of the database.
+run_inputs: a job and its datasets as the run that training takes.
 job_facts: facts about a job, as the status response shows them.
 plain_text: plain text out of what programs print.
 naming: limits of names and labels.

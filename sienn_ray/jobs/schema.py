@@ -18,6 +18,7 @@ from sienn_ray.datasets.reading_options import ReadingOptions
 from sienn_ray.datasets.render_options import RenderOptions
 from sienn_ray.datasets.schema import row_kind
 from sienn_ray.datasets.statistics_schema import StatisticsRequest
+from sienn_ray.datasets.weights import WeightedDataset
 from sienn_ray.errors import FailureReason
 from sienn_ray.template_check.verdict import TemplateRequest
 from sienn_ray.training.config import TrainingConfig
@@ -114,8 +115,15 @@ class FileReading(BaseModel):
     notes: list[str] = Field(default_factory=list)
 
 
+class VersionChange(StrEnum):
+    """Ways to make a new version of a dataset."""
+
+    APPEND = "append"
+    REPLACE = "replace"
+
+
 class DatasetRecord(BaseModel):
-    """One uploaded dataset."""
+    """One version of a dataset; most have no other."""
 
     model_config = ConfigDict(frozen=True)
 
@@ -132,7 +140,21 @@ class DatasetRecord(BaseModel):
     duplicate_of: str | None = None
     owner: str = ADMIN_OWNER
     reading: FileReading = FileReading()
+    # Versions of a dataset are records of their own, which the first one's id holds together.
+    version: int = 1
+    version_of: str | None = None
+    # How a later version was made, and of the rows of which one, if they were appended to some.
+    change: VersionChange | None = None
+    appended_to: str | None = None
+    # The repository that the rows were imported from, and the commit that it was at.
+    source: str | None = None
+    source_revision: str | None = None
     created_at: datetime
+
+    @property
+    def first_version_id(self) -> str:
+        """Return the id of the dataset's first version."""
+        return self.version_of or self.id
 
     @classmethod
     def of_report(
@@ -201,7 +223,10 @@ class JobRecord(BaseModel):
 
     id: str
     owner: str = ADMIN_OWNER
+    # The first one of a mixture.
     dataset_id: str
+    # What it trains on; empty of a job of before there were mixtures.
+    datasets: tuple[WeightedDataset, ...] = ()
     # Rows to evaluate on, instead of a share of the dataset.
     validation_dataset_id: str | None = None
     name: str | None = None
@@ -273,6 +298,22 @@ class JobRecord(BaseModel):
     def is_stopping(self) -> bool:
         """Return whether its run is being ended: of a cancelled job, one that didn't pause in time, or a silent one."""
         return self.phase is JobPhase.STOPPING
+
+    @property
+    def trained_on(self) -> tuple[WeightedDataset, ...]:
+        """Return the datasets that it trains on."""
+        return self.datasets or (WeightedDataset(dataset_id=self.dataset_id),)
+
+    @property
+    def is_mixture(self) -> bool:
+        """Return whether rows are mixed by weights, rather than those of one dataset taken as they are."""
+        return len(self.trained_on) > 1 or self.trained_on[0].weight != 1.0
+
+    @property
+    def dataset_ids(self) -> tuple[str, ...]:
+        """Return the ids of all datasets that it reads."""
+        evaluated = () if self.validation_dataset_id is None else (self.validation_dataset_id,)
+        return (*(dataset.dataset_id for dataset in self.trained_on), *evaluated)
 
     @property
     def adapter_key(self) -> str:

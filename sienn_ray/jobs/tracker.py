@@ -255,6 +255,9 @@ class JobTracker:
     def dataset(self, dataset_id: str) -> DatasetRecord:
         return self._store.datasets.get(dataset_id)
 
+    def dataset_versions(self, dataset_id: str) -> list[DatasetRecord]:
+        return self._store.datasets.versions(dataset_id)
+
     def datasets(
         self, owner: str | None = None, limit: int | None = None, cursor: str | None = None
     ) -> Page[DatasetRecord]:

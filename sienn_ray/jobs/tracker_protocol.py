@@ -75,6 +75,10 @@ class Tracker(Protocol):
         """One dataset."""
         ...
 
+    async def dataset_versions(self, dataset_id: str) -> list[DatasetRecord]:
+        """All versions of the dataset that this is a version of, the first one first."""
+        ...
+
     async def datasets(
         self, owner: str | None = None, limit: int | None = None, cursor: str | None = None
     ) -> Page[DatasetRecord]:
@@ -387,6 +391,7 @@ METHODS: dict[str, inspect.Signature] = {
 READING = frozenset(
     {
         "dataset",
+        "dataset_versions",
         "datasets",
         "job_of_key",
         "job",

@@ -152,8 +152,9 @@ def _long_rows(record: RunRecord) -> list[str]:
 
 
 def _dataset_line(dataset: DatasetFacts) -> str:
+    weight = "" if dataset.weight is None else f"weight {dataset.weight:g}, "
     return (
-        f"- {_code(dataset.filename)} ({dataset.purpose}): {dataset.num_rows} rows, "
+        f"- {_code(dataset.filename)} ({dataset.purpose}): {dataset.num_rows} rows, {weight}"
         f"format {_code(dataset.format)}, SHA-256 {_code(dataset.sha256)}"
     )
 

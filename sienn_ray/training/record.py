@@ -57,6 +57,9 @@ class DatasetFacts(_Fields):
     sha256: str
     num_rows: int
     format: str
+    version: int = 1
+    # How often an epoch has each row, where datasets are mixed.
+    weight: float | None = None
 
     @property
     def purpose(self) -> str:

@@ -63,6 +63,9 @@ class RunProgress:
     # What its workers reserve, all together.
     reserved_cpus: float | None = None
     reserved_gpus: float | None = None
+    # Rows of a mixture by the id of their dataset: of an epoch, and once the run is over of all its steps.
+    rows_per_epoch: dict[str, int] | None = None
+    rows_seen: dict[str, int] | None = None
     # Seconds by what they were spent on, from the submission to the first step.
     timeline: dict[str, float] | None = None
 

@@ -7,10 +7,10 @@ from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
 from typing import Protocol
 
-from sienn_ray.datasets.row_order import RowOrder
+from sienn_ray.datasets.row_order import EpochOrder
 from sienn_ray.datasets.schema import RowKind
 from sienn_ray.datasets.statistics_schema import StatisticsRequest
-from sienn_ray.datasets.token_stream import Share, StoredRows, TokenArrays
+from sienn_ray.datasets.token_stream import RowStore, Share, TokenArrays
 from sienn_ray.settings import Settings
 from sienn_ray.template_check.verdict import TemplateRequest
 from sienn_ray.training.config import TrainingConfig
@@ -25,6 +25,21 @@ class RowSource(Protocol):
     def steps(self, share: Share, *, first_step: int, num_steps: int) -> Iterator[tuple[int, list[TokenArrays]]]:
         """Steps with this worker's rows of each."""
         ...
+
+
+@dataclass(frozen=True)
+class MixedDataset:
+    """A dataset of a mixture.
+
+    Args:
+        dataset_id: Its id, for reports.
+        rows_key: Storage key of its rows.
+        weight: How often each of its rows is met in an epoch.
+    """
+
+    dataset_id: str
+    rows_key: str
+    weight: float
 
 
 @dataclass(frozen=True)
@@ -43,6 +58,7 @@ class Run:
         statistics: The statistics that tell how long the rows of each dataset are.
         templates: The checks of each dataset against the base model's chat template.
         timeline: Where the time since the submission went.
+        mixture: The datasets whose rows are mixed by weight, in place of those at `rows_key`.
     """
 
     job_id: str
@@ -56,14 +72,15 @@ class Run:
     statistics: tuple[StatisticsRequest, ...] = ()
     templates: tuple[TemplateRequest, ...] = ()
     timeline: Timeline = field(default_factory=lambda: Timeline(time.time()))
+    mixture: tuple[MixedDataset, ...] = ()
 
 
 @dataclass(frozen=True)
 class OrderedRows:
     """Rows in storage, some or all of them, in an order."""
 
-    stored: StoredRows
-    order: RowOrder
+    stored: RowStore
+    order: EpochOrder
 
 
 @dataclass(frozen=True)

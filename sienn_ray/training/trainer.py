@@ -5,6 +5,7 @@ from __future__ import annotations
 import logging
 import os
 import time
+from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -13,8 +14,10 @@ import ray.exceptions
 import ray.train
 from ray.train.torch import TorchTrainer
 
-from sienn_ray.datasets.row_order import NO_ROWS, RowOrder, held_out_rows
-from sienn_ray.datasets.token_stream import StoredRows
+from sienn_ray.datasets.mixed_rows import MixedRows
+from sienn_ray.datasets.mixture_order import MixtureOrder
+from sienn_ray.datasets.row_order import NO_ROWS, RowNumbers, RowOrder, held_out_rows
+from sienn_ray.datasets.token_stream import RowStore, StoredRows
 from sienn_ray.errors import FailureReason, FencedError, OutOfReachError, SiennError, TrainingError
 from sienn_ray.settings import Settings
 from sienn_ray.storage import Storage
@@ -78,7 +81,14 @@ def run_training(run: Run, settings: Settings, reporter: Reporter) -> RunSummary
     resources = _resources(run, settings, rows)
     run.timeline.mark("read_dataset")
     starting = Progress.of_phase(Phase.WAITING_FOR_RESOURCES, f"Starting {resources}")
-    reporter.report(replace(starting, reserved_cpus=float(resources.num_cpus), reserved_gpus=float(resources.num_gpus)))
+    reporter.report(
+        replace(
+            starting,
+            reserved_cpus=float(resources.num_cpus),
+            reserved_gpus=float(resources.num_gpus),
+            rows_per_epoch=_rows_per_epoch(run, rows),
+        )
+    )
     result, last = _fit_until_it_holds(run, settings, reporter, storage, rows)
     if result.is_fenced:
         raise _fenced(run)
@@ -89,6 +99,9 @@ def run_training(run: Run, settings: Settings, reporter: Reporter) -> RunSummary
         state = assemble(run, Path(source), target, result, rows)
         _check_awaited(run, reporter)
         manifest = storage.publish(target, run.adapter_key)
+    if run.mixture:
+        saving = Progress.of_phase(Phase.SAVING, "Publishing the adapter")
+        reporter.report(replace(saving, rows_seen=_rows_seen(run, rows, state.steps_done)))
     history = tuple(_rounded(record) for record in state.history)
     published = _rounded(state.published)
     return RunSummary(
@@ -125,10 +138,8 @@ def delete_checkpoints(run: Run, settings: Settings) -> None:
 def _rows(run: Run, storage: Storage) -> RunRows:
     """Divide the rows into those to train on and those to evaluate on."""
     config = run.config
-    stored = StoredRows(storage, run.rows_key)
-
-    held_out = held_out_rows(stored.num_rows, 0.0 if run.validation_rows_key else config.validation_split, config.seed)
-    train = OrderedRows(stored, RowOrder.of(stored.groups, config.seed, held_out))
+    share = 0.0 if run.validation_rows_key else config.validation_split
+    stored, train, held_out = _mixed(run, storage, share) if run.mixture else _plain(run, storage, share)
     evaluation = None
     if run.validation_rows_key is not None:
         other = StoredRows(storage, run.validation_rows_key)
@@ -136,6 +147,42 @@ def _rows(run: Run, storage: Storage) -> RunRows:
     elif len(held_out):
         evaluation = OrderedRows(stored, RowOrder.of(stored.groups, None, held_out, is_inverted=True))
     return RunRows(train, evaluation)
+
+
+def _plain(run: Run, storage: Storage, share: float) -> tuple[RowStore, OrderedRows, RowNumbers]:
+    """Rows of one dataset, in the order of training, and those that are held out."""
+    stored = StoredRows(storage, run.rows_key)
+    held_out = held_out_rows(stored.num_rows, share, run.config.seed)
+    return stored, OrderedRows(stored, RowOrder.of(stored.groups, run.config.seed, held_out)), held_out
+
+
+def _mixed(run: Run, storage: Storage, share: float) -> tuple[RowStore, OrderedRows, RowNumbers]:
+    """The same of several datasets; each has its share held out."""
+    stored = MixedRows(tuple(StoredRows(storage, dataset.rows_key) for dataset in run.mixture))
+    held_out = stored.held_out(share, run.config.seed)
+    portions = stored.portions([dataset.weight for dataset in run.mixture])
+    return stored, OrderedRows(stored, MixtureOrder(portions, run.config.seed, held_out)), held_out
+
+
+def _by_dataset(run: Run, counts: Sequence[int]) -> dict[str, int]:
+    """Counts of a mixture's rows by the id of their dataset."""
+    return {dataset.dataset_id: count for dataset, count in zip(run.mixture, counts, strict=True)}
+
+
+def _rows_per_epoch(run: Run, rows: RunRows) -> dict[str, int] | None:
+    """Rows that an epoch has of each dataset of a mixture; None of a run that has no mixture."""
+    order = rows.train.order
+    return _by_dataset(run, order.portion_rows) if isinstance(order, MixtureOrder) else None
+
+
+def _rows_seen(run: Run, rows: RunRows, steps_done: int) -> dict[str, int] | None:
+    """Rows of each dataset of a mixture that were trained on in so many steps."""
+    order = rows.train.order
+    if not isinstance(order, MixtureOrder):
+        return None
+    plan = StepPlan.of(run.config, 1, rows.num_train)
+    num_epochs, num_more = divmod(steps_done, plan.steps_per_epoch)
+    return _by_dataset(run, order.seen_rows(num_epochs, num_more * plan.rows_per_step))
 
 
 def _check_templates(run: Run, settings: Settings, storage: Storage, reporter: Reporter) -> None:

@@ -75,6 +75,7 @@ class Walk:
             self._prove_who_it_is()
             self._webhook()
             dataset_id = self._call("POST", "/api/upload-dataset", files=file).json()["dataset_id"]
+            self._versions(dataset_id)
             # Made-up requests seldom have a dataset that is there, a base model that is, and a length that may be.
             assert self._call("GET", "/api/datasets/{dataset_id}/statistics", dataset_id=dataset_id).is_success
             assert self._call("GET", "/api/datasets/{dataset_id}/rendered", dataset_id=dataset_id).is_success
@@ -82,6 +83,14 @@ class Walk:
                 assert time.monotonic() < deadline, f"no job got through {sorted(missing)}"
                 started = self._call("POST", "/api/start-finetuning", json={"dataset_id": dataset_id})
                 missing -= self._lead(started.json()["job_id"])
+
+    def _versions(self, dataset_id: str) -> None:
+        """Make a version of a dataset, and compare it with the first one."""
+        path, file = "/api/datasets/{dataset_id}/versions", {"file": ("more.csv", b"instruction,response\nc,d\n")}
+        made = self._call("POST", path, dataset_id=dataset_id, files=file, params={"change": "append"})
+        assert made.json()["version"] == 2
+        assert self._call("GET", path, dataset_id=dataset_id).json()["count"] == 2
+        assert self._call("GET", "/api/datasets/{dataset_id}/diff", dataset_id=dataset_id).json()["num_added"] == 1
 
     def _prove_who_it_is(self) -> None:
         """Exchange a new API key for tokens and for a session."""

@@ -37,6 +37,7 @@ def use_endpoint(monkeypatch: pytest.MonkeyPatch) -> UseEndpoint:
     def use(endpoint: str) -> None:
         api = huggingface_hub.HfApi(endpoint=endpoint)
         monkeypatch.setattr(huggingface_hub, "model_info", api.model_info)
+        monkeypatch.setattr(huggingface_hub, "dataset_info", api.dataset_info)
         download = functools.partial(huggingface_hub.hf_hub_download, endpoint=endpoint)
         monkeypatch.setattr(huggingface_hub, "hf_hub_download", download)
         monkeypatch.setattr(huggingface_hub, "get_safetensors_metadata", api.get_safetensors_metadata)

@@ -39,6 +39,7 @@ SECRETS = (PASSWORD, ADMIN_KEY)
 SUSPICIOUS = ("key", "secret", "token", "password", "credential", "database_url")
 NO_SECRETS = {
     "max_row_tokens",
+    "hub_datasets_use_token",
     "engine_step_tokens",
     "token_lifetime_s",
     "token_key_lifetime_s",

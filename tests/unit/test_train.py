@@ -50,7 +50,7 @@ class TestCommandLine:
             ["--dataset", "a.jsonl", "--validation-dataset", "s3://bucket/b.jsonl", "--name", "My job", "--lora-r", "4",
              "--label", "team=ships", "--label", "note=a=b", "--label", "empty="]
         )  # fmt: skip
-        assert (arguments.dataset, arguments.validation_dataset) == ("a.jsonl", "s3://bucket/b.jsonl")
+        assert (arguments.dataset, arguments.validation_dataset) == (["a.jsonl"], "s3://bucket/b.jsonl")
         assert (arguments.name, arguments.lora_r) == ("My job", 4)
         assert dict(arguments.label) == {"team": "ships", "note": "a=b", "empty": ""}
 

@@ -112,7 +112,7 @@ class OwnedTracker(TrackerCalls):
                 raise ForbiddenError(
                     "priority 'urgent' goes ahead of all owners' jobs and is for admins; 'high' goes ahead of your own"
                 )
-            for dataset_id in filter(None, (record.dataset_id, record.validation_dataset_id)):
+            for dataset_id in record.dataset_ids:
                 await self._record_of("Dataset", dataset_id)
         return record.model_copy(update={"owner": self._owner})
 

@@ -15,8 +15,10 @@ places: places for requests that take long, by kind.
 websockets: errors of WebSocket connections.
 errors: the mapping from errors to HTTP.
 error_shapes: the JSON shapes of errors.
+other_paths: paths of other APIs.
 methods: methods of HTTP that change nothing.
 statuses: meanings of the statuses of errors.
+render_queries: query parameters that say how rows become text.
 upper_bounds: upper bounds that settings raise.
 known_names: names that a request may have.
 validation: messages of validation errors.

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Collection
 from http import HTTPStatus
 
@@ -24,13 +25,13 @@ class BodyLimits:
     Args:
         app: The application within.
         max_bytes: Bytes of one body.
-        exempt: Paths that have a limit of their own.
+        exempt: Paths that have a limit of their own, as regular expressions.
     """
 
     def __init__(self, app: ASGIApp, max_bytes: int, exempt: Collection[str] = ()) -> None:
         self._app = app
         self._max_bytes = max_bytes
-        self._exempt = frozenset(exempt)
+        self._exempt = re.compile("|".join(exempt)) if exempt else None
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Handle one connection."""
@@ -63,7 +64,8 @@ class BodyLimits:
         await self._app(scope, receive_counted, send_noted)
 
     def _is_exempt(self, scope: Scope) -> bool:
-        return str(scope["path"]).removeprefix(scope.get("root_path", "")) in self._exempt
+        path = str(scope["path"]).removeprefix(scope.get("root_path", ""))
+        return self._exempt is not None and self._exempt.fullmatch(path) is not None
 
     def _detail(self, actual: str) -> str:
         return (

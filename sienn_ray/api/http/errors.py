@@ -19,6 +19,7 @@ from starlette.types import Receive, Scope, Send
 from sienn_ray.api.http.alternatives import settled
 from sienn_ray.api.http.error_shapes import Fault, is_oauth, is_openai
 from sienn_ray.api.http.known_names import known_names
+from sienn_ray.api.http.other_paths import way_out_of
 from sienn_ray.api.http.request_id import request_id_of
 from sienn_ray.api.http.statuses import meaning_of
 from sienn_ray.api.http.validation import field_of, sentences
@@ -182,7 +183,8 @@ async def _on_validation_error(request: Request, error: Exception) -> JSONRespon
         detail = f"Content-Type '{sent}' is not application/json; send the header 'Content-Type: application/json'"
         return error_response(HTTPStatus.UNSUPPORTED_MEDIA_TYPE, detail, scope=request.scope)
     faults = settled(faults, error.body)
-    fault = Fault(HTTPStatus.UNPROCESSABLE_ENTITY, sentences(faults, known_names(request)), field=field_of(faults))
+    known = known_names(request)
+    fault = Fault(HTTPStatus.UNPROCESSABLE_ENTITY, sentences(faults, known), field=field_of(faults, known))
     return _response(fault, request.scope)
 
 
@@ -192,7 +194,7 @@ async def _on_http_error(request: Request, error: Exception) -> JSONResponse:
     detail = str(error.detail) or HTTPStatus(error.status_code).phrase
     path = shown(request.url.path)
     if error.status_code == HTTPStatus.NOT_FOUND and detail == HTTPStatus.NOT_FOUND.phrase:
-        detail = f"{request.method} {path} is not part of this API; /docs lists what is"
+        detail = f"{request.method} {path} is not part of this API; {way_out_of(request.url.path)}"
     elif error.status_code == HTTPStatus.METHOD_NOT_ALLOWED:
         headers["Allow"] = _allowed_methods(request) or headers.get("Allow", "")
         detail = f"{request.method} is not allowed on {path}; /docs lists what is"

@@ -34,6 +34,8 @@ logger = logging.getLogger(__name__)
 # while they are checked.
 _NUM_CHECKING_THREADS = 2
 _NUM_WRITING_THREADS = 4
+# These wait for the hub most of the time, and check rows as well.
+_NUM_IMPORTING_THREADS = 2
 _RETRY_AFTER_S = 30
 
 
@@ -49,6 +51,7 @@ class Uploads:
         self._places = asyncio.Semaphore(settings.max_concurrent_uploads)
         self._checking = ThreadPoolExecutor(_NUM_CHECKING_THREADS, "upload-check")
         self._writing = ThreadPoolExecutor(_NUM_WRITING_THREADS, "upload-write")
+        self._importing = ThreadPoolExecutor(_NUM_IMPORTING_THREADS, "upload-import")
 
     @asynccontextmanager
     async def received(
@@ -74,10 +77,10 @@ class Uploads:
         """
         boundary = boundary_of(request.headers.get("content-type", ""))
         declared = declared_bytes(request.headers)
-        limit = self._limit(quotas)
+        limit = self.limit(quotas)
         if declared is not None and declared > limit.max_bytes + ENVELOPE_BYTES:
             raise limit.error()
-        async with self._place():
+        async with self.place():
             try:
                 yield await self._receive(request, boundary, storage, dataset_id, limit)
             except ClientDisconnect as error:
@@ -88,7 +91,12 @@ class Uploads:
                 raise
 
     @asynccontextmanager
-    async def _place(self) -> AsyncIterator[None]:
+    async def place(self) -> AsyncIterator[None]:
+        """Have one of the slots while the block runs.
+
+        Raises:
+            CapacityError: None was free for a long time.
+        """
         longest_s = self._settings.upload_queue_timeout_s
         try:
             async with asyncio.timeout(longest_s):
@@ -104,8 +112,8 @@ class Uploads:
         finally:
             self._places.release()
 
-    def _limit(self, quotas: QuotaState | None) -> FileLimit:
-        """What a file may have: by the setting, or by what is left to its owner where that is less."""
+    def limit(self, quotas: QuotaState | None) -> FileLimit:
+        """Return what a file may have: by the setting, or by what is left to its owner where that is less."""
         max_bytes = self._settings.max_upload_bytes
         if quotas is None or quotas.room_bytes is None or quotas.room_bytes >= max_bytes:
             return FileLimit(max_bytes, lambda: too_large(max_bytes))
@@ -125,13 +133,20 @@ class Uploads:
         Args:
             function: What to run. It is given an event, which is set when the request is cancelled.
         """
+        return await self._run(self._checking, function)
+
+    async def take_elsewhere(self, function: Callable[[threading.Event], T]) -> T:
+        """Run an import from elsewhere in a thread of those that are there for it; see `check`."""
+        return await self._run(self._importing, function)
+
+    async def _run(self, executor: ThreadPoolExecutor, function: Callable[[threading.Event], T]) -> T:
         abandoned = threading.Event()
 
         def abandon(job: Future[Any]) -> None:
             abandoned.set()
             job.cancel()  # if it still waits for a thread
 
-        return await run_to_end(self._checking, function, abandoned, on_cancel=abandon)
+        return await run_to_end(executor, function, abandoned, on_cancel=abandon)
 
     async def forget(self, storage: Storage, dataset_id: str) -> None:
         """Leave nothing behind, even if the request is cancelled meanwhile."""

@@ -35,9 +35,17 @@ def sentences(faults: Sequence[Any], known: Collection[str] = ()) -> str:
     return "; ".join([*words, f"and {num_more} more"] if num_more > 0 else words)
 
 
-def field_of(faults: Sequence[Any]) -> str | None:
-    """The field of the body that the first fault is in; None for a body that can't be read."""
+def field_of(faults: Sequence[Any], known: Collection[str] = ()) -> str | None:
+    """The field of the body that the first fault is in; None for a body that can't be read.
+
+    Args:
+        faults: As Pydantic gives them.
+        known: Names that a request may have: of fields that don't go together, the words begin with one.
+    """
     where = faults[0]["loc"][1:2]
+    if not where and (first := words_of(faults[0]).split(maxsplit=1)):
+        name = first[0].rstrip(":")
+        return name if name in known else None
     return shown(str(where[0])) if where and faults[0]["type"] != "json_invalid" else None
 
 

@@ -6,7 +6,7 @@ from typing import Any
 
 from sienn_ray.api.deps import Backends
 from sienn_ray.api.schemas.hyperparameters import hyperparameters
-from sienn_ray.api.schemas.jobs import JobMeta, JobSummary, TrainingStatus, name_of
+from sienn_ray.api.schemas.jobs import JobDataset, JobMeta, JobSummary, TrainingStatus, name_of
 from sienn_ray.jobs import job_facts
 from sienn_ray.jobs.schema import JobRecord
 
@@ -35,9 +35,25 @@ def _facts(job: JobRecord) -> dict[str, Any]:
     return {**job_facts.to_flat(job), **waiting}
 
 
+def _datasets_of(job: JobRecord) -> list[JobDataset]:
+    per_epoch, seen = job.run.rows_per_epoch or {}, job.run.rows_seen or {}
+    return [
+        JobDataset(
+            dataset_id=each.dataset_id,
+            version=each.version,
+            weight=each.weight,
+            rows_per_epoch=per_epoch.get(each.dataset_id),
+            rows_seen=seen.get(each.dataset_id),
+        )
+        for each in job.trained_on
+    ]
+
+
 def status_of(job: JobRecord, backends: Backends) -> TrainingStatus:
     """Return a job with all that is known of its run."""
     facts = _facts(job)
+    for name in ("rows_per_epoch", "rows_seen"):  # in `datasets`
+        facts.pop(name, None)
     reported_rate = facts.pop("learning_rate", None)
     if reported_rate is not None:
         facts["current_learning_rate"] = reported_rate
@@ -58,6 +74,7 @@ def status_of(job: JobRecord, backends: Backends) -> TrainingStatus:
         "attempt": job.attempt,
         "ray_submission_id": job.submission_id,
         "failure_reason": job.failure_reason,
+        "datasets": _datasets_of(job),
         "validation_dataset_id": job.validation_dataset_id,
         "hyperparameters": hyperparameters(job.config),
     }

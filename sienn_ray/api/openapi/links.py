@@ -51,6 +51,9 @@ _OF_A_DATASET = {
     "dataset_statistics": "Count its rows and tokens.",
     "rendered_rows": "See its rows as the model reads them.",
     "download_dataset": "Download the file as it came.",
+    "list_dataset_versions": "List its versions.",
+    "add_dataset_version": "Append rows, or replace them.",
+    "compare_dataset_versions": "See what differs between two versions.",
     "delete_dataset": "Delete the dataset.",
 }
 _OF_A_JOB = {

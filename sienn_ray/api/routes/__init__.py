@@ -10,6 +10,8 @@ limits: see and set quotas of owners.
 usage: usage by day, key and model.
 uploads: upload and validate dataset files.
 datasets: list, show, download and delete datasets.
+dataset_imports: import datasets from the hub.
+dataset_versions: append or replace rows, list versions, and compare them.
 dataset_statistics: counts of a dataset's rows and tokens.
 rendered_rows: rows as the model reads them.
 finetuning: start fine-tunes.

@@ -19,6 +19,7 @@ from sienn_ray.api.access.scopes import needs
 from sienn_ray.api.deps import Backends, BackendsDep
 from sienn_ray.api.http.errors import documented
 from sienn_ray.api.http.places import Kind, take_place
+from sienn_ray.api.http.render_queries import RenderOptionsDep
 from sienn_ray.api.http.upper_bounds import refuse_beyond
 from sienn_ray.api.lists.base_models import check_base_model
 from sienn_ray.api.lists.shared_statistics import SharedStatistics
@@ -58,6 +59,7 @@ async def dataset_statistics(
     backends: BackendsDep,
     connection: HTTPConnection,
     statistics: Annotated[SharedStatistics, Depends(_shared)],
+    options: RenderOptionsDep,
     model_name: Annotated[
         str, Query(description="Base model whose tokenizer and chat template count.", examples=[CATALOG[0].id])
     ] = CATALOG[0].id,
@@ -79,7 +81,7 @@ async def dataset_statistics(
     refuse_beyond({"max_length": max_length}, {"max_length": ROW_TOKENS_BOUND}, backends.settings, "query")
     record = await backends.tracker.dataset(dataset_id)
     commit = None if revision is None else await check_base_model(model_name, backends.settings, revision)
-    request = record.statistics_request(model_name, max_length, commit)
+    request = record.statistics_request(model_name, max_length, commit, options)
     found = await statistics.kept(request)
     if found is None:
         take_place(connection, Kind.WAIT)

@@ -15,22 +15,19 @@ from sienn_ray.api.deps import BackendsDep
 from sienn_ray.api.http.attachments import send_stored_file
 from sienn_ray.api.http.errors import documented
 from sienn_ray.api.lists.paging import cursor_query, limit_query
+from sienn_ray.api.lists.rows import row_of
 from sienn_ray.api.lists.whole import listed
 from sienn_ray.api.schemas.datasets import (
     DatasetDetail,
     DatasetList,
-    DatasetRow,
     DatasetRows,
     DatasetSummary,
     DeletedDataset,
-    RowMessage,
     with_reading,
 )
 from sienn_ray.api.schemas.ids import DatasetIdPath
 from sienn_ray.datasets import intake
-from sienn_ray.datasets.row_pages import ShownRow, read_page
-from sienn_ray.datasets.schema import Message
-from sienn_ray.datasets.stored_rows import extra_of, message_form
+from sienn_ray.datasets.row_pages import read_page
 from sienn_ray.jobs.schema import DatasetRecord, Page
 
 router = APIRouter(prefix="/api", tags=["Datasets"])
@@ -144,30 +141,7 @@ async def dataset_rows(
     end = offset + len(page.rows)
     return DatasetRows(
         dataset_id=record.id,
-        rows=[_row(row) for row in page.rows],
+        rows=[row_of(row) for row in page.rows],
         num_rows=page.num_rows,
         next_offset=end if page.rows and end < page.num_rows else None,
     )
-
-
-def _row(row: ShownRow) -> DatasetRow:
-    optional: dict[str, Any] = {
-        "tools": row.tools,
-        "label": row.label,
-        "chat_template_kwargs": row.chat_template_kwargs,
-    }
-    if row.rejected is not None and extra_of(row.rejected):
-        optional["rejected_message"] = _message(row.rejected)
-    return DatasetRow(
-        row=row.row,
-        line=row.line,
-        messages=None if row.messages is None else [_message(message) for message in row.messages],
-        text=row.text,
-        rejected=None if row.rejected is None else row.rejected.content,
-        truncated=row.is_truncated,
-        **{name: value for name, value in optional.items() if value is not None},
-    )
-
-
-def _message(message: Message) -> RowMessage:
-    return RowMessage(**message_form(message))

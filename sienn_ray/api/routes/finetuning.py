@@ -17,15 +17,15 @@ from sienn_ray.api.deps import Backends, BackendsDep
 from sienn_ray.api.http.errors import documented
 from sienn_ray.api.http.upper_bounds import refuse_beyond
 from sienn_ray.api.lists.base_models import check_base_model
+from sienn_ray.api.lists.job_datasets import check_datasets
 from sienn_ray.api.lists.template_checks import template_warnings
 from sienn_ray.api.schemas.finetuning import StartFinetuningRequest, StartFinetuningResponse
-from sienn_ray.datasets.schema import check_same_kind, row_kind
 from sienn_ray.datasets.statistics_schema import DatasetStatistics
-from sienn_ray.errors import ConflictError, InvalidDatasetError, InvalidInputError
+from sienn_ray.errors import ConflictError, InvalidDatasetError
 from sienn_ray.jobs.ids import shown
 from sienn_ray.jobs.schema import JobPriority, JobRecord, utc_now
 from sienn_ray.template_check.verdict import TemplateRequest
-from sienn_ray.training.long_rows import check_kind, found_words, refusal
+from sienn_ray.training.long_rows import found_words, refusal
 from sienn_ray.training.upper_bounds import upper_bounds_of
 
 router = APIRouter(prefix="/api", tags=["Training Jobs"], dependencies=[needs(Scope.TRAIN)])
@@ -90,11 +90,11 @@ async def start_finetuning(
     warnings: list[str] = []
     job = await _earlier_job(record, backends)
     if job is None:
-        await _check_datasets(body, backends)
+        warnings = await check_datasets(body, backends.tracker)
         targets = record.config.lora.named_modules
         commit = await check_base_model(body.model_name, backends.settings, body.revision, targets, body.max_length)
         record = record.model_copy(update={"config": record.config.pinned(commit)})
-        warnings = await template_warnings(await _template_requests(record, backends), backends)
+        warnings += await template_warnings(await _template_requests(record, backends), backends)
         num_long, num_rows = await _long_rows(record, backends)
         if num_long and record.config.long_rows == "fail":
             raise InvalidDatasetError(refusal(record.config, max_row_tokens, num_long, num_rows))
@@ -121,7 +121,8 @@ def _record(body: StartFinetuningRequest, idempotency_key: str | None, principal
         id=str(uuid.uuid4()),
         owner=principal.owner,
         key_id=principal.key_id,
-        dataset_id=body.dataset_id,
+        dataset_id=body.trained_on[0].dataset_id,
+        datasets=body.trained_on,
         validation_dataset_id=body.validation_dataset_id,
         name=body.name,
         labels=body.labels,
@@ -136,20 +137,26 @@ def _record(body: StartFinetuningRequest, idempotency_key: str | None, principal
 
 async def _template_requests(job: JobRecord, backends: Backends) -> list[TemplateRequest]:
     """The checks of the job's datasets against the chat template of its base model."""
-    ids = [job.dataset_id, *([job.validation_dataset_id] if job.validation_dataset_id else [])]
-    return [(await backends.tracker.dataset(id_)).template_request(job.config) for id_ in ids]
+    return [(await backends.tracker.dataset(id_)).template_request(job.config) for id_ in job.dataset_ids]
 
 
 async def _long_rows(job: JobRecord, backends: Backends) -> tuple[int | None, int]:
     """Rows with more than `max_length` tokens as far as they were counted before, and rows in all."""
-    dataset = await backends.tracker.dataset(job.dataset_id)
+    num_long: int | None = None
+    num_rows = 0
     config = job.config
-    request = dataset.statistics_request(config.base_model, config.max_length, options=config.render_options)
-    try:
-        found = await asyncio.to_thread(DatasetStatistics.kept, backends.storage, request)
-    except OSError:  # a job can wait for storage that is away, and counts itself
-        found = None
-    return (None, dataset.num_rows) if found is None else (found.num_rows_over_max_length, found.num_rows)
+    for each in job.trained_on:
+        dataset = await backends.tracker.dataset(each.dataset_id)
+        request = dataset.statistics_request(config.base_model, config.max_length, options=config.render_options)
+        try:
+            found = await asyncio.to_thread(DatasetStatistics.kept, backends.storage, request)
+        except OSError:  # a job can wait for storage that is away, and counts itself
+            found = None
+        if found is None:
+            return None, 0
+        num_rows += found.num_rows
+        num_long = (num_long or 0) + found.num_rows_over_max_length
+    return num_long, num_rows
 
 
 def _hash(body: StartFinetuningRequest) -> str:
@@ -169,16 +176,3 @@ async def _earlier_job(record: JobRecord, backends: Backends) -> JobRecord | Non
             f"{job.id}; take a new key for a new job"
         )
     return job
-
-
-async def _check_datasets(body: StartFinetuningRequest, backends: Backends) -> None:
-    dataset = await backends.tracker.dataset(body.dataset_id)
-    check_kind(body.long_rows, row_kind(dataset.format))
-    if body.validation_dataset_id is None:
-        return
-    if body.validation_dataset_id == body.dataset_id:
-        raise InvalidInputError(
-            "validation_dataset_id is dataset_id; name another dataset, or leave it out and set validation_split"
-        )
-    validation = await backends.tracker.dataset(body.validation_dataset_id)
-    check_same_kind(dataset.format, validation.format)

@@ -13,6 +13,7 @@ from sienn_ray.api.access.scopes import needs
 from sienn_ray.api.deps import BackendsDep
 from sienn_ray.api.http.errors import documented
 from sienn_ray.api.http.places import Kind, take_place
+from sienn_ray.api.http.render_queries import RenderOptionsDep
 from sienn_ray.api.http.upper_bounds import refuse_beyond
 from sienn_ray.api.lists.base_models import check_base_model
 from sienn_ray.api.lists.bounded_renderings import BoundedRenderings
@@ -61,6 +62,7 @@ async def rendered_rows(
     backends: BackendsDep,
     connection: HTTPConnection,
     renderings: Annotated[BoundedRenderings, Depends(_bounded)],
+    options: RenderOptionsDep,
     model_name: Annotated[
         str, Query(description="Base model whose tokenizer and chat template render.", examples=[CATALOG[0].id])
     ] = CATALOG[0].id,
@@ -101,7 +103,7 @@ async def rendered_rows(
     commit = await check_base_model(model_name, backends.settings, revision)
     first = offset if row is None else row
     page = await renderings.render(
-        RenderingRequest(record.id, model_name, kind, max_length, long_rows, first, limit, commit)
+        RenderingRequest(record.id, model_name, kind, max_length, long_rows, first, limit, commit, options)
     )
     if row is not None and page.rows[0].fault is not None:
         raise InvalidDatasetError(f"row {row} (line {page.rows[0].line}): {page.rows[0].fault}")

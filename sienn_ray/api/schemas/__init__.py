@@ -10,6 +10,7 @@ sessions: sessions of browsers.
 audit_log: entries of the audit log.
 limits: quotas of owners.
 usage: usage by day, key and model.
+dataset_imports: imports of datasets.
 datasets: datasets, their rows, and validation reports.
 statistics: statistics of datasets.
 rendered_rows: rows as the model reads them.

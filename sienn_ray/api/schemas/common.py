@@ -20,6 +20,7 @@ from pydantic_core import CoreSchema, core_schema
 
 # Example ids, as they are shown in the interactive documentation.
 DATASET_ID = "f8e7d3b2-1234-5678-9abc-def012345678"
+OTHER_DATASET_ID = "0b9c7a54-4321-4765-8cba-fed098765432"
 JOB_ID = "a1b2c3d4-5678-40ef-8123-456789abcdef"
 
 # JSON can escape half of a surrogate pair, which no tokenizer, database or response can hold.

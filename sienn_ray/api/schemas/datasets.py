@@ -8,11 +8,20 @@ from typing import Any
 from pydantic import ConfigDict, Field
 
 from sienn_ray.api.schemas.common import DATASET_ID, ResponseBody, Timestamp
+from sienn_ray.api.schemas.revisions import REVISION
 from sienn_ray.jobs.schema import DatasetRecord
 
 _EXAMPLE_ROW = {
     "instruction": "What is Python?",
     "response": "Python is a high-level programming language...",
+}
+_EXAMPLE_TEXT_ROW = {
+    "row": 0,
+    "line": 2,
+    "messages": None,
+    "text": "Once upon a time",
+    "rejected": None,
+    "truncated": False,
 }
 _EXAMPLE_SHA256 = "9f86d081884c7d659a2feaa0c55ad015a3bf4f1b2b0b822cd15d6c15b0f00a08"
 _EXAMPLE_SUMMARY = {
@@ -28,7 +37,34 @@ _EXAMPLE_SUMMARY = {
 _DUPLICATE_OF = "Id of the oldest dataset with the same bytes that was there when this one came; null without one."
 
 
-class DatasetSummary(ResponseBody):
+class DatasetOrigin(ResponseBody):
+    """The version that a dataset is, and where its rows come from."""
+
+    version: int = Field(
+        1, description="Its number among the versions of one dataset; most have only one.", examples=[1]
+    )
+    version_of: str | None = Field(
+        None, description="The UUID of the dataset's first version; null of that one.", examples=[None, DATASET_ID]
+    )
+    change: str | None = Field(
+        None,
+        description="How a later version was made: `append` or `replace`.",
+        examples=[None, "append"],
+    )
+    appended_to: str | None = Field(
+        None,
+        description="The UUID of the version that this one has all rows of, before those of its file.",
+        examples=[None, DATASET_ID],
+    )
+    source: str | None = Field(
+        None,
+        description="The dataset on the Hugging Face hub that the rows were imported from.",
+        examples=[None, "hf:owner/name"],
+    )
+    source_revision: str | None = Field(None, description="The commit that the import read.", examples=[None, REVISION])
+
+
+class DatasetSummary(DatasetOrigin):
     """One dataset in a list."""
 
     id: str = Field(description="The dataset's UUID.", examples=[DATASET_ID])
@@ -93,7 +129,7 @@ class DatasetDetail(DatasetSummary, FileReadingBody):
     )
 
 
-class UploadDatasetResponse(FileReadingBody):
+class UploadDatasetResponse(FileReadingBody, DatasetOrigin):
     """A dataset that was uploaded."""
 
     dataset_id: str = Field(description="The dataset's UUID.", examples=[DATASET_ID])
@@ -242,22 +278,50 @@ class DatasetRows(ResponseBody):
     dataset_id: str = Field(description="The dataset's UUID.", examples=[DATASET_ID])
     rows: list[DatasetRow] = Field(
         description="This page.",
-        examples=[
-            [
-                {
-                    "row": 0,
-                    "line": 2,
-                    "messages": None,
-                    "text": "Once upon a time",
-                    "rejected": None,
-                    "truncated": False,
-                }
-            ]
-        ],
+        examples=[[_EXAMPLE_TEXT_ROW]],
     )
     num_rows: int = Field(description="Rows of the dataset.", examples=[1319])
     next_offset: int | None = Field(
         description="`offset` of the next page; null after the last one.", examples=[20, None]
+    )
+
+
+class DatasetVersions(ResponseBody):
+    """All versions of a dataset, the first one first."""
+
+    dataset_id: str = Field(description="The UUID of the first version.", examples=[DATASET_ID])
+    versions: list[DatasetSummary] = Field(
+        description="Each has an `id` of its own, by which jobs name it.", examples=[[_EXAMPLE_SUMMARY]]
+    )
+    count: int = Field(description="Number of versions.", examples=[1])
+
+
+class RowChange(ResponseBody):
+    """A row with the same prompt and another answer."""
+
+    before: DatasetRow = Field(description="The row in the earlier version.", examples=[_EXAMPLE_TEXT_ROW])
+    after: DatasetRow = Field(description="The row in the later version.", examples=[_EXAMPLE_TEXT_ROW])
+
+
+class DatasetDifferences(ResponseBody):
+    """Differences between two versions of a dataset."""
+
+    dataset_id: str = Field(description="The UUID of the first version.", examples=[DATASET_ID])
+    from_version: int = Field(description="The earlier version.", examples=[1])
+    to_version: int = Field(description="The later version.", examples=[2])
+    num_added: int = Field(description="Rows that only the later version has.", examples=[12])
+    num_removed: int = Field(description="Rows that only the earlier version has.", examples=[0])
+    num_changed: int = Field(
+        description="Rows with the same prompt and another answer; these are neither added nor removed.", examples=[3]
+    )
+    num_same: int = Field(description="Rows that both versions have.", examples=[1316])
+    added: list[DatasetRow] = Field(
+        description="The first of the added rows, at most 5.", examples=[[_EXAMPLE_TEXT_ROW]]
+    )
+    removed: list[DatasetRow] = Field(description="The first of the removed rows, at most 5.", examples=[[]])
+    changed: list[RowChange] = Field(
+        description="The first of the changed rows, at most 5; texts have no prompt, and are never changed.",
+        examples=[[]],
     )
 
 

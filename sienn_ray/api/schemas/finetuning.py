@@ -6,12 +6,13 @@ from typing import Annotated, Any, Self
 
 from pydantic import ConfigDict, Field, StringConstraints, ValidationError, model_validator
 
-from sienn_ray.api.schemas.common import DATASET_ID, JOB_ID, RequestBody, ResponseBody, Timestamp
+from sienn_ray.api.schemas.common import DATASET_ID, JOB_ID, OTHER_DATASET_ID, RequestBody, ResponseBody, Timestamp
 from sienn_ray.api.schemas.hyperparameters import Hyperparameters
 from sienn_ray.api.schemas.ids import DatasetId
 from sienn_ray.api.schemas.jobs import JobStatusName, PriorityName
 from sienn_ray.api.schemas.revisions import REVISION_WORDS, Revision
 from sienn_ray.catalog import CATALOG
+from sienn_ray.datasets.weights import MAX_DATASETS, Weight, WeightedDataset
 from sienn_ray.fault_words import words_of
 from sienn_ray.jobs.naming import (
     LABEL_KEY_PATTERN,
@@ -28,9 +29,16 @@ _LabelValue = Annotated[str, StringConstraints(max_length=MAX_LABEL_VALUE_CHARS,
 Labels = dict[_LabelKey, _LabelValue]
 
 
+_EXAMPLE_MIXTURE = [{"dataset_id": DATASET_ID, "weight": 1.0}, {"dataset_id": OTHER_DATASET_ID, "weight": 0.25}]
 # What the validators below check, as far as a schema can say it.
+_SUBJECTS: list[Any] = [
+    {"required": ["dataset_id"], "properties": {"dataset_id": {"type": "string"}}},
+    {"required": ["datasets"], "properties": {"datasets": {"type": "array"}}},
+]
 _EXCLUDED: dict[str, Any] = {
     "anyOf": [
+        {"not": {"anyOf": _SUBJECTS}},
+        {"allOf": _SUBJECTS},
         {
             "required": ["validation_split", "validation_dataset_id"],
             "properties": {"validation_dataset_id": {"type": "string"}},
@@ -47,13 +55,37 @@ _EXCLUDED: dict[str, Any] = {
 }
 
 
+class MixedDataset(RequestBody):
+    """A dataset within a mixture."""
+
+    dataset_id: DatasetId = Field(description="Dataset UUID.", examples=[DATASET_ID])
+    weight: Weight = Field(
+        1.0,
+        description="How often an epoch has each of its rows. Of 2.5, two are whole passes; for the half, each epoch "
+        "takes half of the rows, chosen by `seed`, none a second time before all others had their turn.",
+        examples=[0.25],
+    )
+
+
 class _Subject(RequestBody):
     """What to fine-tune, and on what."""
 
-    dataset_id: DatasetId = Field(description="Dataset UUID.", examples=[DATASET_ID])
+    dataset_id: DatasetId | None = Field(
+        None,
+        description="Dataset UUID; each version of a dataset has its own. Required, unless there are `datasets`.",
+        examples=[DATASET_ID],
+    )
+    datasets: list[MixedDataset] | None = Field(
+        None,
+        min_length=1,
+        max_length=MAX_DATASETS,
+        description="Datasets whose rows are mixed by weight, in place of `dataset_id`; they hold rows of one kind.",
+        examples=[None, _EXAMPLE_MIXTURE],
+    )
     validation_dataset_id: DatasetId | None = Field(
         None,
-        description="Another dataset whose rows are evaluated on; then all rows of `dataset_id` are trained on.",
+        description="Another dataset whose rows are evaluated on; then all rows of the others are trained on. Without "
+        "it, `validation_split` takes its share of each of them.",
         examples=[None],
     )
     model_name: str = Field(CATALOG[0].id, description="Base model to fine-tune: a hub id.", examples=[CATALOG[0].id])
@@ -81,6 +113,20 @@ class StartFinetuningRequest(Hyperparameters, _Subject):
         "admins alone, goes ahead of all owners' jobs.",
         examples=["normal"],
     )
+
+    @model_validator(mode="after")
+    def _trains_on_something(self) -> Self:
+        if self.dataset_id is None and self.datasets is None:
+            raise ValueError("dataset_id: Field required")  # in the words that it always had
+        if self.dataset_id is not None and self.datasets is not None:
+            raise ValueError("dataset_id and datasets exclude each other; leave dataset_id out to mix several datasets")
+        return self
+
+    @property
+    def trained_on(self) -> tuple[WeightedDataset, ...]:
+        """Return the datasets to train on."""
+        mixed = self.datasets or [MixedDataset(dataset_id=self.dataset_id or "")]
+        return tuple(WeightedDataset(dataset_id=each.dataset_id, weight=each.weight) for each in mixed)
 
     @model_validator(mode="after")
     def _evaluates_on_one_thing(self) -> Self:
@@ -121,7 +167,7 @@ class StartFinetuningResponse(ResponseBody):
     status: JobStatusName = Field(
         description="`pending`; where the request is a repeated one, what the job is by now.", examples=["pending"]
     )
-    dataset_id: str = Field(description="The dataset that it trains on.", examples=[DATASET_ID])
+    dataset_id: str = Field(description="The dataset that it trains on; the first of several.", examples=[DATASET_ID])
     message: str = Field(description="That it was taken.", examples=["Fine-tuning job submitted successfully"])
     created_at: Timestamp
     num_long_rows: int | None = Field(
@@ -130,7 +176,7 @@ class StartFinetuningResponse(ResponseBody):
         examples=[None],
     )
     warning: str | None = Field(
-        description="What to know of the rows: special tokens in their text, and what becomes of long ones; "
-        "null without any of that, and where it isn't known.",
+        description="What to know of the rows: special tokens in their text, what becomes of long ones, and whether a "
+        "dataset has a newer version; null without any of that, and where it isn't known.",
         examples=[None],
     )

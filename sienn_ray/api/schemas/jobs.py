@@ -15,6 +15,15 @@ JobStatusName = Annotated[JobStatus, Inline()]
 PriorityName = Literal["low", "normal", "high", "urgent"]
 
 
+_EXAMPLE_DATASET = {
+    "dataset_id": DATASET_ID,
+    "version": 1,
+    "weight": 1.0,
+    "rows_per_epoch": None,
+    "rows_seen": None,
+}
+
+
 class JobSummary(ResponseBody):
     """One job in a list."""
 
@@ -70,6 +79,24 @@ class JobList(ResponseBody):
     )
 
 
+class JobDataset(ResponseBody):
+    """A dataset that a job trains on."""
+
+    dataset_id: str = Field(description="The dataset's UUID.", examples=[DATASET_ID])
+    version: int = Field(
+        description="Its version; an id stands for one version, whatever is appended later.", examples=[1]
+    )
+    weight: float = Field(description="How often an epoch has each of its rows.", examples=[1.0])
+    rows_per_epoch: int | None = Field(
+        description="Rows that an epoch has of it, where datasets are mixed; null until the job has read them.",
+        examples=[None, 1187],
+    )
+    rows_seen: int | None = Field(
+        description="Rows of it that were trained on in all epochs, once the run of a mixture is over.",
+        examples=[None, 3561],
+    )
+
+
 class JobMeta(ResponseBody):
     """Facts about a run; further ones (phase, tokens_per_s, time_left_s, eval_loss, ...) come as it goes on."""
 
@@ -104,6 +131,7 @@ class JobMeta(ResponseBody):
     failure_reason: str | None = Field(
         description="Why it failed, for programs; `message` says it for people.", examples=["out_of_memory"]
     )
+    datasets: list[JobDataset] = Field(description="The datasets that it trains on.", examples=[[_EXAMPLE_DATASET]])
     validation_dataset_id: str | None = Field(
         description="The dataset that is evaluated on, if it was asked for.", examples=[None]
     )
@@ -139,6 +167,7 @@ class TrainingStatus(JobSummary):
                 "attempt": 1,
                 "ray_submission_id": f"sienn-{JOB_ID}-1",
                 "failure_reason": None,
+                "datasets": [_EXAMPLE_DATASET],
                 "validation_dataset_id": None,
                 "hyperparameters": {"learning_rate": 0.0002, "num_epochs": 3, "lora_r": 16},
             }

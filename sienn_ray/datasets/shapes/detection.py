@@ -33,6 +33,7 @@ def detect_shape(columns: Collection[str], wanted: Collection[str] = ()) -> Shap
     fits = _least(fits, lambda shape: -len(shape.parts.keys() & set(wanted)))
     fits = [shape for shape in fits if not any(_says_more(other, shape) for other in fits)]
     fits = _least(fits, lambda shape: shape.rank)
+    fits = list({frozenset(shape.parts): shape for shape in fits}.values())
     if not fits:
         raise InvalidDatasetError(
             f"unknown columns: found {listed(columns)}; accepted column sets: {ACCEPTED}; use one of them, {_WAY_OUT}"

@@ -10,7 +10,10 @@ from enum import StrEnum
 class Finding(StrEnum):
     """Kinds of facts about rows that are taken as they are."""
 
-    RENDERED = "the text of {rows} was rendered with a chat template already ({example}); it is learned as it is"
+    RENDERED = (
+        "the text of {rows} was rendered with a chat template already ({example}); it is kept as it is, and "
+        "special_tokens=tokens of a fine-tune has such marks read as the base model's own"
+    )
     PLACEHOLDER = (
         "the answer of {rows} is {example}, as programs write a missing value; it is learned as it is, so remove such "
         "rows where no answer is meant"

@@ -39,7 +39,7 @@ def compared_row(fields: Fields) -> CanonicalRow:
         chosen, rejected = (_turns_of_text(fields, *each) for each in ((chosen, "chosen"), (rejected, "rejected")))
     if _is_whole(chosen) or _is_whole(rejected):
         prefix, chosen, rejected = _parted(chosen, rejected)
-        _check_same_prompt(fields, prompt, prefix, [*prefix, *chosen])
+        _check_same_prompt(fields, prompt, prefix, [*prefix, *chosen] if isinstance(chosen, list) else prefix)
         prompt = prefix
     return preference_row(
         {
@@ -127,7 +127,7 @@ def _check_same_prompt(fields: Fields, prompt: Any, prefix: list[Any], conversat
         said = [message.get("content") for message in prefix if isinstance(message, dict)]
         is_same = any(isinstance(text, str) and text.strip() == prompt.strip() for text in said)
     else:
-        is_same = prompt in (prefix, conversation) or prefix[-len(prompt) :] == prompt
+        is_same = isinstance(prompt, list) and (prompt == conversation or prefix[-len(prompt) :] == prompt)
     if not is_same:
         name = (fields.layout.parts.get(Part.PROMPT) or fields.layout.parts[Part.MESSAGES]).name
         raise InvalidDatasetError(

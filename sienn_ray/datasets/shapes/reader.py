@@ -17,7 +17,7 @@ from sienn_ray.datasets.shapes.plain_rows import PlainReader, plain_reader
 from sienn_ray.datasets.shapes.preferences import compared_row
 from sienn_ray.datasets.shapes.rendered_text import chat_mark
 from sienn_ray.datasets.shapes.table import Shape
-from sienn_ray.datasets.wording import listed, shown
+from sienn_ray.datasets.wording import MAX_SHOWN_CHARS, listed, shown
 from sienn_ray.errors import InvalidDatasetError
 
 # Rows of a JSON file may differ in their keys without end, and a layout holds the names of its row.
@@ -25,6 +25,7 @@ _MAX_LAYOUTS = 64
 _MAX_KEYS = 64
 _MAX_KEYS_CHARS = 4_096
 _MAX_SHOWN = 100
+_SPEAKER_KEYS = frozenset({"role", "from"})
 
 
 class RowReader:
@@ -66,9 +67,9 @@ class RowReader:
         try:
             self._shape = detect_shape(names, self._columns.wanted)
         except InvalidDatasetError as error:
-            if not self._columns.missing:
-                raise
-            raise self._missing() from error
+            if self._columns.missing:
+                raise self._missing() from error
+            raise InvalidDatasetError(error.message + _list_hint(values)) from error
         empty = {name for name in BESIDE[Part.LABEL] if name in names and is_empty(values[names[name]])}
         self.format = format_of(self._shape, names.keys() - empty)
         return self.format
@@ -127,3 +128,13 @@ class RowReader:
         if mark := chat_mark(text):
             self._findings.add(Finding.RENDERED, shown(mark))
         return CanonicalRow(text=text)
+
+
+def _list_hint(values: Mapping[str, Any]) -> str:
+    """What a list of objects may be that no name tells of: a conversation, or all rows of the file."""
+    for key, value in values.items():
+        if isinstance(value, list) and value and isinstance(value[0], dict) and len(key) <= MAX_SHOWN_CHARS:
+            if value[0].keys() & _SPEAKER_KEYS:
+                return f'; {shown(key)} looks like a conversation: columns={{"{key}": "messages"}}'
+            return f"; if {shown(key)} is the list of rows, name the file .json"
+    return ""

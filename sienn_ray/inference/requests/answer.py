@@ -16,6 +16,9 @@ from sienn_ray.inference.text.vocabulary import Vocabulary
 
 logger = logging.getLogger(__name__)
 
+# Tokens of the prompt that tell how one behind them is written; a character of one has at most four.
+_NUM_BEHIND = 8
+
 
 class Answer:
     """Turns a request's tokens into deltas for its listener, of which exactly one is the last.
@@ -77,7 +80,8 @@ class Answer:
         self._adapter_cached = adapter_cached
         is_chat = not isinstance(self.request.prompt, str)
         stop = (*self.request.sampling.stop, *prompt.ends.strings)
-        self._text = TextStream(vocabulary, stop, strip=is_chat, goes_on=self.request.continues)
+        behind = prompt.input_ids[-_NUM_BEHIND:] if self.request.continues else ()
+        self._text = TextStream(vocabulary, stop, strip=is_chat, behind=behind)
 
     def start(self, num_cached_tokens: int = 0) -> None:
         """Note that the request has left the queue.

@@ -7,6 +7,7 @@ may be a part of a character, and sentencepiece writes a token differently at th
 from __future__ import annotations
 
 import codecs
+from collections.abc import Sequence
 from typing import Protocol
 
 from sienn_ray.inference.text.vocabulary import Vocabulary
@@ -26,9 +27,14 @@ class Detokenizer(Protocol):
         ...
 
 
-def detokenizer(vocabulary: Vocabulary) -> Detokenizer:
-    """Build the detokenizer of a tokenizer's kind."""
-    return ByteLevelDetokenizer(vocabulary) if vocabulary.is_byte_level else WindowDetokenizer(vocabulary)
+def detokenizer(vocabulary: Vocabulary, behind: Sequence[int] = ()) -> Detokenizer:
+    """Build the detokenizer of a tokenizer's kind.
+
+    Args:
+        vocabulary: The tokenizer's.
+        behind: Tokens that the new ones go on from; without any, they stand at the start of a text.
+    """
+    return ByteLevelDetokenizer(vocabulary) if vocabulary.is_byte_level else WindowDetokenizer(vocabulary, behind)
 
 
 class ByteLevelDetokenizer:
@@ -54,10 +60,10 @@ class WindowDetokenizer:
     its end: sentencepiece writes U+FFFD for all of its bytes if a later one makes the run invalid.
     """
 
-    def __init__(self, vocabulary: Vocabulary) -> None:
+    def __init__(self, vocabulary: Vocabulary, behind: Sequence[int] = ()) -> None:
         self._vocabulary = vocabulary
-        self._old: list[int] = []
-        self._old_text = ""
+        self._old = [token_id for token_id in behind if vocabulary.is_text(token_id)]
+        self._old_text = vocabulary.decode(self._old) if self._old else ""
         self._new: list[int] = []
 
     def push(self, token_id: int) -> str:

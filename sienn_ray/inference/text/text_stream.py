@@ -18,16 +18,16 @@ class TextStream:
         vocabulary: Of the base model's tokenizer.
         stop: Strings that end the answer and are no part of it.
         strip: Drop white space at the answer's start and end; within it, white space waits for what follows.
-        goes_on: The text goes on from one that is there, so that white space at its start parts the two.
+        behind: Last tokens of a text that this one goes on with, so that white space at its start parts the two.
     """
 
     def __init__(
-        self, vocabulary: Vocabulary, stop: Sequence[str] = (), *, strip: bool = True, goes_on: bool = False
+        self, vocabulary: Vocabulary, stop: Sequence[str] = (), *, strip: bool = True, behind: Sequence[int] = ()
     ) -> None:
-        self._detokenizer = detokenizer(vocabulary)
+        self._detokenizer = detokenizer(vocabulary, behind)
         self._stop_strings = StopStrings(stop)
         self._strip = strip
-        self._goes_on = goes_on
+        self._goes_on = bool(behind)
         self._space = ""
         self._pieces: list[str] = []
 

@@ -7,6 +7,7 @@ tables: the tables, as queries see them.
 migrations/: the changes that make the tables.
 records: records from rows, and rows from records.
 dataset_store: datasets.
+dataset_versions: versions of datasets, which the first one holds together.
 job_store: jobs.
 job_entries: a job's entry, once and while the queue has room.
 queue: the order in which jobs and exports start, fair between owners.

@@ -11,7 +11,7 @@ from sienn_ray.access.quotas import Quotas
 from sienn_ray.errors import ConflictError
 from sienn_ray.jobs.deletion_schema import DeletionKind
 from sienn_ray.jobs.schema import DatasetRecord, Page, utc_now
-from sienn_ray.jobs.store import job_pages, tombstones
+from sienn_ray.jobs.store import dataset_versions, job_pages, tombstones
 from sienn_ray.jobs.store.cursors import read_page
 from sienn_ray.jobs.store.database import Database
 from sienn_ray.jobs.store.quota_checks import QuotaChecks
@@ -40,8 +40,12 @@ class DatasetStore:
     def add(self, record: DatasetRecord) -> DatasetRecord:
         """Add a dataset, and say if its bytes were there before; adding the same id again changes nothing.
 
+        A version of another one gets the next number.
+
         Raises:
             QuotaExceededError: Its owner would store too much.
+            NotFoundError: The dataset that it is a version of isn't there any more.
+            ConflictError: Another version has come after the one whose rows it goes on from, or there are too many.
         """
         with self._database.writing() as connection:
             known = connection.execute(sa.select(datasets).where(datasets.c.id == record.id)).mappings().first()
@@ -50,7 +54,12 @@ class DatasetStore:
             self._quotas.check_dataset(connection, record.owner, record.size_bytes)
             is_same = (datasets.c.sha256 == record.sha256) & (datasets.c.owner == record.owner)
             same_bytes = sa.select(datasets.c.id).where(is_same).order_by(datasets.c.seq)
-            added = record.model_copy(update={"duplicate_of": connection.scalar(same_bytes.limit(1))})
+            added = record.model_copy(
+                update={
+                    "duplicate_of": connection.scalar(same_bytes.limit(1)),
+                    "version": dataset_versions.next_number(connection, record),
+                }
+            )
             connection.execute(sa.insert(datasets).values(**dataset_columns(added)))
             return added
 
@@ -62,6 +71,15 @@ class DatasetStore:
         """
         with self._database.reading() as connection:
             return read_dataset(connection, dataset_id)
+
+    def versions(self, dataset_id: str) -> list[DatasetRecord]:
+        """All versions of the dataset that an id is a version of, the first one first.
+
+        Raises:
+            NotFoundError: There is none with this id.
+        """
+        with self._database.reading() as connection:
+            return dataset_versions.read(connection, read_dataset(connection, dataset_id).first_version_id)
 
     def page(
         self, owner: str | None = None, limit: int | None = None, cursor: str | None = None
@@ -79,7 +97,7 @@ class DatasetStore:
         return Page([to_dataset(row) for row in rows], count, following)
 
     def delete(self, dataset_id: str) -> DatasetRecord:
-        """Forget a dataset, and have its files deleted.
+        """Forget a dataset, and have its files deleted; with the first version go all others.
 
         Raises:
             NotFoundError: There is none with this id.
@@ -87,13 +105,20 @@ class DatasetStore:
         """
         with self._database.writing() as connection:
             record = read_dataset(connection, dataset_id)
-            of_dataset = job_pages.of_dataset(dataset_id)
-            if number := connection.scalar(sa.select(sa.func.count()).select_from(jobs).where(of_dataset)):
-                newest = sa.select(jobs.c.id).where(of_dataset).order_by(jobs.c.seq.desc()).limit(_MAX_NAMED)
-                raise _in_use(dataset_id, number, connection.scalars(newest).all())
-            tombstones.add(connection, DeletionKind.DATASET, dataset_id, self._clock())
-            connection.execute(sa.delete(datasets).where(datasets.c.id == dataset_id))
+            versions = [record] if record.version_of else dataset_versions.read(connection, dataset_id)
+            for version in versions:
+                _check_unused(connection, version.id)
+            for version in versions:
+                tombstones.add(connection, DeletionKind.DATASET, version.id, self._clock())
+                connection.execute(sa.delete(datasets).where(datasets.c.id == version.id))
         return record
+
+
+def _check_unused(connection: sa.Connection, dataset_id: str) -> None:
+    of_dataset = job_pages.of_dataset(dataset_id)
+    if number := connection.scalar(sa.select(sa.func.count()).select_from(jobs).where(of_dataset)):
+        newest = sa.select(jobs.c.id).where(of_dataset).order_by(jobs.c.seq.desc()).limit(_MAX_NAMED)
+        raise _in_use(dataset_id, number, connection.scalars(newest).all())
 
 
 def _in_use(dataset_id: str, number: int, newest: Sequence[str]) -> ConflictError:

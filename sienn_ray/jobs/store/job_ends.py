@@ -11,7 +11,7 @@ from sienn_ray.jobs.deletion_schema import DeletionKind
 from sienn_ray.jobs.schema import JobPhase, JobRecord, JobStatus
 from sienn_ray.jobs.store import attempt_logs, export_records, job_changes, job_curves, job_events, overview, tombstones
 from sienn_ray.jobs.store.job_events import EventKind
-from sienn_ray.jobs.store.tables import job_labels, jobs
+from sienn_ray.jobs.store.tables import job_datasets, job_labels, jobs
 from sienn_ray.training.reporting import RunProgress
 
 
@@ -104,6 +104,7 @@ def delete(connection: sa.Connection, job: JobRecord, moment: datetime) -> JobRe
     job_events.delete(connection, job.id)
     job_curves.delete(connection, job.id)
     connection.execute(sa.delete(job_labels).where(job_labels.c.job_id == job.id))
+    connection.execute(sa.delete(job_datasets).where(job_datasets.c.job_id == job.id))
     connection.execute(sa.delete(jobs).where(jobs.c.id == job.id))
     return job
 

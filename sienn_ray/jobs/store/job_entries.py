@@ -31,7 +31,7 @@ def enter(
     known = _known(connection, record)
     if known is not None:
         return known
-    read_dataset(connection, record.dataset_id)
+    record = _with_versions(connection, record)
     if record.validation_dataset_id is not None:
         read_dataset(connection, record.validation_dataset_id)
     if record.status is JobStatus.PENDING:
@@ -39,6 +39,18 @@ def enter(
         if max_pending is not None:
             _check_room(connection, max_pending)
     return job_changes.add(connection, record, moment)
+
+
+def _with_versions(connection: sa.Connection, record: JobRecord) -> JobRecord:
+    """The same job with the versions of the datasets that it trains on.
+
+    Raises:
+        NotFoundError: There is no such dataset.
+    """
+    versions = (read_dataset(connection, dataset.dataset_id).version for dataset in record.trained_on)
+    pinned = zip(record.trained_on, versions, strict=True)
+    datasets = tuple(dataset.model_copy(update={"version": version}) for dataset, version in pinned)
+    return record if datasets == record.trained_on else record.model_copy(update={"datasets": datasets})
 
 
 def _known(connection: sa.Connection, record: JobRecord) -> JobRecord | None:

@@ -8,7 +8,7 @@ from sienn_ray.jobs.schema import JobPage, JobQuery, JobStatus
 from sienn_ray.jobs.store import queue
 from sienn_ray.jobs.store.cursors import cursor_of, seq_of
 from sienn_ray.jobs.store.records import to_job
-from sienn_ray.jobs.store.tables import job_labels, jobs
+from sienn_ray.jobs.store.tables import job_datasets, job_labels, jobs
 
 
 def read(connection: sa.Connection, query: JobQuery, max_running: int | None = None) -> JobPage:
@@ -57,7 +57,8 @@ def _conditions(query: JobQuery) -> list[sa.ColumnElement[bool]]:
 
 def of_dataset(dataset_id: str) -> sa.ColumnElement[bool]:
     """Jobs that train on a dataset, or evaluate on it."""
-    return sa.or_(jobs.c.dataset_id == dataset_id, jobs.c.validation_dataset_id == dataset_id)
+    mixed = sa.select(job_datasets.c.job_id).where(job_datasets.c.dataset_id == dataset_id)
+    return sa.or_(jobs.c.dataset_id == dataset_id, jobs.c.validation_dataset_id == dataset_id, jobs.c.id.in_(mixed))
 
 
 def _has_label(key: str, value: str) -> sa.ColumnElement[bool]:

@@ -49,12 +49,15 @@ def write_job(connection: sa.Connection, record: JobRecord) -> None:
 
 
 def insert_job(connection: sa.Connection, record: JobRecord) -> None:
-    """Add a job, and its labels to be searched for."""
+    """Add a job, and its labels and the datasets of its mixture to be searched for."""
     connection.execute(sa.insert(tables.jobs).values(**job_columns(record)))
     labels = {tables.safe_text(key): value for key, value in record.labels.items()}
     if labels:
         rows = [{"job_id": record.id, "key": key, "value": value} for key, value in labels.items()]
         connection.execute(sa.insert(tables.job_labels), rows)
+    if record.is_mixture:
+        mixed = [{"job_id": record.id, "dataset_id": dataset.dataset_id} for dataset in record.trained_on]
+        connection.execute(sa.insert(tables.job_datasets), mixed)
 
 
 def job_columns(record: JobRecord) -> dict[str, Any]:
@@ -77,7 +80,7 @@ def _columns(record: DatasetRecord | JobRecord, without: frozenset[str] = frozen
 
 def to_dataset(row: Mapping[Any, Any]) -> DatasetRecord:
     """The dataset that a row holds."""
-    return DatasetRecord.model_validate({key: value for key, value in row.items() if key != "seq"})
+    return DatasetRecord.model_validate({key: row[key] for key in row if key not in {"seq", "last_version"}})
 
 
 def to_job(row: Mapping[Any, Any]) -> JobRecord:

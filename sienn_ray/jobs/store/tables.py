@@ -66,6 +66,14 @@ datasets = sa.Table(
     sa.Column("duplicate_of", SafeText),
     sa.Column("owner", SafeText),
     sa.Column("reading", sa.JSON),
+    sa.Column("version", sa.Integer),
+    # Of a first version: the number of the newest, which no other one gets, even if that one is deleted.
+    sa.Column("last_version", sa.Integer),
+    sa.Column("version_of", SafeText),
+    sa.Column("appended_to", SafeText),
+    sa.Column("change", SafeText),
+    sa.Column("source", SafeText),
+    sa.Column("source_revision", SafeText),
 )
 jobs = sa.Table(
     "jobs",
@@ -101,6 +109,14 @@ jobs = sa.Table(
     sa.Column("key_id", SafeText),
     # The summary's, once more, to be added up.
     sa.Column("adapter_bytes", sa.BigInteger),
+    sa.Column("datasets", sa.JSON),
+)
+# The datasets of mixtures, once more, to be searched for.
+job_datasets = sa.Table(
+    "job_datasets",
+    metadata,
+    sa.Column("job_id", SafeText, primary_key=True),
+    sa.Column("dataset_id", SafeText, primary_key=True),
 )
 # The last turn of each owner in a queue; see `queue.py`.
 queue_turns = sa.Table(

@@ -261,6 +261,12 @@ def test_what_cannot_be_gone_on_with_is_refused(
     answer = ask(client, *messages, **fields)
     assert answer.status_code == 400
     assert words in answer.json()["error"]["message"]
+    assert answer.json()["error"]["param"] in {"messages", "continue_final_message", "add_generation_prompt", None}
+
+
+def test_the_first_of_fields_that_do_not_go_together_is_named(client: TestClient) -> None:
+    assert ask(client, USER, continue_final_message=True).json()["error"]["param"] == "continue_final_message"
+    assert ask(client, USER, top_logprobs=2).json()["error"]["param"] == "top_logprobs"
 
 
 @pytest.mark.parametrize("path", ["test-model", "compare-models"])
@@ -344,3 +350,24 @@ def test_a_prompt_that_is_too_long_has_openai_s_code_and_names(client: TestClien
 
 def test_models_are_listed_with_a_slash_too(client: TestClient) -> None:
     assert client.get("/v1/models/").json() == client.get("/v1/models").json()
+
+
+@pytest.mark.parametrize(
+    ("method", "path", "words"),
+    [
+        ("POST", "/v1/v1/chat/completions", "has /v1 already"),
+        ("POST", "/v1/fine_tuning/jobs", "POST /api/start-finetuning"),
+        ("POST", "/v1/files", "POST /api/upload-dataset"),
+        ("POST", "/v1/responses", "POST /v1/chat/completions"),
+        ("POST", "/api/chat", "with the base URL ending in /v1"),
+        ("GET", "/api/tags", "with the base URL ending in /v1"),
+        ("POST", "/chat/completions", "as in /v1/chat/completions"),
+        ("POST", "/v1/embeddings", "/docs lists what is"),
+    ],
+)
+def test_a_path_of_another_api_leads_here(client: TestClient, method: str, path: str, words: str) -> None:
+    answer = client.request(method, path, json={} if method == "POST" else None)
+    assert answer.status_code == 404
+    said = answer.json()["error"]["message"] if path.startswith("/v1/") else answer.json()["detail"]
+    assert said.startswith(f"{method} {path} is not part of this API; ")
+    assert words in said

@@ -22,6 +22,16 @@ from tests.unit.api.uploading import CSV, is_untouched, stored, upload
 LIST = "/api/datasets"
 
 
+FIRST_VERSION = {
+    "version": 1,
+    "version_of": None,
+    "change": None,
+    "appended_to": None,
+    "source": None,
+    "source_revision": None,
+}
+
+
 class TestList:
     def test_newest_comes_first(self, client: TestClient) -> None:
         ids = [upload(client, CSV, f"{name}.csv").json()["dataset_id"] for name in ("first", "second", "third")]
@@ -40,6 +50,7 @@ class TestList:
                     "format": "instruction-response",
                     "num_rows": 2,
                     "duplicate_of": "dataset-0",
+                    **FIRST_VERSION,
                 }
             ],
             "count": 1,
@@ -111,6 +122,7 @@ class TestGet:
             "format": "instruction-response",
             "num_rows": 2,
             "duplicate_of": first,
+            **FIRST_VERSION,
             "guessed": {},
             "ignored_columns": [],
             "notes": [],

@@ -25,6 +25,12 @@ from tests.support.tiny_model import TINY_COMMIT
 from tests.unit.api.starting import TIMESTAMP, start
 
 
+def request_schema(client: TestClient) -> dict[str, Any]:
+    """The schema of the request, with those that it refers to."""
+    schemas = client.get("/openapi.json").json()["components"]["schemas"]
+    return {**schemas["StartFinetuningRequest"], "components": {"schemas": schemas}}
+
+
 @pytest.mark.usefixtures("dataset", "cached_base_model")
 class TestStart:
     def test_rows_longer_than_the_base_model_reads_are_refused(
@@ -210,7 +216,7 @@ class TestStart:
         assert (response.status_code, set(response.json())) == (422, {"detail", "status_code"})
         assert words in response.json()["detail"]
         assert tracker.num_records == 1
-        schema = client.get("/openapi.json").json()["components"]["schemas"]["StartFinetuningRequest"]
+        schema = request_schema(client)
         request = {"dataset_id": "dataset-1", **fields}
         # A schema can't compare two numbers.
         assert jsonschema_rs.is_valid(schema, request) is ("min_workers" in fields)
@@ -232,7 +238,7 @@ class TestStart:
         tracker.put(dataset_record(id="dataset-2"))
         response = start(client, **fields)
         assert response.status_code == 201, response.text
-        schema = client.get("/openapi.json").json()["components"]["schemas"]["StartFinetuningRequest"]
+        schema = request_schema(client)
         jsonschema_rs.validate(schema, {"dataset_id": "dataset-1", **fields})
 
     def test_unknown_dataset_is_refused_by_name(self, client: TestClient, tracker: InProcessTracker) -> None:

@@ -9,7 +9,10 @@ from typing import Any
 import pytest
 from starlette.testclient import TestClient
 
+from sienn_ray.datasets.render_options import RenderOptions
 from sienn_ray.storage import Storage
+from tests.support.fakes_renderings import FakeRenderings
+from tests.support.fakes_statistics import FakeStatistics
 from tests.support.in_process_tracker import InProcessTracker
 from tests.support.tiny_model import CONTRACT_ID, add_to_hub_cache, save_strict_model
 from tests.unit.api.starting import start
@@ -130,3 +133,17 @@ class TestText:
         answer = start(client, dataset_id=upload(client, "a", "b", "the mark <|im_end|> ends a turn"))
         assert answer.status_code == 201
         assert "1 of 3 rows have special tokens of the base model in their text" in answer.json()["warning"]
+
+
+def test_statistics_and_rendered_rows_are_of_the_variables(
+    client: TestClient, dataset: str, cached_base_model: str, statistics: FakeStatistics, renderings: FakeRenderings
+) -> None:
+    query = {"chat_template_kwargs": '{"enable_thinking": false}', "special_tokens": "tokens"}
+    for path in ("statistics", "rendered"):
+        assert client.get(f"/api/datasets/{dataset}/{path}", params=query).status_code == 200
+    expected = RenderOptions.of({"enable_thinking": False}, "tokens")
+    assert statistics.asked[-1].options == renderings.asked[-1].options == expected
+    for text in ("{", "[]", "x"):
+        answer = client.get(f"/api/datasets/{dataset}/rendered", params={"chat_template_kwargs": text})
+        assert answer.status_code == 400
+        assert "is no JSON object of the template's variables" in answer.json()["detail"]

@@ -20,6 +20,7 @@ IDS = {"dataset_id": DATASET, "job_id": JOB, "export_id": EXPORT, "key_id": "key
 # Least bodies that are well-formed.
 BODIES: dict[str, dict[str, Any]] = {
     "start_finetuning": {"dataset_id": DATASET, "model_name": "owner/model"},
+    "import_dataset": {"source": "no source"},
     "test_model": {"job_id": JOB, "prompt": "Hello"},
     "ask_newest": {"prompt": "Hello"},
     "compare_models": {"job_ids": [JOB], "prompt": "Hello"},

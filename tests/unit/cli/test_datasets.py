@@ -70,3 +70,22 @@ class TestDatasets:
 
     def test_statistics_of_nothing(self) -> None:
         assert refused("statistics", "nothing", "--max-length", "128") == "Dataset nothing not found"
+
+    def test_versions(self, file: Path) -> None:
+        first = done("upload", str(file)).splitlines()[-1].removeprefix("dataset_id: ")
+        more = file.with_name("more.jsonl")
+        more.write_text('{"prompt": "e", "completion": "f"}\n')
+        words = done("append-dataset", first, str(more)).splitlines()
+        assert words[0] == f"version 2 of dataset {first}: 3 rows"
+        second = words[1].removeprefix("dataset_id: ")
+        assert done("replace-dataset", second, str(more)).startswith(f"version 3 of dataset {first}: 1 rows\n")
+        assert [line.split()[1] for line in done("dataset-versions", second).splitlines()[-3:-1]] == [first, second]
+        assert done("diff-dataset", first, "--to-version", "2").splitlines() == [
+            "version 1 to version 2",
+            "added: 1 rows",
+            "removed: 0 rows",
+            "changed: 0 rows",
+            "same: 2 rows",
+            "+ 2: e | f",
+        ]
+        assert "version 9 isn't there" in refused("diff-dataset", first, "--to-version", "9")

@@ -74,6 +74,7 @@ def test_ambiguous_columns_are_refused(columns: list[str], sets: str) -> None:
         (["prompt", "completion", "text"], DatasetFormat.PROMPT_COMPLETION),
         (["prompt", "chosen", "rejected", "text"], DatasetFormat.PREFERENCE),
         (["instruction", "input", "output", "text"], DatasetFormat.ALPACA),
+        (["prompt", "chosen", "rejected", "messages", "conversations"], DatasetFormat.PREFERENCE),
     ],
 )
 def test_a_rendered_text_beside_its_parts_gives_way_to_them(columns: list[str], expected: DatasetFormat) -> None:

@@ -42,6 +42,9 @@ def tokenizer(tiny_model_folder: Path) -> Any:
 class InProcess(TokenStream):
     """A stream whose parts are tokenized where they are wanted."""
 
+    rows: StoredRows
+    order: RowOrder
+
     def _blocks(self, share: Share, first_step: int, num_steps: int) -> Iterator[pa.Table]:
         for part in self._parts(share, first_step, num_steps):
             yield self.tokenize(part, share)

@@ -126,6 +126,8 @@ def request(client: TestClient, method: str, path: str, operation: dict[str, Any
     options: dict[str, Any] = {"json": BODIES[operation["operationId"]]} if operation["operationId"] in BODIES else {}
     if "multipart/form-data" in operation.get("requestBody", {}).get("content", {}):
         options = {"files": {"file": ("rows.jsonl", b'{"instruction": "a", "response": "b"}\n')}}
+    if operation["operationId"] == "add_dataset_version":
+        options["params"] = {"change": "append"}
     if operation["operationId"].startswith("follow_"):
         options = {"params": {"limit": 1}}  # it has no end of its own
     path = re.sub(r"\{(\w+)(?::path)?\}", lambda match: IDS.get(match[1], "ada-job"), path)

@@ -174,3 +174,20 @@ def test_nothing_is_bounded_unless_it_is_set(tmp_path: Path) -> None:
         limits = client.get("/api/limits").json()
         assert limits.pop("owner") == "admin"
         assert {quota["limit"] for quota in limits.values()} == {None}
+
+
+def test_versions_count_as_uploads_do(
+    client: TestClient, tracker: InProcessTracker, ada: dict[str, str], settings: Settings
+) -> None:
+    first = upload(client, ada, ROW).json()["dataset_id"]
+    kept = files(settings)
+    stored = tracker.actor.quota_state("ada").use.stored_bytes
+    tracker.actor.set_owner_quotas("ada", Quotas(max_stored_bytes=stored + len(ROW) + 1))
+    path = f"/api/datasets/{first}/versions?change=append"
+    refused = client.post(path, files={"file": ("more.jsonl", ROW)}, headers=ada)
+    assert refused.status_code == 403, refused.text
+    assert "the rows of both together have more than" in refused.json()["detail"]
+    assert files(settings) == kept, "nothing is left behind"
+    tracker.actor.set_owner_quotas("ada", Quotas(max_stored_bytes=10_000))
+    added = client.post(path, files={"file": ("more.jsonl", ROW)}, headers=ada).json()
+    assert tracker.actor.quota_state("ada").use.stored_bytes == stored + added["size_bytes"]

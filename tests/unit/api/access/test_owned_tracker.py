@@ -12,6 +12,7 @@ from sienn_ray.access.quotas import Quotas
 from sienn_ray.access.usage import UsageBatch, UsageCounts, UsageKey, UsageQuery
 from sienn_ray.api.access import owned_tracker
 from sienn_ray.api.access.owned_tracker import NOT_FOR_OWNERS, OwnedTracker
+from sienn_ray.datasets.weights import WeightedDataset
 from sienn_ray.errors import ForbiddenError, NotFoundError
 from sienn_ray.jobs.schema import JobPriority, JobQuery, JobStatus
 from sienn_ray.jobs.tracker_protocol import METHODS, ids_among
@@ -37,6 +38,10 @@ def tracker(tracker: InProcessTracker) -> InProcessTracker:
     tracker.put_export(export_record("ada-job", id="ada-export"))
     tracker.actor.add_webhook(webhook_record("ada-hook", owner="ada"), SECRET)
     return tracker
+
+
+def of(dataset_id: str) -> WeightedDataset:
+    return WeightedDataset(dataset_id=dataset_id)
 
 
 def run(tracker: InProcessTracker, owner: str, method: str, *args: Any) -> Any:
@@ -98,12 +103,23 @@ def test_what_is_added_becomes_the_owner_s(tracker: InProcessTracker) -> None:
 
 
 @pytest.mark.parametrize(
-    "fields", [{"dataset_id": "ada-data"}, {"dataset_id": "bob-data", "validation_dataset_id": "ada-data"}]
+    "fields",
+    [
+        {"dataset_id": "ada-data"},
+        {"dataset_id": "bob-data", "validation_dataset_id": "ada-data"},
+        {"dataset_id": "bob-data", "datasets": (of("bob-data"), of("ada-data"))},
+    ],
 )
 def test_no_job_trains_on_what_another_owns(tracker: InProcessTracker, fields: dict[str, Any]) -> None:
     with pytest.raises(NotFoundError, match=r"^Dataset ada-data not found$"):
         run(tracker, "bob", "add_job", job_record(id="new", **fields))
     assert "add_job" not in tracker.calls
+
+
+def test_nobody_makes_a_version_of_what_another_owns(tracker: InProcessTracker) -> None:
+    with pytest.raises(NotFoundError, match=r"^Dataset ada-data not found$"):
+        run(tracker, "bob", "add_dataset", dataset_record(id="new", version_of="ada-data"))
+    assert tracker.num_records == 3
 
 
 def test_nobody_exports_what_another_owns(tracker: InProcessTracker) -> None:

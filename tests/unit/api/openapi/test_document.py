@@ -282,8 +282,8 @@ def test_addition_breaks_nobody(openapi: Json, change: Callable[[Json], None], a
 
 def test_new_required_field_breaks_clients(openapi: Json) -> None:
     earlier = copy.deepcopy(openapi)
-    _set(f"{_SCHEMAS}StartFinetuningRequest|properties|dataset_id", None)(earlier)
-    assert "POST /api/start-finetuning: application/json .dataset_id is new" in changes(earlier, openapi).breaking
+    _set(f"{_SCHEMAS}ImportDatasetRequest|properties|source", None)(earlier)
+    assert "POST /api/import-dataset: application/json .source is new" in changes(earlier, openapi).breaking
 
 
 def test_schema_with_another_name_breaks_nobody_and_is_named(openapi: Json) -> None:

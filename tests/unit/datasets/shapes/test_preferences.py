@@ -94,6 +94,7 @@ def test_turns_before_the_answers_are_their_prompt() -> None:
             "message 2 of 4 and 4",
         ),
         ({"chosen": [ASKED, GOOD], "rejected": [ASKED, GOOD]}, "columns 'chosen' and 'rejected' hold the same answer"),
+        ({"prompt": "q", "chosen": None, "rejected": [ASKED, BAD]}, "column 'chosen' must be a string or a list"),
         ({"chosen": "blue", "rejected": "green"}, "there is no column with the prompt, so 'chosen' must be a whole"),
         ({"chosen": [GOOD], "rejected": [BAD]}, "there is no column with the prompt, so 'chosen' must be a whole"),
         ({"prompt": "q", "chosen": [ASKED, ASKED], "rejected": "b"}, "chosen[0].role must be assistant, got user"),

@@ -67,6 +67,22 @@ class TestMapping:
         assert read({**PAIR, "q": "q"}, columns={"q": "prompt"}).ignored == ["prompt"]
 
 
+class TestUnknownLists:
+    @pytest.mark.parametrize(
+        "turns", [CHAT["messages"], [{"from": "human", "value": "q"}, {"from": "gpt", "value": "a"}]]
+    )
+    def test_a_conversation_of_another_name_is_told_with_the_way_out(self, turns: list[Row]) -> None:
+        message = refusal({"dialog": turns})
+        assert message.startswith("unknown columns: found 'dialog'")
+        assert message.endswith('\'dialog\' looks like a conversation: columns={"dialog": "messages"}')
+        assert read({"dialog": turns}, columns=json.loads(message[message.rindex("{") :])).said == TURN
+
+    def test_rows_within_a_line_are_told_with_the_way_out(self) -> None:
+        content = json.dumps({"data": [PAIR]})
+        assert fault(content, "d.jsonl").message.endswith("if 'data' is the list of rows, name the file .json")
+        assert len(run(content, "d.json")[1]) == 1
+
+
 class TestIgnored:
     def test_other_columns_are_named_as_the_file_names_them(self) -> None:
         assert read({"ID": 1, **PAIR, " Source": "x", "embedding": [0.5]}).ignored == ["ID", " Source", "embedding"]

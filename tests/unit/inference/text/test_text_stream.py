@@ -47,6 +47,15 @@ def test_pieces_of_real_text_are_the_decoded_text(smollm: Any, text: str) -> Non
     assert "".join(pieces(detokenizer(Vocabulary(smollm)), token_ids)) == text == smollm.decode(token_ids)
 
 
+def test_text_that_goes_on_keeps_the_white_space_at_its_start(tokenizer: Any) -> None:
+    vocabulary, text = Vocabulary(tokenizer), "Yes, the bakery is open now."
+    whole = tokenizer(text, add_special_tokens=False)["input_ids"]
+    for begun in range(1, len(whole)):
+        rest = "".join(pieces(TextStream(vocabulary, behind=whole[:begun][-8:]), whole[begun:]))
+        start = tokenizer.decode(whole[:begun])
+        assert start + rest == tokenizer.decode(whole)
+
+
 def test_pieces_of_any_tokens_are_the_decoded_text(tokenizer: Any) -> None:
     """Random tokens: broken characters, special tokens, ids that the tokenizer doesn't know."""
     rng, vocabulary = random.Random(0), Vocabulary(tokenizer)

@@ -1,0 +1,57 @@
+"""Checks of the datasets that a fine-tune is asked for with."""
+
+from __future__ import annotations
+
+from sienn_ray.api.schemas.finetuning import StartFinetuningRequest
+from sienn_ray.datasets.schema import check_one_kind, check_same_kind
+from sienn_ray.datasets.weights import check_weight
+from sienn_ray.errors import InvalidInputError
+from sienn_ray.jobs.schema import DatasetRecord
+from sienn_ray.jobs.tracker_protocol import Tracker
+from sienn_ray.training.long_rows import check_kind
+
+
+async def check_datasets(body: StartFinetuningRequest, tracker: Tracker) -> list[str]:
+    """Refuse datasets that can't be trained on together, or evaluated on.
+
+    Returns:
+        What the user should know of those that can.
+
+    Raises:
+        NotFoundError: One isn't there.
+        InvalidDatasetError: They hold different kinds of rows.
+        InvalidInputError: A dataset is named twice, a weight is too small, or what is evaluated on is trained on.
+    """
+    ids = [each.dataset_id for each in body.trained_on]
+    for number, dataset_id in enumerate(ids):
+        if dataset_id in ids[:number]:
+            raise InvalidInputError(f"datasets name '{dataset_id}' twice; name it once, with the sum of its weights")
+    families = [await tracker.dataset_versions(each.dataset_id) for each in body.trained_on]
+    records = [_of_id(family, dataset_id) for family, dataset_id in zip(families, ids, strict=True)]
+    check_kind(body.long_rows, check_one_kind({record.id: record.format for record in records}))
+    for each, record in zip(body.trained_on, records, strict=True):
+        check_weight(record.id, each.weight, record.num_rows)
+    if body.validation_dataset_id is not None:
+        await _check_validation(body.validation_dataset_id, records, tracker, is_mixture=body.datasets is not None)
+    newest = [family[-1] for family in families]
+    return [
+        f"dataset {record.id} is version {record.version}, and version {last.version} is there: {last.id}"
+        for record, last in zip(records, newest, strict=True)
+        if last.version > record.version
+    ]
+
+
+def _of_id(versions: list[DatasetRecord], dataset_id: str) -> DatasetRecord:
+    return next(record for record in versions if record.id == dataset_id)
+
+
+async def _check_validation(
+    dataset_id: str, trained: list[DatasetRecord], tracker: Tracker, *, is_mixture: bool
+) -> None:
+    if dataset_id in {record.id for record in trained}:
+        where = "among datasets" if is_mixture else "dataset_id"
+        raise InvalidInputError(
+            f"validation_dataset_id is {where}; name another dataset, or leave it out and set validation_split"
+        )
+    validation = await tracker.dataset(dataset_id)
+    check_same_kind(trained[0].format, validation.format)
