@@ -6,6 +6,8 @@ from __future__ import annotations
 CHECKPOINTS_KEY = "checkpoints"
 ADAPTERS_KEY = "adapters"
 LOGS_KEY = "logs"
+# Adapters of no job here, which runs were started from by hand.
+STARTS_KEY = "starts"
 # Names of the job databases whose services use a storage.
 OWNERS_KEY = "owners"
 
@@ -18,6 +20,11 @@ def adapter_key(job_id: str) -> str:
 def checkpoints_key(job_id: str) -> str:
     """Storage key of the checkpoints that a job's run resumes from."""
     return f"{CHECKPOINTS_KEY}/{job_id}"
+
+
+def start_key(job_id: str) -> str:
+    """Storage key of the adapter that a job starts from, where it is no other job's."""
+    return f"{STARTS_KEY}/{job_id}"
 
 
 def logs_key(job_id: str) -> str:

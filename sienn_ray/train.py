@@ -14,7 +14,7 @@ import logging
 import os
 import sys
 import uuid
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 
 import psutil
 import ray
@@ -47,11 +47,16 @@ from sienn_ray.jobs.naming import (
 )
 from sienn_ray.jobs.run_inputs import JobDatasets, run_of
 from sienn_ray.jobs.schema import DatasetRecord, JobRecord, JobStatus, utc_now
+from sienn_ray.jobs.starts import check_adapter, check_completed, check_revision, continued, take_adapter
 from sienn_ray.jobs.supervision.ray_job_client import RayJobClient
 from sienn_ray.jobs.tracker_protocol import Tracker
 from sienn_ray.module_names import check_target_modules
 from sienn_ray.settings import Settings
+from sienn_ray.storage import Storage
 from sienn_ray.training import process_setup
+from sienn_ray.training.advice import warnings_of
+from sienn_ray.training.config import TrainingConfig
+from sienn_ray.training.methods import method_of
 from sienn_ray.training.options import add_options, config_of
 from sienn_ray.training.reporting import Phase, Progress
 from sienn_ray.training.resources import withdraw_request
@@ -87,7 +92,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     leave_on_sigterm(withdraw_request)
     try:
         settings = ask_patiently(_PATIENCE_S, Tracker.settings)
-        job = _known(arguments) if arguments.job_id else _register(settings, arguments)
+        job = _known(arguments) if arguments.job_id else _register(settings, arguments, _given(argv))
     except SiennError as error:
         sys.stderr.write(f"error: {error.message}\n")
         return 2
@@ -114,7 +119,7 @@ def _parser() -> argparse.ArgumentParser:
     what.add_argument(
         "--dataset",
         action="append",
-        help="fsspec URL or path of a CSV, JSON, JSONL or text file, or hf:OWNER/NAME; more than one are mixed",
+        help="fsspec URL or path of a CSV, JSON, JSONL, Parquet or text file, or hf:OWNER/NAME; several are mixed",
     )
     parser.add_argument(
         "--weight",
@@ -129,6 +134,13 @@ def _parser() -> argparse.ArgumentParser:
     for name, words in _READING_OPTIONS.items():
         parser.add_argument(f"--{name}", action="append", default=[], help=words)
     parser.add_argument("--base-model", help="hub id of the base model", default=catalog.CATALOG[0].id)
+    start = parser.add_mutually_exclusive_group()
+    start.add_argument("--from-job", metavar="JOB_ID", help="start from the adapter of this completed job")
+    start.add_argument(
+        "--from-adapter",
+        metavar="URL",
+        help="start from a LoRA adapter in PEFT's format: fsspec URL or path of a folder",
+    )
     parser.add_argument("--revision", help="branch, tag or commit of the base model; by default its main branch")
     parser.add_argument("--name", type=_name, help="a name to find the job by")
     parser.add_argument(
@@ -136,6 +148,14 @@ def _parser() -> argparse.ArgumentParser:
     )
     add_options(parser)
     return parser
+
+
+def _given(argv: Sequence[str] | None) -> set[str]:
+    """Names of the options that are there, rather than left at their defaults."""
+    parser = _parser()
+    # What is there already keeps a default from being put in its place.
+    nothing = argparse.Namespace(**dict.fromkeys(vars(parser.parse_args(argv))))
+    return {name for name, value in vars(parser.parse_args(argv, nothing)).items() if value is not None}
 
 
 def _name(text: str) -> str:
@@ -191,31 +211,41 @@ def _known(arguments: argparse.Namespace) -> JobRecord | None:
     return job.model_copy(update={"attempt": attempt})
 
 
-def _register(settings: Settings, arguments: argparse.Namespace) -> JobRecord:
+def _register(settings: Settings, arguments: argparse.Namespace, given: Collection[str]) -> JobRecord:
     """Make datasets and a running job of what was given on the command line.
 
     Raises:
         SiennError: A dataset, the base model or a hyperparameter can't be used.
     """
-    config = config_of(arguments.base_model, arguments, settings)
-    found = catalog.resolve(config.base_model, settings.hub_timeout_s, arguments.revision, settings.admission_rules)
-    check_context(config.base_model, found.context_tokens, config.max_length)
-    check_target_modules(config.base_model, found, config.lora.named_modules)
-    config = config.pinned(found.revision)
+    config, parent = _configured(settings, arguments, given)
     weights = _weights_of(arguments)
     options = options_of({name: getattr(arguments, name) for name in _READING_OPTIONS})
     urls = [*arguments.dataset, *([arguments.validation_dataset] if arguments.validation_dataset else [])]
+    storage, job_id = Storage(settings.storage_url), str(uuid.uuid4())
+    warnings: tuple[str, ...] = ()
 
     def check(records: Sequence[DatasetRecord]) -> None:
-        check_one_kind({record.id: record.format for record in records[: len(weights)]})
-        for record, weight in zip(records, weights, strict=False):  # what is evaluated on has none
+        nonlocal warnings
+        trained = records[: len(weights)]
+        row_kind = check_one_kind({record.id: record.format for record in trained})
+        method_of(row_kind, config.method)
+        for record, weight in zip(trained, weights, strict=True):
             check_weight(record.filename, weight, record.num_rows)
+        if parent is not None:
+            check_adapter(storage, parent, row_kind)
+        num_rows = sum(round(weight * record.num_rows) for record, weight in zip(trained, weights, strict=True))
+        warnings = warnings_of(config, row_kind, num_rows, given)
 
     records = take_datasets(urls, config, settings, options, check, _PATIENCE_S)
     datasets, (validation, *_) = records[: len(weights)], [*records[len(weights) :], None]
+    for words in warnings:
+        sys.stdout.write(f"warning: {words}\n")
     now = utc_now()
     job = JobRecord(
-        id=str(uuid.uuid4()),
+        id=job_id,
+        from_job=parent and parent.id,
+        start_key=take_adapter(arguments.from_adapter, job_id, storage) if arguments.from_adapter else None,
+        warnings=warnings,
         dataset_id=datasets[0].id,
         datasets=tuple(
             WeightedDataset(dataset_id=dataset.id, weight=weight)
@@ -234,6 +264,24 @@ def _register(settings: Settings, arguments: argparse.Namespace) -> JobRecord:
     )
     sys.stdout.write(f"job_id: {job.id}\n")
     return ask_patiently(_PATIENCE_S, Tracker.add_job, job)
+
+
+def _configured(
+    settings: Settings, arguments: argparse.Namespace, given: Collection[str]
+) -> tuple[TrainingConfig, JobRecord | None]:
+    """The configuration, pinned to a commit of its base model, and the job that it starts from."""
+    config, revision, parent = config_of(arguments.base_model, arguments, settings), arguments.revision, None
+    if arguments.from_job:
+        parent = ask_patiently(_PATIENCE_S, Tracker.job, arguments.from_job)
+        check_completed(parent)
+        config = continued(config, given, parent)
+        revision = revision or parent.config.base_model_revision
+    found = catalog.resolve(config.base_model, settings.hub_timeout_s, revision, settings.admission_rules)
+    check_context(config.base_model, found.context_tokens, config.max_length)
+    check_target_modules(config.base_model, found, config.lora.named_modules)
+    if parent is not None:
+        check_revision(found.revision, parent)
+    return config.pinned(found.revision), parent
 
 
 def _own_submission_id() -> str:

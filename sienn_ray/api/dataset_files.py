@@ -17,7 +17,8 @@ from sienn_ray.jobs.schema import DatasetRecord
 _FILE: dict[str, Any] = {
     "type": "string",
     "format": "binary",
-    "description": "A file whose name ends with `.csv`, `.json` (an array of objects), `.jsonl` or `.txt`, in UTF-8.",
+    "description": "A file whose name ends with `.csv`, `.tsv`, `.json`, `.jsonl`, `.ndjson`, `.parquet` or `.txt`, "
+    "maybe with `.gz` or `.zst` behind it.",
     "examples": ["instruction,response\nWhat is Python?,A programming language.\n"],
 }
 _ENCODING: dict[str, Any] = {

@@ -17,7 +17,9 @@ from sienn_ray.datasets.reading_options import options_of
 from sienn_ray.errors import InvalidInputError
 from sienn_ray.training.config import DEFAULT_ROW_TOKENS
 
-_DatasetFile = Annotated[Path, typer.Argument(exists=True, dir_okay=False, help="CSV, JSON, JSONL or text.")]
+_DatasetFile = Annotated[
+    Path, typer.Argument(exists=True, dir_okay=False, help="CSV, JSON, JSONL, Parquet or text, packed or not.")
+]
 _Encoding = Annotated[str | None, typer.Option(help="Encoding of the file where it isn't UTF-8, such as windows-1252.")]
 _Separator = Annotated[
     str | None,
@@ -86,7 +88,8 @@ def validate(
     for error in report["errors"]:
         print_line(in_own_words(error["message"]))
     if not report["valid"]:
-        end(f"{file} can't be used: {report['num_bad_rows']} bad rows of {report['num_rows']}")
+        num_bad, num_rows = report["num_bad_rows"], report["num_rows"]
+        end(f"{file} can't be used" + (f": {num_bad} bad rows of {num_rows}" if num_bad else ""))
     print_line(f"valid: {report['num_rows']} rows")
 
 

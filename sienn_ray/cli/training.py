@@ -65,7 +65,14 @@ def train(
         ),
     ],
     *,
-    base_model: Annotated[str, typer.Option(help="Hub id of the base model.")] = CATALOG[0].id,
+    base_model: Annotated[
+        str | None,
+        typer.Option(help=f"Hub id of the base model; by default {CATALOG[0].id}, or that of --from-job."),
+    ] = None,
+    from_job: Annotated[
+        str | None,
+        typer.Option(help="Start from the adapter of this completed job: SFT first, then preferences, or more of it."),
+    ] = None,
     revision: Annotated[
         str | None, typer.Option(help="Branch, tag or commit of the base model; by default its main branch.")
     ] = None,
@@ -88,17 +95,20 @@ def train(
     given = {
         **parsed(hyperparameters),
         "validation_dataset_id": validation_dataset_id,
+        "model_name": base_model,
+        "from_job": from_job,
         "revision": revision,
         "name": name,
         "labels": _labels(label or []),
         "priority": priority,
     }
     body = {field: value for field, value in given.items() if value is not None}
-    body |= {**_subject(datasets), "model_name": base_model}
+    body |= _subject(datasets)
     # One for each command by default, so that its own repeats make one job.
     started = call_once("POST", "/api/start-finetuning", idempotency_key or str(uuid.uuid4()), json=body)
-    if started.get("warning"):
-        print_line(f"warning: {in_own_words(started['warning'])}")
+    # A service of an earlier version says one of them.
+    for words in started.get("warnings") or filter(None, [started.get("warning")]):
+        print_line(f"warning: {in_own_words(words)}")
     print_line(f"job_id: {started['job_id']}")
     if wait:
         watch(started["job_id"])
@@ -162,7 +172,18 @@ def facts(meta: dict[str, Any]) -> str:
         f"epoch {meta['current_epoch']}/{meta['total_epochs']}" if meta["current_epoch"] else "",
         f"loss {loss:.3f}" if loss is not None else "",
         f"eval loss {meta['eval_loss']:.3f}" if meta.get("eval_loss") is not None else "",
+        *_preferred(meta),
         f"{speed:.0f} tokens/s" if speed else "",
         f"{int(left) // 60}:{int(left) % 60:02d} left" if left else "",
     ]
     return "  ".join(part for part in parts if part)
+
+
+def _preferred(meta: dict[str, Any]) -> list[str]:
+    """Reward margin and accuracy where preferences are learned, of an evaluation once there is one."""
+    prefix = "eval_" if meta.get("eval_rewards_margins") is not None else ""
+    margin, accuracy = (meta.get(f"{prefix}rewards_{name}") for name in ("margins", "accuracies"))
+    return [
+        f"margin {margin:.3f}" if margin is not None else "",
+        f"chosen over rejected {accuracy:.0%}" if accuracy is not None else "",
+    ]

@@ -30,6 +30,7 @@ _FIELDS = frozenset(
         "top_k",
         "top_p",
         "validation_dataset_id",
+        "from_job",
         "limit",
         "tail",
     }

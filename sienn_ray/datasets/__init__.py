@@ -23,9 +23,11 @@ ingest: from a file to Parquet, in one pass.
 reading_options: encoding, separator and columns, where a user says so.
 text_encodings: encodings that a file may have.
 file_notes: guesses and other notes on a file.
-readers: rows of CSV and JSONL files.
-text_file: rows of text files, whatever they hold.
+files/: files as users have them, told by name and content.
+readers: rows of files, and of JSONL files.
+text_file: rows of plain text.
 json_array: rows of a JSON array.
+json_hints: the way out of usual mistakes in JSON.
 json_wrapper: rows of an array within an object.
 json_events: rows built from parse events.
 strict_json: JSON, parsed strictly.

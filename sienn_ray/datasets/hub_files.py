@@ -16,8 +16,8 @@ from fnmatch import fnmatchcase
 from pathlib import PurePosixPath
 from typing import Any
 
+from sienn_ray.datasets.files.extensions import EXTENSIONS, Container, container_of
 from sienn_ray.datasets.hub_source import DEFAULT_SPLIT, HubSource
-from sienn_ray.datasets.ingest import EXTENSIONS
 from sienn_ray.datasets.wording import listed
 from sienn_ray.errors import InvalidDatasetError
 
@@ -25,8 +25,8 @@ MAX_FILES = 1000
 _MAX_PATTERN_CHARS, _MAX_PATTERN_PARTS = 300, 20
 # About the data, rather than data.
 _NO_DATA = frozenset({"dataset_infos.json", "dataset_info.json", "state.json", "config.json", "package.json"})
-# Where as many files have one extension as another.
-_PREFERRED = (".parquet", ".jsonl", ".json", ".csv")
+# The first of those that as many files are of.
+_PREFERRED = (Container.PARQUET, Container.JSON_LINES, Container.JSON, Container.CSV, Container.TEXT)
 _SPLIT_WORDS: Mapping[str, tuple[str, ...]] = {
     "train": ("train", "training"),
     "validation": ("validation", "valid", "val", "dev"),
@@ -77,24 +77,25 @@ def _is_data(name: str) -> bool:
     path = PurePosixPath(name)
     # Nothing may lead out of the folder that is downloaded to.
     is_plain = "\\" not in name and not name.startswith("/") and not any(part.startswith(".") for part in path.parts)
-    return is_plain and path.name not in _NO_DATA and _extension(name) in EXTENSIONS
+    return is_plain and path.name not in _NO_DATA and _container(name) is not None
 
 
-def _extension(name: str) -> str:
-    """The ending that says how a file is read, as `.jsonl` of `train.jsonl.gz`."""
-    suffixes = [suffix.lower() for suffix in PurePosixPath(name).suffixes]
-    return next((suffix for suffix in reversed(suffixes[-2:]) if suffix in EXTENSIONS), "")
+def _container(name: str) -> Container | None:
+    """The kind of file that a name says; None of one that isn't read."""
+    try:
+        return container_of(name)
+    except InvalidDatasetError:
+        return None
 
 
 def _of_one_kind(names: Sequence[str]) -> list[str]:
-    """Files with the extension that most have; text is data only where there is nothing else."""
-    tables = [name for name in names if _extension(name) != ".txt"] or list(names)
-    counts = Counter(map(_extension, tables))
+    """Files of the kind that most are of; text is data only where there is nothing else."""
+    tables = [name for name in names if _container(name) is not Container.TEXT] or list(names)
+    counts = Counter(map(_container, tables))
     if not counts:
         return []
-    order = {extension: place for place, extension in enumerate(_PREFERRED)}
-    most = min(counts, key=lambda extension: (-counts[extension], order.get(extension, len(order))))
-    return [name for name in tables if _extension(name) == most]
+    most = min(_PREFERRED, key=lambda kind: -counts[kind])
+    return [name for name in tables if _container(name) is most]
 
 
 def _of_config(source: HubSource, names: Sequence[str]) -> list[str]:

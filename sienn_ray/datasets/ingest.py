@@ -2,10 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
 from itertools import islice
-from pathlib import PurePath
 from typing import Any, BinaryIO
 
 import pyarrow as pa
@@ -13,16 +11,14 @@ import pyarrow as pa
 from sienn_ray.datasets.columns import empty_columns
 from sienn_ray.datasets.faults import FaultLog, RowFault
 from sienn_ray.datasets.file_notes import FileNotes
-from sienn_ray.datasets.json_array import read_json_array
+from sienn_ray.datasets.files.choice import read_rows
 from sienn_ray.datasets.preview import MAX_ITEMS, preview_row, preview_string
-from sienn_ray.datasets.readers import RawRow, read_csv, read_jsonl
+from sienn_ray.datasets.readers import RawRow
 from sienn_ray.datasets.reading_options import ReadingOptions
 from sienn_ray.datasets.row_writer import RowWriter
 from sienn_ray.datasets.schema import CanonicalRow, DatasetFormat
 from sienn_ray.datasets.shapes.findings import Findings
 from sienn_ray.datasets.shapes.reader import RowReader
-from sienn_ray.datasets.text_file import name_within, read_text_file
-from sienn_ray.datasets.wording import shown
 from sienn_ray.errors import InvalidDatasetError
 
 MAX_ROW_BYTES = 4 * 1024 * 1024
@@ -30,17 +26,6 @@ PREVIEW_ROWS = 5
 # A file of gigabytes may be nothing but tiny bad rows, and to count them all would take hours.
 MAX_BAD_ROWS = 100_000
 _TOLD_FROM_THE_FILE = ReadingOptions()
-
-# What a reader gives: rows, and the error of each row that can't be read. It raises what ends the reading.
-Rows = Iterator[RawRow | InvalidDatasetError]
-
-_READERS: dict[str, Callable[[BinaryIO, int], Rows]] = {
-    ".csv": read_csv,
-    ".json": read_json_array,
-    ".jsonl": read_jsonl,
-    ".txt": read_text_file,
-}
-EXTENSIONS = tuple(_READERS)
 
 
 @dataclass(frozen=True, slots=True)
@@ -107,7 +92,8 @@ def ingest(
     """Check a dataset and write it as Parquet, with the columns of `PARQUET_SCHEMA`.
 
     Args:
-        source: The file, at its beginning; only `read` is called. Neither it nor `sink` is closed.
+        source: The file, at its beginning; only `read` is called, and for Parquet `seek` and `tell`. Neither it nor
+            `sink` is closed.
         filename: Its name, whose extension tells how to read it.
         sink: Where the Parquet goes (a file or a pyarrow output stream). After an error its content is of no use.
         options: How to read it, where its user says so.
@@ -170,6 +156,7 @@ class _Reading:
     """One pass over a file; good rows go to `writer` for as long as all have been good."""
 
     def __init__(self, options: ReadingOptions, preview_rows: int, writer: RowWriter | None = None) -> None:
+        self._options = options
         self.notes = FileNotes()
         self._findings = Findings(self.notes.ignore)
         self._rows = RowReader(options.columns, self._findings)
@@ -188,7 +175,7 @@ class _Reading:
 
     def read(self, source: BinaryIO, filename: str, max_row_bytes: int) -> None:
         try:
-            for item in _reader(filename)(source, max_row_bytes):
+            for item in read_rows(source, filename, max_row_bytes, self._options, self.notes):
                 self._take(item)
                 del item  # a row of the worst kind takes 100 MiB, and readers hold none while they read the next one
             self.is_complete = True
@@ -213,7 +200,7 @@ class _Reading:
             self._refuse(item)
             return
         if self.format is None:
-            self.format = self._rows.begin(item.values)
+            self.format = self._begin(item)
             self._columns = tuple(islice(item.values, MAX_ITEMS))
             self._findings.unit = "row" if item.is_array_item else "line"
         self.num_rows += 1
@@ -224,8 +211,18 @@ class _Reading:
         else:
             self._keep(row, item)
 
+    def _begin(self, first: RawRow) -> DatasetFormat:
+        try:
+            return self._rows.begin(first.values)
+        except InvalidDatasetError as error:
+            if first.is_below_header and error.message.startswith("unknown columns"):
+                raise InvalidDatasetError(
+                    f"{error.message}; the first row of the file must name the columns"
+                ) from error
+            raise
+
     def _refuse(self, error: InvalidDatasetError) -> None:
-        self.log.add_row(error)
+        self.log.add_row(error, self.num_rows)
         if self.log.num_bad_rows == MAX_BAD_ROWS:
             raise InvalidDatasetError(f"the reading ended after {MAX_BAD_ROWS:,} bad rows")
 
@@ -234,12 +231,3 @@ class _Reading:
             self._writer.add(row, raw.line, empty_columns(self._columns, raw.values))
         if len(self.preview) < self._preview_rows:
             self.preview.append(preview_row(raw.values))
-
-
-def _reader(filename: str) -> Callable[[BinaryIO, int], Rows]:
-    extension = PurePath(filename).suffix.lower()
-    if extension not in _READERS:
-        found = f"the extension {shown(extension)} is not" if extension else "a file without an extension is not"
-        raise InvalidDatasetError(f"{found} accepted; use one of {', '.join(_READERS)}")
-    # Windows hides endings that it knows, so that a file is saved as train.jsonl.txt.
-    return _READERS.get(PurePath(name_within(filename)).suffix.lower(), _READERS[extension])

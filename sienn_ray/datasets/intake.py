@@ -129,3 +129,27 @@ class _Abandonable:
         if self._abandoned.is_set():
             raise AbandonedError
         return self._file.read(size)
+
+    # What Parquet is read by, from its end on.
+
+    @property
+    def closed(self) -> bool:
+        return self._file.closed
+
+    def seekable(self) -> bool:
+        return True
+
+    def readable(self) -> bool:
+        return True
+
+    def writable(self) -> bool:
+        return False
+
+    def seek(self, offset: int, whence: int = 0) -> int:
+        return self._file.seek(offset, whence)
+
+    def tell(self) -> int:
+        return self._file.tell()
+
+    def close(self) -> None:
+        """Leave the file open: it is closed where it was opened."""

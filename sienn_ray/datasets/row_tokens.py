@@ -10,7 +10,7 @@ from sienn_ray.datasets.prompt import PromptFormat
 from sienn_ray.datasets.row_lengths import LongRows
 from sienn_ray.datasets.row_splits import split_conversation, split_text
 from sienn_ray.datasets.stored_rows import StoredRow
-from sienn_ray.datasets.tokenization import TokenizedRow, tokenize_pair, tokenize_row
+from sienn_ray.datasets.tokenization import TokenizedRow, tokenize_answer, tokenize_pair, tokenize_row
 
 _NO_LIMIT = sys.maxsize
 
@@ -76,6 +76,8 @@ class RowTokenizer:
             return own.tokens(replace(row, chat_template_kwargs=None))
         if row.messages is not None and row.rejected is not None:
             return self._pair(row.messages, row.rejected, row.tools)
+        if row.messages is not None and row.label is not None:
+            return self._labelled(row.messages, row.tools)
         examples = self._examples(row)
         if any(example.num_cut for example in examples) and self.long_rows == "split":
             examples, num_over = self._split(row, examples)
@@ -84,6 +86,14 @@ class RowTokenizer:
             num_over, is_split = max((example.num_cut for example in examples), default=0), False
         has_none = not any(example.has_answer for example in examples)
         return RowTokens(tuple(examples), num_over, is_split, is_left_out=has_none or self._drops(num_over))
+
+    def _labelled(self, messages: list[dict[str, Any]], tools: list[dict[str, Any]] | None) -> RowTokens:
+        """The answer that has the label; one that is cut is learned as far as it goes."""
+        answer = tokenize_answer(
+            self.tokenizer, self.prompt_format, messages=messages, tools=tools, max_length=self.max_length
+        )
+        is_left_out = not answer.has_answer or self._drops(answer.num_cut)
+        return RowTokens((answer,), answer.num_cut, is_left_out=is_left_out)
 
     def _pair(
         self, messages: list[dict[str, Any]], rejected: dict[str, Any], tools: list[dict[str, Any]] | None

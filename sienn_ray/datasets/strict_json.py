@@ -7,6 +7,7 @@ import math
 from collections import Counter
 from typing import Any, NoReturn
 
+from sienn_ray.datasets.json_hints import hint_of
 from sienn_ray.datasets.wording import shown
 from sienn_ray.errors import InvalidDatasetError
 
@@ -27,7 +28,8 @@ def json_value(text: str, advice: str) -> Any:
     try:
         value = _DECODER.decode(text)
     except json.JSONDecodeError as error:
-        raise InvalidDatasetError(f"invalid JSON at column {error.colno}: {error.msg}; {advice}") from error
+        words = hint_of(text, error) or advice
+        raise InvalidDatasetError(f"invalid JSON at column {error.colno}: {error.msg}; {words}") from error
     except RecursionError as error:
         raise InvalidDatasetError(f"nested deeper than {MAX_JSON_DEPTH} levels") from error
     except InvalidDatasetError:

@@ -35,6 +35,7 @@ _SCHEMA = pa.schema(
         ("labels", pa.list_(pa.int32())),
         ("num_over", pa.int64()),
         ("is_split", pa.bool_()),
+        ("is_desirable", pa.bool_()),
     ]
 )
 
@@ -47,12 +48,14 @@ class TokenArrays(NamedTuple):
         labels: Those that have to be produced.
         num_over: Tokens that the row has beyond `max_length`, and that are left out.
         is_split: Whether this is the last example of a row that was split since it was too long.
+        is_desirable: The label of an answer that isn't compared with another one.
     """
 
     input_ids: list[int]
     labels: list[int]
     num_over: int = 0
     is_split: bool = False
+    is_desirable: bool = True
 
 
 class RowStore(Protocol):
@@ -153,6 +156,7 @@ class TokenStream:
         prompt_format: How rows become text.
         max_length: Tokens of a row.
         long_rows: What becomes of longer rows.
+        unpairs: Whether the answers of a preference are examples by themselves, the chosen one desirable.
     """
 
     rows: RowStore
@@ -161,6 +165,7 @@ class TokenStream:
     prompt_format: PromptFormat
     max_length: int
     long_rows: LongRows = "cut"
+    unpairs: bool = False
 
     def steps(self, share: Share, *, first_step: int, num_steps: int) -> Iterator[tuple[int, list[TokenArrays]]]:
         """Steps with this worker's rows of each, which may be none.
@@ -243,14 +248,16 @@ class TokenStream:
 
     def _tokens(self, values: dict[str, Any]) -> list[TokenArrays]:
         """Examples of one row; the last one tells what of the row is left out."""
-        tokens = RowTokenizer(self.tokenizer, self.prompt_format, self.max_length, self.long_rows).tokens(
-            StoredRow.of(values)
-        )
-        found = [TokenArrays(example.input_ids, example.labels) for example in tokens.kept]
-        if tokens.is_pair:
+        row = StoredRow.of(values)
+        tokens = RowTokenizer(self.tokenizer, self.prompt_format, self.max_length, self.long_rows).tokens(row)
+        is_desirable = row.label is not False
+        found = [TokenArrays(each.input_ids, each.labels, is_desirable=is_desirable) for each in tokens.kept]
+        if tokens.is_pair and not self.unpairs:
             found = [each._replace(num_over=side.num_cut) for each, side in zip(found, tokens.kept, strict=True)]
             return found or [TokenArrays([], [], tokens.num_over)]
         *others, last = found or [TokenArrays([], [])]
+        if tokens.is_pair:
+            last = last._replace(is_desirable=False)
         return [*others, last._replace(num_over=tokens.num_over, is_split=tokens.is_split)]
 
 

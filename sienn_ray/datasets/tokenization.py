@@ -134,6 +134,23 @@ def tokenize_pair(
     return TokenizedPair(chosen_row, rejected_row)
 
 
+def tokenize_answer(
+    tokenizer: Any,
+    prompt_format: PromptFormat,
+    *,
+    messages: Sequence[Mapping[str, Any]],
+    max_length: int,
+    tools: Sequence[Mapping[str, Any]] | None = None,
+) -> TokenizedRow:
+    """Tokenize a conversation whose last answer is labelled; those before it have no labels, as in a pair.
+
+    Raises:
+        InvalidDatasetError: The chat template can't render it.
+    """
+    segments = prompt_format.answer_segments(tokenizer, messages, tools=tools)
+    return _join(tokenizer, segments, prompt_format.kind, max_length)
+
+
 def pair_segments(
     tokenizer: Any,
     prompt_format: PromptFormat,

@@ -10,21 +10,10 @@ from sienn_ray.errors import InvalidDatasetError
 
 CHUNK_BYTES = 64 * 1024
 
-_MAGIC = {
-    b"PK\x03\x04": "a ZIP archive (or an Excel workbook)",
-    b"PK\x05\x06": "an empty ZIP archive",
-    b"\x1f\x8b": "a gzip file",
-    b"(\xb5/\xfd": "a Zstandard file",
-    b"\xfd7zXZ\x00": "an xz file",
-    b"PAR1": "a Parquet file",
-    b"\xd0\xcf\x11\xe0": "an old Excel workbook",
-    codecs.BOM_UTF16_LE: "UTF-16 text",
-    codecs.BOM_UTF16_BE: "UTF-16 text",
-    codecs.BOM_UTF32_BE: "UTF-32 text",
-}
-_HEAD_BYTES = max(len(magic) for magic in _MAGIC)
-
-_NOT_UTF8 = "byte 0x{byte:02x} at offset {offset} is not UTF-8; save the file as UTF-8"
+_NOT_UTF8 = (
+    "byte 0x{byte:02x} at offset {offset} is not UTF-8; save the file as UTF-8, or name the encoding that it has, "
+    "as in encoding=windows-1252 for files of Excel on Windows"
+)
 _NUL = "byte 0x{byte:02x} at offset {offset} is not text, perhaps UTF-16; save the file as UTF-8"
 
 
@@ -32,15 +21,22 @@ def utf8_chunks(source: BinaryIO) -> Iterator[bytes]:
     """Read a file in chunks that are valid UTF-8, without a byte order mark, and never end within a character.
 
     Raises:
-        InvalidDatasetError: The file is empty, is of another kind, or has a byte that is NUL or not UTF-8.
+        InvalidDatasetError: The file is empty, or has a byte that is NUL or not UTF-8.
     """
-    head = _head(source)
-    pending = head.removeprefix(codecs.BOM_UTF8)
-    offset, line, is_last = len(head) - len(pending), 1, False
+    pending, offset, line, is_last, is_start = b"", 0, 1, False, True
     while not is_last:
         chunk = source.read(CHUNK_BYTES)
         is_last = not chunk
         data = pending + chunk
+        if is_start and (is_last or len(data) >= len(codecs.BOM_UTF8)):
+            if not data:
+                raise InvalidDatasetError("the file is empty")
+            is_start, offset = False, len(data)
+            data = data.removeprefix(codecs.BOM_UTF8)
+            offset -= len(data)
+        elif is_start:
+            pending = data
+            continue
         num_valid, fault = _checked(data, is_last)
         # What is before a bad byte is given out first, so that faults come in the order of the file.
         if valid := data[:num_valid]:
@@ -69,19 +65,6 @@ def text_lines(source: BinaryIO, max_line_bytes: int) -> Iterator[str]:
         _check_length(tail, num_lines + 1, max_line_bytes)
     if tail:
         yield _decoded(tail, num_lines + 1, max_line_bytes)
-
-
-def _head(source: BinaryIO) -> bytes:
-    """The first bytes, refused if they are those of another kind of file."""
-    head = b""
-    while len(head) < _HEAD_BYTES and (more := source.read(_HEAD_BYTES - len(head))):
-        head += more
-    if not head:
-        raise InvalidDatasetError("the file is empty")
-    for magic, kind in _MAGIC.items():
-        if head.startswith(magic):
-            raise InvalidDatasetError(f"the content is {kind}; save the data as CSV, JSON or JSONL text in UTF-8", 1)
-    return head
 
 
 def _checked(data: bytes, is_last: bool) -> tuple[int, str]:

@@ -10,7 +10,7 @@ from pydantic import BaseModel, ConfigDict
 
 from sienn_ray.datasets import intake
 from sienn_ray.export.options import folder_key, job_key
-from sienn_ray.storage_keys import adapter_key, checkpoints_key, logs_key
+from sienn_ray.storage_keys import adapter_key, checkpoints_key, logs_key, start_key
 
 
 class DeletionKind(StrEnum):
@@ -47,7 +47,13 @@ class Deletion(BaseModel):
             case DeletionKind.EXPORT:
                 return (folder_key(self.job_id or "", self.id),)
             case DeletionKind.JOB:
-                return (job_key(self.id), checkpoints_key(self.id), logs_key(self.id), adapter_key(self.id))
+                return (
+                    job_key(self.id),
+                    checkpoints_key(self.id),
+                    logs_key(self.id),
+                    start_key(self.id),
+                    adapter_key(self.id),
+                )
             case DeletionKind.CHECKPOINTS:
                 return (checkpoints_key(self.id),)
             case _:

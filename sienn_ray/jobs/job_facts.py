@@ -31,6 +31,8 @@ class FactFields(TypedDict, total=False):
 _PROGRESS_TYPES = {name: TypeAdapter(kind) for name, kind in get_type_hints(RunProgress).items()}
 _FLOATS = frozenset(name for name, kind in get_type_hints(RunProgress).items() if kind == float | None)
 _SUMMARY_NAMES = tuple(field.name for field in fields(RunSummary))
+# Facts that earlier versions didn't have are None there, and left out.
+_LATER_NAMES = frozenset({"train_rewards", "eval_rewards"})
 _SUMMARY_TYPE = TypeAdapter(RunSummary)
 
 
@@ -43,7 +45,7 @@ def to_flat(job: JobRecord) -> dict[str, Any]:
         flat["pause_requested_at"] = job.pause_requested_at.isoformat()
     flat |= job.run.known()
     if job.summary is not None:
-        flat |= asdict(job.summary)
+        flat |= _json_like(job.summary)
     return flat
 
 
@@ -89,7 +91,7 @@ def _is_valid(kind: TypeAdapter[Any], value: Any) -> bool:
 def _summary(facts: Mapping[str, Any]) -> RunSummary | None:
     """The summary of a completed job; None of others, and where an earlier version has left out a part of it."""
     given = {name: facts[name] for name in _SUMMARY_NAMES if name in facts}
-    if len(given) < len(_SUMMARY_NAMES):
+    if given.keys() | _LATER_NAMES < set(_SUMMARY_NAMES):
         return None
     try:
         summary = _SUMMARY_TYPE.validate_python(given)
@@ -99,7 +101,12 @@ def _summary(facts: Mapping[str, Any]) -> RunSummary | None:
 
 
 def _json_like(summary: RunSummary) -> dict[str, Any]:
-    return {**asdict(summary), "loss_history": [asdict(record) for record in summary.loss_history]}
+    history = [_without_later(asdict(record)) for record in summary.loss_history]
+    return {**_without_later(asdict(summary)), "loss_history": history}
+
+
+def _without_later(values: dict[str, Any]) -> dict[str, Any]:
+    return {name: value for name, value in values.items() if value is not None or name not in _LATER_NAMES}
 
 
 def _phase(text: Any) -> JobPhase | None:

@@ -56,6 +56,8 @@ def run_of(job: JobRecord, datasets: JobDatasets, timeline: Timeline) -> Run:
         ),
         templates=tuple(record.template_request(config) for record in datasets.all),
         timeline=timeline,
+        start_key=job.start_key,
+        from_job=job.from_job,
         mixture=tuple(
             MixedDataset(each.dataset_id, intake.rows_key(each.dataset_id), each.weight)
             for each in (job.trained_on if job.is_mixture else ())

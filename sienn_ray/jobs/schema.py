@@ -229,6 +229,11 @@ class JobRecord(BaseModel):
     datasets: tuple[WeightedDataset, ...] = ()
     # Rows to evaluate on, instead of a share of the dataset.
     validation_dataset_id: str | None = None
+    # The job whose adapter it starts from, and those that this one goes back to, the oldest first.
+    from_job: str | None = None
+    lineage: tuple[str, ...] = ()
+    # Storage key of the adapter that it starts from; None where it starts from the base model.
+    start_key: str | None = None
     name: str | None = None
     labels: dict[str, str] = {}
     priority: JobPriority = JobPriority.NORMAL
@@ -238,6 +243,8 @@ class JobRecord(BaseModel):
     idempotency_key: str | None = None
     request_hash: str | None = None
     config: TrainingConfig
+    # What speaks against it, told once as events; not kept in the record.
+    warnings: tuple[str, ...] = ()
     status: JobStatus = JobStatus.PENDING
     progress: int = 0
     message: str = "Fine-tuning job submitted successfully"
@@ -389,6 +396,15 @@ class MetricPoint(BaseModel):
     eval_loss: float | None = None
     learning_rate: float | None = None
     tokens_per_s: float | None = None
+    # Of a loss over preferences; see `training.rewards`.
+    rewards_chosen: float | None = None
+    rewards_rejected: float | None = None
+    rewards_margins: float | None = None
+    rewards_accuracies: float | None = None
+    eval_rewards_chosen: float | None = None
+    eval_rewards_rejected: float | None = None
+    eval_rewards_margins: float | None = None
+    eval_rewards_accuracies: float | None = None
     created_at: datetime
 
 

@@ -32,11 +32,14 @@ gradients: gradients of one optimizer step.
 schedules: learning rate schedules.
 long_rows: rows with more tokens than there is room for.
 evaluation: loss over the rows held out.
+rewards: rewards of chosen and rejected answers.
+advice: warnings before a run over preferences.
+preference_signals: warnings while it goes on.
 checkpoint: checkpoints.
 checkpoint_files: the names of its files, and its adapter.
 run_state: the position of a run in its checkpoints.
 hyperparameters: every hyperparameter, for the API and both command lines.
-methods: supervised fine-tuning and DPO, in words.
+methods: training methods by their names, in words.
 summary: the summary of a completed run.
 loss/: losses over packed rows.
 adapter/: adapters on a base model.

@@ -13,7 +13,7 @@ import torch
 from peft import PeftModel, set_peft_model_state_dict
 from safetensors.torch import load_file, save_file
 
-from sienn_ray.training.checkpoint_files import ADAPTER_WEIGHTS, BEST_WEIGHTS
+from sienn_ray.training.checkpoint_files import ADAPTER_WEIGHTS, BEST_WEIGHTS, START_WEIGHTS
 from sienn_ray.training.run_state import RunState, read_state, write_state
 
 _TENSORS = "trainer_state.pt"
@@ -28,6 +28,7 @@ def save(
     best_weights: Weights | None,
     optimizer_state: dict[str, Any],
     state: RunState,
+    start_weights: Weights | None = None,
 ) -> None:
     """Write a checkpoint to a local folder.
 
@@ -38,10 +39,14 @@ def save(
         best_weights: Those of the best evaluation, if they are others.
         optimizer_state: `state_dict` of the optimizer, whole.
         state: How far the run has come.
+        start_weights: Those of the adapter that the run starts from, if there is one; a run goes on with them although
+            the job that has made them may be gone by then.
     """
     save_file(weights, folder / ADAPTER_WEIGHTS, metadata={"format": "pt"})
     if best_weights is not None:
         save_file(best_weights, folder / BEST_WEIGHTS, metadata={"format": "pt"})
+    if start_weights is not None:
+        save_file(start_weights, folder / START_WEIGHTS, metadata={"format": "pt"})
     config = adapter.peft_config["default"]
     was_inference = config.inference_mode
     config.inference_mode = True  # as PEFT itself saves it

@@ -9,6 +9,8 @@ ADAPTER_WEIGHTS = "adapter_model.safetensors"
 ADAPTER_CONFIG = "adapter_config.json"
 # The adapter with the lowest evaluation loss so far, where that isn't the current one.
 BEST_WEIGHTS = "best_adapter_model.safetensors"
+# The adapter that the run starts from, where it isn't the base model: what its preferences are relative to.
+START_WEIGHTS = "start_adapter_model.safetensors"
 
 
 def copy_best_adapter(folder: Path, target: Path) -> None:

@@ -33,6 +33,7 @@ ROW_TOKENS_BOUND = UpperBound("max_row_tokens")
 RowTokens = Annotated[int, ROW_TOKENS_BOUND]
 LrScheduler = Literal["cosine", "linear", "constant"]
 Precision = Literal["auto", "float32", "bfloat16"]
+MethodName = Literal["auto", "sft", "dpo", "ipo", "kto", "orpo", "simpo"]
 Quantization = Literal["nf4"]
 Sharding = Literal["auto", "never", "always"]
 SpecialTokens = Literal["auto", "text", "tokens"]
@@ -284,13 +285,70 @@ class RunHyperparameters(BaseModel):
         description="Share the base model out among the workers; `auto` does where it doesn't fit one GPU.",
         examples=["auto"],
     )
+    method: MethodName = Field(
+        "auto",
+        description="Loss that is learned by: `sft` for completions; `dpo`, `ipo`, `orpo`, `simpo` or `kto` for "
+        "preferences; `kto` for answers with a label. `auto` is `sft`, `dpo` or `kto`, as the rows are.",
+        examples=["auto"],
+    )
     # Rafailov et al. 2023, arXiv:2305.18290.
     dpo_beta: float = Field(
         0.1,
         gt=0.0,
         le=10.0,
-        description="How close training on preferences stays to the base model (DPO); others ignore it.",
+        description="How close training on preferences stays to the model that it starts from (DPO).",
         examples=[0.1],
+    )
+    # Mitchell 2023, "A note on DPO with noisy preferences & relationship to IPO".
+    dpo_label_smoothing: float = Field(
+        0.0,
+        ge=0.0,
+        lt=0.5,
+        description="Share of preferences that are expected to be the wrong way around (conservative DPO).",
+        examples=[0.0],
+    )
+    # Azar et al. 2023, arXiv:2310.12036; the paper's tau.
+    ipo_beta: float = Field(
+        0.1,
+        gt=0.0,
+        le=10.0,
+        description="How close training on preferences stays to the model that it starts from (IPO): the chosen answer "
+        "is to gain `1 / (2 * ipo_beta)` nats per token over the rejected one.",
+        examples=[0.1],
+    )
+    # Ethayarajh et al. 2024, arXiv:2402.01306.
+    kto_beta: float = Field(
+        0.1,
+        gt=0.0,
+        le=10.0,
+        description="How close training on labelled answers stays to the model that it starts from (KTO).",
+        examples=[0.1],
+    )
+    kto_desirable_weight: float = Field(
+        1.0, gt=0.0, le=100.0, description="Weight of the losses of desirable answers (KTO).", examples=[1.0]
+    )
+    kto_undesirable_weight: float = Field(
+        1.0, gt=0.0, le=100.0, description="Weight of the losses of undesirable answers (KTO).", examples=[1.0]
+    )
+    # Hong et al. 2024, arXiv:2403.07691.
+    orpo_lambda: float = Field(
+        0.1,
+        gt=0.0,
+        le=10.0,
+        description="Weight of the odds ratio beside the chosen answer's likelihood (ORPO).",
+        examples=[0.1],
+    )
+    # Meng et al. 2024, arXiv:2405.14734.
+    simpo_beta: float = Field(
+        2.0, gt=0.0, le=100.0, description="Scale of the rewards, log-probabilities per token (SimPO).", examples=[2.0]
+    )
+    simpo_gamma_beta_ratio: float = Field(
+        0.5,
+        ge=0.0,
+        le=10.0,
+        description="Nats per token by which the chosen answer is to be ahead of the rejected one (SimPO's gamma over "
+        "its beta).",
+        examples=[0.5],
     )
     seed: int = Field(42, ge=0, lt=2**31, description="Seed of initial weights, order and dropout.", examples=[42])
 

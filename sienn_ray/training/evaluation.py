@@ -4,12 +4,14 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from contextlib import nullcontext
+from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 import torch
 
 from sienn_ray.datasets.token_stream import Share
-from sienn_ray.training.loss.objectives import Example
+from sienn_ray.training.loss.examples import Example
+from sienn_ray.training.rewards import NO_REWARDS, Rewards, RewardSums
 from sienn_ray.training.spec import RowSource
 from sienn_ray.training.worker import Worker, global_sums
 
@@ -19,6 +21,19 @@ if TYPE_CHECKING:
 
 # Tokens of held-out rows that a worker keeps, rather than tokenize them for each evaluation: 64 MiB or so.
 _MAX_KEPT_TOKENS = 4 * 1024**2
+
+
+@dataclass(frozen=True)
+class Evaluated:
+    """Results of an evaluation, over all workers.
+
+    Args:
+        loss: Mean per completion token in nats, per pair, or per labelled answer.
+        rewards: Of the answers, where the loss has rewards.
+    """
+
+    loss: float
+    rewards: Rewards | None = None
 
 
 class Evaluation:
@@ -54,28 +69,29 @@ class Evaluation:
         return self._share.steps_per_epoch(self.num_rows)
 
     @torch.no_grad()
-    def run(self, meter: ProgressMeter, *, epoch: int, step: int, is_base: bool = False) -> float | None:
-        """Mean loss per completion token in nats, or per pair, over all workers; None where no row has an answer.
+    def run(self, meter: ProgressMeter, *, epoch: int, step: int, is_start: bool = False) -> Evaluated | None:
+        """Evaluate the rows; None where no row has an answer.
 
         Args:
             meter: Told after each batch.
             epoch: For the meter.
             step: For the meter.
-            is_base: Whether to evaluate the base model, without the adapter.
+            is_start: Whether to evaluate the model that the run starts from.
         """
         self._learner.adapter.eval()
-        with self._learner.gradients.without_adapter() if is_base else nullcontext():
-            return self._loss(meter, epoch, step)
+        with self._learner.gradients.at_start() if is_start else nullcontext():
+            return self._evaluate(meter, epoch, step)
 
-    def _loss(self, meter: ProgressMeter, epoch: int, step: int) -> float | None:
-        loss_sum, weight = 0.0, 0
+    def _evaluate(self, meter: ProgressMeter, epoch: int, step: int) -> Evaluated | None:
+        loss_sum, weight, rewards = 0.0, 0, NO_REWARDS
         for number, examples in enumerate(self._batches(), start=1):
-            batch_sum, batch_weight = self._learner.gradients.loss(examples)
-            loss_sum, weight = loss_sum + batch_sum, weight + batch_weight
+            total = self._learner.gradients.loss(examples)
+            loss_sum, weight, rewards = loss_sum + total.loss, weight + total.weight, rewards.plus(total.rewards)
             meter.eval_batch(epoch=epoch, step=step, batch=number)
-        total, total_weight, num_long = global_sums([loss_sum, weight, self._num_long], self._worker.device)
+        own = [loss_sum, weight, self._num_long, *rewards]
+        all_loss, all_weight, num_long, *all_rewards = global_sums(own, self._worker.device)
         self.num_long_rows = int(num_long)
-        return total / total_weight if total_weight else None
+        return Evaluated(all_loss / all_weight, RewardSums(*all_rewards).means()) if all_weight else None
 
     def _batches(self) -> Iterator[list[Example]]:
         if self._kept is not None:
@@ -87,7 +103,7 @@ class Evaluation:
         for _, rows in self._rows.steps(self._share, first_step=0, num_steps=self.num_batches):
             examples, counts = self._learner.gradients.examples(rows)
             num_long += counts.num_long
-            num_tokens += sum(len(ids) for example in examples for ids, _ in example)
+            num_tokens += sum(example.num_tokens for example in examples)
             if kept is not None:
                 kept.append(examples)
             if num_tokens > _MAX_KEPT_TOKENS:

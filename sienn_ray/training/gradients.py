@@ -5,9 +5,9 @@ from __future__ import annotations
 import gc
 import logging
 import math
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import AbstractContextManager
-from typing import NamedTuple
+from typing import NamedTuple, TypeVar
 
 import torch
 
@@ -16,13 +16,18 @@ from sienn_ray.errors import FailureReason, TrainingError
 from sienn_ray.training.config import TrainingConfig
 from sienn_ray.training.hardware import is_out_of_memory
 from sienn_ray.training.long_rows import RowCounts
-from sienn_ray.training.loss.objectives import Example, Objective
-from sienn_ray.training.worker import Worker, add_up_gradients, global_max, global_sums
+from sienn_ray.training.loss.examples import Example
+from sienn_ray.training.loss.mismatched import mismatched, parts_of
+from sienn_ray.training.loss.objectives import Objective
+from sienn_ray.training.rewards import NO_REWARDS, RewardSums
+from sienn_ray.training.worker import Worker, add_up_gradients, gathered, global_max, global_sums
 
 logger = logging.getLogger(__name__)
 
 # Takes part in sharded forward passes where a worker has no rows left; its loss counts nothing.
 _FILLER_ROW = ([0, 0], [-100, 0])
+
+T = TypeVar("T")
 
 
 class StepLoss(NamedTuple):
@@ -30,13 +35,29 @@ class StepLoss(NamedTuple):
 
     Args:
         mean: Loss per completion token in nats, or per preference pair; NaN of no examples.
-        weight: Completion tokens or pairs.
+        weight: Completion tokens, pairs, or labelled answers.
         num_tokens: All tokens of the rows.
+        rewards: Of the answers, where the loss has rewards.
     """
 
     mean: float
     weight: int
     num_tokens: int
+    rewards: RewardSums = NO_REWARDS
+
+
+class LossTotal(NamedTuple):
+    """Losses of one worker's examples.
+
+    Args:
+        loss: Their sum.
+        weight: What makes a mean of it.
+        rewards: Of the answers, where the loss has rewards.
+    """
+
+    loss: float
+    weight: int
+    rewards: RewardSums = NO_REWARDS
 
 
 class GradientStep:
@@ -86,11 +107,15 @@ class GradientStep:
             num_cut=num_cut,
             num_cut_tokens=sum(row.num_over for row in kept),
         )
-        return [tuple((row.input_ids, row.labels) for row in example) for example in together], counts
+        examples = [
+            Example(tuple((row.input_ids, row.labels) for row in example), example[0].is_desirable)
+            for example in together
+        ]
+        return examples, counts
 
-    def without_adapter(self) -> AbstractContextManager[None]:
-        """Compute losses of the base model meanwhile."""
-        return self._objective.without_adapter()
+    def at_start(self) -> AbstractContextManager[None]:
+        """Compute losses of the model that the run starts from meanwhile."""
+        return self._objective.at_start()
 
     def accumulate(self, parameters: Sequence[torch.nn.Parameter], examples: Sequence[Example]) -> StepLoss:
         """Leave the gradients of the mean loss over all workers' examples in the parameters.
@@ -99,24 +124,28 @@ class GradientStep:
             TrainingError: Memory doesn't even suffice for one example at a time.
         """
         self._agree_on_passes(examples)
-        own = [self._objective.weight(examples), sum(len(ids) for example in examples for ids, _ in example)]
+        own = [self._objective.weight(examples), sum(example.num_tokens for example in examples)]
         weight, num_tokens = global_sums(own, self._worker.device)
-        own_sum = self._backward_within_memory(parameters, examples, 1.0 / max(weight, 1.0))
+        self._estimate_baseline(examples, parameters)
+        scale = 1.0 / max(weight, 1.0)
+        total = self._within_memory(parameters, lambda: self._backward(examples, scale))
         if not self._min_micro_batches:  # sharded parameters add theirs up themselves
             add_up_gradients(parameters)
-        (loss_sum,) = global_sums([own_sum], self._worker.device)
-        return StepLoss(loss_sum / weight if weight else math.nan, int(weight), int(num_tokens))
+        loss_sum, *rewards = global_sums([total.loss, *total.rewards], self._worker.device)
+        mean = loss_sum / weight if weight else math.nan
+        return StepLoss(mean, int(weight), int(num_tokens), RewardSums(*rewards))
 
     @torch.no_grad()
-    def loss(self, examples: Sequence[Example]) -> tuple[float, int]:
-        """Sum of this worker's losses, and their weight."""
+    def loss(self, examples: Sequence[Example]) -> LossTotal:
+        """Sums of this worker's losses and rewards."""
         self._agree_on_passes(examples)
-        total = 0.0
+        self._estimate_baseline(examples)
+        total, rewards = 0.0, NO_REWARDS
         for micro_batch, is_filler in self._micro_batches(examples):
-            total += 0.0 if is_filler else float(self._objective.loss_sum(micro_batch))
-            if is_filler:
-                self._objective.loss_sum(micro_batch)
-        return total, self._objective.weight(examples)
+            sums = self._objective.sums(micro_batch)
+            if not is_filler:
+                total, rewards = total + float(sums.loss), rewards.plus(_rewards_of(sums.rewards))
+        return LossTotal(total, self._objective.weight(examples), rewards)
 
     def _agree_on_passes(self, examples: Sequence[Example]) -> None:
         """Have workers that keep step do as many forward passes as the one that has most.
@@ -127,12 +156,31 @@ class GradientStep:
             own = -(-len(examples) // self.micro_batch_rows)
             self._num_passes = max(self._min_micro_batches, global_max(own, self._worker.device))
 
-    def _backward_within_memory(
-        self, parameters: Sequence[torch.nn.Parameter], examples: Sequence[Example], scale: float
-    ) -> float:
+    def _estimate_baseline(self, examples: Sequence[Example], parameters: Sequence[torch.nn.Parameter] = ()) -> None:
+        """Set what the losses of these examples depend on together, where they do; on all workers at once.
+
+        It is from all examples of a step before the first of its micro batches, so it doesn't depend on their size.
+        """
+        if not self._objective.has_baseline:
+            return
+        own = [parts_of(example) for example in examples]
+        others = mismatched(own, gathered(own), self._config.max_length)
+        log_ratios = self._within_memory(parameters, lambda: self._log_ratio_sum(others))
+        total, count = global_sums([log_ratios, len(others)], self._worker.device)
+        self._objective.baseline = max(total / count, 0.0) if count else 0.0
+
+    def _log_ratio_sum(self, examples: Sequence[Example]) -> float:
+        total = 0.0
+        for micro_batch, is_filler in self._micro_batches(examples):
+            found = self._objective.log_ratio_sum(micro_batch)
+            total += 0.0 if is_filler else found
+        return total
+
+    def _within_memory(self, parameters: Sequence[torch.nn.Parameter], work: Callable[[], T]) -> T:
+        """Do it, again with smaller micro batches where memory runs out."""
         while True:
             try:
-                return self._backward(examples, scale)
+                return work()
             except (RuntimeError, MemoryError) as error:
                 if not is_out_of_memory(error) or self._min_micro_batches:
                     raise
@@ -153,25 +201,30 @@ class GradientStep:
             self.micro_batch_rows,
         )
 
-    def _backward(self, examples: Sequence[Example], scale: float) -> float:
-        total = 0.0
+    def _backward(self, examples: Sequence[Example], scale: float) -> LossTotal:
+        total, rewards = 0.0, NO_REWARDS
         for micro_batch, is_filler in self._micro_batches(examples):
-            loss = self._objective.loss_sum(micro_batch)
+            sums = self._objective.sums(micro_batch)
             # Sharded parameters take the mean of all workers' gradients.
             factor = self._worker.world_size if self._min_micro_batches else 1
-            (loss * (0.0 if is_filler else scale * factor)).backward()  # type: ignore[no-untyped-call]
-            total += 0.0 if is_filler else float(loss.detach())
-        return total
+            (sums.loss * (0.0 if is_filler else scale * factor)).backward()  # type: ignore[no-untyped-call]
+            if not is_filler:
+                total, rewards = total + float(sums.loss.detach()), rewards.plus(_rewards_of(sums.rewards))
+        return LossTotal(total, 0, rewards)
 
     def _micro_batches(self, examples: Sequence[Example]) -> Iterator[tuple[Sequence[Example], bool]]:
         """Micro batches, and whether each is only there to keep step."""
         if self._is_length_grouped:
-            examples = sorted(examples, key=lambda example: -max(len(ids) for ids, _ in example))
+            examples = sorted(examples, key=lambda example: -max(len(ids) for ids, _ in example.rows))
         starts = range(0, len(examples), self.micro_batch_rows)
         for start in starts:
             yield examples[start : start + self.micro_batch_rows], False
         for _ in range(self._num_passes - len(starts)):
-            yield [(_FILLER_ROW,) * self._objective.rows_per_example], True
+            yield [Example((_FILLER_ROW,) * self._objective.rows_per_example)], True
+
+
+def _rewards_of(numbers: torch.Tensor | None) -> RewardSums:
+    return NO_REWARDS if numbers is None else RewardSums(*numbers.tolist())
 
 
 def out_of_memory(config: TrainingConfig) -> TrainingError:

@@ -83,7 +83,7 @@ def check_kind(long_rows: LongRows, row_kind: RowKind) -> None:
     """Refuse a policy that rows of a kind can't follow.
 
     Raises:
-        InvalidInputError: A preference row would have to be split.
+        InvalidInputError: A row over preferences would have to be split.
     """
     if long_rows == "split" and row_kind in {RowKind.PREFERENCE, RowKind.UNPAIRED_PREFERENCE}:
         raise InvalidInputError(

@@ -6,7 +6,10 @@ import copy
 import logging
 import math
 import time
+from collections.abc import Callable
+from contextlib import AbstractContextManager
 from dataclasses import dataclass
+from pathlib import Path
 
 import torch
 from transformers import PreTrainedModel
@@ -21,10 +24,12 @@ from sienn_ray.training.config import TrainingConfig
 from sienn_ray.training.evaluation import Evaluation
 from sienn_ray.training.hardware import peak_memory_bytes
 from sienn_ray.training.long_rows import RowCounts, first_words, found_words, no_room
+from sienn_ray.training.preference_signals import PreferenceSignals
 from sienn_ray.training.prefetch import Prefetched
 from sienn_ray.training.preparation import Learner, prepare
 from sienn_ray.training.progress_log import ProgressLog
 from sienn_ray.training.reporting import Progress, ProgressMeter, Reporter, RunCommand
+from sienn_ray.training.rewards import NO_REWARDS
 from sienn_ray.training.run_state import EvalRecord, RunState, read_state
 from sienn_ray.training.schedules import Schedule
 from sienn_ray.training.sharding import load_optimizer_state, whole_optimizer_state, whole_weights
@@ -47,11 +52,19 @@ class FineTune:
         train: Rows to train on.
         evaluation: Rows to evaluate on, if any.
         pad_token_id: The tokenizer's.
+        fetch_start: Gives the folder of the adapter that the run starts from; None where it starts from the base model.
     """
 
     def __init__(
-        self, spec: LoopSpec, worker: Worker, train: RowSource, evaluation: RowSource | None, pad_token_id: int
+        self,
+        spec: LoopSpec,
+        worker: Worker,
+        train: RowSource,
+        evaluation: RowSource | None,
+        pad_token_id: int,
+        fetch_start: Callable[[], AbstractContextManager[Path]] | None = None,
     ) -> None:
+        self._fetch_start = fetch_start
         self._train_rows = train
         self._eval_rows = evaluation
         self._pad_token_id = pad_token_id
@@ -91,6 +104,7 @@ class FineTune:
             pad_token_id=self._pad_token_id,
             row_kind=spec.row_kind,
             micro_batch_rows=spec.micro_batch_rows,
+            fetch_start=self._fetch_start,
         )
         parameters = trainable(learner.adapter)
         optimizer = make_optimizer(learner.adapter, config)
@@ -114,7 +128,9 @@ class FineTune:
             first_tokens=state.tokens_done,
             first_seconds=state.train_seconds,
             interval_s=spec.settings.report_interval_s,
+            start_words="the base model" if self._fetch_start is None else "the adapter that it starts from",
         )
+        signals = PreferenceSignals(learner.facts.method, config)
         spin = SpinControl()
         keeper = _Keeper(self._worker, learner, optimizer, spec.settings.checkpoint_interval_s)
         began = time.monotonic() - state.elapsed_s
@@ -143,6 +159,7 @@ class FineTune:
             if loss.weight:
                 state.epoch_loss_sum += loss.mean * loss.weight
                 state.epoch_weight += loss.weight
+                state.epoch_rewards = state.epoch_rewards.plus(loss.rewards)
             if learner.gradients.micro_batch_rows < plan.micro_batch_rows:
                 state.micro_batch_rows = learner.gradients.micro_batch_rows
             state.elapsed_s = time.monotonic() - began
@@ -153,6 +170,7 @@ class FineTune:
                     loss=loss.mean,
                     num_tokens=state.tokens_done,
                     learning_rate=config.learning_rate * schedule(step),
+                    rewards=loss.rewards.means(),
                 )
             state.train_seconds = meter.train_seconds
             if not spec.timeline.is_complete:
@@ -161,7 +179,7 @@ class FineTune:
                 meter.tell_timeline(spec.timeline.seconds(), epoch=epoch, step=state.steps_done)
 
             if evaluation.num_rows and not any(entry.step == 0 for entry in state.history):
-                self._evaluate_base(evaluation, meter)
+                self._evaluate_start(evaluation, meter)
             ends_epoch = plan.ends_epoch(state.steps_done)
             had_long_rows = state.num_long_rows > 0
             wishes = self._agree(keeper, counts, epoch)
@@ -174,7 +192,9 @@ class FineTune:
                 self._evaluate(evaluation, meter, learner)
                 state.elapsed_s = time.monotonic() - began
             if ends_epoch:
-                state.epoch_loss_sum, state.epoch_weight = 0.0, 0
+                for words in signals.warnings(state.epoch_rewards, epoch, plan.num_epochs):
+                    meter.warn(words, epoch=epoch, step=state.steps_done)
+                state.epoch_loss_sum, state.epoch_weight, state.epoch_rewards = 0.0, 0, NO_REWARDS
             self._decide_end(wishes)
             if epoch == 1:
                 self._tell_of_long_rows(meter, is_news=not had_long_rows, is_last=ends_epoch or state.is_done)
@@ -196,15 +216,19 @@ class FineTune:
         state = self._state
         epoch = self._plan.epoch_of(state.steps_done - 1)
         train_loss = state.epoch_loss_sum / state.epoch_weight if state.epoch_weight else None
-        eval_loss = None
-        if evaluation.num_rows:
-            eval_loss = evaluation.run(meter, epoch=epoch, step=state.steps_done)
+        train_rewards = state.epoch_rewards.means()
+        found = evaluation.run(meter, epoch=epoch, step=state.steps_done) if evaluation.num_rows else None
+        eval_loss = None if found is None else found.loss
+        eval_rewards = None if found is None else found.rewards
         if eval_loss is not None:
             _check_finite("evaluation loss", eval_loss, state.steps_done, self._config)
-            meter.evaluated(epoch=epoch, step=state.steps_done, eval_loss=eval_loss, train_loss=train_loss)
+            meter.evaluated(
+                epoch=epoch, step=state.steps_done, eval_loss=eval_loss, train_loss=train_loss, rewards=eval_rewards
+            )
         elif train_loss is not None and self._plan.ends_epoch(state.steps_done):
             meter.epoch_done(epoch=epoch, step=state.steps_done, train_loss=train_loss)
-        state.history.append(EvalRecord(epoch, train_loss, eval_loss, state.steps_done))
+        record = EvalRecord(epoch, train_loss, eval_loss, state.steps_done, train_rewards, eval_rewards)
+        state.history.append(record)
         if eval_loss is None:
             return
         if state.best_eval_loss is None or eval_loss < state.best_eval_loss:
@@ -214,15 +238,16 @@ class FineTune:
         else:
             state.evals_without_gain += 1
 
-    def _evaluate_base(self, evaluation: Evaluation, meter: ProgressMeter) -> None:
-        """Evaluate the base model, to compare with; after the first step, which shouldn't have to wait for that."""
-        loss = evaluation.run(meter, epoch=0, step=self._state.steps_done, is_base=True)
-        if loss is None and self._spec.has_validation_dataset:
+    def _evaluate_start(self, evaluation: Evaluation, meter: ProgressMeter) -> None:
+        """Evaluate the model that the run starts from, to compare with; after the first step, which doesn't wait."""
+        found = evaluation.run(meter, epoch=0, step=self._state.steps_done, is_start=True)
+        if found is None and self._spec.has_validation_dataset:
             raise self._no_room("validation dataset")
-        if loss is not None:
-            _check_finite("evaluation loss", loss, 0, self._config)
-            meter.evaluated(epoch=0, step=0, eval_loss=loss)
-        self._state.history.insert(0, EvalRecord(0, None, loss, 0))
+        if found is not None:
+            _check_finite("evaluation loss", found.loss, 0, self._config)
+            meter.evaluated(epoch=0, step=0, eval_loss=found.loss, rewards=found.rewards)
+        loss, rewards = (None, None) if found is None else (found.loss, found.rewards)
+        self._state.history.insert(0, EvalRecord(0, None, loss, 0, None, rewards))
         self._state.num_long_eval_rows = evaluation.num_long_rows
 
     def _tell_of_long_rows(self, meter: ProgressMeter, *, is_news: bool, is_last: bool) -> None:
@@ -338,6 +363,7 @@ class _Keeper:
                 None if is_best else best_weights,
                 optimizer_state,
                 copy.copy(state),
+                learner.start_weights,
             )
             self._worker.report(metrics, folder)
         self._last = time.monotonic()

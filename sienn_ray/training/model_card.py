@@ -87,9 +87,16 @@ def _what_it_is(record: RunRecord) -> str:
     return (
         f"# {_code(_title(record))}\n\n"
         f"A LoRA adapter for {_code(record.base_model)}, made by {words_of(record.resolved.method).name} with "
-        f"sienn_ray on {record.created_at:%Y-%m-%d}. It is loaded on top of that base model and can do nothing "
-        "without it. Apart from its losses below it wasn't evaluated; try it on your own cases before you rely on it."
+        f"sienn_ray on {record.created_at:%Y-%m-%d}.{_origin(record)} It is loaded on top of that base model "
+        "and can do nothing without it. Apart from its losses below it wasn't evaluated; try it on your own cases "
+        "before you rely on it."
     )
+
+
+def _origin(record: RunRecord) -> str:
+    if record.started_from is None:
+        return ""
+    return f" It goes on from the adapter of job {_code(record.started_from)}, which is part of it."
 
 
 def _how_to_use(record: RunRecord, messages: Messages) -> str:
@@ -185,15 +192,33 @@ def _results(record: RunRecord) -> str:
             "" if entry.step is None else str(entry.step),
             _loss(entry.train_loss),
             _loss(entry.eval_loss),
+            *_preferred(entry, record),
         )
         for entry in results.history
     ]
-    rows.append(("published adapter", "", _loss(results.train_loss), _loss(results.eval_loss)))
+    header = ["Epoch", "Step", "Training loss", "Evaluation loss"]
+    nothing: list[str] = []
+    if record.resolved.method.has_rewards:
+        header, nothing = [*header, "Reward margin", "Chosen over rejected"], ["", ""]
+    rows.append(("published adapter", "", _loss(results.train_loss), _loss(results.eval_loss), *nothing))
     return (
         f"## Results\n\n{results.num_steps} optimizer steps over {results.num_tokens} tokens{seconds}. The loss is "
-        f"{words_of(record.resolved.method).loss}; epoch 0 is the base model.\n\n"
-        + _table(("Epoch", "Step", "Training loss", "Evaluation loss"), rows)
+        f"{words_of(record.resolved.method).loss}; epoch 0 is {_start(record)}.\n\n" + _table(header, rows)
     )
+
+
+def _preferred(entry: Losses, record: RunRecord) -> tuple[str, ...]:
+    """Margin and accuracy of an entry: of the evaluation where there was one, else of training."""
+    if not record.resolved.method.has_rewards:
+        return ()
+    rewards = entry.eval_rewards or entry.train_rewards
+    if rewards is None:
+        return ("", "")
+    return _loss(rewards.margins), "" if rewards.accuracies is None else f"{rewards.accuracies:.0%}"
+
+
+def _start(record: RunRecord) -> str:
+    return "the base model" if record.started_from is None else "the adapter that it started from"
 
 
 def _is_best(entry: Losses, record: RunRecord) -> bool:

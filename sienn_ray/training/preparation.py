@@ -3,7 +3,10 @@
 from __future__ import annotations
 
 import logging
+from collections.abc import Callable
+from contextlib import AbstractContextManager
 from dataclasses import dataclass
+from pathlib import Path
 
 import torch
 from peft import PeftModel
@@ -13,11 +16,13 @@ from sienn_ray.compute_threads import observe
 from sienn_ray.datasets.schema import RowKind
 from sienn_ray.training import sharding
 from sienn_ray.training.adapter.adapters import add_adapter, is_fused
-from sienn_ray.training.checkpoint import Restored, restore
+from sienn_ray.training.adapter.start import read_start, take_start
+from sienn_ray.training.checkpoint import Restored, Weights, restore
 from sienn_ray.training.config import TrainingConfig
 from sienn_ray.training.gradients import GradientStep
 from sienn_ray.training.hardware import needs_gradient_checkpointing
 from sienn_ray.training.loss.objectives import make_objective
+from sienn_ray.training.loss.reference import Reference, start_values
 from sienn_ray.training.loss.scoring import Scorer, body, can_pack, has_plain_head
 from sienn_ray.training.methods import method_of
 from sienn_ray.training.record import ResolvedFacts
@@ -36,12 +41,15 @@ class Learner:
         gradients: Computes losses and gradients.
         restored: What the last checkpoint holds, if there is one.
         facts: What was chosen, for the run's record.
+        start_weights: Of the adapter that the run starts from, by PEFT's names; None where it starts from the base
+            model.
     """
 
     adapter: PeftModel
     gradients: GradientStep
     restored: Restored | None
     facts: ResolvedFacts
+    start_weights: Weights | None = None
 
 
 def prepare(
@@ -53,6 +61,7 @@ def prepare(
     pad_token_id: int,
     row_kind: RowKind,
     micro_batch_rows: int | None = None,
+    fetch_start: Callable[[], AbstractContextManager[Path]] | None = None,
 ) -> Learner:
     """Adapt a base model and choose how it is computed.
 
@@ -64,16 +73,23 @@ def prepare(
         pad_token_id: Fills rows up where they can't be packed.
         row_kind: What the rows are.
         micro_batch_rows: Rows of a forward pass, where the plan's turned out to be too many.
+        fetch_start: Gives the folder of the adapter that the run starts from; None where it starts from the base model.
+            It isn't called where a checkpoint has that adapter's weights.
 
     Raises:
-        TrainingError: The adapter can't sit where it should.
+        TrainingError: The adapter can't sit where it should, or isn't one like that which the run starts from.
     """
     dtype = base.dtype
     plain_head = has_plain_head(base)
     is_packed = can_pack(base)
     torch.manual_seed(config.seed)  # the same adapter on every worker
     adapter = add_adapter(base, config)
+    start_weights, start = None, None
     with worker.last_checkpoint() as folder:
+        if fetch_start is not None:
+            start_weights = read_start(folder, fetch_start)
+            take_start(adapter, start_weights)
+            start = start_values(adapter)
         restored = None if folder is None else restore(folder, adapter)
     micro_batch_rows = (restored.state.micro_batch_rows if restored else None) or micro_batch_rows
     micro_batch_rows = min(micro_batch_rows or plan.micro_batch_rows, plan.micro_batch_rows)
@@ -100,10 +116,11 @@ def prepare(
         has_plain_head=plain_head,
         use_autocast=use_autocast,
     )
-    objective = make_objective(method_of(row_kind), scorer, adapter, config)
+    objective = make_objective(method_of(row_kind, config.method), scorer, Reference(adapter, start), config)
     if objective.has_reference:
         _switch_dropout_off(base)
-    min_micro_batches = -(-plan.max_rows_per_worker // micro_batch_rows) if is_sharded else 0
+    num_examples = plan.max_rows_per_worker * row_kind.num_sequences // objective.rows_per_example
+    min_micro_batches = -(-num_examples // micro_batch_rows) if is_sharded else 0
     gradients = GradientStep(
         objective,
         worker,
@@ -129,7 +146,7 @@ def prepare(
         openmp_workers_spin=not setup.is_waking_workers,
     )
     logger.info("training with %s", facts.model_dump(mode="json"))
-    return Learner(adapter, gradients, restored, facts)
+    return Learner(adapter, gradients, restored, facts, start_weights)
 
 
 def _switch_dropout_off(model: PreTrainedModel) -> None:

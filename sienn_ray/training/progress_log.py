@@ -61,6 +61,8 @@ def _line_of(progress: Progress) -> str:
     left = progress.time_left_s
     facts = [
         f"loss {progress.current_loss:.4f}",
+        f"reward margin {progress.rewards_margins:.4f}" if progress.rewards_margins is not None else "",
+        f"chosen over rejected {progress.rewards_accuracies:.0%}" if progress.rewards_accuracies is not None else "",
         f"learning rate {progress.learning_rate:.3g}" if progress.learning_rate is not None else "",
         f"{progress.tokens_per_s:.0f} tokens/s" if progress.tokens_per_s else "",
         f"{int(left) // 60}:{int(left) % 60:02d} left" if left else "",

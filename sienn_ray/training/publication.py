@@ -68,6 +68,7 @@ def assemble(run: Run, trained: Path, folder: Path, result: LoopResult, rows: Ru
     entry = record.RunRecord(
         job_id=run.job_id,
         name=run.name,
+        started_from=run.from_job,
         base_model_revision=base.revision,
         base_model_sha256=base.weights_sha256,
         datasets=run.datasets,
@@ -95,7 +96,14 @@ def _results(state: RunState, num_train_rows: int, num_eval_rows: int) -> record
         train_loss=published.train_loss,
         eval_loss=published.eval_loss,
         history=tuple(
-            record.Losses(epoch=entry.epoch, step=entry.step, train_loss=entry.train_loss, eval_loss=entry.eval_loss)
+            record.Losses(
+                epoch=entry.epoch,
+                step=entry.step,
+                train_loss=entry.train_loss,
+                eval_loss=entry.eval_loss,
+                train_rewards=entry.train_rewards,
+                eval_rewards=entry.eval_rewards,
+            )
             for entry in state.history
         ),
         num_steps=state.steps_done,

@@ -7,8 +7,11 @@ from __future__ import annotations
 
 import sys
 from dataclasses import replace
+from functools import partial
 from typing import TYPE_CHECKING, Any
 
+from sienn_ray.storage import Storage
+from sienn_ray.training.methods import Method, method_of
 from sienn_ray.training.reporting import Phase, Progress
 from sienn_ray.training.spec import LoopResult, LoopSpec, OrderedRows, RunRows
 from sienn_ray.training.temporary_folders import clear_left_folders
@@ -39,6 +42,7 @@ def train_loop(loop_config: dict[str, Any]) -> LoopResult:
     from sienn_ray.base_model import load_causal_lm, load_tokenizer, local_folder
     from sienn_ray.datasets.prompt import PromptFormat
     from sienn_ray.datasets.token_stream import TokenStream
+    from sienn_ray.training.adapter.start import fetched_start
     from sienn_ray.training.hardware import allow_tf32, choose_dtype, use_all_cpus
     from sienn_ray.training.loop import FineTune
     from sienn_ray.training.signs_of_life import signs_of_life
@@ -46,6 +50,7 @@ def train_loop(loop_config: dict[str, Any]) -> LoopResult:
 
     spec.timeline.mark("import_in_workers")
     worker, config = RayTrainWorker(), spec.config
+    method = method_of(spec.row_kind, config.method)
     use_all_cpus(spec.num_cpus)
     allow_tf32()
 
@@ -61,10 +66,22 @@ def train_loop(loop_config: dict[str, Any]) -> LoopResult:
     prompt_format = PromptFormat.for_rows(spec.row_kind, tokenizer, config.render_options)
 
     def stream(ordered: OrderedRows) -> TokenStream:
-        return TokenStream(ordered.stored, ordered.order, tokenizer, prompt_format, config.max_length, config.long_rows)
+        return TokenStream(
+            ordered.stored,
+            ordered.order,
+            tokenizer,
+            prompt_format,
+            config.max_length,
+            config.long_rows,
+            unpairs=method is Method.KTO,
+        )
 
     evaluation = None if rows.evaluation is None else stream(rows.evaluation)
-    run = FineTune(spec, worker, stream(rows.train), evaluation, tokenizer.pad_token_id)
+    fetch_start = None
+    if spec.start_key is not None:
+        storage = Storage(spec.settings.storage_url, spec.settings.outage_patience_s)
+        fetch_start = partial(fetched_start, storage, spec.start_key, config, prompt_format)
+    run = FineTune(spec, worker, stream(rows.train), evaluation, tokenizer.pad_token_id, fetch_start)
     with run:  # rows are tokenized while the base model is loaded
         dtype = choose_dtype(config.precision, worker.device)
         with signs_of_life(tell):

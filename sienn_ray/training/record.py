@@ -31,6 +31,7 @@ from sienn_ray import __version__
 from sienn_ray.errors import ArtifactError
 from sienn_ray.training.config import TrainingConfig
 from sienn_ray.training.methods import Method
+from sienn_ray.training.rewards import Rewards
 
 FILE_NAME = "training_run.json"
 _SHA256 = re.compile(r"[0-9a-f]{64}")
@@ -98,6 +99,9 @@ class Losses(_Fields):
     step: int | None = None
     train_loss: float | None = None
     eval_loss: float | None = None
+    # Of a loss over preferences.
+    train_rewards: Rewards | None = None
+    eval_rewards: Rewards | None = None
 
 
 class RunResults(_Fields):
@@ -127,6 +131,8 @@ class RunRecord(_Fields):
 
     job_id: str
     name: str | None = None
+    # The job whose adapter it started from.
+    started_from: str | None = None
     created_at: Annotated[AwareDatetime, AfterValidator(lambda time: time.astimezone(UTC))] = Field(
         default_factory=lambda: datetime.now(UTC)
     )

@@ -8,6 +8,8 @@ from dataclasses import dataclass, fields
 from enum import StrEnum
 from typing import Any, Protocol
 
+from sienn_ray.training.rewards import Rewards
+
 
 class Phase(StrEnum):
     """Phases of a run."""
@@ -49,6 +51,15 @@ class RunProgress:
     eval_loss: float | None = None
     # Mean training loss since the epoch began, at its end or at an evaluation.
     epoch_loss: float | None = None
+    # Of answers, where the loss is over preferences: means of the last step, and of an evaluation; see `rewards`.
+    rewards_chosen: float | None = None
+    rewards_rejected: float | None = None
+    rewards_margins: float | None = None
+    rewards_accuracies: float | None = None
+    eval_rewards_chosen: float | None = None
+    eval_rewards_rejected: float | None = None
+    eval_rewards_margins: float | None = None
+    eval_rewards_accuracies: float | None = None
     learning_rate: float | None = None
     tokens_per_s: float | None = None
     time_left_s: float | None = None
@@ -136,6 +147,7 @@ class ProgressMeter:
         first_tokens: Tokens that it has trained on.
         first_seconds: Seconds that it took for them.
         interval_s: Shortest time between two reports.
+        start_words: What the run starts from.
         clock: Seconds from any fixed point.
     """
 
@@ -150,6 +162,7 @@ class ProgressMeter:
         first_tokens: int = 0,
         first_seconds: float = 0.0,
         interval_s: float,
+        start_words: str = "the base model",
         clock: Callable[[], float] = time.monotonic,
     ) -> None:
         self._reporter = reporter
@@ -160,6 +173,7 @@ class ProgressMeter:
         self._first_tokens = first_tokens
         self._first_seconds = first_seconds
         self._interval_s = interval_s
+        self._start_words = start_words
         self._clock = clock
         self._training_s = 0.0
         self._step_began: float | None = None
@@ -182,7 +196,16 @@ class ProgressMeter:
         percent = self._percent(step, epoch * self._num_eval_batches)
         self._report(self._clock(), Progress(Phase.TRAINING, message, percent, timeline=timeline))
 
-    def step(self, *, epoch: int, step: int, loss: float, num_tokens: int, learning_rate: float) -> None:
+    def step(
+        self,
+        *,
+        epoch: int,
+        step: int,
+        loss: float,
+        num_tokens: int,
+        learning_rate: float,
+        rewards: Rewards | None = None,
+    ) -> None:
         """Count one optimizer step; `step` and `num_tokens` are how many are done, `epoch` is 1-based."""
         now = self._clock()
         self._training_s += now - (now if self._step_began is None else self._step_began)
@@ -202,6 +225,7 @@ class ProgressMeter:
                 current_step=step,
                 total_steps=self._num_steps,
                 current_loss=round(loss, 4),
+                **_named(rewards),
                 learning_rate=learning_rate,
                 tokens_per_s=round((num_tokens - self._first_tokens) / elapsed_s, 1),
                 time_left_s=round(seconds_per_step * (self._num_steps - step), 1),
@@ -240,10 +264,19 @@ class ProgressMeter:
             percent = self._percent(step, epoch * self._num_eval_batches + batch)
             self._report(now, Progress(Phase.EVALUATING, message, percent))
 
-    def evaluated(self, *, epoch: int, step: int, eval_loss: float, train_loss: float | None = None) -> None:
+    def evaluated(
+        self,
+        *,
+        epoch: int,
+        step: int,
+        eval_loss: float,
+        train_loss: float | None = None,
+        rewards: Rewards | None = None,
+    ) -> None:
         """Say how an evaluation ended."""
         trained = "" if train_loss is None else f", training loss {train_loss:.4f}"
-        message = f"Evaluated {self._place(epoch, step)}: evaluation loss {eval_loss:.4f}{trained}"
+        preferred = "" if epoch == 0 else _words_of(rewards)
+        message = f"Evaluated {self._place(epoch, step)}: evaluation loss {eval_loss:.4f}{trained}{preferred}"
         percent = self._percent(step, (epoch + 1) * self._num_eval_batches)
         self._report(
             self._clock(),
@@ -256,6 +289,7 @@ class ProgressMeter:
                 current_step=step,
                 total_steps=self._num_steps,
                 eval_loss=round(eval_loss, 4),
+                **_named(rewards, "eval_"),
                 epoch_loss=None if train_loss is None else round(train_loss, 4),
             ),
         )
@@ -269,7 +303,7 @@ class ProgressMeter:
     def _place(self, epoch: int, step: int) -> str:
         """Where in a run an evaluation is, in words; the epochs have a fraction within an epoch."""
         if epoch == 0:
-            return "the base model"
+            return self._start_words
         epochs = step * self._num_epochs / max(self._num_steps, 1)
         return f"at step {step} (epoch {epochs:.2f}".rstrip("0").rstrip(".") + ")"
 
@@ -288,3 +322,15 @@ class ProgressMeter:
         # The base model's evaluation comes late, and there may be more of them than one for each epoch.
         self._percent_told = max(self._percent_told, percent)
         return self._percent_told
+
+
+def _named(rewards: Rewards | None, prefix: str = "") -> dict[str, Any]:
+    return {} if rewards is None else rewards.rounded().named(prefix)
+
+
+def _words_of(rewards: Rewards | None) -> str:
+    """Write margin and accuracy as the end of a sentence."""
+    if rewards is None or rewards.margins is None:
+        return ""
+    accuracy = "" if rewards.accuracies is None else f", chosen over rejected {rewards.accuracies:.0%}"
+    return f", reward margin {rewards.margins:.4f}{accuracy}"

@@ -5,6 +5,9 @@ from __future__ import annotations
 import json
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
+from typing import Any
+
+from sienn_ray.training.rewards import NO_REWARDS, Rewards, RewardSums
 
 _FILE_NAME = "state.json"
 
@@ -14,16 +17,26 @@ class EvalRecord:
     """Losses at one evaluation.
 
     Args:
-        epoch: Epoch that it was in; 0 is the base model before the first step.
+        epoch: Epoch that it was in; 0 is the model that the run starts from, before the first step.
         step: Optimizer steps that were done.
         train_loss: Mean since the epoch began; None before the first step.
         eval_loss: None where nothing is evaluated on.
+        train_rewards: Means since the epoch began; None of a loss without rewards, and before the first step.
+        eval_rewards: Of the rows that are evaluated on, likewise.
     """
 
     epoch: int
     train_loss: float | None
     eval_loss: float | None
     step: int = 0
+    train_rewards: Rewards | None = None
+    eval_rewards: Rewards | None = None
+
+    @classmethod
+    def of_fields(cls, fields: dict[str, Any]) -> EvalRecord:
+        """Read what `asdict` has made of one."""
+        rewards = {name: Rewards(**fields[name]) for name in ("train_rewards", "eval_rewards") if fields.get(name)}
+        return cls(**{**fields, **rewards})
 
 
 @dataclass
@@ -37,6 +50,7 @@ class RunState:
         elapsed_s: The same with evaluations.
         epoch_loss_sum: Losses since the epoch began, summed over `epoch_weight` completion tokens or pairs.
         epoch_weight: What that sum is to be divided by.
+        epoch_rewards: Rewards since the epoch began, where the loss has any.
         num_dropped_rows: Rows of the first epoch without room for an answer, on all workers.
         num_long_rows: Rows of the first epoch with more than `max_length` tokens, cut, split or dropped, on all
             workers.
@@ -59,6 +73,7 @@ class RunState:
     elapsed_s: float = 0.0
     epoch_loss_sum: float = 0.0
     epoch_weight: int = 0
+    epoch_rewards: RewardSums = NO_REWARDS
     num_dropped_rows: int = 0
     num_long_rows: int = 0
     num_split_rows: int = 0
@@ -88,5 +103,6 @@ def write_state(folder: Path, state: RunState) -> None:
 def read_state(folder: Path) -> RunState:
     """Read only how far the run had come."""
     fields = json.loads((folder / _FILE_NAME).read_text())
-    history = [EvalRecord(**record) for record in fields.pop("history")]
-    return RunState(**fields, history=history)
+    history = [EvalRecord.of_fields(record) for record in fields.pop("history")]
+    rewards = RewardSums(*fields.pop("epoch_rewards", NO_REWARDS))
+    return RunState(**fields, history=history, epoch_rewards=rewards)

@@ -58,6 +58,8 @@ class Run:
         statistics: The statistics that tell how long the rows of each dataset are.
         templates: The checks of each dataset against the base model's chat template.
         timeline: Where the time since the submission went.
+        start_key: Storage key of the adapter that it starts from; None where it starts from the base model.
+        from_job: The job that has made that adapter, if one of this service has.
         mixture: The datasets whose rows are mixed by weight, in place of those at `rows_key`.
     """
 
@@ -72,6 +74,8 @@ class Run:
     statistics: tuple[StatisticsRequest, ...] = ()
     templates: tuple[TemplateRequest, ...] = ()
     timeline: Timeline = field(default_factory=lambda: Timeline(time.time()))
+    start_key: str | None = None
+    from_job: str | None = None
     mixture: tuple[MixedDataset, ...] = ()
 
 
@@ -121,6 +125,7 @@ class LoopSpec:
         num_cpus: CPUs of a worker.
         micro_batch_rows: Rows of a forward pass, where an earlier try ran out of memory with more.
         timeline: What has been timed before the worker started.
+        start_key: Storage key of the adapter that the run starts from; None where it starts from the base model.
     """
 
     config: TrainingConfig
@@ -133,6 +138,7 @@ class LoopSpec:
     num_cpus: int = 1
     micro_batch_rows: int | None = None
     timeline: Timeline = field(default_factory=lambda: Timeline(time.time()))
+    start_key: str | None = None
 
 
 @dataclass(frozen=True)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
+from sienn_ray.training.rewards import Rewards
 from sienn_ray.training.run_state import EvalRecord
 
 
@@ -16,7 +17,7 @@ class RunSummary:
         eval_loss: Of the published adapter; None where nothing was evaluated on.
         current_loss: `train_loss` of the last record of the history.
         loss_history: One record for each evaluation and each epoch.
-        run_method: `sft` or `dpo`.
+        run_method: What was learned by, a `Method`.
         run_precision: Type that was computed in, such as `bfloat16`.
         run_packed: Whether rows shared sequences.
         num_train_rows: Rows that were trained on, an epoch.
@@ -34,6 +35,9 @@ class RunSummary:
         best_epoch: Epoch of the published adapter; None where nothing was evaluated on.
         best_step: Steps that it had been trained for; None where nothing was evaluated on.
         adapter_size_bytes: Size of the published files.
+        train_rewards: Of answers under the published adapter, means over the epoch until then; None of a loss without
+            rewards.
+        eval_rewards: Of the rows that were evaluated on, likewise.
     """
 
     train_loss: float | None
@@ -58,3 +62,5 @@ class RunSummary:
     best_epoch: int | None
     best_step: int | None
     adapter_size_bytes: int
+    train_rewards: Rewards | None = None
+    eval_rewards: Rewards | None = None

@@ -127,6 +127,8 @@ def run_training(run: Run, settings: Settings, reporter: Reporter) -> RunSummary
         best_epoch=state.best_epoch,
         best_step=state.best_step,
         adapter_size_bytes=manifest.size_bytes,
+        train_rewards=published.train_rewards,
+        eval_rewards=published.eval_rewards,
     )
 
 
@@ -243,6 +245,7 @@ def _fit_until_it_holds(
             num_cpus=resources.cpus_per_worker,
             micro_batch_rows=micro_batch_rows,
             timeline=run.timeline,
+            start_key=run.start_key,
         )
         try:
             return _fit(run, settings, storage, spec, rows, resources)
@@ -316,9 +319,15 @@ def _fenced(run: Run) -> FencedError:
 
 
 def _rounded(record: EvalRecord) -> EvalRecord:
-    """The same with losses of four decimals."""
+    """The same with losses of four decimals and rewards of five."""
 
     def rounded(loss: float | None) -> float | None:
         return None if loss is None else round(loss, 4)
 
-    return replace(record, train_loss=rounded(record.train_loss), eval_loss=rounded(record.eval_loss))
+    return replace(
+        record,
+        train_loss=rounded(record.train_loss),
+        eval_loss=rounded(record.eval_loss),
+        train_rewards=record.train_rewards and record.train_rewards.rounded(),
+        eval_rewards=record.eval_rewards and record.eval_rewards.rounded(),
+    )

@@ -5,12 +5,14 @@ from __future__ import annotations
 from collections.abc import Iterator, Sequence
 from contextlib import AbstractContextManager, contextmanager
 from pathlib import Path
-from typing import Any, Protocol
+from typing import Any, Protocol, TypeVar
 
 import ray.train
 import ray.train.torch
 import torch
 import torch.distributed as dist
+
+T = TypeVar("T")
 
 
 class Worker(Protocol):
@@ -72,6 +74,15 @@ def global_sums(values: Sequence[float], device: torch.device) -> list[float]:
     total = torch.tensor(values, dtype=torch.float64, device=device)
     dist.all_reduce(total)
     return [float(value) for value in total]
+
+
+def gathered(values: Sequence[T]) -> list[T]:
+    """Values of all workers, those of the first one first; small ones, since they travel as pickles."""
+    if not dist.is_initialized() or dist.get_world_size() == 1:
+        return list(values)
+    parts: list[list[T]] = [[] for _ in range(dist.get_world_size())]
+    dist.all_gather_object(parts, list(values))
+    return [value for part in parts for value in part]
 
 
 def global_max(value: int, device: torch.device) -> int:

@@ -7,7 +7,7 @@ import pytest
 from sienn_ray.errors import InvalidInputError
 from sienn_ray.jobs.naming import MAX_LABELS
 from sienn_ray.jobs.schema import JobRecord, JobStatus, utc_now
-from sienn_ray.train import _labels_of, _parser
+from sienn_ray.train import _given, _labels_of, _parser
 from sienn_ray.training.config import TrainingConfig
 
 
@@ -45,6 +45,15 @@ def test_an_attempt_that_nobody_waits_for_is_told_apart(status: JobStatus, attem
 
 
 class TestCommandLine:
+    def test_options_that_are_there_are_told_from_defaults(self) -> None:
+        words = ["--dataset", "a.jsonl", "--from-job", "job-1", "--lora-r", "16", "--no-use-dora"]
+        assert _given(words) == {"dataset", "from_job", "lora_r", "use_dora"}
+
+    def test_one_start_is_named(self, capsys: pytest.CaptureFixture[str]) -> None:
+        with pytest.raises(SystemExit):
+            _parser().parse_args(["--dataset", "a.jsonl", "--from-job", "job-1", "--from-adapter", "s3://b/a"])
+        assert "not allowed with argument --from-job" in capsys.readouterr().err
+
     def test_everything_about_a_job_can_be_said(self) -> None:
         arguments = _parser().parse_args(
             ["--dataset", "a.jsonl", "--validation-dataset", "s3://bucket/b.jsonl", "--name", "My job", "--lora-r", "4",

@@ -114,6 +114,8 @@ class OwnedTracker(TrackerCalls):
                 )
             for dataset_id in record.dataset_ids:
                 await self._record_of("Dataset", dataset_id)
+            if record.from_job is not None:
+                await self._record_of("Job", record.from_job)
         return record.model_copy(update={"owner": self._owner})
 
     async def _record_of(self, kind: str, text: str) -> Any:

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+from dataclasses import dataclass
+
 from sienn_ray.api.schemas.finetuning import StartFinetuningRequest
-from sienn_ray.datasets.schema import check_one_kind, check_same_kind
+from sienn_ray.datasets.schema import RowKind, check_one_kind, check_same_kind
 from sienn_ray.datasets.weights import check_weight
 from sienn_ray.errors import InvalidInputError
 from sienn_ray.jobs.schema import DatasetRecord
@@ -11,11 +13,23 @@ from sienn_ray.jobs.tracker_protocol import Tracker
 from sienn_ray.training.long_rows import check_kind
 
 
-async def check_datasets(body: StartFinetuningRequest, tracker: Tracker) -> list[str]:
-    """Refuse datasets that can't be trained on together, or evaluated on.
+@dataclass(frozen=True)
+class CheckedDatasets:
+    """Datasets that can be trained on together.
 
-    Returns:
-        What the user should know of those that can.
+    Args:
+        row_kind: What their rows are.
+        num_rows: Rows of an epoch, by their weights.
+        warnings: What the user should know of them.
+    """
+
+    row_kind: RowKind
+    num_rows: int
+    warnings: list[str]
+
+
+async def check_datasets(body: StartFinetuningRequest, tracker: Tracker) -> CheckedDatasets:
+    """Refuse datasets that can't be trained on together, or evaluated on.
 
     Raises:
         NotFoundError: One isn't there.
@@ -28,17 +42,20 @@ async def check_datasets(body: StartFinetuningRequest, tracker: Tracker) -> list
             raise InvalidInputError(f"datasets name '{dataset_id}' twice; name it once, with the sum of its weights")
     families = [await tracker.dataset_versions(each.dataset_id) for each in body.trained_on]
     records = [_of_id(family, dataset_id) for family, dataset_id in zip(families, ids, strict=True)]
-    check_kind(body.long_rows, check_one_kind({record.id: record.format for record in records}))
+    row_kind = check_one_kind({record.id: record.format for record in records})
+    check_kind(body.long_rows, row_kind)
     for each, record in zip(body.trained_on, records, strict=True):
         check_weight(record.id, each.weight, record.num_rows)
     if body.validation_dataset_id is not None:
         await _check_validation(body.validation_dataset_id, records, tracker, is_mixture=body.datasets is not None)
     newest = [family[-1] for family in families]
-    return [
+    num_rows = sum(round(each.weight * record.num_rows) for each, record in zip(body.trained_on, records, strict=True))
+    warnings = [
         f"dataset {record.id} is version {record.version}, and version {last.version} is there: {last.id}"
         for record, last in zip(records, newest, strict=True)
         if last.version > record.version
     ]
+    return CheckedDatasets(row_kind, num_rows, warnings)
 
 
 def _of_id(versions: list[DatasetRecord], dataset_id: str) -> DatasetRecord:

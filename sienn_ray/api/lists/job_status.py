@@ -76,6 +76,8 @@ def status_of(job: JobRecord, backends: Backends) -> TrainingStatus:
         "failure_reason": job.failure_reason,
         "datasets": _datasets_of(job),
         "validation_dataset_id": job.validation_dataset_id,
+        "from_job": job.from_job,
+        "lineage": list(job.lineage),
         "hyperparameters": hyperparameters(job.config),
     }
     meta = JobMeta(**{**known, **facts, **run})

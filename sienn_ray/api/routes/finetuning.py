@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import hashlib
 import json
 import uuid
@@ -20,12 +21,16 @@ from sienn_ray.api.lists.base_models import check_base_model
 from sienn_ray.api.lists.job_datasets import check_datasets
 from sienn_ray.api.lists.template_checks import template_warnings
 from sienn_ray.api.schemas.finetuning import StartFinetuningRequest, StartFinetuningResponse
+from sienn_ray.datasets.schema import RowKind
 from sienn_ray.datasets.statistics_schema import DatasetStatistics
 from sienn_ray.errors import ConflictError, InvalidDatasetError
 from sienn_ray.jobs.ids import shown
 from sienn_ray.jobs.schema import JobPriority, JobRecord, utc_now
+from sienn_ray.jobs.starts import check_adapter, check_completed, check_revision, continued
 from sienn_ray.template_check.verdict import TemplateRequest
+from sienn_ray.training.advice import warnings_of
 from sienn_ray.training.long_rows import found_words, refusal
+from sienn_ray.training.methods import method_of
 from sienn_ray.training.upper_bounds import upper_bounds_of
 
 router = APIRouter(prefix="/api", tags=["Training Jobs"], dependencies=[needs(Scope.TRAIN)])
@@ -87,19 +92,20 @@ async def start_finetuning(
     max_row_tokens = backends.settings.max_row_tokens
     num_long: int | None = None
     num_rows = 0
-    warnings: list[str] = []
+    of_rows: list[str] = []
+    advice: tuple[str, ...] = ()
     job = await _earlier_job(record, backends)
     if job is None:
-        warnings = await check_datasets(body, backends.tracker)
-        targets = record.config.lora.named_modules
-        commit = await check_base_model(body.model_name, backends.settings, body.revision, targets, body.max_length)
-        record = record.model_copy(update={"config": record.config.pinned(commit)})
-        warnings += await template_warnings(await _template_requests(record, backends), backends)
+        datasets = await check_datasets(body, backends.tracker)
+        record = await _checked(record, body, datasets.row_kind, backends)
+        of_rows = [*datasets.warnings, *await template_warnings(await _template_requests(record, backends), backends)]
         num_long, num_rows = await _long_rows(record, backends)
         if num_long and record.config.long_rows == "fail":
             raise InvalidDatasetError(refusal(record.config, max_row_tokens, num_long, num_rows))
         if num_long:
-            warnings.append(found_words(record.config, max_row_tokens, num_long=num_long, num_rows=num_rows))
+            of_rows.append(found_words(record.config, max_row_tokens, num_long=num_long, num_rows=num_rows))
+        advice = warnings_of(record.config, datasets.row_kind, datasets.num_rows, body.model_fields_set)
+        record = record.model_copy(update={"warnings": advice})
         # The same request may have come a second time meanwhile; the tracker then gives the job that was first.
         job = await backends.tracker.add_job(record)
     if job.id != record.id:
@@ -111,7 +117,8 @@ async def start_finetuning(
         message="Fine-tuning job submitted successfully",
         created_at=job.created_at,
         num_long_rows=num_long,
-        warning="; ".join(warnings) or None,
+        warning="; ".join(of_rows) or None,
+        warnings=[*of_rows, *advice],
     )
 
 
@@ -124,6 +131,7 @@ def _record(body: StartFinetuningRequest, idempotency_key: str | None, principal
         dataset_id=body.trained_on[0].dataset_id,
         datasets=body.trained_on,
         validation_dataset_id=body.validation_dataset_id,
+        from_job=body.from_job,
         name=body.name,
         labels=body.labels,
         priority=JobPriority[body.priority.upper()],
@@ -176,3 +184,22 @@ async def _earlier_job(record: JobRecord, backends: Backends) -> JobRecord | Non
             f"{job.id}; take a new key for a new job"
         )
     return job
+
+
+async def _checked(record: JobRecord, body: StartFinetuningRequest, row_kind: RowKind, backends: Backends) -> JobRecord:
+    """The job with what it takes over from another one, its base model found and pinned."""
+    method_of(row_kind, record.config.method)
+    config, parent, revision = record.config, None, body.revision
+    if body.from_job is not None:
+        parent = await backends.tracker.job(body.from_job)
+        check_completed(parent)
+        names = {"model_name": "base_model"}
+        config = continued(config, {names.get(name, name) for name in body.model_fields_set}, parent)
+        revision = revision or parent.config.base_model_revision
+        with contextlib.suppress(OSError):  # storage is away: the job looks as well
+            await asyncio.to_thread(check_adapter, backends.storage, parent, row_kind)
+    targets = config.lora.named_modules
+    commit = await check_base_model(config.base_model, backends.settings, revision, targets, config.max_length)
+    if parent is not None:
+        check_revision(commit, parent)
+    return record.model_copy(update={"config": config.pinned(commit)})

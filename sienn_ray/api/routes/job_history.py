@@ -48,6 +48,6 @@ async def job_metrics(
         Query(ge=1, le=10_000, description="Points at the most; more are thinned out evenly.", examples=[1000]),
     ] = 1000,
 ) -> JobCurves:
-    """Loss, evaluation loss, learning rate and speed over the steps, to draw curves from."""
+    """Losses, rewards of preferred answers, learning rate and speed over the steps, to draw curves from."""
     points = await backends.tracker.metric_points(job_id, max_points)
     return JobCurves(job_id=job_id, points=[MetricPointBody(**point.model_dump()) for point in points])

@@ -37,7 +37,7 @@ router = APIRouter(prefix="/api", tags=["Datasets"], dependencies=[needs(Scope.T
 async def upload_dataset(
     request: Request, backends: BackendsDep, principal: PrincipalDep, uploads: UploadsDep
 ) -> UploadDatasetResponse:
-    """Upload a CSV, JSON (array of objects) or JSONL file, UTF-8, with one of these column sets.
+    """Upload a CSV, JSON, JSONL, Parquet or text file, packed or not, with one of these column sets.
 
     `instruction,response` · `instruction,input,output` · `instruction,input,response` · `prompt,completion` ·
     `question,answer` · `prompt,chosen,rejected` · `prompt,completion,label` · `messages` · `text`. Other names that

@@ -165,7 +165,8 @@ class RowError(ResponseBody):
     """An error for which a file is refused."""
 
     line: int | None = Field(
-        description="1-based line (CSV, JSONL) or row (JSON array); null where it is the whole file's.", examples=[7]
+        description="1-based line (CSV, JSONL) or row (JSON array, Parquet); null where it is the whole file's.",
+        examples=[7],
     )
     message: str = Field(
         description="What is wrong there, and the way out.",
@@ -231,7 +232,7 @@ class DatasetRow(ResponseBody):
     """One row as training reads it: a conversation or a text, the other one is null."""
 
     row: int = Field(description="0-based number.", examples=[0])
-    line: int = Field(description="1-based line (CSV, JSONL) or row (JSON array) in the file.", examples=[2])
+    line: int = Field(description="1-based line (CSV, JSONL) or row (JSON array, Parquet) in the file.", examples=[2])
     messages: list[RowMessage] | None = Field(
         description="The conversation.",
         examples=[

@@ -8,7 +8,7 @@ from pydantic import ConfigDict, Field, StringConstraints, ValidationError, mode
 
 from sienn_ray.api.schemas.common import DATASET_ID, JOB_ID, OTHER_DATASET_ID, RequestBody, ResponseBody, Timestamp
 from sienn_ray.api.schemas.hyperparameters import Hyperparameters
-from sienn_ray.api.schemas.ids import DatasetId
+from sienn_ray.api.schemas.ids import DatasetId, JobId
 from sienn_ray.api.schemas.jobs import JobStatusName, PriorityName
 from sienn_ray.api.schemas.revisions import REVISION_WORDS, Revision
 from sienn_ray.catalog import CATALOG
@@ -88,7 +88,19 @@ class _Subject(RequestBody):
         "it, `validation_split` takes its share of each of them.",
         examples=[None],
     )
-    model_name: str = Field(CATALOG[0].id, description="Base model to fine-tune: a hub id.", examples=[CATALOG[0].id])
+    from_job: JobId | None = Field(
+        None,
+        description="Start from the adapter of this completed job, rather than from the base model: continue an SFT, "
+        "or learn preferences after it, which `dpo`, `ipo` and `kto` then compare with that adapter. Base model, "
+        "revision, `lora_r`, `lora_alpha`, `target_modules`, `use_rslora`, `use_dora`, `quantization`, "
+        "`chat_template_kwargs` and `special_tokens` are its.",
+        examples=[None],
+    )
+    model_name: str = Field(
+        CATALOG[0].id,
+        description="Base model to fine-tune: a hub id; with `from_job` by default that job's.",
+        examples=[CATALOG[0].id],
+    )
     revision: Revision | None = Field(None, description=REVISION_WORDS, examples=[None])
 
 
@@ -179,4 +191,10 @@ class StartFinetuningResponse(ResponseBody):
         description="What to know of the rows: special tokens in their text, what becomes of long ones, and whether a "
         "dataset has a newer version; null without any of that, and where it isn't known.",
         examples=[None],
+    )
+    warnings: list[str] = Field(
+        description="All that speaks against the run as it was asked for, `warning` among it: a learning rate or a "
+        "number of rows that preferences aren't learned with, hyperparameters that its method doesn't read. They "
+        "are the job's events as well; a repeated request isn't told again.",
+        examples=[[]],
     )

@@ -45,10 +45,42 @@ class MetricPointBody(ResponseBody):
 
     step: int = Field(description="Optimizer steps that were done.", examples=[120])
     epoch: int = Field(description="1-based.", examples=[2])
-    loss: float | None = Field(description="Training loss, per token.", examples=[0.523])
+    loss: float | None = Field(
+        description="Training loss, per token, or per pair or answer where preferences are learned.", examples=[0.523]
+    )
     eval_loss: float | None = Field(description="Loss on the rows held out, per token.", examples=[None])
     learning_rate: float | None = Field(description="Learning rate of this step.", examples=[0.00017])
     tokens_per_s: float | None = Field(description="Tokens trained on in a second, over all workers.", examples=[812.4])
+    rewards_chosen: float | None = Field(
+        description="Mean reward of this step's answers that were chosen, or labelled desirable; preferences only.",
+        examples=[0.021],
+    )
+    rewards_rejected: float | None = Field(
+        description="Mean reward of the answers in this step that were rejected, or labelled undesirable.",
+        examples=[-0.014],
+    )
+    rewards_margins: float | None = Field(
+        description="Mean reward of the answers in this step that were chosen minus that of those rejected.",
+        examples=[0.035],
+    )
+    rewards_accuracies: float | None = Field(
+        description="Share of pairs in this step whose chosen answer has the higher reward.", examples=[0.75]
+    )
+    eval_rewards_chosen: float | None = Field(
+        description="Mean reward of the answers held out that were chosen, or labelled desirable; preferences only.",
+        examples=[None],
+    )
+    eval_rewards_rejected: float | None = Field(
+        description="Mean reward of the answers in the rows held out that were rejected, or labelled undesirable.",
+        examples=[None],
+    )
+    eval_rewards_margins: float | None = Field(
+        description="Mean reward of the answers in the rows held out that were chosen minus that of those rejected.",
+        examples=[None],
+    )
+    eval_rewards_accuracies: float | None = Field(
+        description="Share of pairs held out whose chosen answer has the higher reward.", examples=[None]
+    )
     created_at: Timestamp
 
 
@@ -67,6 +99,14 @@ class JobCurves(ResponseBody):
                     "eval_loss": None,
                     "learning_rate": 0.00017,
                     "tokens_per_s": 812.4,
+                    "rewards_chosen": 0.021,
+                    "rewards_rejected": -0.014,
+                    "rewards_margins": 0.035,
+                    "rewards_accuracies": 0.75,
+                    "eval_rewards_chosen": None,
+                    "eval_rewards_rejected": None,
+                    "eval_rewards_margins": None,
+                    "eval_rewards_accuracies": None,
                     "created_at": "2025-11-12T10:35:00.000Z",
                 }
             ]

@@ -135,6 +135,11 @@ class JobMeta(ResponseBody):
     validation_dataset_id: str | None = Field(
         description="The dataset that is evaluated on, if it was asked for.", examples=[None]
     )
+    from_job: str | None = Field(description="The job whose adapter it starts from.", examples=[None])
+    lineage: list[str] = Field(
+        description="The jobs that it goes back to, the oldest first and `from_job` last; some may be deleted.",
+        examples=[[]],
+    )
     hyperparameters: dict[str, Any] = Field(
         description="All that was chosen, or left as it is by default, when the job was started.",
         examples=[{"learning_rate": 0.0002, "num_epochs": 3, "lora_r": 16, "target_modules": "all-linear"}],
@@ -169,6 +174,8 @@ class TrainingStatus(JobSummary):
                 "failure_reason": None,
                 "datasets": [_EXAMPLE_DATASET],
                 "validation_dataset_id": None,
+                "from_job": None,
+                "lineage": [],
                 "hyperparameters": {"learning_rate": 0.0002, "num_epochs": 3, "lora_r": 16},
             }
         ],

@@ -58,6 +58,8 @@ def add(connection: sa.Connection, record: JobRecord, moment: datetime) -> JobRe
     insert_job(connection, added)
     _count_entry(connection, JobStatus.PENDING)
     job_events.add(connection, added.id, EventKind.CREATED, added.message, moment)
+    for words in added.warnings:
+        job_events.add(connection, added.id, EventKind.WARNING, words, moment)
     if runs:
         _count_entry(connection, JobStatus.RUNNING)
         _tell_of_start(connection, added, moment)

@@ -14,7 +14,26 @@ from sienn_ray.jobs.store.tables import job_metric_points as points
 from sienn_ray.training.reporting import Progress
 
 MAX_POINTS = 5000
-_CURVES = ("loss", "eval_loss", "learning_rate", "tokens_per_s")
+# Curves by the reports' fields that they are drawn from.
+_CURVES = {
+    "loss": "current_loss",
+    **{
+        name: name
+        for name in (
+            "eval_loss",
+            "learning_rate",
+            "tokens_per_s",
+            "rewards_chosen",
+            "rewards_rejected",
+            "rewards_margins",
+            "rewards_accuracies",
+            "eval_rewards_chosen",
+            "eval_rewards_rejected",
+            "eval_rewards_margins",
+            "eval_rewards_accuracies",
+        )
+    },
+}
 
 
 def last_step(connection: sa.Connection, job_id: str, attempt: int) -> int | None:
@@ -34,12 +53,7 @@ def add(
     """
     overtaken = (points.c.job_id == job_id) & (points.c.step > step) & (points.c.attempt < attempt)
     connection.execute(sa.delete(points).where(overtaken))
-    known = {
-        "loss": _finite(progress.current_loss),
-        "eval_loss": _finite(progress.eval_loss),
-        "learning_rate": _finite(progress.learning_rate),
-        "tokens_per_s": _finite(progress.tokens_per_s),
-    }
+    known = {curve: _finite(getattr(progress, field)) for curve, field in _CURVES.items()}
     known = {name: value for name, value in known.items() if value is not None}
     changes = {**known, "attempt": attempt, "epoch": epoch, "created_at": moment}
     insert = sqlite.insert if connection.dialect.name == "sqlite" else postgresql.insert

@@ -88,7 +88,7 @@ def delete(connection: sa.Connection, job: JobRecord, moment: datetime) -> JobRe
     """Forget an ended job, with its exports, labels, events and curves, and have all its files deleted.
 
     Raises:
-        ConflictError: It hasn't ended.
+        ConflictError: It hasn't ended, or a job starts from its adapter that hasn't.
     """
     if not job.status.is_final:
         raise ConflictError(
@@ -97,6 +97,7 @@ def delete(connection: sa.Connection, job: JobRecord, moment: datetime) -> JobRe
         )
     if job.is_stopping:
         raise ConflictError(f"Job {job.id} is still stopping, and would write what is deleted; delete it in a moment")
+    _check_not_awaited(connection, job)
     export_records.delete_of_job(connection, job.id, moment)
     tombstones.add(connection, DeletionKind.JOB, job.id, moment)
     overview.remember_end(connection, job, moment)
@@ -112,3 +113,15 @@ def delete(connection: sa.Connection, job: JobRecord, moment: datetime) -> JobRe
 def _check_stopped(job: JobRecord) -> None:
     if job.is_stopping:
         raise ConflictError(f"Job {job.id} is cancelled, but its run is still being stopped; try again in a moment")
+
+
+def _check_not_awaited(connection: sa.Connection, job: JobRecord) -> None:
+    """Refuse to delete an adapter that a job is yet to start from; one that has ended has left it behind."""
+    final = [status.value for status in JobStatus if status.is_final]
+    awaits = (jobs.c.from_job == job.id) & jobs.c.status.not_in(final)
+    follower = connection.execute(sa.select(jobs.c.id, jobs.c.status).where(awaits).limit(1)).first()
+    if follower is not None:
+        raise ConflictError(
+            f"Job {follower.id} starts from the adapter of job {job.id} and is '{follower.status}'; delete this one "
+            f"when that one has ended, or cancel that one first (POST /api/jobs/{follower.id}/cancel)"
+        )

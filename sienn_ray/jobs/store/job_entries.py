@@ -8,13 +8,16 @@ import sqlalchemy as sa
 
 from sienn_ray.errors import ConflictError, TooManyRequestsError
 from sienn_ray.jobs.schema import JobRecord, JobStatus
+from sienn_ray.jobs.starts import check_completed
 from sienn_ray.jobs.store import job_changes, queue
 from sienn_ray.jobs.store.quota_checks import QuotaChecks
-from sienn_ray.jobs.store.records import read_dataset, to_job
+from sienn_ray.jobs.store.records import read_dataset, read_job, to_job
 from sienn_ray.jobs.store.tables import jobs
 
 # A place in the queue comes free when a fine-tune starts.
 _QUEUE_RETRY_AFTER_S = 60
+# Jobs that a record goes back to, the nearest ones.
+MAX_LINEAGE = 100
 
 
 def enter(
@@ -23,7 +26,8 @@ def enter(
     """Add a job, or give the one that has its id or idempotency key.
 
     Raises:
-        NotFoundError: There is no such dataset.
+        NotFoundError: There is no such dataset, or no such job to start from.
+        JobStateError: The job to start from isn't completed.
         ConflictError: The idempotency key came with another request before.
         TooManyRequestsError: So many wait already, or as many of its owner as may.
         QuotaExceededError: Its owner's storage is full.
@@ -34,11 +38,26 @@ def enter(
     record = _with_versions(connection, record)
     if record.validation_dataset_id is not None:
         read_dataset(connection, record.validation_dataset_id)
+    if record.from_job is not None:
+        record = _started_from(connection, record, record.from_job)
     if record.status is JobStatus.PENDING:
         quotas.check_job(connection, record.owner)
         if max_pending is not None:
             _check_room(connection, max_pending)
     return job_changes.add(connection, record, moment)
+
+
+def _started_from(connection: sa.Connection, record: JobRecord, from_job: str) -> JobRecord:
+    """Note which adapter a job starts from, and the jobs that this one goes back to.
+
+    Raises:
+        JobStateError: That job has none.
+    """
+    parent = read_job(connection, from_job)
+    check_completed(parent)
+    return record.model_copy(
+        update={"start_key": parent.adapter_key, "lineage": (*parent.lineage, parent.id)[-MAX_LINEAGE:]}
+    )
 
 
 def _with_versions(connection: sa.Connection, record: JobRecord) -> JobRecord:

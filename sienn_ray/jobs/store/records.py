@@ -13,7 +13,9 @@ from sienn_ray.jobs.ids import check_id, not_found
 from sienn_ray.jobs.schema import DatasetRecord, JobRecord
 from sienn_ray.jobs.store import tables
 
-_KEPT_AS_FACTS = frozenset({"phase", "pause_requested_at", "run", "summary", "other_facts", "queue_position"})
+_KEPT_AS_FACTS = frozenset(
+    {"phase", "pause_requested_at", "run", "summary", "other_facts", "queue_position", "warnings"}
+)
 
 
 def read_dataset(connection: sa.Connection, dataset_id: str) -> DatasetRecord:

@@ -109,6 +109,9 @@ jobs = sa.Table(
     sa.Column("key_id", SafeText),
     # The summary's, once more, to be added up.
     sa.Column("adapter_bytes", sa.BigInteger),
+    sa.Column("from_job", SafeText),
+    sa.Column("lineage", sa.JSON),
+    sa.Column("start_key", SafeText),
     sa.Column("datasets", sa.JSON),
 )
 # The datasets of mixtures, once more, to be searched for.
@@ -386,6 +389,14 @@ job_metric_points = sa.Table(
     sa.Column("learning_rate", sa.Double),
     sa.Column("tokens_per_s", sa.Double),
     sa.Column("created_at", UtcDateTime),
+    sa.Column("rewards_chosen", sa.Double),
+    sa.Column("rewards_rejected", sa.Double),
+    sa.Column("rewards_margins", sa.Double),
+    sa.Column("rewards_accuracies", sa.Double),
+    sa.Column("eval_rewards_chosen", sa.Double),
+    sa.Column("eval_rewards_rejected", sa.Double),
+    sa.Column("eval_rewards_margins", sa.Double),
+    sa.Column("eval_rewards_accuracies", sa.Double),
 )
 # Counters and histograms of all processes. `labels` is JSON with sorted keys, so that equal ones are equal text.
 metric_values = sa.Table(

@@ -1,6 +1,7 @@
 """Adapters on a base model.
 
 adapters: a LoRA adapter on a base model, and its optimizer.
+start: the adapter that a run starts from.
 target_modules: modules that may have an adapter.
 fused_lora: LoRA's linear layer as one autograd step.
 """

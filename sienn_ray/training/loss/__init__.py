@@ -2,7 +2,12 @@
 
 packing: tokenized rows as batches without padding.
 packed_attention: attention over packed rows.
+examples: rows that a loss takes together, and sums over them.
 objectives: the losses: completions, or preferences.
+pair_losses: losses over a chosen and a rejected answer (DPO, IPO, ORPO, SimPO).
+unpaired: the loss over labelled answers (KTO).
+mismatched: prompts with answers to others, for KTO's baseline.
+reference: the model that a run starts from.
 scoring: scores of a batch's tokens by the base model.
 token_log_probs: log-probabilities from hidden states, a few at a time.
 """

@@ -1,22 +1,21 @@
-"""Objectives: the losses over completions, or over preferences between two of them."""
+"""Objectives: the losses over completions, over preferences between two of them, and over labelled ones."""
 
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 from contextlib import AbstractContextManager, contextmanager
-from typing import Any, Protocol, assert_never
+from typing import Protocol, assert_never
 
 import torch
-import torch.nn.functional as F  # noqa: N812
 
-from sienn_ray.datasets.schema import RowKind
 from sienn_ray.training.config import TrainingConfig
-from sienn_ray.training.loss.packing import TokenRow, num_targets
+from sienn_ray.training.loss.examples import Example, LossSums
+from sienn_ray.training.loss.packing import num_targets
+from sienn_ray.training.loss.pair_losses import DpoLoss, IpoLoss, OrpoLoss, PairLoss, PairScores, SimpoLoss
+from sienn_ray.training.loss.reference import Reference
 from sienn_ray.training.loss.scoring import Scorer
+from sienn_ray.training.loss.unpaired import UnpairedObjective, row_sums
 from sienn_ray.training.methods import Method
-
-# The rows that belong together: one, or a chosen and a rejected one.
-Example = tuple[TokenRow, ...]
 
 
 class Objective(Protocol):
@@ -25,24 +24,33 @@ class Objective(Protocol):
     Attributes:
         name: The method that it is the loss of.
         rows_per_example: Token sequences of an example.
-        has_reference: Whether the adapter is compared with the base model, both of which then go without the base
-            model's own dropout: each would drop other activations.
+        has_reference: Whether the adapter is compared with the model that the run starts from, both of which then go
+            without the base model's own dropout: each would drop other activations.
+        has_baseline: Whether the loss depends on the mean log-ratio of mismatched answers over all examples of a step;
+            `baseline` is then set before its losses are asked for.
+        baseline: That mean, in nats.
     """
 
     name: Method
     rows_per_example: int
     has_reference: bool
+    has_baseline: bool
+    baseline: float
 
-    def without_adapter(self) -> AbstractContextManager[None]:
-        """Compute losses of the base model meanwhile."""
+    def at_start(self) -> AbstractContextManager[None]:
+        """Compute losses of the model that the run starts from meanwhile."""
         ...
 
     def weight(self, examples: Sequence[Example]) -> int:
         """Return the divisor that makes a mean of the sum."""
         ...
 
-    def loss_sum(self, examples: Sequence[Example]) -> torch.Tensor:
-        """Scalar float32; the loss of all examples."""
+    def sums(self, examples: Sequence[Example]) -> LossSums:
+        """Loss and rewards of all examples."""
+        ...
+
+    def log_ratio_sum(self, examples: Sequence[Example]) -> float:
+        """Sum of the log-ratios of all the answers to those at the start, in nats, without a gradient."""
         ...
 
 
@@ -54,95 +62,124 @@ class CompletionObjective:
     """
 
     name = Method.SFT
-    rows_per_example = RowKind.CONVERSATION.num_sequences
+    rows_per_example = 1
     has_reference = False
+    has_baseline = False
+    baseline = 0.0
 
-    def __init__(self, scorer: Scorer, adapter: Any) -> None:
+    def __init__(self, scorer: Scorer, reference: Reference) -> None:
         self._scorer = scorer
-        self._adapter = adapter
+        self._reference = reference
 
-    def without_adapter(self) -> AbstractContextManager[None]:
-        """See `Objective.without_adapter`."""
-        context: AbstractContextManager[None] = self._adapter.disable_adapter()
-        return context
+    def at_start(self) -> AbstractContextManager[None]:
+        """See `Objective.at_start`."""
+        return self._reference.active()
 
     def weight(self, examples: Sequence[Example]) -> int:
         """Completion tokens."""
-        return sum(num_targets(labels) for ((_, labels),) in examples)
+        return sum(num_targets(labels) for example in examples for _, labels in example.rows)
 
-    def loss_sum(self, examples: Sequence[Example]) -> torch.Tensor:
+    def sums(self, examples: Sequence[Example]) -> LossSums:
         """In nats."""
-        return -self._scorer.log_probs(self._scorer.batch([row for (row,) in examples])).sum()
+        batch = self._scorer.batch([row for example in examples for row in example.rows])
+        return LossSums(-self._scorer.log_probs(batch).sum())
+
+    def log_ratio_sum(self, examples: Sequence[Example]) -> float:  # noqa: ARG002
+        """Nothing is compared."""
+        return 0.0
 
 
-class PreferenceObjective:
-    """Direct preference optimization (Rafailov et al. 2023, arXiv:2305.18290, equation 7).
-
-    The reference is the base model itself, the same one with its adapter switched off.
+class PairObjective:
+    """A loss over pairs of a chosen and a rejected answer.
 
     Args:
+        loss: What it makes of their log-probabilities.
         scorer: Says how likely a model with an adapter finds a row.
-        adapter: The PEFT model.
-        beta: How much a departure from the base model costs.
+        reference: The model that the run starts from.
     """
 
-    name = Method.DPO
-    rows_per_example = RowKind.PREFERENCE.num_sequences
-    has_reference = True
+    rows_per_example = 2
+    has_baseline = False
+    baseline = 0.0
 
-    def __init__(self, scorer: Scorer, adapter: Any, beta: float) -> None:
+    def __init__(self, loss: PairLoss, scorer: Scorer, reference: Reference) -> None:
+        self._loss = loss
         self._scorer = scorer
-        self._adapter = adapter
-        self._beta = beta
-        self._is_base = False
+        self._reference = reference
+        self._is_start = False
+        self.name = loss.name
+        self.has_reference = loss.name.has_reference
 
     @contextmanager
-    def without_adapter(self) -> Iterator[None]:
-        """See `Objective.without_adapter`."""
-        self._is_base = True
+    def at_start(self) -> Iterator[None]:
+        """See `Objective.at_start`."""
+        if not self.has_reference:
+            with self._reference.active():
+                yield
+            return
+        self._is_start = True
         try:
             yield
         finally:
-            self._is_base = False
+            self._is_start = False
 
     def weight(self, examples: Sequence[Example]) -> int:
         """Pairs."""
         return len(examples)
 
-    def loss_sum(self, examples: Sequence[Example]) -> torch.Tensor:
-        """-log sigmoid(beta (policy's log-ratio of chosen to rejected - reference's)), summed over pairs."""
-        return -F.logsigmoid(self._beta * self.margins(examples)).sum()
+    def sums(self, examples: Sequence[Example]) -> LossSums:
+        """Losses and rewards of all pairs."""
+        scores = self.scores(examples)
+        loss = self._loss.losses(scores).sum()
+        with torch.no_grad():
+            rewards = self._loss.rewards(scores)
+            num_right = (rewards[:, 0] > rewards[:, 1]).sum()
+            count = rewards.new_full((), len(examples))
+            numbers = torch.stack([*rewards.sum(0), count, count, num_right.to(count), count])
+        return LossSums(loss, numbers)
 
-    def margins(self, examples: Sequence[Example]) -> torch.Tensor:
-        """(pairs,); how much more than the base model the adapter prefers the chosen answers, in nats."""
-        if self._is_base:  # which differs from itself in nothing
-            return torch.zeros(len(examples))  # on any device: it is only counted
-        batch = self._scorer.batch([row for example in examples for row in example])
-        with torch.no_grad(), self._adapter.disable_adapter():
-            reference = _row_sums(self._scorer.log_probs(batch), batch.targets_per_row)
-        policy = _row_sums(self._scorer.log_probs(batch), batch.targets_per_row)
-        margins = (policy - reference).view(-1, 2)
-        return margins[:, 0] - margins[:, 1]
+    def scores(self, examples: Sequence[Example]) -> PairScores:
+        """Log-probabilities of the pairs' answers."""
+        if self._is_start:  # which differs from itself in nothing
+            nothing = torch.zeros(len(examples), 2)  # on any device: it is only counted
+            return PairScores(nothing, nothing, nothing + 1)
+        batch = self._scorer.batch([row for example in examples for row in example.rows])
+        sizes = batch.targets_per_row
+        reference = torch.zeros(len(sizes), device=batch.targets.device)
+        if self.has_reference:
+            with torch.no_grad(), self._reference.active():
+                reference = row_sums(self._scorer.log_probs(batch), sizes)
+        policy = row_sums(self._scorer.log_probs(batch), sizes)
+        num_tokens = torch.tensor(sizes, device=policy.device).clamp(min=1)
+        return PairScores(policy.view(-1, 2), reference.view(-1, 2), num_tokens.view(-1, 2))
+
+    def log_ratio_sum(self, examples: Sequence[Example]) -> float:  # noqa: ARG002
+        """Pairs have no baseline."""
+        return 0.0
 
 
-def make_objective(method: Method, scorer: Scorer, adapter: Any, config: TrainingConfig) -> Objective:
+def make_objective(method: Method, scorer: Scorer, reference: Reference, config: TrainingConfig) -> Objective:
     """Make the loss of a method.
 
     Args:
         method: What is learned by.
         scorer: Says how likely the model with its adapter finds a row.
-        adapter: The PEFT model.
+        reference: The model that the run starts from.
         config: Hyperparameters, the loss's own among them.
     """
     match method:
         case Method.SFT:
-            return CompletionObjective(scorer, adapter)
+            return CompletionObjective(scorer, reference)
         case Method.DPO:
-            return PreferenceObjective(scorer, adapter, config.dpo_beta)
+            return PairObjective(DpoLoss(config.dpo_beta, config.dpo_label_smoothing), scorer, reference)
+        case Method.IPO:
+            return PairObjective(IpoLoss(config.ipo_beta), scorer, reference)
+        case Method.KTO:
+            weights = (config.kto_desirable_weight, config.kto_undesirable_weight)
+            return UnpairedObjective(scorer, reference, config.kto_beta, *weights)
+        case Method.ORPO:
+            return PairObjective(OrpoLoss(config.orpo_lambda), scorer, reference)
+        case Method.SIMPO:
+            return PairObjective(SimpoLoss(config.simpo_beta, config.simpo_gamma_beta_ratio), scorer, reference)
         case _:
             assert_never(method)
-
-
-def _row_sums(values: torch.Tensor, sizes: Sequence[int]) -> torch.Tensor:
-    """(rows,); sums over successive stretches of a vector."""
-    return torch.stack([part.sum() for part in torch.split(values, list(sizes))])

@@ -2,10 +2,14 @@
 
 from __future__ import annotations
 
+import gzip
+import io
 import json
 from collections.abc import Sequence
 from typing import Any
 
+import pyarrow as pa
+import pyarrow.parquet as pq
 import pytest
 from fastapi import FastAPI
 from huggingface_hub import constants
@@ -74,6 +78,18 @@ class TestImport:
         answer = bring(client, columns={"Frage": "question", "Antwort": "answer"})
         assert answer.status_code == 201, answer.text
         assert answers(client, answer.json()["dataset_id"]) == ["hello"]
+
+    def test_parquet_and_packed_files(self, client: TestClient, hub: FakeHub) -> None:
+        sink = io.BytesIO()
+        pq.write_table(pa.table({"prompt": ["a", "b"], "completion": ["1", "2"]}), sink)
+        hub.datasets[REPO] = {
+            "train-00000.parquet": sink.getvalue(),
+            "train-00001.parquet": sink.getvalue(),
+            "test.jsonl.gz": gzip.compress(lines(("c", "3"))),
+        }
+        assert answers(client, bring(client).json()["dataset_id"]) == ["1", "2", "1", "2"]
+        hub.datasets[REPO] = {"test.jsonl.gz": gzip.compress(lines(("c", "3")))}
+        assert answers(client, bring(client).json()["dataset_id"]) == ["3"]
 
 
 class TestToken:

@@ -65,6 +65,7 @@ class TestStart:
             "message": "Fine-tuning job submitted successfully",
             "num_long_rows": None,
             "warning": None,
+            "warnings": [],
         }
 
     def test_rows_that_are_too_long_are_told_where_they_were_counted(

@@ -71,11 +71,15 @@ class TestEvents:
         assert query.split("=")[0] in response.json()["detail"]
 
 
+REWARDS = ("chosen", "rejected", "margins", "accuracies")
+
+
 class TestMetrics:
     def test_fields(self, client: TestClient, tracker: InProcessTracker) -> None:
         tracker.put_points(
             "job-1", point(10, loss=0.523, learning_rate=2e-4, tokens_per_s=812.4), point(20, epoch=2, eval_loss=0.7)
         )
+        nothing = {f"{of}rewards_{name}": None for of in ("", "eval_") for name in REWARDS}
         assert client.get(METRICS).json() == {
             "job_id": "job-1",
             "points": [
@@ -86,6 +90,7 @@ class TestMetrics:
                     "eval_loss": None,
                     "learning_rate": 0.0002,
                     "tokens_per_s": 812.4,
+                    **nothing,
                     "created_at": "2025-11-12T10:30:00.007Z",
                 },
                 {
@@ -95,10 +100,17 @@ class TestMetrics:
                     "eval_loss": 0.7,
                     "learning_rate": None,
                     "tokens_per_s": None,
+                    **nothing,
                     "created_at": "2025-11-12T10:30:00.007Z",
                 },
             ],
         }
+
+    def test_rewards_are_curves(self, client: TestClient, tracker: InProcessTracker) -> None:
+        values = {f"{of}rewards_{name}": 0.25 for of in ("", "eval_") for name in REWARDS}
+        tracker.put_points("job-1", point(10, **values))
+        (found,) = client.get(METRICS).json()["points"]
+        assert {name: found[name] for name in values} == values
 
     def test_without_points(self, client: TestClient) -> None:
         assert client.get(METRICS).json() == {"job_id": "job-1", "points": []}

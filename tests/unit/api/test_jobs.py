@@ -64,6 +64,8 @@ class TestStatus:
             "ray_submission_id": "sienn-job-1-1",
             "failure_reason": None,
             "validation_dataset_id": None,
+            "from_job": None,
+            "lineage": [],
             "learning_rate": 2e-4,
             "num_epochs": 3,
             "batch_size": 4,

@@ -23,6 +23,9 @@ def test_good_file(client: TestClient, storage: Storage, tracker: InProcessTrack
         "num_bad_rows": 0,
         "errors": [],
         "complete": True,
+        "guessed": {},
+        "ignored_columns": [],
+        "notes": [],
         "preview": [
             {"instruction": "What is Python?", "response": "A language."},
             {"instruction": "Explain LoRA", "response": "A technique."},
@@ -57,7 +60,7 @@ def test_preferences_are_checked(client: TestClient) -> None:
         (b"", "rows.csv", "the file is empty"),
         (CSV, "rows.xlsx", "the extension '.xlsx' is not accepted"),
         (CSV, "rows", "a file without an extension is not accepted"),
-        (b'{"text": "a"}', "rows.json", "the file must be an array of objects, got an object"),
+        (b'{"version": 1}', "rows.json", "the file must be an array of objects, got an object"),
     ],
 )
 def test_file_that_cannot_be_read_is_a_report_too(

@@ -36,6 +36,27 @@ BASE_MODEL = "HuggingFaceTB/SmolLM2-135M-Instruct"  # comes as a package, so no 
             },
             "epoch 2/3  loss 0.523  eval loss 1.000  80 tokens/s  1:05 left",
         ),
+        (
+            {
+                "current_epoch": 1,
+                "total_epochs": 1,
+                "current_loss": 0.69,
+                "rewards_margins": 0.0123,
+                "rewards_accuracies": 0.5,
+            },
+            "epoch 1/1  loss 0.690  margin 0.012  chosen over rejected 50%",
+        ),
+        (
+            {
+                "current_epoch": 1,
+                "total_epochs": 1,
+                "rewards_margins": 0.1,
+                "rewards_accuracies": 1.0,
+                "eval_rewards_margins": 0.05,
+                "eval_rewards_accuracies": 0.75,
+            },
+            "epoch 1/1  margin 0.050  chosen over rejected 75%",
+        ),
     ],
 )
 def test_facts_of_a_running_job(meta: dict[str, Any], shown: str) -> None:

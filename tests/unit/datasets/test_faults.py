@@ -125,7 +125,7 @@ def test_bad_rows_of_a_json_array_are_listed_with_their_numbers() -> None:
         ("d.csv", b"PK\x03\x04", 1, "line 1: the content is a ZIP archive", 0, 0),
         ("d.csv", b"a,b\nc,d\n", None, "unknown columns: found 'a', 'b'; accepted", 0, 0),
         ("d.jsonl", b'3\n{"a": 1}\n{"text": "b"}', None, "unknown columns: found 'a'; accepted", 1, 1),
-        ("d.tsv", b"text\na\n", None, "the extension '.tsv' is not accepted", 0, 0),
+        ("d.xlsx", b"text\na\n", None, "the extension '.xlsx' is not accepted", 0, 0),
         ("d.csv", b"", None, "the file is empty", 0, 0),
         ("d.csv", b"text,text\na,b\n", 1, "line 1: the header has the column 'text' more than once", 0, 0),
         ("d.csv", b'"text"x\na\n', 1, "line 1: broken CSV", 0, 0),
@@ -151,8 +151,8 @@ def test_file_without_rows_was_read_to_its_end(filename: str, content: str) -> N
 
 
 def test_only_the_first_faults_are_kept_and_all_are_counted() -> None:
-    inspection = look("text\n" + ",\n" * 50_000 + "a\nb\n", "d.csv")
-    assert [fault.line for fault in inspection.faults] == list(range(2, MAX_ROW_FAULTS + 2))
+    inspection = look("text\na\n" + ",\n" * 50_000 + "b\n", "d.csv")
+    assert [fault.line for fault in inspection.faults] == list(range(3, MAX_ROW_FAULTS + 3))
     assert (inspection.num_rows, inspection.num_bad_rows) == (50_002, 50_000)
 
 
@@ -163,7 +163,7 @@ def test_reading_ends_after_very_many_bad_rows() -> None:
 
 
 def test_end_comes_behind_the_rows_that_are_kept() -> None:
-    inspection = look(b"text\n" + b",\n" * 50 + b"\xff", "d.csv")
+    inspection = look(b"text\na\n" + b",\n" * 49 + b"\xff", "d.csv")
     assert len(inspection.faults) == MAX_ROW_FAULTS + 1
     assert inspection.faults[-1].message.startswith("line 52: byte 0xff")
 
@@ -180,18 +180,21 @@ def test_messages_are_bounded() -> None:
     [
         ("text\n,\n", ["line 2: "]),
         ("text\n,\na\n,\n", ["line 2: ", "line 4: "]),
-        ("text\n" + ",\n" * 5, ["line 2: ", "line 3: ", "line 4: ", "line 5: ", "line 6: "]),
-        ("text\n" + ",\n" * 6, ["line 2: ", "line 3: ", "line 4: ", "line 5: ", "line 6: ", "and 1 more bad row"]),
+        ("text\n" + ",\n" * 4, ["line 2: ", "line 3: ", "line 4: ", "line 5: "]),
         (
-            "text\n" + ",\n" * 1_234 + '"',
+            "text\n,\na\n" + ",\n" * 5,
+            ["line 2: ", "line 4: ", "line 5: ", "line 6: ", "line 7: ", "and 1 more bad row"],
+        ),
+        (
+            "text\n,\na\n" + ",\n" * 1_233 + '"',
             [
                 "line 2: ",
-                "line 3: ",
                 "line 4: ",
                 "line 5: ",
                 "line 6: ",
+                "line 7: ",
                 "and 1,229 more bad rows",
-                "line 1236: broken",
+                "line 1237: broken",
             ],
         ),
         ('text\n,\na\n"', ["line 2: ", "line 4: broken"]),
@@ -203,3 +206,25 @@ def test_refusal_names_the_first_faults_and_counts_the_others(content: str, part
     found = [part for part in error.message.split("; ") if part.startswith("line ") or "more bad row" in part]
     assert [part[: len(start)] for part, start in zip(found, parts, strict=True)] == parts
     assert error.line == 2
+
+
+def test_a_fault_that_the_first_rows_share_is_told_once_and_counted() -> None:
+    content = "\n".join(['{"text": 5}'] * 5 + ['{"text": ""}', '{"text": "a"}', '{"text": 6}', '{"text": []}'])
+    inspection = look(content, "d.jsonl")
+    assert [fault.message for fault in inspection.faults] == [
+        "line 1: column 'text' must be a string, got a number (the same in 6 rows, from the first one on)",
+        "line 6: column 'text' must not be blank; fill it in or remove the row",
+        "line 9: column 'text' must be a string, got a list",
+    ]
+    assert inspection.num_bad_rows == 8
+    assert refusal(content, "d.jsonl").message == "; ".join(fault.message for fault in inspection.faults)
+
+
+def test_numbers_make_no_other_cause() -> None:
+    lines = [f'{{"text": {" " * number}oops}}' for number in range(1_000)]
+    assert len(look("\n".join(lines), "d.jsonl").faults) == 1
+
+
+def test_rows_that_only_begin_alike_are_told_one_by_one() -> None:
+    content = "text\n" + ",\n" * 4 + "a\n" + ",\n" * 3
+    assert [fault.line for fault in look(content, "d.csv").faults] == [2, 3, 4, 5, 7, 8, 9]

@@ -65,10 +65,12 @@ class TestWithoutCard:
         names = ("en/train.csv", "de/train.csv", "de/test.csv")
         assert files("hf:a/b/de", *names) == ["de/train.csv"]
 
-    def test_most_files_decide_the_extension(self) -> None:
+    def test_most_files_decide_the_kind(self) -> None:
         assert files("hf:a/b", "a.jsonl", "b.jsonl", "old.csv") == ["a.jsonl", "b.jsonl"]
         assert files("hf:a/b", "a.jsonl", "a.csv") == ["a.jsonl"]
         assert files("hf:a/b", "story.txt") == ["story.txt"]
+        assert files("hf:a/b", "a.parquet", "b.jsonl", "load.json.py", "c.csv.bak") == ["a.parquet"]
+        assert files("hf:a/b", "a.jsonl.gz", "b.ndjson", "c.csv.zst") == ["a.jsonl.gz", "b.ndjson"]
 
     @pytest.mark.parametrize("name", ["../x.jsonl", "/etc/x.jsonl", "a/../../x.jsonl", "..\\x.jsonl", ".git/x.jsonl"])
     def test_paths_that_lead_elsewhere_are_no_files(self, name: str) -> None:

@@ -24,8 +24,11 @@ def test_fault_of_a_preference_row_has_its_line() -> None:
 @pytest.mark.parametrize(
     ("filename", "message"),
     [
-        ("d.tsv", "the extension '.tsv' is not accepted; use one of .csv, .json, .jsonl, .txt"),
-        ("d.csv.gz", "the extension '.gz' is not accepted"),
+        (
+            "d.xlsx",
+            "the extension '.xlsx' is not accepted; use one of .csv, .json, .jsonl, .ndjson, .parquet, .tsv, .txt",
+        ),
+        ("d.csv.zip", "the extension '.zip' is not accepted"),
         ("csv", "a file without an extension is not accepted"),
         ("", "a file without an extension"),
         ("d." + "x" * 10_000, "the extension '.xxx"),
@@ -44,12 +47,16 @@ GOOD_ROW = {".csv": b"text\nx\n", ".json": b'[{"text": "x"},\n', ".jsonl": b'{"t
 @pytest.mark.parametrize(
     ("content", "message"),
     [
-        ("text\nx\n".encode("utf-16"), "line 1: the content is UTF-16 text"),
-        (b"\xfe\xff\0t", "line 1: the content is UTF-16 text"),
-        ("text".encode("utf-16-le"), "line 1: byte 0x00 at offset 1 is not text, perhaps UTF-16; save the file as"),
-        (b"PK\x03\x04rest", "line 1: the content is a ZIP archive (or an Excel workbook); save the data as CSV"),
-        (gzip.compress(b"text\nx\n", mtime=0), "line 1: the content is a gzip file"),
-        (b"PAR1\x15\x04", "line 1: the content is a Parquet file"),
+        (
+            "text".encode("utf-16-le"),
+            "line 1: the content is UTF-16 without a byte order mark; give encoding=utf-16-le",
+        ),
+        (b"PK\x03\x04rest", "line 1: the content is a ZIP archive (or an Excel workbook); unpack it, or save the data"),
+        (
+            gzip.compress(gzip.compress(b"x")),
+            "line 1: the content is a gzip file within another packed file; unpack it",
+        ),
+        (b"PAR1\x15\x04", "the Parquet file can't be read"),
         (b"", "the file is empty"),
     ],
 )
@@ -75,7 +82,7 @@ def test_bad_byte_is_placed(extension: str, stream: type[io.BytesIO], tail: byte
     with pytest.raises(InvalidDatasetError) as error:
         ingest(stream(good + tail), f"d{extension}", io.BytesIO())
     # Byte by byte, JSONL has its broken line only once it ends, so the byte is found first everywhere.
-    assert error.value.message == f"line {line}: " + reason.format(len(good) + 3)
+    assert error.value.message.startswith(f"line {line}: " + reason.format(len(good) + 3))
     assert error.value.line == line
 
 
@@ -99,16 +106,15 @@ def test_characters_across_chunks_stay_whole(where: int) -> None:
         ("prompt,completion\n\n", "the file has no rows; at least one is needed"),
         ("a,b\nc,d\n", "unknown columns: found 'a', 'b'; accepted"),
         ("text,TEXT \nc,d\n", "line 1: the header has the column 'TEXT ' more than once"),
-        ("\ntext,,\nc,d,e\n", "line 2: the header has the column '' more than once"),
+        ("\ntext,,\nc,d,e\n", "line 3: 'd' stands in a column without a name; name it in the header, or remove it"),
         ("prompt,completion\na,b\nc\n", "line 3: the row has 1 fields, but the header has 2 columns"),
         ('prompt,completion\n"a\n\n",b\nc,d,e\n', "line 5: the row has 3 fields, but the header has 2 columns"),
-        ("prompt,completion\na,b\n  \n", "line 3: the row has 1 fields"),
         ("prompt,completion\na,b\nc, \n", "line 3: column 'completion' must not be blank"),
         ('prompt,completion\n\n"a\nb",""\n', "line 3: column 'completion' must not be blank"),
         ('text\n""\n', "line 2: column 'text' must not be blank"),
         ('text\nx\n"a\nb\nc', "line 3: broken CSV: a quote opened in this row is never closed"),
         ('text\n"a"b\n', "line 2: broken CSV: ',' expected after '\"'"),
-        ("text\ra\rb\r", "line 1: broken CSV: a carriage return stands alone"),
+        ("text\na\rb\n", "line 2: broken CSV: a carriage return stands alone"),
         ("messages\n[]\n", "line 2: column 'messages' must have at least one user and one assistant message, got none"),
     ],
 )
@@ -122,9 +128,8 @@ def test_broken_csv(content: str, message: str) -> None:
         ("\n \n", "the file has no rows"),
         ('{"text": "x"}\n{"text": }\n', "line 2: invalid JSON at column 10: Expecting value; each line must be one"),
         ('{"text": "x"}\n\n{"text": "x"', "line 3: invalid JSON at column 1"),
-        ('{"text": "x"} {"text": "x"}', "line 1: invalid JSON at column 15: Extra data"),
-        ('{\n"text": "x"\n}', "line 1: invalid JSON at column 2"),
-        ('[{"text": "x"}]', "line 1: each line must be a JSON object, got a list; a file that is one array must"),
+        ('{"text": "x"}\n{"text": "x"} {"text": "x"}', "line 2: invalid JSON at column 15: Extra data"),
+        ('[{"text": "x"}]\n[]', "line 1: each line must be a JSON object, got a list; name what it is, as in"),
         ('{"text": "x"}\n"x"', "line 2: each line must be a JSON object, got a string"),
         ("null", "line 1: each line must be a JSON object, got null"),
         ("{}", "unknown columns: found none"),
@@ -155,7 +160,6 @@ def test_broken_jsonl(content: str, message: str) -> None:
         ('[{"text": "x"}, {"text": "x', "row 2: the JSON ends before the array is closed"),
         ("[]", "the file has no rows"),
         ("[{}]", "unknown columns: found none"),
-        ('{"text": "x"}\n{"text": "x"}', "the file must be an array of objects, got an object; put the rows in [...]"),
         ('"x"', "the file must be an array of objects, got a string"),
         ("3", "the file must be an array of objects, got a number"),
         ('[{"text": "x"}, "x"]', "row 2: must be an object, got a string"),

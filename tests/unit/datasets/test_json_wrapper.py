@@ -51,6 +51,13 @@ def test_rows_within_an_object_are_read(content: Any) -> None:
     assert prompts(content) == ["a", "c"]
 
 
+def test_where_the_rows_were_and_what_was_beside_them_is_said() -> None:
+    content = {"version": "1.0", "meta": {"by": "x"}, "data": [{"id": 1, **ROW}], "tags": ["a"], "none": []}
+    report, _ = run(json.dumps(content), "d.json")
+    assert report.guessed["rows"] == "the list under 'data'"
+    assert report.ignored_columns == ("version", "meta", "id", "tags", "none")
+
+
 def test_conversations_of_rows_within_an_object_stay_conversations() -> None:
     turns = [{"role": "user", "content": "a"}, {"role": "assistant", "content": "b"}]
     assert prompts({"data": [{"messages": turns}]}) == ["a"]
@@ -73,9 +80,8 @@ def test_conversations_of_rows_within_an_object_stay_conversations() -> None:
         ({"data": [["a", "b"]]}, "the rows in 'data' are lists, and no list 'columns' before them names their values"),
         ({"columns": ["prompt", 1], "data": [["a", "b"]]}, "'columns' must be a list of at most 1,000 names"),
         ({"columns": ["prompt", "prompt"], "data": [["a", "b"]]}, "'columns' has a name more than once"),
-        ({"messages": [{"role": "user", "content": "a"}]}, "the file must be an array of objects, got an object"),
+        ({"messages": [{"role": "user", "content": "a"}]}, "the last message must be the assistant's, got user"),
         ({"data": {"train": [ROW]}}, "the file must be an array of objects, got an object"),
-        (ROW, "the file must be an array of objects, got an object; put the rows in [...]"),
         ({}, "the file must be an array of objects, got an object; put the rows in [...]"),
         ({"data": []}, "the file must be an array of objects, got an object; put the rows in [...]"),
         ({"data": [ROW, "x"]}, "row 2: must be an object, got a string"),

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import pickle
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
@@ -132,3 +133,9 @@ class TestStream:
         ]
         for step, rows in enumerate(alone):
             assert sorted(shared[0][step] + shared[1][step]) == sorted(rows)
+
+    def test_a_stream_goes_to_another_process(self, mixed: MixedRows, tokenizer: Any) -> None:
+        stream, share = self.stream(mixed, tokenizer), Share(6)
+        part = next(stream.order.parts(2))
+        sent: InProcess = pickle.loads(pickle.dumps(stream))  # with all that was computed before
+        assert sent.tokenize(part, share).equals(stream.tokenize(part, share))

@@ -5,10 +5,12 @@ from __future__ import annotations
 import inspect
 import json
 import re
+from pathlib import Path
 from typing import Any
 
 import pytest
 
+from sienn_ray.base_model import load_tokenizer
 from sienn_ray.datasets.chat_turns import turns_of
 from sienn_ray.datasets.measure import sides_of
 from sienn_ray.datasets.prompt import PromptFormat, PromptKind
@@ -26,6 +28,7 @@ from sienn_ray.datasets.tokenization import tokenize_pair, tokenize_row
 from sienn_ray.errors import ArtifactError, InvalidInputError
 from sienn_ray.inference.engine import GenerationRequest
 from sienn_ray.inference.requests.prompts import PromptEncoder
+from sienn_ray.training.publication import base_model_facts
 from tests.unit.inference.small_tokenizers import byte_level
 
 # As Qwen3 has it: an empty block of reasoning where there is to be none.
@@ -258,3 +261,16 @@ def test_a_row_has_variables_of_its_own(tokenizer: Any) -> None:
     unknown = StoredRow([dict(each) for each in MESSAGES], None, chat_template_kwargs={"stile": "own"})
     with pytest.raises(InvalidInputError, match="no variable 'stile'"):
         sides_of(tokenizer, chat(tokenizer), unknown)
+
+
+def test_a_published_tokenizer_asks_with_the_values(tiny_model_folder: Path, tmp_path: Path) -> None:
+    tokenizer = load_tokenizer(tiny_model_folder)
+    own = PromptFormat(PromptKind.CHAT, THINKING, RenderOptions(TemplateVariables.of({"enable_thinking": False})))
+    facts = base_model_facts(tiny_model_folder, tokenizer, own)
+    for name, content in facts.files.items():
+        (tmp_path / name).write_bytes(content)
+    assert PromptFormat.from_json((tmp_path / "prompt_format.json").read_text()) == own
+    published = load_tokenizer(tmp_path)
+    for values in ({}, {"enable_thinking": True}, {"style": "own"}):
+        text = published.apply_chat_template(MESSAGES[:1], tokenize=False, add_generation_prompt=True, **values)
+        assert text == own.with_variables(values).prompt(load_tokenizer(tiny_model_folder), MESSAGES[:1])

@@ -307,6 +307,28 @@ class TestTokens:
         assert found[2][:2] == ([], [])
         assert [answer_of(tokenizer, found[number]) for number in (0, 1, 3, 4)] == ["yes", "no", "well", "no"]
 
+    def test_a_labelled_answer_comes_with_its_label(self, tmp_path: Path, tokenizer: Any) -> None:
+        rows = [CanonicalRow(chat("q", f"{label}").messages, label=label) for label in (True, False, True)]
+        stream = stream_of(store(tmp_path, rows), tokenizer, seed=None)
+        ((_, found),) = all_steps(stream, Share(3), 1)
+        assert [row.is_desirable for row in found] == [True, False, True]
+        assert [answer_of(tokenizer, row) for row in found] == ["True", "False", "True"]
+
+    def test_only_the_last_answer_is_labelled(self, tmp_path: Path, tokenizer: Any) -> None:
+        turns = [Message(role, text) for text in ("first", "second") for role in (Role.USER, Role.ASSISTANT)]
+        stream = stream_of(store(tmp_path, [CanonicalRow(tuple(turns), label=False)]), tokenizer)
+        ((_, (row,)),) = all_steps(stream, Share(1), 1)
+        assert answer_of(tokenizer, row) == "second"
+        assert not row.is_desirable
+
+    def test_a_preference_is_unpaired_where_asked(self, tmp_path: Path, tokenizer: Any) -> None:
+        rows = [chat("q", "yes", "no"), chat("q", LONG, "no"), chat(LONG, "yes", "no")]
+        stream = replace(stream_of(store(tmp_path, rows), tokenizer, seed=None), unpairs=True)
+        ((_, found),) = all_steps(stream, Share(3), 1)
+        assert [row.is_desirable for row in found[:4]] == [True, False, True, False]
+        assert [bool(row.input_ids) for row in found] == [True, True, True, True, False]
+        assert [row.num_over > 0 for row in found] == [False, False, False, True, True]
+
     @pytest.mark.parametrize("rejected", [None, "no"])
     def test_what_the_chat_template_refuses_is_said(
         self, tiny_model_folder: Path, tmp_path: Path, rejected: str | None

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
@@ -14,10 +15,12 @@ from sienn_ray.errors import InvalidBaseModelError, InvalidDatasetError, Invalid
 from sienn_ray.settings import Settings
 from sienn_ray.storage import Storage
 from sienn_ray.template_check.base_template import folder_template
-from sienn_ray.template_check.check import TryTemplate, find_verdict, render_in_process
+from sienn_ray.template_check.check import TryTemplate, find_verdict, render_in_process, verdict_of
 from sienn_ray.template_check.program import Work
 from sienn_ray.template_check.row_sample import MAX_ROWS
 from sienn_ray.template_check.verdict import TemplateRequest, TemplateVerdict
+from tests.support.fakes_hub import COMMIT, FakeHub
+from tests.unit.conftest import AddToCache
 from tests.unit.template_check.checking import BASE_MODEL, CHATML, EOS, STRICT, conversation, put_rows, save_template
 
 Check = Callable[..., TemplateVerdict]
@@ -173,3 +176,28 @@ def test_a_template_that_takes_too_much_memory_is_refused(check: Check, storage:
     request = put_rows(storage, [conversation("Why?", "So.")])
     with pytest.raises(InvalidBaseModelError, match=rf"base model '{BASE_MODEL}' takes more than \d+ s of CPU time or"):
         check(request, "{{ 'a' * 10000000000 }}" + CHATML, render_in_process)
+
+
+def test_a_job_downloads_the_tokenizer_s_files_of_a_base_model_that_is_not_here(
+    hub: FakeHub, hub_home: Path, settings: Settings, storage: Storage, tmp_path: Path
+) -> None:
+    folder = save_template(tmp_path / "there", STRICT)
+    config = {"model_type": "llama", "architectures": ["LlamaForCausalLM"]}
+    files = {path.name: path.read_bytes() for path in folder.iterdir()}
+    hub.files[BASE_MODEL] = {**files, "config.json": json.dumps(config).encode(), "model.safetensors": b"weights"}
+    rows = [conversation("Why?", "Tell me.", "So.", roles="uua"), conversation("Why?", "So.")]
+    request = replace(put_rows(storage, rows), revision=COMMIT)
+    assert find_verdict(request, settings, storage, Work.answer) is None
+    with pytest.raises(InvalidDatasetError, match="1 of 2 rows can't be rendered by the chat template of base model"):
+        verdict_of(request, settings, storage).check(request)
+    assert not list(hub_home.rglob("model.safetensors"))
+    assert TemplateVerdict.kept(storage, request) is not None
+
+
+def test_a_template_that_is_told_in_another_way_is_left_to_the_job(
+    add_to_cache: AddToCache, settings: Settings, storage: Storage
+) -> None:
+    several = {"chat_template": [{"name": "default", "template": CHATML}]}
+    add_to_cache(BASE_MODEL, {"config.json": {}, "model.safetensors": b"weights", "tokenizer_config.json": several})
+    request = put_rows(storage, [conversation("Why?", "So.")])
+    assert find_verdict(request, settings, storage, Work.answer) is None

@@ -15,6 +15,7 @@ from sienn_ray.training.adapter.adapters import add_adapter, make_optimizer
 from sienn_ray.training.checkpoint import Weights
 from sienn_ray.training.checkpoint_files import ADAPTER_CONFIG, ADAPTER_WEIGHTS
 from sienn_ray.training.config import LoraSettings, TrainingConfig
+from sienn_ray.training.rewards import Rewards, RewardSums
 from sienn_ray.training.run_state import EvalRecord, RunState, read_state
 from sienn_ray.training.sharding import load_optimizer_state, whole_optimizer_state, whole_weights
 from tests.support.tiny_model import TINY_ID
@@ -29,6 +30,7 @@ STATE = RunState(
     elapsed_s=2.5,
     epoch_loss_sum=19.25,
     epoch_weight=4,
+    epoch_rewards=RewardSums(chosen=0.5, rejected=-0.25, num_chosen=2, num_rejected=2, num_right=1, num_pairs=2),
     num_dropped_rows=1,
     num_long_rows=3,
     num_cut_tokens=17,
@@ -40,7 +42,7 @@ STATE = RunState(
     micro_batch_rows=2,
     is_done=True,
     stop_reason="early_stopping",
-    history=[EvalRecord(0, None, 10.5), EvalRecord(1, 9.5, None, 2)],
+    history=[EvalRecord(0, None, 10.5), EvalRecord(1, 9.5, None, 2, Rewards(0.1, 0.2, -0.1, 0.5))],
 )
 
 

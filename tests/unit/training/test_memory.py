@@ -10,21 +10,22 @@ import torch
 
 from sienn_ray.errors import FailureReason, TrainingError
 from sienn_ray.training import hardware
-from sienn_ray.training.loss.objectives import CompletionObjective, Example
+from sienn_ray.training.loss.examples import Example, LossSums
+from sienn_ray.training.loss.objectives import CompletionObjective
 from tests.unit.training.training import Trainee, config_of
 
 
 def limit_rows(monkeypatch: pytest.MonkeyPatch, max_rows: int, error: Exception) -> list[int]:
     """Let a forward pass of more rows fail as an allocation does; the sizes that were tried."""
-    loss_sum, tried = CompletionObjective.loss_sum, []
+    sums, tried = CompletionObjective.sums, []
 
-    def limited(self: CompletionObjective, examples: Sequence[Example]) -> torch.Tensor:
+    def limited(self: CompletionObjective, examples: Sequence[Example]) -> LossSums:
         tried.append(len(examples))
         if torch.is_grad_enabled() and len(examples) > max_rows:
             raise error
-        return loss_sum(self, examples)
+        return sums(self, examples)
 
-    monkeypatch.setattr(CompletionObjective, "loss_sum", limited)
+    monkeypatch.setattr(CompletionObjective, "sums", limited)
     return tried
 
 

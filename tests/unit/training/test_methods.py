@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from dataclasses import replace
 from pathlib import Path
-from typing import Any
+from typing import Any, get_args
 
 import pytest
 from huggingface_hub import ModelCard
@@ -13,21 +13,45 @@ from sienn_ray.base_model import load_tokenizer
 from sienn_ray.datasets.prompt import PromptFormat
 from sienn_ray.datasets.row_order import NO_ROWS, RowGroup, RowOrder
 from sienn_ray.datasets.schema import RowKind
+from sienn_ray.errors import InvalidDatasetError
 from sienn_ray.training import model_card, publication, record
-from sienn_ray.training.config import TrainingConfig
+from sienn_ray.training.config import MethodName, TrainingConfig
 from sienn_ray.training.loss.objectives import make_objective
-from sienn_ray.training.methods import Method, method_of, words_of
+from sienn_ray.training.methods import Method, method_of, methods_for, words_of
 from sienn_ray.training.spec import OrderedRows, Run, RunRows
 from tests.support.fakes_training import FakeRows
 from tests.unit.training.test_record import a_record
 from tests.unit.training.training import Trainee, config_of, row
 
 NOTHING: Any = None
-LEARNED = [kind for kind in RowKind if kind is not RowKind.UNPAIRED_PREFERENCE]
 
 
-def test_every_method_is_that_of_some_rows() -> None:
-    assert {method_of(kind) for kind in LEARNED} == set(Method)
+def test_every_method_learns_from_some_rows() -> None:
+    assert {method for kind in RowKind for method in methods_for(kind)} == set(Method)
+
+
+def test_methods_are_asked_for_by_their_names() -> None:
+    assert get_args(MethodName) == ("auto", *Method)
+
+
+def test_rows_have_a_method_of_their_own() -> None:
+    assert method_of(RowKind.CONVERSATION) is method_of(RowKind.TEXT) is Method.SFT
+    assert method_of(RowKind.PREFERENCE) is Method.DPO
+    assert method_of(RowKind.UNPAIRED_PREFERENCE) is Method.KTO
+    assert method_of(RowKind.PREFERENCE, "simpo") is Method.SIMPO
+
+
+def test_a_method_that_rows_are_not_for_is_refused_with_the_way_out() -> None:
+    with pytest.raises(InvalidDatasetError) as error:
+        method_of(RowKind.CONVERSATION, "orpo")
+    assert str(error.value) == (
+        "method=orpo learns from preferences, and the dataset has conversations; choose another dataset, or "
+        "method=sft, or leave method out"
+    )
+    with pytest.raises(
+        InvalidDatasetError, match="method=dpo learns from preferences, and the dataset has labelled answ"
+    ):
+        method_of(RowKind.UNPAIRED_PREFERENCE, "dpo")
 
 
 @pytest.mark.parametrize("method", Method)
@@ -35,7 +59,7 @@ def test_an_objective_has_the_name_it_is_made_by(method: Method) -> None:
     assert make_objective(method, NOTHING, NOTHING, TrainingConfig(base_model="m")).name is method
 
 
-@pytest.mark.parametrize("kind", LEARNED)
+@pytest.mark.parametrize("kind", RowKind)
 def test_an_example_is_a_row(kind: RowKind) -> None:
     objective = make_objective(method_of(kind), NOTHING, NOTHING, TrainingConfig(base_model="m"))
     assert objective.rows_per_example == kind.num_sequences
@@ -58,7 +82,7 @@ def test_a_card_has_the_method_and_its_own_hyperparameters_only(method: Method) 
     assert "dpo_beta" in own
 
 
-@pytest.mark.parametrize("kind", LEARNED)
+@pytest.mark.parametrize("kind", RowKind)
 def test_what_is_trained_can_be_published(
     kind: RowKind, tiny_model_folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -11,10 +11,11 @@ import torch
 import torch.distributed as dist
 from torch.multiprocessing.spawn import spawn
 
+from sienn_ray.datasets.schema import RowKind
 from sienn_ray.datasets.token_stream import Share, TokenArrays
 from sienn_ray.training.config import TrainingConfig
 from tests.support.fakes_training import FakeRows, FakeWorker
-from tests.unit.training.training import TRAIN_ROWS, Trainee, config_of
+from tests.unit.training.training import TRAIN_ROWS, Trainee, config_of, labelled, preferences
 
 # A step of 3 rows gives one worker 2 and the other 1; the last one of 12 rows in steps of 5 has 2.
 CONFIGS = {
@@ -23,6 +24,11 @@ CONFIGS = {
     "accumulated": config_of(batch_size=2, gradient_accumulation_steps=2),
     "few": config_of(batch_size=5, eval_steps=1),
     "sharded": config_of(batch_size=3, sharding="always"),
+    "dpo": config_of(batch_size=3, method="dpo"),
+    "dpo sharded": config_of(batch_size=3, method="dpo", sharding="always"),
+    # Their rows make one example each, of which a step has several micro batches.
+    "kto": config_of(batch_size=3, method="kto", gradient_accumulation_steps=2),
+    "kto sharded": config_of(batch_size=3, method="kto", sharding="always"),
     "sharded-several": config_of(batch_size=3, sharding="always"),
 }
 
@@ -35,13 +41,28 @@ class _SeveralOfSome(FakeRows):
             yield step, [each for row in rows for each in [row] * (4 if row.input_ids[1] % 2 else 1)]
 
 
-def _trainee(model_folder: Path, checkpoints: Path, config: TrainingConfig) -> Trainee:
-    rows = _SeveralOfSome(TRAIN_ROWS) if checkpoints.name.endswith("several") else FakeRows(TRAIN_ROWS)
-    return Trainee(model_folder, checkpoints, config, rows=rows)
-
-
 # Those that are also resumed by another number of workers.
 RESUMED = ("uneven", "sharded")
+
+
+def _trainee(model_folder: Path, checkpoints: Path, config: TrainingConfig) -> Trainee:
+    """A run over the rows of its name or method; those over preferences start from an adapter."""
+    if config.method == "auto":
+        several = checkpoints.name.endswith("several")
+        return Trainee(
+            model_folder, checkpoints, config, rows=_SeveralOfSome(TRAIN_ROWS) if several else FakeRows(TRAIN_ROWS)
+        )
+    rows = FakeRows(preferences(range(12)), 2) if config.method == "dpo" else FakeRows(labelled(range(12)))
+    held_out = FakeRows(preferences(range(20, 23)), 2) if config.method == "dpo" else FakeRows(labelled(range(20, 23)))
+    return Trainee(
+        model_folder,
+        checkpoints,
+        config,
+        rows=rows,
+        eval_rows=held_out,
+        row_kind=RowKind.PREFERENCE,
+        start=checkpoints.parent / "one-even" / "1",
+    )
 
 
 def _one_of_two(rank: int, folder: str, runs: dict[str, TrainingConfig]) -> None:
@@ -76,7 +97,7 @@ def folder(tiny_model_folder: Path, tmp_path_factory: pytest.TempPathFactory) ->
 @pytest.fixture
 def trainee(folder: Path, tiny_model_folder: Path) -> Callable[[str, str], Trainee]:
     """Gives a run by how many had it and by its name."""
-    return lambda workers, name: Trainee(tiny_model_folder, folder / f"{workers}-{name}", CONFIGS[name])
+    return lambda workers, name: _trainee(tiny_model_folder, folder / f"{workers}-{name}", CONFIGS[name])
 
 
 @pytest.mark.parametrize("name", CONFIGS)

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable
+from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -11,6 +13,7 @@ from safetensors.torch import load_file
 
 from sienn_ray.base_model import load_causal_lm
 from sienn_ray.datasets.schema import RowKind
+from sienn_ray.datasets.token_stream import TokenArrays
 from sienn_ray.datasets.tokenization import IGNORE_INDEX
 from sienn_ray.settings import Settings
 from sienn_ray.training import checkpoint_files
@@ -30,6 +33,17 @@ def row(number: int) -> TokenRow:
     completion = [*range(100 + number, 103 + number + 3 * (number % 3)), EOS]
     prompt = [10, 50 + number % 2, 51]
     return [*prompt, *completion], [*[IGNORE_INDEX] * len(prompt), *completion]
+
+
+def preferences(numbers: Iterable[int]) -> list[TokenRow]:
+    """Pairs of answers to one prompt each, chosen and then rejected."""
+    pairs = ((row(number), row(number + 7)) for number in numbers)
+    return [side for chosen, other in pairs for side in (chosen, ([*chosen[0][:3], *other[0][3:]], other[1]))]
+
+
+def labelled(numbers: Iterable[int]) -> list[TokenArrays]:
+    """Answers, every second of which is desirable."""
+    return [TokenArrays(*row(number), is_desirable=number % 2 == 0) for number in numbers]
 
 
 TRAIN_ROWS = [row(number) for number in range(12)]
@@ -57,6 +71,8 @@ class Trainee:
     row_kind: RowKind = RowKind.CONVERSATION
     micro_batch_rows: int | None = None
     has_validation_dataset: bool = False
+    # Folder of the adapter that it starts from.
+    start: Path | None = None
 
     def spec(self) -> LoopSpec:
         return LoopSpec(
@@ -73,8 +89,13 @@ class Trainee:
     def train(self, base: Any = None, worker: FakeWorker | None = None) -> LoopResult:
         self.checkpoints.mkdir(exist_ok=True)
         worker = worker or FakeWorker(self.checkpoints)
-        with FineTune(self.spec(), worker, self.rows, self.eval_rows, EOS) as run:
+        fetch_start = None if self.start is None else self._fetch_start
+        with FineTune(self.spec(), worker, self.rows, self.eval_rows, EOS, fetch_start) as run:
             return run.train(base or load_causal_lm(self.model_folder, CPU))
+
+    def _fetch_start(self) -> AbstractContextManager[Path]:
+        assert self.start is not None
+        return nullcontext(self.start)
 
     @property
     def last(self) -> Path:

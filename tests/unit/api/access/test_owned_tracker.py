@@ -116,6 +116,12 @@ def test_no_job_trains_on_what_another_owns(tracker: InProcessTracker, fields: d
     assert "add_job" not in tracker.calls
 
 
+def test_no_job_starts_from_what_another_owns(tracker: InProcessTracker) -> None:
+    with pytest.raises(NotFoundError, match=r"^Job ada-job not found$"):
+        run(tracker, "bob", "add_job", job_record(id="new", dataset_id="bob-data", from_job="ada-job"))
+    assert "add_job" not in tracker.calls
+
+
 def test_nobody_makes_a_version_of_what_another_owns(tracker: InProcessTracker) -> None:
     with pytest.raises(NotFoundError, match=r"^Dataset ada-data not found$"):
         run(tracker, "bob", "add_dataset", dataset_record(id="new", version_of="ada-data"))

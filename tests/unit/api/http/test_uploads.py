@@ -46,6 +46,12 @@ def test_upload_answers_as_the_contract_says(client: TestClient) -> None:
         "guessed": {},
         "ignored_columns": [],
         "notes": [],
+        "version": 1,
+        "version_of": None,
+        "appended_to": None,
+        "change": None,
+        "source": None,
+        "source_revision": None,
     }
 
 
@@ -111,7 +117,7 @@ def test_every_column_set_is_taken(client: TestClient, dataset_format: str, exte
         ("rows.jsonl", b"", "the file is empty"),
         ("rows.json", b"", "the file is empty"),
         ("rows.json", b"[]", "the file has no rows"),
-        ("rows.xlsx", b"PK", "the extension '.xlsx' is not accepted; use one of .csv, .json, .jsonl, .txt"),
+        ("rows.xlsx", b"PK", "the extension '.xlsx' is not accepted; use one of .csv, .json, .jsonl"),
         ("rows", CSV, "a file without an extension is not accepted"),
     ],
 )

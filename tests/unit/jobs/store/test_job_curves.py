@@ -92,6 +92,18 @@ def test_evaluation_that_names_no_step_is_of_the_last_one(running: Store) -> Non
     ]
 
 
+def test_rewards_of_a_step_and_of_its_evaluation_share_a_point(running: Store) -> None:
+    known: dict[str, Any] = {"current_step": 5, "current_epoch": 1}
+    stepped: dict[str, Any] = {"rewards_chosen": 0.25, "rewards_margins": 0.5, "rewards_accuracies": 0.75}
+    evaluated: dict[str, Any] = {"eval_rewards_margins": 0.125, "eval_rewards_accuracies": 1.0}
+    running.jobs.report("job-1", 1, Progress(Phase.TRAINING, "step", 10, current_loss=0.5, **known, **stepped))
+    running.jobs.report("job-1", 1, Progress(Phase.EVALUATING, "done", 20, eval_loss=0.25, **known, **evaluated))
+    (point,) = running.jobs.metric_points("job-1", 10)
+    assert point.model_dump(include=stepped.keys() | evaluated.keys()) == {**stepped, **evaluated}
+    assert point.rewards_rejected is None
+    assert stored_job(running).run.eval_rewards_margins == 0.125
+
+
 @pytest.mark.parametrize("loss", [float("nan"), float("inf"), float("-inf")])
 def test_loss_that_is_no_number_is_none(running: Store, loss: float) -> None:
     step(running, 1, loss)

@@ -15,5 +15,6 @@
 0013_quotas_and_usage: priorities, turns and limits of owners, usage.
 0014_points_by_moment: indexes by which points of curves are found by when they changed.
 0015_reading_of_files: guesses and notes on the file of a dataset.
+0016_rewards_and_starts: rewards on curves, and the jobs that others start from.
 0017_mixtures_and_versions: mixtures of datasets in jobs, versions and sources of datasets.
 """

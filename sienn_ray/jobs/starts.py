@@ -1,0 +1,146 @@
+"""Starts from another job's adapter: what a job takes over from it, and what doesn't fit."""
+
+from __future__ import annotations
+
+from collections.abc import Collection
+from pathlib import PurePosixPath
+from typing import Any
+
+import fsspec
+
+from sienn_ray.datasets.prompt import FILE_NAME as PROMPT_FORMAT_FILE
+from sienn_ray.datasets.prompt import PromptFormat, PromptKind
+from sienn_ray.datasets.schema import RowKind
+from sienn_ray.errors import InvalidInputError, JobStateError
+from sienn_ray.jobs.schema import JobRecord, JobStatus
+from sienn_ray.storage import Storage
+from sienn_ray.storage_keys import start_key
+from sienn_ray.training.checkpoint_files import ADAPTER_CONFIG, ADAPTER_WEIGHTS
+from sienn_ray.training.config import TrainingConfig
+from sienn_ray.training.hyperparameters import config_of, flat_values
+from sienn_ray.training.temporary_folders import temporary_folder
+
+# Hyperparameters that say what an adapter's weights are, how they count, and which prompts they know.
+OF_THE_ADAPTER = (
+    "lora_r",
+    "lora_alpha",
+    "target_modules",
+    "use_rslora",
+    "use_dora",
+    "quantization",
+    "chat_template_kwargs",
+    "special_tokens",
+)
+
+
+def check_completed(parent: JobRecord) -> None:
+    """Refuse to start from a job that has no adapter.
+
+    Raises:
+        JobStateError: It isn't completed.
+    """
+    if parent.status is not JobStatus.COMPLETED:
+        raise JobStateError(
+            f"from_job={parent.id} is '{parent.status}', and only a completed job has an adapter to start from; wait "
+            "until it is completed, or name another one"
+        )
+
+
+def continued(config: TrainingConfig, given: Collection[str], parent: JobRecord) -> TrainingConfig:
+    """Return a configuration that goes on from a job's adapter, with that one's base model and shape.
+
+    Args:
+        config: What was asked for.
+        given: Names of what was asked for, in a flat list, rather than left at its default; `base_model` among them.
+        parent: The job that has the adapter.
+
+    Raises:
+        InvalidInputError: Something was asked for that isn't as in that adapter.
+    """
+    if "base_model" in given and config.base_model != parent.config.base_model:
+        raise _other("model_name", config.base_model, parent.config.base_model, parent)
+    asked, theirs = flat_values(config.model_dump()), flat_values(parent.config.model_dump())
+    for name in OF_THE_ADAPTER:
+        if name in given and _comparable(asked[name]) != _comparable(theirs[name]):
+            raise _other(name, asked[name], theirs[name], parent)
+    values = {**asked, **{name: theirs[name] for name in OF_THE_ADAPTER}}
+    return config_of(parent.config.base_model, values)
+
+
+def check_revision(commit: str | None, parent: JobRecord) -> None:
+    """Refuse another commit of the base model than the adapter was trained on.
+
+    Raises:
+        InvalidInputError: It is another one.
+    """
+    known = parent.config.base_model_revision
+    if commit is not None and known is not None and commit != known:
+        raise InvalidInputError(
+            f"from_job={parent.id} was trained on commit {known} of {parent.config.base_model}, and this job would be "
+            f"on {commit}; leave out revision, or train that job again on the other commit"
+        )
+
+
+def check_adapter(storage: Storage, parent: JobRecord, row_kind: RowKind) -> None:
+    """Refuse an adapter that is gone, or that was trained on another kind of prompts.
+
+    Raises:
+        InvalidInputError: It can't be started from.
+        OSError: Storage is out of reach.
+    """
+    if not storage.is_published(parent.adapter_key):
+        raise InvalidInputError(
+            f"the adapter of from_job={parent.id} isn't in storage any more; name another job, or train that one again"
+        )
+    try:
+        found = PromptFormat.from_json(storage.read_bytes(f"{parent.adapter_key}/{PROMPT_FORMAT_FILE}").decode()).kind
+    except FileNotFoundError:
+        return
+    wanted = PromptKind.TEXT if row_kind is RowKind.TEXT else PromptKind.CHAT
+    if found is not wanted:
+        raise InvalidInputError(
+            f"from_job={parent.id} was trained on {_PROMPTS[found]}, and the dataset has {row_kind.plural}; choose a "
+            "dataset of that kind, or start from another job"
+        )
+
+
+def take_adapter(url: str, job_id: str, storage: Storage) -> str:
+    """Copy the files of an adapter's folder into storage, where all attempts find them; returns their key.
+
+    Raises:
+        InvalidInputError: It isn't a folder with an adapter.
+    """
+    names = {ADAPTER_WEIGHTS, ADAPTER_CONFIG, PROMPT_FORMAT_FILE}
+    key = start_key(job_id)
+    with temporary_folder("adapter") as folder:
+        try:
+            filesystem, path = fsspec.url_to_fs(url)
+            found = {PurePosixPath(name).name for name in filesystem.ls(path, detail=False)} & names
+            for name in sorted(found):
+                filesystem.get_file(f"{path.rstrip('/')}/{name}", str(folder / name))
+        except (OSError, ValueError) as error:
+            raise InvalidInputError(f"the adapter {url} can't be read: {error}") from error
+        if missing := {ADAPTER_WEIGHTS, ADAPTER_CONFIG} - found:
+            raise InvalidInputError(
+                f"{url} has no {' and no '.join(sorted(missing))}; name the folder of a LoRA adapter"
+            )
+        storage.publish(folder, key)
+    return key
+
+
+_PROMPTS = {PromptKind.TEXT: "plain text", PromptKind.CHAT: "conversations in the base model's chat template"}
+
+
+def _comparable(value: Any) -> Any:
+    return sorted(value) if isinstance(value, list | tuple) else value
+
+
+def _other(name: str, asked: Any, theirs: Any, parent: JobRecord) -> InvalidInputError:
+    return InvalidInputError(
+        f"{name} is {_shown(asked)}, and in from_job={parent.id} it is {_shown(theirs)}: an adapter goes on as it was "
+        f"made; leave {name} out, or start from another job"
+    )
+
+
+def _shown(value: Any) -> str:
+    return "none" if value is None else ",".join(value) if isinstance(value, list | tuple) else str(value)

@@ -1,0 +1,154 @@
+"""Rows of Parquet files are those that JSON would have."""
+
+from __future__ import annotations
+
+import decimal
+import io
+import threading
+from datetime import datetime
+from pathlib import Path
+from typing import Any
+
+import pyarrow as pa
+import pyarrow.parquet as pq
+import pytest
+
+from sienn_ray.datasets import intake
+from sienn_ray.datasets.files import parquet_limits
+from sienn_ray.datasets.reading_options import ReadingOptions
+from sienn_ray.storage import Storage
+from tests.unit.datasets.ingesting import fault, run, turn
+
+
+def parquet(columns: dict[str, Any] | pa.Table, **options: Any) -> bytes:
+    sink = io.BytesIO()
+    pq.write_table(columns if isinstance(columns, pa.Table) else pa.table(columns), sink, **options)
+    return sink.getvalue()
+
+
+@pytest.mark.parametrize("compression", ["none", "snappy", "gzip", "zstd", "lz4"])
+@pytest.mark.parametrize("filename", ["d.parquet", "d.pq", "d.PARQUET"])
+def test_columns_are_read(compression: str, filename: str) -> None:
+    content = parquet({"instruction": ["a", "c"], "response": ["b", "d"], "id": [1, 2]}, compression=compression)
+    report, rows = run(content, filename)
+    assert rows == [turn(0, 1, "a", "b"), turn(1, 2, "c", "d")]
+    assert (report.columns, report.guessed) == (("instruction", "response", "id"), {})
+
+
+def test_rows_of_all_groups_are_counted_on() -> None:
+    content = parquet({"text": [f"row {number}" for number in range(1_000)]}, row_group_size=300)
+    rows = run(content, "d.parquet")[1]
+    assert [(row["line"], row["text"]) for row in rows] == [(number + 1, f"row {number}") for number in range(1_000)]
+
+
+def test_structs_are_messages_without_what_only_others_have() -> None:
+    messages = [{"role": "user", "content": "a", "name": None}, {"role": "assistant", "content": "b", "name": "x"}]
+    report, rows = run(parquet({"messages": [messages]}), "d.parquet")
+    assert [message["content"] for message in rows[0]["messages"]] == ["a", "b"]
+    assert "name" not in report.preview[0]["messages"][0]
+
+
+def test_values_have_the_form_of_json() -> None:
+    content = parquet(
+        {
+            "text": pa.array(["a"]).dictionary_encode(),
+            "f": [float("nan")],
+            "d": [decimal.Decimal("1.50")],
+            "t": [datetime(2020, 1, 2)],
+            "b": [b"caf\xc3\xa9"],
+            "n": pa.array([None], pa.null()),
+        }
+    )
+    preview = run(content, "d.parquet")[0].preview
+    assert preview == [{"text": "a", "f": None, "d": "1.50", "t": "2020-01-02 00:00:00", "b": "café", "n": None}]
+
+
+def test_columns_that_hold_no_text_are_left_out_and_named() -> None:
+    content = parquet({"text": ["a"], "image": [{"bytes": b"\xff", "path": "x"}], "raw": [b"\xff"]})
+    report = run(content, "d.parquet")[0]
+    assert report.ignored_columns == ("image", "raw")
+    assert report.notes == (
+        "column 'image' was left out: it holds struct<bytes: binary, path: string>, and no text",
+        "column 'raw' has bytes that are no text in UTF-8; they count as null",
+    )
+    assert "the file has no column of text" in fault(parquet({"i": [{"b": b"x"}]}), "d.parquet").message
+
+
+def test_content_tells_parquet_and_options_of_text_are_noted() -> None:
+    options = ReadingOptions(encoding="utf-8", separator=";", columns={"body": "text"})
+    report, rows = run(parquet({"body": ["a"]}), "d.csv", options=options)
+    assert [row["text"] for row in rows] == ["a"]
+    assert report.guessed == {"container": "Parquet"}
+    assert len(report.notes) == 2
+
+
+def test_faults_have_their_rows() -> None:
+    content = parquet({"prompt": ["a", "b"], "completion": ["c", " "]})
+    assert fault(content, "d.parquet").message.startswith("row 2: column 'completion' must not be blank")
+
+
+@pytest.mark.parametrize(
+    ("content", "message"),
+    [
+        (parquet({"text": ["a"]})[:-8], "the Parquet file can't be read"),
+        (b"PAR1" + b"\0" * 100, "the Parquet file can't be read"),
+        (parquet({"text": ["a" * 100]})[:40] + parquet({"text": ["a" * 100]})[60:], "the Parquet file can't be read"),
+        (b"text\na\n", "the content is no Parquet file, which begins with 'PAR1'"),
+        (b"PARE" + b"\0" * 100, "the content is no Parquet file"),
+        (parquet({"text": pa.array([], pa.string())}), "the file has no rows"),
+        (parquet(pa.table([["a"], ["b"]], names=["text", "Text"])), "the file has the column 'Text' more than once"),
+        (parquet({f"c{number}": ["a"] for number in range(1_001)}), "the file has 1,001 columns; at most 1,000"),
+        (parquet({"label": ["a"]}), "unknown columns: found 'label'"),
+    ],
+)
+def test_what_cannot_be_used_is_refused(content: bytes, message: str) -> None:
+    assert fault(content, "d.parquet").message.startswith(message)
+
+
+def test_long_row_is_refused() -> None:
+    content = parquet({"text": ["a", "é" * 600]})
+    assert fault(content, "d.parquet", max_row_bytes=1_000).message.startswith("row 2: longer than 1,000 bytes")
+    nested = parquet({"text": ["a"], "n": [[{"x": "b" * 600}] * 2]})
+    assert fault(nested, "d.parquet", max_row_bytes=1_000).message.startswith("row 1: longer than 1,000 bytes")
+
+
+def test_file_that_unpacks_beyond_measure_is_refused(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(parquet_limits, "FREE_BYTES", 100_000)
+    message = fault(parquet({"text": ["a" * 10_000_000]}, compression="zstd"), "d.parquet").message
+    assert "column 'text' of row group 0 has 10,000,0" in message
+    assert "write the file without compression" in message
+    large = parquet({"text": ["a" * 1_000_000]}, compression="none")
+    assert run(large, "d.parquet")[0].num_rows == 1
+
+
+def test_dictionary_beyond_measure_is_refused_and_one_that_is_large_is_read_row_by_row(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    content = parquet({"text": ["a" * 100_000, "b" * 100_000] * 50}, use_dictionary=True)
+    file = pq.ParquetFile(io.BytesIO(content))
+    assert parquet_limits.rows_at_once(file.metadata.row_group(0), io.BytesIO(content)) == 256
+    monkeypatch.setattr(parquet_limits, "MAX_DICTIONARY_BYTES", 200_100)
+    assert parquet_limits.rows_at_once(file.metadata.row_group(0), io.BytesIO(content)) == 1
+    assert run(content, "d.parquet")[0].num_rows == 100
+    monkeypatch.setattr(parquet_limits, "MAX_DICTIONARY_BYTES", 100_000)
+    assert "the dictionary of column 'text' has 200,0" in fault(content, "d.parquet").message
+
+
+def test_lists_of_very_many_values_are_refused(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(parquet_limits, "MAX_LIST_VALUES", 1_000)
+    content = parquet({"text": ["a"], "n": [["x"] * 2_000]})
+    assert "has 2,000 values; at most 1,000 are taken in one" in fault(content, "d.parquet").message
+    assert run(parquet({"text": ["a"] * 2_000}), "d.parquet")[0].num_rows == 2_000
+
+
+def test_parquet_is_read_from_storage_and_the_check_can_be_abandoned(tmp_path: Path) -> None:
+    storage = Storage(tmp_path.as_uri())
+    content = parquet({"text": [f"row {number}" for number in range(100)]})
+    taken = intake.take(storage, "one", "d.parquet", io.BytesIO(content), max_row_bytes=1_000)
+    assert taken.report.num_rows == 100
+    abandoned = threading.Event()
+    report = intake.check_rows(storage, "one", "d.parquet", max_row_bytes=1_000, abandoned=abandoned)
+    assert report.num_rows == 100
+    abandoned.set()
+    with pytest.raises(intake.AbandonedError):
+        intake.inspect_file(storage, "one", "d.parquet", max_row_bytes=1_000, abandoned=abandoned)

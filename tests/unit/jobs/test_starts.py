@@ -1,0 +1,71 @@
+"""Starts from adapters; those over the API are in `tests/unit/api/test_preferences.py`."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+
+from sienn_ray.errors import InvalidInputError
+from sienn_ray.jobs.schema import JobStatus
+from sienn_ray.jobs.starts import continued, take_adapter
+from sienn_ray.jobs.store.job_entries import MAX_LINEAGE
+from sienn_ray.jobs.store.store import Store
+from sienn_ray.storage import Storage
+from sienn_ray.training.config import LoraSettings, TrainingConfig
+from tests.support.fakes_jobs import job_record, stored_job
+
+
+@pytest.fixture
+def storage(tmp_path: Path) -> Storage:
+    return Storage(f"file://{tmp_path / 'storage'}")
+
+
+def test_all_but_the_adapter_s_own_is_the_new_run_s() -> None:
+    lora = LoraSettings(r=4, lora_alpha=8, use_rslora=True, lora_dropout=0.5)
+    parent = job_record(config=TrainingConfig(base_model="owner/other", quantization="nf4", lora=lora, seed=1))
+    asked = TrainingConfig(base_model="owner/default", learning_rate=1e-5, method="ipo", seed=7)
+    found = continued(asked, {"learning_rate", "method", "seed"}, parent)
+    assert found == asked.model_copy(
+        update={
+            "base_model": "owner/other",
+            "quantization": "nf4",
+            "lora": lora.model_copy(update={"lora_dropout": 0.0}),
+        }
+    )
+
+
+def test_a_job_keeps_its_line_of_starts(store: Store) -> None:
+    parent = store.jobs.add(job_record())
+    store.jobs.update(parent.id, status=JobStatus.RUNNING, attempt=1)
+    store.jobs.update(parent.id, status=JobStatus.COMPLETED)
+    store.jobs.add(job_record("job-2", from_job="job-1"))
+    job = stored_job(store, "job-2")
+    assert (job.from_job, job.lineage, job.start_key) == ("job-1", ("job-1",), parent.adapter_key)
+    assert MAX_LINEAGE > 10
+
+
+class TestFolder:
+    @pytest.fixture
+    def folder(self, tmp_path: Path) -> Path:
+        folder = tmp_path / "adapter"
+        folder.mkdir()
+        for name in ("adapter_model.safetensors", "adapter_config.json", "prompt_format.json", "notes.txt"):
+            (folder / name).write_text(name)
+        return folder
+
+    def test_its_adapter_is_copied_into_storage(self, folder: Path, storage: Storage) -> None:
+        key = take_adapter(str(folder), "job-1", storage)
+        names = {entry.name for entry in storage.manifest(key).files}
+        assert names == {"adapter_model.safetensors", "adapter_config.json", "prompt_format.json"}
+        assert storage.read_bytes(f"{key}/adapter_config.json") == b"adapter_config.json"
+
+    def test_one_without_an_adapter_is_refused(self, folder: Path, storage: Storage) -> None:
+        (folder / "adapter_model.safetensors").unlink()
+        with pytest.raises(InvalidInputError, match=r"has no adapter_model.safetensors; name the folder of a LoRA"):
+            take_adapter(str(folder), "job-1", storage)
+        assert storage.names("starts") == []
+
+    def test_one_that_is_not_there_is_refused(self, tmp_path: Path, storage: Storage) -> None:
+        with pytest.raises(InvalidInputError, match="can't be read"):
+            take_adapter(str(tmp_path / "none"), "job-1", storage)
