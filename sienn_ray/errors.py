@@ -11,7 +11,7 @@ SiennError
 │   ├── ExportError              a fine-tuned model can't be exported as asked
 │   ├── UploadTooLargeError      more bytes than the server takes
 │   ├── ContextLengthError       a prompt that leaves too little room for its answer
-│   ├── RefusedPromptError       what a chat template has no place for; carries the field
+│   ├── RefusedPromptError       a conversation that can't be asked as it is; carries the field
 │   ├── DestinationError         a URL that the service sends nothing to
 │   ├── MediaTypeError           a body of a kind that isn't taken
 │   ├── TokenRequestError        a request for a token that can't be granted; carries OAuth's code
@@ -110,10 +110,10 @@ class ContextLengthError(InvalidInputError):
 
 
 class RefusedPromptError(InvalidInputError):
-    """A base model's chat template has no place for what a request asks.
+    """A conversation can't be asked as it is: its parts don't go together, or a template has no place for them.
 
     Args:
-        message: What it has no place for.
+        message: What is wrong.
         field: The field of the request that has it.
     """
 

@@ -88,7 +88,8 @@ def validate(
     for error in report["errors"]:
         print_line(in_own_words(error["message"]))
     if not report["valid"]:
-        end(f"{file} can't be used: {report['num_bad_rows']} bad rows of {report['num_rows']}")
+        num_bad, num_rows = report["num_bad_rows"], report["num_rows"]
+        end(f"{file} can't be used" + (f": {num_bad} bad rows of {num_rows}" if num_bad else ""))
     print_line(f"valid: {report['num_rows']} rows")
 
 

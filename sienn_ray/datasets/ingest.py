@@ -200,7 +200,7 @@ class _Reading:
             self._refuse(item)
             return
         if self.format is None:
-            self.format = self._rows.begin(item.values)
+            self.format = self._begin(item)
             self._columns = tuple(islice(item.values, MAX_ITEMS))
             self._findings.unit = "row" if item.is_array_item else "line"
         self.num_rows += 1
@@ -210,6 +210,16 @@ class _Reading:
             self._refuse(item.error(error.message))
         else:
             self._keep(row, item)
+
+    def _begin(self, first: RawRow) -> DatasetFormat:
+        try:
+            return self._rows.begin(first.values)
+        except InvalidDatasetError as error:
+            if first.is_below_header and error.message.startswith("unknown columns"):
+                raise InvalidDatasetError(
+                    f"{error.message}; the first row of the file must name the columns"
+                ) from error
+            raise
 
     def _refuse(self, error: InvalidDatasetError) -> None:
         self.log.add_row(error, self.num_rows)

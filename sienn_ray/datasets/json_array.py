@@ -7,6 +7,7 @@ from typing import BinaryIO
 
 import ijson
 
+from sienn_ray.datasets.file_notes import FileNotes
 from sienn_ray.datasets.json_events import JsonEvents
 from sienn_ray.datasets.json_wrapper import wrapped_rows
 from sienn_ray.datasets.readers import RawRow
@@ -16,8 +17,15 @@ from sienn_ray.errors import InvalidDatasetError
 _MAX_REASON_CHARS = 120
 
 
-def read_json_array(source: BinaryIO, max_row_bytes: int) -> Iterator[RawRow | InvalidDatasetError]:
+def read_json_array(
+    source: BinaryIO, max_row_bytes: int, notes: FileNotes | None = None
+) -> Iterator[RawRow | InvalidDatasetError]:
     """Read a JSON file that is one array of objects, or an object that has it.
+
+    Args:
+        source: The file.
+        max_row_bytes: The longest row accepted.
+        notes: Takes under which key the array is, and the others.
 
     Yields:
         Rows, and in place of a row that is no object, is too deeply nested or repeats a key, its error.
@@ -27,16 +35,16 @@ def read_json_array(source: BinaryIO, max_row_bytes: int) -> Iterator[RawRow | I
     """
     events = JsonEvents(source, max_row_bytes)
     try:
-        yield from _rows(events)
+        yield from _rows(events, notes or FileNotes())
         events.end()
     except (ijson.JSONError, ValueError, ArithmeticError, RecursionError) as error:
         raise events.error(_reason(error)) from error
 
 
-def _rows(events: JsonEvents) -> Iterator[RawRow | InvalidDatasetError]:
+def _rows(events: JsonEvents, notes: FileNotes) -> Iterator[RawRow | InvalidDatasetError]:
     event, value = events.next()
     if event == "start_map":
-        return wrapped_rows(events)
+        return wrapped_rows(events, notes)
     if event == "start_array":
         return events.rows()
     raise InvalidDatasetError(f"the file must be an array of objects, got {kind_of(value)}")

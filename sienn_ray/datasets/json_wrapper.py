@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator, Sequence
 from typing import Any
 
+from sienn_ray.datasets.file_notes import FileNotes
 from sienn_ray.datasets.json_events import JsonEvents, RowError
 from sienn_ray.datasets.readers import RawRow
 from sienn_ray.datasets.wording import kind_of, listed, shown
@@ -19,7 +20,7 @@ _MAX_COLUMNS = 1_000
 _AS_RECORDS = "df.to_json('rows.jsonl', orient='records', lines=True)"
 
 
-def wrapped_rows(events: JsonEvents) -> Iterator[RawRow | InvalidDatasetError]:
+def wrapped_rows(events: JsonEvents, notes: FileNotes) -> Iterator[RawRow | InvalidDatasetError]:
     """Read the rows of an object of which the begin was read: `{"data": [{...}, ...]}`, whatever the list is called.
 
     What the hub's server of datasets answers with, and pandas' orients `split` and `table`, are such objects too.
@@ -30,14 +31,15 @@ def wrapped_rows(events: JsonEvents) -> Iterator[RawRow | InvalidDatasetError]:
     Raises:
         InvalidDatasetError: It has no list of objects, or more than one, or a table by columns.
     """
-    yield from _Wrapper(events).rows()
+    yield from _Wrapper(events, notes).rows()
 
 
 class _Wrapper:
     """An object that has the rows of a file."""
 
-    def __init__(self, events: JsonEvents) -> None:
+    def __init__(self, events: JsonEvents, notes: FileNotes) -> None:
         self._events = events
+        self._notes = notes
         self._found: str | None = None  # the key that the rows are under
         self._columns: list[str] | None = None
         self._column: str | None = None  # the first key with a list of plain values
@@ -53,6 +55,7 @@ class _Wrapper:
                 self._skip_object(name)
             else:
                 self._has_values = True
+                self._notes.ignore(name)
         if self._found is None:
             raise self._no_rows()
 
@@ -65,12 +68,14 @@ class _Wrapper:
             if name != "index" and first not in ("start_map", "end_array"):
                 self._column = self._column or name
             self._events.skip("start_array")
+            self._notes.ignore(name)
             return
         if self._found is not None:
             raise InvalidDatasetError(
                 f"the file has two lists of rows, {shown(self._found)} and {shown(name)}; upload each as its own file"
             )
         self._found = name
+        self._notes.guess("rows", f"the list under {shown(name)}")
         yield from self._events.rows(_builder(first, name, self._columns))
 
     def _skip_object(self, name: str) -> None:
@@ -83,6 +88,7 @@ class _Wrapper:
         kind, _ = self._events.next()
         if key.isdecimal() and not kind.startswith("start_"):
             raise _by("columns", name)
+        self._notes.ignore(name)
         self._events.skip(kind)
         while self._events.next()[0] != "end_map":
             self._events.skip(self._events.next()[0])

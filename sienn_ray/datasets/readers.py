@@ -23,11 +23,13 @@ class RawRow:
         values: Values by column.
         line: 1-based line where the row begins, or the row's number in a JSON array.
         is_array_item: Whether `line` is a row's number.
+        is_below_header: Whether a row above named the columns.
     """
 
     values: dict[str, Any]
     line: int
     is_array_item: bool = False
+    is_below_header: bool = False
 
     def error(self, message: str) -> InvalidDatasetError:
         """An error that says where this row is."""

@@ -76,7 +76,11 @@ class RowWriter:
         )
         for column, value in zip(self._columns, values, strict=True):
             column.append(value)
-        self._num_bytes += num_bytes + sum(sys.getsizeof(value) for value in values[3:] if isinstance(value, str))
+        if row.text is not None:
+            num_bytes += sys.getsizeof(row.text)
+        elif rejected is not None or row.tools is not None or row.chat_template_kwargs is not None:
+            num_bytes += sum(sys.getsizeof(value) for value in values[5:] if isinstance(value, str))
+        self._num_bytes += num_bytes
         if len(self._columns[0]) >= MAX_ROW_GROUP_ROWS or self._num_bytes >= MAX_ROW_GROUP_BYTES:
             self._flush()
 

@@ -40,7 +40,7 @@ class ChatOutput(OpenAiOutput):
     """
 
     def __init__(self, head: ResponseHead, body: ChatCompletionRequest) -> None:
-        super().__init__(head, with_usage=body.stream_options.include_usage)
+        super().__init__(head, with_usage=bool(body.stream_options.include_usage))
         self._body = body
         self._tools = [tool.as_rows_have_it for tool in body.shown_tools]
         self._readers: dict[int, MessageReader] = {}

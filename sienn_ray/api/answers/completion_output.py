@@ -16,7 +16,7 @@ class CompletionOutput(OpenAiOutput):
     """The answers to one or several texts."""
 
     def __init__(self, head: ResponseHead, body: CompletionRequest) -> None:
-        super().__init__(head, with_usage=body.stream_options.include_usage)
+        super().__init__(head, with_usage=bool(body.stream_options.include_usage))
         self._num_chars: defaultdict[int, int] = defaultdict(int)
 
     def whole(self, results: Sequence[GenerationResult]) -> Completion:

@@ -23,10 +23,6 @@ def _no_token_ids(value: Any) -> Any:
     return value
 
 
-def _none_if_false(value: Any) -> Any:
-    return None if value is False else value
-
-
 Prompt = Annotated[str, Field(min_length=1, max_length=MAX_TEXT_CHARS)]
 Prompts = Annotated[list[Prompt], Field(min_length=1, max_length=MAX_PROMPTS)]
 
@@ -42,7 +38,7 @@ class CompletionRequest(OpenAiRequest):
         description=f"Tokens of an answer; -1 is {DEFAULT_MAX_TOKENS}, or what there is room for.",
         examples=[200],
     )
-    logprobs: Annotated[int | None, BeforeValidator(_none_if_false)] = Field(
+    logprobs: int | None = Field(
         None,
         ge=0,
         le=_MAX_LOGPROBS,

@@ -8,6 +8,7 @@ from pydantic import Field
 
 from sienn_ray.api.schemas.common import RequestBody
 from sienn_ray.api.schemas.messages import MessageBody
+from sienn_ray.errors import RefusedPromptError
 
 _FINAL = "continue_final_message"
 
@@ -32,30 +33,39 @@ class ContinuationFields(RequestBody):
         """Return whether the answer goes on with the last of some messages.
 
         Raises:
-            ValueError: What is asked for doesn't go together, or there is nothing to go on with.
+            RefusedPromptError: What is asked for doesn't go together, or there is nothing to go on with.
         """
         if any(message.prefix for message in messages[:-1]):
-            raise ValueError("prefix: only the last of messages can be gone on with")
+            raise RefusedPromptError("prefix: only the last of messages can be gone on with", field=_FINAL)
         last = messages[-1] if messages else None
-        has_prefix = last is not None and last.prefix
+        has_prefix = last is not None and bool(last.prefix)
         is_asked = self.continue_final_message or has_prefix
         if has_prefix and not self.continue_final_message and _FINAL in self.model_fields_set:
-            raise ValueError(f"{_FINAL} is false, and the last message has prefix true; leave one of them out")
+            raise RefusedPromptError(
+                f"{_FINAL} is false, and the last message has prefix true; leave one of them out", field=_FINAL
+            )
         if not is_asked:
             if self.add_generation_prompt is False:
-                raise ValueError(
+                raise RefusedPromptError(
                     f"add_generation_prompt is false, so no answer would begin; send {_FINAL} true with it to go on "
-                    "with the last message"
+                    "with the last message",
+                    field="add_generation_prompt",
                 )
             return False
         if self.add_generation_prompt:
-            raise ValueError(
-                f"add_generation_prompt is true, which begins a new answer; with {_FINAL} or prefix, it has to be false"
+            raise RefusedPromptError(
+                "add_generation_prompt is true, which begins a new answer; with "
+                f"{_FINAL} or prefix, it has to be false",
+                field="add_generation_prompt",
             )
         if last is None or last.role != "assistant":
-            raise ValueError(f"{_FINAL} needs messages whose last one is the assistant's")
+            raise RefusedPromptError(f"{_FINAL} needs messages whose last one is the assistant's", field=_FINAL)
         if last.tool_calls:
-            raise ValueError(f"{_FINAL} can't go on with a message that calls tools; leave its tool_calls out")
+            raise RefusedPromptError(
+                f"{_FINAL} can't go on with a message that calls tools; leave its tool_calls out", field=_FINAL
+            )
         if not last.chat_message.content.strip():
-            raise ValueError(f"{_FINAL} needs a text to go on with, and the last message has none; leave it out")
+            raise RefusedPromptError(
+                f"{_FINAL} needs a text to go on with, and the last message has none; leave it out", field=_FINAL
+            )
         return True

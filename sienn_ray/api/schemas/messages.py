@@ -9,6 +9,7 @@ from pydantic import BeforeValidator, ConfigDict, Field, model_validator
 
 from sienn_ray.api.schemas.common import RequestBody
 from sienn_ray.api.schemas.tools import MAX_CALLS, ToolCallBody
+from sienn_ray.errors import RefusedPromptError
 from sienn_ray.inference.engine import ChatMessage
 from sienn_ray.jobs.ids import shown
 
@@ -100,7 +101,9 @@ class MessageBody(RequestBody):
         description="The speaker's or the tool's, for templates that read it.",
         examples=[None],
     )
-    prefix: bool = Field(False, description="Of the last message, the assistant's: go on with it.", examples=[False])
+    prefix: bool | None = Field(
+        None, description="Of the last message, the assistant's: go on with it.", examples=[False]
+    )
 
     @model_validator(mode="before")
     @classmethod
@@ -124,9 +127,11 @@ class MessageBody(RequestBody):
     @model_validator(mode="after")
     def _has_what_its_role_has(self) -> Self:
         if self.tool_calls and self.role != "assistant":
-            raise ValueError(f"tool_calls: a message of the role '{self.role}' has none; they are the assistant's")
+            raise RefusedPromptError(
+                f"tool_calls: a message of the role '{self.role}' has none; they are the assistant's", field="messages"
+            )
         if self.prefix and self.role != "assistant":
-            raise ValueError("prefix: only a message of the assistant can be gone on with")
+            raise RefusedPromptError("prefix: only a message of the assistant can be gone on with", field="messages")
         return self
 
     @property

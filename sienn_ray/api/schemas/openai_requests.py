@@ -7,7 +7,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from typing import Annotated, Any, ClassVar
 
-from pydantic import BeforeValidator, Field, GetJsonSchemaHandler, model_validator
+from pydantic import BeforeValidator, Field, GetJsonSchemaHandler, WithJsonSchema, model_validator
 from pydantic_core import CoreSchema
 
 from sienn_ray.api.schemas.common import JOB_ID, RequestBody
@@ -44,7 +44,12 @@ NoObject = Annotated[dict[str, Any], Field(max_length=0), BeforeValidator(_refus
 NoText = Annotated[str, Field(max_length=0), BeforeValidator(_refuse)]
 # Some clients write "no limit" so.
 TokenLimit = Annotated[
-    int | None, Field(ge=1, le=MAX_TOKENS), BeforeValidator(lambda value: None if value == -1 else value)
+    int | None,
+    Field(ge=1, le=MAX_TOKENS),
+    BeforeValidator(lambda value: None if value == -1 else value),
+    WithJsonSchema(
+        {"anyOf": [{"type": "integer", "minimum": 1, "maximum": MAX_TOKENS}, {"const": -1}, {"type": "null"}]}
+    ),
 ]
 NoFlag = Annotated[bool, BeforeValidator(_refuse), Field(json_schema_extra={"const": False})]
 
@@ -77,8 +82,8 @@ class Options(RequestBody):
 class StreamOptions(Options):
     """Options of a stream."""
 
-    include_usage: bool = Field(False, description="End with a chunk that has the usage.", examples=[True])
-    include_obfuscation: bool = Field(False, description="Accepted and ignored.", examples=[False])
+    include_usage: bool | None = Field(None, description="End with a chunk that has the usage.", examples=[True])
+    include_obfuscation: bool | None = Field(None, description="Accepted and ignored.", examples=[False])
 
 
 class OpenAiRequest(RequestBody):

@@ -9,6 +9,7 @@ from typing import Annotated, Any, Literal
 from pydantic import AfterValidator, BeforeValidator, ConfigDict, Field, model_validator
 
 from sienn_ray.api.schemas.common import RequestBody
+from sienn_ray.errors import RefusedPromptError
 from sienn_ray.inference.engine import ToolCall
 from sienn_ray.jobs.ids import shown
 
@@ -29,7 +30,7 @@ def _bounded(value: Any) -> Any:
     level, depth = [value], 0
     while level:
         if depth > _MAX_DEPTH:
-            raise ValueError(f"is nested more than {_MAX_DEPTH} levels deep")
+            raise RefusedPromptError(f"tools: JSON is nested more than {_MAX_DEPTH} levels deep", field="tools")
         level = [
             inner
             for each in level
@@ -82,10 +83,12 @@ class ToolBody(RequestBody):
 def _few(tools: list[ToolBody]) -> list[ToolBody]:
     names = [tool.function.name for tool in tools]
     if twice := next((name for name in names if names.count(name) > 1), None):
-        raise ValueError(f"two tools have the name '{shown(twice)}'; give each its own")
+        raise RefusedPromptError(f"tools: two tools have the name '{shown(twice)}'; give each its own", field="tools")
     num_chars = len(json.dumps([tool.as_rows_have_it for tool in tools]))
     if num_chars > MAX_TOOLS_CHARS:
-        raise ValueError(f"has {num_chars} characters of JSON; at most {MAX_TOOLS_CHARS} are taken")
+        raise RefusedPromptError(
+            f"tools: {num_chars} characters of JSON; at most {MAX_TOOLS_CHARS} are taken", field="tools"
+        )
     return tools
 
 
@@ -96,7 +99,7 @@ def arguments_text(value: Any) -> Any:
     """The arguments of a call as the text of a JSON object; some clients send the object, or nothing for none.
 
     Raises:
-        ValueError: They are no JSON object.
+        RefusedPromptError: They are no JSON object.
     """
     if isinstance(value, dict):
         return json.dumps(_bounded(value), ensure_ascii=False)
@@ -109,8 +112,9 @@ def arguments_text(value: Any) -> Any:
     except (ValueError, RecursionError):
         parsed = None
     if not isinstance(parsed, dict):
-        raise ValueError(  # noqa: TRY004 # of the text, whose type is right
-            'has to be the text of a JSON object, such as \'{"day": "Monday"}\''
+        raise RefusedPromptError(
+            'tool_calls: arguments have to be the text of a JSON object, such as \'{"day": "Monday"}\'',
+            field="messages",
         )
     return value
 

@@ -98,7 +98,7 @@ def _read_text(
         case JsonLayout.LINES:
             return read_jsonl(stream, max_row_bytes, notes)
         case JsonLayout.ARRAY:
-            return read_json_array(stream, max_row_bytes)
+            return read_json_array(stream, max_row_bytes, notes)
         case JsonLayout.SPREAD:
             return read_spread_json(stream, max_row_bytes)
         case None if found is Container.CSV:

@@ -88,7 +88,7 @@ class _Table:
                 if len(fields[0]) <= longest_header and self._is_header(fields):
                     _count(self._headers, line)
                 else:
-                    yield RawRow(dict(zip(names, fields, strict=True)), line)
+                    yield RawRow(dict(zip(names, fields, strict=True)), line, is_below_header=True)
             else:
                 yield from self._odd_row(fields, line)
             del fields  # not to be held beside the next row's
@@ -105,7 +105,7 @@ class _Table:
         elif self._is_header(fields[:num_names]):
             _count(self._headers, line)
         else:
-            yield RawRow(dict(zip(self._names, fields, strict=False)), line)
+            yield RawRow(dict(zip(self._names, fields, strict=False)), line, is_below_header=True)
 
     def _is_header(self, fields: Sequence[str]) -> bool:
         return len(fields) > 1 and [normalized_column(field) for field in fields] == self._normalized

@@ -8,11 +8,14 @@ from typing import Any
 from sienn_ray.datasets.schema import CanonicalRow, Message, Role
 from sienn_ray.datasets.shapes.layout import Layout
 from sienn_ray.datasets.shapes.names import Part
+from sienn_ray.datasets.shapes.rendered_text import chat_mark
+from sienn_ray.datasets.shapes.turns import is_message
 
 PlainReader = Callable[[Mapping[str, Any]], CanonicalRow | None]
 
 # A shorter answer may be what a program writes for a missing value.
 _MIN_ANSWER_CHARS = 10
+_ROLES = {str(role): role for role in Role}
 
 
 def plain_reader(layout: Layout) -> PlainReader | None:
@@ -26,7 +29,34 @@ def plain_reader(layout: Layout) -> PlainReader | None:
         return _pair_reader(keys[Part.PROMPT], input_key, keys[Part.COMPLETION])
     if not inputs and keys.keys() == {Part.PROMPT, Part.CHOSEN, Part.REJECTED}:
         return _compared_reader(keys[Part.PROMPT], keys[Part.CHOSEN], keys[Part.REJECTED])
+    if not inputs and keys.keys() == {Part.TEXT}:
+        return _text_reader(keys[Part.TEXT])
+    if not inputs and keys.keys() == {Part.MESSAGES}:
+        return _conversation_reader(keys[Part.MESSAGES])
     return None
+
+
+def _text_reader(key: str) -> PlainReader:
+    def read(values: Mapping[str, Any]) -> CanonicalRow | None:
+        text = values[key]
+        return CanonicalRow(text=text) if _is_plain(text) and chat_mark(text) is None else None
+
+    return read
+
+
+def _conversation_reader(key: str) -> PlainReader:
+    def read(values: Mapping[str, Any]) -> CanonicalRow | None:
+        turns = values[key]
+        if type(turns) is not list or not turns:
+            return None
+        messages = []
+        for turn in turns:
+            if not is_message(turn) or not _is_plain(turn["content"]):
+                return None
+            messages.append(Message(_ROLES[turn["role"]], turn["content"]))
+        return CanonicalRow(tuple(messages)) if messages[-1].role is Role.ASSISTANT else None
+
+    return read
 
 
 def _pair_reader(prompt_key: str, input_key: str | None, completion_key: str) -> PlainReader:

@@ -46,11 +46,11 @@ def messages_of(value: object, what: str, findings: Findings) -> Any:
     turns = embedded(value, f"column '{what}'")
     if not isinstance(turns, list):
         return turns
-    if all(map(_is_message, turns)):
+    if all(map(is_message, turns)):
         return turns
     messages: list[Any] = []
     for index, turn in enumerate(turns):
-        if _is_message(turn):
+        if is_message(turn):
             messages.append(turn)
         else:
             messages.extend(_messages_of_turn(turn, f"{what}[{index}]", f"{what}[]", findings))
@@ -88,7 +88,7 @@ def history_messages(value: object, what: str, findings: Findings) -> list[Any]:
     return messages
 
 
-def _is_message(turn: Any) -> bool:
+def is_message(turn: Any) -> bool:
     """Return whether a turn is a message already, with nothing but role and content."""
     if type(turn) is not dict or turn.keys() != _PLAIN:
         return False

@@ -144,7 +144,7 @@ def test_tools_are_bounded_in_depth(client: TestClient) -> None:
     for _ in range(40):
         deep = {"properties": {"a": deep}}
     tool = {"type": "function", "function": {"name": "f", "parameters": deep}}
-    assert "is nested more than 32 levels deep" in ask(client, USER, tools=[tool]).json()["error"]["message"]
+    assert "nested more than 32 levels deep" in ask(client, USER, tools=[tool]).json()["error"]["message"]
 
 
 ANSWER = 'Let me see.\n<tool_call>\n{"name": "hours", "arguments": {"day": "Monday"}}\n</tool_call>'
@@ -279,7 +279,7 @@ def test_our_own_routes_go_on_with_the_last_message_too(
     answer = client.post(f"/api/{path}", json=body)
     assert answer.status_code == 200, answer.text
     assert {(request.continues, len(request.tools)) for _, request in engines.asked} == {(True, 1)}
-    assert client.post(f"/api/{path}", json={**body, "messages": [USER]}).status_code == 422
+    assert client.post(f"/api/{path}", json={**body, "messages": [USER]}).status_code == 400
 
 
 @pytest.mark.parametrize(
@@ -302,7 +302,7 @@ def test_fields_that_change_nothing_are_taken(client: TestClient, fields: dict[s
 
 
 @pytest.mark.parametrize(
-    "fields", [{"logprobs": False}, {"max_tokens": -1}, {"suffix": "", "echo": False, "best_of": 1}]
+    "fields", [{"logprobs": None}, {"max_tokens": -1}, {"suffix": "", "echo": False, "best_of": 1}]
 )
 def test_completions_take_such_fields_too(client: TestClient, fields: dict[str, Any]) -> None:
     answer = client.post("/v1/completions", json={"model": MODEL, "prompt": "x", **fields})

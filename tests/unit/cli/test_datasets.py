@@ -64,6 +64,19 @@ class TestDatasets:
         assert refused("upload", str(file), "--separator", "::").startswith("--separator: '::' isn't known")
         assert refused("validate", str(file), "--encoding", "klingon").startswith("--encoding: 'klingon' isn't one")
 
+    def test_what_was_guessed_is_printed(self, file: Path) -> None:
+        file.write_text("instruction;response\na;b\n;\n")
+        for command in ("upload", "validate"):
+            printed = done(command, str(file))
+            assert "guessed separator: ';'\n" in printed
+            assert "note: 1 blank row was left out, the first one in line 3\n" in printed
+
+    def test_file_of_another_kind_is_told_without_counting_rows(self, file: Path) -> None:
+        file.write_text("version https://git-lfs.github.com/spec/v1\noid sha256:0\n")
+        result = run("validate", str(file))
+        assert "the content is a pointer of Git LFS" in result.stdout
+        assert result.stderr.endswith("can't be used\n")
+
     def test_ignored_columns_are_printed(self, file: Path) -> None:
         file.write_text("text,body\na,b\n")
         assert "ignored columns: text\n" in done("upload", str(file), "--columns", "body=text")

@@ -51,6 +51,13 @@ def test_rows_within_an_object_are_read(content: Any) -> None:
     assert prompts(content) == ["a", "c"]
 
 
+def test_where_the_rows_were_and_what_was_beside_them_is_said() -> None:
+    content = {"version": "1.0", "meta": {"by": "x"}, "data": [{"id": 1, **ROW}], "tags": ["a"], "none": []}
+    report, _ = run(json.dumps(content), "d.json")
+    assert report.guessed["rows"] == "the list under 'data'"
+    assert report.ignored_columns == ("version", "meta", "id", "tags", "none")
+
+
 def test_conversations_of_rows_within_an_object_stay_conversations() -> None:
     turns = [{"role": "user", "content": "a"}, {"role": "assistant", "content": "b"}]
     assert prompts({"data": [{"messages": turns}]}) == ["a"]

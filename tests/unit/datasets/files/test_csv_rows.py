@@ -204,3 +204,10 @@ def test_fields_that_are_too_many_are_told_with_the_separator() -> None:
 
 def test_marks_in_the_middle_of_text_stay() -> None:
     assert texts(run(f"{HEADER}a\ufeffb,c\ufeff\n", "d.csv")[1]) == ["a\ufeffb", "c\ufeff"]
+
+
+def test_file_without_a_header_is_told_that_it_needs_one() -> None:
+    message = fault("When?,At six.\nWhy?,So.\n", "d.csv").message
+    assert "found 'when?', 'at six.'" in message.lower()
+    assert message.endswith("; the first row of the file must name the columns")
+    assert "first row" not in fault('{"a": "b"}', "d.jsonl").message
