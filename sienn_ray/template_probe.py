@@ -17,6 +17,14 @@ MAX_MEMORY_BYTES = 1024**3
 # What a template adds to a conversation is a few kilobytes.
 _MAX_ADDED_CHARS = 1_000_000
 _LONG_CHARS = 2_000
+_TOOL = {
+    "type": "function",
+    "function": {
+        "name": "probe",
+        "description": "A probe.",
+        "parameters": {"type": "object", "properties": {"key": {"type": "string"}}, "required": ["key"]},
+    },
+}
 
 
 def main() -> int:
@@ -29,10 +37,10 @@ def main() -> int:
         return TOO_MUCH
     except Exception:
         return 0
-    for messages in _conversations():
+    for messages, tools in [*((each, None) for each in _conversations()), (_calls(), [_TOOL])]:
         for asks in (True, False):
             try:
-                text = template.render(messages=messages, add_generation_prompt=asks, **asked["tokens"])
+                text = template.render(messages=messages, tools=tools, add_generation_prompt=asks, **asked["tokens"])
             except (MemoryError, OverflowError):
                 return TOO_MUCH
             except Exception:  # nosec B112 # who renders it in earnest says why
@@ -40,6 +48,18 @@ def main() -> int:
             if len(text) > _MAX_ADDED_CHARS + sum(len(message["content"]) for message in messages):
                 return TOO_MUCH
     return 0
+
+
+def _calls() -> list[dict[str, Any]]:
+    """A conversation of which a template may do what it does for no other: with tools, their calls and reasoning."""
+    call = {"id": "probe0001", "type": "function", "function": {"name": "probe", "arguments": {"key": "value"}}}
+    answer = {"role": "assistant", "reasoning_content": "Well.", "thinking": "Well."}
+    return [
+        {"role": "user", "content": "Hello"},
+        {**answer, "content": "", "tool_calls": [call]},
+        {"role": "tool", "tool_call_id": "probe0001", "name": "probe", "content": "{}"},
+        {**answer, "content": "Hello"},
+    ]
 
 
 def _limit() -> None:

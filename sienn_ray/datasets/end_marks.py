@@ -49,6 +49,7 @@ def _answer_ends(tokenizer: Any, chat_template: str | None) -> tuple[str, ...]:
     text = tried(tokenizer, chat_template, form_of(tokenizer, chat_template).of(TURNS)) or ""
     _, is_there, behind = text.rpartition(TURNS[-1]["content"])
     behind = behind.strip()
-    special = (token for token in tokenizer.all_special_tokens if token and behind.startswith(token))
+    tokens = getattr(tokenizer, "all_special_tokens", ())
+    special = (token for token in tokens if token and behind.startswith(token))
     own = max(special, key=len, default=None)
     return tuple(dict.fromkeys([*text_ends(tokenizer), *([own] if own and is_there else [])]))

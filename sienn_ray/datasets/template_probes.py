@@ -6,6 +6,7 @@ from collections.abc import Callable, Mapping, Sequence
 from typing import Any, TypeVar
 from weakref import WeakKeyDictionary
 
+from sienn_ray.chat_templates import limited_rendering
 from sienn_ray.time_limit import TimeLimitError
 
 _Found = TypeVar("_Found")
@@ -13,14 +14,19 @@ _known: WeakKeyDictionary[Any, dict[tuple[object, str | None], Any]] = WeakKeyDi
 
 
 def found_once(find: Callable[[Any, str | None], _Found], tokenizer: Any, chat_template: str | None) -> _Found:
-    """Call a function that tries a template once for each template of a tokenizer."""
+    """Call a function that tries a template once for each template of a tokenizer.
+
+    Raises:
+        InvalidBaseModelError: The template takes too long.
+    """
     try:
         known = _known.setdefault(tokenizer, {})
     except TypeError:  # one that can't be remembered
-        return find(tokenizer, chat_template)
+        known = {}
     key = (find, chat_template)
     if key not in known:
-        known[key] = find(tokenizer, chat_template)
+        with limited_rendering(tokenizer):
+            known[key] = find(tokenizer, chat_template)
     found: _Found = known[key]
     return found
 

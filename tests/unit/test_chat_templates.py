@@ -50,7 +50,16 @@ def test_templates_that_are_used_pass(is_named: bool) -> None:
 
 
 @pytest.mark.parametrize(
-    "template", ["{{ 'a' * 10**10 }}", "{{ 'a' * (messages[0].content|length * 10**9) }}", "{{ 'a' * 5000000 }}"]
+    "template",
+    [
+        "{{ 'a' * 10**10 }}",
+        "{{ 'a' * (messages[0].content|length * 10**9) }}",
+        "{{ 'a' * 5000000 }}",
+        # For rows of tools and reasoning alone.
+        "{% if tools %}{{ 'a' * 10**10 }}{% endif %}",
+        "{% for message in messages %}{{ 'a' * (message.tool_calls|default([])|length * 10**10) }}{% endfor %}",
+        "{% for message in messages %}{{ message.reasoning_content|default('') * 10**9 }}{% endfor %}",
+    ],
 )
 def test_a_template_that_takes_all_memory_is_refused(template: str) -> None:
     with pytest.raises(InvalidBaseModelError, match="chat template of base model 'owner/model' takes more than"):

@@ -34,7 +34,6 @@ class ImportDatasetRequest(RequestBody):
         max_length=MAX_COLUMNS,
         description="Columns of the files by the names that they stand for.",
         examples=[{"problem": "prompt", "solution": "completion"}],
-        json_schema_extra={"additionalProperties": {"type": "string"}},
     )
 
     def options(self) -> ReadingOptions:

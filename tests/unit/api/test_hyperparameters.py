@@ -16,7 +16,7 @@ from tools.hyperparameters_table import COMMAND, PAGE, render, table_of
 
 NAMES = {each.name for each in HYPERPARAMETERS}
 # What a fine-tune is told beside its hyperparameters.
-SUBJECT = {"dataset_id", "validation_dataset_id", "from_job", "revision", "name", "labels", "priority"}
+SUBJECT = {"dataset_id", "datasets", "validation_dataset_id", "from_job", "revision", "name", "labels", "priority"}
 
 
 def test_the_request_has_all_of_them_as_they_are() -> None:
