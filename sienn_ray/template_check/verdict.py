@@ -84,22 +84,27 @@ class TemplateVerdict(BaseModel):
                 f"'{request.base_model}': {'; '.join(each.words for each in self.refused)}. Change these rows, or "
                 "choose another base model"
             )
-        if request.is_auto and self.marked is not None and self.marked.num_rows >= _RENDERED_SHARE * self.num_rows:
-            return (
-                f"{self.marked.num_rows} of {self._tried} look rendered already: {self.marked.words}. Set "
-                "special_tokens to 'tokens' to have such strings read as the tokens that they stand for, or to 'text' "
-                "to have them learned as the text that they are"
-            )
         return None
 
     def warnings(self, request: TemplateRequest) -> list[str]:
         """Say what is to be known of rows that can be trained on."""
         if not request.is_auto or self.marked is None:
             return []
+        if self.reads_tokens(request):
+            return [
+                f"{self.marked.num_rows} of {self._tried} look rendered already: {self.marked.words}. Such strings are "
+                "read as the tokens that they stand for; set special_tokens to 'text' to have them learned as the text "
+                "that they are"
+            ]
         return [
             f"{self.marked.num_rows} of {self._tried} have special tokens of the base model in their text, which "
             f"are learned as text: {self.marked.words}. Set special_tokens to 'tokens' if they are meant as tokens"
         ]
+
+    def reads_tokens(self, request: TemplateRequest) -> bool:
+        """Return whether special tokens in plain text are read as such because nobody said, and the text looks rendered."""
+        is_rendered = self.marked is not None and self.marked.num_rows >= _RENDERED_SHARE * self.num_rows
+        return request.is_auto and is_rendered
 
     def check(self, request: TemplateRequest) -> None:
         """Refuse rows that can't be trained on.

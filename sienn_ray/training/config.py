@@ -189,8 +189,8 @@ class RunHyperparameters(BaseModel):
     special_tokens: SpecialTokens = Field(
         "auto",
         description="Strings of special tokens in rows of plain text, such as `<|im_end|>`: `text` encodes them as the "
-        "text that they are, `tokens` as tokens, for rows that were rendered already. `auto` is `text`, and refuses "
-        "rows that look rendered. In messages they are always text.",
+        "text that they are, `tokens` as tokens, for rows that were rendered already. `auto` is `tokens` where "
+        "at least half of the rows have some, and says so, else `text`. In messages they are always text.",
         examples=["auto"],
     )
     gradient_accumulation_steps: int = Field(
@@ -380,6 +380,10 @@ class TrainingConfig(RunHyperparameters):
     def pinned(self, revision: str | None) -> Self:
         """Return the same with the base model at a commit."""
         return self.model_copy(update={"base_model_revision": revision})
+
+    def settled(self, special_tokens: SpecialTokens) -> Self:
+        """Return the same with what was found out of how special tokens in plain text are meant."""
+        return self.model_copy(update={"special_tokens": special_tokens})
 
     @property
     def render_options(self) -> RenderOptions:

@@ -76,7 +76,7 @@ def run_training(run: Run, settings: Settings, reporter: Reporter) -> RunSummary
     storage = Storage(settings.storage_url, settings.outage_patience_s)
     reporter.report(Progress.of_phase(Phase.LOADING_DATA, "Reading the dataset"))
     rows = _rows(run, storage)
-    _check_templates(run, settings, storage, reporter)
+    run = _with_checked_templates(run, settings, storage, reporter)
     _check_lengths(run, settings, storage)
     resources = _resources(run, settings, rows)
     run.timeline.mark("read_dataset")
@@ -187,8 +187,8 @@ def _rows_seen(run: Run, rows: RunRows, steps_done: int) -> dict[str, int] | Non
     return _by_dataset(run, order.seen_rows(num_epochs, num_more * plan.rows_per_step))
 
 
-def _check_templates(run: Run, settings: Settings, storage: Storage, reporter: Reporter) -> None:
-    """Refuse rows that can't be rendered before any worker starts, and tell what is to be known of others.
+def _with_checked_templates(run: Run, settings: Settings, storage: Storage, reporter: Reporter) -> Run:
+    """Refuse rows that can't be rendered before any worker starts, and settle how special tokens in text are read.
 
     Most runs find what was found when the job was submitted; a base model that wasn't here then is looked up now.
     """
@@ -199,6 +199,10 @@ def _check_templates(run: Run, settings: Settings, storage: Storage, reporter: R
     if warnings and newest_checkpoint(storage, checkpoints_key(run.job_id)) is None:
         words = Progress.of_phase(Phase.LOADING_DATA, "Reading the dataset")
         reporter.report(replace(words, warning="; ".join(warnings)))
+    if not run.config.is_auto:
+        return run
+    reads_tokens = any(verdict.reads_tokens(request) for request, verdict in found)
+    return replace(run, config=run.config.settled("tokens" if reads_tokens else "text"))
 
 
 def _check_lengths(run: Run, settings: Settings, storage: Storage) -> None:

@@ -12,7 +12,7 @@ class Finding(StrEnum):
 
     RENDERED = (
         "the text of {rows} was rendered with a chat template already ({example}); it is kept as it is, and "
-        "special_tokens=tokens of a fine-tune has such marks read as the base model's own"
+        "special_tokens of a fine-tune says whether such marks are read as the base model's own"
     )
     PLACEHOLDER = (
         "the answer of {rows} is {example}, as programs write a missing value; it is learned as it is, so remove such "

@@ -118,13 +118,11 @@ class TestVariables:
 class TestText:
     RENDERED = "<|im_start|>user\nHi<|im_end|>\n<|im_start|>assistant\nHo<|im_end|>\n"
 
-    def test_rows_that_look_rendered_ask_how_they_are_meant(
-        self, client: TestClient, tracker: InProcessTracker
-    ) -> None:
+    def test_rows_that_look_rendered_are_told(self, client: TestClient, tracker: InProcessTracker) -> None:
         dataset_id = upload(client, self.RENDERED, "plain")
-        refused = start(client, dataset_id=dataset_id)
-        assert refused.status_code == 400
-        assert "1 of 2 rows look rendered already: row 1 (line 1): '<|im_start|>'" in refused.json()["detail"]
+        answer = start(client, dataset_id=dataset_id)
+        assert answer.status_code == 201
+        assert "1 of 2 rows look rendered already: row 1 (line 1): '<|im_start|>'" in answer.json()["warning"]
         for said in ("tokens", "text"):
             assert start(client, dataset_id=dataset_id, special_tokens=said).status_code == 201
             assert tracker.last_job.config.special_tokens == said

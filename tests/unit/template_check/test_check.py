@@ -98,28 +98,27 @@ def test_reasoning_that_a_template_leaves_out_of_earlier_answers_is_no_fault(che
     assert verdict.warnings(request) == []
 
 
-def test_text_that_was_rendered_already_is_refused_unless_it_is_said_how_it_is_meant(
-    check: Check, storage: Storage
-) -> None:
+def test_text_that_was_rendered_already_is_read_as_it_was_and_that_is_told(check: Check, storage: Storage) -> None:
     text = f"<|im_start|>user\nHi{EOS}\n<|im_start|>assistant\nHo{EOS}\n"
     request = put_rows(storage, [CanonicalRow(text=text), CanonicalRow(text="plain")])
-    with pytest.raises(InvalidDatasetError) as raised:
-        check(request).check(request)
-    assert raised.value.message == (
-        "1 of 2 rows look rendered already: row 1 (line 2): '<|im_start|>' is a special token of the base model. Set "
-        "special_tokens to 'tokens' to have such strings read as the tokens that they stand for, or to 'text' to have "
-        "them learned as the text that they are"
-    )
+    verdict = check(request)
+    verdict.check(request)
+    assert verdict.reads_tokens(request)
+    assert verdict.warnings(request) == [
+        "1 of 2 rows look rendered already: row 1 (line 2): '<|im_start|>' is a special token of the base model. Such "
+        "strings are read as the tokens that they stand for; set special_tokens to 'text' to have them learned as the "
+        "text that they are"
+    ]
     for said in ("text", "tokens"):
-        options = RenderOptions.of({}, said)
-        check(request).check(replace(request, is_auto=False, options=options))
+        asked = replace(request, is_auto=False, options=RenderOptions.of({}, said))
+        assert (verdict.warnings(asked), verdict.reads_tokens(asked)) == ([], False)
 
 
 def test_a_few_marks_in_text_are_told(check: Check, storage: Storage) -> None:
     rows = [CanonicalRow(text="plain")] * 9 + [CanonicalRow(text=f"ChatML ends a turn with {EOS} as its mark")]
     request = put_rows(storage, rows)
     verdict = check(request)
-    verdict.check(request)
+    assert not verdict.reads_tokens(request)
     assert verdict.warnings(request) == [
         "1 of 10 rows have special tokens of the base model in their text, which are learned as text: row 10 (line "
         "11): '<|im_end|>' is a special token of the base model. Set special_tokens to 'tokens' if they are meant as "
