@@ -102,7 +102,7 @@ class TemplateVerdict(BaseModel):
         ]
 
     def reads_tokens(self, request: TemplateRequest) -> bool:
-        """Return whether special tokens in plain text are read as such because nobody said, and the text looks rendered."""
+        """Return whether special tokens in text are read as such, since it looks rendered and nobody has said."""
         is_rendered = self.marked is not None and self.marked.num_rows >= _RENDERED_SHARE * self.num_rows
         return request.is_auto and is_rendered
 

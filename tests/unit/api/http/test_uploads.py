@@ -52,12 +52,6 @@ def test_upload_answers_as_the_contract_says(client: TestClient) -> None:
         "guessed": {},
         "ignored_columns": [],
         "notes": [],
-        "version": 1,
-        "version_of": None,
-        "appended_to": None,
-        "change": None,
-        "source": None,
-        "source_revision": None,
     }
 
 
