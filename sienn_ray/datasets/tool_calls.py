@@ -90,18 +90,21 @@ def _call(call: object, what: str) -> ToolCall:
     identity = None if call_id is None else string(call_id, f"{what}.id")
     if "function" not in call:
         return _function(call, what, identity, CALL_KEYS)
-    _check_keys(call, _AROUND_KEYS | {"function"}, what, "a call may have id, type and function")
+    _check_keys(
+        call,
+        _AROUND_KEYS | {"function"},
+        what,
+        "a call may have id, type and function, and what is passed goes into arguments",
+    )
     return _function(call["function"], f"{what}.function", identity)
 
 
-def _function(
-    function: object, what: str, call_id: str | None, known: frozenset[str] = _FUNCTION_KEYS
-) -> ToolCall:
+def _function(function: object, what: str, call_id: str | None, known: frozenset[str] = _FUNCTION_KEYS) -> ToolCall:
     if not isinstance(function, dict) or "name" not in function:
         found = f"it has {listed(function)}" if isinstance(function, dict) else f"it is {kind_of(function)}"
         raise InvalidDatasetError(f"{what} must be an object with a name and arguments; {found}")
     name = filled(string(function["name"], f"{what}.name"), f"{what}.name")
-    _check_keys(function, known, what, "what is called may have a name and arguments")
+    _check_keys(function, known, what, "a function that is called may have a name and arguments")
     given = [key for key in _ARGUMENTS if function.get(key) not in _NOTHING]
     for other in given[1:]:
         if function[other] != function[given[0]]:
@@ -114,9 +117,7 @@ def _check_keys(values: Mapping[str, Any], known: frozenset[str], what: str, adv
     """Refuse other keys that say something, since nothing would be learned of them."""
     unknown = [key for key, value in values.items() if key not in known and value not in _NOTHING]
     if unknown:
-        raise InvalidDatasetError(
-            f"{what} has {listed(unknown)}, which no call is read from; {advice}: remove it, or put it into the arguments"
-        )
+        raise InvalidDatasetError(f"{what} has {listed(unknown)}, which no call is read from; {advice}; remove it")
 
 
 def _arguments(value: object, what: str) -> str:

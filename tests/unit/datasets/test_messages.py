@@ -185,7 +185,7 @@ class TestToolCalls:
             ([{"function": {"name": " "}}], "messages[1].tool_calls[0].function.name must not be blank"),
             (
                 [{"function": {"name": "stock", "kwargs": {"item": "rye"}}}],
-                "messages[1].tool_calls[0].function has 'kwargs', which no call is read from; what is called may have",
+                "messages[1].tool_calls[0].function has 'kwargs', which no call is read from; a function that",
             ),
             ([{"name": "stock", "item": "rye"}], "messages[1].tool_calls[0] has 'item', which no call is read from"),
             (
