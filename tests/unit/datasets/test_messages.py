@@ -146,7 +146,8 @@ class TestToolCalls:
         assert last({"role": "assistant", "content": None, "function_call": function}).tool_calls == expected
 
     def test_may_have_empty_keys_and_a_place(self) -> None:
-        call = {**CALL, "index": 0, "extra": None, "function": {**CALL["function"], "description": None, "args": {}}}
+        function: Any = CALL["function"]
+        call = {**CALL, "index": 0, "extra": None, "function": {**function, "description": None, "args": {}}}
         assert last({"role": "assistant", "content": None, "tool_calls": [call]}).tool_calls == (
             ToolCall("stock", '{"item":"rye"}', "c1"),
         )
