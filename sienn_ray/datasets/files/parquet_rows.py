@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+import io
 import math
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from typing import Any, BinaryIO
 
 import pyarrow as pa
@@ -12,7 +13,13 @@ import pyarrow.types as kinds
 
 from sienn_ray.datasets.columns import normalized_column, repeated_column
 from sienn_ray.datasets.file_notes import FileNotes
-from sienn_ray.datasets.files.parquet_limits import check_row_group, rows_at_once
+from sienn_ray.datasets.files.parquet_limits import (
+    check_growth,
+    check_row_group,
+    columns_of_dictionaries,
+    rows_at_once,
+)
+from sienn_ray.datasets.files.parquet_sizes import pieces
 from sienn_ray.datasets.readers import RawRow
 from sienn_ray.datasets.wording import shown
 from sienn_ray.errors import InvalidDatasetError
@@ -48,13 +55,7 @@ def read_parquet(source: BinaryIO, max_row_bytes: int, notes: FileNotes) -> Iter
         InvalidDatasetError: The file is damaged, takes too much memory to read, or a row is too long.
     """
     try:
-        source.seek(0)
-        with pq.ParquetFile(
-            pa.PythonFile(source, mode="r"),
-            buffer_size=_BUFFER_BYTES,
-            thrift_string_size_limit=_MAX_FOOTER_STRING_BYTES,
-            thrift_container_size_limit=_MAX_FOOTER_ITEMS,
-        ) as file:
+        with _opened(source) as file:
             yield from _Rows(file, source, max_row_bytes, notes).read()
     except (pa.ArrowException, OSError, ValueError) as error:
         reason = (str(error).splitlines() or [type(error).__name__])[0][:120]
@@ -64,28 +65,58 @@ def read_parquet(source: BinaryIO, max_row_bytes: int, notes: FileNotes) -> Iter
         ) from error
 
 
+def _opened(source: BinaryIO, **options: Any) -> pq.ParquetFile:
+    source.seek(0)
+    return pq.ParquetFile(
+        pa.PythonFile(source, mode="r"),
+        buffer_size=_BUFFER_BYTES,
+        thrift_string_size_limit=_MAX_FOOTER_STRING_BYTES,
+        thrift_container_size_limit=_MAX_FOOTER_ITEMS,
+        **options,
+    )
+
+
 class _Rows:
     """The rows of an open file."""
 
     def __init__(self, file: pq.ParquetFile, source: BinaryIO, max_row_bytes: int, notes: FileNotes) -> None:
         self._file = file
         self._source = source
+        self._file_bytes = source.seek(0, io.SEEK_END)
         self._max_row_bytes = max_row_bytes
         self._notes = notes
 
     def read(self) -> Iterator[RawRow]:
         names = self._columns()
-        number = 0
-        for group in range(self._file.metadata.num_row_groups):
-            description = self._file.metadata.row_group(group)
-            check_row_group(description, group)
-            batches = self._file.iter_batches(
-                batch_size=rows_at_once(description, self._source), row_groups=[group], columns=names, use_threads=False
+        metadata = self._file.metadata
+        groups = [metadata.row_group(number) for number in range(metadata.num_row_groups)]
+        for number, group in enumerate(groups):
+            check_row_group(group, number, names)
+        kept = columns_of_dictionaries(metadata, self._source, names)
+        file = _opened(self._source, read_dictionary=kept, metadata=metadata) if kept else self._file
+        num_rows = num_bytes = 0
+        for number, group in enumerate(groups):
+            batches = file.iter_batches(
+                batch_size=rows_at_once(group, self._source, names, kept),
+                row_groups=[number],
+                columns=names,
+                use_threads=False,
             )
             for batch in batches:
-                for offset in range(batch.num_rows):
-                    number += 1
-                    yield RawRow(self._values(batch, offset, number), number, is_array_item=True)
+                for piece, sizes in pieces(batch, self._max_row_bytes):
+                    if sizes.is_beyond(self._max_row_bytes):
+                        raise self._too_long(num_rows + 1)
+                    num_bytes += sizes.num_bytes
+                    check_growth(num_bytes, self._file_bytes)
+                    columns = self._plain_columns(piece)
+                    for offset in range(piece.num_rows):
+                        num_rows += 1
+                        yield RawRow(self._values(columns, offset, num_rows), num_rows, is_array_item=True)
+
+    def _plain_columns(self, piece: pa.RecordBatch) -> dict[str, Any]:
+        """The columns of some rows as the file describes them, with texts in place of references to them."""
+        kinds_of = self._file.schema_arrow
+        return {name: piece.column(name).cast(kinds_of.field(name).type) for name in piece.schema.names}
 
     def _columns(self) -> list[str]:
         """Names of the columns that can be read; the others are noted."""
@@ -108,17 +139,17 @@ class _Rows:
             raise InvalidDatasetError("the file has no column of text")
         return names
 
-    def _values(self, batch: pa.RecordBatch, offset: int, number: int) -> dict[str, Any]:
+    def _values(self, columns: Mapping[str, Any], offset: int, number: int) -> dict[str, Any]:
         size = _Size(self._max_row_bytes)
         try:
-            return {
-                name: self._top(name, column[offset], size)
-                for name, column in zip(batch.schema.names, batch.columns, strict=True)
-            }
+            return {name: self._top(name, column[offset], size) for name, column in columns.items()}
         except _TooLongError:
-            raise InvalidDatasetError(
-                f"row {number}: longer than {self._max_row_bytes:,} bytes; shorten or split it", number
-            ) from None
+            raise self._too_long(number) from None
+
+    def _too_long(self, number: int) -> InvalidDatasetError:
+        return InvalidDatasetError(
+            f"row {number}: longer than {self._max_row_bytes:,} bytes; shorten or split it", number
+        )
 
     def _top(self, name: str, scalar: Any, size: _Size) -> Any:
         value = scalar.as_py()
