@@ -34,7 +34,7 @@ def check_row_group(group: Any, number: int, names: Collection[str]) -> None:
         InvalidDatasetError: It does.
     """
     num_list_values = 0
-    for column in _columns(group, names):
+    for column in columns_of(group, names):
         unpacked, packed = column.total_uncompressed_size, column.total_compressed_size
         where = f"column '{column.path_in_schema}' of row group {number}"
         if unpacked > max(FREE_BYTES, MAX_RATIO * packed):
@@ -71,8 +71,8 @@ def check_growth(num_bytes: int, file_bytes: int) -> None:
 def columns_of_dictionaries(file: Any, source: BinaryIO, names: Collection[str]) -> list[str]:
     """Return the paths of columns whose texts have to stay in their dictionaries when they are read.
 
-    One row may have any number of references to a long text if its column is of lists; unpacked, the text would be there
-    each time. Without such a column, the fewer rows are read at once, the less is unpacked.
+    One row may have any number of references to a long text if its column is of lists; unpacked, the text would be
+    there each time. Without such a column, the fewer rows are read at once, the less is unpacked.
 
     Args:
         file: The file's description (`pyarrow.parquet.FileMetaData`).
@@ -108,14 +108,15 @@ def rows_at_once(group: Any, source: BinaryIO, names: Collection[str], kept: Col
     Raises:
         InvalidDatasetError: A dictionary is too large.
     """
-    unpacked = (column for column in _columns(group, names) if column.path_in_schema not in kept)
+    unpacked = (column for column in columns_of(group, names) if column.path_in_schema not in kept)
     dictionaries = sum(_dictionary_bytes(column, source) for column in unpacked)
     mean_row_bytes: int = group.total_byte_size // max(group.num_rows, 1)
     most = MAX_ROWS_OF_DICTIONARIES if kept else ROWS_AT_ONCE
     return max(1, min(most, MAX_DICTIONARY_BYTES // max(dictionaries, mean_row_bytes, 1)))
 
 
-def _columns(group: Any, names: Collection[str]) -> Iterator[Any]:
+def columns_of(group: Any, names: Collection[str]) -> Iterator[Any]:
+    """Yield the descriptions of what a row group has of some columns."""
     for index in range(group.num_columns):
         column = group.column(index)
         if _is_of(column.path_in_schema, names):

@@ -16,11 +16,13 @@ from sienn_ray.datasets.file_notes import FileNotes
 from sienn_ray.datasets.files.parquet_limits import (
     check_growth,
     check_row_group,
+    columns_of,
     columns_of_dictionaries,
     rows_at_once,
 )
 from sienn_ray.datasets.files.parquet_sizes import pieces
 from sienn_ray.datasets.readers import RawRow
+from sienn_ray.datasets.unread import Unread
 from sienn_ray.datasets.wording import shown
 from sienn_ray.errors import InvalidDatasetError
 
@@ -30,6 +32,7 @@ _BUFFER_BYTES = 1024 * 1024
 _MAX_FOOTER_STRING_BYTES = 16 * 1024 * 1024
 _MAX_FOOTER_ITEMS = 1_000_000
 _MAX_COLUMNS = 1_000
+_MAX_TYPE_CHARS = 100
 _PLAIN_KINDS: tuple[Callable[[pa.DataType], bool], ...] = (
     kinds.is_string,
     kinds.is_large_string,
@@ -41,7 +44,7 @@ _PLAIN_KINDS: tuple[Callable[[pa.DataType], bool], ...] = (
 
 
 def read_parquet(source: BinaryIO, max_row_bytes: int, notes: FileNotes) -> Iterator[RawRow | InvalidDatasetError]:
-    """Read a Parquet file: columns of text and numbers, of lists and of structs of these; others are left out.
+    """Read a Parquet file: columns of text and numbers, of lists, maps and structs of these; others stand in rows as `Unread`.
 
     Args:
         source: The file; it is read from any place.
@@ -85,6 +88,7 @@ class _Rows:
         self._file_bytes = source.seek(0, io.SEEK_END)
         self._max_row_bytes = max_row_bytes
         self._notes = notes
+        self._unread: dict[str, Unread | None] = {}  # by column
 
     def read(self) -> Iterator[RawRow]:
         names = self._columns()
@@ -133,16 +137,31 @@ class _Rows:
             if kinds.is_binary(field.type) or kinds.is_large_binary(field.type) or _is_readable(field.type):
                 names.append(field.name)
             else:
-                self._notes.ignore(field.name)
-                self._notes.add(f"column {shown(field.name)} was left out: it holds {field.type}, and no text")
+                self._unread[field.name] = Unread(_shown_type(field.type)) if self._is_filled(field.name) else None
+                self._notes.add(
+                    f"column {shown(field.name)} was left out: it holds {_shown_type(field.type)}, and no text"
+                )
         if not names:
             raise InvalidDatasetError("the file has no column of text")
         return names
 
+    def _is_filled(self, name: str) -> bool:
+        """Return whether a column has values; one whose nulls weren't counted by its writer may have some."""
+        metadata = self._file.metadata
+        groups = (metadata.row_group(number) for number in range(metadata.num_row_groups))
+        columns = (column for group in groups for column in columns_of(group, [name]))
+        return any(
+            (found := column.statistics) is None or not found.has_null_count or found.null_count < column.num_values
+            for column in columns
+        )
+
     def _values(self, columns: Mapping[str, Any], offset: int, number: int) -> dict[str, Any]:
         size = _Size(self._max_row_bytes)
         try:
-            return {name: self._top(name, column[offset], size) for name, column in columns.items()}
+            read = {name: self._top(name, column[offset], size) for name, column in columns.items()}
+            return {**read, **self._unread}
+        except KeyError as error:  # strict maps
+            raise InvalidDatasetError(f"row {number}: a map has the key {error} twice; keep one", number) from None
         except _TooLongError:
             raise self._too_long(number) from None
 
@@ -152,13 +171,13 @@ class _Rows:
         )
 
     def _top(self, name: str, scalar: Any, size: _Size) -> Any:
-        value = scalar.as_py()
+        value = scalar.as_py(maps_as_pydicts="strict")
         if isinstance(value, bytes):
             try:
                 value = value.decode()
             except UnicodeDecodeError:
-                self._notes.add(f"column {shown(name)} has bytes that are no text in UTF-8; they count as null")
-                return None
+                self._notes.add(f"column {shown(name)} has bytes that are no text in UTF-8; they are not read")
+                return Unread("bytes that are no text in UTF-8")
         return _plain(value, size)
 
 
@@ -195,6 +214,12 @@ def _plain(value: Any, size: _Size) -> Any:
     return value if value is None or isinstance(value, bool | int) else str(value)
 
 
+def _shown_type(kind: pa.DataType) -> str:
+    """Return a type's name, which may be as long as its fields are many."""
+    name = str(kind)
+    return name if len(name) <= _MAX_TYPE_CHARS else name[:_MAX_TYPE_CHARS] + "…"
+
+
 def _is_readable(kind: pa.DataType) -> bool:
     """Return whether the values of a type have a form in JSON."""
     if isinstance(kind, pa.BaseExtensionType):
@@ -203,6 +228,8 @@ def _is_readable(kind: pa.DataType) -> bool:
         return _is_readable(kind.value_type)
     if kinds.is_struct(kind):
         return all(_is_readable(field.type) for field in kind)
+    if kinds.is_map(kind):
+        return kinds.is_string(kind.key_type) and _is_readable(kind.item_type)
     if kinds.is_list(kind) or kinds.is_large_list(kind) or kinds.is_fixed_size_list(kind):
         return _is_readable(kind.value_type)
     return any(is_one(kind) for is_one in _PLAIN_KINDS)

@@ -44,7 +44,8 @@ _PROGRAM = textwrap.dedent(
     units += ["{", "a:", "://", "[ ", "\\n", "<0x"]
     texts = [unit * (N // len(unit)) + end for unit in units for end in ("", "!", "\\n", "\\x00", "@")]
     # What is opened at the beginning, and never closed.
-    texts += [begin + unit * (N // len(unit)) + "x" for begin in ('"', "[", "{", "<") for unit in (" ", "a", "[", '\\\\"')]
+    inner = (" ", "a", "[", '\\\\"')
+    texts += [begin + unit * (N // len(unit)) + "x" for begin in ('"', "[", "{", "<") for unit in inner]
     for name, pattern in patterns.items():
         print(name, flush=True)
         for text in texts:

@@ -64,14 +64,54 @@ def test_values_have_the_form_of_json() -> None:
 
 
 def test_columns_that_hold_no_text_are_left_out_and_named() -> None:
-    content = parquet({"text": ["a"], "image": [{"bytes": b"\xff", "path": "x"}], "raw": [b"\xff"]})
+    content = parquet({"text": ["a"], "picture": [{"bytes": b"\xff", "path": "x"}], "raw": [b"\xff"]})
     report = run(content, "d.parquet")[0]
-    assert report.ignored_columns == ("image", "raw")
+    assert report.ignored_columns == ("raw", "picture")
     assert report.notes == (
-        "column 'image' was left out: it holds struct<bytes: binary, path: string>, and no text",
-        "column 'raw' has bytes that are no text in UTF-8; they count as null",
+        "column 'picture' was left out: it holds struct<bytes: binary, path: string>, and no text",
+        "column 'raw' has bytes that are no text in UTF-8; they are not read",
     )
     assert "the file has no column of text" in fault(parquet({"i": [{"b": b"x"}]}), "d.parquet").message
+
+
+@pytest.mark.parametrize(
+    ("name", "values"),
+    [
+        ("image", [{"bytes": b"\xff", "path": "x"}]),
+        ("images", [[b"\xff"]]),
+        ("audio", [b"\xff\xfe"]),
+        ("loss_mask", pa.array([[[(1, b"x")]]], pa.list_(pa.map_(pa.int32(), pa.binary())))),
+    ],
+)
+def test_columns_that_change_learning_are_refused_even_where_they_hold_no_text(name: str, values: Any) -> None:
+    content = parquet({"prompt": ["a"], "completion": ["b"], name: values})
+    message = fault(content, "d.parquet").message
+    assert message.startswith(f"row 1: column '{name}' would change what is learned")
+    assert f'columns={{"{name}": "ignore"}}' in message
+    report = run(content, "d.parquet", options=ReadingOptions(columns={name: "ignore"}))[0]
+    assert (report.num_rows, report.ignored_columns) == (1, (name,))
+
+
+def test_column_that_holds_no_text_and_is_null_throughout_says_nothing() -> None:
+    image = pa.array([None], pa.struct([("bytes", pa.binary()), ("path", pa.string())]))
+    assert run(parquet({"prompt": ["a"], "completion": ["b"], "image": image}), "d.parquet")[0].num_rows == 1
+
+
+def test_column_of_a_format_that_holds_no_text_is_named_with_what_it_holds() -> None:
+    content = parquet({"prompt": [{"b": b"x"}], "completion": ["b"]})
+    assert "column 'prompt' must be a string, got struct<b: binary>" in fault(content, "d.parquet").message
+
+
+def test_maps_are_objects() -> None:
+    function = [("name", "f"), ("description", "g")]
+    tools = pa.array([[[("type", "function")]]], pa.list_(pa.map_(pa.string(), pa.string())))
+    assert "tools" in fault(parquet({"prompt": ["a"], "completion": ["b"], "tools": tools}), "d.parquet").message
+    kind = pa.list_(pa.struct([("type", pa.string()), ("function", pa.map_(pa.string(), pa.string()))]))
+    tools = pa.array([[{"type": "function", "function": function}]], kind)
+    rows = run(parquet({"prompt": ["a"], "completion": ["b"], "tools": tools}), "d.parquet")[1]
+    assert '"name": "f"' in rows[0]["tools"]
+    twice = pa.array([[("x", 1), ("x", 2)]], pa.map_(pa.string(), pa.int32()))
+    assert fault(parquet({"text": ["a"], "m": twice}), "d.parquet").message.startswith("row 1: a map has the key")
 
 
 def test_content_tells_parquet_and_options_of_text_are_noted() -> None:
