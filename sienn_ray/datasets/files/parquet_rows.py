@@ -44,7 +44,7 @@ _PLAIN_KINDS: tuple[Callable[[pa.DataType], bool], ...] = (
 
 
 def read_parquet(source: BinaryIO, max_row_bytes: int, notes: FileNotes) -> Iterator[RawRow | InvalidDatasetError]:
-    """Read a Parquet file: columns of text and numbers, of lists, maps and structs of these; others stand in rows as `Unread`.
+    """Read a Parquet file: text, numbers, and lists, maps and structs of these; other columns are there as `Unread`.
 
     Args:
         source: The file; it is read from any place.
@@ -159,11 +159,11 @@ class _Rows:
         size = _Size(self._max_row_bytes)
         try:
             read = {name: self._top(name, column[offset], size) for name, column in columns.items()}
-            return {**read, **self._unread}
         except KeyError as error:  # strict maps
             raise InvalidDatasetError(f"row {number}: a map has the key {error} twice; keep one", number) from None
         except _TooLongError:
             raise self._too_long(number) from None
+        return {**read, **self._unread}
 
     def _too_long(self, number: int) -> InvalidDatasetError:
         return InvalidDatasetError(
