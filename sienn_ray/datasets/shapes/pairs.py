@@ -6,7 +6,6 @@ from typing import Any
 
 from sienn_ray.datasets.chat_rows import chat_row
 from sienn_ray.datasets.schema import CanonicalRow, Message, Role
-from sienn_ray.datasets.shapes.embedded_json import embedded_messages
 from sienn_ray.datasets.shapes.fields import Fields
 from sienn_ray.datasets.shapes.labels import is_good
 from sienn_ray.datasets.shapes.names import Part
@@ -51,23 +50,17 @@ def checked_row(fields: Fields, messages: Any, what: str = "messages") -> Canoni
         return chat_row(messages, what=what)
     return chat_row(
         messages,
-        tools=only_value(fields, Part.TOOLS),
+        tools=fields.only_object(Part.TOOLS),
         label=is_good(*fields.label()) if Part.LABEL in fields.layout.beside else None,
-        chat_template_kwargs=only_value(fields, Part.TEMPLATE_VARIABLES),
+        chat_template_kwargs=fields.only_object(Part.TEMPLATE_VARIABLES),
         what=what,
     )
 
 
-def only_value(fields: Fields, part: Part) -> Any:
-    """Return the value of a part that rows may have once; None where it isn't filled."""
-    found = fields.only(part)
-    return None if found is None else found[0]
-
-
 def history_of(fields: Fields) -> list[Any]:
     """Return earlier turns, which come before the prompt."""
-    found = fields.only(Part.HISTORY)
-    return [] if found is None else history_messages(*found, fields.findings)
+    value = fields.only_object(Part.HISTORY)
+    return [] if value is None else history_messages(value, fields.layout.beside[Part.HISTORY][0].name, fields.findings)
 
 
 def system_messages(fields: Fields, others: list[Any]) -> list[Any]:
@@ -101,8 +94,7 @@ def prompt_messages(fields: Fields) -> list[Any]:
     Raises:
         InvalidDatasetError: It is neither text nor messages.
     """
-    value, name = fields.value(Part.PROMPT)
-    value = embedded_messages(value, f"column '{name}'")
+    value, name = fields.text_or_messages(Part.PROMPT)
     if not isinstance(value, list) or not any(isinstance(item, dict) for item in value):
         return [{"role": "user", "content": prompt_text(fields)}]
     if inputs := list(fields.beside(Part.INPUT)):
@@ -136,8 +128,7 @@ def _plain_row(fields: Fields) -> CanonicalRow | None:
 
 
 def _completion_messages(fields: Fields) -> list[Any]:
-    value, name = fields.value(Part.COMPLETION)
-    value = embedded_messages(value, f"column '{name}'")
+    value, name = fields.text_or_messages(Part.COMPLETION)
     if isinstance(value, dict) and ("role" in value or "from" in value):
         value = [value]
     is_conversation = isinstance(value, list) and any(isinstance(item, dict) for item in value)
@@ -152,7 +143,7 @@ def _completion_messages(fields: Fields) -> list[Any]:
                 f"column '{reasoning[1]}' can't be read beside column '{name}', which is a list of messages; put it "
                 "into the assistant's as reasoning_content"
             )
-        messages[0]["reasoning_content"] = reasoning[0]
+        messages[0]["reasoning_content"] = fields.only_text(Part.REASONING)
     return messages
 
 
