@@ -88,15 +88,17 @@ def check_prompts(folder: Path, prompt_format: PromptFormat) -> None:
         return
     other = _differences(PromptFormat.from_json(path.read_text()), prompt_format)
     if other:
-        raise _refusal(f"was trained on other prompts: {'; '.join(other)}; start from one that was trained on such rows")
+        raise _refusal(
+            f"was trained on other prompts: {'; '.join(other)}; start from one that was trained on such rows"
+        )
 
 
 def _differences(there: PromptFormat, here: PromptFormat) -> list[str]:
     if there.kind is not here.kind:
         return [f"its prompts are of the kind {there.kind}, and this run's of {here.kind}"]
     if here.kind is PromptKind.TEXT:  # in conversations nothing hangs on how special tokens in text are read
-        pairs = {"special_tokens": (there.options.special_tokens, here.options.special_tokens)}
-        other = []
+        pairs: dict[str, tuple[str, str]] = {"special_tokens": (there.options.special_tokens, here.options.special_tokens)}
+        other: list[str] = []
     else:
         pairs = {"chat_template_kwargs": (there.options.variables.json, here.options.variables.json)}
         other = ["its chat_template is another one"] if there.chat_template != here.chat_template else []
