@@ -213,7 +213,7 @@ class _Reading:
 
     def _begin(self, first: RawRow) -> DatasetFormat:
         try:
-            return self._rows.begin(first.values)
+            return self._rows.begin(first.values, are_strings=first.is_below_header)
         except InvalidDatasetError as error:
             if first.is_below_header and error.message.startswith("unknown columns"):
                 raise InvalidDatasetError(

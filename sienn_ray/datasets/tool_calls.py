@@ -11,6 +11,14 @@ from sienn_ray.datasets.values import filled, string
 from sienn_ray.datasets.wording import kind_of, listed, shown
 from sienn_ray.errors import InvalidDatasetError
 
+# One thing under the names that providers and models have for it: OpenAI, Llama, Anthropic, LangChain.
+_ARGUMENTS = ("arguments", "parameters", "input", "args")
+_FUNCTION_KEYS = frozenset({"name", *_ARGUMENTS})
+_AROUND_KEYS = frozenset({"id", "type", "index"})  # index: a call's place, which streamed answers have
+# Keys of a call without an object `function` around its name and its arguments.
+CALL_KEYS = _FUNCTION_KEYS | _AROUND_KEYS
+_NOTHING: tuple[object, ...] = (None, "", [], {})
+
 
 def tools_text(value: object, what: str) -> str | None:
     """Check the tools of a row and return them as the text of a JSON list; None where there are none.
@@ -79,17 +87,37 @@ def _call(call: object, what: str) -> ToolCall:
     if kind != "function":
         raise InvalidDatasetError(f"{what}.type must be 'function', got {_found(kind)}")
     call_id = call.get("id")
-    function = call.get("function", call)
-    place = f"{what}.function" if "function" in call else what
-    return _function(function, place, None if call_id is None else string(call_id, f"{what}.id"))
+    identity = None if call_id is None else string(call_id, f"{what}.id")
+    if "function" not in call:
+        return _function(call, what, identity, CALL_KEYS)
+    _check_keys(
+        call,
+        _AROUND_KEYS | {"function"},
+        what,
+        "a call may have id, type and function, and what is passed goes into arguments",
+    )
+    return _function(call["function"], f"{what}.function", identity)
 
 
-def _function(function: object, what: str, call_id: str | None) -> ToolCall:
+def _function(function: object, what: str, call_id: str | None, known: frozenset[str] = _FUNCTION_KEYS) -> ToolCall:
     if not isinstance(function, dict) or "name" not in function:
         found = f"it has {listed(function)}" if isinstance(function, dict) else f"it is {kind_of(function)}"
         raise InvalidDatasetError(f"{what} must be an object with a name and arguments; {found}")
     name = filled(string(function["name"], f"{what}.name"), f"{what}.name")
-    return ToolCall(name, _arguments(function.get("arguments"), f"{what}.arguments"), call_id)
+    _check_keys(function, known, what, "a function that is called may have a name and arguments")
+    given = [key for key in _ARGUMENTS if function.get(key) not in _NOTHING]
+    for other in given[1:]:
+        if function[other] != function[given[0]]:
+            raise InvalidDatasetError(f"{what} has both {given[0]} and {other}, which differ; keep arguments")
+    key = given[0] if given else next((key for key in _ARGUMENTS if key in function), "arguments")
+    return ToolCall(name, _arguments(function.get(key), f"{what}.{key}"), call_id)
+
+
+def _check_keys(values: Mapping[str, Any], known: frozenset[str], what: str, advice: str) -> None:
+    """Refuse other keys that say something, since nothing would be learned of them."""
+    unknown = [key for key, value in values.items() if key not in known and value not in _NOTHING]
+    if unknown:
+        raise InvalidDatasetError(f"{what} has {listed(unknown)}, which no call is read from; {advice}; remove it")
 
 
 def _arguments(value: object, what: str) -> str:

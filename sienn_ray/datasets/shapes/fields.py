@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator, Mapping
 from typing import Any
 
-from sienn_ray.datasets.shapes.embedded_json import embedded
+from sienn_ray.datasets.shapes.embedded_json import embedded_messages, embedded_texts
 from sienn_ray.datasets.shapes.findings import Finding, Findings
 from sienn_ray.datasets.shapes.layout import Column, Layout
 from sienn_ray.datasets.shapes.names import Part
@@ -35,12 +35,16 @@ class Fields:
         values: The row.
         layout: Where its parts are.
         findings: Takes what its user should know.
+        are_strings: Whether all values of the file are strings, as in CSV, where lists are written as JSON.
     """
 
-    __slots__ = ("_values", "findings", "layout")
+    __slots__ = ("_are_strings", "_values", "findings", "layout")
 
-    def __init__(self, values: Mapping[str, Any], layout: Layout, findings: Findings) -> None:
+    def __init__(
+        self, values: Mapping[str, Any], layout: Layout, findings: Findings, *, are_strings: bool = False
+    ) -> None:
         self._values = values
+        self._are_strings = are_strings
         self.layout = layout
         self.findings = findings
 
@@ -64,6 +68,24 @@ class Fields:
         """Return the value of a part that every row has, and its column's name in errors."""
         column = self.layout.parts[part]
         return self._values[column.key], column.name
+
+    def text_or_messages(self, part: Part, *, must_be_messages: bool = False) -> tuple[Any, str]:
+        """Return the value of a part that may be messages, and its column's name in errors.
+
+        Args:
+            part: The part.
+            must_be_messages: Whether messages are read from any string that holds them, since a text won't do.
+
+        Raises:
+            InvalidDatasetError: A string begins like a list of messages, and is cut.
+        """
+        value, name = self.value(part)
+        if isinstance(value, str) and (self._are_strings or must_be_messages):
+            messages = embedded_messages(value, f"column '{name}'")
+            if messages is not None:
+                self.findings.add(Finding.EMBEDDED_MESSAGES, f"column '{name}'")
+                return messages, name
+        return value, name
 
     def text(self, part: Part) -> str:
         """Return the text of a part that every row has.
@@ -133,7 +155,7 @@ class Fields:
         for value, column in self.beside(Part.INPUT):
             what = f"column '{column.name}'"
             if column.name != "input":
-                value = embedded(value, what)
+                value = embedded_texts(value, what)
             if isinstance(value, list):
                 yield from (string(item, f"{what}[{index}]") for index, item in enumerate(value))
             else:
@@ -150,7 +172,7 @@ class Fields:
         if column.known not in _LISTS:
             return self.checked_answer(value, what)
         if column.known in _PLURALS:
-            value = embedded(value, what)
+            value = embedded_texts(value, what, may_be_squad=True)
         if isinstance(value, dict) and isinstance(value.get("text"), list | str):
             value, what = value["text"], f"column '{name}.text'"
         if isinstance(value, list) and value and all(isinstance(item, str) for item in value):

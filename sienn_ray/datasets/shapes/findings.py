@@ -19,6 +19,10 @@ class Finding(StrEnum):
         "rows where no answer is meant"
     )
     SEVERAL_ANSWERS = "{rows} has several answers, of which the first is learned"
+    EMBEDDED_MESSAGES = (
+        "{example} of {rows} holds messages as JSON, which were read as such; to have them learned as text, write JSON "
+        "Lines"
+    )
     SPLIT_TEXT = "the turns of {rows} were told from 'Human:' and 'Assistant:' in its text"
 
 

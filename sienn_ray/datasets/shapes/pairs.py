@@ -6,7 +6,6 @@ from typing import Any
 
 from sienn_ray.datasets.chat_rows import chat_row
 from sienn_ray.datasets.schema import CanonicalRow, Message, Role
-from sienn_ray.datasets.shapes.embedded_json import embedded_messages
 from sienn_ray.datasets.shapes.fields import Fields
 from sienn_ray.datasets.shapes.labels import is_good
 from sienn_ray.datasets.shapes.names import Part
@@ -101,8 +100,7 @@ def prompt_messages(fields: Fields) -> list[Any]:
     Raises:
         InvalidDatasetError: It is neither text nor messages.
     """
-    value, name = fields.value(Part.PROMPT)
-    value = embedded_messages(value, f"column '{name}'")
+    value, name = fields.text_or_messages(Part.PROMPT)
     if not isinstance(value, list) or not any(isinstance(item, dict) for item in value):
         return [{"role": "user", "content": prompt_text(fields)}]
     if inputs := list(fields.beside(Part.INPUT)):
@@ -136,8 +134,7 @@ def _plain_row(fields: Fields) -> CanonicalRow | None:
 
 
 def _completion_messages(fields: Fields) -> list[Any]:
-    value, name = fields.value(Part.COMPLETION)
-    value = embedded_messages(value, f"column '{name}'")
+    value, name = fields.text_or_messages(Part.COMPLETION)
     if isinstance(value, dict) and ("role" in value or "from" in value):
         value = [value]
     is_conversation = isinstance(value, list) and any(isinstance(item, dict) for item in value)

@@ -78,6 +78,8 @@ def _compared_reader(prompt_key: str, chosen_key: str, rejected_key: str) -> Pla
         prompt, chosen, rejected = values[prompt_key], values[chosen_key], values[rejected_key]
         if not (_is_plain(prompt) and _is_plain(chosen) and _is_plain(rejected)) or chosen == rejected:
             return None
+        if chosen.startswith("Human:"):  # a conversation as one text
+            return None
         messages = (Message(Role.USER, prompt), Message(Role.ASSISTANT, chosen))
         return CanonicalRow(messages, rejected=Message(Role.ASSISTANT, rejected))
 

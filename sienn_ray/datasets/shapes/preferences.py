@@ -11,7 +11,6 @@ from typing import Any
 
 from sienn_ray.datasets.preference import preference_row
 from sienn_ray.datasets.schema import CanonicalRow
-from sienn_ray.datasets.shapes.embedded_json import embedded_messages
 from sienn_ray.datasets.shapes.fields import Fields, is_empty
 from sienn_ray.datasets.shapes.findings import Finding
 from sienn_ray.datasets.shapes.names import Part
@@ -35,7 +34,11 @@ def compared_row(fields: Fields) -> CanonicalRow:
     """
     prompt, chosen, tools = _asked_and_chosen(fields)
     rejected = _answer(fields, Part.REJECTED)
-    if prompt is _WITHIN and not (_is_whole(chosen) or _is_whole(rejected)):
+    if _are_turns_of_text(chosen, rejected):
+        if isinstance(prompt, str) and _is_turns_of_text(prompt):
+            prompt = _without_open_end(_turns_of_text(fields, prompt, "prompt"))
+        chosen, rejected = (_turns_of_text(fields, *each) for each in ((chosen, "chosen"), (rejected, "rejected")))
+    elif prompt is _WITHIN and not (_is_whole(chosen) or _is_whole(rejected)):
         chosen, rejected = (_turns_of_text(fields, *each) for each in ((chosen, "chosen"), (rejected, "rejected")))
     if _is_whole(chosen) or _is_whole(rejected):
         prefix, chosen, rejected = _parted(chosen, rejected)
@@ -75,8 +78,7 @@ def _asked_and_chosen(fields: Fields) -> tuple[Any, Any, Any]:
 
 def _prompt(fields: Fields) -> tuple[Any, Any]:
     """The prompt, and the tools within it."""
-    value, name = fields.value(Part.PROMPT)
-    value = embedded_messages(value, f"column '{name}'")
+    value, name = fields.text_or_messages(Part.PROMPT)
     if not isinstance(value, dict) or "messages" not in value:
         return _turns(fields, value, name), None
     for key, each in value.items():
@@ -86,8 +88,9 @@ def _prompt(fields: Fields) -> tuple[Any, Any]:
 
 
 def _answer(fields: Fields, part: Part) -> Any:
-    value, name = fields.value(part)
-    return _turns(fields, embedded_messages(value, f"column '{name}'"), name)
+    has_prompt = not fields.layout.parts.keys().isdisjoint({Part.PROMPT, Part.MESSAGES})
+    value, name = fields.text_or_messages(part, must_be_messages=not has_prompt)
+    return _turns(fields, value, name)
 
 
 def _turns(fields: Fields, value: Any, name: str) -> Any:
@@ -134,6 +137,26 @@ def _check_same_prompt(fields: Fields, prompt: Any, prefix: list[Any], conversat
             f"column '{name}' isn't what the conversations in 'chosen' and 'rejected' begin with; have it left out by "
             f'columns={{"{name}": "ignore"}}, or keep nothing but the answers in these two'
         )
+
+
+def _are_turns_of_text(*answers: Any) -> bool:
+    """Return whether both answers are texts that begin with a turn of the user and end with one of the assistant."""
+    return all(
+        isinstance(answer, str)
+        and _is_turns_of_text(answer)
+        and [mark.group(1) for mark in _TURN_MARK.finditer(answer)][-1] == "Assistant"
+        for answer in answers
+    )
+
+
+def _is_turns_of_text(text: str) -> bool:
+    mark = _TURN_MARK.search(text)
+    return mark is not None and mark.group(1) == "Human" and not text[: mark.start()].strip()
+
+
+def _without_open_end(turns: list[Any]) -> list[Any]:
+    """Turns without a last one in which nothing is said, where the answer is to go on."""
+    return turns if turns[-1]["content"].strip() else turns[:-1]
 
 
 def _turns_of_text(fields: Fields, text: Any, name: str) -> list[Any]:

@@ -52,16 +52,22 @@ class RowReader:
         self._columns = Columns(columns)
         self._findings = findings
         self._shape: Shape | None = None
+        self._are_strings = False
         self._first: tuple[str, ...] = ()
         self._layouts: dict[tuple[str, ...], tuple[Layout, PlainReader | None]] = {}
         self.format: DatasetFormat | None = None
 
-    def begin(self, values: Mapping[str, Any]) -> DatasetFormat:
+    def begin(self, values: Mapping[str, Any], *, are_strings: bool = False) -> DatasetFormat:
         """Tell the dataset's format from its first row.
+
+        Args:
+            values: Values by column, as the file has them.
+            are_strings: Whether all values of the file are strings, as in CSV, where messages are written as JSON.
 
         Raises:
             InvalidDatasetError: Its columns are none of the known shapes, or of more than one.
         """
+        self._are_strings = are_strings
         self._first = tuple(islice(values, _MAX_SHOWN))
         names = self._columns.known_names(values)
         try:
@@ -90,7 +96,7 @@ class RowReader:
         layout, read_plain = self._layouts.get(keys) or self._new_layout(self._shape, keys)
         if read_plain is not None and (row := read_plain(values)) is not None:
             return row
-        fields = Fields(values, layout, self._findings)
+        fields = Fields(values, layout, self._findings, are_strings=self._are_strings)
         if layout.refused:
             fields.check_refused(str(self._shape))
         if Part.TEXT in layout.parts:

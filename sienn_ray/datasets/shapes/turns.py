@@ -17,6 +17,7 @@ from sienn_ray.datasets.shapes.names import CHANGES_LEARNING
 from sienn_ray.datasets.shapes.roles import CALLS, ROLE_OF
 from sienn_ray.datasets.shapes.table import PAIR_NAMES
 from sienn_ray.datasets.strict_json import json_value
+from sienn_ray.datasets.tool_calls import CALL_KEYS
 from sienn_ray.datasets.values import string
 from sienn_ray.datasets.wording import kind_of, listed
 from sienn_ray.errors import InvalidDatasetError
@@ -27,7 +28,6 @@ _PLAIN = frozenset({"role", "content"})
 _PLAIN_ROLES = frozenset({"system", "user", "assistant"})
 # Keys by which Axolotl and ms-swift say whether a turn is learned; OpenAI calls it weight.
 _LEARNED_KEYS = ("train", "loss")
-_CALL_KEYS = frozenset({"name", "arguments", "parameters", "id"})
 
 Turn = Mapping[str, Any]
 
@@ -189,10 +189,8 @@ def _calls(turn: Turn, text: str | None, place: str) -> list[Any]:
 def _call(call: object, what: str) -> Any:
     if not isinstance(call, dict) or "function" in call or "name" not in call:
         return call
-    if unknown := call.keys() - _CALL_KEYS:
+    if unknown := call.keys() - CALL_KEYS:
         raise InvalidDatasetError(
             f"{what} is a call with {listed(sorted(unknown))}; it may have name, arguments and id"
         )
-    arguments = call.get("arguments", call.get("parameters"))
-    function = {"name": call["name"], "arguments": arguments}
-    return {"type": "function", "function": function, **({"id": call["id"]} if "id" in call else {})}
+    return call

@@ -136,6 +136,22 @@ class TestToolCalls:
             ToolCall("stock", text),
         )
 
+    @pytest.mark.parametrize("key", ["arguments", "parameters", "input", "args"])
+    @pytest.mark.parametrize("arguments", [{"item": "rye"}, '{"item": "rye"}'])
+    def test_arguments_have_many_names(self, key: str, arguments: object) -> None:
+        function = {"name": "stock", key: arguments}
+        expected = (ToolCall("stock", '{"item": "rye"}'),)
+        for calls in ([{"function": function}], [function], [{**function, "arguments": arguments}]):
+            assert last({"role": "assistant", "content": None, "tool_calls": calls}).tool_calls == expected
+        assert last({"role": "assistant", "content": None, "function_call": function}).tool_calls == expected
+
+    def test_may_have_empty_keys_and_a_place(self) -> None:
+        function: Any = CALL["function"]
+        call = {**CALL, "index": 0, "extra": None, "function": {**function, "description": None, "args": {}}}
+        assert last({"role": "assistant", "content": None, "tool_calls": [call]}).tool_calls == (
+            ToolCall("stock", '{"item":"rye"}', "c1"),
+        )
+
     def test_come_in_the_form_of_before_and_without_the_function_around_them(self) -> None:
         old = last({"role": "assistant", "content": None, "function_call": CALL["function"]})
         flat = last({"role": "assistant", "content": None, "tool_calls": [{"name": "stock", "arguments": {}}]})
@@ -168,6 +184,19 @@ class TestToolCalls:
                 "messages[1].tool_calls[0].function.arguments has a value that JSON can't say",
             ),
             ([{"function": {"name": " "}}], "messages[1].tool_calls[0].function.name must not be blank"),
+            (
+                [{"function": {"name": "stock", "kwargs": {"item": "rye"}}}],
+                "messages[1].tool_calls[0].function has 'kwargs', which no call is read from; a function that",
+            ),
+            ([{"name": "stock", "item": "rye"}], "messages[1].tool_calls[0] has 'item', which no call is read from"),
+            (
+                [{**CALL, "arguments": {"item": "rye"}}],
+                "messages[1].tool_calls[0] has 'arguments', which no call is read from; a call may have id, type and",
+            ),
+            (
+                [{"name": "stock", "arguments": {"item": "rye"}, "input": {"item": "oat"}}],
+                "messages[1].tool_calls[0] has both arguments and input, which differ; keep arguments",
+            ),
         ],
     )
     def test_are_checked(self, calls: object, message: str) -> None:

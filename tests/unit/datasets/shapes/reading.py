@@ -19,11 +19,11 @@ Row = Mapping[str, Any]
 class Read:
     """What became of rows: their format and stored forms, columns that were ignored, and notes."""
 
-    def __init__(self, rows: tuple[Row, ...], columns: Mapping[str, str] | None) -> None:
+    def __init__(self, rows: tuple[Row, ...], columns: Mapping[str, str] | None, are_strings: bool) -> None:
         self.ignored: list[str] = []
         findings = Findings(self.ignored.append)
         reader = RowReader(columns or {}, findings)
-        self.format = str(reader.begin(rows[0]))
+        self.format = str(reader.begin(rows[0], are_strings=are_strings))
         self.rows: list[CanonicalRow] = [reader.read(row, line) for line, row in enumerate(rows, 1)]
         reader.finish()
         self.notes = findings.sentences()
@@ -45,14 +45,14 @@ class Read:
         return None if rejected is None else rejected.content
 
 
-def read(*rows: Row, columns: Mapping[str, str] | None = None) -> Read:
-    return Read(rows, columns)
+def read(*rows: Row, columns: Mapping[str, str] | None = None, are_strings: bool = False) -> Read:
+    return Read(rows, columns, are_strings)
 
 
-def refusal(*rows: Row, columns: Mapping[str, str] | None = None) -> str:
+def refusal(*rows: Row, columns: Mapping[str, str] | None = None, are_strings: bool = False) -> str:
     """Why the last of some rows is refused, of which the others are good."""
     if len(rows) > 1:
-        read(*rows[:-1], columns=columns)
+        read(*rows[:-1], columns=columns, are_strings=are_strings)
     with pytest.raises(InvalidDatasetError) as error:
-        read(*rows, columns=columns)
+        read(*rows, columns=columns, are_strings=are_strings)
     return error.value.message

@@ -179,12 +179,80 @@ def test_tools_and_template_variables_go_with_the_row() -> None:
         ("q", COMPLETION),
         ("q", COMPLETION[0]),
         ([{"from": "human", "value": "q"}], [{"from": "gpt", "value": "a"}]),
-        ('[{"role": "user", "content": "q"}]', '{"role": "assistant", "content": "a"}'),
     ],
 )
 def test_both_sides_may_be_messages(prompt: object, completion: object) -> None:
     found = read({"prompt": prompt, "completion": completion})
     assert (found.format, found.said) == ("prompt-completion", TURN)
+
+
+AS_JSON: dict[str, Any] = {
+    "prompt": '[{"role": "user", "content": "q"}]',
+    "completion": '{"from": "gpt", "value": "a"}',
+}
+
+
+def test_messages_as_json_are_read_where_all_fields_are_strings() -> None:
+    found = read({"prompt": "x", "completion": "y"}, AS_JSON, are_strings=True)
+    assert found.said == TURN
+    assert found.notes[0].startswith("column 'prompt' of line 2 holds messages as JSON, which were read as such")
+    call = '{"role": "assistant", "tool_calls": [{"name": "f", "arguments": {}}]}'
+    (made,) = read({"prompt": "x", "completion": call}, are_strings=True).messages[1]["tool_calls"]
+    assert made["function"] == {"name": "f", "arguments": "{}"}
+
+
+def test_messages_as_json_are_text_where_lists_can_be_written() -> None:
+    found = read(AS_JSON)
+    assert found.said == [("user", AS_JSON["prompt"]), ("assistant", AS_JSON["completion"])]
+    assert found.notes == []
+
+
+@pytest.mark.parametrize("are_strings", [False, True])
+@pytest.mark.parametrize(
+    "text",
+    [
+        '{"from": "Paris", "to": "Rome"}',
+        '{"from": "Paris", "value": "Rome"}',
+        '{"role": "admin", "content": "x"}',
+        '{"role": "user", "name": "Ann"}',
+        '{"role": "user", "content": 7}',
+        '[{"role": "user", "content": "x", "sentiment": "good"}]',
+        '[{"role": "user", "content": "x"}, "y"]',
+        '[{"role": "user", "content": "x"}] is what?',
+        '[{"from": "A", "to": "B"}]',
+        '{"role": "admin"} explain',
+        '{"value": 7}',
+        '{"content": "x"}',
+        "[]",
+        "{'role': 'user'}",
+    ],
+)
+def test_json_that_is_no_messages_stays_text(text: str, *, are_strings: bool) -> None:
+    found = read({"instruction": text, "output": text}, are_strings=are_strings)
+    assert (found.said, found.notes) == ([("user", text), ("assistant", text)], [])
+
+
+@pytest.mark.parametrize(
+    ("text", "message"),
+    [
+        ("[{'role': 'user', 'content': 'q'}]", "column 'prompt' holds a list as Python prints it"),
+        ('[{"role": "user", "content": "q"', "column 'prompt': invalid JSON at column 33"),
+    ],
+)
+def test_messages_that_are_no_json_are_refused_where_all_fields_are_strings(text: str, message: str) -> None:
+    assert refusal({"prompt": text, "completion": "a"}, are_strings=True).startswith(message)
+    assert read({"prompt": text, "completion": "a"}).said[0] == ("user", text)
+
+
+@pytest.mark.parametrize("text", ["[1] Paris is in France.", "{name} is here", '["a", 7]', '{"a": "b"}', "[x] 'y'"])
+@pytest.mark.parametrize("column", ["context", "contexts", "passage"])
+def test_context_that_is_no_list_of_texts_is_a_text(column: str, text: str) -> None:
+    assert read({"question": "q", column: text, "answer": "a"}).said[0] == ("user", f"q\n\n{text}")
+
+
+@pytest.mark.parametrize("text", ["[laughs] yes", "{name} is", '{"text": "x"}', '["a", 7]', "[1, 2]", '["a"'])
+def test_answers_that_are_no_list_of_texts_are_one_text(text: str) -> None:
+    assert read({"question": "q", "answers": text}).said[1] == ("assistant", text)
 
 
 def test_answers_in_the_prompt_are_not_learned() -> None:

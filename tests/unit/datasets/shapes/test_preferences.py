@@ -41,7 +41,6 @@ SHARED: dict[str, Any] = {
     "ms-swift pair": {"query": "q", "response": "a", "rejected_response": "b"},
     "pair": {"prompt": "q", "response": "a", "rejected": "b"},
     "hh": {"chosen": "\n\nHuman: q\n\nAssistant: a", "rejected": "\n\nHuman: q\n\nAssistant: b"},
-    "csv": {"prompt": json.dumps([ASKED]), "chosen": json.dumps([GOOD]), "rejected": json.dumps(BAD)},
     "csv whole": {"chosen": json.dumps([ASKED, GOOD]), "rejected": json.dumps([ASKED, BAD])},
 }
 
@@ -50,6 +49,33 @@ SHARED: dict[str, Any] = {
 def test_forms_of_preferences_make_the_same_row(row: Row) -> None:
     found = read(row)
     assert (found.format, found.said, found.rejected) == ("preference", PAIR, "b")
+
+
+def test_messages_as_json_are_read_where_all_fields_are_strings() -> None:
+    row = {"prompt": json.dumps([ASKED]), "chosen": json.dumps([GOOD]), "rejected": json.dumps(BAD)}
+    found = read(row, are_strings=True)
+    assert (found.said, found.rejected) == (PAIR, "b")
+    found = read(row)
+    assert (found.said, found.rejected) == ([("user", row["prompt"]), ("assistant", row["chosen"])], row["rejected"])
+
+
+@pytest.mark.parametrize("prompt", ["q", "\n\nHuman: q\n\nAssistant:", "Human: q", [ASKED]])
+def test_texts_of_turns_are_told_beside_their_prompt(prompt: object) -> None:
+    for row in (SHARED["hh"], {name: text.lstrip() for name, text in SHARED["hh"].items()}):
+        found = read({"prompt": prompt, **row})
+        assert (found.said, found.rejected) == (PAIR, "b")
+        assert found.notes == ["the turns of line 1 were told from 'Human:' and 'Assistant:' in its text"]
+
+
+def test_texts_of_turns_must_begin_with_their_prompt() -> None:
+    message = refusal({"prompt": "z", **SHARED["hh"]})
+    assert message.startswith("column 'prompt' isn't what the conversations in 'chosen' and 'rejected' begin with")
+
+
+@pytest.mark.parametrize("answer", ["Human: is a word", "It says\n\nHuman: x\n\nAssistant: y"])
+def test_texts_of_no_turns_stay_answers(answer: str) -> None:
+    found = read({"prompt": "q", "chosen": answer, "rejected": f"{answer}!"})
+    assert found.said == [("user", "q"), ("assistant", answer)]
 
 
 def test_tools_and_what_is_left_out_of_openais_form() -> None:

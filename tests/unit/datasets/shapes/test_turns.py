@@ -73,8 +73,8 @@ def test_several_calls_in_one_turn() -> None:
     [
         ("stock(rye)", "conversations[1].value must be the JSON of a call, with name and arguments: invalid JSON"),
         (
-            '{"name": "f", "args": {}}',
-            "conversations[1].value is a call with 'args'; it may have name, arguments and id",
+            '{"name": "f", "kwargs": {}}',
+            "conversations[1].value is a call with 'kwargs'; it may have name, arguments and id",
         ),
     ],
 )
