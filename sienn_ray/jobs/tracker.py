@@ -69,9 +69,9 @@ from sienn_ray.outbound.client import OutboundClient
 from sienn_ray.ray_metrics import mirror_samples
 from sienn_ray.settings import Settings
 from sienn_ray.storage import Storage
-from sienn_ray.training.unfinished import has_checkpoints
 from sienn_ray.training.reporting import Progress, RunCommand, RunProgress
 from sienn_ray.training.summary import RunSummary
+from sienn_ray.training.unfinished import has_checkpoints
 
 logger = logging.getLogger(__name__)
 

@@ -246,8 +246,8 @@ def _how_to_repeat(record: RunRecord) -> str:
             f"3. Get the base model {_code(record.base_model)} {commit}. The hash over its weight files "
             f"(`sha256sum FILES | sha256sum`, by name) is {_code(record.base_model_sha256)}.",
             *_start_step(record),
-            f"{4 if _start_words(record) is None else 5}. Start a fine-tune with the values of `config` (seed {record.seed}), on as many workers and threads as "
-            "`resolved` says.",
+            f"{4 if _start_words(record) is None else 5}. Start a fine-tune with the values of `config` (seed "
+            f"{record.seed}), on as many workers and threads as `resolved` says.",
             "",
             "On hardware of the same kind the losses agree to rounding; on other hardware they drift apart.",
         ]

@@ -97,7 +97,9 @@ def _differences(there: PromptFormat, here: PromptFormat) -> list[str]:
     if there.kind is not here.kind:
         return [f"its prompts are of the kind {there.kind}, and this run's of {here.kind}"]
     if here.kind is PromptKind.TEXT:  # in conversations nothing hangs on how special tokens in text are read
-        pairs: dict[str, tuple[str, str]] = {"special_tokens": (there.options.special_tokens, here.options.special_tokens)}
+        pairs: dict[str, tuple[str, str]] = {
+            "special_tokens": (there.options.special_tokens, here.options.special_tokens)
+        }
         other: list[str] = []
     else:
         pairs = {"chat_template_kwargs": (there.options.variables.json, here.options.variables.json)}

@@ -17,7 +17,6 @@ from sienn_ray.training.checkpoint_files import START_SOURCE
 from sienn_ray.training.config import LoraSettings, TrainingConfig
 from tests.support.fakes_jobs import job_record, stored_job
 
-
 CONFIG = TrainingConfig(base_model="owner/model", lora=LoraSettings(r=8, lora_alpha=8))
 WRITTEN = {"base_model_name_or_path": "owner/model", "r": 8, "lora_alpha": 8, "peft_type": "LORA"}
 
@@ -48,7 +47,8 @@ def test_what_does_not_go_with_what_is_handed_down_is_refused() -> None:
         continued(asked, {"sharding"}, parent)
     assert caught.value.message == (
         "from_job=job-1 hands down quantization=nf4, and that doesn't go with what else is asked for: a base model "
-        "with quantization=nf4 can't be shared out; leave out sharding=always, or quantization; or start from another job"
+        "with quantization=nf4 can't be shared out; leave out sharding=always, or quantization; or "
+        "start from another job"
     )
 
 

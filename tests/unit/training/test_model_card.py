@@ -15,7 +15,7 @@ from transformers import AutoTokenizer
 from sienn_ray.training.config import TrainingConfig
 from sienn_ray.training.methods import Method
 from sienn_ray.training.model_card import model_card
-from sienn_ray.training.record import StartFacts, DatasetFacts, RunRecord
+from sienn_ray.training.record import DatasetFacts, RunRecord, StartFacts
 from tests.unit.training.test_record import BLOB, COMMIT, a_record
 
 HOSTILE = [
