@@ -8,7 +8,7 @@ from typing import Any, assert_never
 from sienn_ray.datasets.contents import said_in
 from sienn_ray.datasets.schema import Message, Role
 from sienn_ray.datasets.tool_calls import calls_of
-from sienn_ray.datasets.values import filled, string
+from sienn_ray.datasets.values import filled, is_visible, string
 from sienn_ray.datasets.wording import kind_of, listed, shown
 from sienn_ray.errors import InvalidDatasetError
 
@@ -115,7 +115,8 @@ def _reasoning(item: Mapping[str, Any], part: str | None, what: str) -> str | No
 
 def _name(item: Mapping[str, Any], what: str) -> str | None:
     name = item.get("name")
-    return None if name is None else filled(string(name, f"{what}.name"), f"{what}.name")
+    text = "" if name is None else string(name, f"{what}.name")
+    return text if is_visible(text) else None
 
 
 def _weight(item: Mapping[str, Any], what: str, role: Role) -> int:

@@ -135,7 +135,31 @@ class Fields:
             InvalidDatasetError: It is no string, or two columns have different ones.
         """
         found = self.only(part)
-        return None if found is None else string(found[0], f"column '{found[1]}'")
+        return None if found is None else self._text_beside(*found)
+
+    def _text_beside(self, value: object, name: str) -> str:
+        """Check a text that stands beside the main ones, of the column `name`."""
+        text = string(value, f"column '{name}'")
+        if is_placeholder(text):
+            self.findings.add(Finding.PLACEHOLDER_BESIDE, f"column '{name}' is {shown(text)}")
+        return text
+
+    def only_object(self, part: Part) -> Any:
+        """Return the list or the object that rows may have once as a part; None where it isn't filled.
+
+        Raises:
+            InvalidDatasetError: It is what a program writes for a missing value, or two columns have different ones.
+        """
+        found = self.only(part)
+        if found is None:
+            return None
+        value, name = found
+        if isinstance(value, str) and is_placeholder(value):
+            raise InvalidDatasetError(
+                f"column '{name}' is {shown(value)}, as programs write a missing value; leave it empty where nothing "
+                f'is meant, or have the column left out by columns={{"{name}": "ignore"}}'
+            )
+        return value
 
     def label(self) -> tuple[Any, str]:
         """Return the label of a row that has to have one, and its column's name.
@@ -159,7 +183,7 @@ class Fields:
             if isinstance(value, list):
                 yield from (string(item, f"{what}[{index}]") for index, item in enumerate(value))
             else:
-                yield string(value, what)
+                yield self._text_beside(value, column.name)
 
     def answer(self) -> str:
         """Return the text of the completion; of SQuAD's and other lists of possible answers the first one.
@@ -190,9 +214,14 @@ class Fields:
             InvalidDatasetError: It is no string, or blank.
         """
         text = filled(string(value, what), what)
-        if len(text) <= _MAX_PLACEHOLDER_CHARS and text.strip().lower() in _PLACEHOLDERS:
+        if is_placeholder(text):
             self.findings.add(Finding.PLACEHOLDER, shown(text))
         return text
+
+
+def is_placeholder(text: str) -> bool:
+    """Return whether a text is what a program writes where a value is missing."""
+    return len(text) <= _MAX_PLACEHOLDER_CHARS and text.strip().lower() in _PLACEHOLDERS
 
 
 def is_empty(value: object) -> bool:

@@ -18,6 +18,10 @@ class Finding(StrEnum):
         "the answer of {rows} is {example}, as programs write a missing value; it is learned as it is, so remove such "
         "rows where no answer is meant"
     )
+    PLACEHOLDER_BESIDE = (
+        "{example} in {rows}, as programs write a missing value; it is read as it is, so leave it empty where nothing "
+        "is meant"
+    )
     SEVERAL_ANSWERS = "{rows} has several answers, of which the first is learned"
     EMBEDDED_MESSAGES = (
         "{example} of {rows} holds messages as JSON, which were read as such; to have them learned as text, write JSON "

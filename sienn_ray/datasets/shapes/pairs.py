@@ -50,23 +50,17 @@ def checked_row(fields: Fields, messages: Any, what: str = "messages") -> Canoni
         return chat_row(messages, what=what)
     return chat_row(
         messages,
-        tools=only_value(fields, Part.TOOLS),
+        tools=fields.only_object(Part.TOOLS),
         label=is_good(*fields.label()) if Part.LABEL in fields.layout.beside else None,
-        chat_template_kwargs=only_value(fields, Part.TEMPLATE_VARIABLES),
+        chat_template_kwargs=fields.only_object(Part.TEMPLATE_VARIABLES),
         what=what,
     )
 
 
-def only_value(fields: Fields, part: Part) -> Any:
-    """Return the value of a part that rows may have once; None where it isn't filled."""
-    found = fields.only(part)
-    return None if found is None else found[0]
-
-
 def history_of(fields: Fields) -> list[Any]:
     """Return earlier turns, which come before the prompt."""
-    found = fields.only(Part.HISTORY)
-    return [] if found is None else history_messages(*found, fields.findings)
+    value = fields.only_object(Part.HISTORY)
+    return [] if value is None else history_messages(value, fields.layout.beside[Part.HISTORY][0].name, fields.findings)
 
 
 def system_messages(fields: Fields, others: list[Any]) -> list[Any]:
@@ -149,7 +143,7 @@ def _completion_messages(fields: Fields) -> list[Any]:
                 f"column '{reasoning[1]}' can't be read beside column '{name}', which is a list of messages; put it "
                 "into the assistant's as reasoning_content"
             )
-        messages[0]["reasoning_content"] = reasoning[0]
+        messages[0]["reasoning_content"] = fields.only_text(Part.REASONING)
     return messages
 
 

@@ -6,6 +6,7 @@ from collections.abc import Callable, Mapping
 from typing import Any
 
 from sienn_ray.datasets.schema import CanonicalRow, Message, Role
+from sienn_ray.datasets.shapes.fields import is_placeholder
 from sienn_ray.datasets.shapes.layout import Layout
 from sienn_ray.datasets.shapes.names import Part
 from sienn_ray.datasets.shapes.rendered_text import chat_mark
@@ -65,7 +66,7 @@ def _pair_reader(prompt_key: str, input_key: str | None, completion_key: str) ->
         if not (_is_plain(prompt) and _is_plain(completion) and len(completion) >= _MIN_ANSWER_CHARS):
             return None
         if input_key is not None and (text := values[input_key]) != "":
-            if not _is_plain(text):
+            if not _is_plain(text) or is_placeholder(text):
                 return None
             prompt = f"{prompt}\n\n{text}"
         return CanonicalRow((Message(Role.USER, prompt), Message(Role.ASSISTANT, completion)))

@@ -14,7 +14,7 @@ from sienn_ray.datasets.schema import CanonicalRow
 from sienn_ray.datasets.shapes.fields import Fields, is_empty
 from sienn_ray.datasets.shapes.findings import Finding
 from sienn_ray.datasets.shapes.names import Part
-from sienn_ray.datasets.shapes.pairs import history_of, only_value, prompt_text, system_messages
+from sienn_ray.datasets.shapes.pairs import history_of, prompt_text, system_messages
 from sienn_ray.datasets.shapes.turns import messages_of
 from sienn_ray.datasets.wording import kind_of
 from sienn_ray.errors import InvalidDatasetError
@@ -50,14 +50,14 @@ def compared_row(fields: Fields) -> CanonicalRow:
             "chosen": chosen,
             "rejected": rejected,
             "tools": tools,
-            "chat_template_kwargs": only_value(fields, Part.TEMPLATE_VARIABLES),
+            "chat_template_kwargs": fields.only_object(Part.TEMPLATE_VARIABLES),
         }
     )
 
 
 def _asked_and_chosen(fields: Fields) -> tuple[Any, Any, Any]:
     """Prompt (`_WITHIN` where the answers have it), better answer, and tools."""
-    parts, tools = fields.layout.parts, only_value(fields, Part.TOOLS)
+    parts, tools = fields.layout.parts, fields.only_object(Part.TOOLS)
     if Part.PROMPT in parts:
         prompt, own_tools = _prompt(fields)
         if tools is not None and own_tools is not None and tools != own_tools:

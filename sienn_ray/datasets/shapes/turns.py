@@ -161,13 +161,16 @@ def _exchange(turn: Turn, place: str, pattern: str, findings: Findings) -> list[
         return None
     asked, said = pair
     system = turn.get("system")
+    answer = {"role": "assistant", "content": turn[said]}
+    if not is_empty(turn.get("weight")):
+        answer["weight"] = turn["weight"]
     for key, value in turn.items():
-        if key not in (asked, said, "system"):
-            _other_key({"role": "exchange"}, key, value, place, pattern, findings)
+        if key not in (asked, said, "system", "weight"):
+            _other_key(answer, key, value, place, pattern, findings)
     return [
         *([] if is_empty(system) else [{"role": "system", "content": system}]),
         {"role": "user", "content": turn[asked]},
-        {"role": "assistant", "content": turn[said]},
+        answer,
     ]
 
 

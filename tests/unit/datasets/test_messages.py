@@ -390,6 +390,8 @@ class TestParts:
 
 def test_names_are_kept() -> None:
     assert last({"role": "assistant", "content": "a", "name": "Ada"}).name == "Ada"
+    for blank in ("", " ", None):
+        assert last({"role": "assistant", "content": "a", "name": blank}).name is None
     assert (
         fault_of({"role": "assistant", "content": "a", "name": 7}) == "messages[1].name must be a string, got a number"
     )

@@ -293,6 +293,26 @@ def test_a_missing_value_that_a_program_wrote_is_said(text: str) -> None:
     )
 
 
+@pytest.mark.parametrize("text", ["nan", "None", "<NA>"])
+@pytest.mark.parametrize("column", ["input", "context", "system", "reasoning"])
+def test_a_missing_value_beside_both_sides_is_said(column: str, text: str) -> None:
+    rows = [{"instruction": "q", column: value, "output": "a long enough answer"} for value in ("", text, text)]
+    assert read(*rows).notes == [
+        f"column '{column}' is {text!r} in line 2 and 1 more, as programs write a missing value; it is read as it is, "
+        "so leave it empty where nothing is meant"
+    ]
+
+
+@pytest.mark.parametrize("column", ["tools", "functions", "history", "chat_template_kwargs"])
+def test_a_missing_value_for_a_list_is_refused_with_the_way_out(column: str) -> None:
+    row = {"instruction": "q", column: "nan", "output": "a"}
+    assert refusal(row) == (
+        f"column '{column}' is 'nan', as programs write a missing value; leave it empty where nothing is meant, or "
+        f'have the column left out by columns={{"{column}": "ignore"}}'
+    )
+    assert read(row, columns={column: "ignore"}).said == TURN
+
+
 @pytest.mark.parametrize("text", ["Nan is my aunt.", "no", "nullable", "0"])
 def test_other_short_answers_are_nothing_special(text: str) -> None:
     assert read({"prompt": "q", "completion": text}).notes == []

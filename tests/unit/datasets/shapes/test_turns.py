@@ -97,9 +97,23 @@ def test_turns_that_are_not_to_be_learned_have_weight_0(key: str, value: object)
     assert [message.weight for message in found.rows[0].messages or ()] == [1, 0, 1, 1]
 
 
+@pytest.mark.parametrize("key", ["train", "loss", "weight"])
+@pytest.mark.parametrize("names", [("input", "output"), ("human", "assistant")])
+@pytest.mark.parametrize("value", [False, 0, True, 1])
+def test_the_weight_of_an_exchange_is_its_answer_s(key: str, names: tuple[str, str], *, value: int) -> None:
+    exchange = dict(zip(names, "qa", strict=True))
+    found = read({"conversation": [{**exchange, key: value}, exchange]})
+    assert [message.weight for message in found.rows[0].messages or ()] == [1, int(value), 1, 1]
+
+
 @pytest.mark.parametrize(
     ("turns", "message"),
     [
+        (
+            [{"input": "q", "output": "a", "train": 1, "weight": 0}],
+            "conversations[0] has both weight and train, which differ; keep weight",
+        ),
+        ([{"input": "q", "output": "a", "loss": 0.5}], "conversations[0].loss would change what is learned, and can't"),
         (
             [ASKED, {**SAID, "mask": [0, 1]}],
             "conversations[1].mask would change what is learned, and can't be read; remove",
