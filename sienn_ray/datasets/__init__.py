@@ -7,6 +7,7 @@ shapes/: rows under the names that people have for them.
 canonical: a canonical row from a user's, by its format.
 columns: names of columns, compared.
 values: single values, checked.
+unread: values that have no form in JSON.
 chat_rows: conversations with their tools, checked.
 messages: messages of a conversation, checked.
 contents: contents of messages, in parts or not.
@@ -29,6 +30,7 @@ text_file: rows of plain text.
 json_array: rows of a JSON array.
 json_hints: the way out of usual mistakes in JSON.
 json_wrapper: rows of an array within an object.
+shared_values: values beside those rows, which each of them has.
 json_events: rows built from parse events.
 strict_json: JSON, parsed strictly.
 utf8: lines of UTF-8, a chunk at a time.

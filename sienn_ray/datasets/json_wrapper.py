@@ -8,6 +8,7 @@ from typing import Any
 from sienn_ray.datasets.file_notes import FileNotes
 from sienn_ray.datasets.json_events import JsonEvents, RowError
 from sienn_ray.datasets.readers import RawRow
+from sienn_ray.datasets.shared_values import SharedValues
 from sienn_ray.datasets.wording import kind_of, listed, shown
 from sienn_ray.errors import InvalidDatasetError
 
@@ -29,7 +30,8 @@ def wrapped_rows(events: JsonEvents, notes: FileNotes) -> Iterator[RawRow | Inva
         Rows, and in place of a row that can't be used its error.
 
     Raises:
-        InvalidDatasetError: It has no list of objects, or more than one, or a table by columns.
+        InvalidDatasetError: It has no list of objects, or more than one, or a table by columns, or something beside the
+            rows that would change what is learned and can't be read.
     """
     yield from _Wrapper(events, notes).rows()
 
@@ -44,18 +46,19 @@ class _Wrapper:
         self._columns: list[str] | None = None
         self._column: str | None = None  # the first key with a list of plain values
         self._has_values = False
+        self._shared = SharedValues(notes)
 
     def rows(self) -> Iterator[RawRow | InvalidDatasetError]:
         while (event := self._events.next())[0] != "end_map":
             name = event[1]
-            kind, _ = self._events.next()
+            kind, value = self._events.next()
             if kind == "start_array":
                 yield from self._list(name)
             elif kind == "start_map":
                 self._skip_object(name)
             else:
                 self._has_values = True
-                self._notes.ignore(name)
+                self._beside(name, value)
         if self._found is None:
             raise self._no_rows()
 
@@ -67,8 +70,11 @@ class _Wrapper:
         if name in _NO_ROWS or not first.startswith("start_"):
             if name != "index" and first not in ("start_map", "end_array"):
                 self._column = self._column or name
-            self._events.skip("start_array")
-            self._notes.ignore(name)
+            if first == "start_map" and self._shared.is_read(name):
+                self._beside(name, self._value("start_array", None))
+            else:
+                self._events.skip("start_array")
+                self._notes.ignore(name)
             return
         if self._found is not None:
             raise InvalidDatasetError(
@@ -76,7 +82,8 @@ class _Wrapper:
             )
         self._found = name
         self._notes.guess("rows", f"the list under {shown(name)}")
-        yield from self._events.rows(_builder(first, name, self._columns))
+        build = _builder(first, name, self._columns)
+        yield from self._events.rows(lambda item: self._shared.added_to(build(item)))
 
     def _skip_object(self, name: str) -> None:
         """Go on behind an object, and refuse one that is a row, or a column by the numbers of its rows."""
@@ -85,13 +92,36 @@ class _Wrapper:
         event, key = self._events.next()
         if event == "end_map":
             return
-        kind, _ = self._events.next()
+        kind, value = self._events.next()
         if key.isdecimal() and not kind.startswith("start_"):
             raise _by("columns", name)
+        if self._shared.is_read(name):
+            self._beside(name, self._object(key, kind, value))
+            return
         self._notes.ignore(name)
         self._events.skip(kind)
         while self._events.next()[0] != "end_map":
             self._events.skip(self._events.next()[0])
+
+    def _object(self, key: str, kind: str, value: Any) -> dict[str, Any]:
+        """An object of which the first key and the begin of its value were read."""
+        values = {key: self._value(kind, value)}
+        while (event := self._events.next())[0] != "end_map":
+            if event[1] in values:
+                raise self._events.error(f"the key {shown(event[1])} comes more than once in an object")
+            values[event[1]] = self._value(*self._events.next())
+        return values
+
+    def _value(self, kind: str, value: Any) -> Any:
+        try:
+            return self._events.value(kind, value)
+        except RowError as error:
+            raise self._events.error(error.message) from error
+
+    def _beside(self, name: str, value: Any) -> None:
+        """Take a value that stands beside the rows."""
+        if not self._shared.take(name, value, is_before=self._found is None):
+            self._notes.ignore(name)
 
     def _no_rows(self) -> InvalidDatasetError:
         if self._column is not None and not self._has_values:

@@ -8,6 +8,7 @@ from typing import Any
 import ijson
 import pytest
 
+from sienn_ray.datasets.reading_options import ReadingOptions
 from sienn_ray.datasets.utf8 import CHUNK_BYTES
 from tests.unit.datasets.ingesting import fault, run
 
@@ -120,3 +121,67 @@ def test_what_stands_before_the_rows_may_be_longer_than_a_row() -> None:
 def test_a_long_value_beside_the_rows_is_not_held() -> None:
     content = {"about": "x" * 4 * CHUNK_BYTES, "data": [ROW]}
     assert "longer than 1,000 bytes" in fault(json.dumps(content), "d.json", max_row_bytes=1_000).message
+
+
+TOOLS = [{"type": "function", "function": {"name": "f"}}]
+TURNS = [{"role": "user", "content": "a"}, {"role": "assistant", "content": "b"}]
+
+
+@pytest.mark.usefixtures("backend")
+def test_what_all_rows_share_goes_to_each_that_has_none() -> None:
+    shared = {"system": "Be X", "tools": TOOLS, "chat_template_kwargs": {"deep": {"er": [1]}, "enable_thinking": False}}
+    own = {"system_prompt": "Be Y", "tools": [], "messages": TURNS}
+    report, rows = run(
+        json.dumps({**shared, "data": [{"messages": TURNS}, own, {"messages": TURNS, "system": None}]}), "d.json"
+    )
+    assert [row["messages"][0]["content"] for row in rows] == ["Be X", "Be Y", "Be X"]
+    assert [row.get("tools") for row in rows] == [json.dumps(TOOLS), None, json.dumps(TOOLS)]
+    assert {row["chat_template_kwargs"] for row in rows} == {json.dumps(shared["chat_template_kwargs"])}
+    assert report.ignored_columns == ()
+    assert report.notes[0] == "'system' beside the rows is read as that of each row which has none"
+
+
+def test_a_label_that_all_rows_share_is_each_one_s() -> None:
+    report, rows = run(json.dumps({"label": False, "data": [ROW, {**ROW, "label": True}]}), "d.json")
+    assert (report.format, [row["label"] for row in rows]) == ("unpaired-preference", [False, True])
+
+
+def test_what_all_rows_share_is_left_out_where_its_user_says_so() -> None:
+    options = ReadingOptions(columns={"system": "ignore"})
+    report, rows = run(json.dumps({"system": "Be X", "data": [ROW]}), "d.json", options=options)
+    assert [message["content"] for message in rows[0]["messages"]] == ["a", "b"]
+    assert report.ignored_columns == ("system",)
+
+
+@pytest.mark.usefixtures("backend")
+@pytest.mark.parametrize(
+    ("content", "message"),
+    [
+        (
+            {"data": [ROW], "system": "Be X"},
+            "'system' would change what is learned, and stands behind the rows; put it",
+        ),
+        ({"data": [ROW], "tools": TOOLS}, "'tools' would change what is learned, and stands behind the rows"),
+        ({"data": [ROW], "chat_template_kwargs": {"a": 1}}, "'chat_template_kwargs' would change what is learned, and"),
+        (
+            {"weight": 0.5, "data": [ROW]},
+            "'weight' beside the rows would change what is learned, and can't be read there",
+        ),
+        (
+            {"system": "a", "system_prompt": "b", "data": [ROW]},
+            "'system_prompt' beside the rows comes twice, under one",
+        ),
+        (
+            {"system": "x" * 40_000, "data": [ROW]},
+            "'system' beside the rows has too many characters to be written with",
+        ),
+        ({"system": {"a": "b"}, "data": [ROW]}, "row 1: column 'system' must be a string, got an object"),
+    ],
+)
+def test_what_would_change_what_is_learned_is_not_dropped(content: Any, message: str) -> None:
+    assert message in fault(json.dumps(content), "d.json").message
+
+
+@pytest.mark.parametrize("nothing", [None, "", [], {}])
+def test_nothing_behind_the_rows_says_nothing(nothing: object) -> None:
+    assert prompts({"data": [ROW], "system": nothing, "tools": nothing, "weight": nothing}) == ["a"]
