@@ -145,9 +145,7 @@ def test_a_conversation_that_the_chat_template_refuses_starts_no_job(service: Se
     conversation = [{"role": role, "content": "brief words"} for role in ("user", "assistant")]
     dataset_id = service.upload(json.dumps({"messages": conversation}))
     before = service.get("/api/jobs")["count"]
-    with pytest.raises(
-        RefusedError, match=r"row 1 \(line 1\): .* refuses .*: Brief answers are not supported"
-    ):
+    with pytest.raises(RefusedError, match=r"row 1 \(line 1\): .* refuses .*: Brief answers are not supported"):
         service.start(dataset_id, model_name=STRICT_ID)
     assert service.get("/api/jobs")["count"] == before
 
