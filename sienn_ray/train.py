@@ -22,7 +22,7 @@ import ray
 from sienn_ray import catalog
 from sienn_ray.context_length import check_context
 from sienn_ray.datasets.reading_options import options_of
-from sienn_ray.datasets.schema import check_one_kind
+from sienn_ray.datasets.schema import check_one_kind, check_same_kind
 from sienn_ray.datasets.weights import MAX_DATASETS, WeightedDataset, check_weight, parsed_weight
 from sienn_ray.errors import (
     FailureReason,
@@ -47,13 +47,14 @@ from sienn_ray.jobs.naming import (
 )
 from sienn_ray.jobs.run_inputs import JobDatasets, run_of
 from sienn_ray.jobs.schema import DatasetRecord, JobRecord, JobStatus, utc_now
+from sienn_ray.jobs.shared_rows import shared_rows_words
 from sienn_ray.jobs.starts import (
     check_adapter,
     check_completed,
     check_revision,
     continued,
     settled_parent,
-    take_adapter,
+    taken_adapter,
 )
 from sienn_ray.jobs.supervision.ray_job_client import RayJobClient
 from sienn_ray.jobs.tracker_protocol import Tracker
@@ -235,15 +236,21 @@ def _register(settings: Settings, arguments: argparse.Namespace, given: Collecti
         nonlocal warnings
         trained = records[: len(weights)]
         row_kind = check_one_kind({record.id: record.format for record in trained})
+        for record in records[len(weights) :]:
+            check_same_kind(trained[0].format, record.format)
         method_of(row_kind, config.method)
         for record, weight in zip(trained, weights, strict=True):
             check_weight(record.filename, weight, record.num_rows)
         if parent is not None:
             check_adapter(storage, parent, row_kind)
         num_rows = sum(round(weight * record.num_rows) for record, weight in zip(trained, weights, strict=True))
-        warnings = warnings_of(config, row_kind, num_rows, given)
+        warnings = (
+            *shared_rows_words(trained, *records[len(weights) :]),
+            *warnings_of(config, row_kind, num_rows, given),
+        )
 
-    records = take_datasets(urls, config, settings, options, check, _PATIENCE_S)
+    with taken_adapter(arguments.from_adapter, job_id, storage, config) as start_key:
+        records = take_datasets(urls, config, settings, options, check, _PATIENCE_S)
     datasets, (validation, *_) = records[: len(weights)], [*records[len(weights) :], None]
     for words in warnings:
         sys.stdout.write(f"warning: {words}\n")
@@ -251,7 +258,7 @@ def _register(settings: Settings, arguments: argparse.Namespace, given: Collecti
     job = JobRecord(
         id=job_id,
         from_job=parent and parent.id,
-        start_key=take_adapter(arguments.from_adapter, job_id, storage) if arguments.from_adapter else None,
+        start_key=start_key,
         warnings=warnings,
         dataset_id=datasets[0].id,
         datasets=tuple(

@@ -80,8 +80,11 @@ class RowTokenizer:
             return self._labelled(row.messages, row.tools)
         examples = self._examples(row)
         if any(example.num_cut for example in examples) and self.long_rows == "split":
-            examples, num_over = self._split(row, examples)
-            is_split = sum(example.has_answer for example in examples) > 1
+            pieces = self._split(row)
+            if pieces is not None:
+                examples = [example for piece in pieces for example in piece]
+            num_over = sum(max((example.num_cut for example in piece), default=0) for piece in pieces or [examples])
+            is_split = pieces is not None and sum(example.has_answer for example in examples) > 1
         else:
             num_over, is_split = max((example.num_cut for example in examples), default=0), False
         has_none = not any(example.has_answer for example in examples)
@@ -124,15 +127,9 @@ class RowTokenizer:
             max_length=self.max_length if max_length is None else max_length,
         )
 
-    def _split(self, row: StoredRow, cut: list[TokenizedRow]) -> tuple[list[TokenizedRow], int]:
-        """Examples of a row that is too long, and the tokens that are left out for all that."""
+    def _split(self, row: StoredRow) -> list[list[TokenizedRow]] | None:
+        """The examples of each piece of a row that is too long; None where it has no place to be split at."""
         if row.messages is None:
             (whole,) = self._examples(row, _NO_LIMIT)
-            return split_text(self.tokenizer, whole, self.prompt_format.kind, self.max_length), 0
-        pieces = split_conversation(row.messages, lambda some: self._examples(replace(row, messages=list(some))))
-        if pieces is None:
-            return cut, max(example.num_cut for example in cut)
-        return (
-            [example for piece in pieces for example in piece],
-            sum(max((example.num_cut for example in piece), default=0) for piece in pieces),
-        )
+            return [[piece] for piece in split_text(self.tokenizer, whole, self.prompt_format.kind, self.max_length)]
+        return split_conversation(row.messages, lambda some: self._examples(replace(row, messages=list(some))))

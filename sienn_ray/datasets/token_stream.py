@@ -256,9 +256,11 @@ class TokenStream:
             found = [each._replace(num_over=side.num_cut) for each, side in zip(found, tokens.kept, strict=True)]
             return found or [TokenArrays([], [], tokens.num_over)]
         *others, last = found or [TokenArrays([], [])]
+        num_over = tokens.num_over
         if tokens.is_pair:
             last = last._replace(is_desirable=False)
-        return [*others, last._replace(num_over=tokens.num_over, is_split=tokens.is_split)]
+            num_over = sum(side.num_cut for side in tokens.kept) or num_over
+        return [*others, last._replace(num_over=num_over, is_split=tokens.is_split)]
 
 
 @dataclass(frozen=True)

@@ -13,6 +13,7 @@ tracker: the JobTracker actor, the only writer of the database.
 run_inputs: a job and its datasets as the run that training takes.
 job_facts: facts about a job, as the status response shows them.
 starts: starts from another job's adapter.
+shared_rows: rows that datasets of one job have in common.
 plain_text: plain text out of what programs print.
 naming: limits of names and labels.
 tracker_protocol: the tracker's calls, in words.

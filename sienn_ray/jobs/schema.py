@@ -146,6 +146,8 @@ class DatasetRecord(BaseModel):
     # How a later version was made, and of the rows of which one, if they were appended to some.
     change: VersionChange | None = None
     appended_to: str | None = None
+    # On the way to the database alone: the version that has to be the newest for this one to be made.
+    base_version: int | None = Field(default=None, exclude=True)
     # The repository that the rows were imported from, and the commit that it was at.
     source: str | None = None
     source_revision: str | None = None

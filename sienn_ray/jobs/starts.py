@@ -2,20 +2,26 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection
+import json
+import re
+from collections.abc import Collection, Iterator
+from contextlib import contextmanager
 from pathlib import PurePosixPath
 from typing import Any
 
 import fsspec
+from pydantic import ValidationError
 
 from sienn_ray.datasets.prompt import FILE_NAME as PROMPT_FORMAT_FILE
 from sienn_ray.datasets.prompt import PromptFormat, PromptKind
 from sienn_ray.datasets.schema import RowKind
-from sienn_ray.errors import ArtifactError, InvalidInputError, JobStateError
+from sienn_ray.errors import ArtifactError, InvalidInputError, JobStateError, SiennError
+from sienn_ray.fault_words import words_of
 from sienn_ray.jobs.schema import JobRecord, JobStatus
 from sienn_ray.storage import Storage
 from sienn_ray.storage_keys import start_key
-from sienn_ray.training.checkpoint_files import ADAPTER_CONFIG, ADAPTER_WEIGHTS
+from sienn_ray.training.adapter.start_checks import check_config
+from sienn_ray.training.checkpoint_files import ADAPTER_CONFIG, ADAPTER_WEIGHTS, START_SOURCE
 from sienn_ray.training.config import TrainingConfig
 from sienn_ray.training.hyperparameters import config_of, flat_values
 from sienn_ray.training.temporary_folders import temporary_folder
@@ -71,7 +77,7 @@ def continued(config: TrainingConfig, given: Collection[str], parent: JobRecord)
         parent: The job that has the adapter.
 
     Raises:
-        InvalidInputError: Something was asked for that isn't as in that adapter.
+        InvalidInputError: Something was asked for that isn't as in that adapter, or doesn't go with what it hands down.
     """
     if "base_model" in given and config.base_model != parent.config.base_model:
         raise _other("model_name", config.base_model, parent.config.base_model, parent)
@@ -83,7 +89,18 @@ def continued(config: TrainingConfig, given: Collection[str], parent: JobRecord)
     values = {**asked, **{name: theirs[name] for name in OF_THE_ADAPTER}}
     if theirs["special_tokens"] == "auto":
         values["special_tokens"] = asked["special_tokens"]
-    return config_of(parent.config.base_model, values)
+    try:
+        return config_of(parent.config.base_model, values)
+    except ValidationError as error:
+        words = "; ".join(map(words_of, error.errors()))
+        changed = [name for name in OF_THE_ADAPTER if asked[name] != theirs[name]]
+        inherited = [f"{name}={_shown(theirs[name])}" for name in changed if name in words] or [
+            f"{name}={_shown(theirs[name])}" for name in changed
+        ]
+        raise InvalidInputError(
+            f"from_job={parent.id} hands down {', '.join(inherited)}, and that doesn't go with what else is asked for: "
+            f"{words}; or start from another job"
+        ) from error
 
 
 def check_revision(commit: str | None, parent: JobRecord) -> None:
@@ -123,11 +140,35 @@ def check_adapter(storage: Storage, parent: JobRecord, row_kind: RowKind) -> Non
         )
 
 
-def take_adapter(url: str, job_id: str, storage: Storage) -> str:
+@contextmanager
+def taken_adapter(url: str | None, job_id: str, storage: Storage, config: TrainingConfig) -> Iterator[str | None]:
+    """Keep an adapter's files in storage as `take_adapter` does, if there is one, unless an error comes meanwhile.
+
+    Raises:
+        SiennError: The adapter doesn't go with the job.
+    """
+    key = None if url is None else take_adapter(url, job_id, storage, config)
+    try:
+        yield key
+    except SiennError:
+        if key is not None:
+            storage.delete(key)
+        raise
+
+
+def take_adapter(url: str, job_id: str, storage: Storage, config: TrainingConfig) -> str:
     """Copy the files of an adapter's folder into storage, where all attempts find them; returns their key.
+
+    Args:
+        url: fsspec URL or path of the folder.
+        job_id: The job that starts from it.
+        storage: Where to.
+        config: Of the job.
 
     Raises:
         InvalidInputError: It isn't a folder with an adapter.
+        ArtifactError: Its configuration can't be read.
+        TrainingError: It doesn't go with the job.
     """
     names = {ADAPTER_WEIGHTS, ADAPTER_CONFIG, PROMPT_FORMAT_FILE}
     key = start_key(job_id)
@@ -143,8 +184,15 @@ def take_adapter(url: str, job_id: str, storage: Storage) -> str:
             raise InvalidInputError(
                 f"{url} has no {' and no '.join(sorted(missing))}; name the folder of a LoRA adapter"
             )
+        check_config(folder, config)
+        (folder / START_SOURCE).write_text(json.dumps({"url": without_secrets(url)}))
         storage.publish(folder, key)
     return key
+
+
+def without_secrets(url: str) -> str:
+    """Return a URL without what may be a password or a signature in it."""
+    return re.sub(r"//[^/]*@", "//", re.split("[?#]", url)[0])
 
 
 _PROMPTS = {PromptKind.TEXT: "plain text", PromptKind.CHAT: "conversations in the base model's chat template"}

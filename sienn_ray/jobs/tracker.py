@@ -71,6 +71,7 @@ from sienn_ray.settings import Settings
 from sienn_ray.storage import Storage
 from sienn_ray.training.reporting import Progress, RunCommand, RunProgress
 from sienn_ray.training.summary import RunSummary
+from sienn_ray.training.unfinished import has_checkpoints
 
 logger = logging.getLogger(__name__)
 
@@ -291,7 +292,9 @@ class JobTracker:
         return job
 
     def retry_job(self, job_id: str) -> JobRecord:
-        job = self._store.jobs.retry(job_id)
+        known = self._store.jobs.get(job_id)
+        has_checkpoint = known.from_job is None or has_checkpoints(self._storage, known.checkpoints_key)
+        job = self._store.jobs.retry(job_id, has_checkpoint=has_checkpoint)
         self._wake_jobs()
         return job
 

@@ -11,7 +11,7 @@ from sienn_ray.training.methods import Method, method_of
 # Papers train whole models at 3e-7 to 8e-6 (DPO 1e-6, arXiv:2305.18290, appendix B; SimPO 3e-7 to 1e-6,
 # arXiv:2405.14734, appendix B; ORPO 8e-6, arXiv:2403.07691), TRL's script for DPO takes 5e-7, and 5e-6 with LoRA.
 MAX_PREFERENCE_LEARNING_RATE = 5e-5
-_USUAL = "LoRA learns preferences at about 5e-6 to 5e-5, whole models at 3e-7 to 8e-6"
+_USUAL = "LoRA learns preferences at about 1e-5 to 5e-5, whole models at less"
 # The smallest sets of the papers have some thousands of pairs; below this, single pairs are learned by heart.
 MIN_PREFERENCE_ROWS = 100
 

@@ -11,6 +11,8 @@ ADAPTER_CONFIG = "adapter_config.json"
 BEST_WEIGHTS = "best_adapter_model.safetensors"
 # The adapter that the run starts from, where it isn't the base model: what its preferences are relative to.
 START_WEIGHTS = "start_adapter_model.safetensors"
+# Beside the weights of a start adapter in storage: where it was taken from.
+START_SOURCE = "start_source.json"
 
 
 def copy_best_adapter(folder: Path, target: Path) -> None:

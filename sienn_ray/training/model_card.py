@@ -94,9 +94,17 @@ def _what_it_is(record: RunRecord) -> str:
 
 
 def _origin(record: RunRecord) -> str:
-    if record.started_from is None:
-        return ""
-    return f" It goes on from the adapter of job {_code(record.started_from)}, which is part of it."
+    words = _start_words(record)
+    return "" if words is None else f" It goes on from {words}, which is part of it."
+
+
+def _start_words(record: RunRecord) -> str | None:
+    """Name the adapter that the run started from; None where that was the base model."""
+    if record.started_from is not None:
+        return f"the adapter of job {_code(record.started_from)}"
+    if record.start is None:
+        return None
+    return f"the adapter at {_code(record.start.url)}" if record.start.url else "another adapter"
 
 
 def _how_to_use(record: RunRecord, messages: Messages) -> str:
@@ -218,7 +226,7 @@ def _preferred(entry: Losses, record: RunRecord) -> tuple[str, ...]:
 
 
 def _start(record: RunRecord) -> str:
-    return "the base model" if record.started_from is None else "the adapter that it started from"
+    return "the base model" if _start_words(record) is None else "the adapter that it started from"
 
 
 def _is_best(entry: Losses, record: RunRecord) -> bool:
@@ -237,12 +245,21 @@ def _how_to_repeat(record: RunRecord) -> str:
             "2. Check that your data files have the hashes above.",
             f"3. Get the base model {_code(record.base_model)} {commit}. The hash over its weight files "
             f"(`sha256sum FILES | sha256sum`, by name) is {_code(record.base_model_sha256)}.",
-            f"4. Start a fine-tune with the values of `config` (seed {record.seed}), on as many workers and threads as "
-            "`resolved` says.",
+            *_start_step(record),
+            f"{4 if _start_words(record) is None else 5}. Start a fine-tune with the values of `config` (seed "
+            f"{record.seed}), on as many workers and threads as `resolved` says.",
             "",
             "On hardware of the same kind the losses agree to rounding; on other hardware they drift apart.",
         ]
     )
+
+
+def _start_step(record: RunRecord) -> list[str]:
+    if (words := _start_words(record)) is None:
+        return []
+    sha256 = record.start.sha256 if record.start is not None else None
+    known = f" The SHA-256 of its `adapter_model.safetensors` is {_code(sha256)}." if sha256 else ""
+    return [f"4. Get {words}, to start from.{known}"]
 
 
 def _versions(record: RunRecord) -> str:

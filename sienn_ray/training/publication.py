@@ -9,10 +9,11 @@ from typing import Any
 
 from sienn_ray.datasets.prompt import FILE_NAME as PROMPT_FORMAT_FILE
 from sienn_ray.datasets.prompt import PromptFormat
-from sienn_ray.errors import TrainingError
+from sienn_ray.errors import ArtifactError, TrainingError
 from sienn_ray.hub import commit_of
+from sienn_ray.storage import Storage
 from sienn_ray.training import model_card, record
-from sienn_ray.training.checkpoint_files import copy_best_adapter
+from sienn_ray.training.checkpoint_files import ADAPTER_WEIGHTS, START_SOURCE, copy_best_adapter
 from sienn_ray.training.run_state import RunState, read_state
 from sienn_ray.training.spec import BaseModelFacts, LoopResult, Run, RunRows
 
@@ -42,7 +43,30 @@ def base_model_facts(folder: Path, tokenizer: Any, prompt_format: PromptFormat) 
     return BaseModelFacts(commit_of(folder), record.weights_sha256(folder), files)
 
 
-def assemble(run: Run, trained: Path, folder: Path, result: LoopResult, rows: RunRows) -> RunState:
+def start_facts(storage: Storage, start_key: str | None) -> record.StartFacts | None:
+    """Return what is published of the adapter that a run started from; None where that was the base model.
+
+    Raises:
+        OutOfReachError: Storage can't be asked.
+    """
+    if start_key is None:
+        return None
+    try:
+        hashes = {entry.name: entry.sha256 for entry in storage.manifest(start_key).files}
+        source = json.loads(storage.read_bytes(f"{start_key}/{START_SOURCE}")) if START_SOURCE in hashes else {}
+    except (ArtifactError, FileNotFoundError):  # deleted meanwhile; the run went on from a checkpoint
+        return record.StartFacts()
+    return record.StartFacts(url=source.get("url"), sha256=hashes.get(ADAPTER_WEIGHTS))
+
+
+def assemble(
+    run: Run,
+    trained: Path,
+    folder: Path,
+    result: LoopResult,
+    rows: RunRows,
+    start: record.StartFacts | None = None,
+) -> RunState:
     """Write an adapter's files.
 
     Args:
@@ -51,6 +75,7 @@ def assemble(run: Run, trained: Path, folder: Path, result: LoopResult, rows: Ru
         folder: Where the files go.
         result: How the loop ended.
         rows: What it was trained on.
+        start: The adapter that it started from; None where that was the base model.
 
     Returns:
         How far the run had come.
@@ -69,6 +94,7 @@ def assemble(run: Run, trained: Path, folder: Path, result: LoopResult, rows: Ru
         job_id=run.job_id,
         name=run.name,
         started_from=run.from_job,
+        start=start,
         base_model_revision=base.revision,
         base_model_sha256=base.weights_sha256,
         datasets=run.datasets,

@@ -126,6 +126,15 @@ class RunResults(_Fields):
     best_step: int | None = None
 
 
+class StartFacts(_Fields):
+    """The adapter that a run started from."""
+
+    # Where it was taken from, if it is no job's; without passwords and signatures.
+    url: str | None = None
+    # Of its `adapter_model.safetensors`; None where that was deleted before the run's end.
+    sha256: str | None = None
+
+
 class RunRecord(_Fields):
     """One run: what went in, what was decided on the way, what came out."""
 
@@ -133,6 +142,8 @@ class RunRecord(_Fields):
     name: str | None = None
     # The job whose adapter it started from.
     started_from: str | None = None
+    # That adapter, or one of no job's; None of a run that began at the base model, or before this was noted.
+    start: StartFacts | None = None
     created_at: Annotated[AwareDatetime, AfterValidator(lambda time: time.astimezone(UTC))] = Field(
         default_factory=lambda: datetime.now(UTC)
     )

@@ -27,7 +27,7 @@ from sienn_ray.template_check.verdict import settled_special_tokens
 from sienn_ray.training.failure_budget import FailureBudget
 from sienn_ray.training.failures import causes, explain, is_worth_another_try
 from sienn_ray.training.long_rows import check_lengths, compute_lengths
-from sienn_ray.training.publication import assemble
+from sienn_ray.training.publication import assemble, start_facts
 from sienn_ray.training.ray_worker import train_loop
 from sienn_ray.training.reporting import Phase, Progress, Reporter
 from sienn_ray.training.resources import (
@@ -97,7 +97,7 @@ def run_training(run: Run, settings: Settings, reporter: Reporter) -> RunSummary
         return None
     reporter.report(Progress.of_phase(Phase.SAVING, "Publishing the adapter"))
     with temporary_folder("adapter") as target, last.as_directory() as source:
-        state = assemble(run, Path(source), target, result, rows)
+        state = assemble(run, Path(source), target, result, rows, start_facts(storage, run.start_key))
         _check_awaited(run, reporter)
         manifest = storage.publish(target, run.adapter_key)
     if run.mixture:

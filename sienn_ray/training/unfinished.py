@@ -30,6 +30,15 @@ def newest_checkpoint(storage: Storage, key: str) -> str | None:
     return max((name for name in _names_in(listed) if name != _LIST), default=None)
 
 
+def has_checkpoints(storage: Storage, key: str) -> bool:
+    """Return whether a run has a checkpoint to resume from; yes where storage can't be asked."""
+    try:
+        storage.names(key)
+    except Exception:  # stores raise what they like
+        return True
+    return newest_checkpoint(storage, key) is not None
+
+
 def _names_in(listed: str) -> set[str]:
     return set(re.findall(rf"{_PREFIX}[^\"/]+", listed))
 

@@ -9,6 +9,7 @@ from sienn_ray.datasets.schema import RowKind, check_one_kind, check_same_kind
 from sienn_ray.datasets.weights import check_weight
 from sienn_ray.errors import InvalidInputError
 from sienn_ray.jobs.schema import DatasetRecord
+from sienn_ray.jobs.shared_rows import shared_rows_words
 from sienn_ray.jobs.tracker_protocol import Tracker
 from sienn_ray.training.long_rows import check_kind
 
@@ -46,8 +47,11 @@ async def check_datasets(body: StartFinetuningRequest, tracker: Tracker) -> Chec
     check_kind(body.long_rows, row_kind)
     for each, record in zip(body.trained_on, records, strict=True):
         check_weight(record.id, each.weight, record.num_rows)
+    validation = None
     if body.validation_dataset_id is not None:
-        await _check_validation(body.validation_dataset_id, records, tracker, is_mixture=body.datasets is not None)
+        validation = await _validation(
+            body.validation_dataset_id, records, tracker, is_mixture=body.datasets is not None
+        )
     newest = [family[-1] for family in families]
     num_rows = sum(round(each.weight * record.num_rows) for each, record in zip(body.trained_on, records, strict=True))
     warnings = [
@@ -55,16 +59,17 @@ async def check_datasets(body: StartFinetuningRequest, tracker: Tracker) -> Chec
         for record, last in zip(records, newest, strict=True)
         if last.version > record.version
     ]
-    return CheckedDatasets(row_kind, num_rows, warnings)
+    return CheckedDatasets(row_kind, num_rows, [*warnings, *shared_rows_words(records, validation)])
 
 
 def _of_id(versions: list[DatasetRecord], dataset_id: str) -> DatasetRecord:
     return next(record for record in versions if record.id == dataset_id)
 
 
-async def _check_validation(
+async def _validation(
     dataset_id: str, trained: list[DatasetRecord], tracker: Tracker, *, is_mixture: bool
-) -> None:
+) -> DatasetRecord:
+    """Return what is evaluated on, if it can be."""
     if dataset_id in {record.id for record in trained}:
         where = "among datasets" if is_mixture else "dataset_id"
         raise InvalidInputError(
@@ -72,3 +77,4 @@ async def _check_validation(
         )
     validation = await tracker.dataset(dataset_id)
     check_same_kind(trained[0].format, validation.format)
+    return validation

@@ -98,7 +98,9 @@ async def add_dataset_version(
         record = await checked_record(received, file_id, newest.owner, backends, uploads)
         if change is VersionChange.APPEND:
             record = await _appended(newest, record, received, room, backends, uploads)
-    versioned = record.model_copy(update={"version_of": newest.first_version_id, "change": change})
+    versioned = record.model_copy(
+        update={"version_of": newest.first_version_id, "change": change, "base_version": base_version}
+    )
     registrations: Registrations = request.app.state.registrations
     # Shielded: a record that is being written must not lose its files because the client has gone.
     registered = await asyncio.shield(registrations.register(versioned))
@@ -205,7 +207,7 @@ async def compare_dataset_versions(
     def compare(abandoned: threading.Event) -> Differences:
         return kept_comparison(backends.storage, first.id, second.id, abandoned)
 
-    found = await uploads.check(compare)
+    found = await uploads.compare(compare)
     return DatasetDifferences(
         dataset_id=second.first_version_id,
         from_version=first.version,

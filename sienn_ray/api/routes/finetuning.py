@@ -175,8 +175,12 @@ async def _long_rows(job: JobRecord, backends: Backends) -> tuple[int | None, in
 
 
 def _hash(body: StartFinetuningRequest) -> str:
-    """SHA-256 of what was asked for. Defaults are left out, so that fields which are added later change no hash."""
-    asked = body.model_dump(mode="json", exclude_defaults=True)
+    """SHA-256 of what was asked for. Defaults are left out, so that fields which are added later change no hash.
+
+    With `from_job`, what is left out is that job's, and the same as a default where it is there isn't the same request.
+    """
+    is_continued = body.from_job is not None
+    asked = body.model_dump(mode="json", exclude_unset=is_continued, exclude_defaults=not is_continued)
     return hashlib.sha256(json.dumps(asked, sort_keys=True, separators=(",", ":")).encode()).hexdigest()
 
 

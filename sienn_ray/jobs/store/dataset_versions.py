@@ -27,7 +27,7 @@ def next_number(connection: sa.Connection, record: DatasetRecord) -> int:
 
     Raises:
         NotFoundError: The dataset that it is a version of isn't there any more.
-        ConflictError: Another version has come after the one whose rows it goes on from, or there are too many.
+        ConflictError: Another version has come after the one that it goes on from or names, or there are too many.
     """
     if record.version_of is None:
         return 1
@@ -37,6 +37,11 @@ def next_number(connection: sa.Connection, record: DatasetRecord) -> int:
     if record.appended_to is not None and versions[-1].id != record.appended_to:
         raise ConflictError(
             f"version {versions[-1].version} of dataset {record.version_of} was made meanwhile; append the rows again"
+        )
+    if record.base_version is not None and versions[-1].version != record.base_version:
+        raise ConflictError(
+            f"version {versions[-1].version} is the newest of dataset {record.version_of}, not {record.base_version}; "
+            "look at it, and name it as base_version"
         )
     if len(versions) >= MAX_VERSIONS:
         raise ConflictError(

@@ -53,16 +53,24 @@ def note_stop(connection: sa.Connection, job: JobRecord, moment: datetime) -> No
         job_changes.change(connection, job, moment, message="Cancelled", ended_at=moment, phase=JobPhase.CANCELLED)
 
 
-def retry(connection: sa.Connection, job: JobRecord, moment: datetime) -> JobRecord:
+def retry(connection: sa.Connection, job: JobRecord, moment: datetime, *, has_checkpoint: bool = True) -> JobRecord:
     """Put a failed or cancelled job back into the queue, at its old place; its attempts count anew.
 
+    Args:
+        connection: Of the transaction.
+        job: The job.
+        moment: Now.
+        has_checkpoint: Whether its run left one, which has the weights that it started from.
+
     Raises:
-        ConflictError: It is neither, or its run is still being stopped.
+        ConflictError: It is neither, its run is still being stopped, or the job that it starts from was deleted.
     """
     if job.status not in {JobStatus.FAILED, JobStatus.CANCELLED}:
         raise ConflictError(f"Job {job.id} is '{job.status}'; only failed and cancelled jobs can be retried")
     _check_stopped(job)
     tombstones.check_checkpoints(connection, job.id)
+    if not has_checkpoint:
+        _check_start(connection, job)
     words = "Waiting to be tried again; a run that left a checkpoint goes on from there"
     job_events.add(connection, job.id, EventKind.RETRIED, f"Tried again after it was '{job.status}'", moment)
     job_events.add(connection, job.id, EventKind.QUEUED, words, moment)
@@ -113,6 +121,16 @@ def delete(connection: sa.Connection, job: JobRecord, moment: datetime) -> JobRe
 def _check_stopped(job: JobRecord) -> None:
     if job.is_stopping:
         raise ConflictError(f"Job {job.id} is cancelled, but its run is still being stopped; try again in a moment")
+
+
+def _check_start(connection: sa.Connection, job: JobRecord) -> None:
+    """Refuse to go on without the adapter that the job starts from."""
+    if job.from_job is None or connection.scalar(sa.select(jobs.c.seq).where(jobs.c.id == job.from_job)) is not None:
+        return
+    raise ConflictError(
+        f"Job {job.id} starts from the adapter of job {job.from_job}, which was deleted, and has left no checkpoint to "
+        "go on from; start a new job (POST /api/start-finetuning) from another job, or from none"
+    )
 
 
 def _check_not_awaited(connection: sa.Connection, job: JobRecord) -> None:

@@ -276,11 +276,15 @@ class JobStore:
                 return job
             return job_pauses.note_overdue(connection, job, self._clock())
 
-    def retry(self, job_id: str) -> JobRecord:
+    def retry(self, job_id: str, *, has_checkpoint: bool = True) -> JobRecord:
         """Put a failed or cancelled job back into the queue.
 
+        Args:
+            job_id: The job.
+            has_checkpoint: Whether its run left one to go on from.
+
         Raises:
-            ConflictError: It is neither, or its run is still being stopped.
+            ConflictError: It is neither, its run is still being stopped, or the job that it starts from was deleted.
             TooManyRequestsError: As many of its owner's jobs wait as may.
             QuotaExceededError: Its owner's storage is full.
         """
@@ -288,7 +292,7 @@ class JobStore:
             job = read_job(connection, job_id)
             if job.status in {JobStatus.FAILED, JobStatus.CANCELLED}:
                 self._quotas.check_job(connection, job.owner)
-            return job_ends.retry(connection, job, self._clock())
+            return job_ends.retry(connection, job, self._clock(), has_checkpoint=has_checkpoint)
 
     def delete(self, job_id: str) -> JobRecord:
         """Forget an ended job and all that is known of it, and have its files deleted.

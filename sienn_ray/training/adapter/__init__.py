@@ -2,6 +2,7 @@
 
 adapters: a LoRA adapter on a base model, and its optimizer.
 start: the adapter that a run starts from.
+start_checks: checks of whether it counts, and reads its rows, as the run will.
 target_modules: modules that may have an adapter.
 fused_lora: LoRA's linear layer as one autograd step.
 """

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Callable, Iterator
 from contextlib import AbstractContextManager, contextmanager
 from pathlib import Path
@@ -12,11 +11,11 @@ from peft import PeftModel, get_peft_model_state_dict, set_peft_model_state_dict
 from safetensors import SafetensorError
 from safetensors.torch import load_file
 
-from sienn_ray.datasets.prompt import FILE_NAME as PROMPT_FORMAT_FILE
 from sienn_ray.datasets.prompt import PromptFormat
 from sienn_ray.errors import ArtifactError, FailureReason, TrainingError
 from sienn_ray.storage import Storage
-from sienn_ray.training.checkpoint_files import ADAPTER_CONFIG, ADAPTER_WEIGHTS, START_WEIGHTS
+from sienn_ray.training.adapter.start_checks import check_config, check_prompts
+from sienn_ray.training.checkpoint_files import ADAPTER_WEIGHTS, START_WEIGHTS
 from sienn_ray.training.config import TrainingConfig
 from sienn_ray.training.temporary_folders import temporary_folder
 
@@ -48,42 +47,9 @@ def fetched_start(
                 f"the adapter to start from can't be had from {start_key}; it was deleted or altered, so start from "
                 f"another one: {error}"
             ) from error
-        _check_config(folder, config)
-        _check_prompts(folder, prompt_format)
+        check_config(folder, config)
+        check_prompts(folder, prompt_format)
         yield folder
-
-
-def _check_config(folder: Path, config: TrainingConfig) -> None:
-    try:
-        found = json.loads((folder / ADAPTER_CONFIG).read_text())
-    except (OSError, ValueError) as error:
-        raise ArtifactError(f"the adapter to start from has no {ADAPTER_CONFIG} that can be read: {error}") from error
-    lora = config.lora
-    wanted = {
-        "base_model_name_or_path": config.base_model,
-        "r": lora.r,
-        "lora_alpha": lora.lora_alpha,
-        "use_rslora": lora.use_rslora,
-        "use_dora": lora.use_dora,
-    }
-    for name, value in wanted.items():
-        if found.get(name, value) != value:
-            raise TrainingError(
-                f"the adapter to start from has {name}={found[name]}, and this run has {value}; leave out what "
-                "differs, or start from another one",
-                FailureReason.INVALID_HYPERPARAMETERS,
-            )
-
-
-def _check_prompts(folder: Path, prompt_format: PromptFormat) -> None:
-    """Refuse other prompts than the adapter knows; one that wasn't made here says nothing of them."""
-    path = folder / PROMPT_FORMAT_FILE
-    if path.is_file() and PromptFormat.from_json(path.read_text()) != prompt_format:
-        raise TrainingError(
-            "the adapter to start from was trained on prompts of another kind or chat template than this run's; start "
-            "from one that was trained on such rows",
-            FailureReason.INVALID_HYPERPARAMETERS,
-        )
 
 
 def read_start(checkpoint: Path | None, fetch: Callable[[], AbstractContextManager[Path]]) -> StartWeights:

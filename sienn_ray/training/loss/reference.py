@@ -26,6 +26,7 @@ class Reference:
         self._adapter = adapter
         self._parameters: list[torch.nn.Parameter] = []
         self._others: list[torch.Tensor] = []
+        self._dropouts = [module for name, module in adapter.named_modules() if "lora_dropout" in name]
         self.is_base = start is None
         if start is not None:
             named = dict(adapter.named_parameters())
@@ -40,9 +41,14 @@ class Reference:
                 yield
             return
         self._exchange()
+        are_training = [module.training for module in self._dropouts]
+        for module in self._dropouts:  # what a policy is compared with must not be other at each look
+            module.eval()
         try:
             yield
         finally:
+            for module, is_training in zip(self._dropouts, are_training, strict=True):
+                module.train(is_training)
             self._exchange()
 
     @torch.no_grad()

@@ -143,6 +143,20 @@ class TestStartFromAJob:
         assert f"leave {next(iter(fields))} out" in found
         assert tracker.num_records == before
 
+    def test_what_does_not_go_with_what_it_hands_down_is_refused(
+        self, client: TestClient, tracker: InProcessTracker, parent: JobRecord
+    ) -> None:
+        tracker.put(parent.model_copy(update={"config": parent.config.model_copy(update={"quantization": "nf4"})}))
+        words = refused(start(client, from_job=PARENT, sharding="always"), 400)
+        assert words.startswith(f"from_job={PARENT} hands down quantization=nf4, and that doesn't go with")
+
+    @pytest.mark.usefixtures("parent")
+    def test_a_default_that_is_asked_for_is_another_request(self, client: TestClient) -> None:
+        headers = {"Idempotency-Key": "one"}
+        assert start(client, headers=headers, from_job=PARENT).status_code == 201
+        assert start(client, headers=headers, from_job=PARENT).headers["Idempotent-Replayed"] == "true"
+        assert start(client, headers=headers, from_job=PARENT, lora_r=16).status_code == 409
+
     def test_another_commit_is_refused(self, client: TestClient, tracker: InProcessTracker, parent: JobRecord) -> None:
         other = parent.config.model_copy(update={"base_model_revision": None})
         tracker.put(parent.model_copy(update={"config": other}))

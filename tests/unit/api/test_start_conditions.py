@@ -36,6 +36,15 @@ class TestValidationDataset:
         meta = client.get(f"/api/jobs/{job_id}").json()["meta"]
         assert (meta["validation_dataset_id"], meta["hyperparameters"]["validation_split"]) == ("dataset-2", 0.0)
 
+    def test_rows_that_are_trained_on_are_told(self, client: TestClient, tracker: InProcessTracker) -> None:
+        tracker.put(dataset_record(id="dataset-2", version=2, version_of="dataset-1", sha256="2" * 64))
+        (words,) = (
+            words
+            for words in start(client, validation_dataset_id="dataset-2").json()["warnings"]
+            if words.startswith("validation dataset")
+        )
+        assert "are versions 2 and 1 of one dataset" in words
+
     def test_null_is_none(self, client: TestClient, tracker: InProcessTracker) -> None:
         assert start(client, validation_dataset_id=None, validation_split=0.2).status_code == 201
         assert tracker.last_job.config.validation_split == 0.2

@@ -9,7 +9,7 @@ from typing import Any
 import pytest
 
 from sienn_ray.base_model import load_tokenizer
-from sienn_ray.datasets.prompt import PromptFormat
+from sienn_ray.datasets.prompt import PromptFormat, PromptKind
 from sienn_ray.datasets.row_lengths import LongRows
 from sienn_ray.datasets.row_splits import split_text
 from sienn_ray.datasets.row_tokens import RowTokenizer, RowTokens
@@ -162,6 +162,15 @@ class TestConversations:
     def test_one_exchange_is_cut(self, tokenizer: Any) -> None:
         row = row_of(turns("a", LONG))
         assert tokens_of(tokenizer, row, 64) == tokens_of(tokenizer, row, 64, "cut")
+
+    def test_one_exchange_with_several_examples_is_cut(self, tokenizer: Any) -> None:
+        prompt_format = PromptFormat(PromptKind.CHAT, _LAST_IS_OTHER)
+        messages = [*turns("a", "b"), {"role": "system", "content": "c"}, {"role": "assistant", "content": LONG}]
+        split, cut = (
+            RowTokenizer(tokenizer, prompt_format, 64, policy).tokens(row_of(messages)) for policy in ("split", "cut")
+        )
+        assert len(cut.kept) == 2
+        assert split == cut
 
     def test_a_prompt_that_fills_a_piece_is_left_out_alone(self, tokenizer: Any) -> None:
         tokens = tokens_of(tokenizer, row_of(turns("a", "b", LONG, "c")), 64)

@@ -329,6 +329,14 @@ class TestTokens:
         assert [bool(row.input_ids) for row in found] == [True, True, True, True, False]
         assert [row.num_over > 0 for row in found] == [False, False, False, True, True]
 
+    def test_tokens_that_both_sides_lose_count_whether_unpaired_or_not(self, tmp_path: Path, tokenizer: Any) -> None:
+        paired = stream_of(store(tmp_path, [chat("q", LONG, LONG + LONG)]), tokenizer, seed=None)
+        lost = []
+        for stream in (paired, replace(paired, unpairs=True)):
+            ((_, found),) = all_steps(stream, Share(1), 1)
+            lost.append(sum(row.num_over for row in found))
+        assert lost[0] == lost[1] > 0
+
     @pytest.mark.parametrize("rejected", [None, "no"])
     def test_what_the_chat_template_refuses_is_said(
         self, tiny_model_folder: Path, tmp_path: Path, rejected: str | None

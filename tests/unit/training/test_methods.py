@@ -101,7 +101,9 @@ def test_what_is_trained_can_be_published(
     order = RowOrder.of([RowGroup(0, 2, 1)], None, NO_ROWS)
     (tmp_path / "adapter").mkdir()
     stored = RunRows(OrderedRows(NOTHING, order), None)
-    publication.assemble(run, trainee.last, tmp_path / "adapter", result, stored)
+    start = record.StartFacts(url="s3://bucket/adapter")
+    publication.assemble(run, trainee.last, tmp_path / "adapter", result, stored, start)
+    assert record.read(tmp_path / "adapter").start == start
     assert record.read(tmp_path / "adapter").resolved.method is method_of(kind)
     assert record.read(tmp_path / "adapter").base_model_sha256 == record.weights_sha256(tiny_model_folder)
     assert load_tokenizer(tmp_path / "adapter").get_vocab() == tokenizer.get_vocab()

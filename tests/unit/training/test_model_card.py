@@ -15,7 +15,7 @@ from transformers import AutoTokenizer
 from sienn_ray.training.config import TrainingConfig
 from sienn_ray.training.methods import Method
 from sienn_ray.training.model_card import model_card
-from sienn_ray.training.record import DatasetFacts, RunRecord
+from sienn_ray.training.record import DatasetFacts, RunRecord, StartFacts
 from tests.unit.training.test_record import BLOB, COMMIT, a_record
 
 HOSTILE = [
@@ -115,6 +115,22 @@ def test_the_card_says_what_was_done() -> None:
     assert f"at commit `{COMMIT}`" in card
     assert "[`training_run.json`](training_run.json)" in card
     assert f"| `torch` | `{a_record().versions['torch']}` |" in card
+
+
+@pytest.mark.parametrize(
+    ("changes", "name"),
+    [
+        ({"started_from": "job-1", "start": StartFacts(sha256=BLOB)}, "the adapter of job `job-1`"),
+        ({"start": StartFacts(url="s3://bucket/adapter", sha256=BLOB)}, "the adapter at `s3://bucket/adapter`"),
+    ],
+)
+def test_the_adapter_that_a_run_started_from_is_named(changes: dict[str, Any], name: str) -> None:
+    card = model_card(a_record(**changes))
+    assert f"It goes on from {name}, which is part of it." in card
+    assert "epoch 0 is the adapter that it started from" in card
+    assert f"4. Get {name}, to start from. The SHA-256 of its `adapter_model.safetensors` is `{BLOB}`." in card
+    assert "5. Start a fine-tune with" in card
+    assert "epoch 0 is the base model" in model_card(a_record())
 
 
 def test_a_base_model_of_no_known_commit_is_said_to_be_that() -> None:

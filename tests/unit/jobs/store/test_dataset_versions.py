@@ -51,6 +51,12 @@ class TestRefusals:
             store.datasets.add(version("v3", appended_to="dataset-1"))
         assert store.datasets.add(version("v3", appended_to="v2")).version == 3
 
+    def test_one_that_names_the_newest_comes_behind_that_alone(self, store: Store) -> None:
+        assert store.datasets.add(version("v2", base_version=1)).version == 2
+        with pytest.raises(ConflictError, match="version 2 is the newest of dataset dataset-1, not 1; look at it"):
+            store.datasets.add(version("v3", base_version=1))
+        assert store.datasets.add(version("v3", base_version=2)).version == 3
+
     @pytest.mark.parametrize("fields", [{"version_of": "other"}, {"owner": "bob"}, {"version_of": "v2"}])
     def test_a_version_belongs_to_a_first_one_of_the_same_owner(self, store: Store, fields: dict[str, Any]) -> None:
         store.datasets.add(version("v2"))

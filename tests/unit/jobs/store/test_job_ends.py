@@ -126,6 +126,21 @@ def test_report_of_a_cancelled_job_is_dropped(store: Store) -> None:
 # Retry
 
 
+def test_retry_needs_the_adapter_to_start_from_or_a_checkpoint(store: Store) -> None:
+    store.jobs.add(job_record())
+    run(store)
+    store.jobs.update("job-1", status=JobStatus.COMPLETED)
+    store.jobs.add(job_record("job-2", from_job="job-1"))
+    store.jobs.cancel("job-2")
+    assert store.jobs.retry("job-2", has_checkpoint=False).status is JobStatus.PENDING
+    store.jobs.cancel("job-2")
+    store.jobs.delete("job-1")
+    with pytest.raises(ConflictError, match="starts from the adapter of job job-1, which was deleted, and"):
+        store.jobs.retry("job-2", has_checkpoint=False)
+    assert store.jobs.get("job-2").status is JobStatus.CANCELLED
+    assert store.jobs.retry("job-2", has_checkpoint=True).status is JobStatus.PENDING
+
+
 @pytest.mark.parametrize("status", [JobStatus.FAILED, JobStatus.CANCELLED])
 def test_retry_starts_anew(store: Store, clock: Clock, status: JobStatus) -> None:
     store.jobs.add(job_record(labels={"a": "b"}, name="n"))

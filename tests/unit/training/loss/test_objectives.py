@@ -47,9 +47,9 @@ PAIRS = [pair(number) for number in range(5)]
 ROWS = [Example(example.rows[:1]) for example in PAIRS]
 
 
-def noisy(model: PreTrainedModel, noise: float, *, use_dora: bool) -> Any:
+def noisy(model: PreTrainedModel, noise: float, *, use_dora: bool, dropout: float = 0.0) -> Any:
     """The model with an adapter that has already learned something, always the same."""
-    lora = LoraSettings(r=4, lora_alpha=8, lora_dropout=0.0, use_dora=use_dora)
+    lora = LoraSettings(r=4, lora_alpha=8, lora_dropout=dropout, use_dora=use_dora)
     adapter: Any = add_adapter(model, TrainingConfig(base_model="m", lora=lora))
     torch.manual_seed(1)
     for name, parameter in adapter.named_parameters():
@@ -61,11 +61,13 @@ def noisy(model: PreTrainedModel, noise: float, *, use_dora: bool) -> Any:
 class Policy:
     """A random Llama with an adapter, objectives over it, and a twin for the direct computation."""
 
-    def __init__(self, *, is_packed: bool = True, noise: float = 0.3, use_dora: bool = False) -> None:
+    def __init__(
+        self, *, is_packed: bool = True, noise: float = 0.3, use_dora: bool = False, dropout: float = 0.0
+    ) -> None:
         model = random_model("llama")
         assert has_plain_head(model)
         assert not is_packed or can_pack(model)
-        self.adapter = noisy(model, noise, use_dora=use_dora)
+        self.adapter = noisy(model, noise, use_dora=use_dora, dropout=dropout)
         self.twin = noisy(random_model("llama"), noise, use_dora=use_dora)
         scorer = Scorer(model, 0, CPU, is_packed=is_packed, has_plain_head=True)
         self.scorer, self.reference = scorer, Reference(self.adapter)

@@ -13,8 +13,8 @@ from tests.unit.training.loss.test_objectives import PAIRS, Policy
 class Continued(Policy):
     """A policy that has gone on from an adapter; the twin still is that adapter."""
 
-    def __init__(self, *, use_dora: bool = False) -> None:
-        super().__init__(is_packed=not use_dora, use_dora=use_dora)
+    def __init__(self, *, use_dora: bool = False, dropout: float = 0.0) -> None:
+        super().__init__(is_packed=not use_dora, use_dora=use_dora, dropout=dropout)
         self.start = start_values(self.adapter)
         with torch.no_grad():
             for number, parameter in enumerate(trainable(self.adapter)):
@@ -32,6 +32,20 @@ def test_the_reference_is_the_model_with_the_start_adapter(use_dora: bool) -> No
         bare = policy.preference.scores(PAIRS).reference.flatten()
     torch.testing.assert_close(found, expected, rtol=1e-4, atol=1e-4)
     assert float((found - bare).abs().max()) > 0.1
+
+
+@pytest.mark.parametrize("use_dora", [False, True])
+def test_dropout_leaves_the_reference_alone_and_stays_the_policy_s(use_dora: bool) -> None:
+    policy = Continued(use_dora=use_dora, dropout=0.5)
+    policy.adapter.train()
+    dropouts = [module for module in policy.adapter.modules() if isinstance(module, torch.nn.Dropout)]
+    before = [module.training for module in dropouts]
+    with torch.no_grad():
+        expected = torch.stack([policy.row_log_prob(row) for pair in PAIRS for row in pair.rows])
+        found = policy.objective.scores(PAIRS)
+    torch.testing.assert_close(found.reference.flatten(), expected, rtol=1e-4, atol=1e-4)
+    assert [module.training for module in dropouts] == before
+    assert any(before)
 
 
 def test_the_policy_s_weights_come_back_as_they_were() -> None:
