@@ -7,6 +7,7 @@ shapes/: rows under the names that people have for them.
 canonical: a canonical row from a user's, by its format.
 columns: names of columns, compared.
 values: single values, checked.
+unread: values that have no form in JSON.
 chat_rows: conversations with their tools, checked.
 messages: messages of a conversation, checked.
 contents: contents of messages, in parts or not.

@@ -1,8 +1,8 @@
 """Differences between two datasets: rows that were added, removed or changed, counted in bounded memory.
 
 A row is known by a hash of its content, wherever it stands and whatever file it came from. A row that was removed and
-one that was added are one that was changed if they have the same prompt. Hashes are compared a range of them at a time,
-so that memory doesn't grow with the datasets.
+one that was added are one that was changed if they have the same prompt. Hashes are compared a range of them at a time.
+Each range reads both datasets once more, so those of very many rows are refused.
 """
 
 from __future__ import annotations
@@ -24,12 +24,14 @@ from sienn_ray.datasets import intake
 from sienn_ray.datasets.intake import AbandonedError
 from sienn_ray.datasets.raw_rows import raw_row, stored_rows
 from sienn_ray.datasets.row_pages import ShownRow, shown_row
-from sienn_ray.errors import ArtifactError
+from sienn_ray.errors import ArtifactError, InvalidDatasetError
 from sienn_ray.storage import Storage
 
 MAX_EXAMPLES = 5
 # A row of each dataset takes about 200 bytes while its range is compared.
 _ROWS_AT_ONCE = 250_000
+# Of both together: more would be read for hours, and all of one prompt are in one range.
+MAX_ROWS = 2_000_000
 
 
 @dataclass(frozen=True)
@@ -69,6 +71,7 @@ def kept_comparison(
     """Compare two datasets, unless that was done before; the result is kept with the second one's files.
 
     Raises:
+        InvalidDatasetError: They have too many rows.
         ArtifactError: Rows are missing from storage, or altered.
         AbandonedError: `abandoned` was set.
     """
@@ -90,10 +93,16 @@ def compare(storage: Storage, first_id: str, second_id: str, abandoned: threadin
         abandoned: Ends the reading once it is set.
 
     Raises:
+        InvalidDatasetError: They have too many rows.
         ArtifactError: Rows are missing from storage, or altered.
         AbandonedError: `abandoned` was set.
     """
     num_rows = sum(_num_rows(storage, dataset_id) for dataset_id in (first_id, second_id))
+    if num_rows > MAX_ROWS:
+        raise InvalidDatasetError(
+            f"both versions together have {num_rows:,} rows; at most {MAX_ROWS:,} are compared, download their files "
+            "and compare them elsewhere"
+        )
     num_ranges = max(1, -(-num_rows // _ROWS_AT_ONCE))
     found = _Found()
     for number in range(num_ranges):

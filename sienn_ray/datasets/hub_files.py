@@ -125,7 +125,8 @@ def _by_split(names: Sequence[str]) -> dict[str, list[str]]:
 
 def _of_card(source: HubSource, names: Sequence[str], card: Any) -> dict[str, list[str]] | None:
     """Files by split, as the card has them; None where it says nothing of them."""
-    configs = [each for each in _items(card, "configs") if isinstance(each, dict) and "data_files" in each]
+    items = [each for each in _items(card, "configs") if isinstance(each, dict)]
+    configs = [each for each in items if "data_files" in each or isinstance(each.get("data_dir"), str)]
     if not configs:
         return None
     known = {str(each.get("config_name", "default")): each for each in configs}
@@ -135,7 +136,22 @@ def _of_card(source: HubSource, names: Sequence[str], card: Any) -> dict[str, li
             f"{source.repo} has no configuration '{name}', but {listed(sorted(known))}; as in "
             f"{HubSource(source.repo, min(known), source.split, source.revision)}"
         )
-    return {split: _matching(patterns, names) for split, patterns in _patterns(known[name]["data_files"]).items()}
+    config = known[name]
+    folder = _folder(config)
+    if "data_files" not in config:
+        return _by_split(_of_one_kind([name for name in names if name.startswith(folder)]))
+    patterns = _patterns(config["data_files"])
+    return {
+        split: _matching([folder + each.removeprefix("./") for each in of_split], names)
+        for split, of_split in patterns.items()
+    }
+
+
+def _folder(config: Mapping[str, Any]) -> str:
+    """What the paths of a configuration begin with: its `data_dir`, by which its patterns are meant as well."""
+    data_dir = config.get("data_dir")
+    parts = [part for part in data_dir.split("/") if part not in ("", ".")] if isinstance(data_dir, str) else []
+    return "".join(f"{part}/" for part in parts)
 
 
 def _default_config(source: HubSource, configs: Sequence[Any], known: Mapping[str, Any]) -> str:

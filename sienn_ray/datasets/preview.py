@@ -5,6 +5,8 @@ from __future__ import annotations
 from itertools import islice
 from typing import Any
 
+from sienn_ray.datasets.unread import Unread
+
 MAX_STRING_CHARS = 500
 MAX_ITEMS = 100
 MAX_DEPTH = 8
@@ -41,6 +43,8 @@ class _RowPreview:
     def _value(self, value: Any, depth: int) -> Any:
         if isinstance(value, str):
             return self._string(value)
+        if isinstance(value, Unread):
+            return self._string(value.kind)
         self._chars_left -= _VALUE_CHARS
         if not isinstance(value, dict | list):
             # JSON's integers may have thousands of digits; ten bits are three of them.

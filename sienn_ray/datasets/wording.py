@@ -5,6 +5,8 @@ from __future__ import annotations
 from collections.abc import Collection
 from itertools import islice
 
+from sienn_ray.datasets.unread import Unread
+
 MAX_SHOWN_NAMES = 20
 MAX_SHOWN_CHARS = 40
 
@@ -20,6 +22,8 @@ def kind_of(value: object) -> str:
         return "null"
     if isinstance(value, bool):
         return "a boolean"
+    if isinstance(value, Unread):
+        return value.kind
     kinds = {str: "a string", list: "a list", dict: "an object", int: "a number", float: "a number"}
     return kinds.get(type(value), type(value).__name__)
 

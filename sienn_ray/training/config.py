@@ -377,6 +377,9 @@ class TrainingConfig(RunHyperparameters):
             )
         return self
 
+    def __hash__(self) -> int:
+        return hash(self.model_dump_json())  # variables of the chat template are a dict, which has none
+
     def pinned(self, revision: str | None) -> Self:
         """Return the same with the base model at a commit."""
         return self.model_copy(update={"base_model_revision": revision})

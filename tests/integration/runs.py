@@ -8,7 +8,6 @@ from dataclasses import dataclass
 from typing import Any
 
 from tests.integration.service import JOB_TIMEOUT_S, PROMPT, ROWS, Service, wait_for
-from tests.support.tiny_model import STRICT_ID
 
 # Not a multiple of the number of workers: all of them are evaluated on all the same.
 VALIDATION_ROWS = "\n".join(ROWS.splitlines()[:5])
@@ -77,7 +76,6 @@ def has_ended(service: Service, job_id: str) -> bool:
 def _runs(service: Service) -> dict[str, dict[str, Any]]:
     rows = service.upload(ROWS)
     without_room = service.upload(json.dumps({"instruction": "word " * 400, "response": "answer"}))
-    conversation = [{"role": role, "content": "brief words"} for role in ("user", "assistant")]
     piped_rows = service.upload(
         "\n".join(
             json.dumps({"instruction": f"Number {number}?", "response": f"It is {number}."})
@@ -95,10 +93,6 @@ def _runs(service: Service) -> dict[str, dict[str, Any]]:
     }
     return {
         "rows without room": {"dataset_id": without_room},
-        "refused conversation": {
-            "dataset_id": service.upload(json.dumps({"messages": conversation})),
-            "model_name": STRICT_ID,
-        },
         "validation rows without room": {"dataset_id": rows, "validation_dataset_id": without_room},
         "unknown target modules": {"dataset_id": rows, "target_modules": ["q_proj", "self_attn.down_proj"]},
         "one worker": {**piped, "num_workers": 1},

@@ -36,6 +36,8 @@ _NUM_CHECKING_THREADS = 2
 _NUM_WRITING_THREADS = 4
 # These wait for the hub most of the time, and check rows as well.
 _NUM_IMPORTING_THREADS = 2
+# Comparing reads much; no check of an upload waits for it.
+_NUM_COMPARING_THREADS = 1
 _RETRY_AFTER_S = 30
 
 
@@ -52,6 +54,7 @@ class Uploads:
         self._checking = ThreadPoolExecutor(_NUM_CHECKING_THREADS, "upload-check")
         self._writing = ThreadPoolExecutor(_NUM_WRITING_THREADS, "upload-write")
         self._importing = ThreadPoolExecutor(_NUM_IMPORTING_THREADS, "upload-import")
+        self._comparing = ThreadPoolExecutor(_NUM_COMPARING_THREADS, "dataset-compare")
 
     @asynccontextmanager
     async def received(
@@ -138,6 +141,10 @@ class Uploads:
     async def take_elsewhere(self, function: Callable[[threading.Event], T]) -> T:
         """Run an import from elsewhere in a thread of those that are there for it; see `check`."""
         return await self._run(self._importing, function)
+
+    async def compare(self, function: Callable[[threading.Event], T]) -> T:
+        """Run a comparison of datasets in the thread that is there for it; see `check`."""
+        return await self._run(self._comparing, function)
 
     async def _run(self, executor: ThreadPoolExecutor, function: Callable[[threading.Event], T]) -> T:
         abandoned = threading.Event()

@@ -207,7 +207,7 @@ async def compare_dataset_versions(
     def compare(abandoned: threading.Event) -> Differences:
         return kept_comparison(backends.storage, first.id, second.id, abandoned)
 
-    found = await uploads.check(compare)
+    found = await uploads.compare(compare)
     return DatasetDifferences(
         dataset_id=second.first_version_id,
         from_version=first.version,

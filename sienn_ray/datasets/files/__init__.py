@@ -14,4 +14,5 @@ json_layout: layouts of JSON in a file.
 spread_json: rows of JSON objects that are spread over lines.
 parquet_rows: rows of Parquet files.
 parquet_limits: limits on the memory that Parquet takes.
+parquet_sizes: sizes of Arrow's values.
 """

@@ -12,7 +12,9 @@ from sienn_ray.datasets.utf8 import text_lines
 from sienn_ray.datasets.wording import shown
 from sienn_ray.errors import InvalidDatasetError
 
-_BRACKETS = re.compile(r'"(?:[^"\\]|\\.)*"|[{}\[\]]')
+# Strings and brackets. Nothing is gone back over (`*+`), or a string that is never closed would take quadratic time.
+_TOKENS = re.compile(r'"[^"\\]*+(?:\\.[^"\\]*+)*+(?:"|(?P<unclosed>\\?$))|[{}\[\]]')
+_BRACKETS = re.compile(r"[{}\[\]]")
 # What may be between objects: an editor's commas and what files put together have.
 _BETWEEN = " \t\r\n,\ufeff"
 
@@ -59,7 +61,7 @@ class _Objects:
 
     def _of_line(self, number: int, line: str) -> Iterator[tuple[int, str | InvalidDatasetError]]:
         begin = end = 0
-        for bracket in _BRACKETS.finditer(line):
+        for bracket in _tokens(line):
             kind = bracket[0]
             if not self._depth:
                 if (stray := line[end : bracket.start()].strip(_BETWEEN)) or kind != "{":
@@ -90,6 +92,15 @@ class _Objects:
         self._pieces.clear()
         self._num_bytes = 0
         return text
+
+
+def _tokens(line: str) -> Iterator[re.Match[str]]:
+    """Find strings and brackets; those behind the quote of a string that is never closed count, as it is a fault."""
+    for token in _TOKENS.finditer(line):
+        if token["unclosed"] is None:
+            yield token
+        else:
+            yield from _BRACKETS.finditer(line, token.start())
 
 
 def _stray(text: str, line: int) -> InvalidDatasetError:

@@ -11,10 +11,11 @@ from sienn_ray.datasets.shapes.roles import CALLS, ROLE_OF
 from sienn_ray.datasets.strict_json import json_value
 from sienn_ray.errors import InvalidDatasetError
 
-_OBJECT = re.compile(r"\s*(?:\[\s*)?\{\s*\"")
+# All begin at a bracket, and go back over no blanks: they take linear time.
+_OBJECT = re.compile(r"(?:\[\s*+)?\{\s*+\"")
 # The begin of a list of messages, also as Python prints it.
-_MESSAGES = re.compile(r"\s*\[\s*\{\s*(['\"])(?:role|from)\1\s*:\s*\1(\w+)\1\s*,\s*\1(?:content|value)\1\s*:")
-_PYTHON = re.compile(r"\s*[\[{]\s*[\[{]?\s*'")
+_MESSAGES = re.compile(r"\[\s*\{\s*(['\"])(?:role|from)\1\s*:\s*\1(\w+)\1\s*,\s*\1(?:content|value)\1\s*:")
+_PYTHON = re.compile(r"[\[{]\s*+(?:[\[{]\s*+)?'")
 _SAID = frozenset({"content", "tool_calls", "function_call"})
 _MAY_HAVE = MESSAGE_KEYS | {"train", "loss"}
 _SHAREGPT = frozenset({"from", "value"})
@@ -29,7 +30,7 @@ def embedded(value: object, what: str) -> Any:
     """
     if not isinstance(value, str) or not value.lstrip().startswith(("[", "{")):
         return value
-    if _PYTHON.match(value):
+    if _PYTHON.match(value.lstrip()):
         raise _printed(what)
     try:
         return json_value(value.strip(), "write a list as JSON")
@@ -50,7 +51,7 @@ def embedded_texts(value: object, what: str, *, may_be_squad: bool = False) -> A
     """
     if not isinstance(value, str) or not value.lstrip().startswith(("[", "{")):
         return value
-    if _PYTHON.match(value) and value.rstrip().endswith(("]", "}")):
+    if _PYTHON.match(value.lstrip()) and value.rstrip().endswith(("]", "}")):
         raise _printed(what)
     try:
         found = json_value(value.strip(), "")
@@ -69,8 +70,9 @@ def embedded_messages(value: str, what: str) -> list[Any] | None:
     Raises:
         InvalidDatasetError: The string begins like a list of messages, and is cut or as Python prints it.
     """
-    begin = _MESSAGES.match(value)
-    if begin is None and not _OBJECT.match(value):
+    text = value.lstrip()
+    begin = _MESSAGES.match(text)
+    if begin is None and not _OBJECT.match(text):
         return None
     try:
         found = json_value(value.strip(), "write messages as JSON")

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 import re
 import shutil
 import subprocess
@@ -35,11 +36,16 @@ def blocks(language: str) -> list[str]:
 @pytest.fixture
 def folder(tmp_path: Path) -> Path:
     (tmp_path / "dataset.csv").write_text(CSV)
+    (tmp_path / "fragen.csv").write_text("Frage;Antwort\nWann \u00f6ffnet ihr?;Um sechs.\n", encoding="windows-1252")
     return tmp_path
 
 
-def run(command: list[str], folder: Path) -> str:
-    result = subprocess.run(command, cwd=folder, capture_output=True, text=True, timeout=300, check=False)
+def run(command: list[str], folder: Path, server: str = "") -> str:
+    scripts = f"{Path(sys.executable).parent}{os.pathsep}{os.environ['PATH']}"
+    environment = {**os.environ, "PATH": scripts, "SIENN_URL": server}
+    result = subprocess.run(
+        command, cwd=folder, capture_output=True, text=True, timeout=300, check=False, env=environment
+    )
     assert result.returncode == 0, result.stderr
     return result.stdout
 
@@ -53,39 +59,54 @@ def test_the_python_example_goes_from_upload_to_an_answer(service: Service, fold
 
 
 def test_the_curl_examples(service: Service, folder: Path, completed_job: str) -> None:
-    dataset_id = service.get("/api/datasets")["datasets"][0]["id"]
-    answers = {}
+    (folder / "more.jsonl").write_text(json.dumps({"instruction": "What is item 13?", "response": "The last one."}))
+    pair = {"prompt": "What is item 1?", "chosen": "Item 1 is a term.", "rejected": "No."}
+    ids = {
+        "f8e7d3b2-...": service.upload(CSV, "dataset.csv"),
+        "0b9c7a54-...": service.upload(CSV.replace("programming", "sailing"), "dataset.csv"),
+        "5b7c2f10-...": service.upload(json.dumps(pair)),
+        "a1b2c3d4-...": completed_job,
+    }
+    answers: dict[str, list[str]] = {}
     for block in blocks("bash"):
         command = block.replace("http://localhost:8000", service.url)
-        command = command.replace("f8e7d3b2-...", dataset_id).replace("a1b2c3d4-...", completed_job)
+        for name, there in ids.items():
+            command = command.replace(name, there)
         path = re.findall(r"localhost:8000/(?:api|v1)/([^\s\"?]+)", block)[0].split("/")
-        answers[f"{path[0]}/{path[-1]}"] = run(["bash", "-c", command], folder)
-    assert '"status":"uploaded"' in answers["upload-dataset/upload-dataset"]
-    assert json.loads(answers["validate-dataset/validate-dataset"])["valid"] is True
-    assert json.loads(answers["datasets/statistics"])["num_rows"] > 0
-    assert '"message":"Fine-tuning job submitted successfully"' in answers["start-finetuning/start-finetuning"]
-    assert json.loads(answers["jobs/jobs"])["count"] >= 1
-    assert json.loads(answers["jobs/metrics"])["points"]
-    assert answers["jobs/logs"]
+        answers.setdefault(f"{path[0]}/{path[-1]}", []).append(run(["bash", "-c", command], folder, service.url))
+    first = {path: found[0] for path, found in answers.items()}
+    assert len(answers["upload-dataset/upload-dataset"]) == 2
+    assert all('"status":"uploaded"' in answer for answer in answers["upload-dataset/upload-dataset"])
+    assert json.loads(first["validate-dataset/validate-dataset"])["valid"] is True
+    assert json.loads(first["datasets/statistics"])["num_rows"] > 0
+    assert "hf:owner/name" in first["import-dataset/import-dataset"]  # there is no hub here
+    assert '"version":2' in first["datasets/versions"]
+    assert '"num_added":1' in first["datasets/versions"]
+    assert "What is item 0?" in first["datasets/rendered"]
+    starts = [json.loads(answer) for answer in answers["start-finetuning/start-finetuning"]]
+    assert [start["message"] for start in starts] == ["Fine-tuning job submitted successfully"] * 3
+    assert json.loads(first["jobs/jobs"])["count"] >= 1
+    assert json.loads(first["jobs/metrics"])["points"]
+    assert first["jobs/logs"]
     # The job that the examples name has ended.
-    assert "can be paused" in answers["jobs/pause"]
-    assert '"generated_text":' in answers["test-model/test-model"]
-    assert [each["job_id"] for each in json.loads(answers["compare-models/compare-models"])["answers"]] == [
-        None,
-        completed_job,
-    ]
-    assert json.loads(answers["chat/completions"])["choices"][0]["finish_reason"] in {"stop", "length"}
+    assert "can be paused" in first["jobs/pause"]
+    assert all('"generated_text":' in answer for answer in answers["test-model/test-model"])
+    compared = json.loads(first["compare-models/compare-models"])["answers"]
+    assert [each["job_id"] for each in compared] == [None, completed_job]
+    for answer in answers["chat/completions"]:
+        assert json.loads(answer)["choices"][0]["finish_reason"] in {"stop", "length"}
     assert "adapter_config.json" in zipfile.ZipFile(folder / "model.zip").namelist()
-    export = json.loads(answers["export-model/a1b2c3d4-..."])
+    export = json.loads(first["export-model/a1b2c3d4-..."])
     if export["status"] != "completed":  # a request waits for some seconds only
         export = finished(service, completed_job, export["export_id"])
     assert (export["status"], export["file_name"], export["model_name"]) == ("completed", "ollama.zip", "my-chatbot")
     # Where there is no network, the receiver of the example has no address.
-    assert "hooks.example.org" in answers["webhooks/webhooks"]
-    assert len(answers) == 15
-    # Nobody waits for the job that was started; it may have ended by now.
-    started = json.loads(answers["start-finetuning/start-finetuning"])["job_id"]
-    assert httpx2.post(f"{service.url}/api/jobs/{started}/cancel", timeout=30.0).status_code in {200, 409}
+    assert "hooks.example.org" in first["webhooks/webhooks"]
+    assert len(answers) == 18
+    # Nobody waits for the jobs that were started; they may have ended by now.
+    for start in starts:
+        ended = httpx2.post(f"{service.url}/api/jobs/{start['job_id']}/cancel", timeout=30.0)
+        assert ended.status_code in {200, 409}
 
 
 def test_the_typescript_example(service: Service, folder: Path) -> None:

@@ -12,8 +12,8 @@ import httpx2
 import pytest
 
 from tests.integration.runs import QueuedRuns, WatchedRun
-from tests.integration.service import REQUEST_TIMEOUT_S, ROWS, Service
-from tests.support.tiny_model import TINY_ID
+from tests.integration.service import REQUEST_TIMEOUT_S, ROWS, RefusedError, Service
+from tests.support.tiny_model import STRICT_ID, TINY_ID
 
 ARCHIVE_NAMES = {
     "README.md",
@@ -141,13 +141,15 @@ def test_a_base_model_that_cannot_be_had_is_refused_at_submission(
     assert service.get("/api/jobs")["count"] == before
 
 
-def test_a_conversation_that_the_chat_template_refuses_fails_with_its_words(
-    service: Service, queued: QueuedRuns
-) -> None:
-    job = service.status(queued.ids["refused conversation"])
-    assert job["status"] == "failed"
-    assert job["meta"]["failure_reason"] == "invalid_dataset"
-    assert job["message"] == "the base model's chat template refuses a conversation: Brief answers are not supported"
+def test_a_conversation_that_the_chat_template_refuses_starts_no_job(service: Service) -> None:
+    conversation = [{"role": role, "content": "brief words"} for role in ("user", "assistant")]
+    dataset_id = service.upload(json.dumps({"messages": conversation}))
+    before = service.get("/api/jobs")["count"]
+    with pytest.raises(
+        RefusedError, match=r"row 1 \(line 1\): .* refuses .*: Brief answers are not supported"
+    ):
+        service.start(dataset_id, model_name=STRICT_ID)
+    assert service.get("/api/jobs")["count"] == before
 
 
 def test_a_job_whose_rows_have_no_room_fails_with_a_reason(service: Service, queued: QueuedRuns) -> None:

@@ -33,7 +33,16 @@ JOBS = [path.rpartition("/")[2] for path, answer in ANSWERS.items() if "meta" in
 
 # What later versions have added to answers; of what there was before it says nothing.
 ADDED_TO_JOBS = ("log_tail",)
-ADDED_TO_META = ("model_revision",)
+ADDED_TO_META: dict[str, Any] = {"model_revision": None, "from_job": None, "lineage": []}
+ADDED_TO_A_DATASET: dict[str, Any] = {"guessed": {}, "ignored_columns": [], "notes": [], "reading_options": {}}
+ADDED_TO_DATASETS: dict[str, Any] = {
+    "version": 1,
+    "version_of": None,
+    "change": None,
+    "appended_to": None,
+    "source": None,
+    "source_revision": None,
+}
 # Of the configuration of all jobs.
 CONFIGURED = {"num_epochs", "batch_size", "learning_rate"}
 
@@ -88,12 +97,20 @@ def test_answers_are_what_they_were(client: TestClient, settings: Settings, path
             meta["learning_rate"] = meta.pop("current_learning_rate")
         if "train_loss" not in before:
             assert meta.pop("train_loss") == before.get("epoch_loss", before["current_loss"])
-        assert [answer["meta"].pop(name) for name in ADDED_TO_META] == [None] * len(ADDED_TO_META)
+        assert {name: meta.pop(name) for name in ADDED_TO_META} == ADDED_TO_META
+        assert [each["dataset_id"] for each in meta.pop("datasets")] == [answer["dataset_id"]]
         assert [answer.pop(name) for name in ADDED_TO_JOBS] == [None] * len(ADDED_TO_JOBS)
     if "exports" in answer:
         assert answer.pop("next_cursor") is None
     for job in answer.get("jobs", [answer] if "meta" in answer else []):
         assert job.pop("priority") == "normal"
+    for dataset in answer.get("datasets", [answer] if "filename" in answer else []):
+        added = {name: dataset.pop(name) for name in [*ADDED_TO_DATASETS, *ADDED_TO_A_DATASET] if name in dataset}
+        assert added == (ADDED_TO_DATASETS if "datasets" in answer else ADDED_TO_DATASETS | ADDED_TO_A_DATASET)
+    for point in answer.get("points", []):
+        rewards = [name for name in point if "rewards_" in name]
+        assert len(rewards) == 8
+        assert not any(point.pop(name) for name in rewards)
     for export in answer.get("exports", []):
         export.pop("timestamp")
         export["download_url"] = export["download_url"] and export["download_url"].partition("?")[0]

@@ -70,6 +70,9 @@ class TestStatus:
             "num_epochs": 3,
             "batch_size": 4,
             "train_loss": 0.523,
+            "datasets": [
+                {"dataset_id": "dataset-1", "version": 1, "weight": 1.0, "rows_per_epoch": None, "rows_seen": None}
+            ],
             **facts,
         }
 

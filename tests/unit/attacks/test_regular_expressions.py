@@ -43,6 +43,9 @@ _PROGRAM = textwrap.dedent(
     units += ["http://a", "\\x1b[", "\\x1b]", "\\x1b[0", '"', "'", "<", "a, ", "; ", "a_", "é", "1/", "hf_", "AKIA"]
     units += ["{", "a:", "://", "[ ", "\\n", "<0x"]
     texts = [unit * (N // len(unit)) + end for unit in units for end in ("", "!", "\\n", "\\x00", "@")]
+    # What is opened at the beginning, and never closed.
+    inner = (" ", "a", "[", '\\\\"')
+    texts += [begin + unit * (N // len(unit)) + "x" for begin in ('"', "[", "{", "<") for unit in inner]
     for name, pattern in patterns.items():
         print(name, flush=True)
         for text in texts:
@@ -69,6 +72,6 @@ def test_all_of_them_are_linear() -> None:
     assert int(lines[-1].removeprefix("done ")) > 30
 
 
-@pytest.mark.parametrize("evil", [r"(a+)+$", r"\s*\s*x"])
+@pytest.mark.parametrize("evil", [r"(a+)+$", r"\s*\s*x", r"[\[{]\s*[\[{]?\s*'", r'"(?:[^"\\]|\\.)*"|[{}]'])
 def test_one_that_is_not_would_be_found(evil: str) -> None:
     assert run(evil).returncode < 0  # ended by the kernel

@@ -28,7 +28,7 @@ class TestJobs:
         assert shown[-1] == "1 of 2"
 
     def test_filters_that_are_none(self) -> None:
-        assert "--status: must be 'pending'" in refused("jobs", "--status", "done")
+        assert "--status: has to be 'pending'" in refused("jobs", "--status", "done")
         assert "label" in refused("jobs", "--label", "x")
         assert "limit" in refused("jobs", "--limit", "0")
 

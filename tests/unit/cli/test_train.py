@@ -134,9 +134,9 @@ class TestTrain:
         [
             (["nothing"], "Dataset nothing not found"),
             (["../x"], "Dataset ../x not found"),
-            (["dataset-1", "--lora-r", "0"], "--lora-r: must be greater than or equal to 1 (got 0)"),
+            (["dataset-1", "--lora-r", "0"], "--lora-r: has to be greater than or equal to 1 (got 0)"),
             (["dataset-1", "--label", "team"], "label 'team' is not of the form KEY=VALUE"),
-            (["dataset-1", "--lr-scheduler", "step"], "--lr-scheduler: must be 'cosine', 'linear' or 'constant'"),
+            (["dataset-1", "--lr-scheduler", "step"], "--lr-scheduler: has to be 'cosine', 'linear' or 'constant'"),
             (["dataset-1", "--target-modules", ""], "--target-modules"),
             (["dataset-1", "--num-workers", "1", "--min-workers", "2"], "--min-workers=2 is more than --num-workers=1"),
         ],

@@ -11,7 +11,7 @@ from sienn_ray.datasets.differences import MAX_EXAMPLES, Differences, compare, k
 from sienn_ray.datasets.intake import AbandonedError
 from sienn_ray.datasets.row_writer import RowWriter
 from sienn_ray.datasets.schema import CanonicalRow, Message, Role
-from sienn_ray.errors import ArtifactError
+from sienn_ray.errors import ArtifactError, InvalidDatasetError
 from sienn_ray.storage import Storage
 
 
@@ -62,6 +62,21 @@ class TestCounts:
         store(storage, "x", [text("a"), text("b")])
         store(storage, "y", [text("b"), text("c"), text("c")])
         assert counts(compare(storage, "x", "y")) == (2, 1, 0, 1)
+
+
+class TestBounds:
+    def test_more_rows_than_are_compared(self, storage: Storage, monkeypatch: pytest.MonkeyPatch) -> None:
+        monkeypatch.setattr(differences, "MAX_ROWS", 9)
+        store(storage, "x", BEFORE)
+        store(storage, "y", AFTER)
+        with pytest.raises(InvalidDatasetError, match=r"together have 10 rows; at most 9 are compared"):
+            kept_comparison(storage, "x", "y")
+
+    def test_many_rows_of_one_prompt(self, storage: Storage, monkeypatch: pytest.MonkeyPatch) -> None:
+        monkeypatch.setattr(differences, "_ROWS_AT_ONCE", 10)
+        store(storage, "x", [talk("same", f"{n}") for n in range(100)])
+        store(storage, "y", [talk("same", f"{n}") for n in range(50, 150)])
+        assert counts(compare(storage, "x", "y")) == (0, 0, 50, 50)
 
 
 class TestExamples:

@@ -124,6 +124,20 @@ class TestCard:
         alone = {"configs": [{"config_name": "only", "data_files": ["x.jsonl", "t.csv"]}]}
         assert files("hf:a/b", *self.NAMES, card=alone) == ["t.csv", "x.jsonl"]
 
+    @pytest.mark.parametrize("folder", ["de", "./de/", "de/"])
+    def test_a_folder_is_a_configuration(self, folder: str) -> None:
+        card = {"configs": [{"config_name": "en", "data_dir": "en"}, {"config_name": "de", "data_dir": folder}]}
+        names = ("de/train.jsonl", "de/test.jsonl", "en/train.jsonl", "deep/train.jsonl", "train.jsonl")
+        assert files("hf:a/b/de", *names, card=card) == ["de/train.jsonl"]
+        assert files("hf:a/b/de:test", *names, card=card) == ["de/test.jsonl"]
+        with pytest.raises(InvalidDatasetError, match="several configurations: 'de', 'en'; name one"):
+            files("hf:a/b", *names, card=card)
+
+    def test_patterns_are_meant_within_the_folder(self) -> None:
+        card = {"configs": [{"config_name": "de", "data_dir": "data/de", "data_files": ["./x*.jsonl", "train.jsonl"]}]}
+        names = ("data/de/train.jsonl", "data/de/x1.jsonl", "train.jsonl", "x1.jsonl")
+        assert files("hf:a/b", *names, card=card) == ["data/de/train.jsonl", "data/de/x1.jsonl"]
+
     @pytest.mark.parametrize(
         "card", [{"configs": "no"}, {"configs": [7, {"config_name": "x"}]}, {"configs": None}, {}, None, 7]
     )

@@ -33,6 +33,8 @@ STATE = RunState(
     epoch_rewards=RewardSums(chosen=0.5, rejected=-0.25, num_chosen=2, num_rejected=2, num_right=1, num_pairs=2),
     num_dropped_rows=1,
     num_long_rows=3,
+    num_split_rows=1,
+    num_cut_rows=2,
     num_cut_tokens=17,
     num_long_eval_rows=2,
     best_eval_loss=9.75,

@@ -105,6 +105,14 @@ def test_faults_in_spread_objects_have_their_lines(content: str, message: str) -
     assert fault(content, "d.jsonl").message.startswith(message)
 
 
+@pytest.mark.parametrize("string", ['"xx', '"x\\', '"' + '\\"' * 100, '"x\\\\\\"'])
+def test_string_that_is_never_closed_is_the_fault_of_its_own_object(string: str) -> None:
+    content = f'{{\n"text": "a"}}\n{{"text": {string}}}\n{{"text": \n"b"}}\n{{"text": "c\\\\"}}'
+    refusal = fault(content, "d.jsonl").message
+    assert refusal.startswith("line 3: ")
+    assert ";" not in refusal or "line 4" not in refusal
+
+
 def test_object_that_never_ends_is_refused_in_bounded_memory() -> None:
     content = '{\n"text": "a"\n}\n{\n' + '"x": "y",\n' * 1_000
     message = fault(content, "d.jsonl", max_row_bytes=1_000).message

@@ -64,14 +64,54 @@ def test_values_have_the_form_of_json() -> None:
 
 
 def test_columns_that_hold_no_text_are_left_out_and_named() -> None:
-    content = parquet({"text": ["a"], "image": [{"bytes": b"\xff", "path": "x"}], "raw": [b"\xff"]})
+    content = parquet({"text": ["a"], "picture": [{"bytes": b"\xff", "path": "x"}], "raw": [b"\xff"]})
     report = run(content, "d.parquet")[0]
-    assert report.ignored_columns == ("image", "raw")
+    assert report.ignored_columns == ("raw", "picture")
     assert report.notes == (
-        "column 'image' was left out: it holds struct<bytes: binary, path: string>, and no text",
-        "column 'raw' has bytes that are no text in UTF-8; they count as null",
+        "column 'picture' was left out: it holds struct<bytes: binary, path: string>, and no text",
+        "column 'raw' has bytes that are no text in UTF-8; they are not read",
     )
     assert "the file has no column of text" in fault(parquet({"i": [{"b": b"x"}]}), "d.parquet").message
+
+
+@pytest.mark.parametrize(
+    ("name", "values"),
+    [
+        ("image", [{"bytes": b"\xff", "path": "x"}]),
+        ("images", [[b"\xff"]]),
+        ("audio", [b"\xff\xfe"]),
+        ("loss_mask", pa.array([[[(1, b"x")]]], pa.list_(pa.map_(pa.int32(), pa.binary())))),
+    ],
+)
+def test_columns_that_change_learning_are_refused_even_where_they_hold_no_text(name: str, values: Any) -> None:
+    content = parquet({"prompt": ["a"], "completion": ["b"], name: values})
+    message = fault(content, "d.parquet").message
+    assert message.startswith(f"row 1: column '{name}' would change what is learned")
+    assert f'columns={{"{name}": "ignore"}}' in message
+    report = run(content, "d.parquet", options=ReadingOptions(columns={name: "ignore"}))[0]
+    assert (report.num_rows, report.ignored_columns) == (1, (name,))
+
+
+def test_column_that_holds_no_text_and_is_null_throughout_says_nothing() -> None:
+    image = pa.array([None], pa.struct([("bytes", pa.binary()), ("path", pa.string())]))
+    assert run(parquet({"prompt": ["a"], "completion": ["b"], "image": image}), "d.parquet")[0].num_rows == 1
+
+
+def test_column_of_a_format_that_holds_no_text_is_named_with_what_it_holds() -> None:
+    content = parquet({"prompt": [{"b": b"x"}], "completion": ["b"]})
+    assert "column 'prompt' must be a string, got struct<b: binary>" in fault(content, "d.parquet").message
+
+
+def test_maps_are_objects() -> None:
+    function = [("name", "f"), ("description", "g")]
+    tools = pa.array([[[("type", "function")]]], pa.list_(pa.map_(pa.string(), pa.string())))
+    assert "tools" in fault(parquet({"prompt": ["a"], "completion": ["b"], "tools": tools}), "d.parquet").message
+    kind = pa.list_(pa.struct([("type", pa.string()), ("function", pa.map_(pa.string(), pa.string()))]))
+    tools = pa.array([[{"type": "function", "function": function}]], kind)
+    rows = run(parquet({"prompt": ["a"], "completion": ["b"], "tools": tools}), "d.parquet")[1]
+    assert '"name": "f"' in rows[0]["tools"]
+    twice = pa.array([[("x", 1), ("x", 2)]], pa.map_(pa.string(), pa.int32()))
+    assert fault(parquet({"text": ["a"], "m": twice}), "d.parquet").message.startswith("row 1: a map has the key")
 
 
 def test_content_tells_parquet_and_options_of_text_are_noted() -> None:
@@ -126,9 +166,9 @@ def test_dictionary_beyond_measure_is_refused_and_one_that_is_large_is_read_row_
 ) -> None:
     content = parquet({"text": ["a" * 100_000, "b" * 100_000] * 50}, use_dictionary=True)
     file = pq.ParquetFile(io.BytesIO(content))
-    assert parquet_limits.rows_at_once(file.metadata.row_group(0), io.BytesIO(content)) == 256
+    assert parquet_limits.rows_at_once(file.metadata.row_group(0), io.BytesIO(content), ["text"]) == 256
     monkeypatch.setattr(parquet_limits, "MAX_DICTIONARY_BYTES", 200_100)
-    assert parquet_limits.rows_at_once(file.metadata.row_group(0), io.BytesIO(content)) == 1
+    assert parquet_limits.rows_at_once(file.metadata.row_group(0), io.BytesIO(content), ["text"]) == 1
     assert run(content, "d.parquet")[0].num_rows == 100
     monkeypatch.setattr(parquet_limits, "MAX_DICTIONARY_BYTES", 100_000)
     assert "the dictionary of column 'text' has 200,0" in fault(content, "d.parquet").message
@@ -139,6 +179,53 @@ def test_lists_of_very_many_values_are_refused(monkeypatch: pytest.MonkeyPatch) 
     content = parquet({"text": ["a"], "n": [["x"] * 2_000]})
     assert "has 2,000 values; at most 1,000 are taken in one" in fault(content, "d.parquet").message
     assert run(parquet({"text": ["a"] * 2_000}), "d.parquet")[0].num_rows == 2_000
+
+
+def test_lists_of_references_to_one_long_text_are_refused_before_they_are_unpacked() -> None:
+    texts = pa.DictionaryArray.from_arrays(pa.array([0] * 400_000, pa.int32()), ["x" * 1_000])
+    lists = pa.ListArray.from_arrays([0, 400_000], texts)
+    content = parquet({"text": ["a"], "n": lists}, store_schema=False)
+    assert len(content) < 10_000
+    pool = pa.default_memory_pool()
+    before = pool.max_memory()
+    assert fault(content, "d.parquet", max_row_bytes=4_000_000).message.startswith("row 1: longer than 4,000,000 bytes")
+    assert pool.max_memory() - before < 50_000_000
+
+
+def test_lists_of_all_kinds_keep_their_values_where_texts_are_in_dictionaries() -> None:
+    said = [[{"role": "user", "content": f"a{n % 3}"}, {"role": "assistant", "content": "b"}] for n in range(600)]
+    tags = [None if n % 2 else ["x", None, f"{n % 5}"] for n in range(600)]
+    columns = {"messages": said, "tags": tags, "source": ["s"] * 600, "n": [[n] for n in range(600)]}
+    report, rows = run(parquet(columns, row_group_size=450), "d.parquet", preview_rows=600)
+    assert [[turn["content"] for turn in row["messages"]] for row in rows] == [[f"a{n % 3}", "b"] for n in range(600)]
+    assert [(row["tags"], row["source"], row["n"]) for row in report.preview] == [
+        (tags[n], "s", [n]) for n in range(600)
+    ]
+
+
+def test_many_values_of_one_row_are_a_long_row() -> None:
+    content = parquet({"text": ["a"], "n": [[1] * 100_000]})
+    assert fault(content, "d.parquet", max_row_bytes=100_000).message.startswith("row 1: longer than 100,000 bytes")
+    assert run(content, "d.parquet", max_row_bytes=200_000)[0].num_rows == 1
+
+
+def test_encoding_by_which_a_file_grows_without_bound_is_refused() -> None:
+    content = parquet({"text": ["a" * 1_000 + str(n) for n in range(10)]},
+                      use_dictionary=False, column_encoding={"text": "DELTA_BYTE_ARRAY"})  # fmt: skip
+    message = fault(content, "d.parquet").message
+    assert message.startswith("column 'text' of row group 0 is encoded as DELTA_BYTE_ARRAY")
+
+
+def test_rows_that_have_far_more_text_than_the_file_are_refused(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(parquet_limits, "FREE_BYTES", 100_000)
+    content = parquet({"text": ["a" * 1_000] * 5_000})
+    assert "bytes of text, from a file of" in fault(content, "d.parquet").message
+
+
+def test_lists_of_all_columns_together_are_bounded(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(parquet_limits, "MAX_LIST_VALUES_TOGETHER", 3_000)
+    content = parquet({"text": ["a"], "n": [["x"] * 2_000], "m": [["y"] * 2_000]})
+    assert "all lists of row group 0 has 4,000 values; at most 3,000" in fault(content, "d.parquet").message
 
 
 def test_parquet_is_read_from_storage_and_the_check_can_be_abandoned(tmp_path: Path) -> None:
