@@ -48,7 +48,14 @@ from sienn_ray.jobs.naming import (
 from sienn_ray.jobs.run_inputs import JobDatasets, run_of
 from sienn_ray.jobs.schema import DatasetRecord, JobRecord, JobStatus, utc_now
 from sienn_ray.jobs.shared_rows import shared_rows_words
-from sienn_ray.jobs.starts import check_adapter, check_completed, check_revision, continued, taken_adapter
+from sienn_ray.jobs.starts import (
+    check_adapter,
+    check_completed,
+    check_revision,
+    continued,
+    settled_parent,
+    taken_adapter,
+)
 from sienn_ray.jobs.supervision.ray_job_client import RayJobClient
 from sienn_ray.jobs.tracker_protocol import Tracker
 from sienn_ray.module_names import check_target_modules
@@ -281,6 +288,7 @@ def _configured(
     if arguments.from_job:
         parent = ask_patiently(_PATIENCE_S, Tracker.job, arguments.from_job)
         check_completed(parent)
+        parent = settled_parent(Storage(settings.storage_url, settings.outage_patience_s), parent)
         config = continued(config, given, parent)
         revision = revision or parent.config.base_model_revision
     found = catalog.resolve(config.base_model, settings.hub_timeout_s, revision, settings.admission_rules)

@@ -35,7 +35,10 @@ RowVariables = Annotated[
     str | None, typer.Option(help="Values of the chat template's variables as a JSON object.", metavar="JSON")
 ]
 RowSpecialTokens = Annotated[
-    str | None, typer.Option(help="Special tokens in rows of plain text: text (by default) or tokens.")
+    str | None,
+    typer.Option(
+        help="Special tokens in rows of plain text: text, tokens, or auto (by default), as a job finds it out."
+    ),
 ]
 
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -44,7 +44,7 @@ def whole_answers(messages: Sequence[Mapping[str, Any]]) -> list[Mapping[str, An
     return whole
 
 
-def completion_behind(prompt: str, whole: str, answer: str) -> str:
+def completion_behind(prompt: str, whole: str, answer: str, find_begin: Callable[[], int | None]) -> str:
     """Return how the model has to go on from a prompt, to the end of its turn.
 
     Where the prompt opens a block of reasoning that the template then leaves out, the completion closes it, behind the
@@ -54,6 +54,7 @@ def completion_behind(prompt: str, whole: str, answer: str) -> str:
         prompt: The rendered text that asks for an answer.
         whole: The rendered conversation with the answer.
         answer: The answer as the template was given it.
+        find_begin: Finds where it begins in the rendered conversation; None where that can't be told.
 
     Raises:
         InvalidDatasetError: The answer doesn't go on from the prompt.
@@ -64,9 +65,8 @@ def completion_behind(prompt: str, whole: str, answer: str) -> str:
     if opened is not None and whole.startswith(prompt[: opened.start()]):
         return _behind_opened(opened[1], whole[opened.start() :], answer)
     # Whatever else the prompt has that an answered one hasn't, stands before the answer.
-    said = answer.strip()
-    begin = whole.rfind(said)
-    if said and begin >= 0 and prompt.startswith(whole[:begin]):
+    begin = find_begin()
+    if begin is not None and prompt.startswith(whole[:begin]):
         return whole[begin:]
     raise InvalidDatasetError(
         "the base model's chat template renders a prompt differently once it is answered, so the answer can't be told "

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from functools import partial
 from typing import Any
 
 import jinja2
@@ -81,13 +82,14 @@ class Rendering:
         for index in range(num_checked, len(messages)):
             is_last = index == len(messages) - 1
             self._check(messages, index, completion if is_last else prompt, is_answer=is_last)
-        return Answer(prompt, completion, self._num_given_chars(messages[-1], completion))
+        return Answer(prompt, completion, self._num_given_chars(messages, whole, completion))
 
     def _completion(self, messages: Sequence[Mapping[str, Any]], prompt: str, whole: str) -> str:
         if whole.startswith(prompt):
             return whole[len(prompt) :]
         try:
-            return completion_behind(prompt, whole, self._content(messages))
+            begin = partial(self._begin_of_content, messages, whole)
+            return completion_behind(prompt, whole, self._content(messages), begin)
         except InvalidDatasetError:
             answer = messages[-1]
             calls = [call["function"]["name"] for call in answer.get("tool_calls") or ()]
@@ -114,14 +116,42 @@ class Rendering:
                 return self.text(before, add_generation_prompt=True)
         except InvalidDatasetError:
             pass
-        said = literal(self.tokenizer, messages[-1]["content"]).strip()
-        begin = whole.find(said) if said else -1
-        if begin < 0:
+        begin, _ = self._around_answer(messages, whole)
+        if begin is None:
             raise InvalidDatasetError(
                 "the base model's chat template can't render a conversation that the assistant begins; put the user's "
                 "message first"
             )
-        return whole[:begin]
+        return begin
+
+    def _begin_of_content(self, messages: Sequence[Mapping[str, Any]], whole: str) -> int | None:
+        """Where the last message's content begins in the rendered conversation; None where a template changes it."""
+        said = literal(self.tokenizer, messages[-1]["content"]).strip()
+        _, behind = self._around_answer(messages, whole)
+        before = None if behind is None else whole[: len(whole) - len(behind)].rstrip()
+        return None if not said or before is None or not before.endswith(said) else len(before) - len(said)
+
+    def _around_answer(self, messages: Sequence[Mapping[str, Any]], whole: str) -> tuple[str | None, str | None]:
+        """What a template writes before the last message's reasoning and content, and behind its content.
+
+        They are found by a mark in the content's place: the content itself may be in other messages, or in the
+        template's own marks. None where they aren't in the rendered conversation.
+        """
+        mark = _MARK
+        while mark in whole:
+            mark += _MARK[-1]
+        reasoning = {"reasoning_content": mark} if messages[-1].get("reasoning_content") else {}
+        try:
+            marked = self.text(
+                [*messages[:-1], {**messages[-1], **reasoning, "content": mark}], add_generation_prompt=False
+            )
+        except InvalidDatasetError:
+            return None, None
+        before, found, _ = marked.partition(mark)
+        behind = marked.rpartition(mark)[2]
+        return (before if found and whole.startswith(before) else None), (
+            behind if found and whole.endswith(behind) else None
+        )
 
     def _content(self, messages: Sequence[Mapping[str, Any]]) -> str:
         """The last message's content as the template is given it."""
@@ -168,17 +198,17 @@ class Rendering:
             f"{messages[index]['role']}'s; remove it{others}, or choose another base model"
         )
 
-    def _num_given_chars(self, answer: Mapping[str, Any], completion: str) -> int:
-        given = answer.get("prefix")
-        if not isinstance(given, str):
+    def _num_given_chars(self, messages: Sequence[Mapping[str, Any]], whole: str, completion: str) -> int:
+        given = messages[-1].get("prefix")
+        if not isinstance(given, str) or not given.strip():
             return 0
-        begin = completion.rfind(literal(self.tokenizer, answer["content"]).strip())
-        if begin < 0:
+        begin = self._begin_of_content(messages, whole)
+        if begin is None or not completion.endswith(whole[begin:]):
             raise InvalidDatasetError(
                 "the base model's chat template changes an answer, so its prefix can't be told from its rest; remove "
                 "prefix"
             )
-        return begin + len(literal(self.tokenizer, given).lstrip())
+        return len(completion) - len(whole[begin:]) + len(literal(self.tokenizer, given).lstrip())
 
 
 def _split(message: Mapping[str, Any]) -> tuple[str, str]:

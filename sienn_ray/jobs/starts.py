@@ -15,7 +15,7 @@ from pydantic import ValidationError
 from sienn_ray.datasets.prompt import FILE_NAME as PROMPT_FORMAT_FILE
 from sienn_ray.datasets.prompt import PromptFormat, PromptKind
 from sienn_ray.datasets.schema import RowKind
-from sienn_ray.errors import InvalidInputError, JobStateError, SiennError
+from sienn_ray.errors import ArtifactError, InvalidInputError, JobStateError, SiennError
 from sienn_ray.fault_words import words_of
 from sienn_ray.jobs.schema import JobRecord, JobStatus
 from sienn_ray.storage import Storage
@@ -52,6 +52,22 @@ def check_completed(parent: JobRecord) -> None:
         )
 
 
+def settled_parent(storage: Storage, parent: JobRecord) -> JobRecord:
+    """Return the job with what its run found out of how special tokens in plain text are meant, which its adapter has.
+
+    Jobs whose base model wasn't here when they were submitted settled that when they ran.
+    """
+    if not parent.config.is_auto:
+        return parent
+    try:
+        found = PromptFormat.from_json(storage.read_bytes(f"{parent.adapter_key}/{PROMPT_FORMAT_FILE}").decode())
+    except (OSError, ArtifactError):  # storage is away, or the adapter is gone, which is told in its place
+        return parent
+    if found.kind is not PromptKind.TEXT:  # in messages they are always text
+        return parent
+    return parent.model_copy(update={"config": parent.config.settled(found.options.special_tokens)})
+
+
 def continued(config: TrainingConfig, given: Collection[str], parent: JobRecord) -> TrainingConfig:
     """Return a configuration that goes on from a job's adapter, with that one's base model and shape.
 
@@ -67,9 +83,12 @@ def continued(config: TrainingConfig, given: Collection[str], parent: JobRecord)
         raise _other("model_name", config.base_model, parent.config.base_model, parent)
     asked, theirs = flat_values(config.model_dump()), flat_values(parent.config.model_dump())
     for name in OF_THE_ADAPTER:
-        if name in given and _comparable(asked[name]) != _comparable(theirs[name]):
+        is_open = name == "special_tokens" and "auto" in (asked[name], theirs[name])
+        if name in given and not is_open and _comparable(asked[name]) != _comparable(theirs[name]):
             raise _other(name, asked[name], theirs[name], parent)
     values = {**asked, **{name: theirs[name] for name in OF_THE_ADAPTER}}
+    if theirs["special_tokens"] == "auto":
+        values["special_tokens"] = asked["special_tokens"]
     try:
         return config_of(parent.config.base_model, values)
     except ValidationError as error:

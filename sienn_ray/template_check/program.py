@@ -13,7 +13,7 @@ if __name__ == "__main__":
 
 import time
 from collections import Counter
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 from pydantic import BaseModel, ConfigDict
@@ -24,6 +24,7 @@ from sienn_ray.datasets.measure import sides_of
 from sienn_ray.datasets.prompt import PromptFormat
 from sienn_ray.datasets.render_options import RenderOptions
 from sienn_ray.datasets.schema import RowKind
+from sienn_ray.datasets.shapes.rendered_text import chat_mark
 from sienn_ray.datasets.stored_rows import StoredRow
 from sienn_ray.errors import InvalidBaseModelError, InvalidInputError
 from sienn_ray.storage import Storage
@@ -68,11 +69,9 @@ class Work(BaseModel):
     def _verdict(self) -> TemplateVerdict:
         template = BaseTemplate(self.chat_template, self.named_tokens, self.special_tokens)
         trial = _Trial(TemplateTokenizer(template, self.base_model), self)
-        started_s = time.process_time()
-        for row in sampled_rows(Storage(self.storage_url), self.rows_key):
+        end_s = time.process_time() + MAX_RUN_CPU_S
+        for row in sampled_rows(Storage(self.storage_url), self.rows_key, lambda: time.process_time() > end_s):
             trial.add(row)
-            if time.process_time() - started_s > MAX_RUN_CPU_S:
-                break
         return trial.verdict()
 
 
@@ -112,7 +111,7 @@ class _Trial:
         self._work = work
         options = RenderOptions.of(work.chat_template_kwargs, "text")
         self._format = PromptFormat.for_rows(work.row_kind, tokenizer, options)
-        self._num_rows = 0
+        self._num_rows = self._num_rendered = 0
         self._refused, self._marked = _Groups(), _Groups()
 
     def add(self, row: Mapping[str, Any]) -> None:
@@ -134,6 +133,7 @@ class _Trial:
             is_all=self._num_rows >= self._work.num_rows,
             refused=self._refused.largest(MAX_KINDS),
             num_refused=self._refused.num_rows,
+            num_rendered=self._num_rendered,
             marked=marked[0].model_copy(update={"num_rows": self._marked.num_rows}) if marked else None,
         )
 
@@ -143,6 +143,13 @@ class _Trial:
             tokens = [token for token in self._tokenizer.all_special_tokens if token in text]
             if tokens and plain(marked) == text:
                 self._marked.add(row, f"'{min(tokens, key=text.find)}' is a special token of the base model")
+                self._num_rendered += self._is_rendered(text, tokens)
+
+    def _is_rendered(self, text: str, tokens: Sequence[str]) -> bool:
+        """Whether a text with special tokens has them for a template's marks; `<s>` is HTML's, `<unk>` a corpus's."""
+        mark = chat_mark(text)
+        # That of Llama 2 is text, behind the token that begins the sequence.
+        return mark is not None and (mark in tokens or text.partition(mark)[0].strip() in tokens)
 
 
 class _Groups:

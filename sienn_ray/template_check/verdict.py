@@ -3,18 +3,19 @@
 from __future__ import annotations
 
 import hashlib
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 
 from pydantic import BaseModel, ConfigDict, ValidationError
 
 from sienn_ray.datasets import intake
-from sienn_ray.datasets.render_options import RenderOptions
+from sienn_ray.datasets.render_options import RenderOptions, SpecialTokens
 from sienn_ray.datasets.schema import RowKind
 from sienn_ray.errors import ArtifactError, InvalidDatasetError
 from sienn_ray.storage import Storage
 
 # Raised when the same rows would get another verdict.
-_VERSION = 1
+_VERSION = 2
 MAX_KINDS = 5
 # Of the rows that were tried; with fewer, it may be that they speak of marks.
 _RENDERED_SHARE = 0.5
@@ -58,6 +59,7 @@ class TemplateVerdict(BaseModel):
         refused: Rows that can't be rendered, by reason, the most frequent ones first.
         num_refused: All such rows.
         marked: Rows of plain text that have special tokens of the base model, if there are any.
+        num_rendered: Those of them in which such tokens are the marks of a chat template.
     """
 
     model_config = ConfigDict(frozen=True)
@@ -67,6 +69,7 @@ class TemplateVerdict(BaseModel):
     refused: tuple[RowGroup, ...] = ()
     num_refused: int = 0
     marked: RowGroup | None = None
+    num_rendered: int = 0
 
     @classmethod
     def kept(cls, storage: Storage, request: TemplateRequest) -> TemplateVerdict | None:
@@ -92,7 +95,7 @@ class TemplateVerdict(BaseModel):
             return []
         if self.reads_tokens(request):
             return [
-                f"{self.marked.num_rows} of {self._tried} look rendered already: {self.marked.words}. Such strings are "
+                f"{self.num_rendered} of {self._tried} look rendered already: {self.marked.words}. Such strings are "
                 "read as the tokens that they stand for; set special_tokens to 'text' to have them learned as the text "
                 "that they are"
             ]
@@ -103,8 +106,7 @@ class TemplateVerdict(BaseModel):
 
     def reads_tokens(self, request: TemplateRequest) -> bool:
         """Return whether special tokens in text are read as such, since it looks rendered and nobody has said."""
-        is_rendered = self.marked is not None and self.marked.num_rows >= _RENDERED_SHARE * self.num_rows
-        return request.is_auto and is_rendered
+        return request.is_auto and 0 < self.num_rendered >= _RENDERED_SHARE * self.num_rows
 
     def check(self, request: TemplateRequest) -> None:
         """Refuse rows that can't be trained on.
@@ -118,6 +120,36 @@ class TemplateVerdict(BaseModel):
     @property
     def _tried(self) -> str:
         return f"{self.num_rows} rows" if self.is_all else f"the {self.num_rows} rows that were tried"
+
+
+def settled_special_tokens(
+    found: Sequence[tuple[TemplateRequest, TemplateVerdict | None]],
+) -> SpecialTokens | None:
+    """Settle how special tokens in plain text are read by all datasets of a job, where nobody has said.
+
+    Args:
+        found: The verdicts on them; rows without special tokens are read either way.
+
+    Returns:
+        None where that was said, or can't be told.
+
+    Raises:
+        InvalidDatasetError: One dataset looks rendered, and another one has such tokens in its text.
+    """
+    if not any(request.is_auto for request, _ in found):
+        return None
+    marked = [(request, each) for request, each in found if each is not None and each.marked is not None]
+    tokens = [request.dataset_id for request, each in marked if each.reads_tokens(request)]
+    text = [request.dataset_id for request, each in marked if not each.reads_tokens(request)]
+    if tokens and text:
+        raise InvalidDatasetError(
+            f"dataset {tokens[0]} looks rendered already, so special tokens in its text would be read as tokens, and "
+            f"dataset {text[0]} has some in its text that would be learned as text; set special_tokens to 'tokens' or "
+            "'text', which then holds for all datasets of the job"
+        )
+    if any(verdict is None or verdict.num_rows == 0 for _, verdict in found):
+        return None
+    return "tokens" if tokens else "text"
 
 
 @dataclass(frozen=True)

@@ -190,7 +190,8 @@ class RunHyperparameters(BaseModel):
         "auto",
         description="Strings of special tokens in rows of plain text, such as `<|im_end|>`: `text` encodes them as the "
         "text that they are, `tokens` as tokens, for rows that were rendered already. `auto` is `tokens` where "
-        "at least half of the rows have some, and says so, else `text`. In messages they are always text.",
+        "at least half of the rows look rendered, and says so, else `text`; the job then has what was found. In "
+        "messages they are always text.",
         examples=["auto"],
     )
     gradient_accumulation_steps: int = Field(

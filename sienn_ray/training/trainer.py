@@ -23,6 +23,7 @@ from sienn_ray.settings import Settings
 from sienn_ray.storage import Storage
 from sienn_ray.storage_keys import CHECKPOINTS_KEY, checkpoints_key
 from sienn_ray.template_check.check import verdict_of
+from sienn_ray.template_check.verdict import settled_special_tokens
 from sienn_ray.training.failure_budget import FailureBudget
 from sienn_ray.training.failures import causes, explain, is_worth_another_try
 from sienn_ray.training.long_rows import check_lengths, compute_lengths
@@ -201,8 +202,9 @@ def _with_checked_templates(run: Run, settings: Settings, storage: Storage, repo
         reporter.report(replace(words, warning="; ".join(warnings)))
     if not run.config.is_auto:
         return run
-    reads_tokens = any(verdict.reads_tokens(request) for request, verdict in found)
-    return replace(run, config=run.config.settled("tokens" if reads_tokens else "text"))
+    config = run.config.settled(settled_special_tokens(found) or "text")
+    statistics = tuple(replace(request, options=config.render_options) for request in run.statistics)
+    return replace(run, config=config, statistics=statistics)
 
 
 def _check_lengths(run: Run, settings: Settings, storage: Storage) -> None:

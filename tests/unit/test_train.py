@@ -1,14 +1,18 @@
 from __future__ import annotations
 
+from pathlib import Path
 from typing import Any
 
 import pytest
 
-from sienn_ray.errors import InvalidInputError
+from sienn_ray import train
+from sienn_ray.errors import InvalidDatasetError, InvalidInputError
 from sienn_ray.jobs.naming import MAX_LABELS
 from sienn_ray.jobs.schema import JobRecord, JobStatus, utc_now
+from sienn_ray.settings import Settings
 from sienn_ray.train import _given, _labels_of, _parser
 from sienn_ray.training.config import TrainingConfig
+from tests.support.fakes_jobs import dataset_record
 
 
 def job_of(status: JobStatus, attempt: int) -> JobRecord:
@@ -42,6 +46,22 @@ def job_of(status: JobStatus, attempt: int) -> JobRecord:
 )
 def test_an_attempt_that_nobody_waits_for_is_told_apart(status: JobStatus, attempt: int, expected: bool) -> None:
     assert job_of(status, attempt).awaits(2) is expected
+
+
+def test_rows_of_another_kind_to_evaluate_on_are_refused_before_a_dataset_is_noted(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    records = [dataset_record(), dataset_record("dataset-2", format="text")]
+
+    def take(urls: Any, config: Any, settings: Any, options: Any, check: Any, patience_s: float) -> Any:
+        check(records)
+        raise AssertionError
+
+    monkeypatch.setattr(train, "take_datasets", take)
+    monkeypatch.setattr(train, "_configured", lambda *_: (TrainingConfig(base_model="owner/model"), None))
+    arguments = _parser().parse_args(["--dataset", "a.jsonl", "--validation-dataset", "b.txt"])
+    with pytest.raises(InvalidDatasetError):
+        train._register(Settings(env="test", home=tmp_path), arguments, set())
 
 
 class TestCommandLine:

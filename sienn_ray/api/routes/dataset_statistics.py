@@ -19,10 +19,11 @@ from sienn_ray.api.access.scopes import needs
 from sienn_ray.api.deps import Backends, BackendsDep
 from sienn_ray.api.http.errors import documented
 from sienn_ray.api.http.places import Kind, take_place
-from sienn_ray.api.http.render_queries import RenderOptionsDep
+from sienn_ray.api.http.render_queries import RenderQueryDep
 from sienn_ray.api.http.upper_bounds import refuse_beyond
 from sienn_ray.api.lists.base_models import check_base_model
 from sienn_ray.api.lists.shared_statistics import SharedStatistics
+from sienn_ray.api.lists.template_checks import settled_options
 from sienn_ray.api.schemas.ids import DatasetIdPath
 from sienn_ray.api.schemas.revisions import REVISION, REVISION_WORDS, Revision
 from sienn_ray.api.schemas.statistics import DatasetStatisticsResponse, Duplicates, Spread, TokenCounts
@@ -59,7 +60,7 @@ async def dataset_statistics(
     backends: BackendsDep,
     connection: HTTPConnection,
     statistics: Annotated[SharedStatistics, Depends(_shared)],
-    options: RenderOptionsDep,
+    query: RenderQueryDep,
     model_name: Annotated[
         str, Query(description="Base model whose tokenizer and chat template count.", examples=[CATALOG[0].id])
     ] = CATALOG[0].id,
@@ -81,6 +82,7 @@ async def dataset_statistics(
     refuse_beyond({"max_length": max_length}, {"max_length": ROW_TOKENS_BOUND}, backends.settings, "query")
     record = await backends.tracker.dataset(dataset_id)
     commit = None if revision is None else await check_base_model(model_name, backends.settings, revision)
+    options = await settled_options(query, record, model_name, commit, backends)
     request = record.statistics_request(model_name, max_length, commit, options)
     found = await statistics.kept(request)
     if found is None:

@@ -19,14 +19,14 @@ from sienn_ray.api.http.errors import documented
 from sienn_ray.api.http.upper_bounds import refuse_beyond
 from sienn_ray.api.lists.base_models import check_base_model
 from sienn_ray.api.lists.job_datasets import check_datasets
-from sienn_ray.api.lists.template_checks import template_warnings
+from sienn_ray.api.lists.template_checks import check_templates
 from sienn_ray.api.schemas.finetuning import StartFinetuningRequest, StartFinetuningResponse
-from sienn_ray.datasets.schema import RowKind
+from sienn_ray.datasets.schema import RowKind, row_kind
 from sienn_ray.datasets.statistics_schema import DatasetStatistics
 from sienn_ray.errors import ConflictError, InvalidDatasetError
 from sienn_ray.jobs.ids import shown
 from sienn_ray.jobs.schema import JobPriority, JobRecord, utc_now
-from sienn_ray.jobs.starts import check_adapter, check_completed, check_revision, continued
+from sienn_ray.jobs.starts import check_adapter, check_completed, check_revision, continued, settled_parent
 from sienn_ray.template_check.verdict import TemplateRequest
 from sienn_ray.training.advice import warnings_of
 from sienn_ray.training.long_rows import found_words, refusal
@@ -98,14 +98,19 @@ async def start_finetuning(
     if job is None:
         datasets = await check_datasets(body, backends.tracker)
         record = await _checked(record, body, datasets.row_kind, backends)
-        of_rows = [*datasets.warnings, *await template_warnings(await _template_requests(record, backends), backends)]
+        checked = await check_templates(await _template_requests(record, backends), backends)
+        told: list[str] = []
+        if checked.special_tokens is not None and datasets.row_kind is RowKind.TEXT:
+            record = record.model_copy(update={"config": record.config.settled(checked.special_tokens)})
+            told = checked.warnings  # what isn't settled, the run looks at again, and tells
+        of_rows = [*datasets.warnings, *checked.warnings]
         num_long, num_rows = await _long_rows(record, backends)
         if num_long and record.config.long_rows == "fail":
             raise InvalidDatasetError(refusal(record.config, max_row_tokens, num_long, num_rows))
         if num_long:
             of_rows.append(found_words(record.config, max_row_tokens, num_long=num_long, num_rows=num_rows))
         advice = warnings_of(record.config, datasets.row_kind, datasets.num_rows, body.model_fields_set)
-        record = record.model_copy(update={"warnings": advice})
+        record = record.model_copy(update={"warnings": (*told, *advice)})
         # The same request may have come a second time meanwhile; the tracker then gives the job that was first.
         job = await backends.tracker.add_job(record)
     if job.id != record.id:
@@ -155,6 +160,8 @@ async def _long_rows(job: JobRecord, backends: Backends) -> tuple[int | None, in
     config = job.config
     for each in job.trained_on:
         dataset = await backends.tracker.dataset(each.dataset_id)
+        if config.is_auto and row_kind(dataset.format) is RowKind.TEXT:  # the job finds out how its tokens are read
+            return None, 0
         request = dataset.statistics_request(config.base_model, config.max_length, options=config.render_options)
         try:
             found = await asyncio.to_thread(DatasetStatistics.kept, backends.storage, request)
@@ -198,6 +205,7 @@ async def _checked(record: JobRecord, body: StartFinetuningRequest, row_kind: Ro
         parent = await backends.tracker.job(body.from_job)
         check_completed(parent)
         names = {"model_name": "base_model"}
+        parent = await asyncio.to_thread(settled_parent, backends.storage, parent)
         config = continued(config, {names.get(name, name) for name in body.model_fields_set}, parent)
         revision = revision or parent.config.base_model_revision
         with contextlib.suppress(OSError):  # storage is away: the job looks as well

@@ -13,10 +13,11 @@ from sienn_ray.api.access.scopes import needs
 from sienn_ray.api.deps import BackendsDep
 from sienn_ray.api.http.errors import documented
 from sienn_ray.api.http.places import Kind, take_place
-from sienn_ray.api.http.render_queries import RenderOptionsDep
+from sienn_ray.api.http.render_queries import RenderQueryDep
 from sienn_ray.api.http.upper_bounds import refuse_beyond
 from sienn_ray.api.lists.base_models import check_base_model
 from sienn_ray.api.lists.bounded_renderings import BoundedRenderings
+from sienn_ray.api.lists.template_checks import settled_options
 from sienn_ray.api.schemas.ids import DatasetIdPath
 from sienn_ray.api.schemas.rendered_rows import (
     CutBody,
@@ -62,7 +63,7 @@ async def rendered_rows(
     backends: BackendsDep,
     connection: HTTPConnection,
     renderings: Annotated[BoundedRenderings, Depends(_bounded)],
-    options: RenderOptionsDep,
+    query: RenderQueryDep,
     model_name: Annotated[
         str, Query(description="Base model whose tokenizer and chat template render.", examples=[CATALOG[0].id])
     ] = CATALOG[0].id,
@@ -101,6 +102,7 @@ async def rendered_rows(
     check_kind(long_rows, kind)
     take_place(connection, Kind.WAIT)
     commit = await check_base_model(model_name, backends.settings, revision)
+    options = await settled_options(query, record, model_name, commit, backends)
     first = offset if row is None else row
     page = await renderings.render(
         RenderingRequest(record.id, model_name, kind, max_length, long_rows, first, limit, commit, options)

@@ -22,6 +22,7 @@ job_history: events and curves.
 sampling: sampling fields of requests.
 tools: tools and their calls.
 messages: messages of a conversation.
+echoed_messages: messages that clients send back, under the names of other servers.
 continuation: the assistant's last message, gone on with.
 inference: answers from an adapter or base model.
 demo: a question that names no job.

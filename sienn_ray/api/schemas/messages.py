@@ -8,6 +8,7 @@ from typing import Annotated, Any, Literal, Self
 from pydantic import BeforeValidator, ConfigDict, Field, model_validator
 
 from sienn_ray.api.schemas.common import RequestBody
+from sienn_ray.api.schemas.echoed_messages import read_back
 from sienn_ray.api.schemas.tools import MAX_CALLS, ToolCallBody
 from sienn_ray.errors import RefusedPromptError
 from sienn_ray.inference.engine import ChatMessage
@@ -24,8 +25,6 @@ VARIABLES = (
 _ECHOED = frozenset({"annotations", "audio", "function_call", "refusal"})
 # And with those that nothing is read from.
 _IGNORED = frozenset({"id", "index", "reasoning_details"})
-# The word that some servers have for `reasoning_content`.
-_REASONING = "reasoning"
 _TEXT_KINDS = ("text", "input_text", "output_text")
 
 
@@ -110,18 +109,16 @@ class MessageBody(RequestBody):
     def _without_what_says_nothing(cls, value: Any) -> Any:
         if not isinstance(value, dict):
             return value
-        said = {name: field for name, field in value.items() if field or name not in _ECHOED}
+        said = {name: field for name, field in read_back(value).items() if field or name not in _ECHOED}
         if said.get("function_call") is not None:
             raise ValueError("function_call: the older form of calls is not supported here; send tool_calls")
         if said.get("tool_calls"):
             said.setdefault("content", None)
-        if isinstance(said.get(_REASONING), str) and said.get("reasoning_content") is None:
-            said["reasoning_content"] = said[_REASONING]
         # Null says nothing, of whatever field but the one that has to be there.
         return {
             name: field
             for name, field in said.items()
-            if name not in {*_IGNORED, _REASONING} and (field is not None or name == "content" or name == "role")
+            if name not in _IGNORED and (field is not None or name == "content" or name == "role")
         }
 
     @model_validator(mode="after")

@@ -103,6 +103,8 @@ def arguments_text(value: Any) -> Any:
     """
     if isinstance(value, dict):
         return json.dumps(_bounded(value), ensure_ascii=False)
+    if value is None:
+        return "{}"
     if not isinstance(value, str):
         return value
     if not value.strip():

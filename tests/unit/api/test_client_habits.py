@@ -59,6 +59,37 @@ def test_answers_are_sent_back_as_they_came(client: TestClient, engines: FakeEng
     assert heard(engines)[1] == ChatMessage("assistant", "Yes.", reasoning_content="It is noon.")
 
 
+@pytest.mark.parametrize(
+    ("fields", "content", "reasoning"),
+    [
+        ({"content": [{"type": "thinking", "thinking": "Hm.", "signature": "s"}, "Yes."]}, "Yes.", "Hm."),
+        ({"content": [{"type": "reasoning", "text": "Hm."}, {"type": "text", "text": "Yes."}]}, "Yes.", "Hm."),
+        ({"content": [{"type": "redacted_thinking", "data": "x"}, "Yes."]}, "Yes.", None),
+        ({"content": "Yes.", "thinking": "Hm."}, "Yes.", "Hm."),
+        ({"content": "Yes.", "thinking": "Hm.", "reasoning_content": "Hm."}, "Yes.", "Hm."),
+        ({"content": ["Yes.", {"type": "thinking", "thinking": "Ah."}], "reasoning": "Hm."}, "Yes.", "Hm.\nAh."),
+        ({"content": "Yes.", "thinking": None, "weight": 1}, "Yes.", None),
+        ({"content": None, "refusal": "I can't."}, "I can't.", None),
+        ({"refusal": "I can't."}, "I can't.", None),
+        ({"content": "Well.", "refusal": "I can't."}, "Well.\nI can't.", None),
+        ({"content": [{"type": "refusal", "refusal": "I can't."}]}, "I can't.", None),
+    ],
+)
+def test_reasoning_and_refusals_come_back_under_many_names(
+    client: TestClient, engines: FakeEngines, fields: dict[str, Any], content: str, reasoning: str | None
+) -> None:
+    answer = ask(client, USER, {"role": "assistant", **fields}, USER)
+    assert answer.status_code == 200, answer.text
+    assert heard(engines)[1] == ChatMessage("assistant", content, reasoning_content=reasoning)
+
+
+def test_a_call_may_have_null_for_arguments(client: TestClient, engines: FakeEngines) -> None:
+    call = {"id": "c1", "function": {"name": "hours", "arguments": None}}
+    answer = ask(client, USER, {"role": "assistant", "tool_calls": [call]}, {"role": "tool", "content": "6-18"})
+    assert answer.status_code == 200, answer.text
+    assert heard(engines)[1].tool_calls == (ToolCall("hours", "{}", "c1"),)
+
+
 TOOL = {"type": "function", "function": {"name": "hours", "description": "When?", "parameters": {"type": "object"}}}
 CALL = {"id": "c1", "type": "function", "function": {"name": "hours", "arguments": '{"day": "Monday"}'}}
 
@@ -108,6 +139,8 @@ def test_arguments_come_as_text_or_as_an_object(client: TestClient, engines: Fak
         ({"role": "assistant", "tool_calls": [{"type": "custom", "function": {"name": "f"}}]}, "type 'custom'"),
         ({"role": "assistant", "tool_calls": [{"function": None}]}, "function: has to be a valid object"),
         ({"role": "user", "content": [{"type": "image_url", "image_url": {"url": "data:"}}]}, "type 'image_url'"),
+        ({"role": "user", "content": [{"type": "thinking", "thinking": "x"}]}, "type 'thinking'"),
+        ({"role": "assistant", "content": "x", "weight": 7}, "weight"),
         ({"role": "user"}, "content: Field required"),
     ],
 )

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import json
 from typing import Any
 
@@ -100,6 +101,21 @@ class TestAppend:
         again = add(client, first, "append", MORE, base_version=1)
         assert again.status_code == 409
         assert f"version 2 is the newest of dataset {first}, not 1" in again.json()["detail"]
+
+    @pytest.mark.parametrize("change", ["append", "replace"])
+    def test_of_two_requests_at_once_one_is_refused(
+        self, client: TestClient, tracker: InProcessTracker, monkeypatch: pytest.MonkeyPatch, change: str
+    ) -> None:
+        first = upload(client)
+        before = asyncio.run(tracker.dataset_versions(first))
+
+        async def as_before(*_: Any) -> Any:
+            return before
+
+        assert add(client, first, change, MORE, base_version=1).status_code == 201
+        monkeypatch.setattr(InProcessTracker, "dataset_versions", as_before, raising=False)
+        answer = add(client, first, change, MORE, base_version=1)
+        assert answer.status_code == 409, answer.text
 
     @pytest.mark.parametrize("kind", ["text", "preference"])
     def test_other_kinds_of_rows(self, client: TestClient, kind: str) -> None:

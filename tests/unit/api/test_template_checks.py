@@ -123,14 +123,48 @@ class TestText:
         answer = start(client, dataset_id=dataset_id)
         assert answer.status_code == 201
         assert "1 of 2 rows look rendered already: row 1 (line 1): '<|im_start|>'" in answer.json()["warning"]
+        # Settled once, so that the job, its statistics and its children read it alike.
+        assert tracker.last_job.config.special_tokens == "tokens"
+        events = client.get(f"/api/jobs/{answer.json()['job_id']}/events").json()
+        assert "look rendered already" in json.dumps(events)
         for said in ("tokens", "text"):
             assert start(client, dataset_id=dataset_id, special_tokens=said).status_code == 201
             assert tracker.last_job.config.special_tokens == said
 
-    def test_a_few_marks_are_told(self, client: TestClient) -> None:
-        answer = start(client, dataset_id=upload(client, "a", "b", "the mark <|im_end|> ends a turn"))
+    MARKED = ("a", "b", "the mark <|im_end|> ends a turn")
+
+    def test_a_few_marks_are_told(self, client: TestClient, tracker: InProcessTracker) -> None:
+        answer = start(client, dataset_id=upload(client, *self.MARKED))
         assert answer.status_code == 201
+        assert tracker.last_job.config.special_tokens == "text"
         assert "1 of 3 rows have special tokens of the base model in their text" in answer.json()["warning"]
+
+    def test_a_mixture_that_disagrees_is_refused(self, client: TestClient) -> None:
+        ids = [upload(client, self.RENDERED), upload(client, *self.MARKED)]
+        mixture: dict[str, Any] = {"dataset_id": None, "datasets": [{"dataset_id": each} for each in ids]}
+        answer = start(client, **mixture)
+        assert answer.status_code == 400
+        assert f"dataset {ids[1]} has some in its text" in answer.json()["detail"]
+        assert "set special_tokens to 'tokens' or 'text'" in answer.json()["detail"]
+        assert start(client, **mixture, special_tokens="tokens").status_code == 201
+
+    def test_rendered_rows_and_statistics_read_it_as_a_job_does(
+        self, client: TestClient, statistics: FakeStatistics, renderings: FakeRenderings
+    ) -> None:
+        found = {}
+        for rows in ((self.RENDERED,), self.MARKED):
+            for said in (None, "text", "tokens"):
+                dataset_id = upload(client, *rows)
+                query = {"model_name": CONTRACT_ID} | ({} if said is None else {"special_tokens": said})
+                for path in ("statistics", "rendered"):
+                    assert client.get(f"/api/datasets/{dataset_id}/{path}", params=query).status_code == 200
+                options = statistics.asked[-1].options
+                assert options == renderings.asked[-1].options
+                found[len(rows), said] = options.special_tokens
+        assert found == {
+            (1, None): "tokens", (1, "text"): "text", (1, "tokens"): "tokens",
+            (3, None): "text", (3, "text"): "text", (3, "tokens"): "tokens",
+        }  # fmt: skip
 
 
 def test_statistics_and_rendered_rows_are_of_the_variables(

@@ -197,8 +197,34 @@ class TestTurns:
         greeting = [answer("Hello."), QUESTION, answer("r")]
         (pieces,) = self.PLAIN.examples(tokenizer, greeting)
         assert next(piece.text for piece in pieces if piece.is_completion).startswith("Hello.")
+        (pieces,) = template(WITH_OBJECT).examples(tokenizer, [CALLING, RESULT, answer("r")])
+        assert plain(pieces[1].text).startswith('(stock {"item": "rye"});')
+        without = "{% if message.tool_calls %}{{ message.tool_calls }}{% else %}{{ message.content }}{% endif %}"
         with pytest.raises(InvalidDatasetError, match="can't render a conversation that the assistant begins"):
-            template(WITH_OBJECT).examples(tokenizer, [CALLING, RESULT, answer("r")])
+            template(without).examples(tokenizer, [CALLING, RESULT, answer("r")])
+
+    def test_an_assistant_begins_behind_a_system_prompt_that_has_its_words(self, tokenizer: Any) -> None:
+        system = template("{{ message.content | trim }};", start="[s]You are a helpful assistant.[a] is your mark.")
+        (pieces,) = system.examples(tokenizer, [answer("You"), QUESTION, answer("a")])
+        assert [(plain(piece.text), piece.is_completion) for piece in pieces[:2]] == [
+            ("[s]You are a helpful assistant.[a] is your mark.[a]", False),
+            ("You;", True),
+        ]
+
+    @pytest.mark.parametrize("content", ["|", "<", "e", "end", "[a]"])
+    @pytest.mark.parametrize("asking", ["[a]", "[a]<think></think>"])
+    def test_an_answer_may_have_what_is_in_the_end_mark(self, tokenizer: Any, content: str, asking: str) -> None:
+        ending = template("{{ message.content | trim }}" + tokenizer.eos_token)
+        ending = PromptFormat(
+            PromptKind.CHAT, str(ending.chat_template).replace("%}[a]{% endif", f"%}}{asking}{{% endif")
+        )
+        begun = [answer(content, prefix=True), answer(content)]
+        assert texts(ending, tokenizer, *begun) == [f"[u]q{asking}{content}<<{content}>>"]
+        assert texts(ending, tokenizer, answer(content)) == [f"[u]q{asking}<<{content}>>"]
+        assert plain(ending.continuation(tokenizer, [QUESTION, answer(content)])) == f"[u]q{asking}{content}"
+
+    def test_nothing_of_an_answer_may_be_given(self, tokenizer: Any) -> None:
+        assert self.PLAIN.continuation(tokenizer, [QUESTION, answer("")]) == "[u]q[a]"
 
     def test_users_may_write_twice(self, tokenizer: Any) -> None:
         assert texts(self.PLAIN, tokenizer, {"role": "user", "content": "p"}, answer("r")) == ["[u]q[u]p[a]<<r;>>"]

@@ -7,9 +7,11 @@ from pathlib import Path
 
 import pytest
 
+from sienn_ray.datasets.prompt import PromptFormat, PromptKind
+from sienn_ray.datasets.render_options import RenderOptions
 from sienn_ray.errors import InvalidDatasetError, InvalidInputError, TrainingError
 from sienn_ray.jobs.schema import JobStatus
-from sienn_ray.jobs.starts import continued, take_adapter, taken_adapter, without_secrets
+from sienn_ray.jobs.starts import continued, settled_parent, take_adapter, taken_adapter, without_secrets
 from sienn_ray.jobs.store.job_entries import MAX_LINEAGE
 from sienn_ray.jobs.store.store import Store
 from sienn_ray.storage import Storage
@@ -38,6 +40,30 @@ def test_all_but_the_adapter_s_own_is_the_new_run_s() -> None:
             "lora": lora.model_copy(update={"lora_dropout": 0.0}),
         }
     )
+
+
+class TestSpecialTokens:
+    """Jobs of which nobody said how special tokens in text are meant."""
+
+    AUTO = job_record(config=TrainingConfig(base_model="owner/base"))
+    SAID = frozenset({"special_tokens"})
+
+    @pytest.mark.parametrize(("kind", "found"), [(PromptKind.TEXT, "tokens"), (PromptKind.CHAT, "auto")])
+    def test_are_read_as_the_parent_s_run_settled_it(self, storage: Storage, kind: PromptKind, found: str) -> None:
+        assert settled_parent(storage, self.AUTO) == self.AUTO  # no adapter: that is told elsewhere
+        content = PromptFormat(kind, None, RenderOptions.of({}, "tokens")).to_json()
+        storage.write_bytes(f"{self.AUTO.adapter_key}/prompt_format.json", content.encode())
+        parent = settled_parent(storage, self.AUTO)
+        assert parent.config.special_tokens == found
+        asked = TrainingConfig(base_model="owner/base", special_tokens="tokens")
+        assert continued(asked, self.SAID, parent).special_tokens == "tokens"
+
+    def test_asking_for_auto_takes_the_parent_s(self) -> None:
+        parent = job_record(config=TrainingConfig(base_model="owner/base", special_tokens="tokens"))
+        asked = TrainingConfig(base_model="owner/base")
+        assert continued(asked, self.SAID, parent).special_tokens == "tokens"
+        with pytest.raises(InvalidInputError, match="special_tokens is text, and in from_job=job-1 it is tokens"):
+            continued(asked.settled("text"), self.SAID, parent)
 
 
 def test_what_does_not_go_with_what_is_handed_down_is_refused() -> None:

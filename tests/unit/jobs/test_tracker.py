@@ -87,6 +87,17 @@ def test_cancel_takes_effect_at_once(tracker: JobTracker, ray_jobs: FakeRayJobs)
         tracker.cancel_job("job-1")
 
 
+def test_retry_without_the_adapter_to_start_from_is_refused(tracker: JobTracker) -> None:
+    start(tracker)
+    tracker.complete("job-1", 1, run_summary())
+    tracker.add_job(job_record("job-2", from_job="job-1"))
+    wait_until(lambda: tracker.job("job-2").started_at)
+    tracker.fail("job-2", 1, FailureReason.STORAGE, "the bucket is away")
+    tracker.delete_job("job-1")
+    with pytest.raises(ConflictError, match="was deleted, and has left no checkpoint"):
+        tracker.retry_job("job-2")
+
+
 def test_retry_starts_at_once(tracker: JobTracker, ray_jobs: FakeRayJobs) -> None:
     start(tracker)
     tracker.fail("job-1", 1, FailureReason.STORAGE, "the bucket is away")

@@ -10,15 +10,15 @@ from pathlib import Path
 import pytest
 
 from sienn_ray.datasets.render_options import RenderOptions, TemplateVariables
-from sienn_ray.datasets.schema import CanonicalRow
+from sienn_ray.datasets.schema import CanonicalRow, RowKind
 from sienn_ray.errors import InvalidBaseModelError, InvalidDatasetError, InvalidInputError
 from sienn_ray.settings import Settings
 from sienn_ray.storage import Storage
-from sienn_ray.template_check.base_template import folder_template
+from sienn_ray.template_check.base_template import BaseTemplate, folder_template
 from sienn_ray.template_check.check import TryTemplate, find_verdict, render_in_process, verdict_of
 from sienn_ray.template_check.program import Work
 from sienn_ray.template_check.row_sample import MAX_ROWS
-from sienn_ray.template_check.verdict import TemplateRequest, TemplateVerdict
+from sienn_ray.template_check.verdict import RowGroup, TemplateRequest, TemplateVerdict, settled_special_tokens
 from tests.support.fakes_hub import COMMIT, FakeHub
 from tests.unit.conftest import AddToCache
 from tests.unit.template_check.checking import BASE_MODEL, CHATML, EOS, STRICT, conversation, put_rows, save_template
@@ -124,6 +124,61 @@ def test_a_few_marks_in_text_are_told(check: Check, storage: Storage) -> None:
         "11): '<|im_end|>' is a special token of the base model. Set special_tokens to 'tokens' if they are meant as "
         "tokens"
     ]
+
+
+@pytest.mark.parametrize(
+    ("text", "tokens", "is_rendered"),
+    [
+        ("<s>struck out</s> and more", ("<s>", "</s>"), False),
+        ("a corpus with <unk> words and <pad>", ("<unk>", "<pad>"), False),
+        ("<s>[INST] Hi [/INST] Ho </s><s>[INST] And? [/INST] So.", ("<s>", "</s>"), True),
+        ("<s>[INST] Hi [/INST] Ho </s> more", ("[INST]", "</s>"), True),
+        ("<start_of_turn>user\nHi", ("<start_of_turn>",), True),
+        ("<|im_start|>user\nHi<s>", ("<s>",), False),  # another model's marks
+    ],
+)
+def test_marks_of_templates_alone_are_signs_of_rendering(
+    check: Check, storage: Storage, settings: Settings, text: str, tokens: tuple[str, ...], is_rendered: bool
+) -> None:
+    request = put_rows(storage, [CanonicalRow(text=text)])
+    verdict = find_verdict(request, settings, storage, Work.answer, BaseTemplate(None, {}, tokens))
+    assert verdict is not None
+    assert verdict.marked is not None
+    assert verdict.reads_tokens(request) is is_rendered
+    words = "look rendered already" if is_rendered else "are learned as text"
+    assert words in "".join(verdict.warnings(request))
+
+
+class TestSettledSpecialTokens:
+    NONE = TemplateVerdict(num_rows=2, is_all=True)
+    MARKED = NONE.model_copy(update={"marked": RowGroup(row=0, line=1, num_rows=2, reason="has some")})
+    RENDERED = MARKED.model_copy(update={"num_rendered": 2})
+    REQUEST = TemplateRequest("d1", 2, RowKind.TEXT, BASE_MODEL)
+
+    @pytest.mark.parametrize(
+        ("verdicts", "settled"),
+        [
+            ((RENDERED,), "tokens"),
+            ((MARKED,), "text"),
+            ((NONE,), "text"),
+            ((RENDERED, NONE, RENDERED), "tokens"),
+            ((RENDERED, None), None),
+            ((NONE, TemplateVerdict(num_rows=0, is_all=False)), None),
+        ],
+    )
+    def test_datasets_of_a_job_are_read_alike(
+        self, verdicts: tuple[TemplateVerdict | None, ...], settled: str | None
+    ) -> None:
+        assert settled_special_tokens([(self.REQUEST, verdict) for verdict in verdicts]) == settled
+        said = replace(self.REQUEST, is_auto=False)
+        assert settled_special_tokens([(said, verdict) for verdict in verdicts]) is None
+
+    def test_datasets_that_disagree_are_refused(self) -> None:
+        other = replace(self.REQUEST, dataset_id="d2")
+        with pytest.raises(
+            InvalidDatasetError, match=r"d2 looks rendered already, .* dataset d1 has some .* set special_tokens to"
+        ):
+            settled_special_tokens([(self.REQUEST, self.MARKED), (other, self.RENDERED)])
 
 
 def test_an_end_mark_at_the_end_is_no_sign_of_rendering(check: Check, storage: Storage) -> None:

@@ -6,7 +6,7 @@ from pathlib import Path
 import pytest
 
 from sienn_ray.storage import Storage
-from sienn_ray.training.unfinished import delete_unfinished_checkpoints
+from sienn_ray.training.unfinished import delete_unfinished_checkpoints, has_checkpoints
 
 LIST = "checkpoint_manager_snapshot.json"
 RUN = "checkpoints/job-1"
@@ -31,6 +31,19 @@ def names(storage: Storage) -> set[str]:
 def test_what_is_not_listed_is_deleted(storage: Storage) -> None:
     delete_unfinished_checkpoints(storage, RUN)
     assert names(storage) == {WHOLE, LATEST, LIST}
+
+
+def test_a_run_has_checkpoints_where_they_are_listed_or_nobody_knows(
+    storage: Storage, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    assert has_checkpoints(storage, RUN)
+    assert not has_checkpoints(storage, "checkpoints/job-2")
+
+    def away(*_: object) -> bytes:
+        raise OSError
+
+    monkeypatch.setattr(Storage, "names", away)
+    assert has_checkpoints(storage, "checkpoints/job-2")
 
 
 def test_without_a_list_nothing_is_deleted(storage: Storage) -> None:
