@@ -22,10 +22,10 @@ _TEMPLATE_FILE = "chat_template.jinja"
 # No tokenizer has more bytes; a file that has is left alone.
 _MAX_FILE_BYTES = 100 * 1024**2
 _GGUF_NAMES = {
-    "bos_token": "tokenizer.ggml.bos_token_id",
-    "eos_token": "tokenizer.ggml.eos_token_id",
-    "unk_token": "tokenizer.ggml.unknown_token_id",
-    "pad_token": "tokenizer.ggml.padding_token_id",
+    "bos_token": "tokenizer.ggml.bos_token_id",  # nosec B105 # a key of metadata
+    "eos_token": "tokenizer.ggml.eos_token_id",  # nosec B105 # a key of metadata
+    "unk_token": "tokenizer.ggml.unknown_token_id",  # nosec B105 # a key of metadata
+    "pad_token": "tokenizer.ggml.padding_token_id",  # nosec B105 # a key of metadata
 }
 _GGUF_TEMPLATE, _GGUF_TOKENS, _GGUF_TYPES = (
     "tokenizer.chat_template", "tokenizer.ggml.tokens", "tokenizer.ggml.token_type"

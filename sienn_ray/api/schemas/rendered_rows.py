@@ -12,7 +12,7 @@ from sienn_ray.catalog import CATALOG
 
 _TEXT = "<|im_start|>user\nWho sings?<|im_end|>\n<|im_start|>assistant\nOdalys.<|im_end|>"
 _SPAN = {"start": 61, "end": 78, "num_tokens": 5}
-_TOKEN = {"start": 0, "end": 12, "token": "<|im_start|>", "is_control": True}
+_TOKEN = {"start": 0, "end": 12, "token": "<|im_start|>", "is_control": True}  # nosec B105 # a special token
 _EXAMPLE = {
     "side": None,
     "text": _TEXT,
