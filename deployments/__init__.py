@@ -21,6 +21,7 @@ job_logs: the logs of training programs.
 health: the state of the cluster.
 dataset_statistics: statistics of datasets in Ray tasks.
 rendered_rows: rows as the model reads them, rendered in Ray tasks.
+task_failures: errors of Ray tasks, as the service tells them.
 dataset_sweep: deletion of unfinished uploads, once at the start.
 metrics_sender: sends a process's metrics to the tracker.
 

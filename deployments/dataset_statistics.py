@@ -9,6 +9,7 @@ from typing import Any
 import ray
 from ray.exceptions import RayError, RayTaskError
 
+from deployments.task_failures import task_failure
 from sienn_ray.datasets import intake
 from sienn_ray.datasets.statistics_schema import DatasetStatistics, StatisticsRequest
 from sienn_ray.errors import CapacityError, SiennError, first_line
@@ -47,7 +48,7 @@ class RayStatistics:
                 "split the dataset"
             ) from None
         except RayTaskError as error:
-            raise _as_own(error, request) from None
+            raise task_failure(error, f"the statistics of dataset {request.dataset_id} couldn't be computed") from None
         except RayError as error:
             raise CapacityError(
                 f"the computation of the statistics was lost ({type(error).__name__}: {first_line(error)}); try again"
@@ -58,16 +59,6 @@ class RayStatistics:
 def _task() -> Any:
     """The task of all computations: Ray keeps each function that is decorated for as long as the cluster lives."""
     return ray.remote(num_cpus=0, max_retries=1)(compute)
-
-
-def _as_own(error: RayTaskError, request: StatisticsRequest) -> SiennError:
-    cause: Any = getattr(error, "cause", None)
-    if isinstance(cause, SiennError):
-        return cause
-    return SiennError(
-        f"the statistics of dataset {request.dataset_id} couldn't be computed: "
-        f"{type(cause or error).__name__}: {first_line(cause or error)}"
-    )
 
 
 def compute(request: StatisticsRequest, settings: Settings) -> DatasetStatistics:

@@ -9,8 +9,9 @@ from typing import Any
 import ray
 from ray.exceptions import RayError, RayTaskError
 
+from deployments.task_failures import task_failure
 from sienn_ray.datasets.rendered_schema import RenderedPage, RenderingRequest
-from sienn_ray.errors import CapacityError, SiennError, first_line
+from sienn_ray.errors import CapacityError, first_line
 from sienn_ray.settings import Settings
 from sienn_ray.storage import Storage
 
@@ -41,13 +42,7 @@ class RayRenderings:
             is_over = True
         except RayTaskError as error:
             is_over = True
-            cause: Any = getattr(error, "cause", None)
-            if isinstance(cause, SiennError):
-                raise cause from None
-            raise SiennError(
-                f"rows of dataset {request.dataset_id} couldn't be rendered: "
-                f"{type(cause or error).__name__}: {first_line(cause or error)}"
-            ) from None
+            raise task_failure(error, f"rows of dataset {request.dataset_id} couldn't be rendered") from None
         except RayError as error:
             raise CapacityError(
                 f"the rendering of the rows was lost ({type(error).__name__}: {first_line(error)}); try again"
