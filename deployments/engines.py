@@ -13,6 +13,7 @@ from ray.exceptions import RayActorError, RayTaskError
 from ray.serve.exceptions import BackPressureError, DeploymentUnavailableError
 
 from deployments.engine_applications import EngineApplications
+from deployments.engine_choice import key_for
 from deployments.engine_starts import EngineStarts
 from sienn_ray.errors import CapacityError, QueueFullError, SiennError
 from sienn_ray.inference.applications import EngineKey
@@ -46,7 +47,7 @@ class ServeEngines:
         Raises:
             SiennError: The engine's error; `CapacityError` when the engine is starting, too busy, too slow, or lost.
         """
-        key = EngineKey(base_model, request.base_model_revision)
+        key = key_for(base_model, request, self._settings)
 
         async def ask(handle: Any, asked_at: float, latest: float) -> GenerationResult:
             response = _preferring_adapter(handle, request).generate.remote(request)
@@ -69,7 +70,7 @@ class ServeEngines:
         Raises:
             SiennError: See `generate`, before the first delta; a later error comes as the last delta.
         """
-        key = EngineKey(base_model, request.base_model_revision)
+        key = key_for(base_model, request, self._settings)
         response: Any = None
         is_whole = False
 
