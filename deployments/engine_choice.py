@@ -4,43 +4,18 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Callable
-from dataclasses import replace
 
 import ray
 
 from deployments.engine_environment import NodeEnvironments
 from sienn_ray import catalog
-from sienn_ray.errors import EngineError, InvalidInputError
+from sienn_ray.errors import EngineError
 from sienn_ray.inference.applications import EngineKey
-from sienn_ray.inference.engine import GenerationRequest
-from sienn_ray.inference.vllm_engine.refusals import unsupported, way_out
 from sienn_ray.settings import AUTO_ENGINE, EngineKind, Settings
 
 logger = logging.getLogger(__name__)
 
 _ENVIRONMENTS = NodeEnvironments()
-
-
-def key_for(base_model: str, request: GenerationRequest, settings: Settings) -> EngineKey:
-    """Return the engine that answers a request: one of sienn_ray's own where vLLM can't serve the adapter.
-
-    Args:
-        base_model: Hub id.
-        request: What is asked.
-        settings: See `Settings`.
-
-    Raises:
-        InvalidInputError: The settings name vLLM, which can't serve the adapter.
-    """
-    key = EngineKey(base_model, request.base_model_revision)
-    if settings.engine is EngineKind.BUILTIN or request.adapter_id is None:
-        return key
-    reason = unsupported(request.adapter_config, settings.engine_max_lora_rank)
-    if reason is None:
-        return key
-    if settings.engine is EngineKind.VLLM:
-        raise InvalidInputError(f"adapter {request.adapter_id} {reason}; {way_out(reason)}")
-    return replace(key, kind=EngineKind.BUILTIN)
 
 
 def with_kind(
