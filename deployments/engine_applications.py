@@ -88,7 +88,9 @@ class EngineApplications:
             elif self._version.replaces(version_of(application)):
                 self._roll(name, applications)
             elif not num_replicas(application):  # it was idle, and the next request has Serve start a replica
-                self._make_room(name, applications, self._memory_bytes(key, with_kind(key, self._settings, self._choose)))
+                self._make_room(
+                    name, applications, self._memory_bytes(key, with_kind(key, self._settings, self._choose))
+                )
             return name
 
     def roll_outdated(self) -> None:
@@ -122,7 +124,7 @@ class EngineApplications:
         self._deploy(key, name, applications)
 
     def _deploy(self, key: EngineKey, name: str, applications: Mapping[str, Any]) -> None:
-        settings = with_kind(key, self._settings, self._choose)
+        settings = self._settings_of(key)
         need_bytes = self._memory_bytes(key, settings)
         check_fits(key, need_bytes, settings)
         is_new = name not in applications or not num_replicas(applications[name])
@@ -133,6 +135,9 @@ class EngineApplications:
         serve.run_many([serve.RunTarget(built, name=name, route_prefix=None)], wait_for_applications_running=False)
         if is_new:
             self._check_room(name)
+
+    def _settings_of(self, key: EngineKey) -> Settings:
+        return with_kind(key, self._settings, self._choose)
 
     def _check_room(self, name: str) -> None:
         """Make room again if another ingress replica has started an engine meanwhile.

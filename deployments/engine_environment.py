@@ -117,10 +117,10 @@ class NodeEnvironments:
 
     def __init__(
         self,
-        nodes: Callable[[], Sequence[Mapping[str, Any]]] = lambda: ray.nodes(),  # noqa: PLW0108 # tests replace it
+        nodes: Callable[[], Sequence[Mapping[str, Any]]] | None = None,
         look_on: Callable[[Sequence[str], str | None], Mapping[str, Environment | str]] | None = None,
     ) -> None:
-        self._nodes = nodes
+        self._nodes = nodes or ray.nodes
         self._look_on = look_on or look_on_nodes
         self._fit: set[tuple[str, str | None]] = set()
 
@@ -154,9 +154,7 @@ def _has_gpu(node: Mapping[str, Any]) -> bool:
 def look_on_nodes(node_ids: Sequence[str], python: str | None) -> dict[str, Environment | str]:
     """Look at an interpreter on several nodes at once, in Ray tasks that wait for no CPU."""
     tasks = {
-        node_id: _task()
-        .options(scheduling_strategy=NodeAffinitySchedulingStrategy(node_id, soft=False))
-        .remote(python)
+        node_id: _task().options(scheduling_strategy=NodeAffinitySchedulingStrategy(node_id, soft=False)).remote(python)
         for node_id in node_ids
     }
     found = {}

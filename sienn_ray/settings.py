@@ -449,9 +449,9 @@ class Settings(BaseSettings):
 
     engine: EngineKind | Literal["auto"] = Field(
         AUTO_ENGINE,
-        description="Engine that answers requests: `builtin` is sienn_ray's own, for CPUs and GPUs; `vllm` is vLLM; `auto` "
-        "is vLLM where an engine has a GPU and its nodes have vLLM, and else `builtin`, which also serves the adapters "
-        "that vLLM can't.",
+        description="Engine that answers requests: `builtin` is sienn_ray's own, for CPUs and GPUs; `vllm` is vLLM; "
+        "`auto` is vLLM where an engine has a GPU and its nodes have vLLM, and else `builtin`, which then also serves "
+        "the adapters that vLLM can't.",
     )
     engine_python: Path | None = Field(
         None,

@@ -91,9 +91,7 @@ def _answers(application: Any, key: EngineKey, *, is_plain: bool = False) -> boo
     kinds = [key.kind] if key.kind is not None else list(EngineKind)
     if key.revision is not None and is_plain:
         return any(deployment_name(key.revision, kind) in application.deployments for kind in kinds)
-    return key.kind is None or any(
-        name.partition("-")[0] == _DEPLOYMENTS[key.kind] for name in application.deployments
-    )
+    return key.kind is None or any(name.partition("-")[0] == _DEPLOYMENTS[key.kind] for name in application.deployments)
 
 
 def _short(revision: str) -> str:
