@@ -24,7 +24,7 @@ FIT = dataclasses.replace(CLUSTER, vllm="0.32.0")
 PYTHON = Path("/opt/vllm/bin/python")
 
 
-def fault_of(**changes: str | None) -> str | None:
+def fault_of(**changes: Any) -> str | None:
     return environment_fault(dataclasses.replace(FIT, **changes), CLUSTER, str(PYTHON))
 
 
