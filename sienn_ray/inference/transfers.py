@@ -59,9 +59,9 @@ class StepNumbers:
         return len(self._lists) - 1
 
     @property
-    def lengths(self) -> tuple[int, ...]:
+    def lengths(self) -> list[int]:
         """Numbers in each list."""
-        return tuple(map(len, self._lists))
+        return [len(numbers) for numbers in self._lists]
 
     def send(self, into: torch.Tensor | None = None) -> None:
         """Copy all lists to the device: in one copy to a GPU, and one by one, which is quicker there, on a CPU.

@@ -122,7 +122,8 @@ class FlatPlaces:
             for name, layer in self._layers.items():
                 layer.gains = self.layout.gains(self._gains, name)
         if self._gains is not None:
-            self._gains[place].copy_(1.0 if found.gains is None else found.gains, non_blocking=True)
+            own = self._gains[place]
+            own.fill_(1.0) if found.gains is None else own.copy_(found.gains, non_blocking=True)
         has_new_layers = False
         for name, layer in self._layers.items():
             has_new_layers |= layer.mark(place, is_used=name in weights.layers)

@@ -17,7 +17,7 @@ _COLUMN_STEP = 8
 
 
 class FlatLayout:
-    """Where each layer's weights are in the columns of an adapter's tensor, (r, columns).
+    """The layers' columns in an adapter's tensor, (r, columns).
 
     Each of the r rows has a row of A, and a column of B, of every layer, so that an adapter of a smaller r is the first
     rows of a place.

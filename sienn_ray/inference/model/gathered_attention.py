@@ -176,8 +176,8 @@ class GatheredStep(PagedStep):
             # Heads that share a key head are the queries of one product, so keys needn't be copied for each.
             mask = self._mask(number, window, queries.dtype)
             return _product(queries, key, value, mask, scale, softcap)
-        # (rows, queries, heads, size), and keys and values for each head
-        heads = queries.flatten(1, 2).unflatten(0, (group.num_rows, -1)).transpose(1, 2)
+        # (rows, heads, queries, size), and keys and values for each head
+        heads = queries.reshape(group.num_rows, group.num_queries, -1, queries.shape[3]).transpose(1, 2)
         key, value = (each.unsqueeze(2).expand(-1, -1, queries.shape[2], -1, -1).flatten(1, 2) for each in (key, value))
         pieces = [
             _product(heads[:, :, start:end], key, value, mask, scale, softcap)

@@ -164,7 +164,7 @@ def _gain(magnitude: torch.Tensor, base: torch.Tensor, a: torch.Tensor, b: torch
 
     The product is computed where the base weight is; the rest of an adapter stays on the host.
     """
-    norms = (base.float() + b.to(base.device) @ a.to(base.device)).norm(dim=1)
+    norms: torch.Tensor = (base.float() + b.to(base.device) @ a.to(base.device)).norm(dim=1)
     return magnitude / norms.to(magnitude.device)
 
 

@@ -19,7 +19,7 @@ from sienn_ray.inference.transfers import StepNumbers
 
 
 class PagedWays(Protocol):
-    """How keys and values are kept, and attended to."""
+    """A cache of keys and values, and the attention that suits it."""
 
     #: Blocks beside those of requests.
     num_spare_blocks: int
@@ -45,7 +45,7 @@ class PagedWays(Protocol):
 
 
 class InPlaceWays:
-    """As suits a CPU; see `in_place_attention`.
+    """The cache and the attention of a CPU; see `in_place_attention`.
 
     Args:
         num_blocks: Blocks for requests.
@@ -86,7 +86,7 @@ class InPlaceWays:
 
 
 class GatheredWays:
-    """As suits a GPU; see `gathered_attention`.
+    """The cache and the attention of a GPU; see `gathered_attention`.
 
     Args:
         num_blocks: Blocks for requests.
