@@ -191,6 +191,10 @@ def load_engine(base_model: str, settings: Settings, revision: str | None = None
             from sienn_ray.inference.batching.engine import BatchingEngine
 
             return BatchingEngine(base_model, settings, revision)
+        case EngineKind.VLLM:
+            from sienn_ray.inference.vllm_engine.engine import load
+
+            return load(base_model, settings, revision)
         case _:
             assert_never(settings.engine)
 

@@ -78,6 +78,7 @@ class EngineKind(StrEnum):
     """Engines that answer requests; `deployments.engine.load_engine` makes one of each kind."""
 
     BUILTIN = "builtin"
+    VLLM = "vllm"
 
 
 class Settings(BaseSettings):
@@ -444,7 +445,7 @@ class Settings(BaseSettings):
 
     engine: EngineKind = Field(
         EngineKind.BUILTIN,
-        description="Engine that answers requests; `builtin` is sienn_ray's own, for CPUs and GPUs.",
+        description="Engine that answers requests; `builtin` is sienn_ray's own, for CPUs and GPUs, `vllm` is vLLM.",
     )
     adapter_copies_max_bytes: int = Field(
         10 * GIB,

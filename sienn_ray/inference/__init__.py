@@ -8,5 +8,6 @@ batching/: the engine: one batch for all requests and adapters.
 model/: a base model as the engine computes it.
 sampling/: the choice of each next token.
 text/: texts from tokens.
+vllm_engine/: vLLM as an engine.
 requests/: requests and adapters as every engine needs them: rendered, checked, and ended.
 """

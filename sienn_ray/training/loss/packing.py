@@ -11,7 +11,7 @@ the sums over its rows, so all is as if each row were alone.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -133,13 +133,24 @@ def _num_common(first: Sequence[int], second: Sequence[int]) -> int:
     return next(i for i in range(length) if first[i] != second[i])
 
 
-def pack(rows: Sequence[TokenRow], device: torch.device, min_shared: int = MIN_SHARED_TOKENS) -> Batch:
+def as_pieces(pieces: Pieces, device: torch.device) -> dict[str, Any]:  # noqa: ARG001
+    """Make the arguments of `packed_attention`."""
+    return {"pieces": pieces}
+
+
+def pack(
+    rows: Sequence[TokenRow],
+    device: torch.device,
+    min_shared: int = MIN_SHARED_TOKENS,
+    attention_inputs: Callable[[Pieces, torch.device], dict[str, Any]] = as_pieces,
+) -> Batch:
     """Put rows into one sequence.
 
     Args:
         rows: At least one.
         device: Where the tensors go.
         min_shared: Tokens in common, at least 1, that rows share.
+        attention_inputs: Makes the arguments that the attention tells rows by.
 
     Example:
         >>> rows = [([1, 2, 3], [-100, 2, 3]), ([1, 2, 9], [-100, 2, 9])]
@@ -158,7 +169,7 @@ def pack(rows: Sequence[TokenRow], device: torch.device, min_shared: int = MIN_S
     inputs = {
         "input_ids": torch.tensor([[token for piece in pieces for token in piece.tokens]], device=device),
         "position_ids": torch.tensor([_positions(pieces)], device=device),
-        "pieces": Pieces(tuple(len(piece.tokens) for piece in pieces), chains),
+        **attention_inputs(Pieces(tuple(len(piece.tokens) for piece in pieces), chains), device),
     }
     return _batch(inputs, sources, rows, device)
 
