@@ -36,7 +36,9 @@ def main() -> int:
         return 0
     checks = [check for check in all_checks() if not options.only or check.name in options.only]
     if not checks:
-        raise SystemExit(f"no such check: {', '.join(options.only)}; there are {', '.join(c.name for c in all_checks())}")
+        raise SystemExit(
+            f"no such check: {', '.join(options.only)}; there are {', '.join(c.name for c in all_checks())}"
+        )
     report = Report(is_rehearsal=options.rehearse)
     log = options.output.with_suffix(".log")
     log.unlink(missing_ok=True)
@@ -50,7 +52,7 @@ def main() -> int:
 
 def _roomy_folder() -> str | None:
     """A folder in memory, where it has room for the largest model; else the usual one."""
-    shared = Path("/dev/shm")  # noqa: S108 # nosec B108 # a folder of its own is made in it
+    shared = Path("/dev/shm")  # nosec B108 # a folder of its own is made in it
     is_roomy = shared.is_dir() and os.access(shared, os.W_OK) and shutil.disk_usage(shared).free > _SCRATCH_BYTES
     return str(shared) if is_roomy else None
 

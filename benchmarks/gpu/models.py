@@ -10,9 +10,8 @@ from typing import Any
 
 import numpy as np
 import torch
-from transformers import AutoModelForCausalLM, AutoTokenizer, Gemma2Config, LlamaConfig, MistralConfig, PreTrainedModel
-
 from checks import Place
+from transformers import AutoModelForCausalLM, AutoTokenizer, Gemma2Config, LlamaConfig, MistralConfig, PreTrainedModel
 
 # The shapes of SmolLM2-135M, Llama-3.2-1B and Llama-3.1-8B.
 _LLAMAS: dict[str, dict[str, Any]] = {
@@ -74,7 +73,9 @@ def small_model(kind: str, device: torch.device | str, dtype: torch.dtype = torc
 
 def llama_config(shape: str, place: Place) -> LlamaConfig:
     """Configuration of a Llama of 135M, 1B or 8B parameters; of a tiny one in a rehearsal."""
-    options: dict[str, Any] = dict(_TINY) if place.is_rehearsal else {"max_position_embeddings": 131_072} | _LLAMAS[shape]
+    options: dict[str, Any] = (
+        dict(_TINY) if place.is_rehearsal else {"max_position_embeddings": 131_072} | _LLAMAS[shape]
+    )
     theta = options.pop("rope_theta", 10_000.0)
     return LlamaConfig(**options, **_NO_TOKENS, rope_parameters={"rope_type": "default", "rope_theta": theta})
 
@@ -87,7 +88,9 @@ def random_llama(shape: str, place: Place) -> PreTrainedModel:
     return model.eval()
 
 
-def random_rows(num_rows: int, mean_length: int, vocab_size: int, *, num_shared: int = 0, seed: int = 0) -> list[TokenRow]:
+def random_rows(
+    num_rows: int, mean_length: int, vocab_size: int, *, num_shared: int = 0, seed: int = 0
+) -> list[TokenRow]:
     """Rows of random tokens, of lengths from half the mean to one and a half times; the second half is learned.
 
     Args:

@@ -80,26 +80,28 @@ def _watched(
     end_at: float,
 ) -> Iterator[dict[str, Any]]:
     limits = {check.name: check.limit_s * (_REHEARSAL_FACTOR if plan.is_rehearsal else 1.0) for check in checks}
-    current, num_ended, wait_s = checks[0].name, 0, _START_S
+    current, num_ended, wait_s, is_running = checks[0].name, 0, _START_S, False
     while num_ended < len(checks):
         began = time.monotonic()
         try:
             event = events.get(timeout=max(wait_s, 0.0))
         except queue.Empty:
             why = f"ended after {limits[current]:g} s, its limit"
-            yield {"event": "error", "check": current, "text": why if wait_s < _START_S else "the process never began"}
+            yield {"event": "error", "check": current, "text": why if is_running else "its process never began"}
             yield {"event": "end", "check": current, "seconds": limits[current]}
             return
+        if event is None and num_ended and not is_running:
+            return  # another process goes on
         if event is None:
             yield {"event": "error", "check": current, "text": f"its process ended with code {process.wait()}"}
             yield {"event": "end", "check": current, "seconds": 0.0}
             return
         wait_s -= time.monotonic() - began
         if event["event"] == "begin":
-            current = event["check"]
+            current, is_running = event["check"], True
             wait_s = min(limits[current], max(end_at - time.time(), 1.0))
         elif event["event"] == "end":
-            num_ended += 1
+            num_ended, is_running = num_ended + 1, False
             current = checks[min(num_ended, len(checks) - 1)].name
             wait_s = _START_S
         yield event

@@ -49,7 +49,15 @@ class Report:
         unit, limit = ("", "") if figure is None else (figure.unit, figure.limit)
         is_goal = figure is not None and figure.is_goal
         self.lines.append(
-            {"name": name, "status": status, "value": value, "unit": unit, "limit": limit, "goal": is_goal, "note": note}
+            {
+                "name": name,
+                "status": status,
+                "value": value,
+                "unit": unit,
+                "limit": limit,
+                "goal": is_goal,
+                "note": note,
+            }
         )
         number = "" if value is None else f"{value:,.6g} {unit}".strip()
         print(f"{status:9}  {name:62} {number:>24}  {limit or note}", flush=True)

@@ -69,8 +69,14 @@ class Profiler:
         events = self._profiler.events() or []
         if self._device != "cuda":
             operators = [event for event in events if event.name.startswith("aten::")]
-            return Profile(len(operators), None, _most([(each.name, each.self_cpu_time_total / 1e6) for each in operators]))
-        kernels = [each for each in events if each.device_type == torch.autograd.DeviceType.CUDA]
+            return Profile(
+                len(operators), None, _most([(each.name, each.self_cpu_time_total / 1e6) for each in operators])
+            )
+        kernels = [
+            each
+            for each in events
+            if each.device_type == torch.autograd.DeviceType.CUDA and not _is_named_by_user(each)
+        ]
         spans = [(each.time_range.start, each.time_range.end) for each in kernels]
         seconds = [(each.name, (each.time_range.end - each.time_range.start) / 1e6) for each in kernels]
         num_launches = sum(event.name in _LAUNCHES for event in events)
@@ -83,6 +89,11 @@ def profile_of(call: Callable[[], object], device: str) -> Profile:
     profiler.start()
     call()
     return profiler.stop()
+
+
+def _is_named_by_user(event: Any) -> bool:
+    """Return whether an event is a span with a name, such as an optimizer's step, rather than a kernel or a copy."""
+    return bool(getattr(event, "is_user_annotation", False))
 
 
 def _covered(spans: list[tuple[float, float]]) -> float:

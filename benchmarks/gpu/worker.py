@@ -41,16 +41,19 @@ def run_checks(names: Sequence[str], place: Place, pipe: int, end_at: float) -> 
             is_broken = _run(by_name[name], place, tell)
             tell(event="facts", facts=place.facts)
             tell(event="end", check=name, seconds=time.monotonic() - began)
-            if is_broken:  # every later call would fail as well; the parent starts another process
-                os._exit(3)
+            if is_broken or by_name[name].ends_process:  # the parent starts another one
+                os._exit(0)
 
 
 def _run(check: Check, place: Place, tell: Any) -> bool:
     """Run one check; return whether the device can't be used any more."""
     print(f"--- {check.name}", flush=True)
     try:
-        for figure in check.run(place):
-            tell(event="figure", check=check.name, figure=asdict(figure))
+        for found in check.run(place):
+            if isinstance(found, NotThere):
+                tell(event="not there", check=check.name, text=str(found))
+            else:
+                tell(event="figure", check=check.name, figure=asdict(found))
     except NotThere as reason:
         tell(event="not there", check=check.name, text=str(reason))
     except BaseException as error:
