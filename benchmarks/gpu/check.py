@@ -14,36 +14,44 @@ import os
 import shutil
 import sys
 import tempfile
+from collections.abc import Sequence
 from pathlib import Path
 
 HERE = Path(__file__).resolve().parent
 sys.path[:0] = [str(HERE), str(HERE.parent / "own"), str(HERE.parent / "peers"), str(HERE.parents[1])]
 
+from checks import Check
 from parent import Plan, run_all
-from registry import all_checks
 from report import Report
+from worker import place_of, run_checks
 
 # Memory that scratch files may take, for a folder of models in memory rather than on a disk.
 _SCRATCH_BYTES = 40 << 30
 
 
-def main() -> int:
-    options = parse_options()
-    if options.pipe is not None:
-        from worker import place_of, run_checks
+def main(program: Path, known: Sequence[Check]) -> int:
+    """Run the checks that the command line names, or all.
 
-        run_checks(options.only, place_of(options), options.pipe, options.end_at)
-        return 0
-    checks = [check for check in all_checks() if not options.only or check.name in options.only]
+    Args:
+        program: The script that calls this; it is started again for each process that runs checks.
+        known: All checks.
+
+    Returns:
+        The exit code: 1 where a figure or a check failed.
+    """
+    options = parse_options()
+    checks = [check for check in known if not options.only or check.name in options.only]
     if not checks:
-        raise SystemExit(
-            f"no such check: {', '.join(options.only)}; there are {', '.join(c.name for c in all_checks())}"
-        )
+        names = ", ".join(check.name for check in known)
+        raise SystemExit(f"no such check: {', '.join(options.only)}; there are {names}")
+    if options.pipe is not None:
+        run_checks(checks, place_of(options), options.pipe, options.end_at)
+        return 0
     report = Report(is_rehearsal=options.rehearse)
     log = options.output.with_suffix(".log")
     log.unlink(missing_ok=True)
     with tempfile.TemporaryDirectory(dir=_roomy_folder(), prefix="check-") as scratch:
-        for event in run_all(Plan(checks, options.rehearse, Path(scratch), log, options.budget_s)):
+        for event in run_all(Plan(checks, program, options.rehearse, Path(scratch), log, options.budget_s)):
             report.take(event)
             report.write(options.output)  # after each: what is there by then comes back even from a run that is ended
     print(report.summary())
@@ -71,4 +79,6 @@ def parse_options() -> argparse.Namespace:
 
 
 if __name__ == "__main__":
-    sys.exit(main())
+    from registry import all_checks
+
+    sys.exit(main(Path(__file__).resolve(), all_checks()))

@@ -36,7 +36,7 @@ _TINY = {
 SMALL = {
     "grouped queries": lambda: LlamaConfig(**_TINY),
     "sliding window": lambda: MistralConfig(**_TINY, sliding_window=24),
-    "softcap": lambda: Gemma2Config(**_TINY, sliding_window=24, attn_logit_softcapping=50.0, query_pre_attn_scalar=16),
+    "softcap": lambda: Gemma2Config(**_TINY, sliding_window=24, attn_logit_softcapping=2.0, query_pre_attn_scalar=16),
 }
 _NO_TOKENS = {"pad_token_id": 0, "bos_token_id": 1, "eos_token_id": 2}
 
@@ -63,7 +63,9 @@ def small_model(kind: str, device: torch.device | str, dtype: torch.dtype = torc
     config = SMALL[kind]()
     for name, number in _NO_TOKENS.items():
         setattr(config, name, number)
-    model = AutoModelForCausalLM.from_config(config, dtype=torch.float32)
+    # transformers' other ways to attend know no softcap, and up to 5.17 they leave it out without a word.
+    attention = {"attn_implementation": "eager"} if kind == "softcap" else {}
+    model: PreTrainedModel = AutoModelForCausalLM.from_config(config, dtype=torch.float32, **attention)
     with torch.no_grad():
         for parameter in model.parameters():
             if parameter.ndim == 2:

@@ -28,6 +28,7 @@ class Plan:
 
     Args:
         checks: In order.
+        program: The script that runs them; it starts itself for that.
         is_rehearsal: Whether on a CPU, with tiny shapes.
         scratch: Folder for what they write.
         log: File for all that libraries print.
@@ -35,6 +36,7 @@ class Plan:
     """
 
     checks: Sequence[Check]
+    program: Path
     is_rehearsal: bool
     scratch: Path
     log: Path
@@ -55,7 +57,7 @@ def run_all(plan: Plan) -> Iterator[dict[str, Any]]:
 def _run_in_process(plan: Plan, checks: Sequence[Check], end_at: float) -> Iterator[dict[str, Any]]:
     """Run checks in one process until it ends, or until one of them has to be ended."""
     read_end, write_end = os.pipe()
-    command = [sys.executable, str(Path(__file__).with_name("check.py")), "--scratch", str(plan.scratch)]
+    command = [sys.executable, str(plan.program), "--scratch", str(plan.scratch)]
     command += ["--pipe", str(write_end), "--end-at", str(end_at)] + (["--rehearse"] if plan.is_rehearsal else [])
     command += ["--only", *[check.name for check in checks]]
     with plan.log.open("a") as log:

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import gc
 import json
 import os
+import sys
 import time
 import traceback
 from collections.abc import Sequence
@@ -12,36 +14,34 @@ from pathlib import Path
 from typing import Any
 
 from checks import Check, NotThere, Place
-from registry import all_checks
 
 
-def run_checks(names: Sequence[str], place: Place, pipe: int, end_at: float) -> None:
+def run_checks(checks: Sequence[Check], place: Place, pipe: int, end_at: float) -> None:
     """Run checks in order, each by itself: an error in one is told, and the next one begins.
 
     Args:
-        names: Of the checks.
+        checks: In order.
         place: Where they run.
         pipe: File descriptor that takes a JSON object a line.
         end_at: Unix time after which none begins.
     """
-    by_name = {check.name: check for check in all_checks()}
     with os.fdopen(pipe, "w") as out:
 
         def tell(**event: Any) -> None:
             out.write(json.dumps(event) + "\n")
             out.flush()
 
-        for name in names:
+        for check in checks:
             if time.time() > end_at:
-                tell(event="error", check=name, text="not begun: the time for all checks is over")
-                tell(event="end", check=name, seconds=0.0)
+                tell(event="error", check=check.name, text="not begun: the time for all checks is over")
+                tell(event="end", check=check.name, seconds=0.0)
                 continue
-            tell(event="begin", check=name)
+            tell(event="begin", check=check.name)
             began = time.monotonic()
-            is_broken = _run(by_name[name], place, tell)
+            is_broken = _run(check, place, tell)
             tell(event="facts", facts=place.facts)
-            tell(event="end", check=name, seconds=time.monotonic() - began)
-            if is_broken or by_name[name].ends_process:  # the parent starts another one
+            tell(event="end", check=check.name, seconds=time.monotonic() - began)
+            if is_broken or check.ends_process:  # the parent starts another one
                 os._exit(0)
 
 
@@ -60,21 +60,28 @@ def _run(check: Check, place: Place, tell: Any) -> bool:
         traceback.print_exc()
         first = str(error).strip().splitlines() or [""]
         tell(event="error", check=check.name, text=f"{type(error).__name__}: {first[0]}")
-        from sienn_ray.inference.batching.device_faults import is_device_fault
-
-        return is_device_fault(error)
+        return _is_device_fault(error)
     finally:
         _free_memory()
     return False
 
 
+def _is_device_fault(error: BaseException) -> bool:
+    """Return whether the process can't compute on its device any more."""
+    if "torch" not in sys.modules:
+        return False
+    from sienn_ray.inference.batching.device_faults import is_device_fault
+
+    return is_device_fault(error)
+
+
 def _free_memory() -> None:
     """Give a check's tensors back before the next one measures."""
-    import gc
-
+    gc.collect()
+    if "torch" not in sys.modules:
+        return
     import torch
 
-    gc.collect()
     if torch.cuda.is_available():
         torch.cuda.empty_cache()
         torch.cuda.reset_peak_memory_stats()
