@@ -11,6 +11,7 @@ from collections.abc import AsyncGenerator, Callable
 from contextlib import aclosing
 from typing import Any, assert_never
 
+import ray
 from ray import serve
 from ray.serve import Application
 
