@@ -22,7 +22,7 @@ collect_ignore_glob = [] if PYTHON.exists() else ["test_*.py"]
 
 @pytest.fixture(scope="package")
 def with_vllm(tmp_path_factory: pytest.TempPathFactory, hub_home: Path) -> Iterator[Service]:
-    """A service that chooses its engines by itself. Ray is told of a GPU, for which vLLM's build for CPUs has no use."""
+    """A service that chooses its engines by itself. Ray is told of a GPU, for which this build of vLLM has no use."""
     with running_service(
         tmp_path_factory.mktemp("vllm"),
         hub_home,
