@@ -48,7 +48,7 @@ class Device(TorchDispatchMode):  # type: ignore[no-untyped-call]
         packet = func.overloadpacket
         if packet is _aten.is_pinned:
             return args[0].data_ptr() in self._pinned
-        if packet is _aten._pin_memory:
+        if packet in (_aten._pin_memory, _aten.pin_memory):  # the latter in inference mode
             return self.pin(args[0].clone())
         device = named.get("device")
         if device is not None and device.type == "cuda":
