@@ -114,9 +114,9 @@ def test_adapters_of_every_kind_are_read_and_applied_beside_each_other(options: 
     model = get_peft_model(small_model("llama"), config)
     model.peft_config["default"].base_model_name_or_path = "sienn-tests/base"
     model.save_pretrained(tmp_path, save_embedding_layers=False)
-    with fake_cuda(boolean=True):
+    # Norms aren't zero then; nor are differences of logits, so the cache isn't used here.
+    with fake_cuda(number=1.0):
         runner = ModelRunner(small_model("llama").to(CUDA, torch.bfloat16), 1 << 20, 4, for_gpu=True)
-        assert runner.has_cache
         read = read_lora(tmp_path, "sienn-tests/base", runner.lora.layers, runner.dtype)
         assert not any(layer.b.is_cuda or layer.b.requires_grad for layer in read.layers.values())
         rows = [StepRow([5, 6, 7], 0, [0], "own", True), StepRow([5, 6, 7], 0, [1], None, True)]
