@@ -5,6 +5,7 @@ from __future__ import annotations
 import correctness_serving
 import correctness_training
 import machine
+import serving_speed
 import training_peers
 import training_speed
 from checks import Check
@@ -17,5 +18,6 @@ def all_checks() -> tuple[Check, ...]:
         *correctness_training.CHECKS,
         *correctness_serving.CHECKS,
         *training_speed.CHECKS,
+        *serving_speed.CHECKS,
         *training_peers.CHECKS,
     )
