@@ -11,6 +11,7 @@ from collections.abc import AsyncGenerator, Callable
 from contextlib import aclosing
 from typing import Any, assert_never
 
+import ray
 from ray import serve
 from ray.serve import Application
 
@@ -198,13 +199,20 @@ def load_engine(base_model: str, settings: Settings, revision: str | None = None
         case EngineKind.BUILTIN | "auto":
             from sienn_ray.inference.batching.engine import BatchingEngine
 
-            return BatchingEngine(base_model, settings, revision)
+            return BatchingEngine(base_model, settings, revision, num_gpus=assigned_gpus())
         case EngineKind.VLLM:
             from sienn_ray.inference.vllm_engine.engine import load
 
             return load(base_model, settings, revision)
         case _:
             assert_never(settings.engine)
+
+
+def assigned_gpus() -> float | None:
+    """Return the GPUs that Ray has assigned to this replica, also a part of one; None in a process without Ray."""
+    if not ray.is_initialized():
+        return None
+    return float(ray.get_runtime_context().get_assigned_resources().get("GPU", 0.0))
 
 
 def build_engine(
