@@ -13,9 +13,9 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from models import ascii_prompts, load_tokenizer, llama_config, random_adapter, random_llama, save_to_hub_cache
-
 from checks import Place
+from models import ascii_prompts, llama_config, load_tokenizer, random_adapter, random_llama, save_to_hub_cache
+
 from sienn_ray.inference.batching.engine import BLOCK_TOKENS, BatchingEngine
 from sienn_ray.inference.engine import GenerationDelta, GenerationRequest, SamplingParams
 from sienn_ray.inference.model.lora_weights import LoraWeights, read_lora

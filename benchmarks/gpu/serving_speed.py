@@ -28,26 +28,24 @@ def requests(shape: str, place: Place) -> Iterator[Figure]:
         yield Figure("seconds to write, read and prepare the model", time.perf_counter() - began, "s")
         ask(engine, shape, _asked(2, place), seed=99)
         ask(engine, shape, _asked(_NUM_ADAPTERS, place, _NUM_ADAPTERS), seed=98)
-        for num in _NUM_REQUESTS:
+        for num in _numbers(place):
             answered = ask(engine, shape, _asked(num, place), seed=num)
             place.kept[f"serving {shape} {num}"] = answered
             yield from _rates(f"{num} requests", answered)
-        answered = ask(engine, shape, _asked(_NUM_REQUESTS[-1], place, _NUM_ADAPTERS), seed=97)
-        yield from _rates(f"{_NUM_REQUESTS[-1]} requests, {_NUM_ADAPTERS} adapters", answered)
+        num = _numbers(place)[-1]
+        answered = ask(engine, shape, _asked(num, place, _NUM_ADAPTERS), seed=97)
+        yield from _rates(f"{num} requests, {_NUM_ADAPTERS} adapters", answered)
 
 
 def beside_transformers(shape: str, place: Place) -> Iterator[Figure | NotThere]:
     """Answer the same prompts by transformers' continuous batching, without adapters."""
     from serving_peers import batching
-
     from serving_runs import forget_model
 
     forget_model(shape, place)
     with batching(shape, place) as answer:
-        for num in _NUM_REQUESTS:
-            asked = _asked(num, place)
-            answer(asked, seed=99)
-            theirs = answer(asked, seed=num)
+        for num in _numbers(place):
+            theirs = answer(_asked(num, place), seed=num)
             yield Figure(f"{num} requests: speed", theirs.tokens_per_s, "tokens/s")
             ours: Answered | None = place.kept.get(f"serving {shape} {num}")
             if ours is None:
@@ -64,7 +62,7 @@ def decoding(shape: str, place: Place) -> Iterator[Figure]:
 
     contexts = ((1, 256), (8, 256), (32, 256), (128, 256), (32, 2048))
     if place.is_rehearsal:
-        contexts = ((1, 40), (8, 40), (32, 40))
+        contexts = ((1, 40), (4, 40), (8, 40))
     steps = Steps(shape, place, cache_tokens=max(rows * (tokens + 33) for rows, tokens in contexts))
     for num_rows, num_tokens in contexts:
         rows = steps.prefill(num_rows, num_tokens)
@@ -108,7 +106,7 @@ def _placing(shape: str, steps: Any, place: Place) -> Iterator[Figure]:
 
 def prefill(shape: str, place: Place) -> Iterator[Figure]:
     """Time prompts of several lengths, each in one step."""
-    from serving_runs import Steps, StepRow
+    from serving_runs import StepRow, Steps
     from timing import seconds_of
 
     lengths = (40, 80) if place.is_rehearsal else (256, 2048, 8192)
@@ -166,10 +164,14 @@ def memory_after_close(place: Place) -> Iterator[Figure]:
     yield Figure("memory that it has left", (torch.cuda.memory_allocated() - before) / 2**20, "MiB", at_most=64)
 
 
+def _numbers(place: Place) -> tuple[int, ...]:
+    return (1, 4) if place.is_rehearsal else _NUM_REQUESTS
+
+
 def _asked(num_requests: int, place: Place, num_adapters: int = 0) -> Any:
     from serving_runs import Asked
 
-    prompt, answer = (24, 6) if place.is_rehearsal else (_PROMPT_TOKENS, _ANSWER_TOKENS)
+    prompt, answer = (24, 4) if place.is_rehearsal else (_PROMPT_TOKENS, _ANSWER_TOKENS)
     return Asked(num_requests, prompt, answer, num_adapters)
 
 
