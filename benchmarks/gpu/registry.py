@@ -8,6 +8,7 @@ import machine
 import serving_speed
 import training_peers
 import training_speed
+import training_variants
 from checks import Check
 
 
@@ -18,6 +19,7 @@ def all_checks() -> tuple[Check, ...]:
         *correctness_training.CHECKS,
         *correctness_serving.CHECKS,
         *training_speed.CHECKS,
-        *serving_speed.CHECKS,
         *training_peers.CHECKS,
+        *serving_speed.CHECKS,
+        *training_variants.CHECKS,
     )
