@@ -16,7 +16,7 @@ from timing import Profile, Profiler, SyncCount
 
 from sienn_ray.training.hardware import allow_tf32, peak_memory_bytes
 
-_WARM_UP, _TIMED = 3, 6
+_WARM_UP, _TIMED = 2, 5
 
 
 @dataclass(frozen=True)

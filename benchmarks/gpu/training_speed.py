@@ -29,7 +29,7 @@ def recomputation(shape: str, place: Place) -> Iterator[Figure]:
     from training_runs import load_of, measured
 
     for name, wanted in (("as memory asks for", None), ("whole layers", True)):
-        run = measured(shape, load_of("16k", place), place, gradient_checkpointing=wanted, num_timed=4)
+        run = measured(shape, load_of("16k", place), place, gradient_checkpointing=wanted, num_timed=3)
         place.facts[f"training {shape} 16k, {name}"] = run.facts
         for figure in (Figure("speed", run.tokens_per_s, "tokens/s"), *_memory(run)):
             yield replace(figure, name=f"{name}: {figure.name}")
