@@ -255,10 +255,9 @@ class BatchingEngine:
         with_logits = [generation for generation, row in rows if row.wants_logits]
         if not with_logits:
             return
-        is_broken = logits.sum(dim=1).isnan().tolist()  # before sampling, which overwrites them
         tokens = sample(logits, [each.sampler for each in with_logits])
-        for generation, token, is_nan in zip(with_logits, tokens, is_broken, strict=True):
-            if is_nan:
+        for generation, token in zip(with_logits, tokens, strict=True):
+            if token.is_broken:
                 generation.fail(EngineError("the model's scores aren't numbers; the adapter may have diverged"))
                 continue
             if generation.num_generated == 0:
