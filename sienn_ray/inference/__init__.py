@@ -2,6 +2,7 @@
 
 engine: requests and answers of an engine, as a protocol; without torch.
 applications: engines as Serve applications.
+adapter_kinds: the kind of engine that an adapter needs.
 metered: an engine that counts.
 blocking: the whole answer to one request.
 batching/: the engine: one batch for all requests and adapters.
