@@ -35,9 +35,9 @@ def engine_arguments(
         is_cpu: Whether vLLM's build is the one for CPUs.
         rank_bytes: Bytes that an adapter takes for each unit of its rank.
     """
-    max_rank = rank_bound(max_rank_of(settings))
+    max_rank = rank_bound(settings.engine_max_lora_rank)
     num_places = _num_places(settings, max_rank * rank_bytes)
-    num_gpus: int = getattr(settings, "engine_tensor_parallel", 1)
+    num_gpus = settings.engine_tensor_parallel
     cache_bytes: int | None = settings.engine_kv_cache_bytes
     if cache_bytes is None and is_cpu:
         cache_bytes = _CPU_CACHE_BYTES
@@ -68,11 +68,6 @@ def engine_arguments(
         "disable_log_stats": True,
         "enable_log_requests": False,
     }
-
-
-def max_rank_of(settings: Settings) -> int:
-    """Return the largest rank that is taken."""
-    return int(getattr(settings, "engine_max_lora_rank", 64))
 
 
 def variables(settings: Settings, *, is_cpu: bool) -> dict[str, str]:

@@ -29,8 +29,8 @@ _Result = TypeVar("_Result")
 class Core:
     """A base model in vLLM.
 
-    vLLM's scheduler and its model runner are in processes of their own, so that they don't share an interpreter with what
-    turns tokens into text. Its `AsyncLLM`, which speaks with them, is on an event loop in a thread here.
+    vLLM's scheduler and its model runner are in processes of their own, so that they don't share an interpreter with
+    what turns tokens into text. Its `AsyncLLM`, which speaks with them, is on an event loop in a thread here.
 
     Args:
         arguments: Of `vllm.AsyncEngineArgs`.
@@ -169,7 +169,8 @@ class Core:
         try:
             with self._processes.environment(self._variables):
                 self._llm = loop.run_until_complete(_started(self.arguments))
-            self._loras = Loras(self._llm, folder)
+                from vllm.lora.request import LoRARequest
+            self._loras = Loras(self._llm, folder, LoRARequest)
         except BaseException as error:
             logger.exception("vLLM can't be started")
             self._started.set_exception(EngineError(f"vLLM can't load {self.arguments['model']}: {first_line(error)}"))

@@ -21,7 +21,7 @@ from sienn_ray.inference.requests.open_requests import OpenRequests
 from sienn_ray.inference.requests.prompts import PromptEncoder
 from sienn_ray.inference.requests.request_preparation import LoadedAdapter, RequestPreparation
 from sienn_ray.inference.text.vocabulary import Vocabulary
-from sienn_ray.inference.vllm_engine.arguments import engine_arguments, max_rank_of, variables
+from sienn_ray.inference.vllm_engine.arguments import engine_arguments, variables
 from sienn_ray.inference.vllm_engine.base_facts import BaseFacts
 from sienn_ray.inference.vllm_engine.batch import Batch, VllmAnswer
 from sienn_ray.inference.vllm_engine.core import Core, is_refusal
@@ -151,7 +151,7 @@ class VllmEngine:
         vLLM leaves out weights for modules that the base model doesn't have, if their names are alike (vLLM #34186).
         """
         config = read_config(files.folder, self._base_model)
-        if (reason := unsupported(config, max_rank_of(self._settings))) is not None:
+        if (reason := unsupported(config, self._settings.engine_max_lora_rank)) is not None:
             raise EngineError(f"the adapter {reason}; {way_out(reason)}")
         dtype = torch.float32 if self._is_cpu else torch.bfloat16
         size_bytes = read_lora(files.folder, self._base_model, self._base.layers, dtype).size_bytes

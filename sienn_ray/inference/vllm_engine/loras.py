@@ -7,7 +7,7 @@ import itertools
 import logging
 import os
 import shutil
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -29,18 +29,20 @@ class _Held:
 class Loras:
     """Adapters of a core, each in it while somebody holds it. For the loop's thread.
 
-    vLLM names an adapter by its content's hash, so that its prefix cache can't take another one's keys and values for it
-    (vLLM #42125, #45981), and has one number for each hash, which no other gets (#30931). An adapter is in vLLM before a
-    request names it, since one that can't be read while requests are scheduled ends the core; its files are linked into
-    a folder of the core's and stay there as long as vLLM might read them again.
+    Each has its content's hash for a name, so that the prefix cache can't give it another one's keys and values (vLLM
+    #42125, #45981), and each hash a number that no other gets (#30931). An adapter is in vLLM before a request names
+    it, since one that can't be read while requests are scheduled ends the core; its files are linked into a folder of
+    the core's and stay there as long as vLLM might read them again.
 
     Args:
         llm: vLLM's `AsyncLLM`.
         folder: An empty folder.
+        request_of: `vllm.lora.request.LoRARequest`, made of name, number and path.
     """
 
-    def __init__(self, llm: Any, folder: Path) -> None:
+    def __init__(self, llm: Any, folder: Path, request_of: Callable[[str, int, str], Any]) -> None:
         self._llm = llm
+        self._request_of = request_of
         self._folder = folder
         self._numbers = itertools.count(1)
         self._number_of: dict[str, int] = {}
@@ -87,15 +89,13 @@ class Loras:
             shutil.rmtree(held.request.lora_path, ignore_errors=True)
 
     def _request(self, content_hash: str, files: Path) -> Any:
-        from vllm.lora.request import LoRARequest
-
         number = self._number_of.get(content_hash)
         if number is None:
             number = self._number_of[content_hash] = next(self._numbers)
         own = self._folder / content_hash
         if not own.is_dir():
             shutil.copytree(files, own, copy_function=_link)
-        return LoRARequest(content_hash, number, str(own))
+        return self._request_of(content_hash, number, str(own))
 
     async def _add(self, request: Any) -> None:
         try:

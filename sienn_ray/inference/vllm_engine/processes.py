@@ -17,7 +17,7 @@ _starting = threading.Lock()
 
 
 class CoreProcesses:
-    """Marks the processes that a core starts, and has a watchdog that ends them when this process ends, however it does."""
+    """Marks the processes that a core starts; a watchdog ends them once this process has ended, however it did."""
 
     def __init__(self) -> None:
         self._mark = uuid.uuid4().hex

@@ -19,7 +19,9 @@ from pathlib import Path
 #: Name of the variable that marks the processes of one core.
 MARK = "SIENN_VLLM_CORE"
 _LOOK_S = 0.02
-_PATIENCE_S = 30.0
+# A process that its device keeps from ending may take long; the parent doesn't wait for it, and this program does.
+_PARENT_PATIENCE_S = 2.0
+_OWN_PATIENCE_S = 300.0
 
 
 def marked_processes(mark: str) -> list[int]:
@@ -36,9 +38,9 @@ def marked_processes(mark: str) -> list[int]:
     return found
 
 
-def kill_marked(mark: str) -> None:
-    """Kill all processes that were started with a mark, and return once they are gone."""
-    give_up_at = time.monotonic() + _PATIENCE_S
+def kill_marked(mark: str, patience_s: float = _PARENT_PATIENCE_S) -> None:
+    """Kill all processes that were started with a mark, and return once they are gone, or after a while."""
+    give_up_at = time.monotonic() + patience_s
     while (processes := marked_processes(mark)) and time.monotonic() < give_up_at:
         for process in processes:
             with contextlib.suppress(ProcessLookupError):
@@ -48,4 +50,4 @@ def kill_marked(mark: str) -> None:
 
 if __name__ == "__main__":
     sys.stdin.buffer.read()
-    kill_marked(sys.argv[1])
+    kill_marked(sys.argv[1], _OWN_PATIENCE_S)

@@ -46,8 +46,9 @@ def here() -> list[Any]:
     if installed_version() is None:
         print("vLLM isn't installed in this Python, so it isn't held to the suite of engines", file=sys.stderr)
         return names
-    # What vLLM imports warns of what it uses itself.
-    return [*names, pytest.param(EngineKind.VLLM, marks=pytest.mark.filterwarnings("ignore"))]
+    # What vLLM imports warns of what it uses itself, and whichever test comes first waits for its start.
+    marks = [pytest.mark.filterwarnings("ignore"), pytest.mark.timeout(900)]
+    return [*names, pytest.param(EngineKind.VLLM, marks=marks)]
 
 
 @pytest.fixture(scope="session", autouse=True)
