@@ -7,12 +7,11 @@ import secrets
 from pathlib import Path
 from typing import Any
 
-from sienn_ray import catalog
 from sienn_ray.inference.vllm_engine.refusals import rank_bound
 from sienn_ray.settings import GIB, Settings
 
 # Of the GPU that an engine has to itself; vLLM's own default.
-_GPU_SHARE = 0.92
+_MAX_GPU_SHARE = 0.92
 _CPU_CACHE_BYTES = GIB
 # Adapters at a time in one batch, each of which takes a place on the GPU of the largest rank there may be.
 _MAX_PLACES = 16
@@ -23,14 +22,11 @@ _MAX_LOGPROBS = 20
 _SEED_LIMIT = 2**31
 
 
-def engine_arguments(
-    folder: Path, base_model: str, settings: Settings, *, is_cpu: bool, rank_bytes: int
-) -> dict[str, Any]:
+def engine_arguments(folder: Path, settings: Settings, *, is_cpu: bool, rank_bytes: int) -> dict[str, Any]:
     """Return the arguments of `vllm.AsyncEngineArgs` for a base model; what isn't said here is vLLM's default.
 
     Args:
         folder: The base model's, on this machine; nothing is asked of the hub.
-        base_model: Its hub id.
         settings: See `Settings`.
         is_cpu: Whether vLLM's build is the one for CPUs.
         rank_bytes: Bytes that an adapter takes for each unit of its rank.
@@ -38,9 +34,6 @@ def engine_arguments(
     max_rank = rank_bound(settings.engine_max_lora_rank)
     num_places = _num_places(settings, max_rank * rank_bytes)
     num_gpus = settings.engine_tensor_parallel
-    cache_bytes: int | None = settings.engine_kv_cache_bytes
-    if cache_bytes is None and is_cpu:
-        cache_bytes = _CPU_CACHE_BYTES
     return {
         "model": str(folder),
         "skip_tokenizer_init": True,  # it gets tokens, and gives tokens
@@ -54,8 +47,8 @@ def engine_arguments(
         "max_model_len": -1,  # the base model's own, or as much as fits into the cache
         "max_num_seqs": settings.engine_max_batch,
         "max_logprobs": _MAX_LOGPROBS,
-        "kv_cache_memory_bytes": cache_bytes,
-        "gpu_memory_utilization": _GPU_SHARE * _share_of_gpu(base_model, settings),
+        "kv_cache_memory_bytes": _cache_bytes(settings, is_cpu),
+        "gpu_memory_utilization": _MAX_GPU_SHARE * _share_of_gpu(settings.engine_num_gpus),
         "tensor_parallel_size": num_gpus,
         "distributed_executor_backend": "mp" if num_gpus > 1 else None,
         "enable_prefix_caching": True,
@@ -98,7 +91,13 @@ def _num_places(settings: Settings, place_bytes: int) -> int:
     return max(1, min(useful, settings.adapter_cache_max_bytes // max(1, place_bytes)))
 
 
-def _share_of_gpu(base_model: str, settings: Settings) -> float:
-    """Part of a GPU that a replica has; whole ones are its own."""
-    num_gpus = settings.engine_num_gpus or catalog.num_gpus(base_model)
-    return min(1.0, num_gpus)
+def _cache_bytes(settings: Settings, is_cpu: bool) -> int | None:
+    """Bytes of the cache, where they were chosen: else vLLM takes what the GPU has left, or on a CPU a GiB."""
+    if "engine_kv_cache_bytes" in settings.model_fields_set:
+        return settings.engine_kv_cache_bytes
+    return _CPU_CACHE_BYTES if is_cpu else None
+
+
+def _share_of_gpu(num_gpus: float | None) -> float:
+    """Part of a GPU that was assigned; whole ones, and those that nobody assigns, are the engine's own."""
+    return 1.0 if num_gpus is None else min(1.0, num_gpus)

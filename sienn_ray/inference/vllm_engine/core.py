@@ -46,6 +46,7 @@ class Core:
         self._processes = CoreProcesses()
         self._numbers = itertools.count()
         self._is_closing = False
+        self._has_ended = False
         self._when_over: list[Callable[[], None]] = []
         self._started: Future[asyncio.AbstractEventLoop] = Future()
         self._thread = threading.Thread(target=self._run, name="vllm", daemon=True)
@@ -62,7 +63,7 @@ class Core:
         """Reason why nothing can be computed any more, or None; a core that was closed has not failed."""
         if self._is_closing:
             return None
-        if not self._thread.is_alive():
+        if self._has_ended:
             return "the thread of vLLM has ended"
         return "the process of vLLM's core has ended" if self._llm.errored else None
 
@@ -160,6 +161,7 @@ class Core:
             if self._start(loop, folder):
                 loop.run_forever()
         finally:
+            self._has_ended = True
             for call in self._when_over:
                 call()
             self._end(loop)

@@ -14,6 +14,7 @@ import torch
 from sienn_ray.base_model import load_tokenizer, local_folder
 from sienn_ray.compute_threads import usable_cpus
 from sienn_ray.errors import EngineError, InvalidInputError, SiennError, first_line
+from sienn_ray.inference.assigned_device import assigned_device
 from sienn_ray.inference.engine import Generation, GenerationDelta, GenerationRequest
 from sienn_ray.inference.model.lora_weights import read_lora
 from sienn_ray.inference.requests.adapter_files import AdapterFiles, read_config
@@ -90,9 +91,9 @@ class VllmEngine:
         self.core.when_over(self._note_end)
 
     def _start_core(self, folder: Path) -> Core:
-        arguments = engine_arguments(
-            folder, self._base_model, self._settings, is_cpu=self._is_cpu, rank_bytes=self._base.rank_bytes
-        )
+        if not self._is_cpu and assigned_device(self._settings.engine_num_gpus).device.type == "cpu":
+            raise EngineError("this vLLM computes on GPUs, and none is assigned; set SIENN_ENGINE=builtin")
+        arguments = engine_arguments(folder, self._settings, is_cpu=self._is_cpu, rank_bytes=self._base.rank_bytes)
         core = Core(arguments, variables(self._settings, is_cpu=self._is_cpu))
         logger.info("vLLM %s serves %s", installed_version(), self._base_model)
         return core

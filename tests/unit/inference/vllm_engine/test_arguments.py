@@ -9,14 +9,13 @@ import pytest
 from sienn_ray.inference.vllm_engine.arguments import engine_arguments, variables
 from sienn_ray.settings import EngineKind, Settings
 
-EIGHT_BILLION = "owner/eight-billion"
 # Of Llama 3 8B, in bfloat16, all linear layers.
 RANK_BYTES = 5_200_000
 
 
-def arguments(is_cpu: bool = False, base_model: str = EIGHT_BILLION, **changes: Any) -> dict[str, Any]:
+def arguments(is_cpu: bool = False, **changes: Any) -> dict[str, Any]:
     settings = Settings(engine=EngineKind.VLLM, **changes)
-    return engine_arguments(Path("/models/it"), base_model, settings, is_cpu=is_cpu, rank_bytes=RANK_BYTES)
+    return engine_arguments(Path("/models/it"), settings, is_cpu=is_cpu, rank_bytes=RANK_BYTES)
 
 
 def test_nothing_is_run_that_a_model_brings_or_asked_of_the_hub() -> None:
@@ -30,6 +29,11 @@ def test_a_batch_is_as_large_as_the_queue_in_front_of_it_thinks() -> None:
 
 def test_the_cache_is_as_large_as_is_set() -> None:
     assert arguments(engine_kv_cache_bytes=5 << 30)["kv_cache_memory_bytes"] == 5 << 30
+
+
+def test_where_nothing_is_set_a_gpu_is_filled_and_a_machine_is_not() -> None:
+    assert arguments()["kv_cache_memory_bytes"] is None
+    assert arguments(is_cpu=True)["kv_cache_memory_bytes"] == 1 << 30
 
 
 @pytest.mark.parametrize(
@@ -51,8 +55,8 @@ def test_vllm_never_forgets_an_adapter_before_the_cache_in_front_of_it_does() ->
     assert arguments(adapter_cache_max_count=40)["max_cpu_loras"] >= 48
 
 
-@pytest.mark.parametrize(("num_gpus", "share"), [(0.25, 0.23), (1.0, 0.92), (2.0, 0.92)])
-def test_a_part_of_a_gpu_is_not_taken_for_all_of_it(num_gpus: float, share: float) -> None:
+@pytest.mark.parametrize(("num_gpus", "share"), [(None, 0.92), (0.25, 0.23), (1.0, 0.92), (2.0, 0.92)])
+def test_a_part_of_a_gpu_is_not_taken_for_all_of_it(num_gpus: float | None, share: float) -> None:
     assert arguments(engine_num_gpus=num_gpus)["gpu_memory_utilization"] == pytest.approx(share)
 
 

@@ -30,6 +30,10 @@ class FakeLlm:
         del self.loaded[number]
 
 
+def has_files(request: Any) -> bool:
+    return Path(request.lora_path).is_dir()
+
+
 def request_of(name: str, number: int, path: str) -> Any:
     return SimpleNamespace(lora_name=name, lora_int_id=number, lora_path=path)
 
@@ -71,9 +75,9 @@ def test_a_request_that_runs_holds_it(loras: Loras, llm: FakeLlm, files: Path) -
         async with loras.held("a") as request:
             await loras.release("a")
             assert request.lora_int_id in llm.loaded
-            assert Path(request.lora_path).is_dir()
+            assert has_files(request)
         assert llm.loaded == {}
-        assert not Path(request.lora_path).exists()
+        assert not has_files(request)
 
     asyncio.run(use())
 
@@ -101,7 +105,7 @@ def test_its_files_outlive_the_copy_that_they_were_taken_from(loras: Loras, llm:
 def test_one_that_vllm_refuses_leaves_nothing(loras: Loras, llm: FakeLlm, files: Path, tmp_path: Path) -> None:
     async def use() -> None:
         llm.refusal = ValueError("unexpected modules\nTraceback")
-        with pytest.raises(EngineError, match="vLLM can't load the adapter: unexpected modules$"):
+        with pytest.raises(EngineError, match=r"vLLM can't load the adapter: unexpected modules$"):
             await loras.hold("a", files)
         assert list((tmp_path / "own").iterdir()) == []
         llm.refusal = None
