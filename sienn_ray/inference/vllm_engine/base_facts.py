@@ -31,7 +31,7 @@ class LayerShape:
 
 @dataclass(frozen=True)
 class BaseFacts:
-    """What the engine has to know of a base model that is in other processes.
+    """Facts of a base model whose weights are in other processes.
 
     Args:
         context_tokens: Tokens that it reads; None where its configuration names none.
