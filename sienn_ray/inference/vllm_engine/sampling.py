@@ -17,12 +17,12 @@ class ScoredToken(Protocol):
 
     @property
     def logprob(self) -> float:
-        """The natural logarithm of its probability."""
+        """Natural logarithm of the probability."""
         ...
 
     @property
     def rank(self) -> int | None:
-        """Its place."""
+        """Place among all tokens."""
         ...
 
 
