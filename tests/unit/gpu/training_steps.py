@@ -18,6 +18,7 @@ from sienn_ray.training.reporting import Progress, RunCommand
 from sienn_ray.training.spec import LoopSpec
 from tests.support.fake_cuda import CUDA, Counts, fake_cuda, random_model
 from tests.support.fakes_training import FakeRows, FakeWorker
+from tests.unit.gpu.nf4 import quantize
 from tests.unit.gpu.shapes import Shape
 
 # The first step makes the optimizer's state.
@@ -108,6 +109,8 @@ def training_step(shape: Shape, num_layers: int, run: Run, folder: Path) -> Coun
         settings = Settings(report_interval_s=1e-9, checkpoint_interval_s=1e9)
         spec = LoopSpec(config, settings, watch, len(rows), 0, row_kind=run.row_kind)
         base = random_model(shape(num_layers), CUDA)
+        if config.quantization is not None:
+            quantize(base)
         try:
             with FineTune(spec, _CudaWorker(folder), rows, None, 2) as loop:
                 loop.train(base)
