@@ -18,13 +18,15 @@ from sienn_ray.training import sharding
 from sienn_ray.training.adapter.adapters import add_adapter, is_fused
 from sienn_ray.training.adapter.start import read_start, take_start
 from sienn_ray.training.checkpoint import Restored, Weights, restore
+from sienn_ray.training.compilation import compile_layers
 from sienn_ray.training.config import TrainingConfig
 from sienn_ray.training.gradients import GradientStep
-from sienn_ray.training.hardware import needs_gradient_checkpointing
+from sienn_ray.training.liger import apply_for, use_kernels
 from sienn_ray.training.loss.objectives import make_objective
 from sienn_ray.training.loss.reference import Reference, start_values
-from sienn_ray.training.loss.scoring import Scorer, body, can_pack, has_plain_head
+from sienn_ray.training.loss.scoring import Scorer, can_pack, has_plain_head
 from sienn_ray.training.methods import method_of
+from sienn_ray.training.recomputation import Recomputation, choose_recomputation, recompute
 from sienn_ray.training.record import ResolvedFacts
 from sienn_ray.training.steps import StepPlan
 from sienn_ray.training.worker import Worker
@@ -80,6 +82,10 @@ def prepare(
         TrainingError: The adapter can't sit where it should, or isn't one like that which the run starts from.
     """
     dtype = base.dtype
+    is_sharded = sharding.is_sharded(config.sharding, base, worker.device, worker.world_size)
+    # What is compiled has its norms fused as it is; quantized and shared models have weights of other kinds.
+    is_plain = not (config.torch_compile or config.quantization or is_sharded)
+    has_liger = is_plain and use_kernels(base, apply_for(base))
     plain_head = has_plain_head(base)
     is_packed = can_pack(base)
     torch.manual_seed(config.seed)  # the same adapter on every worker
@@ -96,17 +102,13 @@ def prepare(
 
     num_tokens = micro_batch_rows * row_kind.num_sequences * config.max_length
     text_config = base.config.get_text_config()
-    recomputes = needs_gradient_checkpointing(
-        config.gradient_checkpointing, text_config, num_tokens, dtype, worker.device
-    )
-    if recomputes:
-        _recompute_activations(base)
-        base.enable_input_require_grads()
-    is_sharded = sharding.is_sharded(config.sharding, base, worker.device, worker.world_size)
+    level = choose_recomputation(config.gradient_checkpointing, text_config, num_tokens, dtype, worker.device)
+    if config.torch_compile and level is Recomputation.SELECTIVE:  # within a layer the compiler chooses what is kept
+        level = Recomputation.FULL
+    recompute(base, level)
     if is_sharded:
         sharding.shard(base)
-    if config.torch_compile:
-        compile_layers(base)
+    is_compiled = config.torch_compile and compile_layers(base)
     use_autocast = dtype is torch.bfloat16 and not is_fused(config, worker.device)
     scorer = Scorer(
         base,
@@ -140,7 +142,10 @@ def prepare(
         rows_per_step=config.rows_per_step,
         packed=is_packed,
         device=_name_of(worker.device),
-        gradient_checkpointing=recomputes,
+        gradient_checkpointing=level is not Recomputation.NONE,
+        recomputation=level,
+        compiled=is_compiled,
+        liger=has_liger,
         sharded=is_sharded,
         openmp_runtime=setup.openmp,
         openmp_workers_spin=not setup.is_waking_workers,
@@ -156,21 +161,6 @@ def _switch_dropout_off(model: PreTrainedModel) -> None:
             module.p = 0.0
         if hasattr(module, "attention_dropout"):
             module.attention_dropout = 0.0
-
-
-def _recompute_activations(model: PreTrainedModel) -> None:
-    """Switch gradient checkpointing on, under its name of the day: transformers renames it in version 6."""
-    if hasattr(model, "activation_checkpointing_enable"):
-        model.activation_checkpointing_enable()
-    else:
-        model.gradient_checkpointing_enable(gradient_checkpointing_kwargs={"use_reentrant": False})
-
-
-def compile_layers(model: PreTrainedModel) -> None:
-    """Compile each decoder layer by itself: they are alike, so that one compilation serves all."""
-    for module in body(model).modules():
-        if type(module).__name__ in (model._no_split_modules or ()):
-            module.compile(dynamic=True)
 
 
 def _name_of(device: torch.device) -> str:

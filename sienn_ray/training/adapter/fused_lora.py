@@ -69,7 +69,7 @@ class FusedLora:
     def forward(self, x: torch.Tensor, *args: Any, **kwargs: Any) -> torch.Tensor:
         """(..., in) to (..., out)."""
         layer: Any = self  # PEFT's, beside this class
-        is_half = x.dtype in HALF_TYPES and (x.is_cuda or self.copies is not None)
+        is_half = x.dtype in HALF_TYPES and (x.device.type == "cuda" or self.copies is not None)
         is_fused = is_half or (torch.is_grad_enabled() and not self._dropout())
         if layer.disable_adapters or layer.merged or args or kwargs or not is_fused:
             result: torch.Tensor = super().forward(x, *args, **kwargs)  # type: ignore[misc]
