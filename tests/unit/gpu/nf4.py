@@ -24,7 +24,7 @@ def quantize(model: PreTrainedModel) -> PreTrainedModel:
 def _quantized(layer: torch.nn.Linear) -> Linear4bit:
     weight, dtype = layer.weight, layer.weight.dtype
     num_scales = -(-weight.numel() // _BLOCK)
-    state = QuantState(
+    state = QuantState(  # type: ignore[no-untyped-call]
         absmax=weight.new_empty(num_scales, dtype=torch.uint8),
         shape=weight.shape,
         code=weight.new_empty(16, dtype=torch.float32),
@@ -32,14 +32,16 @@ def _quantized(layer: torch.nn.Linear) -> Linear4bit:
         quant_type="nf4",
         dtype=dtype,
         offset=weight.new_empty((), dtype=torch.float32),
-        state2=QuantState(
+        state2=QuantState(  # type: ignore[no-untyped-call]
             absmax=weight.new_empty(-(-num_scales // _NESTED_BLOCK), dtype=torch.float32),
             code=weight.new_empty(256, dtype=torch.float32),
             blocksize=_NESTED_BLOCK,
             dtype=torch.float32,
         ),
     )
-    found = Linear4bit(2, 2, bias=False, compute_dtype=dtype, quant_type="nf4", device="cpu")
+    found = Linear4bit(  # type: ignore[no-untyped-call]
+        2, 2, bias=False, compute_dtype=dtype, quant_type="nf4", device="cpu"
+    )
     found.in_features, found.out_features = layer.in_features, layer.out_features
     # Not of bitsandbytes' own class, which can't be a fake as well.
     packed = torch.nn.Parameter(weight.new_empty((weight.numel() // 2, 1), dtype=torch.uint8), requires_grad=False)
