@@ -129,8 +129,7 @@ class GradientStep:
         self._estimate_baseline(examples, parameters)
         scale = 1.0 / max(weight, 1.0)
         total = self._within_memory(parameters, lambda: self._backward(examples, scale))
-        if not self._min_micro_batches:  # sharded parameters add theirs up themselves
-            add_up_gradients(parameters)
+        add_up_gradients(parameters)
         loss_sum, *rewards = global_sums([total.loss, *total.rewards], self._worker.device)
         mean = loss_sum / weight if weight else math.nan
         return StepLoss(mean, int(weight), int(num_tokens), RewardSums(*rewards))
@@ -205,9 +204,7 @@ class GradientStep:
         total, rewards = 0.0, NO_REWARDS
         for micro_batch, is_filler in self._micro_batches(examples):
             sums = self._objective.sums(micro_batch)
-            # Sharded parameters take the mean of all workers' gradients.
-            factor = self._worker.world_size if self._min_micro_batches else 1
-            (sums.loss * (0.0 if is_filler else scale * factor)).backward()  # type: ignore[no-untyped-call]
+            (sums.loss * (0.0 if is_filler else scale)).backward()  # type: ignore[no-untyped-call]
             if not is_filler:
                 total, rewards = total + float(sums.loss.detach()), rewards.plus(_rewards_of(sums.rewards))
         return LossTotal(total, 0, rewards)

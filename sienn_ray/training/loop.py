@@ -32,7 +32,6 @@ from sienn_ray.training.reporting import Progress, ProgressMeter, Reporter, RunC
 from sienn_ray.training.rewards import NO_REWARDS
 from sienn_ray.training.run_state import EvalRecord, RunState, read_state
 from sienn_ray.training.schedules import Schedule
-from sienn_ray.training.sharding import load_optimizer_state, whole_optimizer_state, whole_weights
 from sienn_ray.training.spec import LoopResult, LoopSpec, RowSource
 from sienn_ray.training.steps import StepPlan
 from sienn_ray.training.temporary_folders import temporary_folder
@@ -111,7 +110,7 @@ class FineTune:
         peak_rates = [float(group["lr"]) for group in optimizer.param_groups]
         schedule = Schedule(config.lr_scheduler, config.warmup_ratio, plan.num_steps)
         if learner.restored is not None:
-            load_optimizer_state(optimizer, learner.restored.optimizer_state)
+            optimizer.load_state_dict(learner.restored.optimizer_state)
             self._best_weights = learner.restored.best_weights
             epochs_done = state.steps_done // plan.steps_per_epoch
             logger.info("Resuming after epoch %d, step %d", epochs_done, state.steps_done)
@@ -234,7 +233,7 @@ class FineTune:
         if state.best_eval_loss is None or eval_loss < state.best_eval_loss:
             state.best_eval_loss, state.best_step, state.best_epoch = eval_loss, state.steps_done, epoch
             state.evals_without_gain = 0
-            self._best_weights = whole_weights(learner.adapter)
+            self._best_weights = checkpoint.adapter_weights(learner.adapter)
         else:
             state.evals_without_gain += 1
 
@@ -348,8 +347,6 @@ class _Keeper:
             OSError: The disk is full.
         """
         learner = self._learner
-        weights = whole_weights(learner.adapter)
-        optimizer_state = whole_optimizer_state(self._optimizer)
         metrics = {"step": state.steps_done, "eval_loss": state.history[-1].eval_loss if state.history else None}
         if self._worker.rank != 0:
             self._worker.report(metrics, None)
@@ -359,9 +356,9 @@ class _Keeper:
             checkpoint.save(
                 folder,
                 learner.adapter,
-                weights,
+                checkpoint.adapter_weights(learner.adapter),
                 None if is_best else best_weights,
-                optimizer_state,
+                self._optimizer.state_dict(),
                 copy.copy(state),
                 learner.start_weights,
             )

@@ -15,7 +15,7 @@ from transformers import PreTrainedModel
 from sienn_ray.compute_threads import observe
 from sienn_ray.datasets.schema import RowKind
 from sienn_ray.training import sharding
-from sienn_ray.training.adapter.adapters import add_adapter, is_fused
+from sienn_ray.training.adapter.adapters import is_fused
 from sienn_ray.training.adapter.start import read_start, take_start
 from sienn_ray.training.checkpoint import Restored, Weights, restore
 from sienn_ray.training.config import TrainingConfig
@@ -66,7 +66,7 @@ def prepare(
     """Adapt a base model and choose how it is computed.
 
     Args:
-        base: The base model as it was loaded.
+        base: The base model as it was loaded, whole or shared out.
         config: Hyperparameters.
         worker: This worker.
         plan: Rows of steps and micro batches.
@@ -80,10 +80,11 @@ def prepare(
         TrainingError: The adapter can't sit where it should, or isn't one like that which the run starts from.
     """
     dtype = base.dtype
+    is_sharded = sharding.is_sharded(base)
     plain_head = has_plain_head(base)
     is_packed = can_pack(base)
     torch.manual_seed(config.seed)  # the same adapter on every worker
-    adapter = add_adapter(base, config)
+    adapter = sharding.add_adapter_to(base, config)
     start_weights, start = None, None
     with worker.last_checkpoint() as folder:
         if fetch_start is not None:
@@ -102,9 +103,6 @@ def prepare(
     if recomputes:
         _recompute_activations(base)
         base.enable_input_require_grads()
-    is_sharded = sharding.is_sharded(config.sharding, base, worker.device, worker.world_size)
-    if is_sharded:
-        sharding.shard(base)
     if config.torch_compile:
         compile_layers(base)
     use_autocast = dtype is torch.bfloat16 and not is_fused(config)
