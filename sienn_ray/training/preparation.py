@@ -105,7 +105,7 @@ def prepare(
         base.enable_input_require_grads()
     if config.torch_compile:
         compile_layers(base)
-    use_autocast = dtype is torch.bfloat16 and not is_fused(config)
+    use_autocast = dtype is torch.bfloat16 and not is_fused(config, worker.device)
     scorer = Scorer(
         base,
         pad_token_id,
