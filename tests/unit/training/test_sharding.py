@@ -16,21 +16,23 @@ from torch.nn.modules.module import (
 )
 from transformers import LlamaConfig, LlamaForCausalLM
 
+from sienn_ray.training.config import LoraSettings
 from sienn_ray.training.sharding import load_base_model
 from tests.support.fakes_training import FakeRows, FakeWorker
 from tests.unit.training.training import TRAIN_ROWS, Trainee, config_of
 
-# 0.2 GB in float32, of which a layer has 5.5 MiB, and embeddings and head 0.25 MiB.
+# 0.19 GB in float32, of which a layer has 5.5 MiB, and embeddings and head 0.25 MiB.
 LARGE = LlamaConfig(
     vocab_size=256,
     hidden_size=256,
     intermediate_size=1536,
-    num_hidden_layers=40,
+    num_hidden_layers=32,
     num_attention_heads=8,
     num_key_value_heads=8,
     tie_word_embeddings=True,
 )
-CONFIG = config_of(batch_size=2, num_epochs=1, sharding="always")
+LORA = LoraSettings(r=2, lora_alpha=4, lora_dropout=0.0, target_modules=["q_proj", "down_proj"])
+CONFIG = config_of(batch_size=2, num_epochs=1, sharding="always", lora=LORA)
 
 
 class _AnonymousMemory:
