@@ -18,13 +18,14 @@ from sienn_ray.training import sharding
 from sienn_ray.training.adapter.adapters import is_fused
 from sienn_ray.training.adapter.start import read_start, take_start
 from sienn_ray.training.checkpoint import Restored, Weights, restore
+from sienn_ray.training.compilation import compile_layers
 from sienn_ray.training.config import TrainingConfig
 from sienn_ray.training.gradients import GradientStep
-from sienn_ray.training.hardware import needs_gradient_checkpointing
 from sienn_ray.training.loss.objectives import make_objective
 from sienn_ray.training.loss.reference import Reference, start_values
-from sienn_ray.training.loss.scoring import Scorer, body, can_pack, has_plain_head
+from sienn_ray.training.loss.scoring import Scorer, can_pack, has_plain_head
 from sienn_ray.training.methods import method_of
+from sienn_ray.training.recomputation import Recomputation, choose_recomputation, recompute
 from sienn_ray.training.record import ResolvedFacts
 from sienn_ray.training.steps import StepPlan
 from sienn_ray.training.worker import Worker
@@ -97,14 +98,11 @@ def prepare(
 
     num_tokens = micro_batch_rows * row_kind.num_sequences * config.max_length
     text_config = base.config.get_text_config()
-    recomputes = needs_gradient_checkpointing(
-        config.gradient_checkpointing, text_config, num_tokens, dtype, worker.device
-    )
-    if recomputes:
-        _recompute_activations(base)
-        base.enable_input_require_grads()
-    if config.torch_compile:
-        compile_layers(base)
+    level = choose_recomputation(config.gradient_checkpointing, text_config, num_tokens, dtype, worker.device)
+    if config.torch_compile and level is Recomputation.SELECTIVE:  # within a layer the compiler chooses what is kept
+        level = Recomputation.FULL
+    recompute(base, level)
+    is_compiled = config.torch_compile and compile_layers(base)
     use_autocast = dtype is torch.bfloat16 and not is_fused(config, worker.device)
     scorer = Scorer(
         base,
@@ -138,7 +136,9 @@ def prepare(
         rows_per_step=config.rows_per_step,
         packed=is_packed,
         device=_name_of(worker.device),
-        gradient_checkpointing=recomputes,
+        gradient_checkpointing=level is not Recomputation.NONE,
+        recomputation=level,
+        compiled=is_compiled,
         sharded=is_sharded,
         openmp_runtime=setup.openmp,
         openmp_workers_spin=not setup.is_waking_workers,
@@ -154,21 +154,6 @@ def _switch_dropout_off(model: PreTrainedModel) -> None:
             module.p = 0.0
         if hasattr(module, "attention_dropout"):
             module.attention_dropout = 0.0
-
-
-def _recompute_activations(model: PreTrainedModel) -> None:
-    """Switch gradient checkpointing on, under its name of the day: transformers renames it in version 6."""
-    if hasattr(model, "activation_checkpointing_enable"):
-        model.activation_checkpointing_enable()
-    else:
-        model.gradient_checkpointing_enable(gradient_checkpointing_kwargs={"use_reentrant": False})
-
-
-def compile_layers(model: PreTrainedModel) -> None:
-    """Compile each decoder layer by itself: they are alike, so that one compilation serves all."""
-    for module in body(model).modules():
-        if type(module).__name__ in (model._no_split_modules or ()):
-            module.compile(dynamic=True)
 
 
 def _name_of(device: torch.device) -> str:

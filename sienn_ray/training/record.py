@@ -87,6 +87,9 @@ class ResolvedFacts(_Fields):
     packed: bool
     device: str
     gradient_checkpointing: bool = False
+    # What of a layer was computed again, and whether layers were compiled; None of a run before there was a choice.
+    recomputation: str | None = None
+    compiled: bool | None = None
     sharded: bool = False
     openmp_runtime: str | None = None
     openmp_workers_spin: bool | None = None

@@ -13,7 +13,7 @@ import yaml
 from pydantic import ValidationError
 from ray.serve.schema import ApplicationStatus
 
-from deployments.app import EngineSettings, build, build_listed_engine
+from deployments.app import EngineSettings, application_of, build, build_listed_engine
 from deployments.engine import EngineDeployment, assigned_gpus, build_engine
 from deployments.health import engine_states, nodes_of
 from deployments.local_cluster import temp_dir
@@ -23,6 +23,12 @@ from sienn_ray.settings import Settings
 from tests.unit.conftest import AddToCache
 
 SERVE_CONFIG = Path(__file__).parents[2] / "serveconfig.yaml"
+
+
+@pytest.mark.parametrize("count", [1, 3])
+def test_the_ingress_has_the_replicas_that_are_set(count: int) -> None:
+    settings = Settings(ingress_replicas=count)
+    assert options_of(application_of(settings))._deployment_config.num_replicas == count
 
 
 def test_serve_sees_the_type_of_the_application_arguments() -> None:
