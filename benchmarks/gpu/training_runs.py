@@ -14,7 +14,8 @@ from models import TokenRow, llama_config, random_llama, random_rows
 from steps import training_config
 from timing import Profile, Profiler, SyncCount
 
-from sienn_ray.training.hardware import allow_tf32, peak_memory_bytes
+from sienn_ray.precision import allow_tf32
+from sienn_ray.training.hardware import peak_memory_bytes
 
 _WARM_UP, _TIMED = 3, 6
 

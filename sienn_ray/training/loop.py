@@ -20,7 +20,6 @@ from sienn_ray.errors import FailureReason, InvalidDatasetError, TrainingError
 from sienn_ray.training import checkpoint
 from sienn_ray.training.adapter.adapters import make_optimizer, trainable
 from sienn_ray.training.checkpoint import Weights
-from sienn_ray.training.config import TrainingConfig
 from sienn_ray.training.evaluation import Evaluation
 from sienn_ray.training.hardware import peak_memory_bytes
 from sienn_ray.training.long_rows import RowCounts, first_words, found_words, no_room
@@ -76,6 +75,7 @@ class FineTune:
             self._state = RunState() if folder is None else read_state(folder)
         self._best_weights: Weights | None = None
         self._is_fenced = False
+        self._is_float16 = False
 
     def __enter__(self) -> FineTune:
         share = Share(self._plan.rows_per_step, self._worker.rank, self._worker.world_size)
@@ -105,6 +105,7 @@ class FineTune:
             micro_batch_rows=spec.micro_batch_rows,
             fetch_start=self._fetch_start,
         )
+        self._is_float16 = learner.gradients.loss_scale.is_used
         parameters = trainable(learner.adapter)
         optimizer = make_optimizer(learner.adapter, config)
         peak_rates = [float(group["lr"]) for group in optimizer.param_groups]
@@ -146,9 +147,9 @@ class FineTune:
                 group["lr"] = peak_rate * schedule(step)
             loss = learner.gradients.accumulate(parameters, examples)
             if loss.weight:
-                _check_finite("loss", loss.mean, step + 1, config)
+                self._check_finite("loss", loss.mean, step + 1)
                 norm = torch.nn.utils.clip_grad_norm_(parameters, config.max_grad_norm)
-                _check_finite("gradient's norm", float(norm), step + 1, config)
+                self._check_finite("gradient's norm", float(norm), step + 1)
                 optimizer.step()
             optimizer.zero_grad(set_to_none=True)
             spin.look()
@@ -161,6 +162,8 @@ class FineTune:
                 state.epoch_rewards = state.epoch_rewards.plus(loss.rewards)
             if learner.gradients.micro_batch_rows < plan.micro_batch_rows:
                 state.micro_batch_rows = learner.gradients.micro_batch_rows
+            if learner.gradients.loss_scale.is_used:
+                state.loss_scale = learner.gradients.loss_scale.value
             state.elapsed_s = time.monotonic() - began
             if loss.weight:
                 meter.step(
@@ -220,7 +223,7 @@ class FineTune:
         eval_loss = None if found is None else found.loss
         eval_rewards = None if found is None else found.rewards
         if eval_loss is not None:
-            _check_finite("evaluation loss", eval_loss, state.steps_done, self._config)
+            self._check_finite("evaluation loss", eval_loss, state.steps_done)
             meter.evaluated(
                 epoch=epoch, step=state.steps_done, eval_loss=eval_loss, train_loss=train_loss, rewards=eval_rewards
             )
@@ -243,7 +246,7 @@ class FineTune:
         if found is None and self._spec.has_validation_dataset:
             raise self._no_room("validation dataset")
         if found is not None:
-            _check_finite("evaluation loss", found.loss, 0, self._config)
+            self._check_finite("evaluation loss", found.loss, 0)
             meter.evaluated(epoch=0, step=0, eval_loss=found.loss, rewards=found.rewards)
         loss, rewards = (None, None) if found is None else (found.loss, found.rewards)
         self._state.history.insert(0, EvalRecord(0, None, loss, 0, None, rewards))
@@ -306,6 +309,14 @@ class FineTune:
         elif wishes.is_time_up:
             state.is_done, state.stop_reason = True, "max_train_time_s"
 
+    def _check_finite(self, name: str, value: float, step: int) -> None:
+        if math.isfinite(value):
+            return
+        way_out = f"lower learning_rate (now {self._config.learning_rate})"
+        if self._is_float16:  # which holds no number above 65,504, and many models are made for those of bfloat16
+            way_out += ", or set precision=float32, since this run computes in float16"
+        raise TrainingError(f"the {name} became {value} at step {step}; {way_out}", FailureReason.DIVERGED)
+
     def _check_room(self, epoch: int) -> None:
         if epoch == 1 and self._state.num_dropped_rows >= self._spec.num_train_rows:
             raise self._no_room("dataset")
@@ -364,14 +375,6 @@ class _Keeper:
             )
             self._worker.report(metrics, folder)
         self._last = time.monotonic()
-
-
-def _check_finite(name: str, value: float, step: int, config: TrainingConfig) -> None:
-    if not math.isfinite(value):
-        raise TrainingError(
-            f"the {name} became {value} at step {step}; lower learning_rate (now {config.learning_rate})",
-            FailureReason.DIVERGED,
-        )
 
 
 class _Silent:

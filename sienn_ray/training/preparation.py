@@ -16,6 +16,7 @@ from sienn_ray.compute_threads import observe
 from sienn_ray.datasets.schema import RowKind
 from sienn_ray.training import sharding
 from sienn_ray.training.adapter.adapters import is_fused
+from sienn_ray.training.adapter.half_lora import HALF_TYPES
 from sienn_ray.training.adapter.start import read_start, take_start
 from sienn_ray.training.checkpoint import Restored, Weights, restore
 from sienn_ray.training.compilation import compile_layers
@@ -24,6 +25,7 @@ from sienn_ray.training.gradients import GradientStep
 from sienn_ray.training.loss.objectives import make_objective
 from sienn_ray.training.loss.reference import Reference, start_values
 from sienn_ray.training.loss.scoring import Scorer, can_pack, has_plain_head
+from sienn_ray.training.loss_scale import LossScale
 from sienn_ray.training.methods import method_of
 from sienn_ray.training.recomputation import Recomputation, choose_recomputation, recompute
 from sienn_ray.training.record import ResolvedFacts
@@ -103,14 +105,14 @@ def prepare(
         level = Recomputation.FULL
     recompute(base, level)
     is_compiled = config.torch_compile and compile_layers(base)
-    use_autocast = dtype is torch.bfloat16 and not is_fused(config, worker.device)
+    is_autocast = dtype in HALF_TYPES and not is_fused(config, worker.device)
     scorer = Scorer(
         base,
         pad_token_id,
         worker.device,
         is_packed=is_packed,
         has_plain_head=plain_head,
-        use_autocast=use_autocast,
+        autocast=dtype if is_autocast else None,
     )
     objective = make_objective(method_of(row_kind, config.method), scorer, Reference(adapter, start), config)
     if objective.has_reference:
@@ -124,6 +126,7 @@ def prepare(
         micro_batch_rows=micro_batch_rows,
         min_micro_batches=min_micro_batches,
         is_length_grouped=not is_packed,
+        loss_scale=LossScale(dtype, restored.state.loss_scale if restored else None),
     )
     setup = observe()
     facts = ResolvedFacts(

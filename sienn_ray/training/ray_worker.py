@@ -42,8 +42,9 @@ def train_loop(loop_config: dict[str, Any]) -> LoopResult:
     from sienn_ray.base_model import load_tokenizer, local_folder
     from sienn_ray.datasets.prompt import PromptFormat
     from sienn_ray.datasets.token_stream import TokenStream
+    from sienn_ray.precision import allow_tf32
     from sienn_ray.training.adapter.start import fetched_start
-    from sienn_ray.training.hardware import allow_tf32, choose_dtype, use_all_cpus
+    from sienn_ray.training.hardware import choose_dtype, use_all_cpus
     from sienn_ray.training.loop import FineTune
     from sienn_ray.training.ray_train_worker import RayTrainWorker
     from sienn_ray.training.sharding import load_base_model
