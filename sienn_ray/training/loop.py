@@ -147,9 +147,9 @@ class FineTune:
                 group["lr"] = peak_rate * schedule(step)
             loss = learner.gradients.accumulate(parameters, examples)
             if loss.weight:
-                self._check_finite("loss", loss.mean, step + 1)
+                _check_finite("loss", loss.mean, step + 1, config, is_float16=self._is_float16)
                 norm = torch.nn.utils.clip_grad_norm_(parameters, config.max_grad_norm)
-                self._check_finite("gradient's norm", float(norm), step + 1)
+                _check_finite("gradient's norm", float(norm), step + 1, config, is_float16=self._is_float16)
                 optimizer.step()
             optimizer.zero_grad(set_to_none=True)
             spin.look()
@@ -223,7 +223,7 @@ class FineTune:
         eval_loss = None if found is None else found.loss
         eval_rewards = None if found is None else found.rewards
         if eval_loss is not None:
-            self._check_finite("evaluation loss", eval_loss, state.steps_done)
+            _check_finite("evaluation loss", eval_loss, state.steps_done, self._config, is_float16=self._is_float16)
             meter.evaluated(
                 epoch=epoch, step=state.steps_done, eval_loss=eval_loss, train_loss=train_loss, rewards=eval_rewards
             )
@@ -246,7 +246,7 @@ class FineTune:
         if found is None and self._spec.has_validation_dataset:
             raise self._no_room("validation dataset")
         if found is not None:
-            self._check_finite("evaluation loss", found.loss, 0)
+            _check_finite("evaluation loss", found.loss, 0, self._config, is_float16=self._is_float16)
             meter.evaluated(epoch=0, step=0, eval_loss=found.loss, rewards=found.rewards)
         loss, rewards = (None, None) if found is None else (found.loss, found.rewards)
         self._state.history.insert(0, EvalRecord(0, None, loss, 0, None, rewards))
@@ -309,14 +309,6 @@ class FineTune:
         elif wishes.is_time_up:
             state.is_done, state.stop_reason = True, "max_train_time_s"
 
-    def _check_finite(self, name: str, value: float, step: int) -> None:
-        if math.isfinite(value):
-            return
-        way_out = f"lower learning_rate (now {self._config.learning_rate})"
-        if self._is_float16:  # which holds no number above 65,504, and many models are made for those of bfloat16
-            way_out += ", or set precision=float32, since this run computes in float16"
-        raise TrainingError(f"the {name} became {value} at step {step}; {way_out}", FailureReason.DIVERGED)
-
     def _check_room(self, epoch: int) -> None:
         if epoch == 1 and self._state.num_dropped_rows >= self._spec.num_train_rows:
             raise self._no_room("dataset")
@@ -375,6 +367,15 @@ class _Keeper:
             )
             self._worker.report(metrics, folder)
         self._last = time.monotonic()
+
+
+def _check_finite(name: str, value: float, step: int, config: TrainingConfig, *, is_float16: bool = False) -> None:
+    if math.isfinite(value):
+        return
+    way_out = f"lower learning_rate (now {config.learning_rate})"
+    if is_float16:  # which holds no number above 65,504, and many models are made for those of bfloat16
+        way_out += ", or set precision=float32, since this run computes in float16"
+    raise TrainingError(f"the {name} became {value} at step {step}; {way_out}", FailureReason.DIVERGED)
 
 
 class _Silent:

@@ -22,6 +22,7 @@ from sienn_ray.training.checkpoint import Restored, Weights, restore
 from sienn_ray.training.compilation import compile_layers
 from sienn_ray.training.config import TrainingConfig
 from sienn_ray.training.gradients import GradientStep
+from sienn_ray.training.liger import apply_for, use_kernels
 from sienn_ray.training.loss.objectives import make_objective
 from sienn_ray.training.loss.reference import Reference, start_values
 from sienn_ray.training.loss.scoring import Scorer, can_pack, has_plain_head
@@ -84,6 +85,9 @@ def prepare(
     """
     dtype = base.dtype
     is_sharded = sharding.is_sharded(base)
+    # What is compiled has its norms fused as it is; quantized and shared models have weights of other kinds.
+    is_plain = not (config.torch_compile or config.quantization or is_sharded)
+    has_liger = is_plain and use_kernels(base, apply_for(base))
     plain_head = has_plain_head(base)
     is_packed = can_pack(base)
     torch.manual_seed(config.seed)  # the same adapter on every worker
@@ -142,6 +146,7 @@ def prepare(
         gradient_checkpointing=level is not Recomputation.NONE,
         recomputation=level,
         compiled=is_compiled,
+        liger=has_liger,
         sharded=is_sharded,
         openmp_runtime=setup.openmp,
         openmp_workers_spin=not setup.is_waking_workers,
