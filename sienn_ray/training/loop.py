@@ -20,6 +20,7 @@ from sienn_ray.errors import FailureReason, InvalidDatasetError, TrainingError
 from sienn_ray.training import checkpoint
 from sienn_ray.training.adapter.adapters import make_optimizer, trainable
 from sienn_ray.training.checkpoint import Weights
+from sienn_ray.training.config import TrainingConfig
 from sienn_ray.training.evaluation import Evaluation
 from sienn_ray.training.hardware import peak_memory_bytes
 from sienn_ray.training.long_rows import RowCounts, first_words, found_words, no_room
