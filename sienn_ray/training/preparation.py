@@ -21,6 +21,7 @@ from sienn_ray.training.checkpoint import Restored, Weights, restore
 from sienn_ray.training.compilation import compile_layers
 from sienn_ray.training.config import TrainingConfig
 from sienn_ray.training.gradients import GradientStep
+from sienn_ray.training.liger import apply_for, use_kernels
 from sienn_ray.training.loss.objectives import make_objective
 from sienn_ray.training.loss.reference import Reference, start_values
 from sienn_ray.training.loss.scoring import Scorer, can_pack, has_plain_head
@@ -81,6 +82,10 @@ def prepare(
         TrainingError: The adapter can't sit where it should, or isn't one like that which the run starts from.
     """
     dtype = base.dtype
+    is_sharded = sharding.is_sharded(config.sharding, base, worker.device, worker.world_size)
+    # What is compiled has its norms fused as it is; quantized and shared models have weights of other kinds.
+    is_plain = not (config.torch_compile or config.quantization or is_sharded)
+    has_liger = is_plain and use_kernels(base, apply_for(base))
     plain_head = has_plain_head(base)
     is_packed = can_pack(base)
     torch.manual_seed(config.seed)  # the same adapter on every worker
@@ -101,7 +106,6 @@ def prepare(
     if config.torch_compile and level is Recomputation.SELECTIVE:  # within a layer the compiler chooses what is kept
         level = Recomputation.FULL
     recompute(base, level)
-    is_sharded = sharding.is_sharded(config.sharding, base, worker.device, worker.world_size)
     if is_sharded:
         sharding.shard(base)
     is_compiled = config.torch_compile and compile_layers(base)
@@ -141,6 +145,7 @@ def prepare(
         gradient_checkpointing=level is not Recomputation.NONE,
         recomputation=level,
         compiled=is_compiled,
+        liger=has_liger,
         sharded=is_sharded,
         openmp_runtime=setup.openmp,
         openmp_workers_spin=not setup.is_waking_workers,
