@@ -87,8 +87,8 @@ class Check:
 
     Args:
         name: Its name, `group/subject`.
-        run: Gives its figures one by one, so that those before an error or a time limit are kept. An error that it gives
-            rather than raises, `NotThere` or another, is one of a part, and the rest of the check goes on.
+        run: Gives its figures one by one, so that those before an error or a time limit are kept. An error that it
+            gives rather than raises, `NotThere` or another, is one of a part, and the rest of the check goes on.
         limit_s: Longest time, on a card.
         ends_process: Whether the checks behind it run in another process, since a library has altered this one.
     """
