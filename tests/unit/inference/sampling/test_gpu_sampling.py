@@ -1,4 +1,4 @@
-"""Sampling on a GPU: the host waits once a step, and twice where log-probabilities or the whole vocabulary are wanted."""
+"""Sampling on a GPU: the host waits once a step, twice for log-probabilities or draws from the whole vocabulary."""
 
 from __future__ import annotations
 
