@@ -77,6 +77,11 @@ class Core:
         """Ids of vLLM's processes."""
         return self._processes.ids
 
+    @property
+    def adapters(self) -> frozenset[str]:
+        """Content hashes of the adapters that vLLM has in memory."""
+        return self._loras.content_hashes
+
     def when_over(self, call: Callable[[], None]) -> None:
         """Call something once the thread has ended, in that thread."""
         self._when_over.append(call)
