@@ -180,7 +180,8 @@ class Core:
             self._loras = Loras(self._llm, folder, LoRARequest)
         except BaseException as error:
             logger.exception("vLLM can't be started")
-            self._started.set_exception(EngineError(f"vLLM can't load {self.arguments['model']}: {first_line(error)}"))
+            told = f"vLLM can't load {self.arguments['model']}: {first_line(error)}; its log says why"
+            self._started.set_exception(EngineError(told))
             return False
         self._started.set_result(loop)
         return True

@@ -87,28 +87,42 @@ def test_one_that_vllm_cannot_serve_is_told_with_a_way_out(
     assert generate(both[1], with_adapter("plus")).num_generated_tokens == 12
 
 
-def test_an_adapter_that_a_request_needs_is_forgotten_once_it_is_evicted(
-    shared_core: SharedCore, settings: Settings, storage: Storage, hub_home: Path
+def test_an_adapter_is_forgotten_once_it_is_evicted(
+    shared_core: SharedCore,
+    settings: Settings,
+    storage: Storage,
+    hub_home: Path,
+    adapter_folders: dict[str, Path],
+    tmp_path: Path,
 ) -> None:
     engine = shared_core.engine(TINY_ID, settings.model_copy(update={"adapter_cache_max_count": 1}))
-    for name in ("plus", "minus", "plus", "half"):
-        assert generate(engine, with_adapter(name)).num_generated_tokens == 12
     assert isinstance(engine, VllmEngine)
-    assert len(engine.core.adapters) == 1
+    before = engine.core.adapters
+    folder = copy_of(adapter_folders["plus"], tmp_path)
+    for name in ("first", "second", "third"):
+        (folder / "README.md").write_text(name)
+        storage.publish(folder, f"adapters/{name}")
+        assert generate(engine, with_adapter(name)).num_generated_tokens == 12
+    wait_until(lambda: len(engine.core.adapters - before) == 1)
     engine.close()
 
 
-def gone(processes: list[int]) -> bool:
-    def is_alive(process: int) -> bool:
-        try:
-            return Path(f"/proc/{process}/stat").read_text().rpartition(")")[2].split()[0] != "Z"
-        except FileNotFoundError:
-            return False
-
+def wait_until(is_so: Callable[[], bool]) -> None:
     deadline, pause = time.monotonic() + WAIT_S, threading.Event()
-    while any(map(is_alive, processes)) and time.monotonic() < deadline:
+    while not is_so():
+        assert time.monotonic() < deadline
         pause.wait(0.05)
-    return not any(map(is_alive, processes))
+
+
+def is_alive(process: int) -> bool:
+    try:
+        return Path(f"/proc/{process}/stat").read_text().rpartition(")")[2].split()[0] != "Z"
+    except FileNotFoundError:
+        return False
+
+
+def wait_until_gone(processes: list[int]) -> None:
+    wait_until(lambda: not any(map(is_alive, processes)))
 
 
 def test_a_replica_that_is_killed_leaves_no_process(tmp_path: Path, hub_home: Path) -> None:
@@ -127,7 +141,7 @@ def test_a_replica_that_is_killed_leaves_no_process(tmp_path: Path, hub_home: Pa
         processes = json.loads(replica.stdout.readline())
         assert len(processes) >= 2
         replica.kill()
-    assert gone(processes)
+    wait_until_gone(processes)
 
 
 def test_a_core_that_dies_ends_every_request(settings: Settings, storage: Storage, hub_home: Path) -> None:
@@ -146,4 +160,4 @@ def test_a_core_that_dies_ends_every_request(settings: Settings, storage: Storag
     with pytest.raises(CapacityError, match="is being replaced"):
         engine.submit(GREEDY, refused)
     engine.close()
-    assert gone(processes)
+    wait_until_gone(processes)
