@@ -33,6 +33,7 @@ loop: the training loop.
 steps: rows per optimizer step, over workers and micro batches.
 prefetch: the next batches, made in a thread.
 gradients: gradients of one optimizer step.
+loss_scale: the scale of a loss whose gradients are float16.
 schedules: learning rate schedules.
 long_rows: rows with more tokens than there is room for.
 evaluation: loss over the rows held out.

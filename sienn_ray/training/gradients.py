@@ -19,6 +19,7 @@ from sienn_ray.training.long_rows import RowCounts
 from sienn_ray.training.loss.examples import Example
 from sienn_ray.training.loss.mismatched import mismatched, parts_of
 from sienn_ray.training.loss.objectives import Objective
+from sienn_ray.training.loss_scale import LossScale
 from sienn_ray.training.rewards import NO_REWARDS, RewardSums
 from sienn_ray.training.worker import Worker, add_up_gradients, gathered, global_max, global_sums
 
@@ -71,6 +72,7 @@ class GradientStep:
         min_micro_batches: Forward passes that every worker does in a step, however few examples it has; 0 where
             workers needn't keep step with each other.
         is_length_grouped: Whether examples of like lengths share a micro batch, since padding costs time.
+        loss_scale: Scale of the loss, where gradients are computed in float16.
     """
 
     def __init__(
@@ -82,6 +84,7 @@ class GradientStep:
         micro_batch_rows: int,
         min_micro_batches: int = 0,
         is_length_grouped: bool = False,
+        loss_scale: LossScale | None = None,
     ) -> None:
         self._objective = objective
         self._worker = worker
@@ -89,6 +92,7 @@ class GradientStep:
         self._min_micro_batches = min_micro_batches
         self._num_passes = min_micro_batches
         self._is_length_grouped = is_length_grouped
+        self.loss_scale = loss_scale or LossScale(torch.float32)
         self.micro_batch_rows = micro_batch_rows
 
     def examples(self, rows: Sequence[TokenArrays]) -> tuple[list[Example], RowCounts]:
@@ -128,9 +132,13 @@ class GradientStep:
         weight, num_tokens = global_sums(own, self._worker.device)
         self._estimate_baseline(examples, parameters)
         scale = 1.0 / max(weight, 1.0)
-        total = self._within_memory(parameters, lambda: self._backward(examples, scale))
-        if not self._min_micro_batches:  # sharded parameters add theirs up themselves
+
+        def compute(loss_scale: float) -> LossTotal:
+            total = self._within_memory(parameters, lambda: self._backward(examples, scale * loss_scale))
             add_up_gradients(parameters)
+            return total
+
+        total = self.loss_scale.without_overflow(parameters, compute)
         loss_sum, *rewards = global_sums([total.loss, *total.rewards], self._worker.device)
         mean = loss_sum / weight if weight else math.nan
         return StepLoss(mean, int(weight), int(num_tokens), RewardSums(*rewards))
@@ -189,7 +197,7 @@ class GradientStep:
             for parameter in parameters:
                 parameter.grad = None
             gc.collect()
-            if torch.cuda.is_available():
+            if self._worker.device.type == "cuda":
                 torch.cuda.empty_cache()
 
     def _halve(self, error: BaseException) -> None:
@@ -205,9 +213,7 @@ class GradientStep:
         total, rewards = 0.0, NO_REWARDS
         for micro_batch, is_filler in self._micro_batches(examples):
             sums = self._objective.sums(micro_batch)
-            # Sharded parameters take the mean of all workers' gradients.
-            factor = self._worker.world_size if self._min_micro_batches else 1
-            (sums.loss * (0.0 if is_filler else scale * factor)).backward()  # type: ignore[no-untyped-call]
+            (sums.loss * (0.0 if is_filler else scale)).backward()  # type: ignore[no-untyped-call]
             if not is_filler:
                 total, rewards = total + float(sums.loss.detach()), rewards.plus(_rewards_of(sums.rewards))
         return LossTotal(total, 0, rewards)

@@ -15,7 +15,8 @@ from transformers import PreTrainedModel
 from sienn_ray.compute_threads import observe
 from sienn_ray.datasets.schema import RowKind
 from sienn_ray.training import sharding
-from sienn_ray.training.adapter.adapters import add_adapter, is_fused
+from sienn_ray.training.adapter.adapters import is_fused
+from sienn_ray.training.adapter.half_lora import HALF_TYPES
 from sienn_ray.training.adapter.start import read_start, take_start
 from sienn_ray.training.checkpoint import Restored, Weights, restore
 from sienn_ray.training.compilation import compile_layers
@@ -25,6 +26,7 @@ from sienn_ray.training.liger import apply_for, use_kernels
 from sienn_ray.training.loss.objectives import make_objective
 from sienn_ray.training.loss.reference import Reference, start_values
 from sienn_ray.training.loss.scoring import Scorer, can_pack, has_plain_head
+from sienn_ray.training.loss_scale import LossScale
 from sienn_ray.training.methods import method_of
 from sienn_ray.training.recomputation import Recomputation, choose_recomputation, recompute
 from sienn_ray.training.record import ResolvedFacts
@@ -68,7 +70,7 @@ def prepare(
     """Adapt a base model and choose how it is computed.
 
     Args:
-        base: The base model as it was loaded.
+        base: The base model as it was loaded, whole or shared out.
         config: Hyperparameters.
         worker: This worker.
         plan: Rows of steps and micro batches.
@@ -82,14 +84,14 @@ def prepare(
         TrainingError: The adapter can't sit where it should, or isn't one like that which the run starts from.
     """
     dtype = base.dtype
-    is_sharded = sharding.is_sharded(config.sharding, base, worker.device, worker.world_size)
+    is_sharded = sharding.is_sharded(base)
     # What is compiled has its norms fused as it is; quantized and shared models have weights of other kinds.
     is_plain = not (config.torch_compile or config.quantization or is_sharded)
     has_liger = is_plain and use_kernels(base, apply_for(base))
     plain_head = has_plain_head(base)
     is_packed = can_pack(base)
     torch.manual_seed(config.seed)  # the same adapter on every worker
-    adapter = add_adapter(base, config)
+    adapter = sharding.add_adapter_to(base, config)
     start_weights, start = None, None
     with worker.last_checkpoint() as folder:
         if fetch_start is not None:
@@ -106,17 +108,15 @@ def prepare(
     if config.torch_compile and level is Recomputation.SELECTIVE:  # within a layer the compiler chooses what is kept
         level = Recomputation.FULL
     recompute(base, level)
-    if is_sharded:
-        sharding.shard(base)
     is_compiled = config.torch_compile and compile_layers(base)
-    use_autocast = dtype is torch.bfloat16 and not is_fused(config, worker.device)
+    is_autocast = dtype in HALF_TYPES and not is_fused(config, worker.device)
     scorer = Scorer(
         base,
         pad_token_id,
         worker.device,
         is_packed=is_packed,
         has_plain_head=plain_head,
-        use_autocast=use_autocast,
+        autocast=dtype if is_autocast else None,
     )
     objective = make_objective(method_of(row_kind, config.method), scorer, Reference(adapter, start), config)
     if objective.has_reference:
@@ -130,6 +130,7 @@ def prepare(
         micro_batch_rows=micro_batch_rows,
         min_micro_batches=min_micro_batches,
         is_length_grouped=not is_packed,
+        loss_scale=LossScale(dtype, restored.state.loss_scale if restored else None),
     )
     setup = observe()
     facts = ResolvedFacts(

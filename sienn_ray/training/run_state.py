@@ -63,6 +63,7 @@ class RunState:
         best_epoch: Epoch of that step.
         evals_without_gain: Evaluations since.
         micro_batch_rows: What memory suffices for; None until it was too small.
+        loss_scale: Scale of the loss, where gradients are computed in float16.
         stop_reason: Why the run ended before its last epoch, if it did.
         history: One record for each evaluation and each epoch.
     """
@@ -85,6 +86,7 @@ class RunState:
     best_epoch: int | None = None
     evals_without_gain: int = 0
     micro_batch_rows: int | None = None
+    loss_scale: float | None = None
     is_done: bool = False
     stop_reason: str | None = None
     history: list[EvalRecord] = field(default_factory=list)
