@@ -28,7 +28,11 @@ sharding: a base model shared out among workers (FSDP2).
 loop: the training loop.
 steps: rows per optimizer step, over workers and micro batches.
 prefetch: the next batches, made in a thread.
+collation: micro batches of a step, made ahead.
+micro_batches: the division of a step's examples.
+token_budget: tokens of a micro batch, by a worker's memory.
 gradients: gradients of one optimizer step.
+step_loss: the loss of a step, read once.
 schedules: learning rate schedules.
 long_rows: rows with more tokens than there is room for.
 evaluation: loss over the rows held out.

@@ -1,6 +1,8 @@
 """Losses over packed rows.
 
 packing: tokenized rows as batches without padding.
+row_tree: what rows begin with in common.
+batches: batches, and their way to a device.
 packed_attention: attention over packed rows.
 examples: rows that a loss takes together, and sums over them.
 objectives: the losses: completions, or preferences.

@@ -12,7 +12,8 @@ import torch
 from transformers import PreTrainedModel
 
 from sienn_ray.training.loss import packed_attention
-from sienn_ray.training.loss.packing import Batch, TokenRow, pack, pad
+from sienn_ray.training.loss.batches import Batch
+from sienn_ray.training.loss.packing import TokenRow, pack, pad
 from sienn_ray.training.loss.token_log_probs import OutputHead, token_log_probs
 
 logger = logging.getLogger(__name__)
@@ -33,6 +34,7 @@ class Scorer:
         is_packed: Whether rows are packed; see `can_pack`.
         has_plain_head: Whether logits are what `OutputHead` makes of hidden states; else whole logits are taken.
         use_autocast: Whether products of float32 tensors are to be done in bfloat16.
+        head_chunk_tokens: Tokens whose logits are there at once; None is what suits the device.
     """
 
     def __init__(
@@ -44,20 +46,23 @@ class Scorer:
         is_packed: bool,
         has_plain_head: bool,
         use_autocast: bool = False,
+        head_chunk_tokens: int | None = None,
     ) -> None:
         self._model = model
         self._pad_token_id = pad_token_id
         self._device = device
-        self._head = OutputHead.of(model)
+        self._head = OutputHead.of(model, head_chunk_tokens)
         self._has_plain_head = has_plain_head
         self._use_autocast = use_autocast
         self.is_packed = is_packed
 
+    def collate(self, rows: Sequence[TokenRow]) -> Batch:
+        """Make a batch on the CPU, in any thread: packed where the base model can take that; see `pack`."""
+        return pack(rows) if self.is_packed else pad(rows, self._pad_token_id)
+
     def batch(self, rows: Sequence[TokenRow]) -> Batch:
-        """Make a batch of rows, packed where the base model can take that; see `pack`."""
-        if self.is_packed:
-            return pack(rows, self._device)
-        return pad(rows, self._device, self._pad_token_id)
+        """Make a batch on the device."""
+        return self.collate(rows).to(self._device)
 
     def log_probs(self, batch: Batch) -> torch.Tensor:
         """(targets,) float32: the log-probability of each target, in nats."""
@@ -104,12 +109,12 @@ def can_pack(model: PreTrainedModel) -> bool:
     before = model.config._attn_implementation
     rows = _probe_rows(model)
     with _evaluating(model):
-        alone = [_hidden(model, pad([row], model.device, 0)) for row in rows]
+        alone = [_hidden(model, pad([row], 0).to(model.device)) for row in rows]
         packed_attention.register()
 
         def compare() -> bool:
             model.set_attn_implementation(packed_attention.NAME)
-            together = _hidden(model, pack(rows, model.device, min_shared=2))
+            together = _hidden(model, pack(rows, min_shared=2).to(model.device))
             return _agree(together, torch.cat(alone), model.dtype)
 
         if _works(compare, "packed rows"):

@@ -42,6 +42,7 @@ STATE = RunState(
     best_epoch=1,
     evals_without_gain=3,
     micro_batch_rows=2,
+    micro_batch_tokens=512,
     is_done=True,
     stop_reason="early_stopping",
     history=[EvalRecord(0, None, 10.5), EvalRecord(1, 9.5, None, 2, Rewards(0.1, 0.2, -0.1, 0.5))],
