@@ -13,6 +13,8 @@ The backends of the API:
 
 engines: requests to engines, asked again where a replica is lost.
 engine_starts: starts of engines.
+engine_choice: the kind of a base model's engine: ours, or vLLM.
+engine_environment: the Python environments of engines on the nodes, checked.
 engine_applications: their applications: how many, in how much memory, of which version.
 engine_memory: the memory of an engine's replica.
 engine_versions: what an engine's application was deployed with.

@@ -11,6 +11,7 @@ from ray import serve
 from ray.serve import Application
 
 from deployments.engine import REPLICA_HEALTH_CHECK_PERIOD_S, build_engine
+from deployments.engine_choice import with_kind
 from deployments.engine_memory import engine_memory_bytes
 from deployments.engine_versions import EngineVersion, digest_of
 from deployments.exposed_secrets import check_no_exposed_secrets
@@ -86,7 +87,7 @@ def build_listed_engine(args: EngineSettings) -> Application:
     settings = Settings.model_validate(args.model_dump(exclude={"base_model", "revision"}))
     key = EngineKey(args.base_model, _commit(args))
     version = EngineVersion(digest_of(settings), _now_ms(), is_listed=True, revision=key.revision)
-    settings = settings.without_secrets()
+    settings = with_kind(key, settings.without_secrets())
     memory_bytes = engine_memory_bytes(key, settings)
     return build_engine(key.base_model, settings, key.revision, version=version, memory_bytes=memory_bytes)
 

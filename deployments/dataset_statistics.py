@@ -10,7 +10,7 @@ import ray
 from ray.exceptions import RayError, RayTaskError
 
 from deployments.task_failures import task_failure
-from sienn_ray.datasets import intake
+from sienn_ray.datasets import dataset_keys
 from sienn_ray.datasets.statistics_schema import DatasetStatistics, StatisticsRequest
 from sienn_ray.errors import CapacityError, SiennError, first_line
 from sienn_ray.settings import Settings
@@ -74,6 +74,6 @@ def compute(request: StatisticsRequest, settings: Settings) -> DatasetStatistics
     tokenizer = load_tokenizer(tokenizer_folder(request.base_model, settings, request.revision))
     statistics = compute_statistics(storage, request, tokenizer)
     storage.write_bytes(request.key, statistics.model_dump_json().encode())
-    if not storage.exists(intake.file_key(request.dataset_id)):  # the dataset was deleted meanwhile
-        storage.delete(intake.folder_key(request.dataset_id))
+    if not storage.exists(dataset_keys.file_key(request.dataset_id)):  # the dataset was deleted meanwhile
+        storage.delete(dataset_keys.folder_key(request.dataset_id))
     return statistics

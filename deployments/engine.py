@@ -5,19 +5,19 @@ from __future__ import annotations
 import asyncio
 import logging
 import os
+import shlex
 import time
 from collections.abc import AsyncGenerator, Callable
 from contextlib import aclosing
-from typing import assert_never
+from typing import Any, assert_never
 
-import ray
 from ray import serve
 from ray.serve import Application
 
+from deployments.engine_choice import num_gpus_of
 from deployments.engine_versions import EngineVersion, marker
 from deployments.metrics_sender import MetricsSender, send_to_tracker
 from deployments.pieces import Pace, Pieces, at_the_end
-from sienn_ray import catalog
 from sienn_ray.errors import EngineError
 from sienn_ray.inference.applications import deployment_name
 from sienn_ray.inference.engine import Engine, GenerationDelta, GenerationRequest, GenerationResult
@@ -80,13 +80,20 @@ class EngineDeployment:
         """
         if self._engine.failure is not None:
             logger.critical("the engine of %s has failed: %s; the replica ends", self._base_model, self._engine.failure)
-            os._exit(1)
+            self._end()
         if self._engine.stuck_s > self._step_timeout_s:
             logger.critical(
                 "a step of %s has taken %.0f s (SIENN_ENGINE_STEP_TIMEOUT_S); the replica ends",
                 self._base_model,
                 self._engine.stuck_s,
             )
+            self._end()
+
+    def _end(self) -> None:
+        """End this process, and what the engine runs beside it, without waiting for anything."""
+        try:
+            self._engine.kill()
+        finally:
             os._exit(1)
 
     async def ready(self) -> None:
@@ -187,10 +194,15 @@ def load_engine(base_model: str, settings: Settings, revision: str | None = None
     """
     # Each is imported in the replica only: the ingress builds this application and must stay without torch.
     match settings.engine:
-        case EngineKind.BUILTIN:
+        # `auto` is settled before an engine is deployed; by itself, this process has nothing to choose from.
+        case EngineKind.BUILTIN | "auto":
             from sienn_ray.inference.batching.engine import BatchingEngine
 
             return BatchingEngine(base_model, settings, revision)
+        case EngineKind.VLLM:
+            from sienn_ray.inference.vllm_engine.engine import load
+
+            return load(base_model, settings, revision)
         case _:
             assert_never(settings.engine)
 
@@ -207,14 +219,14 @@ def build_engine(
 
     Args:
         base_model: Hub id.
-        settings: See `Settings`.
+        settings: See `Settings`, with the kind of the engine.
         revision: Its commit; None is what is here, or the main branch.
         version: What the application tells of itself in Serve's overview.
         memory_bytes: Memory that a replica reserves; 0 reserves none.
     """
     deployment = serve.deployment(
         EngineDeployment,
-        name=deployment_name(revision),
+        name=deployment_name(revision, kind_of(settings)),
         max_ongoing_requests=settings.engine_max_queue + settings.engine_max_batch,
         max_queued_requests=settings.engine_max_queue,
         health_check_period_s=REPLICA_HEALTH_CHECK_PERIOD_S,
@@ -234,15 +246,24 @@ def build_engine(
             "num_cpus": settings.engine_num_cpus,
             "num_gpus": num_gpus_of(base_model, settings),
             **({"memory": memory_bytes} if memory_bytes else {}),
+            **({"runtime_env": environment} if (environment := runtime_env_of(settings)) else {}),
         },
     )
     told = {} if version is None else {"version": marker(version)}
     return deployment.bind(base_model, settings, revision, **told)
 
 
-def num_gpus_of(base_model: str, settings: Settings) -> float:
-    """Return the settings' GPUs of a replica, or else the catalog's share on a cluster that has GPUs."""
-    if settings.engine_num_gpus is not None:
-        return settings.engine_num_gpus
-    has_gpus = ray.cluster_resources().get("GPU", 0) > 0
-    return catalog.num_gpus(base_model) if has_gpus else 0.0
+def kind_of(settings: Settings) -> EngineKind:
+    """Return the kind of an engine's settings; see `deployments.engine_choice.with_kind`."""
+    return settings.engine if isinstance(settings.engine, EngineKind) else EngineKind.BUILTIN
+
+
+def runtime_env_of(settings: Settings) -> dict[str, Any]:
+    """Return Ray's runtime environment of a replica: the interpreter that the settings name for vLLM, if they do."""
+    if settings.engine is not EngineKind.VLLM or settings.engine_python is None:
+        return {}
+    # Ray hands the command to a shell. Compilers that vLLM calls are found in the folder of its interpreter.
+    return {
+        "py_executable": shlex.quote(str(settings.engine_python)),
+        "env_vars": {"PATH": f"{settings.engine_python.parent}:${{PATH}}"},
+    }

@@ -11,6 +11,7 @@ from typing import Any
 from ray import serve
 
 from deployments.engine import build_engine
+from deployments.engine_choice import engine_kind, with_kind
 from deployments.engine_memory import check_fits, engine_memory_bytes, free_bytes
 from deployments.engine_versions import EngineVersion, digest_of, version_of
 from sienn_ray import catalog
@@ -21,10 +22,11 @@ from sienn_ray.inference.applications import (
     EngineKey,
     application_of,
     base_model_of,
+    key_of,
     num_replicas,
     num_running,
 )
-from sienn_ray.settings import Settings
+from sienn_ray.settings import EngineKind, Settings
 
 logger = logging.getLogger(__name__)
 
@@ -42,6 +44,7 @@ class EngineApplications:
         built_at: When the service was deployed, in milliseconds of Unix time; see `EngineVersion`.
         find: Finds a base model, by hub id and the longest wait for the hub.
         memory_bytes: Tells the memory of an engine's replica.
+        choose: Chooses the kind of a base model's engine.
     """
 
     def __init__(
@@ -50,10 +53,12 @@ class EngineApplications:
         built_at: int = 0,
         find: Callable[[str, float], FoundBaseModel] = catalog.resolve,
         memory_bytes: Callable[[EngineKey, Settings], int] = engine_memory_bytes,
+        choose: Callable[[str, Settings], EngineKind] = engine_kind,
     ) -> None:
         self._settings = settings
         self._find = find
         self._memory_bytes = memory_bytes
+        self._choose = choose
         self._version = EngineVersion(digest_of(settings), built_at)
         self._lock = threading.Lock()
 
@@ -64,13 +69,17 @@ class EngineApplications:
 
         Raises:
             CapacityError: As many engines as may are busy, or no node has the memory.
+            EngineError: The settings name an engine that the nodes don't have.
         """
         with self._lock:
             applications = serve.status().applications
             name = application_of(key, applications)
+            if name is None and key.kind is not None and key.kind is self._choose(key.base_model, self._settings):
+                key = key.of_chosen_kind
+                name = application_of(key, applications)
             if name is None and key.revision is None:
                 # All who take any commit share an engine with those who want the one that is here.
-                key = EngineKey(key.base_model, self._commit_here(key.base_model))
+                key = replace(key, revision=self._commit_here(key.base_model))
                 name = application_of(key, applications)
             name = name or key.application
             application = applications.get(name)
@@ -79,7 +88,9 @@ class EngineApplications:
             elif self._version.replaces(version_of(application)):
                 self._roll(name, applications)
             elif not num_replicas(application):  # it was idle, and the next request has Serve start a replica
-                self._make_room(name, applications, self._memory_bytes(key, self._settings))
+                self._make_room(
+                    name, applications, self._memory_bytes(key, with_kind(key, self._settings, self._choose))
+                )
             return name
 
     def roll_outdated(self) -> None:
@@ -109,20 +120,24 @@ class EngineApplications:
         """Have Serve replace an application's replicas; what these have begun, they end."""
         version = version_of(applications[name])
         logger.info("%s is of an older version or has other settings; its replicas are replaced", name)
-        key = EngineKey(base_model_of(name), version.revision if version else None)
+        key = key_of(name, version.revision if version else None)
         self._deploy(key, name, applications)
 
     def _deploy(self, key: EngineKey, name: str, applications: Mapping[str, Any]) -> None:
-        need_bytes = self._memory_bytes(key, self._settings)
-        check_fits(key, need_bytes, self._settings)
+        settings = self._settings_of(key)
+        need_bytes = self._memory_bytes(key, settings)
+        check_fits(key, need_bytes, settings)
         is_new = name not in applications or not num_replicas(applications[name])
         if is_new:
             self._make_room(name, applications, need_bytes)
         version = replace(self._version, revision=key.revision)
-        built = build_engine(key.base_model, self._settings, key.revision, version=version, memory_bytes=need_bytes)
+        built = build_engine(key.base_model, settings, key.revision, version=version, memory_bytes=need_bytes)
         serve.run_many([serve.RunTarget(built, name=name, route_prefix=None)], wait_for_applications_running=False)
         if is_new:
             self._check_room(name)
+
+    def _settings_of(self, key: EngineKey) -> Settings:
+        return with_kind(key, self._settings, self._choose)
 
     def _check_room(self, name: str) -> None:
         """Make room again if another ingress replica has started an engine meanwhile.

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import ray
 
-from deployments.engine import num_gpus_of
+from deployments.engine_choice import num_gpus_of
 from sienn_ray import catalog
 from sienn_ray.errors import CapacityError
 from sienn_ray.inference.applications import EngineKey

@@ -15,6 +15,7 @@ from ray.serve.exceptions import BackPressureError, DeploymentUnavailableError
 from deployments.engine_applications import EngineApplications
 from deployments.engine_starts import EngineStarts
 from sienn_ray.errors import CapacityError, QueueFullError, SiennError
+from sienn_ray.inference.adapter_kinds import kind_for_adapter
 from sienn_ray.inference.applications import EngineKey
 from sienn_ray.inference.engine import GenerationDelta, GenerationRequest, GenerationResult
 from sienn_ray.settings import Settings
@@ -46,7 +47,7 @@ class ServeEngines:
         Raises:
             SiennError: The engine's error; `CapacityError` when the engine is starting, too busy, too slow, or lost.
         """
-        key = EngineKey(base_model, request.base_model_revision)
+        key = self._key(base_model, request)
 
         async def ask(handle: Any, asked_at: float, latest: float) -> GenerationResult:
             response = _preferring_adapter(handle, request).generate.remote(request)
@@ -69,7 +70,7 @@ class ServeEngines:
         Raises:
             SiennError: See `generate`, before the first delta; a later error comes as the last delta.
         """
-        key = EngineKey(base_model, request.base_model_revision)
+        key = self._key(base_model, request)
         response: Any = None
         is_whole = False
 
@@ -109,6 +110,15 @@ class ServeEngines:
         finally:
             if response is not None and not is_whole:
                 _cancel(response)
+
+    def _key(self, base_model: str, request: GenerationRequest) -> EngineKey:
+        """Return the engine that answers a request.
+
+        Raises:
+            InvalidInputError: The one that the settings name can't serve the adapter.
+        """
+        kind = kind_for_adapter(request.adapter_config, self._settings)
+        return EngineKey(base_model, request.base_model_revision, kind)
 
     async def _with_retries(
         self,

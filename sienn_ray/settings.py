@@ -78,6 +78,11 @@ class EngineKind(StrEnum):
     """Engines that answer requests; `deployments.engine.load_engine` makes one of each kind."""
 
     BUILTIN = "builtin"
+    VLLM = "vllm"
+
+
+# Leaves the kind of a base model's engine to `deployments.engine_choice`.
+AUTO_ENGINE: Literal["auto"] = "auto"
 
 
 class Settings(BaseSettings):
@@ -442,9 +447,29 @@ class Settings(BaseSettings):
         1_000_000, ge=1000, description="Entries of the audit log that are kept, the newest ones; one has half a KiB."
     )
 
-    engine: EngineKind = Field(
-        EngineKind.BUILTIN,
-        description="Engine that answers requests; `builtin` is sienn_ray's own, for CPUs and GPUs.",
+    engine: EngineKind | Literal["auto"] = Field(
+        AUTO_ENGINE,
+        description="Engine that answers requests: `builtin` is sienn_ray's own, for CPUs and GPUs; `vllm` is vLLM; "
+        "`auto` is vLLM where an engine has a GPU and its nodes have vLLM, and else `builtin`, which then also serves "
+        "the adapters that vLLM can't.",
+    )
+    engine_python: Path | None = Field(
+        None,
+        description="Python interpreter with vLLM, this package and the same Ray, at the same path on all nodes with "
+        "engines; by default vLLM is looked for where Ray's workers run.",
+    )
+    engine_max_lora_rank: int = Field(
+        64,
+        ge=1,
+        le=512,
+        description="Largest rank of the adapters that a vLLM engine takes; it sets memory aside for as many of this "
+        "rank as it holds.",
+    )
+    engine_tensor_parallel: int = Field(
+        1,
+        ge=1,
+        description="GPUs of one node between which a vLLM replica splits its base model; more than one needs the "
+        "engine `vllm`.",
     )
     adapter_copies_max_bytes: int = Field(
         10 * GIB,
@@ -626,6 +651,21 @@ class Settings(BaseSettings):
             raise ValueError(
                 f"engine_min_replicas={self.engine_min_replicas} is more than "
                 f"engine_max_replicas={self.engine_max_replicas}"
+            )
+        return self
+
+    @model_validator(mode="after")
+    def _check_tensor_parallel(self) -> Self:
+        num_gpus = self.engine_tensor_parallel
+        if num_gpus > 1 and self.engine is not EngineKind.VLLM:
+            raise ValueError(
+                f"engine_tensor_parallel={num_gpus} needs engine=vllm, and engine is {self.engine}: sienn_ray's own "
+                "engine computes on one GPU; set engine=vllm, or leave engine_tensor_parallel at 1"
+            )
+        if num_gpus > 1 and self.engine_num_gpus not in (None, num_gpus):
+            raise ValueError(
+                f"engine_num_gpus={self.engine_num_gpus:g} isn't engine_tensor_parallel={num_gpus}; a replica that is "
+                "split reserves a whole GPU for each part, so leave engine_num_gpus out"
             )
         return self
 

@@ -1,4 +1,4 @@
-"""Storage keys of a job's artifacts and logs; those of a dataset are named in `datasets/intake.py`."""
+"""Storage keys of a job's artifacts and logs; those of a dataset are named in `datasets/dataset_keys.py`."""
 
 from __future__ import annotations
 

@@ -33,6 +33,7 @@ from sienn_ray.errors import (
     SiennError,
     TrainingError,
 )
+from sienn_ray.inference.adapter_kinds import kind_for_adapter
 from sienn_ray.inference.applications import EngineKey, prefetch
 from sienn_ray.jobs.client.given_datasets import take_datasets
 from sienn_ray.jobs.client.run_session import TrainingSession
@@ -291,6 +292,7 @@ def _configured(
         parent = settled_parent(Storage(settings.storage_url, settings.outage_patience_s), parent)
         config = continued(config, given, parent)
         revision = revision or parent.config.base_model_revision
+    kind_for_adapter(config.lora.serving_fields, settings)
     found = catalog.resolve(config.base_model, settings.hub_timeout_s, revision, settings.admission_rules)
     check_context(config.base_model, found.context_tokens, config.max_length)
     check_target_modules(config.base_model, found, config.lora.named_modules)
@@ -375,12 +377,12 @@ def _train(
     # Not before: until the end is noted, another attempt may have to pick the checkpoints up.
     if _is_completed(job.id):
         delete_checkpoints(run, settings)
-        _load_ahead(job)
+        _load_ahead(job, settings)
     logger.info("job %s completed", job.id)
     return 0
 
 
-def _load_ahead(job: JobRecord) -> None:
+def _load_ahead(job: JobRecord, settings: Settings) -> None:
     """Have a running engine load the adapter; in a process of its own.
 
     One that has asked Serve for anything prints the lines of all its replicas from then on, which are no part of this
@@ -388,7 +390,8 @@ def _load_ahead(job: JobRecord) -> None:
     """
     remote = ray.remote(num_cpus=0, max_retries=0)(prefetch)
     try:
-        engine = EngineKey(job.config.base_model, job.config.base_model_revision)
+        kind = kind_for_adapter(job.config.lora.serving_fields, settings)
+        engine = EngineKey(job.config.base_model, job.config.base_model_revision, kind)
         # Logged here, since what another process logs isn't in the job's log.
         logger.info("%s", ray.get(remote.remote(engine, job.id, job.adapter_key), timeout=_LOAD_AHEAD_TIMEOUT_S))
     except Exception as error:  # the first request loads the adapter as well

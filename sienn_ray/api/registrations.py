@@ -7,7 +7,7 @@ import logging
 import time
 from collections.abc import Awaitable, Callable
 
-from sienn_ray.datasets import intake
+from sienn_ray.datasets import dataset_keys
 from sienn_ray.errors import CapacityError, RedeployedError, TooLateError
 from sienn_ray.jobs.change_requests import CALL_TIMEOUT_S, ChangeRequest, repeating
 from sienn_ray.jobs.schema import DatasetRecord
@@ -74,7 +74,7 @@ class Registrations:
 
     async def _mark(self, dataset_id: str) -> None:
         try:
-            await asyncio.to_thread(self._storage.write_bytes, intake.unregistered_key(dataset_id), b"")
+            await asyncio.to_thread(self._storage.write_bytes, dataset_keys.unregistered_key(dataset_id), b"")
         except Exception:  # it is for the case only that this process ends before it knows more
             logger.warning("dataset %s couldn't be marked as unregistered", dataset_id, exc_info=True)
 
@@ -86,7 +86,7 @@ class Registrations:
             try:
                 with repeating(request):
                     await self._tracker.add_dataset(record, self._storage.url)
-                await asyncio.to_thread(self._storage.delete, intake.unregistered_key(record.id))
+                await asyncio.to_thread(self._storage.delete, dataset_keys.unregistered_key(record.id))
                 logger.info("dataset %s was registered, though nobody was told", record.id)
             except (TooLateError, RedeployedError):
                 await self._forget(self._storage, record.id)

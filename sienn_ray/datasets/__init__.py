@@ -19,6 +19,7 @@ preference: rows with a better and a worse answer.
 Files:
 
 intake: a file into storage, with its checked rows.
+dataset_keys: the storage keys of a dataset.
 leftovers: uploads that were never finished.
 ingest: from a file to Parquet, in one pass.
 reading_options: encoding, separator and columns, where a user says so.

@@ -20,7 +20,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 from pydantic import TypeAdapter, ValidationError
 
-from sienn_ray.datasets import intake
+from sienn_ray.datasets import dataset_keys
 from sienn_ray.datasets.intake import AbandonedError
 from sienn_ray.datasets.raw_rows import raw_row, stored_rows
 from sienn_ray.datasets.row_pages import ShownRow, shown_row
@@ -75,7 +75,7 @@ def kept_comparison(
         ArtifactError: Rows are missing from storage, or altered.
         AbandonedError: `abandoned` was set.
     """
-    key = f"{intake.folder_key(second_id)}/differences-{first_id}.json"
+    key = f"{dataset_keys.folder_key(second_id)}/differences-{first_id}.json"
     with contextlib.suppress(ArtifactError, ValidationError):
         return _KEPT.validate_json(storage.read_bytes(key))
     found = compare(storage, first_id, second_id, abandoned)
@@ -242,7 +242,7 @@ def _num_rows(storage: Storage, dataset_id: str) -> int:
 
 @contextlib.contextmanager
 def _opened(storage: Storage, dataset_id: str) -> Iterator[pq.ParquetFile]:
-    key = intake.rows_key(dataset_id)
+    key = dataset_keys.rows_key(dataset_id)
     with storage.reading(key) as file:
         try:
             yield pq.ParquetFile(cast(Any, file))

@@ -17,7 +17,7 @@ import httpx2
 import huggingface_hub
 from huggingface_hub import errors as hub_errors
 
-from sienn_ray.datasets import intake
+from sienn_ray.datasets import dataset_keys, intake
 from sienn_ray.datasets.hub_files import files_of
 from sienn_ray.datasets.hub_source import HubSource
 from sienn_ray.datasets.ingest import IngestReport
@@ -136,16 +136,16 @@ def take(
         for part_id, file in zip(part_ids, found.files, strict=True):
             _check_wanted(abandoned)
             # Should this process end meanwhile, nobody was told of the part.
-            storage.write_bytes(intake.unregistered_key(part_id), b"")
+            storage.write_bytes(dataset_keys.unregistered_key(part_id), b"")
             reports.append((file.name, _take_file(storage, part_id, found, file, rules).report))
         kind = check_one_kind({name: report.format for name, report in reports})
         joined = join(storage, dataset_id, part_ids, kind, check_size=rules.check_size, abandoned=abandoned)
     except BaseException:
-        storage.delete(intake.folder_key(dataset_id))
+        storage.delete(dataset_keys.folder_key(dataset_id))
         raise
     finally:
         for part_id in part_ids[: len(reports) + 1]:
-            storage.delete(intake.folder_key(part_id))
+            storage.delete(dataset_keys.folder_key(part_id))
     name = f"{PurePosixPath(found.source.repo).name}.jsonl"
     return name, replace(joined, report=_with_remarks(joined.report, reports))
 

@@ -6,11 +6,11 @@ import threading
 from dataclasses import dataclass
 from typing import IO, Any, cast
 
+from sienn_ray.datasets import dataset_keys
 from sienn_ray.datasets.ingest import IngestReport, Inspection, ingest, inspect
 from sienn_ray.datasets.reading_options import ReadingOptions
 from sienn_ray.storage import Storage, copy_hashed
 
-FOLDER_KEY = "datasets"
 _TOLD_FROM_THE_FILE = ReadingOptions()
 
 
@@ -25,26 +25,6 @@ class TakenDataset:
 
 class AbandonedError(Exception):
     """The check of a file was abandoned: nobody waits for it any more."""
-
-
-def folder_key(dataset_id: str) -> str:
-    """Storage key of everything that belongs to a dataset."""
-    return f"{FOLDER_KEY}/{dataset_id}"
-
-
-def file_key(dataset_id: str) -> str:
-    """Storage key of the file as it came. The user's file name has no part in it."""
-    return f"{folder_key(dataset_id)}/file"
-
-
-def unregistered_key(dataset_id: str) -> str:
-    """Storage key of the mark of a dataset whose record may never come; with a record it means nothing."""
-    return f"{folder_key(dataset_id)}/unregistered"
-
-
-def rows_key(dataset_id: str) -> str:
-    """Storage key of the checked rows, as Parquet."""
-    return f"{folder_key(dataset_id)}/rows.parquet"
 
 
 def check_rows(
@@ -70,7 +50,10 @@ def check_rows(
         InvalidDatasetError: The file isn't a dataset.
         AbandonedError: `abandoned` was set.
     """
-    with storage.reading(file_key(dataset_id)) as file, storage.writing(rows_key(dataset_id)) as sink:
+    with (
+        storage.reading(dataset_keys.file_key(dataset_id)) as file,
+        storage.writing(dataset_keys.rows_key(dataset_id)) as sink,
+    ):
         source: Any = _Abandonable(file, abandoned) if abandoned else file
         return ingest(source, filename, cast(Any, sink), options=options, max_row_bytes=max_row_bytes)
 
@@ -89,7 +72,7 @@ def inspect_file(
     Raises:
         AbandonedError: `abandoned` was set.
     """
-    with storage.reading(file_key(dataset_id)) as file:
+    with storage.reading(dataset_keys.file_key(dataset_id)) as file:
         source: Any = _Abandonable(file, abandoned) if abandoned else file
         return inspect(source, filename, options=options, max_row_bytes=max_row_bytes)
 
@@ -109,12 +92,12 @@ def take(
         InvalidDatasetError: The file isn't a dataset.
     """
     try:
-        with storage.writing(file_key(dataset_id)) as target:
+        with storage.writing(dataset_keys.file_key(dataset_id)) as target:
             size_bytes, sha256 = copy_hashed(source, target)
         report = check_rows(storage, dataset_id, filename, max_row_bytes=max_row_bytes, options=options)
         return TakenDataset(size_bytes, sha256, report)
     except BaseException:
-        storage.delete(folder_key(dataset_id))
+        storage.delete(dataset_keys.folder_key(dataset_id))
         raise
 
 

@@ -9,7 +9,7 @@ from typing import IO, Any, assert_never, cast
 
 import pyarrow.parquet as pq
 
-from sienn_ray.datasets import intake
+from sienn_ray.datasets import dataset_keys
 from sienn_ray.datasets.ingest import PREVIEW_ROWS, IngestReport
 from sienn_ray.datasets.intake import AbandonedError, TakenDataset
 from sienn_ray.datasets.preview import preview_row
@@ -42,8 +42,8 @@ def join(
         AbandonedError: `abandoned` was set.
     """
     with (
-        storage.writing(intake.file_key(dataset_id)) as file,
-        storage.writing(intake.rows_key(dataset_id)) as sink,
+        storage.writing(dataset_keys.file_key(dataset_id)) as file,
+        storage.writing(dataset_keys.rows_key(dataset_id)) as sink,
         _Joined(file, sink) as joined,
     ):
         for row in _rows_of(storage, parts):
@@ -56,7 +56,7 @@ def join(
 
 def _rows_of(storage: Storage, parts: Sequence[str]) -> Iterator[dict[str, Any]]:
     for part in parts:
-        with storage.reading(intake.rows_key(part)) as source:
+        with storage.reading(dataset_keys.rows_key(part)) as source:
             yield from stored_rows(pq.ParquetFile(cast(Any, source)))
 
 

@@ -8,7 +8,7 @@ import re
 from collections.abc import Collection
 from datetime import datetime
 
-from sienn_ray.datasets import intake
+from sienn_ray.datasets import dataset_keys
 from sienn_ray.storage import Storage
 
 _ID = re.compile(r"[A-Za-z0-9_-]{1,64}")
@@ -30,7 +30,7 @@ def sweep(storage: Storage, known_ids: Collection[str], older_than: datetime) ->
     Returns:
         Ids whose folders were deleted.
     """
-    ids = [name for name in storage.names(intake.FOLDER_KEY) if _ID.fullmatch(name)]  # others' files are theirs
+    ids = [name for name in storage.names(dataset_keys.FOLDER_KEY) if _ID.fullmatch(name)]  # others' files are theirs
     return [dataset_id for dataset_id in sorted(set(ids) - set(known_ids)) if _clear(storage, dataset_id, older_than)]
 
 
@@ -38,16 +38,16 @@ def _clear(storage: Storage, dataset_id: str, older_than: datetime) -> bool:
     # Another replica may be at the same folder, or an upload that ends at this moment.
     with contextlib.suppress(FileNotFoundError):
         if _is_leftover(storage, dataset_id, older_than):
-            storage.delete(intake.folder_key(dataset_id))
+            storage.delete(dataset_keys.folder_key(dataset_id))
             return True
     return False
 
 
 def _is_leftover(storage: Storage, dataset_id: str, older_than: datetime) -> bool:
-    folder = storage.path(intake.folder_key(dataset_id))
+    folder = storage.path(dataset_keys.folder_key(dataset_id))
     files = [str(path) for path in storage.fs.find(folder)]
-    is_whole = {storage.path(key(dataset_id)) for key in (intake.file_key, intake.rows_key)} <= set(files)
-    if is_whole and storage.path(intake.unregistered_key(dataset_id)) not in files:
+    is_whole = {storage.path(key(dataset_id)) for key in (dataset_keys.file_key, dataset_keys.rows_key)} <= set(files)
+    if is_whole and storage.path(dataset_keys.unregistered_key(dataset_id)) not in files:
         logger.warning("%s is a whole dataset without a record; it is left alone", folder)
         return False
     # Object stores know folders only by what is in them.

@@ -10,7 +10,7 @@ from typing import Any, cast
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from sienn_ray.datasets import intake
+from sienn_ray.datasets import dataset_keys
 from sienn_ray.datasets.schema import Message
 from sienn_ray.datasets.stored_rows import CONTENT_COLUMNS, StoredRow, message_of
 from sienn_ray.errors import ArtifactError
@@ -76,7 +76,7 @@ def read_values(storage: Storage, dataset_id: str, *, offset: int, limit: int) -
     Raises:
         ArtifactError: The rows are missing from storage, or altered.
     """
-    key = intake.rows_key(dataset_id)
+    key = dataset_keys.rows_key(dataset_id)
     with storage.reading(key) as file:
         try:
             parquet = pq.ParquetFile(cast(Any, file))

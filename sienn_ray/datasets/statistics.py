@@ -13,7 +13,7 @@ import ray.data
 from ray.data import TaskPoolStrategy
 from ray.exceptions import RayTaskError
 
-from sienn_ray.datasets import intake
+from sienn_ray.datasets import dataset_keys
 from sienn_ray.datasets.duplicates import DTYPE, DuplicateFinder
 from sienn_ray.datasets.histogram import Histogram
 from sienn_ray.datasets.measure import measure_row
@@ -39,7 +39,7 @@ def compute_statistics(storage: Storage, request: StatisticsRequest, tokenizer: 
     Raises:
         InvalidDatasetError: The base model's chat template can't render a row.
     """
-    path, filesystem = storage.path(intake.rows_key(request.dataset_id)), storage.arrow_filesystem()
+    path, filesystem = storage.path(dataset_keys.rows_key(request.dataset_id)), storage.arrow_filesystem()
     metadata = pq.read_metadata(path, filesystem=filesystem)
     _set_up_ray_data()
     # Fine-tunes may hold every CPU of the cluster for hours, so nothing here asks for one. `read_parquet` would: it

@@ -7,7 +7,7 @@ from dataclasses import dataclass, field
 
 from pydantic import BaseModel, ConfigDict, ValidationError
 
-from sienn_ray.datasets import intake
+from sienn_ray.datasets import dataset_keys
 from sienn_ray.datasets.histogram import Distribution
 from sienn_ray.datasets.render_options import RenderOptions
 from sienn_ray.datasets.schema import RowKind
@@ -96,4 +96,4 @@ class StatisticsRequest:
         if self.options != RenderOptions():
             words += f"\n{self.options.special_tokens}\n{self.options.variables.json}"
         name = hashlib.sha256(words.encode()).hexdigest()[:32]
-        return f"{intake.folder_key(self.dataset_id)}/statistics/{name}.json"
+        return f"{dataset_keys.folder_key(self.dataset_id)}/statistics/{name}.json"

@@ -2,11 +2,13 @@
 
 engine: requests and answers of an engine, as a protocol; without torch.
 applications: engines as Serve applications.
+adapter_kinds: the kind of engine that an adapter needs.
 metered: an engine that counts.
 blocking: the whole answer to one request.
 batching/: the engine: one batch for all requests and adapters.
 model/: a base model as the engine computes it.
 sampling/: the choice of each next token.
 text/: texts from tokens.
+vllm_engine/: vLLM as an engine.
 requests/: requests and adapters as every engine needs them: rendered, checked, and ended.
 """

@@ -4,16 +4,17 @@ from __future__ import annotations
 
 import re
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 from sienn_ray.errors import first_line
+from sienn_ray.settings import EngineKind
 
 APPLICATION_PREFIX = "engine-"
-# No hub id has three dashes in a row.
-_BEFORE_COMMIT = "---"
+# Before a commit, and before a kind. No hub id has three dashes in a row.
+_SEPARATOR = "---"
 _COMMIT_CHARS = 12
-_DEPLOYMENT = "Engine"
+_DEPLOYMENTS = {EngineKind.BUILTIN: "Engine", EngineKind.VLLM: "VllmEngine"}
 _READY, _ENDING = "RUNNING", "STOPPING"
 _PREFETCH_TIMEOUT_S = 60.0
 
@@ -25,10 +26,12 @@ class EngineKey:
     Args:
         base_model: Hub id.
         revision: The commit that its weights have to be of; None takes any.
+        kind: The kind that it has to be of; None takes the one that the settings choose.
     """
 
     base_model: str
     revision: str | None = None
+    kind: EngineKind | None = None
 
     def __str__(self) -> str:
         """Return what messages call it."""
@@ -38,34 +41,57 @@ class EngineKey:
     def application(self) -> str:
         """Name of the Serve application of this very engine."""
         name = APPLICATION_PREFIX + re.sub(r"[^A-Za-z0-9._-]", "--", self.base_model)
-        return name if self.revision is None else f"{name}{_BEFORE_COMMIT}{_short(self.revision)}"
+        commit = None if self.revision is None else _short(self.revision)
+        return _SEPARATOR.join(filter(None, (name, commit, self.kind)))
+
+    @property
+    def of_chosen_kind(self) -> EngineKey:
+        """The engine of the kind that the settings choose."""
+        return replace(self, kind=None)
 
 
 def base_model_of(name: str) -> str:
     """Return the base model of an application's name. A hub id has at most one slash and never two dashes in a row."""
-    return name.removeprefix(APPLICATION_PREFIX).partition(_BEFORE_COMMIT)[0].replace("--", "/")
+    return name.removeprefix(APPLICATION_PREFIX).partition(_SEPARATOR)[0].replace("--", "/")
 
 
-def deployment_name(revision: str | None) -> str:
-    """Return the name of an engine's deployment, which tells the commit of its weights where one is known."""
-    return _DEPLOYMENT if revision is None else f"{_DEPLOYMENT}-{_short(revision)}"
+def key_of(name: str, revision: str | None) -> EngineKey:
+    """Return the engine of an application's name, which has no more than the beginning of its commit."""
+    kind = next((kind for kind in EngineKind if name.endswith(f"{_SEPARATOR}{kind}")), None)
+    return EngineKey(base_model_of(name), revision, kind)
+
+
+def deployment_name(revision: str | None, kind: EngineKind = EngineKind.BUILTIN) -> str:
+    """Return the name of an engine's deployment, which tells its kind, and the commit of its weights if it is known."""
+    name = _DEPLOYMENTS[kind]
+    return name if revision is None else f"{name}-{_short(revision)}"
 
 
 def application_of(key: EngineKey, applications: Mapping[str, Any]) -> str | None:
     """Return the application that answers for an engine, or None where there is none.
 
     The one that has no commit in its name, as those listed in `serveconfig.yaml`, answers for the commit that it has
-    loaded too: the same weights needn't be loaded twice.
+    loaded too, and the one of the chosen kind for its own kind: the same weights needn't be loaded twice.
 
     Args:
         key: The engine.
         applications: Serve's overview, by name.
     """
-    plain = EngineKey(key.base_model).application
-    loaded = applications[plain].deployments if plain in applications else {}
-    if plain in applications and (key.revision is None or deployment_name(key.revision) in loaded):
-        return plain
-    return key.application if key.application in applications else None
+    for kind in dict.fromkeys((None, key.kind)):
+        plain, whole = (EngineKey(key.base_model, revision, kind).application for revision in (None, key.revision))
+        if plain in applications and _answers(applications[plain], key, is_plain=True):
+            return plain
+        if whole in applications and _answers(applications[whole], key):
+            return whole
+    return None
+
+
+def _answers(application: Any, key: EngineKey, *, is_plain: bool = False) -> bool:
+    """Return whether an application is of a key's kind, and has loaded its commit if its name tells none."""
+    kinds = [key.kind] if key.kind is not None else list(EngineKind)
+    if key.revision is not None and is_plain:
+        return any(deployment_name(key.revision, kind) in application.deployments for kind in kinds)
+    return key.kind is None or any(name.partition("-")[0] == _DEPLOYMENTS[key.kind] for name in application.deployments)
 
 
 def _short(revision: str) -> str:

@@ -112,6 +112,7 @@ class GenerationRequest:
         tools: Tools that the model may call, in OpenAI's form.
         continues: Whether the answer goes on with the conversation's last message, which is the assistant's.
         template_variables: Values of the chat template's variables, over those that the adapter was trained with.
+        adapter_config: Fields of the adapter's `adapter_config.json` that say which kinds of engines can serve it.
     """
 
     prompt: tuple[ChatMessage, ...] | str
@@ -122,6 +123,7 @@ class GenerationRequest:
     tools: tuple[Mapping[str, Any], ...] = ()
     continues: bool = False
     template_variables: Mapping[str, Any] = field(default_factory=dict)
+    adapter_config: Mapping[str, Any] = field(default_factory=dict, compare=False)
 
     @classmethod
     def ask(cls, question: str, **fields: object) -> GenerationRequest:
@@ -249,4 +251,11 @@ class Engine(Protocol):
 
     def close(self) -> None:
         """End all threads; requests without an answer get an error. A repeat changes nothing."""
+        ...
+
+    def kill(self) -> None:
+        """End the engine's own processes at once, before this process ends without closing the engine.
+
+        A process that outlives its parent would keep the GPU.
+        """
         ...

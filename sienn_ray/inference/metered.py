@@ -68,6 +68,10 @@ class MeteredEngine:
         """See `Engine.close`."""
         self._engine.close()
 
+    def kill(self) -> None:
+        """See `Engine.kill`."""
+        self._engine.kill()
+
     def _note(self, request: GenerationRequest, result: GenerationResult) -> None:
         self._meter.inc(PROMPT_TOKENS_TOTAL, result.num_prompt_tokens, base_model=self._base_model)
         self._meter.inc(GENERATION_TOKENS_TOTAL, result.num_generated_tokens, base_model=self._base_model)

@@ -8,7 +8,7 @@ from typing import assert_never
 
 from pydantic import BaseModel, ConfigDict
 
-from sienn_ray.datasets import intake
+from sienn_ray.datasets import dataset_keys
 from sienn_ray.export.options import folder_key, job_key
 from sienn_ray.storage_keys import adapter_key, checkpoints_key, logs_key, start_key
 
@@ -43,7 +43,7 @@ class Deletion(BaseModel):
         """Storage keys of all that belongs to it."""
         match self.kind:
             case DeletionKind.DATASET:
-                return (intake.folder_key(self.id),)
+                return (dataset_keys.folder_key(self.id),)
             case DeletionKind.EXPORT:
                 return (folder_key(self.job_id or "", self.id),)
             case DeletionKind.JOB:

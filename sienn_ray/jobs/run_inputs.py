@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-from sienn_ray.datasets import intake
+from sienn_ray.datasets import dataset_keys
 from sienn_ray.datasets.schema import check_one_kind, check_same_kind
 from sienn_ray.jobs.schema import DatasetRecord, JobRecord
 from sienn_ray.training.record import DatasetFacts, DatasetRole
@@ -45,9 +45,9 @@ def run_of(job: JobRecord, datasets: JobDatasets, timeline: Timeline) -> Run:
         job_id=job.id,
         config=config,
         row_kind=kind,
-        rows_key=intake.rows_key(first.id),
+        rows_key=dataset_keys.rows_key(first.id),
         adapter_key=job.adapter_key,
-        validation_rows_key=intake.rows_key(validation.id) if validation else None,
+        validation_rows_key=dataset_keys.rows_key(validation.id) if validation else None,
         name=job.name,
         datasets=dataset_facts(job, datasets),
         statistics=tuple(
@@ -59,7 +59,7 @@ def run_of(job: JobRecord, datasets: JobDatasets, timeline: Timeline) -> Run:
         start_key=job.start_key,
         from_job=job.from_job,
         mixture=tuple(
-            MixedDataset(each.dataset_id, intake.rows_key(each.dataset_id), each.weight)
+            MixedDataset(each.dataset_id, dataset_keys.rows_key(each.dataset_id), each.weight)
             for each in (job.trained_on if job.is_mixture else ())
         ),
     )

@@ -10,7 +10,7 @@ from collections.abc import Callable
 from dataclasses import asdict
 
 from sienn_ray.base_model import tokenizer_folder
-from sienn_ray.datasets import intake
+from sienn_ray.datasets import dataset_keys
 from sienn_ray.errors import InvalidBaseModelError
 from sienn_ray.settings import Settings
 from sienn_ray.storage import Storage
@@ -53,7 +53,7 @@ def find_verdict(
     """
     if kept := TemplateVerdict.kept(storage, request):
         return kept
-    rows_key = intake.rows_key(request.dataset_id)
+    rows_key = dataset_keys.rows_key(request.dataset_id)
     template = template or local_template(request.base_model, request.revision, settings)
     if template is None or not storage.exists(rows_key):
         return None

@@ -8,7 +8,7 @@ from dataclasses import dataclass, field
 
 from pydantic import BaseModel, ConfigDict, ValidationError
 
-from sienn_ray.datasets import intake
+from sienn_ray.datasets import dataset_keys
 from sienn_ray.datasets.render_options import RenderOptions, SpecialTokens
 from sienn_ray.datasets.schema import RowKind
 from sienn_ray.errors import ArtifactError, InvalidDatasetError
@@ -179,4 +179,4 @@ class TemplateRequest:
         """Storage key of the result; it goes when the dataset goes."""
         words = [str(_VERSION), self.base_model, self.revision or "", self.options.variables.json]
         name = hashlib.sha256("\n".join(words).encode()).hexdigest()[:32]
-        return f"{intake.folder_key(self.dataset_id)}/templates/{name}.json"
+        return f"{dataset_keys.folder_key(self.dataset_id)}/templates/{name}.json"

@@ -21,7 +21,8 @@ publication: the files of an adapter.
 record: `training_run.json`, for repeating a run.
 model_card: the README.md of an adapter.
 ray_worker: the function that Ray Train runs.
-worker: the group of workers, as a protocol, and Ray Train behind it.
+worker: the group of workers, as a protocol, and what they exchange.
+ray_train_worker: a worker of a Ray Train run.
 preparation: base model and adapter, made ready for the loop.
 hardware: precision, threads and memory.
 sharding: a base model shared out among workers (FSDP2).

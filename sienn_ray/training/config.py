@@ -145,6 +145,11 @@ class LoraSettings(AdapterHyperparameters, _Rank):
     model_config = ConfigDict(frozen=True, extra="forbid")
 
     @property
+    def serving_fields(self) -> dict[str, Any]:
+        """The fields of PEFT's `adapter_config.json` that not every kind of engine can serve."""
+        return {"r": self.r, "use_dora": self.use_dora}
+
+    @property
     def named_modules(self) -> tuple[str, ...]:
         """Names in `target_modules`, where it isn't a word for all of them."""
         return () if self.target_modules == ALL_LINEAR else tuple(self.target_modules)

@@ -110,7 +110,7 @@ def prepare(
         sharding.shard(base)
     if config.torch_compile:
         compile_layers(base)
-    use_autocast = dtype is torch.bfloat16 and not is_fused(config)
+    use_autocast = dtype is torch.bfloat16 and not is_fused(config, worker.device)
     scorer = Scorer(
         base,
         pad_token_id,
@@ -162,7 +162,7 @@ def _token_budget(
         num_learned=sum(parameter.numel() for parameter in trainable(adapter)),
         row_tokens=row_tokens,
         # PEFT's own layers work in float32 beside the products.
-        dtype=base.dtype if is_fused(config) else torch.float32,
+        dtype=base.dtype if is_fused(config, worker.device) else torch.float32,
     )
 
 

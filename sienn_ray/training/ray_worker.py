@@ -45,8 +45,8 @@ def train_loop(loop_config: dict[str, Any]) -> LoopResult:
     from sienn_ray.training.adapter.start import fetched_start
     from sienn_ray.training.hardware import allow_tf32, choose_dtype, use_all_cpus
     from sienn_ray.training.loop import FineTune
+    from sienn_ray.training.ray_train_worker import RayTrainWorker
     from sienn_ray.training.signs_of_life import signs_of_life
-    from sienn_ray.training.worker import RayTrainWorker
 
     spec.timeline.mark("import_in_workers")
     worker, config = RayTrainWorker(), spec.config

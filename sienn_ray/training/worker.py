@@ -1,14 +1,12 @@
-"""The group of workers as the training loop sees it, and Ray Train behind it."""
+"""The group of workers as the training loop sees it: a protocol, and exchanges of numbers and gradients."""
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
-from contextlib import AbstractContextManager, contextmanager
+from collections.abc import Sequence
+from contextlib import AbstractContextManager
 from pathlib import Path
 from typing import Any, Protocol, TypeVar
 
-import ray.train
-import ray.train.torch
 import torch
 import torch.distributed as dist
 
@@ -40,31 +38,6 @@ class Worker(Protocol):
     def report(self, metrics: dict[str, Any], checkpoint: Path | None) -> None:
         """Hand over a checkpoint; a barrier, so every worker calls it, all but one with None."""
         ...
-
-
-class RayTrainWorker:
-    """`Worker` of the Ray Train run that this process belongs to."""
-
-    def __init__(self) -> None:
-        context = ray.train.get_context()
-        self.rank: int = context.get_world_rank()
-        self.world_size: int = context.get_world_size()
-        self.device: torch.device = ray.train.torch.get_device()
-
-    @contextmanager
-    def last_checkpoint(self) -> Iterator[Path | None]:
-        """See `Worker.last_checkpoint`."""
-        last = ray.train.get_checkpoint()
-        if last is None:
-            yield None
-            return
-        with last.as_directory() as folder:
-            yield Path(folder)
-
-    def report(self, metrics: dict[str, Any], checkpoint: Path | None) -> None:
-        """See `Worker.report`."""
-        folder = None if checkpoint is None else ray.train.Checkpoint.from_directory(checkpoint)
-        ray.train.report(metrics, checkpoint=folder)
 
 
 def global_sums(values: Sequence[float], device: torch.device) -> list[float]:

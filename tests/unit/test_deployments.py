@@ -146,6 +146,21 @@ class TestBuiltEngine:
         built = build_engine(base_model, Settings(engine_num_gpus=chosen))
         assert options_of(built).ray_actor_options["num_gpus"] == expected
 
+    def test_vllm_has_an_interpreter_of_its_own_and_its_folder_of_programs(self) -> None:
+        python = Path("/opt/v llm/bin/python")
+        settings = Settings(engine="vllm", engine_python=python, engine_tensor_parallel=2)
+        built = options_of(build_engine("gpt2", settings, "a" * 40))
+        assert built.ray_actor_options["runtime_env"] == {
+            "py_executable": "'/opt/v llm/bin/python'",
+            "env_vars": {"PATH": "/opt/v llm/bin:${PATH}"},
+        }
+        assert (built.name, built.ray_actor_options["num_gpus"]) == ("VllmEngine-aaaaaaaaaaaa", 2.0)
+
+    @pytest.mark.parametrize("engine", ["builtin", "auto"])
+    def test_our_own_engine_runs_where_the_service_does(self, engine: str) -> None:
+        built = options_of(build_engine("gpt2", Settings(engine=engine, engine_python=Path("/opt/vllm/bin/python"))))
+        assert (built.name, "runtime_env" in built.ray_actor_options) == ("Engine", False)
+
     def test_one_can_be_listed_in_the_config_file(self) -> None:
         text = SERVE_CONFIG.read_text()
         listed = yaml.safe_load(text[text.index("  # - name: engine-") :].replace("  # ", ""))[0]
@@ -176,27 +191,61 @@ def test_a_replica_says_how_long_it_was_idle(num_open: int, is_busy: bool) -> No
     assert (idle_s == 0.0) if is_busy else (idle_s >= 60.0)
 
 
-@pytest.mark.parametrize(("stuck_s", "ends"), [(0.0, False), (119.0, False), (121.0, True)])
-def test_a_replica_whose_engine_is_stuck_ends(monkeypatch: pytest.MonkeyPatch, stuck_s: float, ends: bool) -> None:
-    codes: list[int] = []
-    monkeypatch.setattr("deployments.engine.os._exit", codes.append)
-    replica = object.__new__(EngineDeployment)
-    replica._base_model, replica._step_timeout_s = "some/base", 120.0
-    fake: Any = SimpleNamespace(stuck_s=stuck_s, failure=None, close=lambda: None)
-    replica._engine = fake
-    replica.check_health()
-    assert codes == [1] * ends
+class FakeEngine:
+    """An engine whose process is to end.
+
+    Args:
+        stuck_s: See `Engine.stuck_s`.
+        failure: See `Engine.failure`.
+        log: Gets what is asked of it.
+    """
+
+    def __init__(self, log: list[str], stuck_s: float = 0.0, failure: str | None = None) -> None:
+        self.stuck_s, self.failure = stuck_s, failure
+        self._log = log
+
+    def kill(self) -> None:
+        self._log.append("kill")
+        if self.failure == "unkillable":
+            raise OSError("stays")
+
+    def close(self) -> None:
+        self._log.append("close")
 
 
-def test_a_replica_whose_engine_has_failed_ends(
-    monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
-) -> None:
-    codes: list[int] = []
-    monkeypatch.setattr("deployments.engine.os._exit", codes.append)
+def replica_of(engine: Any) -> EngineDeployment:
     replica = object.__new__(EngineDeployment)
-    replica._base_model, replica._step_timeout_s = "some/base", 120.0
-    fake: Any = SimpleNamespace(stuck_s=0.0, failure="its device has failed: CUDA error", close=lambda: None)
-    replica._engine = fake
+    replica._base_model, replica._step_timeout_s, replica._engine = "some/base", 120.0, engine
+    return replica
+
+
+@pytest.fixture
+def ends(monkeypatch: pytest.MonkeyPatch) -> list[str]:
+    """What happens when a replica's process ends itself."""
+    log: list[str] = []
+    monkeypatch.setattr("deployments.engine.os._exit", lambda code: log.append(f"exit {code}"))
+    return log
+
+
+@pytest.mark.parametrize(("stuck_s", "does_end"), [(0.0, False), (119.0, False), (121.0, True)])
+def test_a_replica_whose_engine_is_stuck_ends(ends: list[str], stuck_s: float, does_end: bool) -> None:
+    replica = replica_of(FakeEngine(ends, stuck_s))
     replica.check_health()
-    assert codes == [1]
+    assert ends == ["kill", "exit 1"] * does_end
+    del replica._engine
+
+
+def test_a_replica_whose_engine_has_failed_ends(ends: list[str], caplog: pytest.LogCaptureFixture) -> None:
+    replica = replica_of(FakeEngine(ends, failure="its device has failed: CUDA error"))
+    replica.check_health()
+    assert ends == ["kill", "exit 1"]
     assert "the engine of some/base has failed: its device has failed: CUDA error" in caplog.text
+    del replica._engine
+
+
+def test_a_replica_ends_even_where_its_engines_processes_dont(ends: list[str]) -> None:
+    replica = replica_of(FakeEngine(ends, failure="unkillable"))
+    with pytest.raises(OSError, match="stays"):  # in this test the process goes on
+        replica.check_health()
+    assert ends == ["kill", "exit 1"]
+    del replica._engine

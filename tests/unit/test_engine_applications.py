@@ -9,12 +9,13 @@ import pytest
 import ray
 
 from deployments import engine_applications
+from deployments.engine import kind_of
 from deployments.engine_applications import EngineApplications
 from deployments.engine_versions import EngineVersion, version_of
 from sienn_ray.catalog import BaseModelSource, FoundBaseModel
 from sienn_ray.errors import CapacityError
-from sienn_ray.inference.applications import EngineKey
-from sienn_ray.settings import GIB, Settings
+from sienn_ray.inference.applications import EngineKey, deployment_name, key_of
+from sienn_ray.settings import GIB, EngineKind, Settings
 
 NOW = 10
 COMMIT = "a" * 40
@@ -42,9 +43,10 @@ class FakeServe:
         state: str = "RUNNING",
         num_replicas: int = 1,
         version: EngineVersion | None = EngineVersion("01", NOW),  # noqa: B008
+        deployment: str = "Engine",
     ) -> None:
         """Add an engine, of the present version if nothing else is said."""
-        deployments = {"Engine": SimpleNamespace(replica_states={"RUNNING": num_replicas, "STOPPING": 1})}
+        deployments = {deployment: SimpleNamespace(replica_states={"RUNNING": num_replicas, "STOPPING": 1})}
         if version is not None:
             deployments[version.name] = SimpleNamespace(replica_states={})
         self.applications[key.application] = SimpleNamespace(
@@ -59,9 +61,9 @@ class FakeServe:
         return target, name
 
     def run_many(self, targets: list[Any], *, wait_for_applications_running: bool) -> None:
-        for (base_model, revision, version, memory_bytes), name in targets:
+        for (deployment, version, memory_bytes), name in targets:
             self.log.append(f"deploy {name} with {memory_bytes}")
-            self.add(EngineKey(base_model, revision), version=version)
+            self.add(key_of(name, version.revision), version=version, deployment=deployment)
 
     def delete(self, name: str) -> None:
         self.log.append(f"delete {name}")
@@ -80,7 +82,7 @@ class FakeServe:
 @pytest.fixture
 def serve(monkeypatch: pytest.MonkeyPatch) -> FakeServe:
     def build(base_model: str, settings: Settings, revision: str | None, *, version: Any, memory_bytes: int) -> Any:
-        return base_model, revision, version, memory_bytes
+        return deployment_name(revision, kind_of(settings)), version, memory_bytes
 
     serve = FakeServe()
     monkeypatch.setattr(engine_applications, "serve", serve)
@@ -95,13 +97,14 @@ def use_nodes(monkeypatch: pytest.MonkeyPatch, *, node_bytes: int, num_free_byte
     monkeypatch.setattr(ray, "available_resources", lambda: {"memory": float(num_free_bytes)})
 
 
-def engines(need_bytes: int = 0, **settings: Any) -> EngineApplications:
+def engines(need_bytes: int = 0, kind: EngineKind = EngineKind.BUILTIN, **settings: Any) -> EngineApplications:
     """The engines of a service that was deployed now."""
     return EngineApplications(
-        Settings(env="test", **settings),
+        Settings(env="test", **{"engine_num_gpus": 0.0, **settings}),
         NOW,
         find=lambda *_: FoundBaseModel(BaseModelSource.PACKAGE, None),
         memory_bytes=lambda *_: need_bytes,
+        choose=lambda *_: kind,
     )
 
 
@@ -235,3 +238,29 @@ class TestVersion:
         engines().roll_outdated()
         assert "engine-some--a wasn't deployed anew: ZeroDivisionError" in caplog.text
         assert serve.log == [f"deploy {B.application} with 0"]
+
+
+class TestKinds:
+    OWN = EngineKey(A.base_model, kind=EngineKind.BUILTIN)
+
+    def test_ours_runs_beside_vllm_for_what_that_cant_serve(self, serve: FakeServe) -> None:
+        both = engines(kind=EngineKind.VLLM)
+        assert [both.deployed(key) for key in (A, self.OWN)] == ["engine-some--a", "engine-some--a---builtin"]
+        kinds = [set(serve.applications[name].deployments) & {"Engine", "VllmEngine"} for name in serve.applications]
+        assert kinds == [{"VllmEngine"}, {"Engine"}]
+
+    def test_where_ours_is_chosen_there_is_one(self, serve: FakeServe) -> None:
+        alone = engines(kind=EngineKind.BUILTIN)
+        assert {alone.deployed(key) for key in (self.OWN, A)} == {"engine-some--a"}
+        assert len(serve.applications) == 1
+
+    def test_one_of_ours_that_runs_already_answers_for_its_kind(self, serve: FakeServe) -> None:
+        serve.add(A)
+        assert engines(kind=EngineKind.VLLM).deployed(self.OWN) == A.application
+        assert serve.log == []
+
+    def test_an_outdated_one_stays_of_its_kind(self, serve: FakeServe) -> None:
+        serve.add(self.OWN, version=EngineVersion("00", NOW - 1))
+        engines(kind=EngineKind.VLLM).roll_outdated()
+        assert serve.log == ["deploy engine-some--a---builtin with 0"]
+        assert "Engine" in serve.applications[self.OWN.application].deployments

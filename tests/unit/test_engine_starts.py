@@ -111,7 +111,7 @@ def no_commit(base_model: str, hub_timeout_s: float) -> FoundBaseModel:
 
 def starts_of(find: Callable[[str, float], FoundBaseModel], **settings: Any) -> EngineStarts:
     """Starts of engines that reserve no memory."""
-    chosen = Settings(env="test", **settings)
+    chosen = Settings(env="test", engine_num_gpus=0, **settings)
     return EngineStarts(chosen, EngineApplications(chosen, find=find, memory_bytes=lambda *_: 0))
 
 

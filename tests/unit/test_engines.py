@@ -17,7 +17,7 @@ from deployments.engines import ServeEngines
 from sienn_ray.errors import CapacityError, InvalidBaseModelError, InvalidInputError, QueueFullError, SiennError
 from sienn_ray.inference.applications import EngineKey
 from sienn_ray.inference.engine import GenerationDelta, GenerationRequest, GenerationResult
-from sienn_ray.settings import Settings
+from sienn_ray.settings import EngineKind, Settings
 
 ASKED = GenerationRequest.ask("What is LoRA?", adapter_id="job-1", adapter_key="adapters/job-1")
 RESULT = GenerationResult(
@@ -87,18 +87,19 @@ class FakeStarts:
         self._handle = handle
         self.events: list[str] = []
         self.is_there = True
+        self.key = EngineKey("some/base")
 
     def is_heard(self, key: EngineKey) -> bool:
-        assert key == EngineKey("some/base")
+        assert key == self.key
         return self.is_there
 
     async def ready(self, key: EngineKey, wait_s: float | None = None) -> Any:
-        assert key == EngineKey("some/base")
+        assert key == self.key
         self.events.append(f"ready within {wait_s}")
         return self._handle
 
     def note_answer(self, key: EngineKey, asked_at: float) -> None:
-        assert key == EngineKey("some/base")
+        assert key == self.key
         assert asked_at <= time.monotonic()
 
     def note_loss(self, _: EngineKey) -> None:
@@ -275,3 +276,17 @@ def test_engine_of_a_model_that_is_not_allowed_is_not_started() -> None:
     with pytest.raises(InvalidBaseModelError, match="'some/base' isn't allowed here"):
         asyncio.run(engines.generate("some/base", ASKED))
     assert handle.num_asked == 0
+
+
+DORA = GenerationRequest.ask("Hello", adapter_id="job-2", adapter_config={"r": 16, "use_dora": True})
+
+
+def test_what_vllm_cant_serve_is_asked_of_our_own_engine() -> None:
+    engines = Engines(FakeHandle([RESULT]), 60.0)
+    engines.starts.key = EngineKey("some/base", kind=EngineKind.BUILTIN)
+    assert asyncio.run(engines.generate("some/base", DORA)) == RESULT
+
+
+def test_where_vllm_is_all_there_is_it_is_refused() -> None:
+    with pytest.raises(InvalidInputError, match="uses DoRA"):
+        asyncio.run(Engines(FakeHandle(), 60.0, engine="vllm").generate("some/base", DORA))

@@ -136,6 +136,12 @@ def test_page_of_settings_is_up_to_date() -> None:
     ("fields", "match"),
     [
         ({"engine_min_replicas": 3, "engine_max_replicas": 2}, "engine_min_replicas=3 is more than"),
+        ({"engine_tensor_parallel": 2}, "engine_tensor_parallel=2 needs engine=vllm, and engine is auto"),
+        ({"engine": "builtin", "engine_tensor_parallel": 2}, "needs engine=vllm, and engine is builtin"),
+        (
+            {"engine": "vllm", "engine_tensor_parallel": 4, "engine_num_gpus": 0.5},
+            "engine_num_gpus=0.5 isn't engine_tensor_parallel=4",
+        ),
         ({"engine_step_tokens": 8, "engine_max_batch": 9}, "engine_step_tokens=8 is less than engine_max_batch=9"),
     ],
 )

@@ -58,6 +58,7 @@ class AskedModel:
             sampling=sampling,
             base_model_revision=self.revision,
             template_variables=self.template_variables,
+            adapter_config={} if self.job is None else self.job.config.lora.serving_fields,
         )
 
     def path(self, storage: Storage) -> str:

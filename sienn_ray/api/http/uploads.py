@@ -18,7 +18,7 @@ from sienn_ray.access.quotas import QuotaState, too_many_bytes
 from sienn_ray.api.http.body_limits import declared_bytes
 from sienn_ray.api.http.multipart import ENVELOPE_BYTES, FileLimit, ReceivedFile, boundary_of, receive_file, too_large
 from sienn_ray.api.http.threads import entered, run_to_end
-from sienn_ray.datasets import intake, reading_options
+from sienn_ray.datasets import dataset_keys, reading_options
 from sienn_ray.errors import CapacityError, InvalidInputError, SlowClientError
 from sienn_ray.settings import Settings
 from sienn_ray.storage import Storage
@@ -60,7 +60,7 @@ class Uploads:
     async def received(
         self, request: Request, storage: Storage, dataset_id: str, quotas: QuotaState | None = None
     ) -> AsyncIterator[ReceivedFile]:
-        """Receive a request's file into storage, under `intake.file_key`; waits for a slot first.
+        """Receive a request's file into storage, under `dataset_keys.file_key`; waits for a slot first.
 
         When the block ends with an error, whatever is in storage under this id is deleted.
 
@@ -127,7 +127,7 @@ class Uploads:
         self, request: Request, boundary: bytes, storage: Storage, dataset_id: str, limit: FileLimit
     ) -> ReceivedFile:
         body = _not_idle(request.stream(), self._settings.upload_idle_timeout_s)
-        async with entered(self._writing, storage.writing(intake.file_key(dataset_id))) as sink:
+        async with entered(self._writing, storage.writing(dataset_keys.file_key(dataset_id))) as sink:
             return await receive_file(body, boundary, sink, executor=self._writing, limit=limit, fields=FIELDS)
 
     async def check(self, function: Callable[[threading.Event], T]) -> T:
@@ -157,7 +157,7 @@ class Uploads:
 
     async def forget(self, storage: Storage, dataset_id: str) -> None:
         """Leave nothing behind, even if the request is cancelled meanwhile."""
-        await run_to_end(self._writing, storage.delete, intake.folder_key(dataset_id))
+        await run_to_end(self._writing, storage.delete, dataset_keys.folder_key(dataset_id))
 
 
 def _uploads(connection: HTTPConnection) -> Uploads:

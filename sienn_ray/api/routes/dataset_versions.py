@@ -31,7 +31,7 @@ from sienn_ray.api.schemas.datasets import (
     with_reading,
 )
 from sienn_ray.api.schemas.ids import DatasetIdPath
-from sienn_ray.datasets import intake
+from sienn_ray.datasets import dataset_keys
 from sienn_ray.datasets.differences import Differences, kept_comparison
 from sienn_ray.datasets.intake import TakenDataset
 from sienn_ray.datasets.joining import join
@@ -126,7 +126,7 @@ async def _appended(
 
     def write(abandoned: threading.Event) -> TakenDataset:
         # Should this process end meanwhile, nobody was told of the file.
-        backends.storage.write_bytes(intake.unregistered_key(added.id), b"")
+        backends.storage.write_bytes(dataset_keys.unregistered_key(added.id), b"")
         parts = (newest.id, added.id)
         return join(backends.storage, new_id, parts, kind, check_size=check_size, abandoned=abandoned)
 

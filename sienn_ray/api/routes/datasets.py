@@ -26,7 +26,7 @@ from sienn_ray.api.schemas.datasets import (
     with_reading,
 )
 from sienn_ray.api.schemas.ids import DatasetIdPath
-from sienn_ray.datasets import intake
+from sienn_ray.datasets import dataset_keys
 from sienn_ray.datasets.row_pages import read_page
 from sienn_ray.jobs.schema import DatasetRecord, Page
 
@@ -115,7 +115,7 @@ async def download_dataset(dataset_id: DatasetIdPath, backends: BackendsDep) -> 
     return await asyncio.to_thread(
         send_stored_file,
         backends.storage,
-        intake.file_key(record.id),
+        dataset_keys.file_key(record.id),
         filename=record.filename,
         size_bytes=record.size_bytes,
         sha256=record.sha256,

@@ -24,6 +24,7 @@ from sienn_ray.api.schemas.finetuning import StartFinetuningRequest, StartFinetu
 from sienn_ray.datasets.schema import RowKind, row_kind
 from sienn_ray.datasets.statistics_schema import DatasetStatistics
 from sienn_ray.errors import ConflictError, InvalidDatasetError
+from sienn_ray.inference.adapter_kinds import kind_for_adapter
 from sienn_ray.jobs.ids import shown
 from sienn_ray.jobs.schema import JobPriority, JobRecord, utc_now
 from sienn_ray.jobs.starts import check_adapter, check_completed, check_revision, continued, settled_parent
@@ -198,7 +199,11 @@ async def _earlier_job(record: JobRecord, backends: Backends) -> JobRecord | Non
 
 
 async def _checked(record: JobRecord, body: StartFinetuningRequest, row_kind: RowKind, backends: Backends) -> JobRecord:
-    """The job with what it takes over from another one, its base model found and pinned."""
+    """The job with what it takes over from another one, its base model found and pinned.
+
+    Raises:
+        SiennError: It can't be trained, or what it trains couldn't be served.
+    """
     method_of(row_kind, record.config.method)
     config, parent, revision = record.config, None, body.revision
     if body.from_job is not None:
@@ -210,6 +215,7 @@ async def _checked(record: JobRecord, body: StartFinetuningRequest, row_kind: Ro
         revision = revision or parent.config.base_model_revision
         with contextlib.suppress(OSError):  # storage is away: the job looks as well
             await asyncio.to_thread(check_adapter, backends.storage, parent, row_kind)
+    kind_for_adapter(config.lora.serving_fields, backends.settings)
     targets = config.lora.named_modules
     commit = await check_base_model(config.base_model, backends.settings, revision, targets, config.max_length)
     if parent is not None:

@@ -151,6 +151,9 @@ class BatchingEngine:
         """See `Engine.load_adapter`."""
         self._preparation.load_adapter(adapter_id, adapter_key)
 
+    def kill(self) -> None:
+        """See `Engine.kill`: this engine has no process of its own."""
+
     def close(self) -> None:
         """See `Engine.close`."""
         self._requests.close()

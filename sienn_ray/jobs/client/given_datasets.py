@@ -11,7 +11,7 @@ from urllib.parse import urlsplit
 
 import fsspec
 
-from sienn_ray.datasets import intake
+from sienn_ray.datasets import dataset_keys, intake
 from sienn_ray.datasets.hub_import import ImportRules, look_up, take
 from sienn_ray.datasets.hub_source import PREFIX, HubSource
 from sienn_ray.datasets.intake import TakenDataset
@@ -61,7 +61,7 @@ def take_datasets(
             _check_rendered(record, config, settings, storage)
     except SiennError:
         for record in taken:
-            storage.delete(intake.folder_key(record.id))
+            storage.delete(dataset_keys.folder_key(record.id))
         raise
     return [ask_patiently(patience_s, Tracker.add_dataset, record, storage.url) for record in taken]
 

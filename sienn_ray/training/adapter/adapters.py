@@ -7,9 +7,11 @@ from typing import Any
 import torch
 from peft import LoraConfig, PeftModel, get_peft_model, prepare_model_for_kbit_training
 from peft.optimizers import create_loraplus_optimizer
+from torch.distributed.tensor import DTensor
 from transformers.pytorch_utils import Conv1D
 
 from sienn_ray.training.adapter import fused_lora
+from sienn_ray.training.adapter.half_lora import HALF_TYPES, AdapterCopies
 from sienn_ray.training.adapter.target_modules import check_target_modules
 from sienn_ray.training.config import ALL_LINEAR, TrainingConfig
 
@@ -35,7 +37,7 @@ def add_adapter(model: Any, config: TrainingConfig) -> PeftModel:
         fan_in_fan_out=any(isinstance(module, Conv1D) for module in model.modules()),
         task_type="CAUSAL_LM",
     )
-    if is_fused(config):
+    if is_fused(config, model.device):
         lora._register_custom_module(fused_lora.LAYERS)  # documented in PEFT's guide to custom models
     if config.quantization is not None:
         model = prepare_model_for_kbit_training(model, use_gradient_checkpointing=False)
@@ -45,24 +47,59 @@ def add_adapter(model: Any, config: TrainingConfig) -> PeftModel:
     return adapter
 
 
-def is_fused(config: TrainingConfig) -> bool:
-    """Return whether the adapter's layers are plain enough for `fused_lora`."""
-    return not (config.lora.use_dora or config.lora.lora_dropout or config.quantization)
+def is_fused(config: TrainingConfig, device: torch.device) -> bool:
+    """Return whether the adapter's layers are plain enough for `fused_lora`, which on a GPU has dropout too."""
+    has_dropout = config.lora.lora_dropout > 0 and device.type != "cuda"
+    return not (config.lora.use_dora or has_dropout or config.quantization)
 
 
 def make_optimizer(adapter: PeftModel, config: TrainingConfig) -> torch.optim.Optimizer:
-    """AdamW over the adapter's parameters; B learns faster than A where LoRA+ is asked for."""
+    """AdamW over the adapter's parameters; B learns faster than A where LoRA+ is asked for.
+
+    On a GPU it is one kernel, and the copies that layers compute with follow each step.
+    """
+    parameters = trainable(adapter)
+    is_on_gpu = all(parameter.is_cuda for parameter in parameters)
+    options: dict[str, Any] = {"lr": config.learning_rate, "weight_decay": config.weight_decay}
+    if is_on_gpu:
+        options["fused"] = True
     ratio = config.lora.loraplus_lr_ratio
-    if ratio is not None:
-        optimizer: torch.optim.Optimizer = create_loraplus_optimizer(
-            adapter,
-            torch.optim.AdamW,
-            lr=config.learning_rate,
-            loraplus_lr_ratio=ratio,
-            weight_decay=config.weight_decay,
-        )
-        return optimizer
-    return torch.optim.AdamW(trainable(adapter), lr=config.learning_rate, weight_decay=config.weight_decay)
+    optimizer: torch.optim.Optimizer
+    if ratio is None:
+        optimizer = torch.optim.AdamW(parameters, **options)
+    else:
+        optimizer = create_loraplus_optimizer(adapter, torch.optim.AdamW, loraplus_lr_ratio=ratio, **options)
+    optimizer.register_load_state_dict_pre_hook(_with_own_kernel)
+    if is_on_gpu:
+        copy_each_step(adapter, optimizer)
+    return optimizer
+
+
+def _with_own_kernel(optimizer: torch.optim.Optimizer, state: dict[str, Any]) -> dict[str, Any]:
+    """Leave it to the device that goes on with a checkpoint how AdamW is computed, not to the one that wrote it."""
+    groups = zip(state["param_groups"], optimizer.param_groups, strict=True)
+    return {**state, "param_groups": [{**theirs, "fused": ours["fused"]} for theirs, ours in groups]}
+
+
+def copy_each_step(adapter: torch.nn.Module, optimizer: torch.optim.Optimizer) -> None:
+    """Have fused layers in half precision compute with copies of A and B that are made once a step.
+
+    Not where weights are shared out among workers: they are whole only while their layer computes.
+    """
+    layers = [
+        module
+        for module in adapter.modules()
+        if isinstance(module, fused_lora.FusedLoraLinear)
+        and module.get_base_layer().weight.dtype in HALF_TYPES
+        and not any(isinstance(factor, DTensor) for factor in module.factors)
+    ]
+    if not layers:
+        return
+    factors = [factor for layer in layers for factor in layer.factors]
+    copies = AdapterCopies(factors, layers[0].get_base_layer().weight.dtype)
+    for layer, a, b in zip(layers, copies.copies[::2], copies.copies[1::2], strict=True):
+        layer.copies = (a, b)
+    optimizer.register_step_post_hook(copies.refresh)
 
 
 def trainable(adapter: PeftModel) -> list[torch.nn.Parameter]:

@@ -2,7 +2,7 @@
 
 PEFT's own layer is four: two products, a scaling and an addition, each with tensors of its own, and in bfloat16 with
 casts of the whole input and output besides. Here the adapter's part is added to the base layer's output in place, and
-the gradients of both parts to one another. What is computed is the same.
+the gradients of both parts to one another. What is computed is the same. `half_lora` has the same for GPUs.
 """
 
 from __future__ import annotations
@@ -12,6 +12,8 @@ from typing import Any
 import torch
 from peft.tuners.lora import Linear
 from transformers.pytorch_utils import Conv1D
+
+from sienn_ray.training.adapter.half_lora import HALF_TYPES, Factors, half_lora_product
 
 _ADAPTER = "default"
 
@@ -54,24 +56,43 @@ class _LoraProduct(torch.autograd.Function):
 
 
 class FusedLoraLinear(Linear):  # type: ignore[misc]
-    """PEFT's LoRA layer with a faster forward pass for plain LoRA without dropout; everything else is PEFT's."""
+    """PEFT's LoRA layer with a faster forward pass for plain LoRA; everything else is PEFT's.
+
+    Attributes:
+        copies: A and B in the base layer's data type, where they are kept; see `AdapterCopies`.
+    """
+
+    copies: Factors | None = None
 
     def forward(self, x: torch.Tensor, *args: Any, **kwargs: Any) -> torch.Tensor:
         """(..., in) to (..., out)."""
-        if self.disable_adapters or self.merged or args or kwargs or not torch.is_grad_enabled():
+        is_half = x.dtype in HALF_TYPES and (x.is_cuda or self.copies is not None)
+        is_fused = is_half or (torch.is_grad_enabled() and not self._dropout())
+        if self.disable_adapters or self.merged or args or kwargs or not is_fused:
             result: torch.Tensor = super().forward(x, *args, **kwargs)
             return result
         base = self.get_base_layer()
         weight = base.weight.t() if isinstance(base, Conv1D) else base.weight
-        product: torch.Tensor = _LoraProduct.apply(  # type: ignore[no-untyped-call]
-            x,
-            weight,
-            base.bias,
-            self.lora_A[_ADAPTER].weight,
-            self.lora_B[_ADAPTER].weight,
-            self.scaling[_ADAPTER],
-        )
-        return product
+        factors, scaling = self.factors, self.scaling[_ADAPTER]
+        if not is_half:
+            product: torch.Tensor = _LoraProduct.apply(  # type: ignore[no-untyped-call]
+                x, weight, base.bias, *factors, scaling
+            )
+            return product
+        # Without gradients it may be other weights that are looked at for a while, see `Reference`.
+        kept = self.copies if torch.is_grad_enabled() else None
+        copies = kept or (factors[0].to(x.dtype), factors[1].to(x.dtype))
+        return half_lora_product(x, weight, base.bias, factors, copies, scaling, self._dropout())
+
+    @property
+    def factors(self) -> Factors:
+        """A and B."""
+        return self.lora_A[_ADAPTER].weight, self.lora_B[_ADAPTER].weight
+
+    def _dropout(self) -> float:
+        """Probability that an input of the adapter is dropped now."""
+        dropout = self.lora_dropout[_ADAPTER]
+        return float(dropout.p) if self.training and isinstance(dropout, torch.nn.Dropout) else 0.0
 
 
 LAYERS: dict[type[torch.nn.Module], type[torch.nn.Module]] = {torch.nn.Linear: FusedLoraLinear, Conv1D: FusedLoraLinear}

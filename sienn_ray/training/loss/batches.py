@@ -52,7 +52,8 @@ class Batch:
     def with_tensors(self, tensors: Mapping[str, torch.Tensor]) -> Batch:
         """Return the same with other tensors, by the names of `tensors`."""
         inputs = {name: tensors.get(name, value) for name, value in self.inputs.items()}
-        return replace(self, inputs=inputs, **{name: tensors[name] for name in _OWN_TENSORS if name in tensors})
+        own: dict[str, Any] = {name: tensors[name] for name in _OWN_TENSORS if name in tensors}
+        return replace(self, inputs=inputs, **own)
 
 
 _OWN_TENSORS = ("source_positions", "targets", "num_targets", "is_desirable")
@@ -97,7 +98,12 @@ class StagedBatch:
 
 
 def _host_buffer(num_bytes: int, device: torch.device) -> torch.Tensor:
-    if device.type != "cuda" or not torch.cuda.is_available():
+    if device.type != "cuda":
         return torch.empty(num_bytes, dtype=torch.uint8)
-    with torch.cuda.device(device):  # a thread's own is the first one, where locking pages would open a context
+    # A thread's device is the first one until it is told: locking pages would open a context there.
+    if device.index is not None and torch.cuda.current_device() != device.index:
+        torch.cuda.set_device(device)
+    try:
         return torch.empty(num_bytes, dtype=torch.uint8, pin_memory=True)
+    except RuntimeError:  # no more pages may be locked; then the copy waits
+        return torch.empty(num_bytes, dtype=torch.uint8)

@@ -1,7 +1,8 @@
-"""Attention over packed rows: each row attends to its own pieces, causally, and to nothing else.
+"""Attention over packed rows, one after another: each row attends to its own pieces, causally, and to nothing else.
 
 transformers takes attention functions by name and hands them whatever else the forward pass was given, here
-`pieces`. A row's products are its own, so no work is done for pairs of rows, and no mask is made.
+`pieces`. A row's products are its own, so no work is done for pairs of rows, and no mask is made. It is for CPUs, and
+for what `varlen_attention` has no kernel for.
 """
 
 from __future__ import annotations
@@ -54,12 +55,12 @@ def packed_attention(
     Returns:
         (1, tokens, heads, head size), and no weights.
     """
+    window = sliding_window if sliding_window is not None and getattr(module, "is_causal", True) else None
     repeats = query.shape[1] // key.shape[1]
-    if repeats > 1:
+    if repeats > 1 and not (_takes_groups(query) and window is None and softcap is None):
         key, value = (tensor.repeat_interleave(repeats, dim=1) for tensor in (key, value))
     # Split rather than sliced: the gradient of slices would be a full tensor for each.
     split = list(zip(*(torch.split(tensor, list(pieces.sizes), dim=2) for tensor in (query, key, value)), strict=True))
-    window = sliding_window if sliding_window is not None and getattr(module, "is_causal", True) else None
 
     def attend(row: Sequence[torch.Tensor]) -> torch.Tensor:
         return _causal(*row, dropout=dropout, scaling=scaling, window=window, softcap=softcap)
@@ -76,6 +77,14 @@ def packed_attention(
     return torch.cat(outputs, dim=2).transpose(1, 2), None
 
 
+def _takes_groups(query: torch.Tensor) -> bool:
+    """Return whether PyTorch's kernel takes fewer key heads than query heads.
+
+    Only FlashAttention does, which on a GPU is what there is for bfloat16, and which has no masks.
+    """
+    return query.is_cuda and query.dtype is torch.bfloat16
+
+
 def _causal(
     query: torch.Tensor,
     key: torch.Tensor,
@@ -86,12 +95,15 @@ def _causal(
     window: int | None,
     softcap: float | None,
 ) -> torch.Tensor:
-    """One row's attention; all are (1, heads, tokens, head size)."""
+    """One row's attention; all are (1, heads, tokens, head size), `key` and `value` with fewer heads where they may."""
     num_tokens = query.shape[2]
     if softcap is not None:
         return _softcapped(query, key, value, dropout=dropout, scaling=scaling, window=window, softcap=softcap)
     if window is None or num_tokens <= window:
-        return F.scaled_dot_product_attention(query, key, value, dropout_p=dropout, is_causal=True, scale=scaling)
+        shares_keys = key.shape[1] < query.shape[1]
+        return F.scaled_dot_product_attention(
+            query, key, value, dropout_p=dropout, is_causal=True, scale=scaling, enable_gqa=shares_keys
+        )
     mask = _window_mask(num_tokens, window, query.device)
     return F.scaled_dot_product_attention(query, key, value, attn_mask=mask, dropout_p=dropout, scale=scaling)
 

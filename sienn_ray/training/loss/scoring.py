@@ -6,14 +6,15 @@ import contextlib
 import logging
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import AbstractContextManager, nullcontext
+from functools import partial
 from typing import Any
 
 import torch
 from transformers import PreTrainedModel
 
-from sienn_ray.training.loss import packed_attention
+from sienn_ray.training.loss import packed_attention, varlen_attention
 from sienn_ray.training.loss.batches import Batch
-from sienn_ray.training.loss.packing import TokenRow, pack, pad
+from sienn_ray.training.loss.packing import MIN_SHARED_TOKENS, TokenRow, as_pieces, pack, pad
 from sienn_ray.training.loss.token_log_probs import OutputHead, token_log_probs
 
 logger = logging.getLogger(__name__)
@@ -58,7 +59,7 @@ class Scorer:
 
     def collate(self, rows: Sequence[TokenRow]) -> Batch:
         """Make a batch on the CPU, in any thread: packed where the base model can take that; see `pack`."""
-        return pack(rows) if self.is_packed else pad(rows, self._pad_token_id)
+        return _packed(self._model, rows) if self.is_packed else pad(rows, self._pad_token_id)
 
     def batch(self, rows: Sequence[TokenRow]) -> Batch:
         """Make a batch on the device."""
@@ -100,27 +101,43 @@ def has_plain_head(model: PreTrainedModel) -> bool:
 
 
 @torch.no_grad()
-def can_pack(model: PreTrainedModel) -> bool:
+def can_pack(model: PreTrainedModel, kernel: varlen_attention.Kernel | None = None) -> bool:
     """Switch the model's attention to packed rows, unless packed rows then differ from rows by themselves.
 
     Models whose layers mix tokens in other ways (state space models, convolutions), or whose attention isn't
     transformers' exchangeable one, keep theirs.
+
+    Args:
+        model: The base model on its device.
+        kernel: Of variable-length attention; None is the device's own, if it has one.
     """
     before = model.config._attn_implementation
     rows = _probe_rows(model)
+    kernel = kernel or varlen_attention.kernel_for(model)
+    names = [packed_attention.NAME]
+    packed_attention.register()
+    if kernel is not None:
+        varlen_attention.register(kernel)
+        names.insert(0, varlen_attention.NAME)
     with _evaluating(model):
-        alone = [_hidden(model, pad([row], 0).to(model.device)) for row in rows]
-        packed_attention.register()
+        alone = torch.cat([_hidden(model, pad([row], 0).to(model.device)) for row in rows])
 
-        def compare() -> bool:
-            model.set_attn_implementation(packed_attention.NAME)
-            together = _hidden(model, pack(rows, min_shared=2).to(model.device))
-            return _agree(together, torch.cat(alone), model.dtype)
+        def agrees(name: str) -> bool:
+            model.set_attn_implementation(name)
+            together = _hidden(model, _packed(model, rows, min_shared=2).to(model.device))
+            return _agree(together, alone, model.dtype)
 
-        if _works(compare, "packed rows"):
-            return True
+        for name in names:
+            if _works(partial(agrees, name), f"packed rows by {name}"):
+                return True
     model.set_attn_implementation(before)
     return False
+
+
+def _packed(model: PreTrainedModel, rows: Sequence[TokenRow], min_shared: int = MIN_SHARED_TOKENS) -> Batch:
+    """Pack rows with the arguments that the model's attention tells them by."""
+    is_varlen = model.config._attn_implementation == varlen_attention.NAME
+    return pack(rows, min_shared, varlen_attention.inputs_of if is_varlen else as_pieces)
 
 
 def _works(check: Callable[[], bool], what: str) -> bool:

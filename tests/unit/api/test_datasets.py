@@ -11,7 +11,7 @@ import pytest
 from starlette.testclient import TestClient
 
 from sienn_ray.api.http.attachments import CHUNK_BYTES, content_disposition
-from sienn_ray.datasets import intake
+from sienn_ray.datasets import dataset_keys
 from sienn_ray.datasets.row_pages import MAX_MESSAGES, MAX_STRING_CHARS
 from sienn_ray.errors import CapacityError
 from sienn_ray.storage import Storage
@@ -149,7 +149,7 @@ def test_unknown_id_is_not_found(client: TestClient, dataset_id: str, suffix: st
 class TestDelete:
     def test_record_and_files_go(self, client: TestClient, storage: Storage, tracker: InProcessTracker) -> None:
         dataset_id = upload(client, CSV).json()["dataset_id"]
-        storage.write_bytes(f"{intake.folder_key(dataset_id)}/statistics/0.json", b"{}")
+        storage.write_bytes(f"{dataset_keys.folder_key(dataset_id)}/statistics/0.json", b"{}")
         response = client.delete(f"{LIST}/{dataset_id}")
         assert (response.status_code, response.json()) == (200, {"dataset_id": dataset_id, "deleted": True})
         for _ in range(2):  # its files are there still, and then they aren't
@@ -203,7 +203,7 @@ class TestDownload:
 
     def test_file_comes_in_chunks(self, client: TestClient, storage: Storage, tracker: InProcessTracker) -> None:
         size_bytes = CHUNK_BYTES * 2 + 1
-        storage.write_bytes(intake.file_key("dataset-1"), b"x" * size_bytes)
+        storage.write_bytes(dataset_keys.file_key("dataset-1"), b"x" * size_bytes)
         tracker.put(dataset_record(size_bytes=size_bytes))
         with client.stream("GET", f"{LIST}/dataset-1/download") as response:
             assert sum(len(chunk) for chunk in response.iter_raw()) == size_bytes
@@ -213,7 +213,7 @@ class TestDownload:
         self, client: TestClient, storage: Storage, tracker: InProcessTracker, content: bytes | None
     ) -> None:
         if content is not None:
-            storage.write_bytes(intake.file_key("dataset-1"), content)
+            storage.write_bytes(dataset_keys.file_key("dataset-1"), content)
         tracker.put(dataset_record(size_bytes=10))
         response = client.get(f"{LIST}/dataset-1/download")
         assert response.status_code == 500
@@ -342,7 +342,7 @@ class TestRows:
     ) -> None:
         tracker.put(dataset_record())
         table = pa.table({"row": [0], "line": [2], "messages": pa.nulls(1), "text": ["x"]})
-        with storage.writing(intake.rows_key("dataset-1")) as file:
+        with storage.writing(dataset_keys.rows_key("dataset-1")) as file:
             pq.write_table(table, file)
         assert client.get(f"{LIST}/dataset-1/rows").json()["rows"][0]["text"] == "x"
 
@@ -352,7 +352,7 @@ class TestRows:
     ) -> None:
         tracker.put(dataset_record())
         if content is not None:
-            storage.write_bytes(intake.rows_key("dataset-1"), content)
+            storage.write_bytes(dataset_keys.rows_key("dataset-1"), content)
         response = client.get(f"{LIST}/dataset-1/rows")
         assert response.status_code == 500
         assert "rows.parquet" in response.json()["detail"]

@@ -44,6 +44,17 @@ class TestStart:
         assert refused.status_code == 400
         assert "more than the 2048 tokens that base model" in refused.json()["detail"]
 
+    def test_an_adapter_that_no_engine_could_serve_is_refused(self, client: TestClient, settings: Settings) -> None:
+        app = cast(FastAPI, client.app)
+        for engine, status in (("auto", 201), ("vllm", 400)):
+            changed = Settings.model_validate({**settings.model_dump(), "engine": engine})
+            app.state.backends = replace(app.state.backends, settings=changed)
+            answers = [start(client, use_dora=True), start(client, lora_r=128)]
+            assert [answer.status_code for answer in answers] == [status] * 2
+        assert "uses DoRA" in answers[0].json()["detail"]
+        assert "has rank 128, and SIENN_ENGINE_MAX_LORA_RANK is 64" in answers[1].json()["detail"]
+        assert start(client, lora_r=64).status_code == 201
+
     def test_preferences_that_would_have_to_be_split_are_refused(
         self, client: TestClient, tracker: InProcessTracker
     ) -> None:

@@ -10,7 +10,7 @@ from typing import Any
 import pytest
 
 from sienn_ray.api.registrations import Registrations
-from sienn_ray.datasets import intake
+from sienn_ray.datasets import dataset_keys
 from sienn_ray.errors import CapacityError, NotFoundError, RedeployedError
 from sienn_ray.settings import Settings
 from sienn_ray.storage import Storage
@@ -30,18 +30,18 @@ def tracker(tmp_path: Path) -> InProcessTracker:
 def storage(tmp_path: Path) -> Storage:
     """Storage with the files of a dataset that isn't registered yet."""
     storage = Storage(f"file://{tmp_path}/storage")
-    for key in (intake.file_key, intake.rows_key):
+    for key in (dataset_keys.file_key, dataset_keys.rows_key):
         storage.write_bytes(key(RECORD.id), b"x")
     return storage
 
 
 def files(storage: Storage) -> set[str]:
-    folder = Path(storage.path(intake.folder_key(RECORD.id)))
+    folder = Path(storage.path(dataset_keys.folder_key(RECORD.id)))
     return {path.name for path in folder.iterdir()} if folder.exists() else set()
 
 
 async def forget(storage: Storage, dataset_id: str) -> None:
-    storage.delete(intake.folder_key(dataset_id))
+    storage.delete(dataset_keys.folder_key(dataset_id))
 
 
 def register(
@@ -137,7 +137,7 @@ def test_fault_of_the_tracker_leaves_no_files(tracker: InProcessTracker, storage
 def test_redeploy_with_another_storage_leaves_no_files(tracker: InProcessTracker, tmp_path: Path) -> None:
     """A replica of before still drains, and has written where the tracker of now doesn't look."""
     old = Storage(f"file://{tmp_path}/storage-of-before")
-    old.write_bytes(intake.file_key(RECORD.id), b"x")
+    old.write_bytes(dataset_keys.file_key(RECORD.id), b"x")
     with pytest.raises(RedeployedError, match="upload the file again"):
         asyncio.run(Registrations(tracker, old, forget).register(RECORD))
     assert files(old) == set()
@@ -147,7 +147,7 @@ def test_redeploy_with_another_storage_leaves_no_files(tracker: InProcessTracker
 
 def test_redeploy_while_the_answer_is_awaited_leaves_no_files(tracker: InProcessTracker, tmp_path: Path) -> None:
     old = Storage(f"file://{tmp_path}/storage-of-before")
-    for key in (intake.file_key, intake.rows_key):
+    for key in (dataset_keys.file_key, dataset_keys.rows_key):
         old.write_bytes(key(RECORD.id), b"x")
     tracker.fail_with(AWAY, num_calls=1)
     register(tracker, old, timeout_s=30.0, meanwhile=lambda _: None)

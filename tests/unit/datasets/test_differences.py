@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from sienn_ray.datasets import differences, intake
+from sienn_ray.datasets import dataset_keys, differences
 from sienn_ray.datasets.differences import MAX_EXAMPLES, Differences, compare, kept_comparison
 from sienn_ray.datasets.intake import AbandonedError
 from sienn_ray.datasets.row_writer import RowWriter
@@ -29,7 +29,7 @@ def text(words: str) -> CanonicalRow:
 
 
 def store(storage: Storage, dataset_id: str, rows: Sequence[CanonicalRow]) -> None:
-    with storage.writing(intake.rows_key(dataset_id)) as file, RowWriter(file) as writer:
+    with storage.writing(dataset_keys.rows_key(dataset_id)) as file, RowWriter(file) as writer:
         for number, row in enumerate(rows):
             writer.add(row, number + 1, [])
 
@@ -100,7 +100,7 @@ class TestKept:
         store(storage, "x", BEFORE)
         store(storage, "y", AFTER)
         found = kept_comparison(storage, "x", "y")
-        storage.delete(intake.folder_key("x"))
+        storage.delete(dataset_keys.folder_key("x"))
         assert kept_comparison(storage, "x", "y") == found
 
     def test_missing_rows(self, storage: Storage) -> None:

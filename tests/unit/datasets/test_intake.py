@@ -7,7 +7,7 @@ from pathlib import Path
 import pyarrow.parquet as pq
 import pytest
 
-from sienn_ray.datasets import intake
+from sienn_ray.datasets import dataset_keys, intake
 from sienn_ray.errors import InvalidDatasetError
 from sienn_ray.storage import Storage
 
@@ -17,7 +17,7 @@ CONTENT = b"text\n" + b"a\n" * 100_000
 @pytest.fixture
 def storage(tmp_path: Path) -> Storage:
     storage = Storage(f"file://{tmp_path}")
-    storage.write_bytes(intake.file_key("d"), CONTENT)
+    storage.write_bytes(dataset_keys.file_key("d"), CONTENT)
     return storage
 
 
@@ -27,7 +27,7 @@ def files(storage: Storage) -> list[str]:
 
 def test_rows_appear_beside_the_file(storage: Storage) -> None:
     report = intake.check_rows(storage, "d", "d.csv", max_row_bytes=100, abandoned=threading.Event())
-    assert report.num_rows == pq.read_metadata(storage.path(intake.rows_key("d"))).num_rows == 100_000
+    assert report.num_rows == pq.read_metadata(storage.path(dataset_keys.rows_key("d"))).num_rows == 100_000
     assert files(storage) == ["file", "rows.parquet"]
 
 

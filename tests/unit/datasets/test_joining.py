@@ -11,7 +11,7 @@ from typing import Any
 import pyarrow.parquet as pq
 import pytest
 
-from sienn_ray.datasets import intake
+from sienn_ray.datasets import dataset_keys, intake
 from sienn_ray.datasets.ingest import MAX_ROW_BYTES
 from sienn_ray.datasets.intake import AbandonedError
 from sienn_ray.datasets.joining import join
@@ -62,7 +62,7 @@ def take(storage: Storage, dataset_id: str, rows: list[dict[str, Any]]) -> RowKi
 
 def rows_of(storage: Storage, dataset_id: str) -> list[dict[str, Any]]:
     """All that is stored of rows, but for where they were."""
-    with storage.reading(intake.rows_key(dataset_id)) as file:
+    with storage.reading(dataset_keys.rows_key(dataset_id)) as file:
         rows = pq.read_table(file).to_pylist()
     return [{name: value for name, value in row.items() if name not in ("row", "line")} for row in rows]
 
@@ -72,7 +72,7 @@ def test_file_of_the_joined_rows_makes_the_same_rows(storage: Storage, name: str
     kind = take(storage, "a", ROWS[name])
     take(storage, "b", ROWS[name][::-1])
     taken = join(storage, "joined", ("a", "b"), kind)
-    content = storage.read_bytes(intake.file_key("joined"))
+    content = storage.read_bytes(dataset_keys.file_key("joined"))
     assert (len(content), taken.report.num_rows) == (taken.size_bytes, 2 * len(ROWS[name]))
     again = intake.take(storage, "again", "rows.jsonl", io.BytesIO(content), max_row_bytes=MAX_ROW_BYTES)
     assert again.sha256 == taken.sha256
@@ -84,7 +84,7 @@ def test_file_of_the_joined_rows_makes_the_same_rows(storage: Storage, name: str
 
 def test_rows_of_an_earlier_version_lack_columns(storage: Storage) -> None:
     kind = take(storage, "a", ROWS["chat"][:1])
-    path = storage.path(intake.rows_key("a"))
+    path = storage.path(dataset_keys.rows_key("a"))
     pq.write_table(pq.read_table(path).select(["row", "line", "messages", "text"]), path)
     join(storage, "joined", ("a", "a"), kind)
     assert [len(row["messages"]) for row in rows_of(storage, "joined")] == [5, 5]
@@ -94,7 +94,7 @@ def test_row_groups_are_bounded(storage: Storage) -> None:
     text = "x" * (MAX_ROW_GROUP_BYTES // 4)
     kind = take(storage, "a", [{"text": text}] * 3)
     join(storage, "joined", ("a", "a", "a"), kind)
-    with storage.reading(intake.rows_key("joined")) as file:
+    with storage.reading(dataset_keys.rows_key("joined")) as file:
         metadata = pq.read_metadata(file)
     assert [metadata.row_group(number).num_rows for number in range(metadata.num_row_groups)] == [4, 4, 1]
 

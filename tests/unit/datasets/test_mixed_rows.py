@@ -14,7 +14,7 @@ import pyarrow.parquet as pq
 import pytest
 
 from sienn_ray.base_model import load_tokenizer
-from sienn_ray.datasets import intake
+from sienn_ray.datasets import dataset_keys
 from sienn_ray.datasets.mixed_rows import MixedRows
 from sienn_ray.datasets.mixture_order import MixtureOrder
 from sienn_ray.datasets.prompt import PromptFormat
@@ -47,12 +47,12 @@ def mixed(tmp_path: Path) -> MixedRows:
     """Three datasets with row groups of five rows; texts are "a0", "a1", and so on."""
     storage = Storage(f"file://{tmp_path}")
     for name, size in SIZES.items():
-        with storage.writing(intake.rows_key(name)) as file, RowWriter(file) as writer:
+        with storage.writing(dataset_keys.rows_key(name)) as file, RowWriter(file) as writer:
             for number in range(size):
                 writer.add(CanonicalRow(text=f"{name}{number}"), number + 1, [])
-        path = storage.path(intake.rows_key(name))
+        path = storage.path(dataset_keys.rows_key(name))
         pq.write_table(pq.read_table(path), path, row_group_size=5)
-    return MixedRows(tuple(StoredRows(storage, intake.rows_key(name)) for name in SIZES))
+    return MixedRows(tuple(StoredRows(storage, dataset_keys.rows_key(name)) for name in SIZES))
 
 
 def texts_of(mixed: MixedRows, order: MixtureOrder, epoch: int) -> list[str]:

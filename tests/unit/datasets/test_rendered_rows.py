@@ -9,7 +9,7 @@ from typing import Any
 import pytest
 
 from sienn_ray.base_model import load_tokenizer
-from sienn_ray.datasets import intake, rendered_rows
+from sienn_ray.datasets import dataset_keys, rendered_rows
 from sienn_ray.datasets.prompt import PromptFormat
 from sienn_ray.datasets.rendered_rows import render_row, render_rows
 from sienn_ray.datasets.rendered_schema import RenderedExample, RenderedRow, RenderingRequest
@@ -159,7 +159,7 @@ def test_what_the_template_refuses_is_a_fault_of_the_row(tiny_model_folder: Path
 class TestPages:
     def store(self, folder: Path, rows: Sequence[CanonicalRow]) -> Storage:
         storage = Storage(f"file://{folder}")
-        with storage.writing(intake.rows_key("d")) as file, RowWriter(file) as writer:
+        with storage.writing(dataset_keys.rows_key("d")) as file, RowWriter(file) as writer:
             for number, row in enumerate(rows):
                 writer.add(row, number + 2, [])
         return storage

@@ -6,7 +6,7 @@ from pathlib import Path
 import pyarrow.parquet as pq
 import pytest
 
-from sienn_ray.datasets import intake
+from sienn_ray.datasets import dataset_keys, intake
 from sienn_ray.datasets.row_pages import MAX_STRING_CHARS, read_page
 from sienn_ray.datasets.row_writer import MAX_ROW_GROUP_ROWS as GROUP
 from sienn_ray.datasets.schema import Message, Role
@@ -47,9 +47,9 @@ def test_pages_cross_row_groups(storage: Storage, offset: int, limit: int, numbe
 def test_only_the_row_groups_that_are_needed_are_read(storage: Storage, tmp_path: Path) -> None:
     """The first row group is overwritten, and rows of the others are still there."""
     damaged = Storage(f"file://{tmp_path}")
-    content = bytearray(storage.read_bytes(intake.rows_key("d")))
+    content = bytearray(storage.read_bytes(dataset_keys.rows_key("d")))
     content[4:40] = bytes(36)
-    damaged.write_bytes(intake.rows_key("d"), bytes(content))
+    damaged.write_bytes(dataset_keys.rows_key("d"), bytes(content))
     assert len(read_page(damaged, "d", offset=GROUP, limit=20).rows) == 20
     with pytest.raises(ArtifactError, match="can't be read"):
         read_page(damaged, "d", offset=0, limit=20)
@@ -68,7 +68,7 @@ def test_rejected_answers_are_shown_and_cut(tmp_path: Path, num_chars: int, is_c
 def test_datasets_of_earlier_versions_can_be_read(tmp_path: Path) -> None:
     storage = Storage(f"file://{tmp_path}")
     intake.take(storage, "d", "d.csv", io.BytesIO(b"text\nx\n"), max_row_bytes=100)
-    path = storage.path(intake.rows_key("d"))
+    path = storage.path(dataset_keys.rows_key("d"))
     newer = ["rejected", "rejected_extra", "tools", "label", "chat_template_kwargs"]
     pq.write_table(pq.read_table(path).drop(newer), path)
     (row,) = read_page(storage, "d", offset=0, limit=1).rows

@@ -13,7 +13,7 @@ import pyarrow.parquet as pq
 import pytest
 
 from sienn_ray.base_model import load_tokenizer
-from sienn_ray.datasets import intake
+from sienn_ray.datasets import dataset_keys, intake
 from sienn_ray.datasets.measure import measure_row
 from sienn_ray.datasets.prompt import PromptFormat
 from sienn_ray.datasets.statistics import SliceMeasure
@@ -34,7 +34,7 @@ def measure(tmp_path: Path, tokenizer: Any) -> SliceMeasure:
     content = "\n".join(json.dumps(row) for row in ROWS).encode()
     intake.take(storage, "d", "d.jsonl", io.BytesIO(content), max_row_bytes=1_000)
     return SliceMeasure(
-        path=storage.path(intake.rows_key("d")),
+        path=storage.path(dataset_keys.rows_key("d")),
         filesystem=storage.arrow_filesystem(),
         tokenizer=tokenizer,
         prompt_format=PromptFormat.for_chat(tokenizer),

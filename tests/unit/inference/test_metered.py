@@ -58,6 +58,9 @@ class FakeEngine:
     def close(self) -> None:
         self.is_closed = True
 
+    def kill(self) -> None:
+        self.is_killed = True
+
 
 @pytest.fixture
 def engine() -> FakeEngine:

@@ -6,7 +6,7 @@ import json
 from pathlib import Path
 from typing import Any
 
-from sienn_ray.datasets import intake
+from sienn_ray.datasets import dataset_keys
 from sienn_ray.datasets.row_writer import RowWriter
 from sienn_ray.datasets.schema import CanonicalRow, Message, Role, RowKind
 from sienn_ray.storage import Storage
@@ -44,7 +44,7 @@ def conversation(*contents: str, roles: str = "ua") -> CanonicalRow:
 
 def put_rows(storage: Storage, rows: list[CanonicalRow], dataset_id: str = "d1") -> TemplateRequest:
     """Write a dataset's rows; returns the request for their check."""
-    with storage.writing(intake.rows_key(dataset_id)) as file, RowWriter(file) as writer:
+    with storage.writing(dataset_keys.rows_key(dataset_id)) as file, RowWriter(file) as writer:
         for number, row in enumerate(rows):
             writer.add(row, number + 2, [])
     kind = RowKind.CONVERSATION if rows[0].messages else RowKind.TEXT

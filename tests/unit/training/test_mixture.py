@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from sienn_ray.datasets import intake
+from sienn_ray.datasets import dataset_keys
 from sienn_ray.datasets.row_writer import RowWriter
 from sienn_ray.datasets.schema import CanonicalRow, RowKind
 from sienn_ray.storage import Storage
@@ -21,7 +21,7 @@ SIZES = {"a": 20, "b": 10, "c": 10}
 def storage(tmp_path: Path) -> Storage:
     storage = Storage(f"file://{tmp_path}")
     for name, size in SIZES.items():
-        with storage.writing(intake.rows_key(name)) as file, RowWriter(file) as writer:
+        with storage.writing(dataset_keys.rows_key(name)) as file, RowWriter(file) as writer:
             for number in range(size):
                 writer.add(CanonicalRow(text=f"{name}{number}"), number + 1, [])
     return storage
@@ -34,10 +34,10 @@ def run_of(*weights: float, validation_rows_key: str | None = None) -> Run:
         "job",
         TrainingConfig(base_model="m", batch_size=4, validation_split=0.2),
         RowKind.TEXT,
-        intake.rows_key(names[0]),
+        dataset_keys.rows_key(names[0]),
         "adapters/job",
         validation_rows_key=validation_rows_key,
-        mixture=tuple(MixedDataset(name, intake.rows_key(name), weight) for name, weight in pairs),
+        mixture=tuple(MixedDataset(name, dataset_keys.rows_key(name), weight) for name, weight in pairs),
     )
 
 
@@ -65,11 +65,11 @@ def test_rows_that_were_seen_are_counted_to_the_step(storage: Storage) -> None:
 
 
 def test_a_validation_dataset_leaves_all_rows_to_train_on(storage: Storage) -> None:
-    rows = rows_of(run_of(1, 1, validation_rows_key=intake.rows_key("c")), storage)
+    rows = rows_of(run_of(1, 1, validation_rows_key=dataset_keys.rows_key("c")), storage)
     assert (rows.num_train, rows.num_eval) == (30, 10)
 
 
 def test_a_run_over_one_dataset_counts_nothing_by_dataset(storage: Storage) -> None:
-    run = Run("job", TrainingConfig(base_model="m"), RowKind.TEXT, intake.rows_key("a"), "adapters/job")
+    run = Run("job", TrainingConfig(base_model="m"), RowKind.TEXT, dataset_keys.rows_key("a"), "adapters/job")
     rows = rows_of(run, storage)
     assert (trainer._rows_per_epoch(run, rows), trainer._rows_seen(run, rows, 3)) == (None, None)

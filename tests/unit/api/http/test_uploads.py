@@ -12,7 +12,7 @@ import pytest
 from fastapi import FastAPI
 from starlette.testclient import TestClient
 
-from sienn_ray.datasets import intake
+from sienn_ray.datasets import dataset_keys
 from sienn_ray.errors import TooLateError
 from sienn_ray.settings import Settings
 from sienn_ray.storage import Storage
@@ -57,8 +57,8 @@ def test_upload_answers_as_the_contract_says(client: TestClient) -> None:
 
 def test_file_and_rows_are_in_storage(client: TestClient, storage: Storage) -> None:
     dataset_id = upload(client, CSV).json()["dataset_id"]
-    assert storage.read_bytes(intake.file_key(dataset_id)) == CSV
-    with storage.reading(intake.rows_key(dataset_id)) as file:
+    assert storage.read_bytes(dataset_keys.file_key(dataset_id)) == CSV
+    with storage.reading(dataset_keys.rows_key(dataset_id)) as file:
         assert pq.read_table(file).num_rows == 2
 
 

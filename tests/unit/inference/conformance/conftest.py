@@ -14,6 +14,7 @@ import pytest
 
 from deployments.engine import load_engine
 from sienn_ray.inference.engine import Engine
+from sienn_ray.inference.vllm_engine.versions import installed_version
 from sienn_ray.settings import EngineKind, Settings
 from sienn_ray.storage import Storage
 from tests.support.tiny_model import TINY_ID
@@ -30,11 +31,17 @@ def of_kind(kind: EngineKind) -> Load:
 
 ENGINES: dict[str, Load] = {
     EngineKind.BUILTIN: of_kind(EngineKind.BUILTIN),
+    EngineKind.VLLM: of_kind(EngineKind.VLLM),
     "plain": PlainEngine,
 }
 
 
-@pytest.fixture(params=ENGINES)
+def here() -> list[str]:
+    """The engines that this Python can start, which are all but vLLM where it isn't installed."""
+    return [name for name in ENGINES if name != EngineKind.VLLM or installed_version() is not None]
+
+
+@pytest.fixture(params=here())
 def start(
     request: pytest.FixtureRequest,
     settings: Settings,

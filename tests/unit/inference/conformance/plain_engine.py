@@ -88,6 +88,9 @@ class PlainEngine:
     def load_adapter(self, adapter_id: str, adapter_key: str) -> None:
         self._preparation.load_adapter(adapter_id, adapter_key)
 
+    def kill(self) -> None:
+        pass
+
     def close(self) -> None:
         self._requests.close()
         with self._has_changed:
