@@ -56,22 +56,27 @@ def divided(
     if limits.max_tokens is None:
         size = limits.max_examples or max(len(examples), 1)
         return [examples[start : start + size] for start in range(0, len(examples), size)]
-    enough = _even_share(sum(example.num_tokens for example in examples), limits.max_tokens)
-    found: list[Sequence[Example]] = []
-    current: list[Example] = []
-    size_of_current, num_tokens = new_size(), 0
+    found, sizes = _filled(examples, limits, limits.max_tokens, new_size)
+    if len(found) < 2:
+        return found
+    return _filled(examples, limits, -(-sum(sizes) // len(sizes)), new_size)[0]
+
+
+def _filled(
+    examples: Sequence[Example], limits: MicroBatchLimits, enough: int, new_size: Callable[[], BatchSize]
+) -> tuple[list[Sequence[Example]], list[int]]:
+    """Fill micro batches one after another; one with `enough` tokens takes no more. Gives their tokens as well."""
+    found: list[list[Example]] = []
+    sizes: list[int] = []
+    size = new_size()
     for example in examples:
-        is_full = num_tokens >= enough or len(current) == limits.max_examples
-        num_tokens = size_of_current.add(example.rows)
-        if current and (is_full or num_tokens > limits.max_tokens):
-            found.append(current)
-            current, size_of_current = [], new_size()
-            num_tokens = size_of_current.add(example.rows)
-        current.append(example)
-    return [*found, current] if current else found
-
-
-def _even_share(num_tokens: int, max_tokens: int) -> int:
-    """Tokens of each of the fewest micro batches that hold them all."""
-    num_batches = max(1, -(-num_tokens // max_tokens))
-    return -(-num_tokens // num_batches)
+        if found and sizes[-1] < enough and len(found[-1]) != limits.max_examples:
+            num_tokens = size.add(example.rows)
+            if num_tokens <= (limits.max_tokens or num_tokens):
+                found[-1].append(example)
+                sizes[-1] = num_tokens
+                continue
+        size = new_size()
+        found.append([example])
+        sizes.append(size.add(example.rows))
+    return list(found), sizes

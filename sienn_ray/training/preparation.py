@@ -171,7 +171,7 @@ def _switch_dropout_off(model: PreTrainedModel) -> None:
     for name, module in model.named_modules():
         if isinstance(module, torch.nn.Dropout) and "lora_" not in name:
             module.p = 0.0
-        if hasattr(module, "attention_dropout"):
+        if isinstance(getattr(module, "attention_dropout", None), float):  # BLOOM's is a module by itself
             module.attention_dropout = 0.0
 
 
