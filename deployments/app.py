@@ -65,6 +65,7 @@ def application_of(args: Settings) -> Application:
     deployment = serve.deployment(
         Ingress,
         name="Ingress",
+        num_replicas=args.ingress_replicas,
         max_ongoing_requests=args.max_long_requests + _MAX_SHORT_REQUESTS,
         health_check_period_s=REPLICA_HEALTH_CHECK_PERIOD_S,
         ray_actor_options={"num_cpus": 0},

@@ -9,15 +9,17 @@ import shlex
 import time
 from collections.abc import AsyncGenerator, Callable
 from contextlib import aclosing
+from functools import partial
 from typing import Any, assert_never
 
+import ray
 from ray import serve
 from ray.serve import Application
 
 from deployments.engine_choice import num_gpus_of
 from deployments.engine_versions import EngineVersion, marker
 from deployments.metrics_sender import MetricsSender, send_to_tracker
-from deployments.pieces import Pace, Pieces, at_the_end
+from deployments.pieces import Deliveries, Pace, Pieces, at_the_end
 from sienn_ray.errors import EngineError
 from sienn_ray.inference.applications import deployment_name
 from sienn_ray.inference.engine import Engine, GenerationDelta, GenerationRequest, GenerationResult
@@ -59,6 +61,7 @@ class EngineDeployment:
         self._revision = revision
         self._step_timeout_s = settings.engine_step_timeout_s
         self._num_open, self._last_end_at = 0, time.monotonic()
+        self._deliveries: Deliveries | None = None  # to the event loop that requests run in, known with the first one
         engine = load_engine(base_model, settings, revision)
         self._pace = Pace(settings.stream_interval_s, engine.num_cpus)
         self._engine: Engine = MeteredEngine(engine, recorder, base_model)
@@ -143,13 +146,10 @@ class EngineDeployment:
         self._check_commit(request)
         if request.adapter_id is not None:
             await self._hold(request.adapter_id)
-        loop = asyncio.get_running_loop()
+        if self._deliveries is None:
+            self._deliveries = Deliveries(asyncio.get_running_loop())
         pieces = Pieces(interval_s)
-
-        def listen(delta: GenerationDelta) -> None:
-            loop.call_soon_threadsafe(pieces.put, delta)
-
-        generation = self._engine.submit(request, listen)
+        generation = self._engine.submit(request, partial(self._deliveries.put, pieces))
         self._num_open += 1
         try:
             while True:
@@ -198,13 +198,20 @@ def load_engine(base_model: str, settings: Settings, revision: str | None = None
         case EngineKind.BUILTIN | "auto":
             from sienn_ray.inference.batching.engine import BatchingEngine
 
-            return BatchingEngine(base_model, settings, revision)
+            return BatchingEngine(base_model, settings, revision, num_gpus=assigned_gpus())
         case EngineKind.VLLM:
             from sienn_ray.inference.vllm_engine.engine import load
 
             return load(base_model, settings, revision)
         case _:
             assert_never(settings.engine)
+
+
+def assigned_gpus() -> float | None:
+    """Return the GPUs that Ray has assigned to this replica, also a part of one; None in a process without Ray."""
+    if not ray.is_initialized():
+        return None
+    return float(ray.get_runtime_context().get_assigned_resources().get("GPU", 0.0))
 
 
 def build_engine(

@@ -56,6 +56,10 @@ _ENVIRONMENT = {
     # Spares every worker a virtual environment of its own under `uv run`.
     "RAY_ENABLE_UV_RUN_RUNTIME_ENV": "0",
     "RAY_USAGE_STATS_ENABLED": "0",
+    # A process that has reserved no GPU sees none: one that is left to training is no engine's.
+    "RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO": "1",
+    # What a process has started ends with it, however that ends; a GPU's memory would stay taken.
+    "RAY_process_group_cleanup_enabled": "1",
     # Nothing is routed to this node any more when Ray is stopped; draining it would take half a minute.
     "RAY_GRACEFUL_SHUTDOWN_DRAIN_TIMEOUT_S": "0",
     **_QUIET,

@@ -16,6 +16,7 @@ import json
 import os
 import sys
 import tempfile
+from collections.abc import Sequence
 from importlib.metadata import version
 from pathlib import Path
 from typing import Any
@@ -149,7 +150,7 @@ def overrides(options: argparse.Namespace) -> dict[str, Any]:
 
 def adapted_model(options: argparse.Namespace) -> Any:
     import torch
-    from peft import LoraConfig, get_peft_model
+    from peft import get_peft_model
     from transformers import AutoModelForCausalLM, set_seed
 
     set_seed(options.seed)  # LoRA's A matrices are random
@@ -159,15 +160,35 @@ def adapted_model(options: argparse.Namespace) -> Any:
         attn_implementation=options.attention,
         local_files_only=True,
     )
-    config = LoraConfig(r=16, lora_alpha=32, lora_dropout=0.0, target_modules=PROJECTIONS, task_type="CAUSAL_LM")
-    return get_peft_model(base, config)
+    return get_peft_model(base, lora_config())
 
 
-def trl_trainer(options: argparse.Namespace, tokenizer: Any, rows: list[TokenRow], meter: Meter, scratch: str) -> Any:
+def lora_config() -> Any:
+    from peft import LoraConfig
+
+    return LoraConfig(r=16, lora_alpha=32, lora_dropout=0.0, target_modules=PROJECTIONS, task_type="CAUSAL_LM")
+
+
+def trl_trainer(
+    options: argparse.Namespace,
+    tokenizer: Any,
+    rows: Sequence[TokenRow],
+    meter: Meter,
+    scratch: str,
+    model: Any = None,
+) -> Any:
     """TRL's `SFTTrainer`.
 
     It gets tokens and labels, which it trains on as they are. From prompts and completions it would make the same, and
     learn the newline behind the end of turn as well.
+
+    Args:
+        options: Of the command line.
+        tokenizer: The base model's.
+        rows: To train on.
+        meter: Counts tokens and steps.
+        scratch: A folder for what it writes.
+        model: The adapted model; by default it is loaded from the folder that the options name.
     """
     from datasets import Dataset
     from trl import SFTConfig, SFTTrainer
@@ -186,7 +207,7 @@ def trl_trainer(options: argparse.Namespace, tokenizer: Any, rows: list[TokenRow
     else:
         arguments |= UNPACKED_SETTINGS
     return MeteredTrainer(
-        model=adapted_model(options),
+        model=adapted_model(options) if model is None else model,
         args=SFTConfig(**arguments | overrides(options)),
         train_dataset=Dataset.from_list([{"input_ids": row.input_ids, "labels": row.labels} for row in rows]),
         processing_class=tokenizer,
@@ -194,7 +215,7 @@ def trl_trainer(options: argparse.Namespace, tokenizer: Any, rows: list[TokenRow
     )
 
 
-def blocks_per_step(options: argparse.Namespace, rows: list[TokenRow]) -> int:
+def blocks_per_step(options: argparse.Namespace, rows: Sequence[TokenRow]) -> int:
     """Packed blocks that hold about as many rows as a batch without packing, and at least one."""
     rows_per_block = options.max_length * len(rows) / sum(len(row.input_ids) for row in rows)
     return max(1, round(options.batch_size / rows_per_block))

@@ -4,6 +4,8 @@ engine: requests and answers of an engine, as a protocol; without torch.
 applications: engines as Serve applications.
 adapter_kinds: the kind of engine that an adapter needs.
 metered: an engine that counts.
+assigned_device: the device that an engine may compute on.
+transfers: copies between the host and the device, few and without waiting.
 blocking: the whole answer to one request.
 batching/: the engine: one batch for all requests and adapters.
 model/: a base model as the engine computes it.

@@ -13,7 +13,7 @@ from tests.integration.service import make_hub_home
 
 HERE = Path(__file__).parent
 # Folders by how long they take: a long one that begins last has one process wait for it.
-LONGEST_FIRST = ("plain", "careful", "chaos", "restarted")
+LONGEST_FIRST = ("plain", "careful", "chaos", "restarted", "vllm")
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:

@@ -63,7 +63,7 @@ def test_the_nodes_install_this_checkout(cluster: dict[str, Any]) -> None:
     commands = " ".join(cluster["setup_commands"])
 
     assert cluster["file_mounts"]["~/sienn_ray"] == "."
-    assert "-e '.[s3]'" in commands
+    assert "-e '.[s3,gpu]'" in commands
     assert "SIENN_STORAGE_URL=s3://" in commands
 
 

@@ -13,8 +13,8 @@ import yaml
 from pydantic import ValidationError
 from ray.serve.schema import ApplicationStatus
 
-from deployments.app import EngineSettings, build, build_listed_engine
-from deployments.engine import EngineDeployment, build_engine
+from deployments.app import EngineSettings, application_of, build, build_listed_engine
+from deployments.engine import EngineDeployment, assigned_gpus, build_engine
 from deployments.health import engine_states, nodes_of
 from deployments.local_cluster import temp_dir
 from sienn_ray.api.cluster import EngineState, Nodes
@@ -23,6 +23,12 @@ from sienn_ray.settings import Settings
 from tests.unit.conftest import AddToCache
 
 SERVE_CONFIG = Path(__file__).parents[2] / "serveconfig.yaml"
+
+
+@pytest.mark.parametrize("count", [1, 3])
+def test_the_ingress_has_the_replicas_that_are_set(count: int) -> None:
+    settings = Settings(ingress_replicas=count)
+    assert options_of(application_of(settings))._deployment_config.num_replicas == count
 
 
 def test_serve_sees_the_type_of_the_application_arguments() -> None:
@@ -249,3 +255,17 @@ def test_a_replica_ends_even_where_its_engines_processes_dont(ends: list[str]) -
         replica.check_health()
     assert ends == ["kill", "exit 1"]
     del replica._engine
+
+
+@pytest.mark.parametrize(("resources", "expected"), [({}, 0.0), ({"CPU": 1.0, "GPU": 0.25}, 0.25)])
+def test_an_engine_is_told_what_ray_has_assigned(
+    monkeypatch: pytest.MonkeyPatch, resources: dict[str, float], expected: float
+) -> None:
+    context = SimpleNamespace(get_assigned_resources=lambda: resources)
+    monkeypatch.setattr(ray, "is_initialized", lambda: True)
+    monkeypatch.setattr(ray, "get_runtime_context", lambda: context)
+    assert assigned_gpus() == expected
+
+
+def test_without_ray_nobody_assigns_gpus() -> None:
+    assert assigned_gpus() is None

@@ -175,8 +175,8 @@ def made(*arguments: str) -> str:
 
 
 def test_every_target_is_in_the_help_and_in_the_table() -> None:
-    helped = dict(re.findall(r"^make (\w+) +(.+)$", made("help"), re.MULTILINE))
-    table = dict(re.findall(r"^\| `make (\w+)` \| (.+) \|$", (ROOT / "CONTRIBUTING.md").read_text(), re.MULTILINE))
+    helped = dict(re.findall(r"^make ([\w-]+) +(.+)$", made("help"), re.MULTILINE))
+    table = dict(re.findall(r"^\| `make ([\w-]+)` \| (.+) \|$", (ROOT / "CONTRIBUTING.md").read_text(), re.MULTILINE))
     phony = re.search(r"^\.PHONY: (.+)$", (ROOT / "Makefile").read_text(), re.MULTILINE)
     assert phony
     assert list(helped) == phony[1].split()

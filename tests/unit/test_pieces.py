@@ -1,12 +1,14 @@
 from __future__ import annotations
 
 import asyncio
+import threading
 from collections.abc import Callable
 from contextlib import ExitStack
+from typing import Any
 
 import pytest
 
-from deployments.pieces import Pace, Pieces, at_the_end
+from deployments.pieces import Deliveries, Pace, Pieces, at_the_end
 from sienn_ray.errors import EngineError
 from sienn_ray.inference.engine import GenerationDelta, TokenLogprob
 
@@ -100,6 +102,70 @@ class TestPace:
         with Pace(0.5, num_cpus).stream() as interval_s:
             assert interval_s() == 0.5
 
-    def test_each_token_comes_at_once_where_no_cpu_computes(self) -> None:
-        with Pace(None, num_cpus=None).stream() as interval_s:
-            assert interval_s() == 0.0
+    @pytest.mark.parametrize(("num_streams", "interval_s"), [(1, 0.002), (64, 0.128)])
+    def test_streams_of_a_gpu_share_what_its_ingress_can_pass_on(self, num_streams: int, interval_s: float) -> None:
+        pace = Pace(None, num_cpus=None)
+        with ExitStack() as stack:
+            intervals = [stack.enter_context(pace.stream()) for _ in range(num_streams)]
+            assert [each() for each in intervals] == [pytest.approx(interval_s)] * num_streams
+
+
+class CountingLoop(asyncio.SelectorEventLoop):
+    """An event loop that counts how often another thread woke it."""
+
+    num_wakes = 0
+
+    def call_soon_threadsafe(self, *args: Any, **kwargs: Any) -> asyncio.Handle:  # type: ignore[override]
+        self.num_wakes += 1
+        return super().call_soon_threadsafe(*args, **kwargs)
+
+
+def test_all_deltas_of_a_step_wake_the_loop_once() -> None:
+    loop = CountingLoop()
+    deliveries, streams = Deliveries(loop), [Pieces(lambda: 0.0) for _ in range(3)]
+
+    async def fetched() -> list[str]:
+        return texts(*[await pieces.next() for pieces in streams])
+
+    try:
+        for step in ("a", "b"):
+            for pieces in streams:
+                deliveries.put(pieces, delta(step))
+            assert loop.run_until_complete(fetched()) == [step] * 3
+        assert loop.num_wakes == 2
+    finally:
+        loop.close()
+
+
+def test_deltas_of_many_threads_all_arrive_in_their_order() -> None:
+    async def scenario() -> None:
+        deliveries, streams = Deliveries(asyncio.get_running_loop()), [Pieces(lambda: 0.0) for _ in range(4)]
+
+        def step(pieces: Pieces) -> None:
+            for number in range(200):
+                deliveries.put(pieces, GenerationDelta(f"{number} "))
+            deliveries.put(pieces, GenerationDelta(error=EngineError("the end")))
+
+        async def whole(pieces: Pieces) -> str:
+            text = ""
+            while not (piece := await pieces.next()).is_last:
+                text += piece.text
+            return text + piece.text
+
+        threads = [threading.Thread(target=step, args=(pieces,)) for pieces in streams]
+        for thread in threads:
+            thread.start()
+        found = await asyncio.wait_for(asyncio.gather(*map(whole, streams)), 60.0)
+        assert found == ["".join(f"{number} " for number in range(200))] * 4
+
+    asyncio.run(scenario())
+
+
+def test_a_piece_of_several_deltas_still_tells_that_the_answer_begins_in_reasoning() -> None:
+    async def scenario() -> None:
+        pieces = Pieces(lambda: 0.0)
+        for text in ("Let", " me"):
+            pieces.put(GenerationDelta(text, begins_in_reasoning=True))
+        assert (await pieces.next()).begins_in_reasoning
+
+    asyncio.run(scenario())

@@ -12,17 +12,18 @@ from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
 
-import torch
 from transformers import PreTrainedModel
 
 from sienn_ray.base_model import load_causal_lm, load_tokenizer, local_folder
 from sienn_ray.compute_threads import ComputeThread, SpinControl, observe, usable_cpus
 from sienn_ray.context_length import context_tokens_of
 from sienn_ray.errors import EngineError, first_line
+from sienn_ray.inference.assigned_device import AssignedDevice, assigned_device
 from sienn_ray.inference.batching.device_faults import is_device_fault
 from sienn_ray.inference.batching.generation import AdapterUse, RunningGeneration
 from sienn_ray.inference.batching.scheduler import Scheduler
 from sienn_ray.inference.engine import Generation, GenerationDelta, GenerationRequest
+from sienn_ray.inference.model.adapter_places import AdapterMemoryError
 from sienn_ray.inference.model.kv_blocks import BlockPool
 from sienn_ray.inference.model.linear_choice import LinearChoices
 from sienn_ray.inference.model.lora_weights import LoraWeights, read_lora
@@ -69,18 +70,22 @@ class BatchingEngine:
         base_model: Hub id.
         settings: Storage, limits, threads.
         revision: Its commit; None is what is here, or the main branch.
+        num_gpus: GPUs that were assigned to this process, also a part of one; None takes one where CUDA shows any.
     """
 
-    def __init__(self, base_model: str, settings: Settings, revision: str | None = None) -> None:
+    def __init__(
+        self, base_model: str, settings: Settings, revision: str | None = None, *, num_gpus: float | None = None
+    ) -> None:
         self.base_model = base_model
         self._settings = settings
         folder = local_folder(base_model, settings, revision)
-        self._device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
+        assigned = assigned_device(num_gpus)
+        self._device = assigned.device
         tokenizer = load_tokenizer(folder)
         # This thread loads the model too: a second thread with OpenMP workers would have all sleep between products.
         self._thread = ComputeThread("engine", int(settings.engine_num_cpus) or usable_cpus())
         try:
-            model, self._runner = self._thread.run(lambda: _loaded(folder, self._device, settings))
+            model, self._runner = self._thread.run(lambda: _loaded(folder, assigned, settings))
         except BaseException:
             self._thread.end()
             raise
@@ -175,7 +180,7 @@ class BatchingEngine:
 
     def _read_lora(self, files: AdapterFiles) -> NamedLora:
         weights = read_lora(files.folder, self.base_model, self._runner.lora.layers, self._runner.dtype)
-        return NamedLora(f"{files.content_hash}-{next(self._load_numbers)}", weights)
+        return NamedLora(f"{files.content_hash}-{next(self._load_numbers)}", self._runner.lora.readied(weights))
 
     # The thread that computes.
 
@@ -235,7 +240,13 @@ class BatchingEngine:
             self._runner.lora.forget(name)
             self._weights.pop(name, None)
         rows = self._scheduler.plan()
-        logits = self._runner.step([row for _, row in rows], self._weights)
+        try:
+            logits = self._runner.step([row for _, row in rows], self._weights)
+        except AdapterMemoryError as error:  # others go on without these
+            for generation, row in rows:
+                if row.adapter in error.names:
+                    generation.fail(error)
+            return
         for generation, row in rows:
             generation.num_computed += row.num_new
         with_logits = [generation for generation, row in rows if row.wants_logits]
@@ -252,13 +263,14 @@ class BatchingEngine:
             generation.take(token, self._eos)
 
 
-def _loaded(folder: Path, device: torch.device, settings: Settings) -> tuple[PreTrainedModel, ModelRunner]:
+def _loaded(folder: Path, assigned: AssignedDevice, settings: Settings) -> tuple[PreTrainedModel, ModelRunner]:
     """Load the base model, and a runner with the fastest layouts that the model can have."""
-    model = load_causal_lm(folder, device)
+    assigned.limit_memory()
+    model = load_causal_lm(folder, assigned.device)
     choices = LinearChoices(settings.home / "cache" / "linear-layers.json")
     try:
         return model, ModelRunner(model, settings.engine_kv_cache_bytes, BLOCK_TOKENS, choices)
     except PackingError:
         logger.warning("%s can't have packed weights and will be slower", type(model).__name__)
-    model = load_causal_lm(folder, device)
+    model = load_causal_lm(folder, assigned.device)
     return model, ModelRunner(model, settings.engine_kv_cache_bytes, BLOCK_TOKENS)

@@ -8,22 +8,15 @@ others, as in a prefill, has products of its own.
 
 from __future__ import annotations
 
-from collections import Counter
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Any
 
 import torch
 from transformers.pytorch_utils import Conv1D
 
 from sienn_ray.inference.model.linear_choice import LinearChoices
-from sienn_ray.inference.model.lora_weights import LayerLora, LoraWeights
+from sienn_ray.inference.model.lora_weights import LayerLora
 from sienn_ray.inference.model.packed_linear import PackedLinear, packed
-
-# Ranks are rounded up to this, so that adapters of different ranks seldom ask for another layout.
-_R_STEP = 8
-# Rows of batched products, empty ones included, that cost no more than reading the adapters does.
-_CHEAP_ROWS = 64
 
 
 @dataclass
@@ -37,6 +30,7 @@ class Together:
         sources: (places * width,) each row's token, any token for an empty row; None where rows and tokens are the
             same.
         rows: (tokens,) each token's row.
+        without: (tokens, 1) the tokens without an adapter, where some of them are among these.
     """
 
     num_places: int
@@ -44,6 +38,7 @@ class Together:
     num_tokens: int
     sources: torch.Tensor | None
     rows: torch.Tensor
+    without: torch.Tensor | None = None
     _gathered: tuple[torch.Tensor, torch.Tensor] | None = None
 
     def gathered(self, x: torch.Tensor) -> torch.Tensor:
@@ -136,9 +131,13 @@ class LoraLinear(torch.nn.Module):
     def lay_out(self, num_places: int, r: int) -> None:
         """Allocate empty places for `num_places` adapters of up to this r."""
         out_size, in_size = self.shape
+        self.drop()
         self.a = self.weight.new_zeros((num_places, in_size, r))
         self.b = self.weight.new_zeros((num_places, r, out_size))
-        self.gains = None
+
+    def drop(self) -> None:
+        """Free all places."""
+        self.a = self.b = self.gains = None
         self._used = set()
 
     def put(self, place: int, lora: LayerLora | None) -> None:
@@ -149,10 +148,9 @@ class LoraLinear(torch.nn.Module):
         self.b[place].zero_()
         if self.gains is not None:
             self.gains[place] = 1.0
+        self.mark(place, is_used=lora is not None)
         if lora is None:
-            self._used.discard(place)
             return
-        self._used.add(place)
         r = lora.a.shape[0]
         self.a[place, :, :r] = lora.a.t()
         self.b[place, :r] = lora.b.t()
@@ -160,6 +158,12 @@ class LoraLinear(torch.nn.Module):
             if self.gains is None:
                 self.gains = self.b.new_ones((self.b.shape[0] + 1, self.b.shape[2]))
             self.gains[place] = lora.gain
+
+    def mark(self, place: int, *, is_used: bool) -> bool:
+        """Note whether a place has weights for this layer; return whether it is the layer's first one."""
+        is_first = is_used and not self._used
+        (self._used.add if is_used else self._used.discard)(place)
+        return is_first
 
 
 def _add_together(y: torch.Tensor, x: torch.Tensor, a: torch.Tensor, b: torch.Tensor, step: Together) -> None:
@@ -174,7 +178,8 @@ def _add_together(y: torch.Tensor, x: torch.Tensor, a: torch.Tensor, b: torch.Te
         y.view(shape).baddbmm_(_first(x, step.num_tokens).view(shape).bmm(a), b)
         return
     found = step.gathered(x).view(shape).bmm(a).bmm(b)
-    y.add_(found.view(-1, y.shape[1]).index_select(0, step.rows))
+    found = found.view(-1, y.shape[1]).index_select(0, step.rows)
+    y.add_(found if step.without is None else found.masked_fill_(step.without, 0.0))
 
 
 def _first(tensor: torch.Tensor, num: int) -> torch.Tensor:
@@ -187,139 +192,3 @@ class LoraState:
 
     def __init__(self) -> None:
         self.step: StepAdapters | None = None
-
-
-class LoraStack:
-    """The stacked adapters in all layers of a base model.
-
-    Args:
-        model: The base model; its linear layers are replaced.
-        choices: The fastest layouts of linear layers; None leaves them as they are.
-    """
-
-    def __init__(self, model: torch.nn.Module, choices: LinearChoices | None = None) -> None:
-        self._state = LoraState()
-        self._layers = dict(_replace_linear_layers(model, self._state, choices))
-        self._places: dict[str, int] = {}
-        self._num_places = 0
-        self._r = 0
-
-    @property
-    def layers(self) -> Mapping[str, LoraLinear]:
-        """The layers that adapters can change, by name."""
-        return self._layers
-
-    def use(self, rows: Sequence[tuple[str | None, int]], adapters: Mapping[str, LoraWeights]) -> list[int]:
-        """Set the adapters of the next forward pass.
-
-        Args:
-            rows: An adapter's name or None, and its number of tokens in the step.
-            adapters: Weights of the named adapters.
-
-        Returns:
-            Numbers of the rows, in the order that their tokens must have in the step.
-        """
-        counts = Counter[str]()
-        for name, num in rows:
-            if name is not None:
-                counts[name] += num
-        if not counts:
-            self._state.step = None
-            return list(range(len(rows)))
-        self._place(list(counts), adapters)
-        together, alone = _divided(counts)
-        ranks = {name: (0, self._places[name]) for name in together}
-        ranks |= {name: (1, self._places[name]) for name in alone}
-        order = sorted(range(len(rows)), key=lambda number: ranks.get(rows[number][0] or "", (2, 0)))
-        self._state.step = self._step(together, alone, counts, sum(num for _, num in rows))
-        return order
-
-    def _place(self, wanted: Sequence[str], adapters: Mapping[str, LoraWeights]) -> None:
-        """Put every wanted adapter into a place; the places in use are the first ones."""
-        r = -(-max(adapters[name].max_r for name in wanted) // _R_STEP) * _R_STEP
-        if r > self._r or len(wanted) > self._num_places:
-            self._lay_out(max(len(wanted), self._num_places), max(r, self._r))
-        # Places up to the last one in use cost time in every product, so wanted adapters move to the front.
-        limit = len(wanted)
-        kept = {self._places[name] for name in wanted if self._places.get(name, limit) < limit}
-        free = (place for place in range(limit) if place not in kept)
-        for name in wanted:
-            if self._places.get(name, limit) >= limit:
-                self._put(name, adapters[name], next(free))
-
-    def _put(self, name: str, weights: LoraWeights, place: int) -> None:
-        for other in [other for other, taken in self._places.items() if taken == place]:
-            del self._places[other]
-        self._places[name] = place
-        for layer_name, layer in self._layers.items():
-            layer.put(place, weights.layers.get(layer_name))
-
-    def _lay_out(self, num_places: int, r: int) -> None:
-        self._num_places, self._r = 1 << (num_places - 1).bit_length(), r
-        self._places.clear()
-        for layer in self._layers.values():
-            layer.lay_out(self._num_places, r)
-
-    def _step(
-        self, together: Sequence[str], alone: Sequence[str], counts: Mapping[str, int], num_tokens: int
-    ) -> StepAdapters:
-        def by_place(names: Sequence[str]) -> list[tuple[int, int]]:
-            return sorted((self._places[name], counts[name]) for name in names)
-
-        places = [place for place, num in by_place(together) for _ in range(num)]
-        end, spans = len(places), []
-        for place, num in by_place(alone):
-            spans.append((place, end, end + num))
-            places += [place] * num
-            end += num
-        only = places[0] if end == num_tokens and len(counts) == 1 else None
-        places += [self._num_places] * (num_tokens - end)
-        return StepAdapters(self._together(by_place(together)), spans, self._tensor(places), only)
-
-    def _together(self, counts: Sequence[tuple[int, int]]) -> Together | None:
-        if not counts:
-            return None
-        width, num_places = max(num for _, num in counts), counts[-1][0] + 1
-        rows = [place * width + number for place, num in counts for number in range(num)]
-        num_tokens = len(rows)
-        sources = None
-        if num_tokens != num_places * width:
-            filled = [0] * (num_places * width)
-            for token, row in enumerate(rows):
-                filled[row] = token
-            sources = self._tensor(filled)
-        return Together(num_places, width, num_tokens, sources, self._tensor(rows))
-
-    def _tensor(self, numbers: Sequence[int]) -> torch.Tensor:
-        return torch.tensor(numbers, dtype=torch.long, device=next(iter(self._layers.values())).weight.device)
-
-    def forget(self, name: str) -> None:
-        """Forget the place of an evicted adapter; another one of this name has other weights."""
-        self._places.pop(name, None)
-
-
-def _divided(counts: Mapping[str, int]) -> tuple[list[str], list[str]]:
-    """Divide adapters into those of batched products, and those with so many tokens that other rows would be empty."""
-    names = sorted(counts, key=lambda name: counts[name])
-    alone: list[str] = []
-    while len(names) * counts[names[-1]] > max(_CHEAP_ROWS, 2 * sum(counts[name] for name in names)):
-        alone.append(names.pop())
-    return names, alone
-
-
-def _replace_linear_layers(
-    model: Any, state: LoraState, choices: LinearChoices | None
-) -> Iterator[tuple[str, LoraLinear]]:
-    """Replace every linear layer but the output head, which PEFT's `all-linear` leaves out as well."""
-    head = model.get_output_embeddings() if hasattr(model, "get_output_embeddings") else None
-    names = [
-        name
-        for name, module in model.named_modules()
-        if isinstance(module, (torch.nn.Linear, Conv1D)) and module is not head
-    ]
-    for name in names:
-        parent, _, own = name.rpartition(".")
-        # Nothing else may hold the module, whose weight is there twice until it goes.
-        layer = LoraLinear(model.get_submodule(name), state, choices)
-        setattr(model.get_submodule(parent), own, layer)
-        yield name, layer

@@ -12,7 +12,7 @@ from typing import Any
 
 import torch
 
-from sienn_ray.inference.model.paged_attention import PagedStep, attend
+from sienn_ray.inference.model.paged_attention import PagedStep
 
 # Classes whose attention and MLP compute what `PagedDecoderLayer` does; others may only look alike.
 KNOWN_LAYERS = frozenset({"LlamaDecoderLayer", "MistralDecoderLayer", "Qwen2DecoderLayer", "Qwen3DecoderLayer"})
@@ -61,7 +61,7 @@ class PagedDecoderLayer(torch.nn.Module):
             query, key = self._q_norm(query), self._k_norm(key)
         query, key = _rotated(query, cos, sin), _rotated(key, cos, sin)
         grouped = query.view(num_tokens, -1, self._group, self._head_size)
-        return attend(paged, self._number, grouped, key, value, self._scale, self._window).view(num_tokens, -1)
+        return paged.attend(self._number, grouped, key, value, self._scale, self._window).view(num_tokens, -1)
 
 
 def replace_layers(model: Any) -> Callable[[], None] | None:

@@ -51,15 +51,42 @@ class LayerLora:
 
 
 @dataclass(frozen=True)
-class LoraWeights:
-    """An adapter's weights by the name of the layer."""
+class FlatLora:
+    """An adapter's weights as a GPU gets them; see `flat_lora`.
 
-    layers: Mapping[str, LayerLora]
-    max_r: int
+    Args:
+        weights: (r, columns).
+        gains: (outputs,), or None where no layer has any.
+    """
+
+    weights: torch.Tensor
+    gains: torch.Tensor | None
 
     @property
     def size_bytes(self) -> int:
-        """Bytes in memory."""
+        """Bytes of one copy."""
+        return self.weights.nbytes + (0 if self.gains is None else self.gains.nbytes)
+
+
+@dataclass(frozen=True)
+class LoraWeights:
+    """An adapter's weights by the name of the layer.
+
+    Args:
+        layers: The layers' parts.
+        max_r: The largest r.
+        flat: The same weights in one tensor, where they go to a GPU.
+    """
+
+    layers: Mapping[str, LayerLora]
+    max_r: int
+    flat: FlatLora | None = None
+
+    @property
+    def size_bytes(self) -> int:
+        """Bytes in memory; for a GPU those on the host, and those of its place in the GPU's memory."""
+        if self.flat is not None:
+            return 2 * self.flat.size_bytes
         return sum(
             layer.a.nbytes + layer.b.nbytes + (0 if layer.gain is None else layer.gain.nbytes)
             for layer in self.layers.values()
@@ -125,12 +152,20 @@ def _layer(
     if config.get("use_dora"):
         if "magnitude" not in parts:
             raise EngineError(f"the adapter uses DoRA and has no magnitudes for '{name}'")
-        # Norms of the rows of the changed weights, as PEFT takes them.
-        gain = parts["magnitude"].float().flatten() / (base.matrix().float() + b @ a).norm(dim=1)
+        gain = _gain(parts["magnitude"].float().flatten(), base.matrix(), a, b)
         if not gain.isfinite().all():
             raise EngineError(f"the adapter's magnitudes for '{name}' aren't all finite numbers; train it again")
         b = b * gain.unsqueeze(1)
     return LayerLora(a.to(dtype).contiguous(), b.to(dtype).contiguous(), None if gain is None else gain.to(dtype))
+
+
+def _gain(magnitude: torch.Tensor, base: torch.Tensor, a: torch.Tensor, b: torch.Tensor) -> torch.Tensor:
+    """Return magnitudes over the norms of the rows of the changed weights, as PEFT takes them.
+
+    The product is computed where the base weight is; the rest of an adapter stays on the host.
+    """
+    norms: torch.Tensor = (base.float() + b.to(base.device) @ a.to(base.device)).norm(dim=1)
+    return magnitude / norms.to(magnitude.device)
 
 
 def _scaling(name: str, r: int, config: Mapping[str, Any]) -> float:

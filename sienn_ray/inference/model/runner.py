@@ -4,20 +4,22 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
 from typing import Any
 
 import torch
 
 from sienn_ray.errors import EngineError
 from sienn_ray.inference.model import paged_attention
-from sienn_ray.inference.model.batched_lora import LoraStack
 from sienn_ray.inference.model.decoder_layers import replace_layers
-from sienn_ray.inference.model.kv_blocks import runs
 from sienn_ray.inference.model.linear_choice import LinearChoices
+from sienn_ray.inference.model.lora_stack import LoraStack
 from sienn_ray.inference.model.lora_weights import LoraWeights
 from sienn_ray.inference.model.packed_linear import packed
-from sienn_ray.inference.model.paged_attention import KvCache, PagedStep, RowSpan
+from sienn_ray.inference.model.step_forward import GatheredWays, InPlaceWays, PagedWays, StepForward
+from sienn_ray.inference.model.step_rows import StepRow
+from sienn_ray.inference.transfers import StepNumbers
+
+__all__ = ["BLOCKS_WITHOUT_CACHE", "ModelRunner", "PackingError", "StepRow"]
 
 logger = logging.getLogger(__name__)
 
@@ -26,30 +28,6 @@ BLOCKS_WITHOUT_CACHE = 4096
 _PROBE_TOKENS = 12
 # Differences of logits over the largest one, by the model's dtype.
 _TOLERANCES = {torch.float32: 2e-3, torch.bfloat16: 0.1, torch.float16: 0.05}
-
-
-@dataclass(frozen=True)
-class StepRow:
-    """The part of one request in a step: a token to decode, or a chunk of a prompt to prefill.
-
-    Args:
-        tokens: The request's tokens up to the last one to compute.
-        num_before: Number of those that are computed already.
-        blocks: The request's KV blocks, with room for these tokens.
-        adapter: Name of the adapter, or None.
-        wants_logits: Whether the logits after the last of these tokens are wanted; a chunk before the last has none.
-    """
-
-    tokens: Sequence[int]
-    num_before: int
-    blocks: Sequence[int]
-    adapter: str | None
-    wants_logits: bool
-
-    @property
-    def num_new(self) -> int:
-        """Number of tokens to compute."""
-        return len(self.tokens) - self.num_before
 
 
 class PackingError(Exception):
@@ -66,26 +44,43 @@ class ModelRunner:
         cache_bytes: Upper limit of the KV cache.
         block_tokens: Tokens in a KV block.
         choices: The fastest layouts of linear layers; None leaves them as they are.
+        for_gpu: Whether to compute in few launches and few copies, as suits a GPU; None is where the model isn't on a
+            CPU.
 
     Raises:
         EngineError: The cache has no room for a single block.
         PackingError: The model gives other logits with packed weights; load it anew, without choices.
     """
 
-    def __init__(self, model: Any, cache_bytes: int, block_tokens: int, choices: LinearChoices | None = None) -> None:
+    def __init__(
+        self,
+        model: Any,
+        cache_bytes: int,
+        block_tokens: int,
+        choices: LinearChoices | None = None,
+        *,
+        for_gpu: bool | None = None,
+    ) -> None:
         self._model = model.eval()
         self._device: torch.device = model.device
         self._block_tokens = block_tokens
+        self._is_for_gpu = self._device.type != "cpu" if for_gpu is None else for_gpu
         expected = self._plain_logits()
-        self.lora = LoraStack(model, choices)
+        self.lora = LoraStack(model, choices, is_flat=self._is_for_gpu)
         if choices is not None:
             self._pack_head(choices)
             if not self._is_near(self._plain_logits(), expected):
                 raise PackingError
-        self._cache = KvCache(-(-_PROBE_TOKENS // block_tokens) * block_tokens)
+        self._use_blocks(-(-_PROBE_TOKENS // block_tokens))
         self.has_cache = self._can_page(expected)
         self.num_blocks = self._num_blocks(cache_bytes)
-        self._cache = KvCache(self.num_blocks * block_tokens)
+        self._use_blocks(self.num_blocks)
+
+    def _use_blocks(self, num_blocks: int) -> None:
+        """Begin with an empty cache of so many blocks."""
+        ways = GatheredWays if self._is_for_gpu else InPlaceWays
+        self._cache: PagedWays = ways(num_blocks, self._block_tokens)
+        self._forward = StepForward(self._model, self.lora, self._block_tokens, self._cache)
 
     def _pack_head(self, choices: LinearChoices) -> None:
         head = self._model.get_output_embeddings()
@@ -99,9 +94,9 @@ class ModelRunner:
     def _num_blocks(self, cache_bytes: int) -> int:
         if not self.has_cache:
             return BLOCKS_WITHOUT_CACHE
-        token_bytes = self._cache.size_bytes // self._cache.num_slots
-        num_blocks = cache_bytes // (token_bytes * self._block_tokens)
-        if num_blocks == 0:
+        token_bytes = self._cache.token_bytes
+        num_blocks = cache_bytes // (token_bytes * self._block_tokens) - self._cache.num_spare_blocks
+        if num_blocks <= 0:
             raise EngineError(
                 f"a cache of {cache_bytes} bytes has no room for {self._block_tokens} tokens of {token_bytes} bytes; "
                 "raise SIENN_ENGINE_KV_CACHE_BYTES"
@@ -132,50 +127,19 @@ class ModelRunner:
         """
         if not self.has_cache:
             return self._recompute(rows, adapters)
-        spans: list[RowSpan] = []
-        slots: list[int] = []
-        positions: list[int] = []
-        ids: list[int] = []
-        last: dict[int, int] = {}
-        for number in self.lora.use([(row.adapter, row.num_new) for row in rows], adapters):
-            row = rows[number]
-            num = row.num_new
-            own = self._runs_between(row.blocks, row.num_before, num)
-            context = tuple(runs(row.blocks, self._block_tokens, row.num_before))
-            spans.append(RowSpan(len(ids), num, context, own))
-            ids += row.tokens[row.num_before :]
-            positions += range(row.num_before, row.num_before + num)
-            for start, length in own:
-                slots += range(start, start + length)
-            last[number] = len(ids) - 1
-        paged = PagedStep(self._cache, self._tensor(slots), spans)
-        logits: torch.Tensor = self._model(
-            input_ids=self._tensor(ids).unsqueeze(0),
-            position_ids=self._tensor(positions).unsqueeze(0),
-            use_cache=False,
-            paged=paged,
-            logits_to_keep=self._tensor([last[number] for number, row in enumerate(rows) if row.wants_logits]),
-        ).logits[0]
-        return logits.float()
+        return self._forward(rows, adapters)
 
     def _recompute(self, rows: Sequence[StepRow], adapters: Mapping[str, LoraWeights]) -> torch.Tensor:
         found = []
         for row in rows:
             if row.wants_logits:
-                self.lora.use([(row.adapter, len(row.tokens))], adapters)
-                found.append(self._model(input_ids=self._tensor(row.tokens)[None], use_cache=False).logits[0, -1])
+                numbers = StepNumbers(self._device)
+                self.lora.use([(row.adapter, len(row.tokens))], adapters, numbers)
+                at = numbers.add(row.tokens)
+                numbers.send()
+                self.lora.begin()
+                found.append(self._model(input_ids=numbers[at].unsqueeze(0), use_cache=False).logits[0, -1])
         return torch.stack(found).float() if found else torch.empty(0)
-
-    def _runs_between(self, blocks: Sequence[int], num_before: int, num: int) -> tuple[tuple[int, int], ...]:
-        """Return the slots of `num` tokens that follow `num_before` others."""
-        skipped = num_before // self._block_tokens
-        inside = num_before - skipped * self._block_tokens
-        found = runs(blocks[skipped:], self._block_tokens, inside + num)
-        start, length = found[0]
-        return ((start + inside, length - inside), *found[1:])
-
-    def _tensor(self, numbers: Sequence[int]) -> torch.Tensor:
-        return torch.tensor(numbers, dtype=torch.long, device=self._device)
 
     @torch.inference_mode()
     def _plain_logits(self) -> torch.Tensor:
@@ -207,7 +171,7 @@ class ModelRunner:
         return False
 
     def _pages(self, expected: torch.Tensor, means: str) -> bool:
-        blocks, ids = list(range(self._cache.num_slots // self._block_tokens)), self._probe()
+        blocks, ids = list(range(self._cache.num_blocks)), self._probe()
         pieces = [(0, 5), (5, _PROBE_TOKENS - 1), (_PROBE_TOKENS - 1, _PROBE_TOKENS)]
         self.has_cache = True
         why = "they don't give what the base model gives"

@@ -7,6 +7,7 @@
 - `attention`: the kernels that PyTorch's attention takes on a device.
 - `autocast`: automatic casts.
 - `runtime`: stand-ins for the functions of `torch.cuda`.
+- `modules`: moves of a module's parameters.
 - `models`: base models by their configuration.
 """
 

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+import threading
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from typing import Any
 
 import torch
@@ -19,10 +21,55 @@ _aten = torch.ops.aten
 _IN_PLACE_DRAWS = (_aten.uniform_, _aten.normal_, _aten.exponential_, _aten.random_, _aten.bernoulli_)
 
 
-class Fakes(FakeTensorMode):  # type: ignore[no-untyped-call]
+class _Fakes(FakeTensorMode):  # type: ignore[no-untyped-call]
     """Fake tensors, made without ever looking for a device, whatever `torch.cuda` says of one."""
 
     avoid_device_init = True
+
+
+class Memory:
+    """What the threads of a run share: the fakes, made by one of them at a time, and pinned memory.
+
+    Args:
+        counts: Where it is counted.
+        number: What numbers read from the device are.
+        boolean: What truth values read from the device are.
+    """
+
+    def __init__(self, counts: Counts, number: float, boolean: bool) -> None:
+        self.counts = counts
+        self._fakes = _Fakes(allow_non_fake_inputs=True)
+        self._lock = threading.RLock()
+        self._number = number
+        self._boolean = boolean
+        self._pinned: dict[int, torch.UntypedStorage] = {}  # by address, which nothing else can have then
+
+    @contextmanager
+    def faking(self) -> Iterator[None]:
+        """Have operators done by fakes."""
+        with self._lock, self._fakes:
+            yield
+
+    def value(self, dtype: torch.dtype) -> float | bool:
+        """Return what is read from the device."""
+        return self._boolean if dtype is torch.bool else self._number
+
+    def read(self, tensor: torch.Tensor, means: str, *, is_async: bool = False) -> torch.Tensor:
+        """Copy a fake to the host: a real tensor of the given values."""
+        if not is_async:
+            self.counts.syncs[means] += 1
+        self.counts.download_bytes += tensor.nbytes
+        return torch.full(tuple(tensor.shape), self.value(tensor.dtype), dtype=tensor.dtype, device="cpu")
+
+    def pin(self, tensor: torch.Tensor) -> torch.Tensor:
+        """Take a tensor on the host to be in pinned memory."""
+        storage = tensor.untyped_storage()
+        self._pinned[storage.data_ptr()] = storage
+        return tensor
+
+    def is_pinned(self, tensor: torch.Tensor) -> bool:
+        """Return whether a tensor on the host is in pinned memory."""
+        return tensor.untyped_storage().data_ptr() in self._pinned
 
 
 def is_fake(value: Any) -> bool:
@@ -33,13 +80,10 @@ def is_fake(value: Any) -> bool:
 class Device(TorchDispatchMode):  # type: ignore[no-untyped-call]
     """Has operators on the device done by fakes, counts them, and answers what has no answer without values."""
 
-    def __init__(self, counts: Counts, number: float, boolean: bool) -> None:
+    def __init__(self, memory: Memory) -> None:
         super().__init__()  # type: ignore[no-untyped-call]
-        self.counts = counts
-        self._fakes = Fakes(allow_non_fake_inputs=True)
-        self._number = number
-        self._boolean = boolean
-        self._pinned: set[int] = set()  # addresses
+        self._memory = memory
+        self._counts = memory.counts
 
     def __torch_dispatch__(
         self, func: Any, types: Any, args: Sequence[Any] = (), kwargs: Mapping[str, Any] | None = None
@@ -47,16 +91,14 @@ class Device(TorchDispatchMode):  # type: ignore[no-untyped-call]
         named = dict(kwargs or {})
         packet = func.overloadpacket
         if packet is _aten.is_pinned:
-            return args[0].data_ptr() in self._pinned
+            return self._memory.is_pinned(args[0])
         if packet is _aten._pin_memory:
-            return self.pin(args[0].clone())
+            return self._memory.pin(args[0].clone())
         device = named.get("device")
-        if device is not None and device.type == "cuda":
-            named["device"] = CUDA
+        if device is not None and device.type in ("cuda", "meta"):
+            named["device"] = CUDA  # the C++ side gives what it believes a fake's device to be
         elif not any(is_fake(leaf) for leaf in tree_leaves((args, named))):
             return func(*args, **named)
-        elif device is not None and device.type == "meta":
-            named["device"] = CUDA  # the C++ side gave what it believes the device to be
         if func is torch.ops.prim.device.default:
             return _META
         with self:  # in inference mode, composed operators get here whole
@@ -66,10 +108,10 @@ class Device(TorchDispatchMode):  # type: ignore[no-untyped-call]
         if packet in (_aten._to_copy, _aten.copy_):
             return self._copied(func, args, named)
         if packet is _aten._local_scalar_dense:
-            return self.read(args[0], "item").item()
+            return self._memory.read(args[0], "item").item()
         if packet is _aten.equal:
-            self.read(args[0].new_empty((), dtype=torch.bool), "equal")
-            return self._boolean
+            self._memory.read(args[0].new_empty((), dtype=torch.bool), "equal")
+            return self._memory.value(torch.bool)
         if packet in _IN_PLACE_DRAWS:
             self._count(func, args)
             return args[0]
@@ -83,29 +125,16 @@ class Device(TorchDispatchMode):  # type: ignore[no-untyped-call]
             return self._nonzero(args[0])
         elif packet is _aten.masked_select:
             return self._nonzero(args[1])[:, 0].to(args[0].dtype)
-        with self._fakes:
+        with self._memory.faking():
             result = func(*args, **kwargs)
         self._count(func, args)
         return result
 
     def _count(self, func: Any, args: Sequence[Any]) -> None:
         if is_view(func):
-            self.counts.views += 1
+            self._counts.views += 1
         elif launches := num_kernels(func, args):
-            self.counts.launches[name_of(func)] += launches
-
-    def read(self, tensor: torch.Tensor, means: str, *, is_async: bool = False) -> torch.Tensor:
-        """Copy a fake to the host: a real tensor of the given values."""
-        if not is_async:
-            self.counts.syncs[means] += 1
-        self.counts.download_bytes += tensor.nbytes
-        value = self._boolean if tensor.dtype is torch.bool else self._number
-        return torch.full(tuple(tensor.shape), value, dtype=tensor.dtype, device="cpu")
-
-    def pin(self, tensor: torch.Tensor) -> torch.Tensor:
-        """Take a tensor on the host to be in pinned memory."""
-        self._pinned.add(tensor.data_ptr())
-        return tensor
+            self._counts.launches[name_of(func)] += launches
 
     def _copied(self, func: Any, args: Sequence[Any], kwargs: dict[str, Any]) -> torch.Tensor:
         """Copy within the device, to it or from it; `copy_` has the target in front."""
@@ -115,16 +144,16 @@ class Device(TorchDispatchMode):  # type: ignore[no-untyped-call]
         is_to_device = is_fake(args[0]) if is_in_place else is_fake(source) if device is None else device.type == "cuda"
         is_async = bool(args[2] if len(args) > 2 else kwargs.get("non_blocking"))
         if not is_to_device:
-            found = self.read(source, "copy", is_async=is_async).to(kwargs.get("dtype") or source.dtype)
+            found = self._memory.read(source, "copy", is_async=is_async).to(kwargs.get("dtype") or source.dtype)
             target: torch.Tensor = args[0].copy_(found) if is_in_place else found
             return target
         if not is_in_place and is_fake(source) and _has_nothing_to_do(source, kwargs):
             alias: torch.Tensor = _aten.alias(source)  # the C++ side doesn't know where it is
             return alias
-        with self._fakes:
+        with self._memory.faking():
             result: torch.Tensor = func(*args, **kwargs)
         if is_fake(source):
-            self.counts.launches[name_of(func)] += 1
+            self._counts.launches[name_of(func)] += 1
         else:
             self._upload(source, is_async=is_async)
         return result
@@ -132,18 +161,18 @@ class Device(TorchDispatchMode):  # type: ignore[no-untyped-call]
     def _upload(self, source: torch.Tensor, *, is_async: bool) -> None:
         kind: UploadKind = "blocking"
         if is_async:
-            kind = "pinned" if source.data_ptr() in self._pinned else "pageable"
-        self.counts.uploads[kind] += 1
-        self.counts.upload_bytes += source.nbytes
+            kind = "pinned" if self._memory.is_pinned(source) else "pageable"
+        self._counts.uploads[kind] += 1
+        self._counts.upload_bytes += source.nbytes
 
     def _moved(self, tensor: torch.Tensor) -> torch.Tensor:
         self._upload(tensor, is_async=False)
-        with self._fakes:
+        with self._memory.faking():
             return torch.empty(tensor.shape, dtype=tensor.dtype, device=CUDA)
 
     def _nonzero(self, mask: torch.Tensor) -> torch.Tensor:
         """Take all entries to be set; the host has to know how many are."""
-        self.read(mask.new_empty((), dtype=torch.long), "nonzero")
+        self._memory.read(mask.new_empty((), dtype=torch.long), "nonzero")
         self._count(_aten.nonzero.default, ())
         return mask.new_empty((mask.numel(), mask.ndim), dtype=torch.long)
 

@@ -37,6 +37,7 @@ _COMPOSED = {
     "aten.select_backward": 2,
     "aten.sort": 3,
     "aten.topk": 3,
+    "torch_attn._varlen_attn_backward": 3,
 }
 # Tensors of a launch by the number of lists, and blocks of a launch (native/cuda/MultiTensorApply.cuh).
 _TENSORS_OF_LAUNCH = {1: 110, 2: 64, 3: 48, 4: 36, 5: 30}

@@ -7,6 +7,7 @@ it is on `cuda:0`; to the C++ side, whose engine of automatic differentiation wo
 
 from __future__ import annotations
 
+import threading
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from importlib import import_module
@@ -22,7 +23,8 @@ from torch.utils import _foreach_utils
 from tests.support.fake_cuda.attention import attention
 from tests.support.fake_cuda.autocast import Autocast
 from tests.support.fake_cuda.counts import Counts
-from tests.support.fake_cuda.device import CUDA, Device, is_fake
+from tests.support.fake_cuda.device import CUDA, Device, Memory, is_fake
+from tests.support.fake_cuda.modules import plain_moves
 from tests.support.fake_cuda.runtime import runtime
 
 _IS_CUDA = torch._C.TensorBase.__dict__["is_cuda"].__get__
@@ -33,8 +35,8 @@ def fake_cuda(*, number: float = 0.0, boolean: bool = False) -> Iterator[Counts]
     """Have tensors on `cuda` be fakes meanwhile, and count what is asked of the device.
 
     Tensors on the CPU are real ones. A copy to `cuda` gives a fake, and what is read from a fake has the given values.
-    Tensors of both in one operator raise `FakeTensorDeviceMismatchError`. Only the calling thread is watched, and only
-    it knows the device.
+    Tensors of both in one operator raise `FakeTensorDeviceMismatchError`. The calling thread and those that it starts
+    meanwhile know the device.
 
     Args:
         number: What numbers read from the device are.
@@ -48,29 +50,43 @@ def fake_cuda(*, number: float = 0.0, boolean: bool = False) -> Iterator[Counts]
         (2, 1, (2, 4))
     """
     counts = Counts()
-    device = Device(counts, number, boolean)
+    memory = Memory(counts, number, boolean)
     before = torch._C._only_lift_cpu_tensors()
     # `torch.tensor(..., device="cuda")` hands its copy to the modes then.
     torch._C._set_only_lift_cpu_tensors(True)
     try:
-        with (
-            torch.autograd.set_multithreading_enabled(False),
-            _plain_methods(device),
-            runtime(counts),
-            device,
-            _Python(device),
-        ):
+        with _plain_methods(memory), plain_moves(), runtime(counts), _watching(memory):
             yield counts
     finally:
         torch._C._set_only_lift_cpu_tensors(before)
 
 
 @contextmanager
-def _plain_methods(device: Device) -> Iterator[None]:
+def _watching(memory: Memory) -> Iterator[None]:
+    """Watch the calling thread, and each that is started meanwhile: modes are a thread's own."""
+    run = threading.Thread.run
+
+    def watched_run(thread: threading.Thread) -> None:
+        with torch.autograd.set_multithreading_enabled(False), Device(memory), _Python(memory):
+            run(thread)
+
+    with (
+        patch.object(threading.Thread, "run", watched_run),
+        torch.autograd.set_multithreading_enabled(False),
+        Device(memory),
+        _Python(memory),
+    ):
+        yield
+
+
+@contextmanager
+def _plain_methods(memory: Memory) -> Iterator[None]:
     """Have fakes taken for plain tensors where code looks at the class, as PyTorch's optimizers do."""
     kinds = [torch.Tensor, torch.nn.Parameter, FakeTensor]
+    devices = [*_foreach_utils._get_foreach_kernels_supported_devices(), "meta"]  # by which the C++ side groups them
     with (
-        patch.object(FakeTensor, "tolist", lambda tensor: device.read(tensor, "tolist").tolist()),
+        patch.object(_foreach_utils, "_get_foreach_kernels_supported_devices", lambda: devices),
+        patch.object(FakeTensor, "tolist", lambda tensor: memory.read(tensor, "tolist").tolist()),
         patch.object(_foreach_utils, "_foreach_supported_types", kinds),
         patch.object(import_module("torch.optim.optimizer"), "_foreach_supported_types", kinds),
     ):
@@ -80,9 +96,9 @@ def _plain_methods(device: Device) -> Iterator[None]:
 class _Python(TorchFunctionMode):
     """Answers what Python asks before it gets to the dispatcher."""
 
-    def __init__(self, device: Device) -> None:
+    def __init__(self, memory: Memory) -> None:
         super().__init__()
-        self._device = device
+        self._memory = memory
         self._autocast = Autocast(is_fake)
 
     def __torch_function__(
@@ -96,7 +112,7 @@ class _Python(TorchFunctionMode):
             return first.to(CUDA, non_blocking=named.get("non_blocking", False))
         if not is_fake(first):
             result = func(*args, **named)
-            return self._device.pin(result) if is_pinned else result
+            return self._memory.pin(result) if is_pinned else result
         if func == _IS_CUDA:
             return True
         if func is torch.Tensor.numpy:

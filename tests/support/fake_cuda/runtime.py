@@ -66,6 +66,7 @@ def runtime(counts: Counts) -> Iterator[None]:
         is_bf16_supported=lambda including_emulation=True: True,
         device_count=lambda: 1,
         current_device=lambda: 0,
+        set_device=lambda device: None,
         get_device_name=lambda device=None: "NVIDIA H100 (fake)",
         get_device_capability=lambda device=None: CAPABILITY,
         mem_get_info=lambda device=None: (MEMORY_BYTES, MEMORY_BYTES),

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
 
 import pytest
 import torch
@@ -96,6 +97,7 @@ def test_syncs(work: Callable[[torch.Tensor], object], syncs: dict[str, int]) ->
         (lambda x: torch.ones(3).pin_memory().to("cuda"), "blocking"),
         (lambda x: torch.ones(3).pin_memory().to("cuda", non_blocking=True), "pinned"),
         (lambda x: torch.ones(3, pin_memory=True).to("cuda", non_blocking=True), "pinned"),
+        (lambda x: torch.ones(9).pin_memory()[3:6].to("cuda", non_blocking=True), "pinned"),
         (lambda x: x.copy_(torch.ones(8, 8).pin_memory(), non_blocking=True), "pinned"),
     ],
 )
@@ -161,6 +163,28 @@ def test_attention_takes_a_devices_kernels(dtype: torch.dtype, is_masked: bool, 
         assert (out.shape, query.grad.shape, key.grad.shape) == (query.shape, query.shape, key.shape)
     name = f"aten._scaled_dot_product_{kernel}_attention"
     assert (counts.launches[name], counts.launches[f"{name}_backward"]) == (1, 3)
+
+
+def test_threads_that_are_started_meanwhile_know_the_device() -> None:
+    made: list[torch.Tensor] = []
+    with fake_cuda() as counts:
+        with ThreadPoolExecutor(1) as pool:
+            pool.submit(lambda: made.append(torch.ones(3, pin_memory=True).to("cuda", non_blocking=True))).result()
+        assert (made[0] * 2).device == CUDA
+    assert (dict(counts.uploads), dict(counts.launches)) == ({"pinned": 1}, {"aten.mul": 1})
+
+
+@pytest.mark.parametrize("device", ["cuda", CUDA])
+def test_modules_move_with_what_they_share(device: str | torch.device) -> None:
+    with fake_cuda() as counts:
+        modules = torch.nn.ModuleList([torch.nn.Linear(4, 4), torch.nn.Linear(4, 4)])
+        modules[1].weight = modules[0].weight
+        modules.to(device)
+        assert modules[0].weight is modules[1].weight
+        modules.to(BF16)
+        assert {each.dtype for each in modules.parameters()} == {BF16}
+        assert {each.device for each in modules.parameters()} == {CUDA}
+    assert counts.uploads == {"blocking": 3}
 
 
 def test_autocast_casts_products_and_weights_once() -> None:

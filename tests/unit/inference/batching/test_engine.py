@@ -192,3 +192,37 @@ class TestFailedSteps:
                 generate(broken(engine, ValueError("no such shape"), 1), GREEDY)
             assert generate(engine, GREEDY).num_generated_tokens == 12
         assert engine.failure is None
+
+
+def test_an_adapter_that_memory_is_too_short_for_ends_its_own_request_only(
+    engine: BatchingEngine, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    request = sampled(with_adapter("plus"), max_new_tokens=40)
+    expected = generate(engine, request).text
+    new_zeros: Any = torch.Tensor.new_zeros
+
+    def limited(tensor: torch.Tensor, shape: tuple[int, ...]) -> torch.Tensor:
+        if len(shape) == 3 and shape[0] > 1:
+            raise torch.OutOfMemoryError("CUDA out of memory. Tried to allocate 2.00 GiB")
+        found: torch.Tensor = new_zeros(tensor, shape)
+        return found
+
+    monkeypatch.setattr(torch.Tensor, "new_zeros", limited)
+    listener = Listener()
+    engine.submit(request, listener)
+    listener.wait_for_text()
+    with pytest.raises(EngineError, match="no memory for 2 adapters"):
+        generate(engine, with_adapter("minus"))
+    assert listener.result().text == expected
+    assert engine.failure is None
+
+
+def test_a_gpu_that_was_not_assigned_is_left_alone(
+    settings: Settings, storage: Storage, hub_home: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: True)
+    engine = BatchingEngine(TINY_ID, settings, num_gpus=0.0)
+    try:
+        assert engine.num_cpus == 1
+    finally:
+        engine.close()

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -18,6 +19,8 @@ from sienn_ray.inference.model.runner import ModelRunner, StepRow
 from sienn_ray.inference.requests.adapter_files import CONFIG_FILE, WEIGHTS_FILE
 from tests.support.architectures import random_model
 
+#: An architecture and bytes of the cache to a runner, in the ways of a CPU and in those of a GPU.
+Run = Callable[[str, int], ModelRunner]
 BASE = "sienn-tests/base"
 # Of logits whose largest is about one.
 TOLERANCE = 2e-5
@@ -35,6 +38,14 @@ GPT2_CONFIGS: dict[str, dict[str, Any]] = {
     "plain": {"r": 8, "lora_alpha": 16, "fan_in_fan_out": True},
     "dora": {"r": 8, "lora_alpha": 16, "fan_in_fan_out": True, "use_dora": True},
 }
+
+
+@pytest.fixture(params=[False, True], ids=["cpu", "gpu"])
+def run(request: pytest.FixtureRequest) -> Run:
+    """Makes runners; the ways of a GPU compute on the CPU here."""
+    return lambda name, cache_bytes: ModelRunner(
+        random_model(name), cache_bytes, 4, LinearChoices(), for_gpu=request.param
+    )
 
 
 def save_adapter(architecture: str, folder: Path, seed: int, **options: Any) -> list[torch.Tensor]:
@@ -64,12 +75,12 @@ def prompts(seed: int) -> list[list[int]]:
 
 
 def read(runner: ModelRunner, folder: Path) -> LoraWeights:
-    return read_lora(folder, BASE, runner.lora.layers, torch.float32)
+    return runner.lora.readied(read_lora(folder, BASE, runner.lora.layers, torch.float32))
 
 
 @pytest.mark.parametrize(("architecture", "configs"), [("llama", CONFIGS), ("qwen2", CONFIGS), ("gpt2", GPT2_CONFIGS)])
 def test_mixed_batch_equals_each_adapter_alone(
-    architecture: str, configs: dict[str, dict[str, Any]], tmp_path: Path
+    architecture: str, configs: dict[str, dict[str, Any]], tmp_path: Path, run: Run
 ) -> None:
     expected = {
         name: save_adapter(architecture, tmp_path / name, seed, **options)
@@ -78,7 +89,7 @@ def test_mixed_batch_equals_each_adapter_alone(
     base = random_model(architecture).eval()
     with torch.inference_mode():
         plain = [base(input_ids=torch.tensor([tokens])).logits[0, -1].float() for tokens in prompts(0)]
-    runner = ModelRunner(base, 1 << 22, 4, LinearChoices())
+    runner = run(architecture, 1 << 22)
     adapters = {name: read(runner, tmp_path / name) for name in configs}
     rows: list[Any] = []
     wanted: list[Any] = []
@@ -99,10 +110,10 @@ def test_mixed_batch_equals_each_adapter_alone(
 
 
 @pytest.mark.parametrize("lengths", [(1, 1, 70), (70, 1, 1), (1, 70, 70), (2, 5, 3), (3, 3, 3)])
-def test_adapters_with_many_and_with_few_tokens(lengths: tuple[int, ...], tmp_path: Path) -> None:
+def test_adapters_with_many_and_with_few_tokens(lengths: tuple[int, ...], tmp_path: Path, run: Run) -> None:
     kinds = [CONFIGS["plain"], CONFIGS["dora"], CONFIGS["odd r"]]
     models = [adapted("llama", seed, **options) for seed, options in enumerate(kinds)]
-    runner = ModelRunner(random_model("llama"), 1 << 22, 4, LinearChoices())
+    runner = run("llama", 1 << 22)
     adapters, rows, wanted = {}, [], []
     for number, (model, length) in enumerate(zip(models, lengths, strict=True)):
         folder = tmp_path / str(number)
@@ -117,10 +128,10 @@ def test_adapters_with_many_and_with_few_tokens(lengths: tuple[int, ...], tmp_pa
 
 
 @pytest.mark.parametrize("lengths", [(1, 2, 1), (1, 1, 70)])
-def test_numbers_that_are_none_stay_with_their_adapter(lengths: tuple[int, ...], tmp_path: Path) -> None:
+def test_numbers_that_are_none_stay_with_their_adapter(lengths: tuple[int, ...], tmp_path: Path, run: Run) -> None:
     for number in range(3):
         adapted("llama", number, r=8).save_pretrained(tmp_path / str(number), save_embedding_layers=False)
-    runner = ModelRunner(random_model("llama"), 1 << 22, 4, LinearChoices())
+    runner = run("llama", 1 << 22)
     adapters = {str(number): read(runner, tmp_path / str(number)) for number in range(3)}
     rows = [
         StepRow([5] * length, 0, list(range(20 * number, 20 * number + 20)), str(number), True)
@@ -135,10 +146,10 @@ def test_numbers_that_are_none_stay_with_their_adapter(lengths: tuple[int, ...],
     assert torch.equal(broken[[0, 2]], whole[[0, 2]])
 
 
-def test_a_name_that_was_forgotten_may_come_back_with_other_weights(tmp_path: Path) -> None:
+def test_a_name_that_was_forgotten_may_come_back_with_other_weights(tmp_path: Path, run: Run) -> None:
     first = save_adapter("llama", tmp_path / "first", 0, r=8)
     second = save_adapter("llama", tmp_path / "second", 1, r=8)
-    runner = ModelRunner(random_model("llama"), 1 << 20, 4, LinearChoices())
+    runner = run("llama", 1 << 20)
     row = StepRow(prompts(0)[0], 0, [0, 1], "name", True)
     found = runner.step([row], {"name": read(runner, tmp_path / "first")})[0]
     torch.testing.assert_close(found, first[0], atol=TOLERANCE, rtol=1e-4)

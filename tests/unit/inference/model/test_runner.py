@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
+
 import pytest
 import torch
 from transformers import PreTrainedModel
@@ -13,9 +15,17 @@ from sienn_ray.inference.model.lora_weights import LayerLora, LoraWeights
 from sienn_ray.inference.model.runner import BLOCKS_WITHOUT_CACHE, ModelRunner, StepRow
 from tests.support.architectures import ARCHITECTURES, random_model
 
+#: A model and bytes of its cache to a runner, in the ways of a CPU and in those of a GPU.
+Run = Callable[[PreTrainedModel, int], ModelRunner]
 PAGED = sorted(ARCHITECTURES.keys() - {"bloom"})
 # Of logits whose largest is about one.
 TOLERANCE = 2e-5
+
+
+@pytest.fixture(params=[False, True], ids=["cpu", "gpu"])
+def run(request: pytest.FixtureRequest) -> Run:
+    """Makes runners; the ways of a GPU compute on the CPU here."""
+    return lambda model, cache_bytes: ModelRunner(model, cache_bytes, 4, LinearChoices(), for_gpu=request.param)
 
 
 def prompt(number: int, length: int) -> list[int]:
@@ -30,11 +40,11 @@ def plain(model: PreTrainedModel, tokens: list[int]) -> torch.Tensor:
 
 
 @pytest.mark.parametrize("name", [*PAGED, "bloom"])
-def test_prompts_in_pieces_and_decoding_rows_together(name: str) -> None:
+def test_prompts_in_pieces_and_decoding_rows_together(name: str, run: Run) -> None:
     model = random_model(name).eval()
     prompts = [prompt(number, length) for number, length in enumerate((3, 11, 8, 17))]
     expected = [[plain(model, tokens + [5] * more) for more in range(3)] for tokens in prompts]
-    runner = ModelRunner(model, 1 << 22, 4, LinearChoices())
+    runner = run(model, 1 << 22)
     assert runner.has_cache == (name != "bloom")
     # Others' blocks lie between, so that requests are in several places.
     blocks = [[number + 4 * index for index in range(6)] for number in range(4)]
@@ -53,11 +63,11 @@ def test_prompts_in_pieces_and_decoding_rows_together(name: str) -> None:
             torch.testing.assert_close(row, want[more], atol=TOLERANCE, rtol=1e-4)
 
 
-def test_a_prompt_and_decoding_rows_in_one_step() -> None:
+def test_a_prompt_and_decoding_rows_in_one_step(run: Run) -> None:
     model = random_model("llama").eval()
     old, new = prompt(1, 9), prompt(2, 13)
     expected = [plain(model, [*old, 5]), plain(model, new)]
-    runner = ModelRunner(model, 1 << 20, 4, LinearChoices())
+    runner = run(model, 1 << 20)
     runner.step([StepRow(old, 0, [0, 1, 2], None, True)], {})
     rows = [StepRow(new, 0, [5, 6, 7, 8], None, True), StepRow([*old, 5], 9, [0, 1, 2], None, True)]
     found = runner.step(rows, {})
@@ -65,12 +75,12 @@ def test_a_prompt_and_decoding_rows_in_one_step() -> None:
     torch.testing.assert_close(found[0], expected[1], atol=TOLERANCE, rtol=1e-4)
 
 
-def test_a_shared_beginning_gives_the_same() -> None:
+def test_a_shared_beginning_gives_the_same(run: Run) -> None:
     model = random_model("llama").eval()
     tokens = prompt(3, 18)
     other = [*tokens[:12], 1, 2, 3]
     expected = plain(model, other)
-    runner = ModelRunner(model, 1 << 20, 4, LinearChoices())
+    runner = run(model, 1 << 20)
     pool = BlockPool(runner.num_blocks, 4)
     first = pool.take("base", tokens, 20)
     assert first is not None
@@ -84,36 +94,37 @@ def test_a_shared_beginning_gives_the_same() -> None:
     torch.testing.assert_close(found[0], expected, atol=TOLERANCE, rtol=1e-4)
 
 
-def test_no_logits_where_none_are_wanted() -> None:
-    runner = ModelRunner(random_model("llama"), 1 << 20, 4, LinearChoices())
+def test_no_logits_where_none_are_wanted(run: Run) -> None:
+    runner = run(random_model("llama"), 1 << 20)
     assert runner.step([StepRow([1, 2], 0, [0], None, False)], {}).numel() == 0
 
 
-def test_cache_is_as_large_as_it_may_be() -> None:
-    runner = ModelRunner(random_model("llama"), 100_000, 4, LinearChoices())
+def test_cache_is_as_large_as_it_may_be(run: Run) -> None:
+    runner = run(random_model("llama"), 100_000)
     runner.step([StepRow([1, 2], 0, [0], None, True)], {})
     block_bytes = 4 * 2 * 2 * 2 * 8 * 4  # tokens, layers, keys and values, key heads, head size, float32
-    assert runner.num_blocks == 100_000 // block_bytes
-    assert runner.cache_bytes == runner.num_blocks * block_bytes
+    assert runner.cache_bytes == 100_000 // block_bytes * block_bytes
+    # For a GPU, one of the blocks is there to fill up steps.
+    assert runner.cache_bytes // block_bytes - runner.num_blocks in {0, 1}
 
 
-def test_blocks_are_few_where_they_hold_nothing() -> None:
-    runner = ModelRunner(random_model("bloom"), 1 << 30, 4, LinearChoices())
+def test_blocks_are_few_where_they_hold_nothing(run: Run) -> None:
+    runner = run(random_model("bloom"), 1 << 30)
     assert not runner.has_cache
     assert runner.num_blocks == BLOCKS_WITHOUT_CACHE
 
 
-def test_no_room_for_a_single_block_is_refused() -> None:
+def test_no_room_for_a_single_block_is_refused(run: Run) -> None:
     with pytest.raises(EngineError, match="SIENN_ENGINE_KV_CACHE_BYTES"):
-        ModelRunner(random_model("llama"), 100, 4, LinearChoices())
+        run(random_model("llama"), 100)
 
 
 @pytest.mark.parametrize("lengths", [(5, 5, 5), (3, 17, 9, 30), (1, 2, 40)])
-def test_decoding_rows_of_other_lengths_beside_each_other(lengths: tuple[int, ...]) -> None:
+def test_decoding_rows_of_other_lengths_beside_each_other(lengths: tuple[int, ...], run: Run) -> None:
     model = random_model("llama").eval()
     prompts = [prompt(number, length) for number, length in enumerate(lengths)]
     expected = [plain(model, [*tokens, 5]) for tokens in prompts]
-    runner = ModelRunner(model, 1 << 22, 4, LinearChoices())
+    runner = run(model, 1 << 22)
     # The last one ends where the cache ends, so that nothing lies behind it.
     blocks = [[12 * number + index for index in range(11)] for number in range(len(prompts))]
     last = -(-(lengths[-1] + 1) // 4)
@@ -126,11 +137,11 @@ def test_decoding_rows_of_other_lengths_beside_each_other(lengths: tuple[int, ..
 
 
 @pytest.mark.parametrize("bad", [float("nan"), float("inf"), float("-inf")])
-def test_what_lies_behind_a_request_in_the_cache_does_not_reach_it(bad: float) -> None:
+def test_what_lies_behind_a_request_in_the_cache_does_not_reach_it(bad: float, run: Run) -> None:
     model = random_model("llama").eval()
     tokens, longer = prompt(1, 9), prompt(2, 25)
     expected = plain(model, [*tokens, 5])
-    runner = ModelRunner(model, 1 << 22, 4, LinearChoices())
+    runner = run(model, 1 << 22)
     layer = next(name for name in runner.lora.layers if name.endswith("v_proj"))
     behind = runner.lora.layers[layer]
     ones = LayerLora(torch.ones((1, behind.shape[1])), torch.full((behind.shape[0], 1), bad))
@@ -145,8 +156,8 @@ def test_what_lies_behind_a_request_in_the_cache_does_not_reach_it(bad: float) -
     torch.testing.assert_close(runner.step(rows, {})[1], expected, atol=TOLERANCE, rtol=1e-4)
 
 
-def test_a_diverged_adapters_own_logits_are_not_numbers() -> None:
-    runner = ModelRunner(random_model("llama").eval(), 1 << 22, 4, LinearChoices())
+def test_a_diverged_adapters_own_logits_are_not_numbers(run: Run) -> None:
+    runner = run(random_model("llama").eval(), 1 << 22)
     for name in ("q_proj", "k_proj", "v_proj", "down_proj"):
         layer = next(each for each in runner.lora.layers if each.endswith(name))
         shape = runner.lora.layers[layer].shape
@@ -157,11 +168,11 @@ def test_a_diverged_adapters_own_logits_are_not_numbers() -> None:
         assert found[1].isfinite().all()
 
 
-def test_rows_of_other_lengths_in_half_precision() -> None:
+def test_rows_of_other_lengths_in_half_precision(run: Run) -> None:
     model = random_model("llama").to(torch.bfloat16).eval()
     prompts = [prompt(number, length) for number, length in enumerate((4, 19, 9))]
     expected = [plain(model, [*tokens, 5]) for tokens in prompts]
-    runner = ModelRunner(model, 1 << 22, 4, LinearChoices())
+    runner = run(model, 1 << 22)
     assert runner.has_cache
     blocks = [list(range(8 * number, 8 * number + 8)) for number in range(3)]
     for tokens, own in zip(prompts, blocks, strict=True):

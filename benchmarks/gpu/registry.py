@@ -1,0 +1,21 @@
+"""All checks, in the order in which they run: what is right before what is fast, and what matters most first."""
+
+from __future__ import annotations
+
+import correctness_serving
+import correctness_training
+import machine
+import training_peers
+import training_speed
+from checks import Check
+
+
+def all_checks() -> tuple[Check, ...]:
+    """Return the checks; importing them brings neither torch nor the product along."""
+    return (
+        *machine.CHECKS,
+        *correctness_training.CHECKS,
+        *correctness_serving.CHECKS,
+        *training_speed.CHECKS,
+        *training_peers.CHECKS,
+    )

@@ -1,0 +1,89 @@
+"""Optimizer steps of the product, one at a time: losses and gradients as its loop has them."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+import torch
+from lone_loop import Worker
+from models import TokenRow
+
+from sienn_ray.datasets.schema import RowKind
+from sienn_ray.datasets.token_stream import TokenArrays
+from sienn_ray.training.adapter.adapters import make_optimizer, trainable
+from sienn_ray.training.config import MIN_ROW_TOKENS, LoraSettings, TrainingConfig
+from sienn_ray.training.preparation import prepare
+from sienn_ray.training.steps import StepPlan
+
+LORA = LoraSettings(r=16, lora_alpha=32, lora_dropout=0.0)
+
+
+def training_config(rows: Sequence[TokenRow], **fields: Any) -> TrainingConfig:
+    """Hyperparameters of a run whose steps have all of these rows."""
+    options = {
+        "base_model": "benchmarks/random",
+        "batch_size": len(rows),
+        "max_length": max(MIN_ROW_TOKENS, *(len(row.input_ids) for row in rows)),
+        "gradient_checkpointing": False,
+        "lora": LORA,
+    }
+    return TrainingConfig(**options | fields)
+
+
+class Stepper:
+    """A base model with a fresh adapter, made ready by the product, and its optimizer.
+
+    Args:
+        base: The base model, which is adapted in place.
+        config: Hyperparameters.
+        micro_batch_rows: Rows of a forward pass, where not all of a step's.
+    """
+
+    def __init__(self, base: Any, config: TrainingConfig, micro_batch_rows: int | None = None) -> None:
+        self.learner = prepare(
+            base,
+            config,
+            Worker(base.device),
+            StepPlan.of(config, 1, config.batch_size),
+            pad_token_id=0,
+            row_kind=RowKind.CONVERSATION,
+            micro_batch_rows=micro_batch_rows,
+        )
+        self.parameters = trainable(self.learner.adapter)
+        self._config = config
+        self._optimizer = make_optimizer(self.learner.adapter, config)
+
+    def fill_b(self, std: float = 0.02) -> None:
+        """Draw B anew, the same on every device: with zeros, as a run begins, A has no gradient."""
+        chance = torch.Generator().manual_seed(1)
+        with torch.no_grad():
+            for name, parameter in self.learner.adapter.named_parameters():
+                if "lora_B" in name:
+                    parameter.copy_(torch.randn(parameter.shape, generator=chance) * std)
+
+    def accumulate(self, rows: Sequence[TokenRow]) -> float:
+        """Leave a step's gradients in the parameters; gives the mean loss."""
+        arrays = [TokenArrays(row.input_ids, row.labels) for row in rows]
+        examples, _ = self.learner.gradients.examples(arrays)
+        return self.learner.gradients.accumulate(self.parameters, examples).mean
+
+    def gradients(self, rows: Sequence[TokenRow]) -> tuple[float, dict[str, torch.Tensor]]:
+        """Mean loss, and the gradients by name, on the CPU in float32."""
+        loss = self.accumulate(rows)
+        found = {
+            name: parameter.grad.detach().float().cpu().clone()
+            for name, parameter in self.learner.adapter.named_parameters()
+            if parameter.grad is not None
+        }
+        self._optimizer.zero_grad(set_to_none=True)
+        return loss, found
+
+    def step(self, rows: Sequence[TokenRow]) -> float:
+        """Do one optimizer step; gives its loss."""
+        self.learner.adapter.train()
+        loss = self.accumulate(rows)
+        torch.nn.utils.clip_grad_norm_(self.parameters, self._config.max_grad_norm)
+        self._optimizer.step()
+        self._optimizer.zero_grad(set_to_none=True)
+        return loss

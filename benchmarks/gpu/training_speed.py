@@ -1,0 +1,104 @@
+"""Speed and memory of training: tokens a second by size of model and micro batch, and what a step is made of."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from typing import TYPE_CHECKING, Any
+
+from checks import Check, Figure, NotThere, Place
+
+if TYPE_CHECKING:
+    from training_runs import Measured
+
+# Tokens a second without recomputation, on one H100.
+_GOAL_8B = 12_000.0
+_GOAL_BUSY = 0.9
+# Ways to train that one run compares: hyperparameters over those of `speed`.
+_VARIANTS: dict[str, dict[str, Any]] = {
+    "as it comes": {},
+    "compiled": {"torch_compile": True},
+}
+
+
+def speed(shape: str, load: str, place: Place) -> Iterator[Figure]:
+    """Train without recomputation, at one size of a micro batch."""
+    run = ours(shape, load, place)
+    is_judged = shape == "8B" and load != "800"
+    yield Figure("speed", run.tokens_per_s, "tokens/s", at_least=_GOAL_8B if is_judged else None, is_goal=True)
+    yield from _memory(run)
+
+
+def recomputation(shape: str, place: Place) -> Iterator[Figure | NotThere]:
+    """Train with activations that are computed twice."""
+    from training_runs import load_of, measured
+
+    run = measured(shape, load_of("16k", place), place, gradient_checkpointing=True, num_timed=4)
+    yield Figure("speed", run.tokens_per_s, "tokens/s")
+    yield from _memory(run)
+
+
+def anatomy(shape: str, load: str, place: Place) -> Iterator[Figure]:
+    """Profile a step in the middle of a run."""
+    from training_runs import load_of, profiled
+
+    found = profiled(shape, load_of(load, place), place, gradient_checkpointing=False)
+    place.facts[f"kernels of a training step, {shape} {load}"] = found.profile.top
+    yield Figure("launches of a step", found.profile.num_launches)
+    yield Figure("waits of the host in a step", found.num_syncs)
+    yield Figure("seconds of a step", found.measured.step_s, "s")
+    if found.busy_share is not None:
+        limit = _GOAL_BUSY if load == "4k" else None
+        yield Figure("share of a step in which the GPU computes", found.busy_share, at_least=limit, is_goal=True)
+
+
+def variants(shape: str, load: str, place: Place) -> Iterator[Figure | NotThere]:
+    """Compare ways to train beside each other; an option that the product doesn't have isn't there."""
+    from training_runs import load_of, measured
+
+    from sienn_ray.training.config import TrainingConfig
+
+    for name, fields in _VARIANTS.items():
+        missing = fields.keys() - TrainingConfig.model_fields.keys()
+        if missing:
+            yield NotThere(f"{name}: training has no option {', '.join(missing)}")
+            continue
+        if place.is_rehearsal and fields.get("torch_compile"):
+            yield NotThere(f"{name}: no GPU: compiling for a CPU takes minutes")
+            continue
+        run = measured(shape, load_of(load, place), place, **{"gradient_checkpointing": False, **fields})
+        yield Figure(f"{name}: speed", run.tokens_per_s, "tokens/s")
+        yield Figure(f"{name}: peak memory", run.peak_bytes / 2**30, "GiB")
+
+
+def ours(shape: str, load: str, place: Place) -> Measured:
+    """The run of a size, which is done once a process."""
+    from training_runs import load_of, measured
+
+    name = f"training {shape} {load}"
+    if name not in place.kept:
+        place.kept[name] = measured(shape, load_of(load, place), place, gradient_checkpointing=False)
+    found: Measured = place.kept[name]
+    place.facts[name] = found.facts
+    return found
+
+
+def _memory(run: Measured) -> Iterator[Figure]:
+    yield Figure("peak memory", run.peak_bytes / 2**30, "GiB")
+    yield Figure("memory beyond the weights, a token", run.activation_bytes_per_token / 2**20, "MiB")
+
+
+def _speed(shape: str, load: str) -> Callable[[Place], Iterator[Figure]]:
+    return lambda place: speed(shape, load, place)
+
+
+CHECKS = (
+    *(
+        Check(f"training speed/{shape} {load} tokens", _speed(shape, load), 45.0)
+        for shape in ("8B", "1B", "135M")
+        for load in ("800", "4k", "16k")
+    ),
+    Check("training speed/8B 16k tokens, recomputed", lambda place: recomputation("8B", place), 45.0),
+    Check("training anatomy/8B 800 tokens", lambda place: anatomy("8B", "800", place), 30.0),
+    Check("training anatomy/8B 4k tokens", lambda place: anatomy("8B", "4k", place), 30.0),
+    Check("training variants/8B 4k tokens", lambda place: variants("8B", "4k", place), 120.0),
+)
