@@ -149,7 +149,8 @@ def out_of_memory(place: Place) -> Iterator[Figure]:
         loss = stepper.accumulate(rows)
     finally:
         torch.cuda.set_per_process_memory_fraction(1.0)
-    yield Figure("rows of a micro batch afterwards", stepper.learner.gradients.micro_batch_rows, "rows", at_most=63)
+    num_tokens = stepper.learner.collator.lowered_to or 64 * 1024
+    yield Figure("tokens of a micro batch afterwards", num_tokens, "tokens", at_most=64 * 1024 - 1)
     yield Figure("loss, relative to that of small micro batches", abs(loss / expected - 1), at_most=2e-3)
     del stepper
     torch.cuda.empty_cache()

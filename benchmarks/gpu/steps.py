@@ -13,6 +13,7 @@ from sienn_ray.datasets.schema import RowKind
 from sienn_ray.datasets.token_stream import TokenArrays
 from sienn_ray.training.adapter.adapters import make_optimizer, trainable
 from sienn_ray.training.config import MIN_ROW_TOKENS, LoraSettings, TrainingConfig
+from sienn_ray.training.micro_batch_limits import MicroBatchLimits
 from sienn_ray.training.preparation import prepare
 from sienn_ray.training.steps import StepPlan
 
@@ -48,7 +49,7 @@ class Stepper:
             StepPlan.of(config, 1, config.batch_size),
             pad_token_id=0,
             row_kind=RowKind.CONVERSATION,
-            micro_batch_rows=micro_batch_rows,
+            known_limits=MicroBatchLimits(max_examples=micro_batch_rows),
         )
         self.parameters = trainable(self.learner.adapter)
         self._config = config
@@ -65,8 +66,8 @@ class Stepper:
     def accumulate(self, rows: Sequence[TokenRow]) -> float:
         """Leave a step's gradients in the parameters; gives the mean loss."""
         arrays = [TokenArrays(row.input_ids, row.labels) for row in rows]
-        examples, _ = self.learner.gradients.examples(arrays)
-        return self.learner.gradients.accumulate(self.parameters, examples).mean
+        loss, _ = self.learner.gradients.accumulate(self.parameters, self.learner.collator.step(arrays)).read(None)
+        return loss.mean
 
     def gradients(self, rows: Sequence[TokenRow]) -> tuple[float, dict[str, torch.Tensor]]:
         """Mean loss, and the gradients by name, on the CPU in float32."""

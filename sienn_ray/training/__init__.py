@@ -31,6 +31,7 @@ steps: rows per optimizer step, over workers and micro batches.
 prefetch: the next batches, made in a thread.
 collation: micro batches of a step, made ahead.
 micro_batches: the division of a step's examples.
+micro_batch_limits: the most that a micro batch may hold.
 token_budget: tokens of a micro batch, by a worker's memory.
 gradients: gradients of one optimizer step.
 step_loss: the loss of a step, read once.

@@ -13,7 +13,8 @@ from sienn_ray.training.loss.batches import StagedBatch
 from sienn_ray.training.loss.examples import Example
 from sienn_ray.training.loss.objectives import Objective
 from sienn_ray.training.loss.packing import PackedSize, PaddedSize
-from sienn_ray.training.micro_batches import MicroBatchLimits, divided
+from sienn_ray.training.micro_batch_limits import MicroBatchLimits
+from sienn_ray.training.micro_batches import divided
 
 # Takes part in sharded forward passes where a worker has no rows left; its loss counts nothing.
 _FILLER_ROW = ([0, 0], [-100, 0])

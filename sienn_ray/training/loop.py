@@ -24,7 +24,7 @@ from sienn_ray.training.config import TrainingConfig
 from sienn_ray.training.evaluation import Evaluation
 from sienn_ray.training.hardware import peak_memory_bytes
 from sienn_ray.training.long_rows import RowCounts, first_words, found_words, no_room
-from sienn_ray.training.micro_batches import MicroBatchLimits
+from sienn_ray.training.micro_batch_limits import MicroBatchLimits
 from sienn_ray.training.preference_signals import PreferenceSignals
 from sienn_ray.training.prefetch import Prefetched
 from sienn_ray.training.preparation import Learner, prepare
@@ -120,7 +120,11 @@ class FineTune:
             logger.info("Resuming after epoch %d, step %d", epochs_done, state.steps_done)
         spec.timeline.mark("prepare_adapter")
         evaluation = Evaluation(
-            self._eval_rows, spec.num_eval_rows, learner, self._worker, rows_per_batch=plan.micro_batch_rows
+            self._eval_rows,
+            spec.num_eval_rows,
+            learner,
+            self._worker,
+            rows_per_batch=max(plan.micro_batch_rows, (learner.facts.micro_batch_tokens or 0) // config.max_length),
         )
         meter = ProgressMeter(
             self._reporter,

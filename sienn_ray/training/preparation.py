@@ -26,7 +26,7 @@ from sienn_ray.training.loss.objectives import make_objective
 from sienn_ray.training.loss.reference import Reference, start_values
 from sienn_ray.training.loss.scoring import Scorer, body, can_pack, has_plain_head
 from sienn_ray.training.methods import method_of
-from sienn_ray.training.micro_batches import MicroBatchLimits
+from sienn_ray.training.micro_batch_limits import MicroBatchLimits
 from sienn_ray.training.record import ResolvedFacts
 from sienn_ray.training.steps import StepPlan
 from sienn_ray.training.token_budget import TokenBudget, budget_of_memory, budget_of_rows
@@ -44,7 +44,6 @@ class Learner:
     Args:
         adapter: The base model, adapted in place, in PEFT's wrapper.
         gradients: Computes losses and gradients.
-        collator: Makes micro batches.
         collator: Makes micro batches.
         restored: What the last checkpoint holds, if there is one.
         facts: What was chosen, for the run's record.

@@ -7,7 +7,7 @@ from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
 
-from sienn_ray.training.micro_batches import MicroBatchLimits
+from sienn_ray.training.micro_batch_limits import MicroBatchLimits
 from sienn_ray.training.rewards import NO_REWARDS, Rewards, RewardSums
 
 _FILE_NAME = "state.json"

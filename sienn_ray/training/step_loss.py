@@ -57,7 +57,7 @@ class RunningSums:
 
 @dataclass(frozen=True)
 class UnreadStepLoss:
-    """The same, before anything has waited for it.
+    """Loss and tokens of one optimizer step on the device, before anything has waited for it.
 
     Args:
         sums: (7,) float64; see `RunningSums`, over all workers.

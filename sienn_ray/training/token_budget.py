@@ -12,7 +12,7 @@ import torch
 
 from sienn_ray.training.config import TrainingConfig
 from sienn_ray.training.hardware import activation_bytes, needs_gradient_checkpointing
-from sienn_ray.training.micro_batches import MicroBatchLimits
+from sienn_ray.training.micro_batch_limits import MicroBatchLimits
 
 # Of a GPU's memory that is free once the model is there: for activations, and for the logits of a chunk of tokens. The
 # rest is for gradients of activations, attention's workspaces, and what the allocator can't use.

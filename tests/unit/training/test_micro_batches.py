@@ -7,7 +7,8 @@ import pytest
 
 from sienn_ray.training.loss.examples import Example
 from sienn_ray.training.loss.packing import BatchSize, PackedSize, PaddedSize
-from sienn_ray.training.micro_batches import MicroBatchLimits, divided
+from sienn_ray.training.micro_batch_limits import MicroBatchLimits
+from sienn_ray.training.micro_batches import divided
 
 SIZES: list[Callable[[], BatchSize]] = [PackedSize, PaddedSize]
 

@@ -9,7 +9,7 @@ import pytest
 import torch
 
 from sienn_ray.training.hardware import activation_bytes
-from sienn_ray.training.micro_batches import MicroBatchLimits
+from sienn_ray.training.micro_batch_limits import MicroBatchLimits
 from sienn_ray.training.token_budget import TokenBudget, budget_of_memory, budget_of_rows
 from tests.unit.training.training import config_of
 
