@@ -25,6 +25,8 @@ worker: the group of workers, as a protocol, and what they exchange.
 ray_train_worker: a worker of a Ray Train run.
 preparation: base model and adapter, made ready for the loop.
 hardware: precision, threads and memory.
+recomputation: activations computed again instead of kept.
+compilation: compiled layers.
 sharding: a base model shared out among workers (FSDP2).
 loop: the training loop.
 steps: rows per optimizer step, over workers and micro batches.

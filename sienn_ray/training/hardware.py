@@ -69,32 +69,6 @@ def peak_memory_bytes(device: torch.device) -> int:
     return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024
 
 
-def activation_bytes(config: object, num_tokens: int, dtype: torch.dtype) -> int:
-    """Roughly what a forward pass keeps for its backward pass, without gradient checkpointing.
-
-    Counted for a gated decoder layer with LoRA on every linear module: 16 tensors of the hidden size (inputs of norms
-    and projections, queries, keys, values, attention) and 4 of the intermediate size (gate, up, activation, product).
-
-    Args:
-        config: The base model's transformers configuration.
-        num_tokens: Tokens in one forward pass.
-        dtype: Data type of the activations.
-    """
-    hidden = int(getattr(config, "hidden_size", 0) or 0)
-    inner = int(getattr(config, "intermediate_size", None) or getattr(config, "n_inner", None) or 4 * hidden)
-    layers = int(getattr(config, "num_hidden_layers", 0) or 0)
-    return num_tokens * layers * (16 * hidden + 4 * inner) * dtype.itemsize
-
-
-def needs_gradient_checkpointing(
-    wanted: bool | None, config: object, num_tokens: int, dtype: torch.dtype, device: torch.device
-) -> bool:
-    """Return whether activations are computed twice instead of kept: as wanted, else if they fill half the memory."""
-    if wanted is not None:
-        return wanted
-    return activation_bytes(config, num_tokens, dtype) > free_memory_bytes(device) // 2
-
-
 def is_out_of_memory(error: BaseException) -> bool:
     """Return whether an allocation failed. On a CPU PyTorch has no class for that, only its allocator's words."""
     if isinstance(error, torch.OutOfMemoryError | MemoryError):

@@ -19,14 +19,16 @@ from sienn_ray.training.adapter.adapters import add_adapter, is_fused, trainable
 from sienn_ray.training.adapter.start import read_start, take_start
 from sienn_ray.training.checkpoint import Restored, Weights, restore
 from sienn_ray.training.collation import Collator
+from sienn_ray.training.compilation import compile_layers
 from sienn_ray.training.config import TrainingConfig
 from sienn_ray.training.gradients import GradientStep
 from sienn_ray.training.hardware import free_memory_bytes
 from sienn_ray.training.loss.objectives import make_objective
 from sienn_ray.training.loss.reference import Reference, start_values
-from sienn_ray.training.loss.scoring import Scorer, body, can_pack, has_plain_head
+from sienn_ray.training.loss.scoring import Scorer, can_pack, has_plain_head
 from sienn_ray.training.methods import method_of
 from sienn_ray.training.micro_batch_limits import MicroBatchLimits
+from sienn_ray.training.recomputation import Recomputation, recompute
 from sienn_ray.training.record import ResolvedFacts
 from sienn_ray.training.steps import StepPlan
 from sienn_ray.training.token_budget import TokenBudget, budget_of_memory, budget_of_rows
@@ -101,14 +103,11 @@ def prepare(
     max_rows = min(plan.micro_batch_rows, known_limits.max_examples or plan.micro_batch_rows)
     budget = _token_budget(adapter, config, worker, max_rows, row_kind.num_sequences * config.max_length)
     limits = budget.limits.tightened(known_limits)
-    if budget.recomputes:
-        _recompute_activations(base)
-        base.enable_input_require_grads()
+    recompute(base, budget.recomputation)
     is_sharded = sharding.is_sharded(config.sharding, base, worker.device, worker.world_size)
     if is_sharded:
         sharding.shard(base)
-    if config.torch_compile:
-        compile_layers(base)
+    is_compiled = config.torch_compile and compile_layers(base)
     use_autocast = dtype is torch.bfloat16 and not is_fused(config, worker.device)
     scorer = Scorer(
         base,
@@ -135,8 +134,10 @@ def prepare(
         rows_per_step=config.rows_per_step,
         packed=is_packed,
         device=_name_of(worker.device),
-        gradient_checkpointing=budget.recomputes,
+        gradient_checkpointing=budget.recomputation is not Recomputation.NONE,
+        recomputation=budget.recomputation,
         micro_batch_tokens=limits.max_tokens,
+        compiled=is_compiled,
         sharded=is_sharded,
         openmp_runtime=setup.openmp,
         openmp_workers_spin=not setup.is_waking_workers,
@@ -172,21 +173,6 @@ def _switch_dropout_off(model: PreTrainedModel) -> None:
             module.p = 0.0
         if isinstance(getattr(module, "attention_dropout", None), float):  # BLOOM's is a module by itself
             module.attention_dropout = 0.0
-
-
-def _recompute_activations(model: PreTrainedModel) -> None:
-    """Switch gradient checkpointing on, under its name of the day: transformers renames it in version 6."""
-    if hasattr(model, "activation_checkpointing_enable"):
-        model.activation_checkpointing_enable()
-    else:
-        model.gradient_checkpointing_enable(gradient_checkpointing_kwargs={"use_reentrant": False})
-
-
-def compile_layers(model: PreTrainedModel) -> None:
-    """Compile each decoder layer by itself: they are alike, so that one compilation serves all."""
-    for module in body(model).modules():
-        if type(module).__name__ in (model._no_split_modules or ()):
-            module.compile(dynamic=True)
 
 
 def _name_of(device: torch.device) -> str:

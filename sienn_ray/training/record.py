@@ -87,6 +87,9 @@ class ResolvedFacts(_Fields):
     packed: bool
     device: str
     gradient_checkpointing: bool = False
+    # What of a layer was computed again, and whether layers were compiled; None of a run before there was a choice.
+    recomputation: str | None = None
+    compiled: bool | None = None
     # Of a forward pass; None where rows limit it, and of a run before there was such a limit.
     micro_batch_tokens: int | None = None
     sharded: bool = False

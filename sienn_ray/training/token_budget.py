@@ -1,4 +1,4 @@
-"""Tokens of a micro batch, and whether its activations are computed twice, by the memory of a worker.
+"""Tokens of a micro batch, and which of its activations are computed again, by the memory of a worker.
 
 A GPU is busy from some thousand tokens on, so it takes as many as it has room for. A CPU is busy with a few rows: there
 a micro batch is the rows that the configuration names, and numbers don't depend on what other processes leave free.
@@ -11,8 +11,8 @@ from dataclasses import dataclass
 import torch
 
 from sienn_ray.training.config import TrainingConfig
-from sienn_ray.training.hardware import activation_bytes, needs_gradient_checkpointing
 from sienn_ray.training.micro_batch_limits import MicroBatchLimits
+from sienn_ray.training.recomputation import Recomputation, activation_bytes, choose_recomputation
 
 # Of a GPU's memory that is free once the model is there: for activations, and for the logits of a chunk of tokens. The
 # rest is for gradients of activations, attention's workspaces, and what the allocator can't use.
@@ -33,12 +33,12 @@ class TokenBudget:
 
     Args:
         limits: Of a micro batch.
-        recomputes: Whether activations are computed twice instead of kept.
+        recomputation: What of a layer is computed again.
         head_chunk_tokens: Tokens whose logits are there at once; None is what suits a CPU's cache.
     """
 
     limits: MicroBatchLimits
-    recomputes: bool
+    recomputation: Recomputation
     head_chunk_tokens: int | None = None
 
 
@@ -59,8 +59,10 @@ def budget_of_rows(
         limits = MicroBatchLimits(max_tokens=config.micro_batch_tokens)
         num_tokens = max(config.micro_batch_tokens, row_tokens)
     cpu = torch.device("cpu")
-    recomputes = needs_gradient_checkpointing(config.gradient_checkpointing, model_config, num_tokens, dtype, cpu)
-    return TokenBudget(limits, recomputes)
+    level = choose_recomputation(config.gradient_checkpointing, model_config, num_tokens, dtype, cpu)
+    if level not in _levels(config):
+        level = Recomputation.FULL
+    return TokenBudget(limits, level)
 
 
 def budget_of_memory(
@@ -74,7 +76,7 @@ def budget_of_memory(
 ) -> TokenBudget:
     """Return the budget of a GPU: as many tokens as its memory has room for.
 
-    Activations are computed twice only where they would leave no room for the longest row: a smaller micro batch costs
+    Activations are computed again only where they would leave no room for the longest row: a smaller micro batch costs
     less than that.
 
     Args:
@@ -91,30 +93,30 @@ def budget_of_memory(
         >>> config = TrainingConfig(base_model="meta-llama/Llama-3.1-8B")
         >>> free = {"free_bytes": 64 * 1024**3, "num_learned": 42_000_000}
         >>> budget = budget_of_memory(config, llama, **free, row_tokens=512, dtype=torch.bfloat16)
-        >>> budget.limits.max_tokens, budget.recomputes, budget.head_chunk_tokens
-        (6066, False, 2790)
+        >>> budget.limits.max_tokens, budget.recomputation.value, budget.head_chunk_tokens
+        (7583, 'none', 2790)
     """
     left = max(0, free_bytes - num_learned * _BYTES_PER_LEARNED)
     room = int(left * _ACTIVATIONS_SHARE)
-    kept = room // max(1, activation_bytes(model_config, 1, dtype))
     wanted = max(config.micro_batch_tokens or 0, row_tokens)
-    recomputes = config.gradient_checkpointing if config.gradient_checkpointing is not None else kept < wanted
-    if recomputes:
-        kept = room // max(1, _recomputed_bytes(model_config, dtype))
-    max_tokens = config.micro_batch_tokens or min(max(kept, 1), _MAX_TOKENS)
+    for level in _levels(config):
+        kept = room // max(1, activation_bytes(model_config, 1, dtype, level))
+        if kept >= wanted:
+            break
     chunk = int(left * _LOGITS_SHARE) // _logits_bytes(model_config, dtype)
     return TokenBudget(
-        MicroBatchLimits(max_tokens=max_tokens),
-        recomputes,
+        MicroBatchLimits(max_tokens=config.micro_batch_tokens or min(max(kept, 1), _MAX_TOKENS)),
+        level,
         head_chunk_tokens=min(max(chunk, _MIN_CHUNK_TOKENS), _MAX_CHUNK_TOKENS),
     )
 
 
-def _recomputed_bytes(model_config: object, dtype: torch.dtype) -> int:
-    """Of a token: each layer's input, and one layer in full while its backward pass needs it."""
-    layers = int(getattr(model_config, "num_hidden_layers", 0) or 1)
-    hidden = int(getattr(model_config, "hidden_size", 0) or 0)
-    return layers * hidden * dtype.itemsize + activation_bytes(model_config, 1, dtype) // layers
+def _levels(config: TrainingConfig) -> list[Recomputation]:
+    """What may be computed again, the least first."""
+    if config.gradient_checkpointing is not None:
+        return [Recomputation.FULL if config.gradient_checkpointing else Recomputation.NONE]
+    # Within a layer that is compiled, the compiler chooses what is kept.
+    return [level for level in Recomputation if not (config.torch_compile and level is Recomputation.SELECTIVE)]
 
 
 def _logits_bytes(model_config: object, dtype: torch.dtype) -> int:

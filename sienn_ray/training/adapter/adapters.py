@@ -59,7 +59,7 @@ def make_optimizer(adapter: PeftModel, config: TrainingConfig) -> torch.optim.Op
     On a GPU it is one kernel, and the copies that layers compute with follow each step.
     """
     parameters = trainable(adapter)
-    is_on_gpu = all(parameter.is_cuda for parameter in parameters)
+    is_on_gpu = all(parameter.device.type == "cuda" for parameter in parameters)
     options: dict[str, Any] = {"lr": config.learning_rate, "weight_decay": config.weight_decay}
     if is_on_gpu:
         options["fused"] = True

@@ -66,7 +66,7 @@ class FusedLoraLinear(Linear):  # type: ignore[misc]
 
     def forward(self, x: torch.Tensor, *args: Any, **kwargs: Any) -> torch.Tensor:
         """(..., in) to (..., out)."""
-        is_half = x.dtype in HALF_TYPES and (x.is_cuda or self.copies is not None)
+        is_half = x.dtype in HALF_TYPES and (x.device.type == "cuda" or self.copies is not None)
         is_fused = is_half or (torch.is_grad_enabled() and not self._dropout())
         if self.disable_adapters or self.merged or args or kwargs or not is_fused:
             result: torch.Tensor = super().forward(x, *args, **kwargs)

@@ -102,7 +102,7 @@ def _scaled_product(left: torch.Tensor, right: torch.Tensor, factor: float) -> t
 
 def _product_as(dtype: torch.dtype, left: torch.Tensor, right: torch.Tensor) -> torch.Tensor:
     """Multiply two matrices in half precision; the sums, which are float32, aren't rounded where a GPU computes."""
-    if left.is_cuda:
+    if left.device.type == "cuda":
         return torch.mm(left, right, out_dtype=dtype)
     return (left @ right).to(dtype)
 

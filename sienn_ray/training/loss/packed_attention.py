@@ -82,7 +82,7 @@ def _takes_groups(query: torch.Tensor) -> bool:
 
     Only FlashAttention does, which on a GPU is what there is for bfloat16, and which has no masks.
     """
-    return query.is_cuda and query.dtype is torch.bfloat16
+    return query.device.type == "cuda" and query.dtype is torch.bfloat16
 
 
 def _causal(

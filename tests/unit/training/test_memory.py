@@ -8,7 +8,6 @@ import pytest
 import torch
 
 from sienn_ray.errors import FailureReason, TrainingError
-from sienn_ray.training import hardware
 from sienn_ray.training.loss.batches import Batch
 from sienn_ray.training.loss.examples import LossSums
 from sienn_ray.training.loss.objectives import CompletionObjective
@@ -78,19 +77,3 @@ def test_a_killed_worker_begins_with_fewer_rows(tiny_model_folder: Path, tmp_pat
     run.train()
     assert run.state.micro_batch_rows == 2
     assert run.state.steps_done == 6
-
-
-class _Shape:
-    hidden_size, intermediate_size, num_hidden_layers = 4096, 11008, 32
-
-
-def test_gradient_checkpointing_where_activations_take_half_the_memory(monkeypatch: pytest.MonkeyPatch) -> None:
-    args = (_Shape(), 8192, torch.bfloat16, torch.device("cpu"))
-    needed = hardware.activation_bytes(*args[:3])
-    assert needed == 8192 * 32 * (16 * 4096 + 4 * 11008) * 2
-    monkeypatch.setattr(hardware, "free_memory_bytes", lambda device: 2 * needed - 1024)
-    assert hardware.needs_gradient_checkpointing(None, *args)
-    assert not hardware.needs_gradient_checkpointing(False, *args)
-    monkeypatch.setattr(hardware, "free_memory_bytes", lambda device: 2 * needed)
-    assert not hardware.needs_gradient_checkpointing(None, *args)
-    assert hardware.needs_gradient_checkpointing(True, *args)

@@ -8,8 +8,8 @@ from typing import Any
 import pytest
 import torch
 
-from sienn_ray.training.hardware import activation_bytes
 from sienn_ray.training.micro_batch_limits import MicroBatchLimits
+from sienn_ray.training.recomputation import Recomputation, activation_bytes
 from sienn_ray.training.token_budget import TokenBudget, budget_of_memory, budget_of_rows
 from tests.unit.training.training import config_of
 
@@ -33,7 +33,7 @@ def test_a_large_gpu_takes_thousands_of_tokens_and_a_chunk_of_the_head_that_is_w
     found = budget(64)
     assert found.limits.max_examples is None
     assert 4096 < (found.limits.max_tokens or 0) < 16_384
-    assert not found.recomputes
+    assert found.recomputation is Recomputation.NONE
     assert 2048 <= (found.head_chunk_tokens or 0) <= 4096
 
 
@@ -47,30 +47,32 @@ def test_more_tokens_than_products_gain_from_are_not_taken() -> None:
     assert budget(130, SMALL).limits.max_tokens == 32_768
 
 
-def test_activations_are_computed_twice_where_the_longest_row_would_not_fit() -> None:
-    kept = budget(8, row_tokens=512)
-    assert (kept.recomputes, (kept.limits.max_tokens or 0) >= 512) == (False, True)
-    twice = budget(8, row_tokens=8192)
-    assert (twice.recomputes, (twice.limits.max_tokens or 0) >= 8192) == (True, True)
+def test_as_little_is_computed_again_as_the_longest_row_has_room_for() -> None:
+    assert budget(8, row_tokens=512).recomputation is Recomputation.NONE
+    assert budget(8, row_tokens=1024).recomputation is Recomputation.SELECTIVE
+    assert budget(8, row_tokens=8192).recomputation is Recomputation.FULL
+    assert budget(8, row_tokens=1024, torch_compile=True).recomputation is Recomputation.FULL
+    for row_tokens in (512, 1024, 8192):
+        assert (budget(8, row_tokens=row_tokens).limits.max_tokens or 0) >= row_tokens
 
 
-@pytest.mark.parametrize("wanted", [True, False])
-def test_what_the_configuration_says_of_it_goes_before(wanted: bool) -> None:
-    assert budget(8, row_tokens=8192, gradient_checkpointing=wanted).recomputes is wanted
-    assert budget(64, gradient_checkpointing=wanted).recomputes is wanted
+@pytest.mark.parametrize(("wanted", "level"), [(True, Recomputation.FULL), (False, Recomputation.NONE)])
+def test_what_the_configuration_says_of_it_goes_before(wanted: bool, level: Recomputation) -> None:
+    assert budget(8, row_tokens=8192, gradient_checkpointing=wanted).recomputation is level
+    assert budget(64, gradient_checkpointing=wanted).recomputation is level
 
 
 def test_tokens_that_are_asked_for_are_taken() -> None:
     assert budget(64, micro_batch_tokens=1024).limits == MicroBatchLimits(max_tokens=1024)
-    # More than there is room for, unless activations are computed twice.
-    assert budget(8, micro_batch_tokens=16_384) == TokenBudget(
-        MicroBatchLimits(max_tokens=16_384), recomputes=True, head_chunk_tokens=budget(8).head_chunk_tokens
+    # More than there is room for, unless activations are computed again.
+    assert budget(8, micro_batch_tokens=8192) == TokenBudget(
+        MicroBatchLimits(max_tokens=8192), Recomputation.FULL, budget(8).head_chunk_tokens
     )
 
 
 def test_a_full_gpu_takes_a_row_at_a_time() -> None:
     found = budget(0)
-    assert (found.limits.max_tokens, found.recomputes, found.head_chunk_tokens) == (1, True, 128)
+    assert found == TokenBudget(MicroBatchLimits(max_tokens=1), Recomputation.FULL, head_chunk_tokens=128)
 
 
 def test_a_cpu_takes_rows_unless_it_is_told_tokens() -> None:
