@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from pathlib import Path
 
 import pytest
@@ -11,6 +12,7 @@ from sienn_ray.errors import FailureReason, TrainingError
 from sienn_ray.training.loss.batches import Batch
 from sienn_ray.training.loss.examples import LossSums
 from sienn_ray.training.loss.objectives import CompletionObjective
+from tests.support.fakes_training import RecordingReporter
 from tests.unit.training.training import Trainee, config_of
 
 
@@ -77,3 +79,20 @@ def test_a_killed_worker_begins_with_fewer_rows(tiny_model_folder: Path, tmp_pat
     run.train()
     assert run.state.micro_batch_rows == 2
     assert run.state.steps_done == 6
+
+
+def test_a_checkpoint_of_an_earlier_version_has_rows(
+    tiny_model_folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """It was written when two rows at a time had turned out to be what memory suffices for."""
+    run = Trainee(tiny_model_folder, tmp_path / "run", config_of(batch_size=4), eval_rows=None)
+    run.reporter = RecordingReporter(pause_after=1)
+    assert run.train().is_paused
+    state = json.loads((run.last / "state.json").read_text())
+    del state["micro_batch_tokens"]
+    (run.last / "state.json").write_text(json.dumps({**state, "micro_batch_rows": 2}))
+    run.reporter = RecordingReporter()
+    tried = limit_rows(monkeypatch, 2, MemoryError())
+    run.train()
+    assert set(tried) == {2}
+    assert (run.state.steps_done, run.state.micro_batch_rows, run.state.micro_batch_tokens) == (6, 2, None)
