@@ -200,9 +200,9 @@ def load_engine(base_model: str, settings: Settings, revision: str | None = None
 
             return BatchingEngine(base_model, settings, revision, num_gpus=assigned_gpus())
         case EngineKind.VLLM:
-            from sienn_ray.inference.vllm_engine.engine import load
+            from sienn_ray.inference.vllm_engine.engine import VllmEngine
 
-            return load(base_model, settings, revision)
+            return VllmEngine(base_model, settings, revision)
         case _:
             assert_never(settings.engine)
 

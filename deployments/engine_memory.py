@@ -35,7 +35,7 @@ def engine_memory_bytes(key: EngineKey, settings: Settings) -> int:
     sizes = model_sizes(key.base_model, settings, key.revision)
     value_bytes = _GPU_VALUE_BYTES if has_gpu else _CPU_VALUE_BYTES
     weights_bytes = _catalog_bytes(key.base_model) if sizes is None else sizes.total * value_bytes
-    return _program_bytes(settings) + weights_bytes + (0 if has_gpu else settings.engine_kv_cache_bytes)
+    return _program_bytes(settings) + weights_bytes + (0 if has_gpu else settings.cpu_kv_cache_bytes)
 
 
 def _program_bytes(settings: Settings) -> int:

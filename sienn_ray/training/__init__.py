@@ -27,6 +27,7 @@ preparation: base model and adapter, made ready for the loop.
 hardware: precision, threads and memory.
 recomputation: activations computed again instead of kept.
 compilation: compiled layers.
+liger: Liger's kernels in a base model.
 sharding: a base model shared out among workers (FSDP2).
 loop: the training loop.
 steps: rows per optimizer step, over workers and micro batches.

@@ -23,6 +23,7 @@ from sienn_ray.training.compilation import compile_layers
 from sienn_ray.training.config import TrainingConfig
 from sienn_ray.training.gradients import GradientStep
 from sienn_ray.training.hardware import free_memory_bytes
+from sienn_ray.training.liger import apply_for, use_kernels
 from sienn_ray.training.loss.objectives import make_objective
 from sienn_ray.training.loss.reference import Reference, start_values
 from sienn_ray.training.loss.scoring import Scorer, can_pack, has_plain_head
@@ -89,6 +90,10 @@ def prepare(
         TrainingError: The adapter can't sit where it should, or isn't one like that which the run starts from.
     """
     dtype = base.dtype
+    is_sharded = sharding.is_sharded(config.sharding, base, worker.device, worker.world_size)
+    # What is compiled has its norms fused as it is; quantized and shared models have weights of other kinds.
+    is_plain = not (config.torch_compile or config.quantization or is_sharded)
+    has_liger = is_plain and use_kernels(base, apply_for(base))
     plain_head = has_plain_head(base)
     is_packed = can_pack(base)
     torch.manual_seed(config.seed)  # the same adapter on every worker
@@ -104,7 +109,6 @@ def prepare(
     budget = _token_budget(adapter, config, worker, max_rows, row_kind.num_sequences * config.max_length)
     limits = budget.limits.tightened(known_limits)
     recompute(base, budget.recomputation)
-    is_sharded = sharding.is_sharded(config.sharding, base, worker.device, worker.world_size)
     if is_sharded:
         sharding.shard(base)
     is_compiled = config.torch_compile and compile_layers(base)
@@ -138,6 +142,7 @@ def prepare(
         recomputation=budget.recomputation,
         micro_batch_tokens=limits.max_tokens,
         compiled=is_compiled,
+        liger=has_liger,
         sharded=is_sharded,
         openmp_runtime=setup.openmp,
         openmp_workers_spin=not setup.is_waking_workers,

@@ -24,6 +24,7 @@ from sienn_ray.inference.batching.generation import AdapterUse, RunningGeneratio
 from sienn_ray.inference.batching.scheduler import Scheduler
 from sienn_ray.inference.engine import Generation, GenerationDelta, GenerationRequest
 from sienn_ray.inference.model.adapter_places import AdapterMemoryError
+from sienn_ray.inference.model.device_memory import StepSize, free_bytes, gpu_cache_bytes
 from sienn_ray.inference.model.kv_blocks import BlockPool
 from sienn_ray.inference.model.linear_choice import LinearChoices
 from sienn_ray.inference.model.lora_weights import LoraWeights, read_lora
@@ -92,7 +93,8 @@ class BatchingEngine:
         self._vocab_size = model.get_input_embeddings().num_embeddings
         generation_eos = model.generation_config.eos_token_id if model.generation_config else None
         self._eos = frozenset(eos_token_ids(generation_eos, tokenizer.eos_token_id))
-        self._scheduler = Scheduler(BlockPool(self._runner.num_blocks, BLOCK_TOKENS), settings)
+        pool = BlockPool(self._runner.num_blocks, BLOCK_TOKENS)
+        self._scheduler = Scheduler(pool, settings, settings.step_tokens(on_gpu=self._device.type != "cpu"))
         self._preparation = RequestPreparation(
             settings,
             PromptEncoder(
@@ -269,8 +271,23 @@ def _loaded(folder: Path, assigned: AssignedDevice, settings: Settings) -> tuple
     model = load_causal_lm(folder, assigned.device)
     choices = LinearChoices(settings.home / "cache" / "linear-layers.json")
     try:
-        return model, ModelRunner(model, settings.engine_kv_cache_bytes, BLOCK_TOKENS, choices)
+        return model, ModelRunner(model, _cache_bytes(model, assigned, settings), BLOCK_TOKENS, choices)
     except PackingError:
         logger.warning("%s can't have packed weights and will be slower", type(model).__name__)
     model = load_causal_lm(folder, assigned.device)
-    return model, ModelRunner(model, settings.engine_kv_cache_bytes, BLOCK_TOKENS)
+    return model, ModelRunner(model, _cache_bytes(model, assigned, settings), BLOCK_TOKENS)
+
+
+def _cache_bytes(model: PreTrainedModel, assigned: AssignedDevice, settings: Settings) -> int:
+    """Return the bytes of the cache of keys and values, once the weights are loaded."""
+    if assigned.device.type == "cpu" or settings.engine_kv_cache_bytes is not None:
+        return settings.cpu_kv_cache_bytes
+    found = gpu_cache_bytes(
+        model.config,
+        model.dtype.itemsize,
+        free_bytes(assigned),
+        settings.adapter_cache_max_bytes // 2,  # which counts the copies on the host as well
+        StepSize(settings.step_tokens(on_gpu=True), settings.engine_max_batch),
+    )
+    logger.info("%.1f GB of the GPU's memory are for keys and values", found / 1e9)
+    return found

@@ -175,7 +175,8 @@ class GatheredStep(PagedStep):
         if group.num_queries == 1:
             # Heads that share a key head are the queries of one product, so keys needn't be copied for each.
             mask = self._mask(number, window, queries.dtype)
-            return _product(queries, key, value, mask, scale, softcap)
+            # Kernels give heads behind queries.
+            return _product(queries, key, value, mask, scale, softcap).contiguous()
         # (rows, heads, queries, size), and keys and values for each head
         heads = queries.reshape(group.num_rows, group.num_queries, -1, queries.shape[3]).transpose(1, 2)
         key, value = (each.unsqueeze(2).expand(-1, -1, queries.shape[2], -1, -1).flatten(1, 2) for each in (key, value))

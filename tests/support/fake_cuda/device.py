@@ -92,7 +92,7 @@ class Device(TorchDispatchMode):  # type: ignore[no-untyped-call]
         packet = func.overloadpacket
         if packet is _aten.is_pinned:
             return self._memory.is_pinned(args[0])
-        if packet is _aten._pin_memory:
+        if packet in (_aten._pin_memory, _aten.pin_memory):  # the latter in inference mode
             return self._memory.pin(args[0].clone())
         device = named.get("device")
         if device is not None and device.type in ("cuda", "meta"):
