@@ -14,8 +14,15 @@ from sienn_ray.training.config import Precision
 # What `torch.cpu.get_capabilities` calls instructions for products in bfloat16.
 _FAST_BFLOAT16 = ("avx512_bf16", "amx_bf16", "amx_tile", "bf16")
 
-# The second ones are what Linux gets.
-_CPU_ALLOCATOR_WORDS = ("not enough memory", "can't allocate memory")
+# Words of PyTorch's allocator for CPUs, the second ones on Linux; of cuBLAS, which allocates handles and workspaces
+# itself; and of CUDA, where memory is short beside PyTorch's own.
+_SHORT_OF_MEMORY = (
+    "not enough memory",
+    "can't allocate memory",
+    "CUBLAS_STATUS_ALLOC_FAILED",
+    "CUDA error: out of memory",
+    "CUDA driver error: out of memory",
+)
 
 
 def choose_dtype(precision: Precision, device: torch.device) -> torch.dtype:
@@ -70,7 +77,7 @@ def peak_memory_bytes(device: torch.device) -> int:
 
 
 def is_out_of_memory(error: BaseException) -> bool:
-    """Return whether an allocation failed. On a CPU PyTorch has no class for that, only its allocator's words."""
+    """Return whether an allocation failed. PyTorch's allocator for GPUs has a class for that, others have words."""
     if isinstance(error, torch.OutOfMemoryError | MemoryError):
         return True
-    return isinstance(error, RuntimeError) and any(words in str(error) for words in _CPU_ALLOCATOR_WORDS)
+    return isinstance(error, RuntimeError) and any(words in str(error) for words in _SHORT_OF_MEMORY)

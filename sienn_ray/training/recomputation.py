@@ -20,7 +20,7 @@ from sienn_ray.training.hardware import free_memory_bytes
 
 
 class Recomputation(StrEnum):
-    """What of a layer is computed again in the backward pass."""
+    """Parts of a layer that are computed again in the backward pass."""
 
     NONE = "none"
     SELECTIVE = "selective"

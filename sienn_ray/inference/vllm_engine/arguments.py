@@ -99,5 +99,8 @@ def _cache_bytes(settings: Settings, is_cpu: bool) -> int | None:
 
 
 def _share_of_gpu(num_gpus: float | None) -> float:
-    """Part of a GPU that was assigned; whole ones, and those that nobody assigns, are the engine's own."""
-    return 1.0 if num_gpus is None else min(1.0, num_gpus)
+    """Part of a GPU that was assigned; whole ones, and those that nobody assigns, are the engine's own.
+
+    With none, the build for CPUs has no use for it, and wants it to be more than 0 all the same.
+    """
+    return min(1.0, num_gpus or 1.0)

@@ -55,7 +55,7 @@ def test_vllm_never_forgets_an_adapter_before_the_cache_in_front_of_it_does() ->
     assert arguments(adapter_cache_max_count=40)["max_cpu_loras"] >= 48
 
 
-@pytest.mark.parametrize(("num_gpus", "share"), [(None, 0.92), (0.25, 0.23), (1.0, 0.92), (2.0, 0.92)])
+@pytest.mark.parametrize(("num_gpus", "share"), [(None, 0.92), (0.0, 0.92), (0.25, 0.23), (1.0, 0.92), (2.0, 0.92)])
 def test_a_part_of_a_gpu_is_not_taken_for_all_of_it(num_gpus: float | None, share: float) -> None:
     assert arguments(engine_num_gpus=num_gpus)["gpu_memory_utilization"] == pytest.approx(share)
 
