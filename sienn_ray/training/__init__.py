@@ -38,6 +38,7 @@ micro_batch_limits: the most that a micro batch may hold.
 token_budget: tokens of a micro batch, by a worker's memory.
 gradients: gradients of one optimizer step.
 step_loss: the loss of a step, read once.
+loss_scale: the scale of a loss whose gradients are float16.
 schedules: learning rate schedules.
 long_rows: rows with more tokens than there is room for.
 evaluation: loss over the rows held out.

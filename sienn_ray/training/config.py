@@ -32,7 +32,7 @@ MAX_TRAIN_TIME_S = 30 * 24 * 3600.0
 ROW_TOKENS_BOUND = UpperBound("max_row_tokens")
 RowTokens = Annotated[int, ROW_TOKENS_BOUND]
 LrScheduler = Literal["cosine", "linear", "constant"]
-Precision = Literal["auto", "float32", "bfloat16"]
+Precision = Literal["auto", "float32", "bfloat16", "float16"]
 MethodName = Literal["auto", "sft", "dpo", "ipo", "kto", "orpo", "simpo"]
 Quantization = Literal["nf4"]
 Sharding = Literal["auto", "never", "always"]
@@ -281,7 +281,8 @@ class RunHyperparameters(BaseModel):
     )
     precision: Precision = Field(
         "auto",
-        description="Of the base model's products: `auto` is bfloat16 where the hardware is fast at it.",
+        description="Of the base model's products: `auto` is bfloat16 where the hardware is fast at it, and float16 on "
+        "GPUs that are fast at that alone (Volta, Turing).",
         examples=["auto"],
     )
     # Dettmers et al. 2023, arXiv:2305.14314.

@@ -17,6 +17,7 @@ from sienn_ray.training.hardware import is_out_of_memory
 from sienn_ray.training.loss.batches import Batch, StagedBatch
 from sienn_ray.training.loss.mismatched import mismatched, parts_of
 from sienn_ray.training.loss.objectives import Objective
+from sienn_ray.training.loss_scale import LossScale
 from sienn_ray.training.step_loss import RunningSums, UnreadStepLoss
 from sienn_ray.training.worker import Worker, add_up, add_up_gradients, gathered, gathered_counts
 
@@ -49,6 +50,7 @@ class GradientStep:
         collator: Makes micro batches; its limits are lowered when memory runs out.
         is_sharded: Whether the base model is shared out, so that workers keep step with each other: each does as many
             forward passes as the one that has most.
+        loss_scale: Scale of the loss, where gradients are computed in float16.
     """
 
     def __init__(
@@ -59,6 +61,7 @@ class GradientStep:
         collator: Collator,
         *,
         is_sharded: bool = False,
+        loss_scale: LossScale | None = None,
     ) -> None:
         self._objective = objective
         self._worker = worker
@@ -66,6 +69,7 @@ class GradientStep:
         self._collator = collator
         self._is_sharded = is_sharded
         self._last: StagedBatch | None = None
+        self.loss_scale = loss_scale or LossScale(torch.float32)
 
     def at_start(self) -> AbstractContextManager[None]:
         """Compute losses of the model that the run starts from meanwhile."""
@@ -83,9 +87,13 @@ class GradientStep:
         num_passes = max(count[2] for count in counts)
         self._estimate_baseline(step, parameters)
         scale = 1.0 / max(weight, 1.0)
-        sums = self._within_memory(parameters, lambda: self._backward(step, scale, num_passes))
-        if not self._is_sharded:  # sharded parameters add theirs up themselves
+
+        def compute(loss_scale: float) -> torch.Tensor:
+            sums = self._within_memory(parameters, lambda: self._backward(step, scale * loss_scale, num_passes))
             add_up_gradients(parameters)
+            return sums
+
+        sums = self.loss_scale.without_overflow(parameters, compute)
         return UnreadStepLoss(add_up(sums), weight, num_tokens)
 
     @torch.no_grad()
@@ -104,9 +112,7 @@ class GradientStep:
         total = RunningSums(self._worker.device)
         for batch, is_filler in self._placed(self._collator.renewed(step).micro_batches, num_passes):
             sums = self._objective.sums(batch)
-            # Sharded parameters take the mean of all workers' gradients.
-            factor = self._worker.world_size if self._is_sharded else 1
-            (sums.loss * (0.0 if is_filler else scale * factor)).backward()  # type: ignore[no-untyped-call]
+            (sums.loss * (0.0 if is_filler else scale)).backward()  # type: ignore[no-untyped-call]
             if not is_filler:
                 total.add(sums)
         return total.values
@@ -159,7 +165,7 @@ class GradientStep:
             for parameter in parameters:
                 parameter.grad = None
             gc.collect()
-            if torch.cuda.is_available():
+            if self._worker.device.type == "cuda":
                 torch.cuda.empty_cache()
 
     def _halve(self, error: BaseException) -> None:

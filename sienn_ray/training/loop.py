@@ -33,7 +33,6 @@ from sienn_ray.training.reporting import Progress, ProgressMeter, Reporter, RunC
 from sienn_ray.training.rewards import NO_REWARDS
 from sienn_ray.training.run_state import EvalRecord, RunState, read_state
 from sienn_ray.training.schedules import Schedule
-from sienn_ray.training.sharding import load_optimizer_state, whole_optimizer_state, whole_weights
 from sienn_ray.training.spec import LoopResult, LoopSpec, RowSource
 from sienn_ray.training.steps import StepPlan
 from sienn_ray.training.temporary_folders import temporary_folder
@@ -79,6 +78,7 @@ class FineTune:
         self._best_weights: Weights | None = None
         self._is_fenced = False
         self._threads = ExitStack()
+        self._is_float16 = False
 
     def __enter__(self) -> FineTune:
         share = Share(self._plan.rows_per_step, self._worker.rank, self._worker.world_size)
@@ -109,12 +109,13 @@ class FineTune:
             known_limits=state.known_limits,
             fetch_start=self._fetch_start,
         )
+        self._is_float16 = learner.gradients.loss_scale.is_used
         parameters = trainable(learner.adapter)
         optimizer = make_optimizer(learner.adapter, config)
         peak_rates = [float(group["lr"]) for group in optimizer.param_groups]
         schedule = Schedule(config.lr_scheduler, config.warmup_ratio, plan.num_steps)
         if learner.restored is not None:
-            load_optimizer_state(optimizer, learner.restored.optimizer_state)
+            optimizer.load_state_dict(learner.restored.optimizer_state)
             self._best_weights = learner.restored.best_weights
             epochs_done = state.steps_done // plan.steps_per_epoch
             logger.info("Resuming after epoch %d, step %d", epochs_done, state.steps_done)
@@ -161,8 +162,8 @@ class FineTune:
             # The one wait for a GPU. If the step went wrong, so did its update, which no checkpoint will have.
             loss, norm_value = unread.read(norm)
             if loss.weight:
-                _check_finite("loss", loss.mean, step + 1, config)
-                _check_finite("gradient's norm", norm_value, step + 1, config)
+                _check_finite("loss", loss.mean, step + 1, config, is_float16=self._is_float16)
+                _check_finite("gradient's norm", norm_value, step + 1, config, is_float16=self._is_float16)
             spin.look()
 
             state.steps_done = step + 1
@@ -172,6 +173,8 @@ class FineTune:
                 state.epoch_weight += loss.weight
                 state.epoch_rewards = state.epoch_rewards.plus(loss.rewards)
             state.tighten(MicroBatchLimits(max_tokens=learner.collator.lowered_to))
+            if learner.gradients.loss_scale.is_used:
+                state.loss_scale = learner.gradients.loss_scale.value
             state.elapsed_s = time.monotonic() - began
             if loss.weight:
                 meter.step(
@@ -231,7 +234,7 @@ class FineTune:
         eval_loss = None if found is None else found.loss
         eval_rewards = None if found is None else found.rewards
         if eval_loss is not None:
-            _check_finite("evaluation loss", eval_loss, state.steps_done, self._config)
+            _check_finite("evaluation loss", eval_loss, state.steps_done, self._config, is_float16=self._is_float16)
             meter.evaluated(
                 epoch=epoch, step=state.steps_done, eval_loss=eval_loss, train_loss=train_loss, rewards=eval_rewards
             )
@@ -244,7 +247,7 @@ class FineTune:
         if state.best_eval_loss is None or eval_loss < state.best_eval_loss:
             state.best_eval_loss, state.best_step, state.best_epoch = eval_loss, state.steps_done, epoch
             state.evals_without_gain = 0
-            self._best_weights = whole_weights(learner.adapter)
+            self._best_weights = checkpoint.adapter_weights(learner.adapter)
         else:
             state.evals_without_gain += 1
 
@@ -254,7 +257,7 @@ class FineTune:
         if found is None and self._spec.has_validation_dataset:
             raise self._no_room("validation dataset")
         if found is not None:
-            _check_finite("evaluation loss", found.loss, 0, self._config)
+            _check_finite("evaluation loss", found.loss, 0, self._config, is_float16=self._is_float16)
             meter.evaluated(epoch=0, step=0, eval_loss=found.loss, rewards=found.rewards)
         loss, rewards = (None, None) if found is None else (found.loss, found.rewards)
         self._state.history.insert(0, EvalRecord(0, None, loss, 0, None, rewards))
@@ -358,8 +361,6 @@ class _Keeper:
             OSError: The disk is full.
         """
         learner = self._learner
-        weights = whole_weights(learner.adapter)
-        optimizer_state = whole_optimizer_state(self._optimizer)
         metrics = {"step": state.steps_done, "eval_loss": state.history[-1].eval_loss if state.history else None}
         if self._worker.rank != 0:
             self._worker.report(metrics, None)
@@ -369,9 +370,9 @@ class _Keeper:
             checkpoint.save(
                 folder,
                 learner.adapter,
-                weights,
+                checkpoint.adapter_weights(learner.adapter),
                 None if is_best else best_weights,
-                optimizer_state,
+                self._optimizer.state_dict(),
                 copy.copy(state),
                 learner.start_weights,
             )
@@ -379,12 +380,13 @@ class _Keeper:
         self._last = time.monotonic()
 
 
-def _check_finite(name: str, value: float, step: int, config: TrainingConfig) -> None:
-    if not math.isfinite(value):
-        raise TrainingError(
-            f"the {name} became {value} at step {step}; lower learning_rate (now {config.learning_rate})",
-            FailureReason.DIVERGED,
-        )
+def _check_finite(name: str, value: float, step: int, config: TrainingConfig, *, is_float16: bool = False) -> None:
+    if math.isfinite(value):
+        return
+    way_out = f"lower learning_rate (now {config.learning_rate})"
+    if is_float16:  # which holds no number above 65,504, and many models are made for those of bfloat16
+        way_out += ", or set precision=float32, since this run computes in float16"
+    raise TrainingError(f"the {name} became {value} at step {step}; {way_out}", FailureReason.DIVERGED)
 
 
 class _Silent:

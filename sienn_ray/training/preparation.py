@@ -15,7 +15,8 @@ from transformers import PreTrainedModel
 from sienn_ray.compute_threads import observe
 from sienn_ray.datasets.schema import RowKind
 from sienn_ray.training import sharding
-from sienn_ray.training.adapter.adapters import add_adapter, is_fused, trainable
+from sienn_ray.training.adapter.adapters import is_fused, trainable
+from sienn_ray.training.adapter.half_lora import HALF_TYPES
 from sienn_ray.training.adapter.start import read_start, take_start
 from sienn_ray.training.checkpoint import Restored, Weights, restore
 from sienn_ray.training.collation import Collator
@@ -27,6 +28,7 @@ from sienn_ray.training.liger import apply_for, use_kernels
 from sienn_ray.training.loss.objectives import make_objective
 from sienn_ray.training.loss.reference import Reference, start_values
 from sienn_ray.training.loss.scoring import Scorer, can_pack, has_plain_head
+from sienn_ray.training.loss_scale import LossScale
 from sienn_ray.training.methods import method_of
 from sienn_ray.training.micro_batch_limits import MicroBatchLimits
 from sienn_ray.training.recomputation import Recomputation, recompute
@@ -76,7 +78,7 @@ def prepare(
     """Adapt a base model and choose how it is computed.
 
     Args:
-        base: The base model as it was loaded.
+        base: The base model as it was loaded, whole or shared out.
         config: Hyperparameters.
         worker: This worker.
         plan: Rows of steps and micro batches.
@@ -90,14 +92,14 @@ def prepare(
         TrainingError: The adapter can't sit where it should, or isn't one like that which the run starts from.
     """
     dtype = base.dtype
-    is_sharded = sharding.is_sharded(config.sharding, base, worker.device, worker.world_size)
+    is_sharded = sharding.is_sharded(base)
     # What is compiled has its norms fused as it is; quantized and shared models have weights of other kinds.
     is_plain = not (config.torch_compile or config.quantization or is_sharded)
     has_liger = is_plain and use_kernels(base, apply_for(base))
     plain_head = has_plain_head(base)
     is_packed = can_pack(base)
     torch.manual_seed(config.seed)  # the same adapter on every worker
-    adapter = add_adapter(base, config)
+    adapter = sharding.add_adapter_to(base, config)
     start_weights, start = None, None
     with worker.last_checkpoint() as folder:
         if fetch_start is not None:
@@ -109,24 +111,23 @@ def prepare(
     budget = _token_budget(adapter, config, worker, max_rows, row_kind.num_sequences * config.max_length)
     limits = budget.limits.tightened(known_limits)
     recompute(base, budget.recomputation)
-    if is_sharded:
-        sharding.shard(base)
     is_compiled = config.torch_compile and compile_layers(base)
-    use_autocast = dtype is torch.bfloat16 and not is_fused(config, worker.device)
+    is_autocast = dtype in HALF_TYPES and not is_fused(config, worker.device)
     scorer = Scorer(
         base,
         pad_token_id,
         worker.device,
         is_packed=is_packed,
         has_plain_head=plain_head,
-        use_autocast=use_autocast,
+        autocast=dtype if is_autocast else None,
         head_chunk_tokens=budget.head_chunk_tokens,
     )
     objective = make_objective(method_of(row_kind, config.method), scorer, Reference(adapter, start), config)
     if objective.has_reference:
         _switch_dropout_off(base)
     collator = Collator(objective, worker.device, limits, is_packed=is_packed)
-    gradients = GradientStep(objective, worker, config, collator, is_sharded=is_sharded)
+    loss_scale = LossScale(dtype, restored.state.loss_scale if restored else None)
+    gradients = GradientStep(objective, worker, config, collator, is_sharded=is_sharded, loss_scale=loss_scale)
     setup = observe()
     facts = ResolvedFacts(
         method=objective.name,

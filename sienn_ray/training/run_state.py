@@ -66,6 +66,7 @@ class RunState:
         micro_batch_rows: Rows of a forward pass, where another attempt or an earlier version ran out of memory with
             more.
         micro_batch_tokens: Tokens of a forward pass that memory suffices for; None until it was too small.
+        loss_scale: Scale of the loss, where gradients are computed in float16.
         stop_reason: Why the run ended before its last epoch, if it did.
         history: One record for each evaluation and each epoch.
     """
@@ -89,6 +90,7 @@ class RunState:
     evals_without_gain: int = 0
     micro_batch_rows: int | None = None
     micro_batch_tokens: int | None = None
+    loss_scale: float | None = None
     is_done: bool = False
     stop_reason: str | None = None
     history: list[EvalRecord] = field(default_factory=list)

@@ -11,7 +11,6 @@ from dataclasses import dataclass
 from typing import NamedTuple
 
 import torch
-from torch.distributed.tensor import DTensor
 
 from sienn_ray.training.loss.examples import LossSums
 from sienn_ray.training.rewards import NO_REWARDS, RewardSums
@@ -71,11 +70,7 @@ class UnreadStepLoss:
 
     def read(self, norm: torch.Tensor | None) -> tuple[StepLoss, float]:
         """Wait for the step and return its loss, and the gradient's norm, 0 of None."""
-        last = self.sums.new_zeros(1) if norm is None else _whole(norm).to(self.sums).reshape(1)
+        last = self.sums.new_zeros(1) if norm is None else norm.to(self.sums).reshape(1)
         loss, *rewards, norm_value = torch.cat([self.sums, last]).tolist()
         mean = loss / self.weight if self.weight else math.nan
         return StepLoss(mean, self.weight, self.num_tokens, RewardSums(*rewards)), norm_value
-
-
-def _whole(value: torch.Tensor) -> torch.Tensor:
-    return value.full_tensor() if isinstance(value, DTensor) else value

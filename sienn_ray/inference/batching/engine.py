@@ -35,6 +35,7 @@ from sienn_ray.inference.requests.prompts import PromptEncoder
 from sienn_ray.inference.requests.request_preparation import LoadedAdapter, RequestPreparation
 from sienn_ray.inference.sampling.sampler import eos_token_ids, sample
 from sienn_ray.inference.text.vocabulary import Vocabulary
+from sienn_ray.precision import allow_tf32
 from sienn_ray.settings import Settings
 
 logger = logging.getLogger(__name__)
@@ -268,6 +269,7 @@ class BatchingEngine:
 def _loaded(folder: Path, assigned: AssignedDevice, settings: Settings) -> tuple[PreTrainedModel, ModelRunner]:
     """Load the base model, and a runner with the fastest layouts that the model can have."""
     assigned.limit_memory()
+    allow_tf32()
     model = load_causal_lm(folder, assigned.device)
     choices = LinearChoices(settings.home / "cache" / "linear-layers.json")
     try:

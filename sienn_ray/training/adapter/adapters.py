@@ -7,7 +7,6 @@ from typing import Any
 import torch
 from peft import LoraConfig, PeftModel, get_peft_model
 from peft.optimizers import create_loraplus_optimizer
-from torch.distributed.tensor import DTensor
 from transformers.pytorch_utils import Conv1D
 
 from sienn_ray.training.adapter import fused_lora
@@ -90,16 +89,11 @@ def _with_own_kernel(optimizer: torch.optim.Optimizer, state: dict[str, Any]) ->
 
 
 def copy_each_step(adapter: torch.nn.Module, optimizer: torch.optim.Optimizer) -> None:
-    """Have fused layers in half precision compute with copies of A and B that are made once a step.
-
-    Not where weights are shared out among workers: they are whole only while their layer computes.
-    """
+    """Have fused layers in half precision compute with copies of A and B that are made once a step."""
     layers = [
         module
         for module in adapter.modules()
-        if isinstance(module, fused_lora.FusedLora)
-        and module.compute_dtype in HALF_TYPES
-        and not any(isinstance(factor, DTensor) for factor in module.factors)
+        if isinstance(module, fused_lora.FusedLora) and module.compute_dtype in HALF_TYPES
     ]
     if not layers:
         return

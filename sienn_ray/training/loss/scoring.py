@@ -34,7 +34,7 @@ class Scorer:
         device: Where it computes.
         is_packed: Whether rows are packed; see `can_pack`.
         has_plain_head: Whether logits are what `OutputHead` makes of hidden states; else whole logits are taken.
-        use_autocast: Whether products of float32 tensors are to be done in bfloat16.
+        autocast: Type of 2 bytes that products of float32 tensors are to be done in, if any.
         head_chunk_tokens: Tokens whose logits are there at once; None is what suits the device.
     """
 
@@ -46,7 +46,7 @@ class Scorer:
         *,
         is_packed: bool,
         has_plain_head: bool,
-        use_autocast: bool = False,
+        autocast: torch.dtype | None = None,
         head_chunk_tokens: int | None = None,
     ) -> None:
         self._model = model
@@ -54,7 +54,7 @@ class Scorer:
         self._device = device
         self._head = OutputHead.of(model, head_chunk_tokens)
         self._has_plain_head = has_plain_head
-        self._use_autocast = use_autocast
+        self._autocast_type = autocast
         self.is_packed = is_packed
 
     def collate(self, rows: Sequence[TokenRow]) -> Batch:
@@ -77,7 +77,7 @@ class Scorer:
             return token_log_probs(self._head, wanted, batch.targets)
 
     def _autocast(self) -> AbstractContextManager[Any]:
-        return torch.autocast(self._device.type, torch.bfloat16) if self._use_autocast else nullcontext()
+        return torch.autocast(self._device.type, self._autocast_type) if self._autocast_type else nullcontext()
 
 
 def body(model: PreTrainedModel) -> Any:

@@ -76,7 +76,7 @@ TRAINING = {
     "sft, shared prefix": TrainingCase(shapes.llama_8b, Run(shared_tokens=48), Limits(204, 97, 1)),
     "dpo": TrainingCase(shapes.llama_8b, _PAIRS, Limits(244, 254, 1)),
     "kto": TrainingCase(shapes.llama_8b, _LABELLED, Limits(352, 267, 1)),
-    "dora": TrainingCase(shapes.llama_8b, Run(lora=(("use_dora", True),)), Limits(434, 90, 1)),
+    "dora": TrainingCase(shapes.llama_8b, Run(lora=(("use_dora", True),)), Limits(442, 90, 1)),
     "nf4": TrainingCase(shapes.llama_8b, Run((("quantization", "nf4"),)), Limits(210, 100, 1)),
     "dropout": TrainingCase(shapes.llama_8b, Run(lora=(("lora_dropout", 0.05),)), Limits(266, 100, 1)),
     "rslora": TrainingCase(shapes.llama_8b, Run(lora=(("use_rslora", True),)), Limits(196, 97, 1)),

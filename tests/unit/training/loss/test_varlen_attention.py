@@ -134,12 +134,3 @@ def test_the_installed_kernel_takes_what_it_is_given() -> None:
 def test_pieces_are_told_as_they_are_without_the_kernel() -> None:
     pieces = Pieces((1,), ((0,),))
     assert as_pieces(pieces, CPU) == {"pieces": pieces}
-
-
-def test_keys_of_groups_may_be_left_as_they_are() -> None:
-    """As GPUs take them; on a CPU they are repeated."""
-    query, key, value = (torch.randn(1, heads, 5, 8) for heads in (4, 2, 2))
-    options: dict[str, Any] = {"dropout": 0.0, "scaling": 0.3, "window": None, "softcap": None}
-    repeated = (tensor.repeat_interleave(2, dim=1) for tensor in (key, value))
-    expected = packed_attention._causal(query, *repeated, **options)
-    torch.testing.assert_close(packed_attention._causal(query, key, value, **options), expected)
