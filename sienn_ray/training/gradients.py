@@ -19,7 +19,7 @@ from sienn_ray.training.loss.mismatched import mismatched, parts_of
 from sienn_ray.training.loss.objectives import Objective
 from sienn_ray.training.loss_scale import LossScale
 from sienn_ray.training.step_loss import RunningSums, UnreadStepLoss
-from sienn_ray.training.worker import Worker, add_up, add_up_gradients, gathered, gathered_counts
+from sienn_ray.training.worker import Worker, add_up, add_up_gradients, gathered, gathered_counts, global_max
 
 logger = logging.getLogger(__name__)
 
@@ -142,7 +142,7 @@ class GradientStep:
         """Forward passes of the worker that has most, where workers keep step: token counts differ between them."""
         if not self._is_sharded:
             return len(staged)
-        return max(passes for (passes,) in gathered_counts([len(staged)], self._worker.device))
+        return global_max(len(staged), self._worker.device)
 
     def _placed(self, staged: Sequence[StagedBatch], num_passes: int) -> Iterator[tuple[Batch, bool]]:
         """Micro batches on the device, and whether each is only there to keep step."""

@@ -75,6 +75,11 @@ def gathered(values: Sequence[T]) -> list[T]:
     return [value for part in parts for value in part]
 
 
+def global_max(value: int, device: torch.device) -> int:
+    """Return the largest of the workers' numbers."""
+    return max(number for (number,) in gathered_counts([value], device))
+
+
 def add_up_gradients(parameters: Sequence[torch.nn.Parameter]) -> None:
     """Make every worker's gradients the sums over all workers; one without gradients counts as zeros.
 
