@@ -2,6 +2,7 @@
 
 runner: a base model made ready for steps, and checked.
 step_forward: the forward pass of a step.
+decode_graphs: decoding steps captured as CUDA graphs.
 step_rows: what a step computes of each request.
 decoder_layers: decoder layers of the Llama kind, in few calls.
 paged_attention: attention over keys and values in blocks.

@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
 from typing import Any, Protocol
 
 import torch
 
-from sienn_ray.inference.model.gathered_attention import GatheredStep, RowBlocks, groups_of
+from sienn_ray.inference.model.decode_graphs import DecodeGraphs, GraphKey
+from sienn_ray.inference.model.gathered_attention import CHEAP_BLOCKS, GatheredStep, RowBlocks, RowGroup, groups_of
 from sienn_ray.inference.model.in_place_attention import InPlaceStep, RowSpan
 from sienn_ray.inference.model.kv_blocks import runs
 from sienn_ray.inference.model.kv_cache import BlockKvCache, KvCache
@@ -85,6 +87,25 @@ class InPlaceWays:
         return lambda: InPlaceStep(self._cache, numbers[slots_at], spans)
 
 
+@dataclass(frozen=True)
+class FilledRows:
+    """A decoding step that is filled up with rows of the spare block.
+
+    Args:
+        num_blocks: Blocks of each row.
+        ids: (rows,) tokens.
+        positions: (rows,)
+        slots: (rows,)
+        table: (rows * blocks,)
+    """
+
+    num_blocks: int
+    ids: Sequence[int]
+    positions: Sequence[int]
+    slots: Sequence[int]
+    table: Sequence[int]
+
+
 class GatheredWays:
     """The cache and the attention of a GPU; see `gathered_attention`.
 
@@ -122,6 +143,41 @@ class GatheredWays:
         groups = groups_of(found, self._cache.spare, numbers)
         return lambda: GatheredStep(self._cache, numbers[slots_at], numbers[positions_at], groups, numbers)
 
+    def filled_up(self, rows: Sequence[StepRow]) -> FilledRows | None:
+        """Fill a decoding step up to powers of two, or return None where that reads far more than it has to."""
+        found = [row.blocks[: -(-len(row.tokens) // self._block_tokens)] for row in rows]
+        num_rows, num_blocks = _power_of_two(len(rows)), _power_of_two(max(map(len, found)))
+        if num_rows * num_blocks > max(CHEAP_BLOCKS, 4 * sum(map(len, found))):
+            return None
+        spare = self._cache.spare
+        more = num_rows - len(rows)
+        positions = [len(row.tokens) - 1 for row in rows]
+        slots = [
+            own[-1] * self._block_tokens + position % self._block_tokens
+            for own, position in zip(found, positions, strict=True)
+        ]
+        table = [block for own in found for block in (*own, *[spare] * (num_blocks - len(own)))]
+        return FilledRows(
+            num_blocks,
+            [row.tokens[-1] for row in rows] + [0] * more,
+            positions + [0] * more,
+            slots + [spare * self._block_tokens] * more,
+            table + [spare] * (more * num_blocks),
+        )
+
+    def plan_filled_up(
+        self, filled: FilledRows, slots_at: int, positions_at: int, numbers: StepNumbers
+    ) -> Callable[[], PagedStep]:
+        """Plan attention for a step that is filled up; see `plan`."""
+        tokens, table = numbers.add(range(len(filled.ids))), numbers.add(filled.table)
+        group = RowGroup(len(filled.ids), 1, filled.num_blocks, tokens, table, are_all=True)
+        return lambda: GatheredStep(self._cache, numbers[slots_at], numbers[positions_at], [group], numbers)
+
+
+def _power_of_two(number: int) -> int:
+    """Return the smallest power of two that isn't below a number."""
+    return 1 << (number - 1).bit_length()
+
 
 def own_runs(row: StepRow, block_tokens: int) -> tuple[tuple[int, int], ...]:
     """Return the slots of a row's new tokens: (first slot, slots) for each run of neighbouring blocks."""
@@ -140,9 +196,13 @@ class StepForward:
         lora: Its adapters.
         block_tokens: Tokens in a KV block.
         ways: How keys and values are kept, and attended to.
+        graphs: Captured decoding steps; None captures none.
     """
 
-    def __init__(self, model: Any, lora: LoraStack, block_tokens: int, ways: PagedWays) -> None:
+    def __init__(
+        self, model: Any, lora: LoraStack, block_tokens: int, ways: PagedWays, graphs: DecodeGraphs | None = None
+    ) -> None:
+        self._graphs = graphs
         self._model = model
         self._lora = lora
         self._block_tokens = block_tokens
@@ -150,6 +210,29 @@ class StepForward:
 
     def __call__(self, rows: Sequence[StepRow], adapters: Mapping[str, LoraWeights]) -> torch.Tensor:
         """Compute the tokens of all rows in one forward pass; see `ModelRunner.step`."""
+        graphed = self._graphed(rows, adapters)
+        return self._eager(rows, adapters) if graphed is None else graphed
+
+    def _graphed(self, rows: Sequence[StepRow], adapters: Mapping[str, LoraWeights]) -> torch.Tensor | None:
+        """Compute a decoding step by a captured graph; None where that isn't possible."""
+        if self._graphs is None or self._graphs.is_off or not isinstance(self._ways, GatheredWays):
+            return None
+        if not all(row.num_new == 1 and row.wants_logits for row in rows):
+            return None
+        filled = self._ways.filled_up(rows)
+        if filled is None:
+            return None
+        numbers = StepNumbers(self._model.device)
+        names = [row.adapter for row in rows] + [None] * (len(filled.ids) - len(rows))
+        sizes = self._lora.use_padded(names, adapters, numbers)
+        at = numbers.add(filled.slots), numbers.add(filled.ids), numbers.add(filled.positions)
+        step = self._ways.plan_filled_up(filled, at[0], at[2], numbers)
+        key = GraphKey(len(filled.ids), filled.num_blocks, sizes, 0 if sizes is None else self._lora.version)
+        # All tokens are kept: 0 is transformers' way to say so.
+        logits = self._graphs.compute(key, numbers, lambda: self._logits(numbers, at[1], at[2], step, 0))
+        return logits[: len(rows)]
+
+    def _eager(self, rows: Sequence[StepRow], adapters: Mapping[str, LoraWeights]) -> torch.Tensor:
         numbers = StepNumbers(self._model.device)
         order = self._lora.use([(row.adapter, row.num_new) for row in rows], adapters, numbers)
         ordered = [rows[number] for number in order]
@@ -167,12 +250,23 @@ class StepForward:
         at = numbers.add(slots), numbers.add(ids), numbers.add(positions), numbers.add(kept)
         step = self._ways.plan(ordered, at[0], at[2], numbers)
         numbers.send()
+        return self._logits(numbers, at[1], at[2], step, numbers[at[3]])
+
+    def _logits(
+        self,
+        numbers: StepNumbers,
+        ids_at: int,
+        positions_at: int,
+        step: Callable[[], PagedStep],
+        kept: torch.Tensor | int,
+    ) -> torch.Tensor:
+        """Compute the logits of the kept tokens, from numbers that are on the device."""
         self._lora.begin()
         logits: torch.Tensor = self._model(
-            input_ids=numbers[at[1]].unsqueeze(0),
-            position_ids=numbers[at[2]].unsqueeze(0),
+            input_ids=numbers[ids_at].unsqueeze(0),
+            position_ids=numbers[positions_at].unsqueeze(0),
             use_cache=False,
             paged=step(),
-            logits_to_keep=numbers[at[3]],
+            logits_to_keep=kept,
         ).logits[0]
         return logits.float()

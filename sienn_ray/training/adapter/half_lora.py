@@ -2,7 +2,7 @@
 
 The adapter is float32, its products are the base layer's type. Here A and B come in that type already, the scaling is a
 factor that the products take along, and gradients are written in float32 by the products themselves, where the device's
-products can: 3 launches forward and 5 backward, of which PEFT's layer under autocast needs three times as many.
+products can. So a layer is 3 launches forward and 5 backward.
 """
 
 from __future__ import annotations
@@ -15,6 +15,9 @@ import torch
 from sienn_ray.training.adapter.frozen_weight import FrozenWeight, keep_weight, kept_weight, matrix_of
 
 HALF_TYPES = (torch.bfloat16, torch.float16)
+
+# Whether this PyTorch's products on a GPU can give another type than they take.
+_WRITES_OTHER_TYPES = "dtype" in torch.ops.aten.mm.overloads()
 
 # A (r, in) and B (out, r).
 Factors = tuple[torch.Tensor, torch.Tensor]
@@ -105,7 +108,7 @@ def _scaled_product(left: torch.Tensor, right: torch.Tensor, factor: float) -> t
 
 def _product_as(dtype: torch.dtype, left: torch.Tensor, right: torch.Tensor) -> torch.Tensor:
     """Multiply two matrices in half precision; the sums, which are float32, aren't rounded where a GPU computes."""
-    if left.device.type == "cuda":
+    if left.device.type == "cuda" and _WRITES_OTHER_TYPES:
         return torch.mm(left, right, out_dtype=dtype)
     return (left @ right).to(dtype)
 
