@@ -17,7 +17,7 @@ from sienn_ray.training.adapter.frozen_weight import FrozenWeight, keep_weight, 
 HALF_TYPES = (torch.bfloat16, torch.float16)
 
 # Whether this PyTorch's products on a GPU can give another type than they take.
-_WRITES_OTHER_TYPES = "dtype" in torch.ops.aten.mm.overloads()
+_WRITES_OTHER_TYPES = hasattr(torch.ops.aten.mm, "dtype")
 
 # A (r, in) and B (out, r).
 Factors = tuple[torch.Tensor, torch.Tensor]
