@@ -70,14 +70,14 @@ _LABELLED = Run((("method", "kto"),), row_kind=RowKind.UNPAIRED_PREFERENCE)
 _SFT = Run()
 
 TRAINING = {
-    "sft": TrainingCase(shapes.llama_8b, _SFT, Limits(196, 97, 1)),
+    "sft": TrainingCase(shapes.llama_8b, _SFT, Limits(156, 62, 1)),
     "sft, one row": TrainingCase(shapes.llama_8b, Run(rows_per_step=1), Limits(196, 56, 1)),
-    "sft, 32 rows": TrainingCase(shapes.llama_8b, Run(rows_per_step=32, row_tokens=64), Limits(196, 265, 1)),
+    "sft, 32 rows": TrainingCase(shapes.llama_8b, Run(rows_per_step=32, row_tokens=64), Limits(156, 62, 1)),
     "sft, shared prefix": TrainingCase(shapes.llama_8b, Run(shared_tokens=48), Limits(204, 97, 1)),
-    "dpo": TrainingCase(shapes.llama_8b, _PAIRS, Limits(244, 254, 1)),
-    "kto": TrainingCase(shapes.llama_8b, _LABELLED, Limits(352, 267, 1)),
-    "dora": TrainingCase(shapes.llama_8b, Run(lora=(("use_dora", True),)), Limits(442, 90, 1)),
-    "nf4": TrainingCase(shapes.llama_8b, Run((("quantization", "nf4"),)), Limits(210, 100, 1)),
+    "dpo": TrainingCase(shapes.llama_8b, _PAIRS, Limits(204, 130, 1)),
+    "kto": TrainingCase(shapes.llama_8b, _LABELLED, Limits(298, 196, 1)),
+    "dora": TrainingCase(shapes.llama_8b, Run(lora=(("use_dora", True),)), Limits(437, 40, 1)),
+    "nf4": TrainingCase(shapes.llama_8b, Run((("quantization", "nf4"),)), Limits(198, 62, 1)),
     "dropout": TrainingCase(shapes.llama_8b, Run(lora=(("lora_dropout", 0.05),)), Limits(266, 100, 1)),
     "rslora": TrainingCase(shapes.llama_8b, Run(lora=(("use_rslora", True),)), Limits(196, 97, 1)),
     "qwen": TrainingCase(shapes.qwen_05b, _SFT, Limits(196, 111, 1)),
