@@ -535,6 +535,10 @@ class Settings(BaseSettings):
         description="Bytes of an engine's cache of keys and values. By default 1 GiB on a CPU, and on a GPU nine "
         "tenths of what is free of its share beside the weights, the adapters and a step.",
     )
+    engine_cuda_graphs: bool = Field(
+        True,
+        description="Whether an engine on a GPU replays decoding steps as CUDA graphs, where the base model allows.",
+    )
     engine_queue_timeout_s: float = Field(120.0, gt=0, description="Longest wait for a place in an engine's batch.")
     engine_step_timeout_s: float = Field(
         120.0, gt=0, description="Longest time for one step of an engine; its replica is replaced after that."

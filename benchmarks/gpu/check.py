@@ -69,7 +69,9 @@ def parse_options() -> argparse.Namespace:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--output", type=Path, default=Path("check.json"))
     parser.add_argument("--rehearse", action="store_true", help="on the CPU, with tiny shapes")
-    parser.add_argument("--only", nargs="+", default=[], metavar="NAME", help="checks whose names begin so; by default all")
+    parser.add_argument(
+        "--only", nargs="+", default=[], metavar="NAME", help="checks whose names begin so; by default all"
+    )
     parser.add_argument("--budget-s", type=float, default=480.0, help="time for all checks")
     # For the processes that this one starts.
     parser.add_argument("--scratch", type=Path, help=argparse.SUPPRESS)

@@ -75,7 +75,7 @@ def repeatable(place: Place) -> Iterator[Figure]:
 def resumed(place: Place) -> Iterator[Figure]:
     """Pause a run after half of its steps, go on from its checkpoint, and compare with a run straight through."""
     from lone_loop import Clock, Worker, fine_tune
-    from models import exact_products, small_model
+    from models import device_of, exact_products, small_model
     from safetensors.torch import load_file
     from steps import training_config
 
@@ -85,7 +85,7 @@ def resumed(place: Place) -> Iterator[Figure]:
     def run(name: str, start: Any = None, pause_after: int | None = None) -> Any:
         folder = place.scratch / "resume" / name
         folder.parent.mkdir(exist_ok=True)
-        worker = Worker(_device(place), folder, start)
+        worker = Worker(device_of(place), folder, start)
         load = functools.partial(small_model, "grouped queries", place.device)
         fine_tune(load, config, rows, worker, pad_token_id=0, clock=Clock(pause_after=pause_after))
         return folder
@@ -104,7 +104,7 @@ def four_bits(place: Place) -> Iterator[Figure]:
     if importlib.util.find_spec("bitsandbytes") is None:
         raise NotThere("bitsandbytes isn't installed")
     import torch
-    from models import save_to_hub_cache, small_model
+    from models import device_of, save_to_hub_cache, small_model
     from steps import Stepper, training_config
 
     from sienn_ray.base_model import load_causal_lm
@@ -113,7 +113,7 @@ def four_bits(place: Place) -> Iterator[Figure]:
     folder = save_to_hub_cache(small_model("grouped queries", "cpu"), "benchmarks/small-nf4", place)
     losses = {}
     for quantization in (None, "nf4"):
-        base = load_causal_lm(folder, _device(place), torch.bfloat16, quantization)
+        base = load_causal_lm(folder, device_of(place), torch.bfloat16, quantization)
         config = training_config(rows, precision="bfloat16", quantization=quantization, learning_rate=1e-3)
         stepper = Stepper(base, config)
         losses[quantization] = [stepper.step(rows) for _ in range(6)]
@@ -144,7 +144,7 @@ def out_of_memory(place: Place) -> Iterator[Figure]:
     small = {"batch_size": 4, "gradient_accumulation_steps": len(rows) // 4} | token_limit(4096)
     expected = Stepper(base, training_config(rows, precision="bfloat16", **small)).accumulate(rows)
     del base
-    torch.cuda.empty_cache()
+    _free()
     before = torch.cuda.memory_allocated()
     total = torch.cuda.get_device_properties(0).total_memory
     large = training_config(rows, precision="bfloat16", **token_limit(2 * sum(len(row.input_ids) for row in rows)))
@@ -157,9 +157,18 @@ def out_of_memory(place: Place) -> Iterator[Figure]:
     yield Figure("micro batch that was made smaller", _is_smaller(stepper, len(rows)), at_least=1)
     yield Figure("loss, relative to that of small micro batches", abs(loss / expected - 1), at_most=2e-3)
     del stepper
-    torch.cuda.empty_cache()
+    _free()
     left = torch.cuda.memory_allocated() - before
     yield Figure("memory that isn't given back", left / 2**20, "MiB", at_most=64)
+
+
+def _free() -> None:
+    import gc
+
+    import torch
+
+    gc.collect()
+    torch.cuda.empty_cache()
 
 
 def _is_smaller(stepper: Any, num_rows: int) -> int:
@@ -271,12 +280,6 @@ def _weights_after(place: Place, num_steps: int) -> dict[str, torch.Tensor]:
         stepper.step(rows)
     named = stepper.learner.adapter.named_parameters()
     return {name: parameter.detach().cpu().clone() for name, parameter in named if parameter.requires_grad}
-
-
-def _device(place: Place) -> torch.device:
-    import torch
-
-    return torch.device(place.device)
 
 
 def _kinds() -> tuple[str, ...]:

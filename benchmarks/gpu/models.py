@@ -54,6 +54,11 @@ class TokenRow:
         return sum(label != -100 for label in self.labels[1:])
 
 
+def device_of(place: Place) -> torch.device:
+    """The device as a training worker names it, with its number."""
+    return torch.device("cuda", 0) if place.device == "cuda" else torch.device(place.device)
+
+
 def small_model(kind: str, device: torch.device | str, dtype: torch.dtype = torch.float32) -> PreTrainedModel:
     """One of `SMALL`, with the same weights on every device.
 

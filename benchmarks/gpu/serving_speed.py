@@ -37,7 +37,7 @@ def requests(shape: str, place: Place) -> Iterator[Figure]:
         yield from _rates(f"{num} requests, {_NUM_ADAPTERS} adapters", answered)
 
 
-def beside_transformers(shape: str, place: Place) -> Iterator[Figure | NotThere]:
+def beside_transformers(shape: str, place: Place) -> Iterator[Figure | Exception]:
     """Answer the same prompts by transformers' continuous batching, without adapters."""
     from serving_peers import batching
     from serving_runs import forget_model

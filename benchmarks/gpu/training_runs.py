@@ -10,11 +10,12 @@ from typing import Any
 import torch
 from checks import Place
 from lone_loop import Clock, Worker, fine_tune
-from models import TokenRow, llama_config, random_llama, random_rows
+from models import TokenRow, device_of, llama_config, random_llama, random_rows
 from steps import token_limit, training_config
 from timing import Profile, Profiler, SyncCount
 
-from sienn_ray.training.hardware import allow_tf32, peak_memory_bytes
+from sienn_ray.precision import allow_tf32
+from sienn_ray.training.hardware import peak_memory_bytes
 
 _WARM_UP, _TIMED = 2, 5
 
@@ -98,7 +99,7 @@ def measured(
     num_steps = _WARM_UP + (2 if place.is_rehearsal else num_timed)
     rows = load.rows(num_steps, llama_config(shape, place).vocab_size)
     config = _config(rows, load, **fields)
-    device = torch.device(place.device)
+    device = device_of(place)
     if device.type == "cuda":
         torch.cuda.reset_peak_memory_stats()
     weight_bytes = 0

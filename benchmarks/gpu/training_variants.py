@@ -55,7 +55,7 @@ _VARIANTS = (
 )
 
 
-def variants(shape: str, load: str, place: Place) -> Iterator[Figure | NotThere]:
+def variants(shape: str, load: str, place: Place) -> Iterator[Figure | Exception]:
     """Train in each way; one that the product has no option for isn't there."""
     from training_runs import load_of, measured
 
@@ -69,8 +69,12 @@ def variants(shape: str, load: str, place: Place) -> Iterator[Figure | NotThere]
         if place.is_rehearsal and variant.is_compiled:
             yield NotThere(f"{variant.name}: no GPU: compiling for a CPU takes minutes")
             continue
-        with _without(variant.without):
-            run = measured(shape, load_of(load, place), place, gradient_checkpointing=False, **variant.fields)
+        try:
+            with _without(variant.without):
+                run = measured(shape, load_of(load, place), place, gradient_checkpointing=False, **variant.fields)
+        except Exception as error:
+            yield error
+            continue
         place.facts[f"training variant: {variant.name}"] = run.facts
         yield Figure(f"{variant.name}: speed", run.tokens_per_s, "tokens/s")
         yield Figure(f"{variant.name}: peak memory", run.peak_bytes / 2**30, "GiB")

@@ -20,7 +20,7 @@ from sienn_ray.training.hardware import free_memory_bytes
 
 
 class Recomputation(StrEnum):
-    """What of a layer is computed again in the backward pass."""
+    """Parts of a layer that are computed again in the backward pass."""
 
     NONE = "none"
     SELECTIVE = "selective"
@@ -28,12 +28,12 @@ class Recomputation(StrEnum):
 
 
 # Operators whose results selective recomputation keeps. `addmm_` adds an adapter's part to a kept product in place.
+# Products of batches aren't among them: those are scores of attention where there is no kernel for it.
 _KEPT = frozenset(
     {
         "aten::mm",
         "aten::addmm",
         "aten::addmm_",
-        "aten::bmm",
         "aten::_scaled_dot_product_flash_attention",
         "aten::_scaled_dot_product_flash_attention_for_cpu",
         "aten::_scaled_dot_product_efficient_attention",

@@ -77,6 +77,11 @@ class Core:
         """Ids of vLLM's processes."""
         return self._processes.ids
 
+    @property
+    def adapters(self) -> frozenset[str]:
+        """Content hashes of the adapters that vLLM has in memory."""
+        return self._loras.content_hashes
+
     def when_over(self, call: Callable[[], None]) -> None:
         """Call something once the thread has ended, in that thread."""
         self._when_over.append(call)
@@ -175,7 +180,8 @@ class Core:
             self._loras = Loras(self._llm, folder, LoRARequest)
         except BaseException as error:
             logger.exception("vLLM can't be started")
-            self._started.set_exception(EngineError(f"vLLM can't load {self.arguments['model']}: {first_line(error)}"))
+            told = f"vLLM can't load {self.arguments['model']}: {first_line(error)}; its log says why"
+            self._started.set_exception(EngineError(told))
             return False
         self._started.set_result(loop)
         return True

@@ -49,6 +49,11 @@ class Loras:
         self._held: dict[str, _Held] = {}
         self._changing = asyncio.Lock()
 
+    @property
+    def content_hashes(self) -> frozenset[str]:
+        """Adapters that somebody holds; for any thread."""
+        return frozenset(self._held)
+
     async def hold(self, content_hash: str, files: Path) -> None:
         """Load an adapter, unless it is held already; it is held once more.
 

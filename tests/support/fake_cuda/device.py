@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import threading
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
@@ -52,7 +53,9 @@ class Memory:
 
     def value(self, dtype: torch.dtype) -> float | bool:
         """Return what is read from the device."""
-        return self._boolean if dtype is torch.bool else self._number
+        if dtype is torch.bool:
+            return self._boolean
+        return self._number if dtype.is_floating_point or math.isfinite(self._number) else 0.0
 
     def read(self, tensor: torch.Tensor, means: str, *, is_async: bool = False) -> torch.Tensor:
         """Copy a fake to the host: a real tensor of the given values."""

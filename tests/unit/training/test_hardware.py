@@ -81,6 +81,9 @@ class TestOutOfMemory:
             torch.OutOfMemoryError("CUDA out of memory"),
             MemoryError(),
             RuntimeError("DefaultCPUAllocator: not enough memory: you tried to allocate 8 bytes."),
+            RuntimeError("CUDA error: CUBLAS_STATUS_ALLOC_FAILED when calling `cublasCreate(handle)`"),
+            RuntimeError("CUDA error: out of memory\nCUDA kernel errors might be reported later"),
+            RuntimeError("CUDA driver error: out of memory"),
         ],
     )
     def test_so_are_others(self, error: BaseException) -> None:
@@ -88,7 +91,12 @@ class TestOutOfMemory:
 
     @pytest.mark.parametrize(
         "error",
-        [RuntimeError("shape mismatch"), ValueError("not enough memory"), OSError(12, "Cannot allocate memory")],
+        [
+            RuntimeError("shape mismatch"),
+            RuntimeError("CUDA error: an illegal memory access was encountered"),
+            ValueError("not enough memory"),
+            OSError(12, "Cannot allocate memory"),
+        ],
     )
     def test_others_are_others(self, error: BaseException) -> None:
         assert not is_out_of_memory(error)

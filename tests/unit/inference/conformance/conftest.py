@@ -40,6 +40,10 @@ ENGINES: dict[str, Load] = {
 }
 
 
+# Its tests are of vLLM alone.
+collect_ignore = [] if installed_version() else ["test_vllm_core.py"]
+
+
 def here() -> list[Any]:
     """The engines that this Python can start, which are all but vLLM where it isn't installed."""
     names: list[Any] = [name for name in ENGINES if name != EngineKind.VLLM]
@@ -52,8 +56,9 @@ def here() -> list[Any]:
 
 
 @pytest.fixture(scope="session", autouse=True)
-def _end_of_the_shared_core() -> Iterator[None]:
-    yield
+def shared_core() -> Iterator[SharedCore]:
+    """The core that all engines on vLLM share."""
+    yield _shared_core
     _shared_core.close()
 
 
