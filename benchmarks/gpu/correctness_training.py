@@ -39,13 +39,14 @@ def packed_rows(kind: str, place: Place) -> Iterator[Figure]:
 
 def plain_reference(kind: str, place: Place) -> Iterator[Figure]:
     """Compare with transformers and PEFT by themselves: a forward pass a row, and cross entropy over all logits."""
-    from models import exact_products, small_model
+    from models import exact_products, restored_modules, small_model
     from steps import Stepper, training_config
 
     rows = _rows(_NUM_SHARED)
     with exact_products():
-        stepper = Stepper(small_model(kind, place.device), training_config(rows, precision="float32"), _B_STD)
-        found = stepper.gradients(rows)
+        with restored_modules():
+            stepper = Stepper(small_model(kind, place.device), training_config(rows, precision="float32"), _B_STD)
+            found = stepper.gradients(rows)
         expected = _by_transformers(_fresh_peft(kind, place.device, stepper), rows)
     yield from _compared("transformers and PEFT", found, expected)
 
@@ -154,7 +155,8 @@ def out_of_memory(place: Place) -> Iterator[Figure]:
         loss = stepper.accumulate(rows)
     finally:
         torch.cuda.set_per_process_memory_fraction(1.0)
-    yield Figure("micro batch that was made smaller", _is_smaller(stepper, len(rows)), at_least=1)
+    is_smaller = stepper.learner.collator.lowered_to is not None
+    yield Figure("micro batch that was made smaller", is_smaller, at_least=1)
     yield Figure("loss, relative to that of small micro batches", abs(loss / expected - 1), at_most=2e-3)
     del stepper
     _free()
@@ -171,14 +173,6 @@ def _free() -> None:
     torch.cuda.empty_cache()
 
 
-def _is_smaller(stepper: Any, num_rows: int) -> int:
-    """1 where memory has made a micro batch smaller than it was to be, else 0."""
-    learner = stepper.learner
-    if hasattr(learner, "collator"):
-        return int(learner.collator.lowered_to is not None)
-    return int(learner.gradients.micro_batch_rows < num_rows)
-
-
 def _computed(
     kind: str,
     device: str,
@@ -191,7 +185,7 @@ def _computed(
 ) -> tuple[float, dict[str, torch.Tensor]]:
     """Loss and gradients of the product over one of the small models."""
     import torch
-    from models import small_model
+    from models import restored_modules, small_model
     from steps import Stepper, row_by_row, training_config
 
     dtype = dtype or torch.float32
@@ -199,10 +193,11 @@ def _computed(
     if is_row_by_row:
         fields |= row_by_row(rows)
     config = training_config(rows, precision=str(dtype).removeprefix("torch."), **fields)
-    stepper = Stepper(small_model(kind, device, dtype), config, _B_STD)
-    if place is not None:
-        place.facts[f"attention of {kind} in {config.precision}"] = stepper.learner.facts.attention
-    return stepper.gradients(rows)
+    with restored_modules():
+        stepper = Stepper(small_model(kind, device, dtype), config, _B_STD)
+        if place is not None:
+            place.facts[f"attention of {kind} in {config.precision}"] = stepper.learner.facts.attention
+        return stepper.gradients(rows)
 
 
 def _rows(num_shared: int, num_rows: int = _NUM_ROWS) -> list[TokenRow]:

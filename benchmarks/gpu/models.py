@@ -119,6 +119,24 @@ def random_rows(
 
 
 @contextmanager
+def restored_modules() -> Iterator[None]:
+    """Give transformers' modules their own functions back, which Liger's stand in for once they are used.
+
+    They would compute with Triton for every later model of the process, also one on the CPU.
+    """
+    import transformers.models.gemma2.modeling_gemma2 as gemma2
+    import transformers.models.llama.modeling_llama as llama
+    import transformers.models.mistral.modeling_mistral as mistral
+
+    before = [(vars(module), dict(vars(module))) for module in (gemma2, llama, mistral)]
+    try:
+        yield
+    finally:
+        for names, own in before:
+            names.update(own)
+
+
+@contextmanager
 def exact_products() -> Iterator[None]:
     """Have float32 products be float32, not TensorFloat-32."""
     before = torch.get_float32_matmul_precision()

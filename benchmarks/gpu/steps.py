@@ -37,8 +37,8 @@ def row_by_row(rows: Sequence[TokenRow]) -> dict[str, Any]:
 
 
 def token_limit(num_tokens: int) -> dict[str, Any]:
-    """Hyperparameters that bound the tokens of a forward pass, where training has such."""
-    return {"micro_batch_tokens": num_tokens} if "micro_batch_tokens" in TrainingConfig.model_fields else {}
+    """Hyperparameters that bound the tokens of a forward pass."""
+    return {"micro_batch_tokens": num_tokens}
 
 
 class Stepper:
@@ -67,14 +67,9 @@ class Stepper:
 
     def accumulate(self, rows: Sequence[TokenRow]) -> float:
         """Leave a step's gradients in the parameters; gives the mean loss."""
-        learner: Any = self.learner
-        arrays = [TokenArrays(row.input_ids, row.labels) for row in rows]
-        if hasattr(learner, "collator"):
-            loss, _ = learner.gradients.accumulate(self.parameters, learner.collator.step(arrays)).read(None)
-        else:
-            examples, _ = learner.gradients.examples(arrays)
-            loss = learner.gradients.accumulate(self.parameters, examples)
-        return float(loss.mean)
+        collated = self.learner.collator.step([TokenArrays(row.input_ids, row.labels) for row in rows])
+        loss, _ = self.learner.gradients.accumulate(self.parameters, collated).read(None)
+        return loss.mean
 
     def gradients(self, rows: Sequence[TokenRow]) -> tuple[float, dict[str, torch.Tensor]]:
         """Mean loss, and the gradients by name, on the CPU in float32."""

@@ -10,7 +10,7 @@ from typing import Any
 import torch
 from checks import Place
 from lone_loop import Clock, Worker, fine_tune
-from models import TokenRow, device_of, llama_config, random_llama, random_rows
+from models import TokenRow, device_of, llama_config, random_llama, random_rows, restored_modules
 from steps import token_limit, training_config
 from timing import Profile, Profiler, SyncCount
 
@@ -113,7 +113,8 @@ def measured(
 
     allow_tf32()  # as a training worker does
     try:
-        trained = fine_tune(base, config, rows, Worker(device), pad_token_id=0, clock=Clock(on_step))
+        with restored_modules():
+            trained = fine_tune(base, config, rows, Worker(device), pad_token_id=0, clock=Clock(on_step))
     finally:
         torch.set_float32_matmul_precision("highest")
     marks = trained.clock.marks

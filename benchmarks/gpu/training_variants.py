@@ -48,6 +48,9 @@ _VARIANTS = (
     Variant("as it comes"),
     Variant("attention row by row", without=(Part(f"{_LOSS}.varlen_attention", "kernel_for", lambda *_, **__: None),)),
     Variant(
+        "Liger's kernels left out", without=(Part("sienn_ray.training.preparation", "apply_for", lambda *_: None),)
+    ),
+    Variant(
         "adapter cast in each layer",
         without=(Part("sienn_ray.training.adapter.adapters", "copy_each_step", lambda *_, **__: None),),
     ),

@@ -7,7 +7,7 @@ import logging
 import math
 import time
 from collections.abc import Callable
-from contextlib import AbstractContextManager
+from contextlib import AbstractContextManager, ExitStack
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -24,6 +24,7 @@ from sienn_ray.training.config import TrainingConfig
 from sienn_ray.training.evaluation import Evaluation
 from sienn_ray.training.hardware import peak_memory_bytes
 from sienn_ray.training.long_rows import RowCounts, first_words, found_words, no_room
+from sienn_ray.training.micro_batch_limits import MicroBatchLimits
 from sienn_ray.training.preference_signals import PreferenceSignals
 from sienn_ray.training.prefetch import Prefetched
 from sienn_ray.training.preparation import Learner, prepare
@@ -76,16 +77,17 @@ class FineTune:
             self._state = RunState() if folder is None else read_state(folder)
         self._best_weights: Weights | None = None
         self._is_fenced = False
+        self._threads = ExitStack()
         self._is_float16 = False
 
     def __enter__(self) -> FineTune:
         share = Share(self._plan.rows_per_step, self._worker.rank, self._worker.world_size)
         source = self._train_rows.steps(share, first_step=self._state.steps_done, num_steps=self._plan.num_steps)
-        self._steps = Prefetched(source)
+        self._rows = self._threads.enter_context(Prefetched(source))
         return self
 
     def __exit__(self, *_: object) -> None:
-        self._steps.close()
+        self._threads.close()
 
     def train(self, base: PreTrainedModel) -> LoopResult:
         """Train until the last epoch, or until something else ends it.
@@ -96,6 +98,7 @@ class FineTune:
             OSError: A checkpoint can't be written.
         """
         spec, config, plan, state = self._spec, self._config, self._plan, self._state
+        state.tighten(MicroBatchLimits(max_examples=spec.micro_batch_rows))
         learner = prepare(
             base,
             config,
@@ -103,7 +106,7 @@ class FineTune:
             plan,
             pad_token_id=self._pad_token_id,
             row_kind=spec.row_kind,
-            micro_batch_rows=spec.micro_batch_rows,
+            known_limits=state.known_limits,
             fetch_start=self._fetch_start,
         )
         self._is_float16 = learner.gradients.loss_scale.is_used
@@ -118,7 +121,11 @@ class FineTune:
             logger.info("Resuming after epoch %d, step %d", epochs_done, state.steps_done)
         spec.timeline.mark("prepare_adapter")
         evaluation = Evaluation(
-            self._eval_rows, spec.num_eval_rows, learner, self._worker, micro_batch_rows=plan.micro_batch_rows
+            self._eval_rows,
+            spec.num_eval_rows,
+            learner,
+            self._worker,
+            rows_per_batch=max(plan.micro_batch_rows, (learner.facts.micro_batch_tokens or 0) // config.max_length),
         )
         meter = ProgressMeter(
             self._reporter,
@@ -136,23 +143,27 @@ class FineTune:
         keeper = _Keeper(self._worker, learner, optimizer, spec.settings.checkpoint_interval_s)
         began = time.monotonic() - state.elapsed_s
 
-        for step, rows in self._steps:
+        # Collated by a thread of their own, since rows are being prepared before it is known how they are divided.
+        collated = ((step, learner.collator.step(rows)) for step, rows in self._rows)
+        for step, own in self._threads.enter_context(Prefetched(collated)):
             if state.is_done:
                 break
             epoch = plan.epoch_of(step)
             learner.adapter.train()
             meter.begin_step()
             checkpoint.seed_step(config.seed, step, self._worker.rank)
-            examples, counts = learner.gradients.examples(rows)
             for group, peak_rate in zip(optimizer.param_groups, peak_rates, strict=True):
                 group["lr"] = peak_rate * schedule(step)
-            loss = learner.gradients.accumulate(parameters, examples)
-            if loss.weight:
-                _check_finite("loss", loss.mean, step + 1, config, is_float16=self._is_float16)
+            unread, norm = learner.gradients.accumulate(parameters, own), None
+            if unread.weight:
                 norm = torch.nn.utils.clip_grad_norm_(parameters, config.max_grad_norm)
-                _check_finite("gradient's norm", float(norm), step + 1, config, is_float16=self._is_float16)
                 optimizer.step()
             optimizer.zero_grad(set_to_none=True)
+            # The one wait for a GPU. If the step went wrong, so did its update, which no checkpoint will have.
+            loss, norm_value = unread.read(norm)
+            if loss.weight:
+                _check_finite("loss", loss.mean, step + 1, config, is_float16=self._is_float16)
+                _check_finite("gradient's norm", norm_value, step + 1, config, is_float16=self._is_float16)
             spin.look()
 
             state.steps_done = step + 1
@@ -161,8 +172,7 @@ class FineTune:
                 state.epoch_loss_sum += loss.mean * loss.weight
                 state.epoch_weight += loss.weight
                 state.epoch_rewards = state.epoch_rewards.plus(loss.rewards)
-            if learner.gradients.micro_batch_rows < plan.micro_batch_rows:
-                state.micro_batch_rows = learner.gradients.micro_batch_rows
+            state.tighten(MicroBatchLimits(max_tokens=learner.collator.lowered_to))
             if learner.gradients.loss_scale.is_used:
                 state.loss_scale = learner.gradients.loss_scale.value
             state.elapsed_s = time.monotonic() - began
@@ -185,7 +195,7 @@ class FineTune:
                 self._evaluate_start(evaluation, meter)
             ends_epoch = plan.ends_epoch(state.steps_done)
             had_long_rows = state.num_long_rows > 0
-            wishes = self._agree(keeper, counts, epoch)
+            wishes = self._agree(keeper, own.counts, epoch)
             if wishes.is_stop:
                 break
             if ends_epoch:

@@ -15,25 +15,31 @@ from transformers import PreTrainedModel
 from sienn_ray.compute_threads import observe
 from sienn_ray.datasets.schema import RowKind
 from sienn_ray.training import sharding
-from sienn_ray.training.adapter.adapters import is_fused
+from sienn_ray.training.adapter.adapters import is_fused, trainable
 from sienn_ray.training.adapter.half_lora import HALF_TYPES
 from sienn_ray.training.adapter.start import read_start, take_start
 from sienn_ray.training.checkpoint import Restored, Weights, restore
+from sienn_ray.training.collation import Collator
 from sienn_ray.training.compilation import compile_layers
 from sienn_ray.training.config import TrainingConfig
 from sienn_ray.training.gradients import GradientStep
+from sienn_ray.training.hardware import free_memory_bytes
 from sienn_ray.training.liger import apply_for, use_kernels
 from sienn_ray.training.loss.objectives import make_objective
 from sienn_ray.training.loss.reference import Reference, start_values
 from sienn_ray.training.loss.scoring import Scorer, can_pack, has_plain_head
 from sienn_ray.training.loss_scale import LossScale
 from sienn_ray.training.methods import method_of
-from sienn_ray.training.recomputation import Recomputation, choose_recomputation, recompute
+from sienn_ray.training.micro_batch_limits import MicroBatchLimits
+from sienn_ray.training.recomputation import Recomputation, recompute
 from sienn_ray.training.record import ResolvedFacts
 from sienn_ray.training.steps import StepPlan
-from sienn_ray.training.worker import Worker
+from sienn_ray.training.token_budget import TokenBudget, budget_of_memory, budget_of_rows
+from sienn_ray.training.worker import Worker, gathered_counts
 
 logger = logging.getLogger(__name__)
+
+_NO_LIMITS = MicroBatchLimits()
 
 
 @dataclass(frozen=True)
@@ -43,6 +49,7 @@ class Learner:
     Args:
         adapter: The base model, adapted in place, in PEFT's wrapper.
         gradients: Computes losses and gradients.
+        collator: Makes micro batches.
         restored: What the last checkpoint holds, if there is one.
         facts: What was chosen, for the run's record.
         start_weights: Of the adapter that the run starts from, by PEFT's names; None where it starts from the base
@@ -51,6 +58,7 @@ class Learner:
 
     adapter: PeftModel
     gradients: GradientStep
+    collator: Collator
     restored: Restored | None
     facts: ResolvedFacts
     start_weights: Weights | None = None
@@ -64,7 +72,7 @@ def prepare(
     *,
     pad_token_id: int,
     row_kind: RowKind,
-    micro_batch_rows: int | None = None,
+    known_limits: MicroBatchLimits = _NO_LIMITS,
     fetch_start: Callable[[], AbstractContextManager[Path]] | None = None,
 ) -> Learner:
     """Adapt a base model and choose how it is computed.
@@ -76,7 +84,7 @@ def prepare(
         plan: Rows of steps and micro batches.
         pad_token_id: Fills rows up where they can't be packed.
         row_kind: What the rows are.
-        micro_batch_rows: Rows of a forward pass, where the plan's turned out to be too many.
+        known_limits: Of a micro batch, where memory turned out not to suffice for more.
         fetch_start: Gives the folder of the adapter that the run starts from; None where it starts from the base model.
             It isn't called where a checkpoint has that adapter's weights.
 
@@ -99,15 +107,10 @@ def prepare(
             take_start(adapter, start_weights)
             start = start_values(adapter)
         restored = None if folder is None else restore(folder, adapter)
-    micro_batch_rows = (restored.state.micro_batch_rows if restored else None) or micro_batch_rows
-    micro_batch_rows = min(micro_batch_rows or plan.micro_batch_rows, plan.micro_batch_rows)
-
-    num_tokens = micro_batch_rows * row_kind.num_sequences * config.max_length
-    text_config = base.config.get_text_config()
-    level = choose_recomputation(config.gradient_checkpointing, text_config, num_tokens, dtype, worker.device)
-    if config.torch_compile and level is Recomputation.SELECTIVE:  # within a layer the compiler chooses what is kept
-        level = Recomputation.FULL
-    recompute(base, level)
+    max_rows = min(plan.micro_batch_rows, known_limits.max_examples or plan.micro_batch_rows)
+    budget = _token_budget(adapter, config, worker, max_rows, row_kind.num_sequences * config.max_length)
+    limits = budget.limits.tightened(known_limits)
+    recompute(base, budget.recomputation)
     is_compiled = config.torch_compile and compile_layers(base)
     is_autocast = dtype in HALF_TYPES and not is_fused(config, worker.device)
     scorer = Scorer(
@@ -117,21 +120,14 @@ def prepare(
         is_packed=is_packed,
         has_plain_head=plain_head,
         autocast=dtype if is_autocast else None,
+        head_chunk_tokens=budget.head_chunk_tokens,
     )
     objective = make_objective(method_of(row_kind, config.method), scorer, Reference(adapter, start), config)
     if objective.has_reference:
         _switch_dropout_off(base)
-    num_examples = plan.max_rows_per_worker * row_kind.num_sequences // objective.rows_per_example
-    min_micro_batches = -(-num_examples // micro_batch_rows) if is_sharded else 0
-    gradients = GradientStep(
-        objective,
-        worker,
-        config,
-        micro_batch_rows=micro_batch_rows,
-        min_micro_batches=min_micro_batches,
-        is_length_grouped=not is_packed,
-        loss_scale=LossScale(dtype, restored.state.loss_scale if restored else None),
-    )
+    collator = Collator(objective, worker.device, limits, is_packed=is_packed)
+    loss_scale = LossScale(dtype, restored.state.loss_scale if restored else None)
+    gradients = GradientStep(objective, worker, config, collator, is_sharded=is_sharded, loss_scale=loss_scale)
     setup = observe()
     facts = ResolvedFacts(
         method=objective.name,
@@ -143,8 +139,9 @@ def prepare(
         rows_per_step=config.rows_per_step,
         packed=is_packed,
         device=_name_of(worker.device),
-        gradient_checkpointing=level is not Recomputation.NONE,
-        recomputation=level,
+        gradient_checkpointing=budget.recomputation is not Recomputation.NONE,
+        recomputation=budget.recomputation,
+        micro_batch_tokens=limits.max_tokens,
         compiled=is_compiled,
         liger=has_liger,
         sharded=is_sharded,
@@ -152,7 +149,27 @@ def prepare(
         openmp_workers_spin=not setup.is_waking_workers,
     )
     logger.info("training with %s", facts.model_dump(mode="json"))
-    return Learner(adapter, gradients, restored, facts, start_weights)
+    return Learner(adapter, gradients, collator, restored, facts, start_weights)
+
+
+def _token_budget(
+    adapter: PeftModel, config: TrainingConfig, worker: Worker, max_rows: int, row_tokens: int
+) -> TokenBudget:
+    base = adapter.get_base_model()
+    model_config = base.config.get_text_config()
+    if worker.device.type != "cuda":
+        return budget_of_rows(config, model_config, max_rows=max_rows, row_tokens=row_tokens, dtype=base.dtype)
+    # The same on all workers, which have to agree on what they compute twice where the model is shared out.
+    free_bytes = min(each for (each,) in gathered_counts([free_memory_bytes(worker.device)], worker.device))
+    return budget_of_memory(
+        config,
+        model_config,
+        free_bytes=free_bytes,
+        num_learned=sum(parameter.numel() for parameter in trainable(adapter)),
+        row_tokens=row_tokens,
+        # PEFT's own layers work in float32 beside the products.
+        dtype=base.dtype if is_fused(config, worker.device) else torch.float32,
+    )
 
 
 def _switch_dropout_off(model: PreTrainedModel) -> None:
@@ -160,7 +177,7 @@ def _switch_dropout_off(model: PreTrainedModel) -> None:
     for name, module in model.named_modules():
         if isinstance(module, torch.nn.Dropout) and "lora_" not in name:
             module.p = 0.0
-        if hasattr(module, "attention_dropout"):
+        if isinstance(getattr(module, "attention_dropout", None), float):  # BLOOM's is a module by itself
             module.attention_dropout = 0.0
 
 

@@ -102,6 +102,8 @@ class ResolvedFacts(_Fields):
     recomputation: str | None = None
     compiled: bool | None = None
     liger: bool | None = None
+    # Of a forward pass; None where rows limit it, and of a run before there was such a limit.
+    micro_batch_tokens: int | None = None
     sharded: bool = False
     openmp_runtime: str | None = None
     openmp_workers_spin: bool | None = None

@@ -6,6 +6,7 @@ decode_graphs: decoding steps captured as CUDA graphs.
 step_rows: what a step computes of each request.
 decoder_layers: decoder layers of the Llama kind, in few calls.
 paged_attention: attention over keys and values in blocks.
+paged_ways: a cache with the attention that suits it.
 in_place_attention: the same on a CPU, which reads the cache in place.
 gathered_attention: the same on a GPU, in one call for many requests.
 kv_cache: keys and values, in the layouts that CPUs and GPUs read best.

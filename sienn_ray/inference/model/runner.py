@@ -16,7 +16,8 @@ from sienn_ray.inference.model.linear_choice import LinearChoices
 from sienn_ray.inference.model.lora_stack import LoraStack
 from sienn_ray.inference.model.lora_weights import LoraWeights
 from sienn_ray.inference.model.packed_linear import packed
-from sienn_ray.inference.model.step_forward import GatheredWays, InPlaceWays, PagedWays, StepForward
+from sienn_ray.inference.model.paged_ways import GatheredWays, InPlaceWays, PagedWays
+from sienn_ray.inference.model.step_forward import StepForward
 from sienn_ray.inference.model.step_rows import StepRow
 from sienn_ray.inference.transfers import StepNumbers
 

@@ -41,6 +41,7 @@ STATE = RunState(
     best_epoch=1,
     evals_without_gain=3,
     micro_batch_rows=2,
+    micro_batch_tokens=512,
     loss_scale=1024.0,
     is_done=True,
     stop_reason="early_stopping",

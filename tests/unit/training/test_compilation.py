@@ -19,7 +19,7 @@ CPU = torch.device("cpu")
 
 def states(model: PreTrainedModel, num_rows: int, num_tokens: int, begin: list[int]) -> torch.Tensor:
     rows = [[*begin, 5 + number, *range(9, 9 + num_tokens + number)] for number in range(num_rows)]
-    batch = pack([(ids, ids) for ids in rows], CPU, attention_inputs=varlen_attention.inputs_of)
+    batch = pack([(ids, ids) for ids in rows], attention_inputs=varlen_attention.inputs_of)
     found: torch.Tensor = body(model)(**batch.inputs, use_cache=False).last_hidden_state
     return found
 

@@ -71,7 +71,7 @@ def learner(name: str, dtype: torch.dtype, level: Recomputation) -> Any:
 
 
 def gradients(model: Any) -> list[torch.Tensor]:
-    states = body(model.get_base_model())(**pack(ROWS, CPU).inputs, use_cache=False).last_hidden_state
+    states = body(model.get_base_model())(**pack(ROWS).inputs, use_cache=False).last_hidden_state
     (states.float() * torch.linspace(-1, 1, states.numel()).view_as(states)).sum().backward()
     return [parameter.grad for parameter in trainable(model) if parameter.grad is not None]
 
@@ -94,7 +94,7 @@ def held_bytes(dtype: torch.dtype, level: Recomputation) -> int:
         decoder = body(model.get_base_model())
         decoder.layers = torch.nn.ModuleList(copy.deepcopy(decoder.layers[0]) for _ in range(num_layers))
         decoder.config.num_hidden_layers = num_layers
-        batch = pack(ROWS, CPU)
+        batch = pack(ROWS)
         with Alive() as alive:
             states = decoder(**batch.inputs, use_cache=False).last_hidden_state
             held = alive.num_bytes()

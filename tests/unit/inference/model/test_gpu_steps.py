@@ -14,9 +14,11 @@ import torch
 from peft import LoraConfig, get_peft_model
 from transformers import LlamaConfig
 
+from sienn_ray.inference.model.decode_graphs import Capture
 from sienn_ray.inference.model.lora_weights import LayerLora, LoraWeights, read_lora
 from sienn_ray.inference.model.runner import ModelRunner, StepRow
 from tests.support.architectures import random_model as small_model
+from tests.support.captures import no_capture
 from tests.support.fake_cuda import CUDA, Counts, fake_cuda, random_model
 
 BLOCK_TOKENS, CONTEXT_TOKENS = 32, 256
@@ -24,7 +26,7 @@ BLOCK_TOKENS, CONTEXT_TOKENS = 32, 256
 LAYER_LAUNCHES, LAYER_LAUNCHES_WITH_LORA = 46, 60
 
 
-def runner_of(num_layers: int) -> ModelRunner:
+def runner_of(num_layers: int, capture: Capture | None = None) -> ModelRunner:
     config = LlamaConfig(
         hidden_size=4096,
         intermediate_size=14336,
@@ -33,7 +35,7 @@ def runner_of(num_layers: int) -> ModelRunner:
         num_key_value_heads=8,
         vocab_size=1024,
     )
-    return ModelRunner(random_model(config, CUDA), 1 << 30, BLOCK_TOKENS)
+    return ModelRunner(random_model(config, CUDA), 1 << 30, BLOCK_TOKENS, capture=capture)
 
 
 def adapters_of(runner: ModelRunner, num: int, *, has_gains: bool = False) -> dict[str, LoraWeights]:
@@ -91,6 +93,17 @@ def test_a_layer_beside_prompts_launches_little_more() -> None:
 @pytest.mark.parametrize("num_new", [[1] * 32, [1] * 24 + [17] * 8])
 def test_what_a_step_needs_comes_in_one_copy_and_nobody_waits(num_new: list[int]) -> None:
     counts = counted(2, num_new, 8)
+    assert dict(counts.uploads) == {"pinned": 1}
+    assert counts.num_waits == 0
+
+
+def test_a_step_that_is_replayed_copies_its_numbers_alone() -> None:
+    with fake_cuda() as counts:
+        runner = runner_of(2, no_capture)
+        adapters, rows = adapters_of(runner, 5, has_gains=True), rows_of([1] * 5, 5)
+        runner.step(rows, adapters)
+        counts.clear()
+        runner.step(rows, adapters)
     assert dict(counts.uploads) == {"pinned": 1}
     assert counts.num_waits == 0
 

@@ -48,10 +48,10 @@ def test_states_and_gradients_are_those_of_rows_one_after_another(name: str, is_
     model = random_model(name)
     packed_attention.register()
     model.set_attn_implementation(packed_attention.NAME)
-    expected = states_and_gradients(model, pack(rows_alike(is_shared), CPU))
+    expected = states_and_gradients(model, pack(rows_alike(is_shared)))
     varlen_attention.register(plain_varlen)
     model.set_attn_implementation(varlen_attention.NAME)
-    batch = pack(rows_alike(is_shared), CPU, attention_inputs=varlen_attention.inputs_of)
+    batch = pack(rows_alike(is_shared), attention_inputs=varlen_attention.inputs_of)
     assert (batch.inputs["key_places"] is not None) is is_shared
     found = states_and_gradients(model, batch)
     assert len(found) == len(expected) > 10
