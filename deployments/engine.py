@@ -233,7 +233,7 @@ def build_engine(
     """
     deployment = serve.deployment(
         EngineDeployment,
-        name=deployment_name(revision, kind_of(settings)),
+        name=deployment_name(revision, chosen_kind(settings)),
         max_ongoing_requests=settings.engine_max_queue + settings.engine_max_batch,
         max_queued_requests=settings.engine_max_queue,
         health_check_period_s=REPLICA_HEALTH_CHECK_PERIOD_S,
@@ -260,7 +260,7 @@ def build_engine(
     return deployment.bind(base_model, settings, revision, **told)
 
 
-def kind_of(settings: Settings) -> EngineKind:
+def chosen_kind(settings: Settings) -> EngineKind:
     """Return the kind of an engine's settings; see `deployments.engine_choice.with_kind`."""
     return settings.engine if isinstance(settings.engine, EngineKind) else EngineKind.BUILTIN
 

@@ -78,6 +78,7 @@ def start(
             return engine
 
         yield start
+    _shared_core.tidy()
 
 
 @pytest.fixture

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import gc
+
 from sienn_ray.base_model import local_folder
 from sienn_ray.inference.engine import Engine
 from sienn_ray.inference.vllm_engine.core import Core
@@ -23,7 +25,14 @@ class SharedCore:
             self._core = VllmEngine(base_model, settings).core
         return VllmEngine(base_model, settings, core=self._core)
 
+    def tidy(self) -> None:
+        """Clear a core away that a test has ended, so that what it leaves open is no other test's warning."""
+        if self._core is not None and self._core.failure is not None:
+            self.close()
+            gc.collect()
+
     def close(self) -> None:
         """End the core, if one was started."""
         if self._core is not None:
             self._core.close()
+            self._core = None
