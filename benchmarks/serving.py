@@ -18,6 +18,9 @@ sends its next request when its last one is answered. Loading isn't measured: ev
   instead of building one for this CPU.
 - ours: the engine in its process, and (http) the whole service, which streams; with `--whole-answers` (http-whole) also
   asked for answers in one piece, of which only the tokens a second say something: their first token is their last.
+- ours-on-vllm-http: the whole service over vLLM's engine (`--on-vllm`), in the environment that `make test-vllm` makes:
+
+    python benchmarks/serving.py --on-vllm --own --requests 16 --peers vllm --rounds 5
 """
 
 from __future__ import annotations
@@ -38,7 +41,7 @@ HERE = Path(__file__).resolve().parent
 sys.path[:0] = [str(HERE / "own"), str(HERE / "peers")]
 
 from environment import peers_python
-from serving_environments import llama_server, llamacpp_python, vllm_python, vllm_variables
+from serving_environments import llama_server, llamacpp_python, replica_python, vllm_python, vllm_variables
 from serving_load import Load, Work
 from serving_material import Material
 
@@ -152,6 +155,8 @@ def chosen_contenders(options: argparse.Namespace) -> list[Contender]:
         found += own_contenders("serving_service.py", options.own, "-http")
     if options.whole_answers and not options.skip_http:
         found += own_contenders("serving_service.py", options.own, "-http-whole", "--whole", "yes")
+    if options.on_vllm:
+        found.append(service_on_vllm(options.threads))
     peers = [each for each in all_peers(options) if each.name in options.peers]
     return found + [each for each in peers if not (options.skip_http and each.name.endswith("-http"))]
 
@@ -164,6 +169,16 @@ def own_contenders(script: str, own: dict[str, str], ending: str, *further: str)
         Contender(f"ours{ending}" if name == DEFAULT else f"ours-{name}{ending}", command(chosen), is_ours=True)
         for name, chosen in own.items()
     ]
+
+
+def service_on_vllm(num_threads: int) -> Contender:
+    """Our service, whose engine is started as vLLM itself is."""
+
+    def command() -> list[str]:
+        settings = {"engine": "vllm", "engine_python": str(replica_python()), "engine_num_cpus": num_threads}
+        return [sys.executable, str(HERE / "own" / "serving_service.py"), "--settings", json.dumps(settings)]
+
+    return Contender("ours-on-vllm-http", command, lambda: vllm_variables(replica_python(), num_threads), is_ours=True)
 
 
 def all_peers(options: argparse.Namespace) -> list[Contender]:
@@ -337,6 +352,7 @@ def parse_options() -> argparse.Namespace:
     parser.add_argument("--llamacpp", choices=("native", "wheel"), default="native")
     parser.add_argument("--skip-http", action="store_true", help="leave our service and vLLM's server out")
     parser.add_argument("--whole-answers", action="store_true", help="ask our service for such as aren't streamed, too")
+    parser.add_argument("--on-vllm", action="store_true", help="our service over vLLM's engine, too")
     parser.add_argument("--full", action="store_true", help="1 to 64 requests at a time over 0 to 64 adapters")
     parser.add_argument("--threads", type=int, default=len(os.sched_getaffinity(0)))
     parser.add_argument("--models", default=str(HERE.parent / ".bench" / "models"))

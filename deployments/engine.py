@@ -200,9 +200,9 @@ def load_engine(base_model: str, settings: Settings, revision: str | None = None
 
             return BatchingEngine(base_model, settings, revision, num_gpus=assigned_gpus())
         case EngineKind.VLLM:
-            from sienn_ray.inference.vllm_engine.engine import load
+            from sienn_ray.inference.vllm_engine.engine import VllmEngine
 
-            return load(base_model, settings, revision)
+            return VllmEngine(base_model, settings, revision)
         case _:
             assert_never(settings.engine)
 
@@ -233,7 +233,7 @@ def build_engine(
     """
     deployment = serve.deployment(
         EngineDeployment,
-        name=deployment_name(revision, kind_of(settings)),
+        name=deployment_name(revision, chosen_kind(settings)),
         max_ongoing_requests=settings.engine_max_queue + settings.engine_max_batch,
         max_queued_requests=settings.engine_max_queue,
         health_check_period_s=REPLICA_HEALTH_CHECK_PERIOD_S,
@@ -260,7 +260,7 @@ def build_engine(
     return deployment.bind(base_model, settings, revision, **told)
 
 
-def kind_of(settings: Settings) -> EngineKind:
+def chosen_kind(settings: Settings) -> EngineKind:
     """Return the kind of an engine's settings; see `deployments.engine_choice.with_kind`."""
     return settings.engine if isinstance(settings.engine, EngineKind) else EngineKind.BUILTIN
 

@@ -23,16 +23,18 @@ from sienn_ray.inference.applications import (
     application_of,
     base_model_of,
     key_of,
+    kind_of,
     num_replicas,
     num_running,
 )
-from sienn_ray.settings import EngineKind, Settings
+from sienn_ray.settings import AUTO_ENGINE, EngineKind, Settings
 
 logger = logging.getLogger(__name__)
 
 # One that has just answered isn't ended for another.
 _MIN_IDLE_S = 5.0
 _ASK_TIMEOUT_S = 5.0
+_FAILED = "DEPLOY_FAILED"
 _BUSY_RETRY_AFTER_S = 10
 
 
@@ -83,8 +85,8 @@ class EngineApplications:
                 name = application_of(key, applications)
             name = name or key.application
             application = applications.get(name)
-            if application is None or str(application.status.value) in {"DEPLOY_FAILED", "NOT_STARTED"}:
-                self._deploy(key, name, applications)
+            if application is None or str(application.status.value) in {_FAILED, "NOT_STARTED"}:
+                self._deploy(self._after_failure(key, application), name, applications)
             elif self._version.replaces(version_of(application)):
                 self._roll(name, applications)
             elif not num_replicas(application):  # it was idle, and the next request has Serve start a replica
@@ -92,6 +94,15 @@ class EngineApplications:
                     name, applications, self._memory_bytes(key, with_kind(key, self._settings, self._choose))
                 )
             return name
+
+    def _after_failure(self, key: EngineKey, application: Any | None) -> EngineKey:
+        """Return the engine to start in the place of one that may have failed: vLLM doesn't know all base models."""
+        if application is None or key.kind is not None or self._settings.engine != AUTO_ENGINE:
+            return key
+        if str(application.status.value) != _FAILED or kind_of(application) is not EngineKind.VLLM:
+            return key
+        logger.warning("vLLM couldn't be started for %s; sienn_ray's own engine takes its place", key)
+        return replace(key, kind=EngineKind.BUILTIN)
 
     def roll_outdated(self) -> None:
         """Deploy engines of old versions anew, those that run by a rolling update; what fails is logged."""

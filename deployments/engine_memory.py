@@ -9,10 +9,12 @@ from sienn_ray import catalog
 from sienn_ray.errors import CapacityError
 from sienn_ray.inference.applications import EngineKey
 from sienn_ray.model_sizes import model_sizes
-from sienn_ray.settings import GIB, MIB, Settings
+from sienn_ray.settings import GIB, MIB, EngineKind, Settings
 
 # Python with torch, transformers and a tokenizer, measured without any weights.
 _PROGRAM_BYTES = 700 * MIB
+# What vLLM starts beside the replica: its scheduler, and a worker for each GPU.
+_VLLM_SCHEDULER_BYTES, _VLLM_WORKER_BYTES = 700 * MIB, 1200 * MIB
 _CPU_VALUE_BYTES, _GPU_VALUE_BYTES = 4, 2  # float32, and bfloat16
 _NO_ROOM_RETRY_AFTER_S = 60
 _GB = 1e9
@@ -33,7 +35,13 @@ def engine_memory_bytes(key: EngineKey, settings: Settings) -> int:
     sizes = model_sizes(key.base_model, settings, key.revision)
     value_bytes = _GPU_VALUE_BYTES if has_gpu else _CPU_VALUE_BYTES
     weights_bytes = _catalog_bytes(key.base_model) if sizes is None else sizes.total * value_bytes
-    return _PROGRAM_BYTES + weights_bytes + (0 if has_gpu else settings.engine_kv_cache_bytes)
+    return _program_bytes(settings) + weights_bytes + (0 if has_gpu else settings.cpu_kv_cache_bytes)
+
+
+def _program_bytes(settings: Settings) -> int:
+    if settings.engine is not EngineKind.VLLM:
+        return _PROGRAM_BYTES
+    return _PROGRAM_BYTES + _VLLM_SCHEDULER_BYTES + settings.engine_tensor_parallel * _VLLM_WORKER_BYTES
 
 
 def _catalog_bytes(base_model: str) -> int:

@@ -16,6 +16,7 @@ from sienn_ray.catalog import BaseModelSource, PackagedWeights
 from sienn_ray.chat_templates import check_chat_template
 from sienn_ray.errors import InvalidBaseModelError, OutOfReachError
 from sienn_ray.hub import SNAPSHOT_PATTERNS, TOKENIZER_PATTERNS, check_room, has_weights
+from sienn_ray.precision import serving_type
 from sienn_ray.retries import while_out_of_reach
 from sienn_ray.settings import Settings
 
@@ -142,30 +143,34 @@ def load_tokenizer(folder: Path) -> PreTrainedTokenizerBase:
 def load_causal_lm(
     folder: Path, device: torch.device, dtype: torch.dtype | None = None, quantization: str | None = None
 ) -> PreTrainedModel:
-    """Load a causal LM from a local folder.
+    """Load a causal LM from a local folder; onto a GPU tensor by tensor, so that the host never holds the whole.
 
     Args:
         folder: What `local_folder` gave.
         device: Where to.
-        dtype: Of the weights; None is bfloat16 on a GPU and float32 on a CPU.
+        dtype: Of the weights; None is what such a device serves in, see `serving_type`.
         quantization: `nf4` keeps the weights of linear layers in 4 bits; `dtype` is that of products then.
 
     Raises:
         InvalidBaseModelError: It can't be quantized here.
     """
-    import torch
     from transformers import AutoModelForCausalLM
 
     keep_few_primitives()
-    chosen = dtype or (torch.bfloat16 if device.type == "cuda" else torch.float32)
-    options: dict[str, Any] = {} if quantization is None else _quantized(chosen, device)
+    chosen = dtype or serving_type(device)
+    options = _placement(device) if quantization is None else _quantized(chosen, device)
     model: PreTrainedModel = AutoModelForCausalLM.from_pretrained(  # nosec B615 # a folder on this machine
         folder, dtype=chosen, use_safetensors=True, trust_remote_code=False, local_files_only=True, **options
     )
-    if not options:
-        return model.to(device)
-    _keep_differentiable(model)
-    return model
+    if quantization is not None:
+        _keep_differentiable(model)
+        return model
+    return model.to(device)
+
+
+def _placement(device: torch.device) -> dict[str, Any]:
+    """Options that load straight onto a GPU; on a CPU weights stay in the pages of their files where they can."""
+    return {"device_map": {"": device}} if device.type == "cuda" else {}
 
 
 def keep_few_primitives() -> None:

@@ -34,6 +34,8 @@ _CENTURY_S = 100 * 365 * 86400.0
 _DEFAULT_RATE_LIMITS = "100/minute;1000/hour"
 # Of one owner, as many as a replica of the ingress computes at once.
 _DEFAULT_MAX_STATISTICS = 2
+# A CPU's products are as quick a token with few rows as with many; a GPU's want thousands (docs/decisions/0064).
+_CPU_STEP_TOKENS, _GPU_STEP_TOKENS = 256, 8192
 ENV_PREFIX = "SIENN_"
 
 
@@ -521,10 +523,22 @@ class Settings(BaseSettings):
     )
     engine_max_queue: int = Field(64, ge=1, description="Requests that may wait at an engine; more get a 503.")
     engine_max_batch: int = Field(32, ge=1, description="Requests that an engine works on at a time.")
-    engine_step_tokens: int = Field(
-        256, ge=1, description="Tokens that an engine computes in one step; a longer prompt is read in pieces."
+    engine_step_tokens: int | None = Field(
+        None,
+        ge=1,
+        description="Tokens that an engine computes in one step; a longer prompt is read in pieces. By default 256 on "
+        "a CPU, and 8192 on a GPU.",
     )
-    engine_kv_cache_bytes: int = Field(GIB, gt=0, description="Bytes of an engine's cache of keys and values.")
+    engine_kv_cache_bytes: int | None = Field(
+        None,
+        gt=0,
+        description="Bytes of an engine's cache of keys and values. By default 1 GiB on a CPU, and on a GPU nine "
+        "tenths of what is free of its share beside the weights, the adapters and a step.",
+    )
+    engine_cuda_graphs: bool = Field(
+        True,
+        description="Whether an engine on a GPU replays decoding steps as CUDA graphs, where the base model allows.",
+    )
     engine_queue_timeout_s: float = Field(120.0, gt=0, description="Longest wait for a place in an engine's batch.")
     engine_step_timeout_s: float = Field(
         120.0, gt=0, description="Longest time for one step of an engine; its replica is replaced after that."
@@ -678,7 +692,7 @@ class Settings(BaseSettings):
     @model_validator(mode="after")
     def _check_step(self) -> Self:
         """Each request of a batch is to go on by a token at every step."""
-        if self.engine_step_tokens < self.engine_max_batch:
+        if self.engine_step_tokens is not None and self.engine_step_tokens < self.engine_max_batch:
             raise ValueError(
                 f"engine_step_tokens={self.engine_step_tokens} is less than engine_max_batch={self.engine_max_batch}; "
                 "raise it or lower that"
@@ -703,6 +717,16 @@ class Settings(BaseSettings):
         uploads = self.max_concurrent_uploads + self.max_waiting_uploads
         others = self.max_downloads + self.max_open_answers + self.max_log_followers + self.max_waiting_requests
         return uploads + others + self.max_listeners
+
+    def step_tokens(self, *, on_gpu: bool) -> int:
+        """Return the tokens of an engine's step, a token for each of its requests at the least."""
+        default = _GPU_STEP_TOKENS if on_gpu else _CPU_STEP_TOKENS
+        return self.engine_step_tokens or max(default, self.engine_max_batch)
+
+    @property
+    def cpu_kv_cache_bytes(self) -> int:
+        """Bytes of the cache of keys and values of an engine without a GPU."""
+        return self.engine_kv_cache_bytes or GIB
 
     @property
     def public_origins(self) -> tuple[str, ...]:

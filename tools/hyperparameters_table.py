@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 from pathlib import Path
 
 from pydantic_core import PydanticUndefined
@@ -65,7 +66,7 @@ def _default(name: str) -> str:
 def _limits(hyperparameter: Hyperparameter) -> str:
     limits = hyperparameter.limits
     for word in hyperparameter.choices:
-        limits = limits.replace(word, f"`{word}`", 1)
+        limits = re.sub(rf"\b{re.escape(word)}\b", f"`{word}`", limits, count=1)  # not within another word
     return limits
 
 

@@ -40,7 +40,7 @@ def main(program: Path, known: Sequence[Check]) -> int:
         The exit code: 1 where a figure or a check failed.
     """
     options = parse_options()
-    checks = [check for check in known if not options.only or check.name in options.only]
+    checks = [check for check in known if not options.only or check.name.startswith(tuple(options.only))]
     if not checks:
         names = ", ".join(check.name for check in known)
         raise SystemExit(f"no such check: {', '.join(options.only)}; there are {names}")
@@ -69,7 +69,9 @@ def parse_options() -> argparse.Namespace:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--output", type=Path, default=Path("check.json"))
     parser.add_argument("--rehearse", action="store_true", help="on the CPU, with tiny shapes")
-    parser.add_argument("--only", nargs="+", default=[], metavar="CHECK", help="names of checks; by default all")
+    parser.add_argument(
+        "--only", nargs="+", default=[], metavar="NAME", help="checks whose names begin so; by default all"
+    )
     parser.add_argument("--budget-s", type=float, default=480.0, help="time for all checks")
     # For the processes that this one starts.
     parser.add_argument("--scratch", type=Path, help=argparse.SUPPRESS)

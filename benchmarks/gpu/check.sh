@@ -31,8 +31,10 @@ prepare() {
 }
 
 check() {
-  export PYTHONPATH="$PWD/$site${PYTHONPATH:+:$PYTHONPATH}"
-  exec "${PYTHON:-python3}" benchmarks/gpu/check.py --output "${OUT:-.}/check.json" "$@"
+  local python=${PYTHON:-python3}
+  # A Python that has the product's packages needs none of those for another one.
+  "$python" -c "import pydantic_settings" 2>/dev/null || export PYTHONPATH="$PWD/$site${PYTHONPATH:+:$PYTHONPATH}"
+  exec "$python" benchmarks/gpu/check.py --output "${OUT:-.}/check.json" "$@"
 }
 
 case "${1:-}" in

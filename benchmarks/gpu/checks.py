@@ -87,13 +87,13 @@ class Check:
 
     Args:
         name: Its name, `group/subject`.
-        run: Gives its figures one by one, so that those before an error or a time limit are kept; and what isn't there
-            while the rest of the check goes on.
+        run: Gives its figures one by one, so that those before an error or a time limit are kept. An error that it
+            gives rather than raises, `NotThere` or another, is one of a part, and the rest of the check goes on.
         limit_s: Longest time, on a card.
         ends_process: Whether the checks behind it run in another process, since a library has altered this one.
     """
 
     name: str
-    run: Callable[[Place], Iterator[Figure | NotThere]]
+    run: Callable[[Place], Iterator[Figure | Exception]]
     limit_s: float
     ends_process: bool = False

@@ -12,7 +12,6 @@ if TYPE_CHECKING:
     import torch
 
 _MODEL_ID = "benchmarks/small"
-_BLOCK_TOKENS = 32
 _CACHE_BYTES = 64 << 20
 # Kinds of adapters by name: options of PEFT's `LoraConfig`.
 _ADAPTERS: dict[str, dict[str, Any]] = {
@@ -88,15 +87,17 @@ def _by_peft(model: Any, folder: Path | None, tokens: list[int]) -> list[torch.T
 
 def _by_engine(model: Any, folders: dict[str, Path], prompts: list[list[int]]) -> list[list[torch.Tensor]]:
     """The same from the engine: prompts in two chunks, all requests in one batch."""
-    from sienn_ray.inference.model.lora_weights import read_lora
-    from sienn_ray.inference.model.runner import ModelRunner, StepRow
+    from serving_runs import BLOCK_TOKENS, runner_of
 
-    runner = ModelRunner(model, _CACHE_BYTES, _BLOCK_TOKENS)
+    from sienn_ray.inference.model.lora_weights import read_lora
+    from sienn_ray.inference.model.runner import StepRow
+
+    runner = runner_of(model, _CACHE_BYTES)
     adapters = {
         name: read_lora(folder, _MODEL_ID, runner.lora.layers, runner.dtype) for name, folder in folders.items()
     }
     names = [None, *folders]
-    num_blocks = -(-max(map(len, prompts)) // _BLOCK_TOKENS)
+    num_blocks = -(-max(map(len, prompts)) // BLOCK_TOKENS)
     # Others' blocks lie between, so that a request is in several places.
     blocks = [[number + len(prompts) * index for index in range(num_blocks)] for number in range(len(prompts))]
 

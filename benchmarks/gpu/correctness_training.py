@@ -15,6 +15,7 @@ if TYPE_CHECKING:
 # Relative, of float32 numbers that were added up in another order.
 _SAME = 1e-4
 _NUM_ROWS, _MEAN_LENGTH, _NUM_SHARED = 6, 48, 20
+_B_STD = 0.02
 
 
 def same_as_cpu(kind: str, place: Place) -> Iterator[Figure]:
@@ -32,20 +33,20 @@ def packed_rows(kind: str, place: Place) -> Iterator[Figure]:
 
     with exact_products():
         found = _computed(kind, place.device, num_shared=_NUM_SHARED)
-        expected = _computed(kind, place.device, num_shared=_NUM_SHARED, micro_batch_rows=1)
+        expected = _computed(kind, place.device, num_shared=_NUM_SHARED, is_row_by_row=True)
     yield from _compared("rows alone", found, expected)
 
 
 def plain_reference(kind: str, place: Place) -> Iterator[Figure]:
     """Compare with transformers and PEFT by themselves: a forward pass a row, and cross entropy over all logits."""
-    from models import exact_products, small_model
+    from models import exact_products, restored_modules, small_model
     from steps import Stepper, training_config
 
     rows = _rows(_NUM_SHARED)
     with exact_products():
-        stepper = Stepper(small_model(kind, place.device), training_config(rows, precision="float32"))
-        stepper.fill_b()
-        found = stepper.gradients(rows)
+        with restored_modules():
+            stepper = Stepper(small_model(kind, place.device), training_config(rows, precision="float32"), _B_STD)
+            found = stepper.gradients(rows)
         expected = _by_transformers(_fresh_peft(kind, place.device, stepper), rows)
     yield from _compared("transformers and PEFT", found, expected)
 
@@ -55,10 +56,14 @@ def in_bfloat16(place: Place) -> Iterator[Figure]:
     import torch
 
     for kind in _kinds():
-        loss, gradients = _computed(kind, place.device, dtype=torch.bfloat16)
         expected_loss, expected = _computed(kind, "cpu")
-        yield Figure(f"{kind}: loss in bfloat16, relative difference", abs(loss / expected_loss - 1), at_most=0.03)
-        yield Figure(f"{kind}: cosine of the gradients", _cosine(gradients, expected), at_least=0.95)
+        for name, is_row_by_row in (("packed", False), ("row by row", True)):
+            loss, gradients = _computed(
+                kind, place.device, dtype=torch.bfloat16, is_row_by_row=is_row_by_row, place=place
+            )
+            difference = abs(loss / expected_loss - 1)
+            yield Figure(f"{kind}, {name}: loss, relative difference", difference, at_most=0.01)
+            yield Figure(f"{kind}, {name}: cosine of the gradients", _cosine(gradients, expected), at_least=0.99)
 
 
 def repeatable(place: Place) -> Iterator[Figure]:
@@ -71,7 +76,7 @@ def repeatable(place: Place) -> Iterator[Figure]:
 def resumed(place: Place) -> Iterator[Figure]:
     """Pause a run after half of its steps, go on from its checkpoint, and compare with a run straight through."""
     from lone_loop import Clock, Worker, fine_tune
-    from models import exact_products, small_model
+    from models import device_of, exact_products, small_model
     from safetensors.torch import load_file
     from steps import training_config
 
@@ -81,7 +86,7 @@ def resumed(place: Place) -> Iterator[Figure]:
     def run(name: str, start: Any = None, pause_after: int | None = None) -> Any:
         folder = place.scratch / "resume" / name
         folder.parent.mkdir(exist_ok=True)
-        worker = Worker(_device(place), folder, start)
+        worker = Worker(device_of(place), folder, start)
         load = functools.partial(small_model, "grouped queries", place.device)
         fine_tune(load, config, rows, worker, pad_token_id=0, clock=Clock(pause_after=pause_after))
         return folder
@@ -100,7 +105,7 @@ def four_bits(place: Place) -> Iterator[Figure]:
     if importlib.util.find_spec("bitsandbytes") is None:
         raise NotThere("bitsandbytes isn't installed")
     import torch
-    from models import save_to_hub_cache, small_model
+    from models import device_of, save_to_hub_cache, small_model
     from steps import Stepper, training_config
 
     from sienn_ray.base_model import load_causal_lm
@@ -109,7 +114,7 @@ def four_bits(place: Place) -> Iterator[Figure]:
     folder = save_to_hub_cache(small_model("grouped queries", "cpu"), "benchmarks/small-nf4", place)
     losses = {}
     for quantization in (None, "nf4"):
-        base = load_causal_lm(folder, _device(place), torch.bfloat16, quantization)
+        base = load_causal_lm(folder, device_of(place), torch.bfloat16, quantization)
         config = training_config(rows, precision="bfloat16", quantization=quantization, learning_rate=1e-3)
         stepper = Stepper(base, config)
         losses[quantization] = [stepper.step(rows) for _ in range(6)]
@@ -133,28 +138,39 @@ def out_of_memory(place: Place) -> Iterator[Figure]:
     place.needs_card("the memory of a CPU has no limit that a program may set")
     import torch
     from models import random_llama, random_rows
-    from steps import Stepper, training_config
+    from steps import Stepper, token_limit, training_config
 
     base = random_llama("135M", place)
     rows = random_rows(64, 1024, base.config.vocab_size)
-    config = training_config(rows, precision="bfloat16")
-    expected = Stepper(base, config, micro_batch_rows=4).accumulate(rows)
+    small = {"batch_size": 4, "gradient_accumulation_steps": len(rows) // 4} | token_limit(4096)
+    expected = Stepper(base, training_config(rows, precision="bfloat16", **small)).accumulate(rows)
     del base
-    torch.cuda.empty_cache()
+    _free()
     before = torch.cuda.memory_allocated()
     total = torch.cuda.get_device_properties(0).total_memory
-    stepper = Stepper(random_llama("135M", place), config)
+    large = training_config(rows, precision="bfloat16", **token_limit(2 * sum(len(row.input_ids) for row in rows)))
+    stepper = Stepper(random_llama("135M", place), large)
     torch.cuda.set_per_process_memory_fraction((torch.cuda.memory_allocated() + (12 << 30)) / total)
     try:
         loss = stepper.accumulate(rows)
     finally:
         torch.cuda.set_per_process_memory_fraction(1.0)
-    yield Figure("rows of a micro batch afterwards", stepper.learner.gradients.micro_batch_rows, "rows", at_most=63)
+    is_smaller = stepper.learner.collator.lowered_to is not None
+    yield Figure("micro batch that was made smaller", is_smaller, at_least=1)
     yield Figure("loss, relative to that of small micro batches", abs(loss / expected - 1), at_most=2e-3)
     del stepper
-    torch.cuda.empty_cache()
+    _free()
     left = torch.cuda.memory_allocated() - before
     yield Figure("memory that isn't given back", left / 2**20, "MiB", at_most=64)
+
+
+def _free() -> None:
+    import gc
+
+    import torch
+
+    gc.collect()
+    torch.cuda.empty_cache()
 
 
 def _computed(
@@ -163,20 +179,25 @@ def _computed(
     *,
     dtype: torch.dtype | None = None,
     num_shared: int = _NUM_SHARED,
-    micro_batch_rows: int | None = None,
+    is_row_by_row: bool = False,
+    place: Place | None = None,
     **fields: Any,
 ) -> tuple[float, dict[str, torch.Tensor]]:
     """Loss and gradients of the product over one of the small models."""
     import torch
-    from models import small_model
-    from steps import Stepper, training_config
+    from models import restored_modules, small_model
+    from steps import Stepper, row_by_row, training_config
 
     dtype = dtype or torch.float32
     rows = _rows(num_shared)
+    if is_row_by_row:
+        fields |= row_by_row(rows)
     config = training_config(rows, precision=str(dtype).removeprefix("torch."), **fields)
-    stepper = Stepper(small_model(kind, device, dtype), config, micro_batch_rows)
-    stepper.fill_b()
-    return stepper.gradients(rows)
+    with restored_modules():
+        stepper = Stepper(small_model(kind, device, dtype), config, _B_STD)
+        if place is not None:
+            place.facts[f"attention of {kind} in {config.precision}"] = stepper.learner.facts.attention
+        return stepper.gradients(rows)
 
 
 def _rows(num_shared: int, num_rows: int = _NUM_ROWS) -> list[TokenRow]:
@@ -254,12 +275,6 @@ def _weights_after(place: Place, num_steps: int) -> dict[str, torch.Tensor]:
         stepper.step(rows)
     named = stepper.learner.adapter.named_parameters()
     return {name: parameter.detach().cpu().clone() for name, parameter in named if parameter.requires_grad}
-
-
-def _device(place: Place) -> torch.device:
-    import torch
-
-    return torch.device(place.device)
 
 
 def _kinds() -> tuple[str, ...]:

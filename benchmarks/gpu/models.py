@@ -54,6 +54,11 @@ class TokenRow:
         return sum(label != -100 for label in self.labels[1:])
 
 
+def device_of(place: Place) -> torch.device:
+    """The device as a training worker names it, with its number."""
+    return torch.device("cuda", 0) if place.device == "cuda" else torch.device(place.device)
+
+
 def small_model(kind: str, device: torch.device | str, dtype: torch.dtype = torch.float32) -> PreTrainedModel:
     """One of `SMALL`, with the same weights on every device.
 
@@ -111,6 +116,24 @@ def random_rows(
         ids = [*shared, *chance.integers(3, vocab_size, size=max(length - num_shared, 8)).tolist()]
         rows.append(TokenRow(ids, [-100] * (len(ids) // 2) + ids[len(ids) // 2 :]))
     return rows
+
+
+@contextmanager
+def restored_modules() -> Iterator[None]:
+    """Give transformers' modules their own functions back, which Liger's stand in for once they are used.
+
+    They would compute with Triton for every later model of the process, also one on the CPU.
+    """
+    import transformers.models.gemma2.modeling_gemma2 as gemma2
+    import transformers.models.llama.modeling_llama as llama
+    import transformers.models.mistral.modeling_mistral as mistral
+
+    before = [(vars(module), dict(vars(module))) for module in (gemma2, llama, mistral)]
+    try:
+        yield
+    finally:
+        for names, own in before:
+            names.update(own)
 
 
 @contextmanager

@@ -5,8 +5,10 @@ from __future__ import annotations
 import correctness_serving
 import correctness_training
 import machine
+import serving_speed
 import training_peers
 import training_speed
+import training_variants
 from checks import Check
 
 
@@ -18,4 +20,6 @@ def all_checks() -> tuple[Check, ...]:
         *correctness_serving.CHECKS,
         *training_speed.CHECKS,
         *training_peers.CHECKS,
+        *serving_speed.CHECKS,
+        *training_variants.CHECKS,
     )

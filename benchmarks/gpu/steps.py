@@ -31,42 +31,45 @@ def training_config(rows: Sequence[TokenRow], **fields: Any) -> TrainingConfig:
     return TrainingConfig(**options | fields)
 
 
+def row_by_row(rows: Sequence[TokenRow]) -> dict[str, Any]:
+    """Hyperparameters that give each row of a step a forward pass of its own."""
+    return {"batch_size": 1, "gradient_accumulation_steps": len(rows)} | token_limit(1)
+
+
+def token_limit(num_tokens: int) -> dict[str, Any]:
+    """Hyperparameters that bound the tokens of a forward pass."""
+    return {"micro_batch_tokens": num_tokens}
+
+
 class Stepper:
     """A base model with a fresh adapter, made ready by the product, and its optimizer.
 
     Args:
         base: The base model, which is adapted in place.
         config: Hyperparameters.
-        micro_batch_rows: Rows of a forward pass, where not all of a step's.
+        b_std: Deviation of B, drawn anew and the same on every device; zeros, as a run begins with, give A no gradient.
     """
 
-    def __init__(self, base: Any, config: TrainingConfig, micro_batch_rows: int | None = None) -> None:
+    def __init__(self, base: Any, config: TrainingConfig, b_std: float | None = None) -> None:
         self.learner = prepare(
             base,
             config,
             Worker(base.device),
-            StepPlan.of(config, 1, config.batch_size),
+            StepPlan.of(config, 1, config.rows_per_step),
             pad_token_id=0,
             row_kind=RowKind.CONVERSATION,
-            micro_batch_rows=micro_batch_rows,
         )
+        if b_std is not None:
+            _fill_b(self.learner.adapter, b_std)
         self.parameters = trainable(self.learner.adapter)
         self._config = config
         self._optimizer = make_optimizer(self.learner.adapter, config)
 
-    def fill_b(self, std: float = 0.02) -> None:
-        """Draw B anew, the same on every device: with zeros, as a run begins, A has no gradient."""
-        chance = torch.Generator().manual_seed(1)
-        with torch.no_grad():
-            for name, parameter in self.learner.adapter.named_parameters():
-                if "lora_B" in name:
-                    parameter.copy_(torch.randn(parameter.shape, generator=chance) * std)
-
     def accumulate(self, rows: Sequence[TokenRow]) -> float:
         """Leave a step's gradients in the parameters; gives the mean loss."""
-        arrays = [TokenArrays(row.input_ids, row.labels) for row in rows]
-        examples, _ = self.learner.gradients.examples(arrays)
-        return self.learner.gradients.accumulate(self.parameters, examples).mean
+        collated = self.learner.collator.step([TokenArrays(row.input_ids, row.labels) for row in rows])
+        loss, _ = self.learner.gradients.accumulate(self.parameters, collated).read(None)
+        return loss.mean
 
     def gradients(self, rows: Sequence[TokenRow]) -> tuple[float, dict[str, torch.Tensor]]:
         """Mean loss, and the gradients by name, on the CPU in float32."""
@@ -87,3 +90,11 @@ class Stepper:
         self._optimizer.step()
         self._optimizer.zero_grad(set_to_none=True)
         return loss
+
+
+def _fill_b(adapter: torch.nn.Module, std: float) -> None:
+    chance = torch.Generator().manual_seed(1)
+    with torch.no_grad():
+        for name, parameter in adapter.named_parameters():
+            if "lora_B" in name:
+                parameter.copy_(torch.randn(parameter.shape, generator=chance) * std)

@@ -16,7 +16,7 @@ if TYPE_CHECKING:
 # Of the product's tokens a second over the fastest peer's.
 _GOALS = {"8B": 0.9, "1B": 1.5, "135M": 1.5}
 _NEEDED = ("trl", "datasets", "accelerate")
-_WARM_UP, _TIMED = 3, 6
+_WARM_UP, _TIMED = 2, 5
 
 
 @dataclass(frozen=True)
@@ -42,7 +42,7 @@ _WAYS = (
 )
 
 
-def beside_trl(shape: str, load: str, place: Place) -> Iterator[Figure | NotThere]:
+def beside_trl(shape: str, load: str, place: Place) -> Iterator[Figure | Exception]:
     """Train with TRL in each way, and compare the product with the fastest."""
     missing = [name for name in _NEEDED if importlib.util.find_spec(name) is None]
     if missing:
@@ -58,10 +58,9 @@ def beside_trl(shape: str, load: str, place: Place) -> Iterator[Figure | NotTher
             continue
         try:
             tokens_per_s, peak_bytes = _trained(way, shape, load, place)
-        except RuntimeError as error:
-            if "out of memory" not in str(error):
-                raise
-            yield NotThere(f"{way.name}: out of memory")
+        except Exception as error:
+            is_too_large = "out of memory" in str(error)
+            yield NotThere(f"{way.name}: out of memory") if is_too_large else _named(error, way)
             continue
         finally:
             _free()
@@ -71,6 +70,13 @@ def beside_trl(shape: str, load: str, place: Place) -> Iterator[Figure | NotTher
     if fastest:
         ratio = mine.tokens_per_s / fastest
         yield Figure("the product over the fastest", ratio, at_least=_GOALS[shape], is_goal=True)
+
+
+def _named(error: Exception, way: Way) -> Exception:
+    """The error, with the way that it is of."""
+    named = RuntimeError(f"{way.name}: {type(error).__name__}: {error}")
+    named.__traceback__ = error.__traceback__
+    return named
 
 
 def _trained(way: Way, shape: str, load_name: str, place: Place) -> tuple[float, int]:
@@ -154,7 +160,7 @@ def _free() -> None:
         torch.cuda.empty_cache()
 
 
-def _beside(shape: str, load: str) -> Callable[[Place], Iterator[Figure | NotThere]]:
+def _beside(shape: str, load: str) -> Callable[[Place], Iterator[Figure | Exception]]:
     return lambda place: beside_trl(shape, load, place)
 
 

@@ -10,13 +10,14 @@ from typing import Any
 import torch
 from checks import Place
 from lone_loop import Clock, Worker, fine_tune
-from models import TokenRow, llama_config, random_llama, random_rows
-from steps import training_config
+from models import TokenRow, device_of, llama_config, random_llama, random_rows, restored_modules
+from steps import token_limit, training_config
 from timing import Profile, Profiler, SyncCount
 
-from sienn_ray.training.hardware import allow_tf32, peak_memory_bytes
+from sienn_ray.precision import allow_tf32
+from sienn_ray.training.hardware import peak_memory_bytes
 
-_WARM_UP, _TIMED = 3, 6
+_WARM_UP, _TIMED = 2, 5
 
 
 @dataclass(frozen=True)
@@ -98,7 +99,7 @@ def measured(
     num_steps = _WARM_UP + (2 if place.is_rehearsal else num_timed)
     rows = load.rows(num_steps, llama_config(shape, place).vocab_size)
     config = _config(rows, load, **fields)
-    device = torch.device(place.device)
+    device = device_of(place)
     if device.type == "cuda":
         torch.cuda.reset_peak_memory_stats()
     weight_bytes = 0
@@ -112,7 +113,8 @@ def measured(
 
     allow_tf32()  # as a training worker does
     try:
-        trained = fine_tune(base, config, rows, Worker(device), pad_token_id=0, clock=Clock(on_step))
+        with restored_modules():
+            trained = fine_tune(base, config, rows, Worker(device), pad_token_id=0, clock=Clock(on_step))
     finally:
         torch.set_float32_matmul_precision("highest")
     marks = trained.clock.marks
@@ -130,7 +132,8 @@ def measured(
 
 
 def _config(rows: Sequence[TokenRow], load: Load, **fields: Any) -> Any:
-    options = {"batch_size": load.num_rows, "num_epochs": 1, "precision": "bfloat16"}
+    # Rows differ in length, and so do steps, none of which is to be divided.
+    options = {"batch_size": load.num_rows, "num_epochs": 1, "precision": "bfloat16"} | token_limit(2 * load.tokens)
     return training_config(rows, **options | fields)
 
 

@@ -13,7 +13,7 @@ from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
-from checks import Check, NotThere, Place
+from checks import Check, Figure, NotThere, Place
 
 
 def run_checks(checks: Sequence[Check], place: Place, pipe: int, end_at: float) -> None:
@@ -50,20 +50,25 @@ def _run(check: Check, place: Place, tell: Any) -> bool:
     print(f"--- {check.name}", flush=True)
     try:
         for found in check.run(place):
-            if isinstance(found, NotThere):
-                tell(event="not there", check=check.name, text=str(found))
-            else:
+            if isinstance(found, Figure):
                 tell(event="figure", check=check.name, figure=asdict(found))
-    except NotThere as reason:
-        tell(event="not there", check=check.name, text=str(reason))
+            else:
+                _tell_error(found, check, tell)
     except BaseException as error:
-        traceback.print_exc()
-        first = str(error).strip().splitlines() or [""]
-        tell(event="error", check=check.name, text=f"{type(error).__name__}: {first[0]}")
+        _tell_error(error, check, tell)
         return _is_device_fault(error)
     finally:
         _free_memory()
     return False
+
+
+def _tell_error(error: BaseException, check: Check, tell: Any) -> None:
+    if isinstance(error, NotThere):
+        tell(event="not there", check=check.name, text=str(error))
+        return
+    traceback.print_exception(error)
+    first = str(error).strip().splitlines() or [""]
+    tell(event="error", check=check.name, text=f"{type(error).__name__}: {first[0]}")
 
 
 def _is_device_fault(error: BaseException) -> bool:

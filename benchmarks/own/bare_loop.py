@@ -26,8 +26,9 @@ def main() -> None:
     from transformers import AutoModelForCausalLM
 
     from sienn_ray.base_model import load_causal_lm, load_tokenizer
+    from sienn_ray.precision import allow_tf32
     from sienn_ray.training.config import LoraSettings, TrainingConfig
-    from sienn_ray.training.hardware import allow_tf32, choose_dtype, peak_memory_bytes, use_all_cpus
+    from sienn_ray.training.hardware import choose_dtype, peak_memory_bytes, use_all_cpus
 
     tokenizer = load_tokenizer(options.model_folder)
     rows = tokenize(tokenizer, read_rows(options.train), options.max_length)

@@ -29,6 +29,18 @@ def vllm_python() -> Path:
     return python_with(requirements, alone=[VLLM], folder=BENCH / "serving-vllm")
 
 
+def replica_python() -> Path:
+    """The Python that has vLLM's CPU build together with our service.
+
+    Raises:
+        RuntimeError: It isn't here.
+    """
+    python = Path(os.environ.get("SIENN_TEST_VLLM_PYTHON", REPOSITORY / ".venv-vllm" / "bin" / "python"))
+    if not python.exists():
+        raise RuntimeError(f"{python} isn't there; `make test-vllm` installs it")
+    return python
+
+
 def vllm_variables(python: Path, num_threads: int) -> dict[str, str]:
     """How its manual says to start vLLM on a CPU: two libraries first, threads bound, and a size for its cache."""
     libraries = [_tcmalloc(), python.parents[1] / "lib" / "libiomp5.so"]

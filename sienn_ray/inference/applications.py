@@ -91,7 +91,13 @@ def _answers(application: Any, key: EngineKey, *, is_plain: bool = False) -> boo
     kinds = [key.kind] if key.kind is not None else list(EngineKind)
     if key.revision is not None and is_plain:
         return any(deployment_name(key.revision, kind) in application.deployments for kind in kinds)
-    return key.kind is None or any(name.partition("-")[0] == _DEPLOYMENTS[key.kind] for name in application.deployments)
+    return key.kind is None or kind_of(application) is key.kind
+
+
+def kind_of(application: Any) -> EngineKind | None:
+    """Return the kind of an application's engine in Serve's overview, or None where it isn't there yet."""
+    names = {name.partition("-")[0] for name in application.deployments}
+    return next((kind for kind in EngineKind if _DEPLOYMENTS[kind] in names), None)
 
 
 def _short(revision: str) -> str:

@@ -28,7 +28,10 @@ def pinned(tensor: torch.Tensor) -> torch.Tensor:
 
 
 def fetch(tensors: Sequence[torch.Tensor]) -> list[npt.NDArray[Any]]:
-    """Copy tensors of one device to the host, in one copy; on a CPU they are read where they are."""
+    """Copy tensors of one device to the host, in one copy; on a CPU they are read where they are.
+
+    What is on a CPU may change afterwards, and so may what is read of it.
+    """
     if all(tensor.device.type == "cpu" for tensor in tensors):
         return [tensor.numpy() for tensor in tensors]
     packed = torch.cat([tensor.reshape(-1).view(torch.uint8) for tensor in tensors]).cpu().numpy()

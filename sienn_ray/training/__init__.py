@@ -25,11 +25,20 @@ worker: the group of workers, as a protocol, and what they exchange.
 ray_train_worker: a worker of a Ray Train run.
 preparation: base model and adapter, made ready for the loop.
 hardware: precision, threads and memory.
+recomputation: activations computed again instead of kept.
+compilation: compiled layers.
+liger: Liger's kernels in a base model.
 sharding: a base model shared out among workers (FSDP2).
 loop: the training loop.
 steps: rows per optimizer step, over workers and micro batches.
 prefetch: the next batches, made in a thread.
+collation: micro batches of a step, made ahead.
+micro_batches: the division of a step's examples.
+micro_batch_limits: the most that a micro batch may hold.
+token_budget: tokens of a micro batch, by a worker's memory.
 gradients: gradients of one optimizer step.
+step_loss: the loss of a step, read once.
+loss_scale: the scale of a loss whose gradients are float16.
 schedules: learning rate schedules.
 long_rows: rows with more tokens than there is room for.
 evaluation: loss over the rows held out.

@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from peft import PeftModel, set_peft_model_state_dict
+from peft import PeftModel, get_peft_model_state_dict, set_peft_model_state_dict
 from safetensors.torch import load_file, save_file
 
 from sienn_ray.training.checkpoint_files import ADAPTER_WEIGHTS, BEST_WEIGHTS, START_WEIGHTS
@@ -19,6 +19,13 @@ from sienn_ray.training.run_state import RunState, read_state, write_state
 _TENSORS = "trainer_state.pt"
 
 Weights = dict[str, torch.Tensor]
+
+
+def adapter_weights(adapter: PeftModel) -> Weights:
+    """Copy the adapter's weights, by PEFT's names, to the CPU."""
+    # Without this flag PEFT asks the hub whether the base model's vocabulary has grown.
+    weights: Weights = get_peft_model_state_dict(adapter, save_embedding_layers=False)
+    return {name: value.detach().to("cpu", copy=True).contiguous() for name, value in weights.items()}
 
 
 def save(
@@ -35,9 +42,9 @@ def save(
     Args:
         folder: Where to.
         adapter: For its configuration.
-        weights: The adapter's, whole and by PEFT's names.
+        weights: The adapter's, by PEFT's names.
         best_weights: Those of the best evaluation, if they are others.
-        optimizer_state: `state_dict` of the optimizer, whole.
+        optimizer_state: `state_dict` of the optimizer.
         state: How far the run has come.
         start_weights: Those of the adapter that the run starts from, if there is one; a run goes on with them although
             the job that has made them may be gone by then.

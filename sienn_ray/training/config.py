@@ -32,7 +32,7 @@ MAX_TRAIN_TIME_S = 30 * 24 * 3600.0
 ROW_TOKENS_BOUND = UpperBound("max_row_tokens")
 RowTokens = Annotated[int, ROW_TOKENS_BOUND]
 LrScheduler = Literal["cosine", "linear", "constant"]
-Precision = Literal["auto", "float32", "bfloat16"]
+Precision = Literal["auto", "float32", "bfloat16", "float16"]
 MethodName = Literal["auto", "sft", "dpo", "ipo", "kto", "orpo", "simpo"]
 Quantization = Literal["nf4"]
 Sharding = Literal["auto", "never", "always"]
@@ -170,7 +170,11 @@ class RunHyperparameters(BaseModel):
         3, ge=1, description="Passes over the dataset.", examples=[3]
     )
     batch_size: Annotated[int, UpperBound("max_batch_size")] = Field(
-        4, ge=1, description="Rows in one forward pass, over all workers.", examples=[4]
+        4,
+        ge=1,
+        description="Rows in one forward pass, over all workers; a GPU divides the rows of a step anew, by "
+        "its memory (`micro_batch_tokens`).",
+        examples=[4],
     )
     max_length: RowTokens = Field(
         DEFAULT_ROW_TOKENS,
@@ -205,6 +209,15 @@ class RunHyperparameters(BaseModel):
         le=64,
         description="Forward passes whose gradients make one optimizer step of `batch_size` times as many rows.",
         examples=[1],
+    )
+    micro_batch_tokens: int | None = Field(
+        None,
+        ge=1,
+        le=1_048_576,
+        description="Tokens in one forward pass of a worker; a longer row has one for itself. What is learned doesn't "
+        "depend on it, but for rounding. By default as many as a GPU's memory has room for, and on a CPU those of "
+        "`batch_size` rows.",
+        examples=[None],
     )
     warmup_ratio: float = Field(
         0.06,
@@ -268,7 +281,8 @@ class RunHyperparameters(BaseModel):
     )
     precision: Precision = Field(
         "auto",
-        description="Of the base model's products: `auto` is bfloat16 where the hardware is fast at it.",
+        description="Of the base model's products: `auto` is bfloat16 where the hardware is fast at it, and float16 on "
+        "GPUs that are fast at that alone (Volta, Turing).",
         examples=["auto"],
     )
     # Dettmers et al. 2023, arXiv:2305.14314.

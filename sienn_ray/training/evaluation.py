@@ -9,10 +9,12 @@ from typing import TYPE_CHECKING
 
 import torch
 
-from sienn_ray.datasets.token_stream import Share
-from sienn_ray.training.loss.examples import Example
-from sienn_ray.training.rewards import NO_REWARDS, Rewards, RewardSums
+from sienn_ray.datasets.token_stream import Share, TokenArrays
+from sienn_ray.training.collation import CollatedStep
+from sienn_ray.training.prefetch import Prefetched
+from sienn_ray.training.rewards import Rewards, RewardSums
 from sienn_ray.training.spec import RowSource
+from sienn_ray.training.step_loss import RunningSums
 from sienn_ray.training.worker import Worker, global_sums
 
 if TYPE_CHECKING:
@@ -44,7 +46,7 @@ class Evaluation:
         num_rows: How many there are, on all workers.
         learner: Computes losses.
         worker: This worker; each takes its share of the rows.
-        micro_batch_rows: Rows of a batch on each worker.
+        rows_per_batch: Rows of a batch on each worker, which may be several micro batches.
 
     Attributes:
         num_rows: How many there are, on all workers.
@@ -52,14 +54,13 @@ class Evaluation:
     """
 
     def __init__(
-        self, rows: RowSource | None, num_rows: int, learner: Learner, worker: Worker, *, micro_batch_rows: int
+        self, rows: RowSource | None, num_rows: int, learner: Learner, worker: Worker, *, rows_per_batch: int
     ) -> None:
         self._rows = rows
         self._learner = learner
         self._worker = worker
-        self._share = Share(micro_batch_rows * worker.world_size, worker.rank, worker.world_size)
-        self._kept: list[list[Example]] | None = None
-        self._num_long = 0
+        self._share = Share(rows_per_batch * worker.world_size, worker.rank, worker.world_size)
+        self._kept: list[list[TokenArrays]] | None = None
         self.num_rows = num_rows if rows is not None else 0
         self.num_long_rows = 0
 
@@ -83,30 +84,35 @@ class Evaluation:
             return self._evaluate(meter, epoch, step)
 
     def _evaluate(self, meter: ProgressMeter, epoch: int, step: int) -> Evaluated | None:
-        loss_sum, weight, rewards = 0.0, 0, NO_REWARDS
-        for number, examples in enumerate(self._batches(), start=1):
-            total = self._learner.gradients.loss(examples)
-            loss_sum, weight, rewards = loss_sum + total.loss, weight + total.weight, rewards.plus(total.rewards)
-            meter.eval_batch(epoch=epoch, step=step, batch=number)
-        own = [loss_sum, weight, self._num_long, *rewards]
-        all_loss, all_weight, num_long, *all_rewards = global_sums(own, self._worker.device)
-        self.num_long_rows = int(num_long)
-        return Evaluated(all_loss / all_weight, RewardSums(*all_rewards).means()) if all_weight else None
+        total, weight, num_long = RunningSums(self._worker.device).values, 0, 0
+        with Prefetched(self._batches()) as batches:
+            for number, batch in enumerate(batches, start=1):
+                found = self._learner.gradients.loss(batch)
+                total += found.sums
+                weight, num_long = weight + found.weight, num_long + batch.counts.num_long
+                meter.eval_batch(epoch=epoch, step=step, batch=number)
+        own = [weight, num_long, *total.tolist()]
+        all_weight, all_long, all_loss, *rewards = global_sums(own, self._worker.device)
+        self.num_long_rows = int(all_long)
+        return Evaluated(all_loss / all_weight, RewardSums(*rewards).means()) if all_weight else None
 
-    def _batches(self) -> Iterator[list[Example]]:
+    def _batches(self) -> Iterator[CollatedStep]:
+        """Collate batches, as the taker's thread computes those before."""
+        for rows in self._rows_of_batches():
+            yield self._learner.collator.step(rows)
+
+    def _rows_of_batches(self) -> Iterator[list[TokenArrays]]:
         if self._kept is not None:
             yield from self._kept
             return
         assert self._rows is not None  # nosec B101 # for the type checker
-        kept: list[list[Example]] | None = []
-        num_tokens = num_long = 0
+        kept: list[list[TokenArrays]] | None = []
+        num_tokens = 0
         for _, rows in self._rows.steps(self._share, first_step=0, num_steps=self.num_batches):
-            examples, counts = self._learner.gradients.examples(rows)
-            num_long += counts.num_long
-            num_tokens += sum(example.num_tokens for example in examples)
+            num_tokens += sum(len(row.input_ids) for row in rows)
             if kept is not None:
-                kept.append(examples)
+                kept.append(rows)
             if num_tokens > _MAX_KEPT_TOKENS:
                 kept = None
-            yield examples
-        self._kept, self._num_long = kept, num_long
+            yield rows
+        self._kept = kept

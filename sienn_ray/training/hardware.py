@@ -9,38 +9,46 @@ import psutil
 import torch
 
 from sienn_ray.compute_threads import compute_here, usable_cpus
+from sienn_ray.precision import half_type
 from sienn_ray.training.config import Precision
 
 # What `torch.cpu.get_capabilities` calls instructions for products in bfloat16.
 _FAST_BFLOAT16 = ("avx512_bf16", "amx_bf16", "amx_tile", "bf16")
 
-# The second ones are what Linux gets.
-_CPU_ALLOCATOR_WORDS = ("not enough memory", "can't allocate memory")
+# Words of PyTorch's allocator for CPUs, the second ones on Linux; of cuBLAS, which allocates handles and workspaces
+# itself; and of CUDA, where memory is short beside PyTorch's own.
+_SHORT_OF_MEMORY = (
+    "not enough memory",
+    "can't allocate memory",
+    "CUBLAS_STATUS_ALLOC_FAILED",
+    "CUDA error: out of memory",
+    "CUDA driver error: out of memory",
+)
 
 
 def choose_dtype(precision: Precision, device: torch.device) -> torch.dtype:
-    """The base model's data type: bfloat16 where the hardware multiplies it faster than float32.
+    """Return the base model's data type: of 2 bytes where the hardware multiplies such faster than float32.
 
     Told from what the hardware says of itself: a measurement could come out differently when the run is repeated.
     """
     match precision:
         case "auto":
-            return torch.bfloat16 if _is_fast_at_bfloat16(device) else torch.float32
+            return _fast_type(device)
         case "bfloat16":
             return torch.bfloat16
+        case "float16":
+            return torch.float16
         case "float32":
             return torch.float32
         case _:
             assert_never(precision)
 
 
-def _is_fast_at_bfloat16(device: torch.device) -> bool:
+def _fast_type(device: torch.device) -> torch.dtype:
     if device.type == "cuda":
-        return bool(torch.cuda.is_bf16_supported(including_emulation=False))
-    if device.type == "cpu":
-        capabilities = torch.cpu.get_capabilities()
-        return any(capabilities.get(name, False) for name in _FAST_BFLOAT16)
-    return False
+        return half_type(device)
+    capabilities = torch.cpu.get_capabilities() if device.type == "cpu" else {}
+    return torch.bfloat16 if any(capabilities.get(name, False) for name in _FAST_BFLOAT16) else torch.float32
 
 
 def use_all_cpus(num_cpus: int) -> int:
@@ -48,11 +56,6 @@ def use_all_cpus(num_cpus: int) -> int:
     num_threads = max(1, min(num_cpus, usable_cpus()))
     compute_here(num_threads)
     return num_threads
-
-
-def allow_tf32() -> None:
-    """Let a GPU's float32 products use TensorFloat-32: what is left in float32 is small, and needn't be exact."""
-    torch.set_float32_matmul_precision("high")
 
 
 def free_memory_bytes(device: torch.device) -> int:
@@ -69,34 +72,8 @@ def peak_memory_bytes(device: torch.device) -> int:
     return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024
 
 
-def activation_bytes(config: object, num_tokens: int, dtype: torch.dtype) -> int:
-    """Roughly what a forward pass keeps for its backward pass, without gradient checkpointing.
-
-    Counted for a gated decoder layer with LoRA on every linear module: 16 tensors of the hidden size (inputs of norms
-    and projections, queries, keys, values, attention) and 4 of the intermediate size (gate, up, activation, product).
-
-    Args:
-        config: The base model's transformers configuration.
-        num_tokens: Tokens in one forward pass.
-        dtype: Data type of the activations.
-    """
-    hidden = int(getattr(config, "hidden_size", 0) or 0)
-    inner = int(getattr(config, "intermediate_size", None) or getattr(config, "n_inner", None) or 4 * hidden)
-    layers = int(getattr(config, "num_hidden_layers", 0) or 0)
-    return num_tokens * layers * (16 * hidden + 4 * inner) * dtype.itemsize
-
-
-def needs_gradient_checkpointing(
-    wanted: bool | None, config: object, num_tokens: int, dtype: torch.dtype, device: torch.device
-) -> bool:
-    """Return whether activations are computed twice instead of kept: as wanted, else if they fill half the memory."""
-    if wanted is not None:
-        return wanted
-    return activation_bytes(config, num_tokens, dtype) > free_memory_bytes(device) // 2
-
-
 def is_out_of_memory(error: BaseException) -> bool:
-    """Return whether an allocation failed. On a CPU PyTorch has no class for that, only its allocator's words."""
+    """Return whether an allocation failed. PyTorch's allocator for GPUs has a class for that, others have words."""
     if isinstance(error, torch.OutOfMemoryError | MemoryError):
         return True
-    return isinstance(error, RuntimeError) and any(words in str(error) for words in _CPU_ALLOCATOR_WORDS)
+    return isinstance(error, RuntimeError) and any(words in str(error) for words in _SHORT_OF_MEMORY)

@@ -7,7 +7,7 @@ import logging
 import math
 import time
 from collections.abc import Callable
-from contextlib import AbstractContextManager
+from contextlib import AbstractContextManager, ExitStack
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -24,6 +24,7 @@ from sienn_ray.training.config import TrainingConfig
 from sienn_ray.training.evaluation import Evaluation
 from sienn_ray.training.hardware import peak_memory_bytes
 from sienn_ray.training.long_rows import RowCounts, first_words, found_words, no_room
+from sienn_ray.training.micro_batch_limits import MicroBatchLimits
 from sienn_ray.training.preference_signals import PreferenceSignals
 from sienn_ray.training.prefetch import Prefetched
 from sienn_ray.training.preparation import Learner, prepare
@@ -32,7 +33,6 @@ from sienn_ray.training.reporting import Progress, ProgressMeter, Reporter, RunC
 from sienn_ray.training.rewards import NO_REWARDS
 from sienn_ray.training.run_state import EvalRecord, RunState, read_state
 from sienn_ray.training.schedules import Schedule
-from sienn_ray.training.sharding import load_optimizer_state, whole_optimizer_state, whole_weights
 from sienn_ray.training.spec import LoopResult, LoopSpec, RowSource
 from sienn_ray.training.steps import StepPlan
 from sienn_ray.training.temporary_folders import temporary_folder
@@ -77,15 +77,17 @@ class FineTune:
             self._state = RunState() if folder is None else read_state(folder)
         self._best_weights: Weights | None = None
         self._is_fenced = False
+        self._threads = ExitStack()
+        self._is_float16 = False
 
     def __enter__(self) -> FineTune:
         share = Share(self._plan.rows_per_step, self._worker.rank, self._worker.world_size)
         source = self._train_rows.steps(share, first_step=self._state.steps_done, num_steps=self._plan.num_steps)
-        self._steps = Prefetched(source)
+        self._rows = self._threads.enter_context(Prefetched(source))
         return self
 
     def __exit__(self, *_: object) -> None:
-        self._steps.close()
+        self._threads.close()
 
     def train(self, base: PreTrainedModel) -> LoopResult:
         """Train until the last epoch, or until something else ends it.
@@ -96,6 +98,7 @@ class FineTune:
             OSError: A checkpoint can't be written.
         """
         spec, config, plan, state = self._spec, self._config, self._plan, self._state
+        state.tighten(MicroBatchLimits(max_examples=spec.micro_batch_rows))
         learner = prepare(
             base,
             config,
@@ -103,21 +106,26 @@ class FineTune:
             plan,
             pad_token_id=self._pad_token_id,
             row_kind=spec.row_kind,
-            micro_batch_rows=spec.micro_batch_rows,
+            known_limits=state.known_limits,
             fetch_start=self._fetch_start,
         )
+        self._is_float16 = learner.gradients.loss_scale.is_used
         parameters = trainable(learner.adapter)
         optimizer = make_optimizer(learner.adapter, config)
         peak_rates = [float(group["lr"]) for group in optimizer.param_groups]
         schedule = Schedule(config.lr_scheduler, config.warmup_ratio, plan.num_steps)
         if learner.restored is not None:
-            load_optimizer_state(optimizer, learner.restored.optimizer_state)
+            optimizer.load_state_dict(learner.restored.optimizer_state)
             self._best_weights = learner.restored.best_weights
             epochs_done = state.steps_done // plan.steps_per_epoch
             logger.info("Resuming after epoch %d, step %d", epochs_done, state.steps_done)
         spec.timeline.mark("prepare_adapter")
         evaluation = Evaluation(
-            self._eval_rows, spec.num_eval_rows, learner, self._worker, micro_batch_rows=plan.micro_batch_rows
+            self._eval_rows,
+            spec.num_eval_rows,
+            learner,
+            self._worker,
+            rows_per_batch=max(plan.micro_batch_rows, (learner.facts.micro_batch_tokens or 0) // config.max_length),
         )
         meter = ProgressMeter(
             self._reporter,
@@ -135,23 +143,27 @@ class FineTune:
         keeper = _Keeper(self._worker, learner, optimizer, spec.settings.checkpoint_interval_s)
         began = time.monotonic() - state.elapsed_s
 
-        for step, rows in self._steps:
+        # Collated by a thread of their own, since rows are being prepared before it is known how they are divided.
+        collated = ((step, learner.collator.step(rows)) for step, rows in self._rows)
+        for step, own in self._threads.enter_context(Prefetched(collated)):
             if state.is_done:
                 break
             epoch = plan.epoch_of(step)
             learner.adapter.train()
             meter.begin_step()
             checkpoint.seed_step(config.seed, step, self._worker.rank)
-            examples, counts = learner.gradients.examples(rows)
             for group, peak_rate in zip(optimizer.param_groups, peak_rates, strict=True):
                 group["lr"] = peak_rate * schedule(step)
-            loss = learner.gradients.accumulate(parameters, examples)
-            if loss.weight:
-                _check_finite("loss", loss.mean, step + 1, config)
+            unread, norm = learner.gradients.accumulate(parameters, own), None
+            if unread.weight:
                 norm = torch.nn.utils.clip_grad_norm_(parameters, config.max_grad_norm)
-                _check_finite("gradient's norm", float(norm), step + 1, config)
                 optimizer.step()
             optimizer.zero_grad(set_to_none=True)
+            # The one wait for a GPU. If the step went wrong, so did its update, which no checkpoint will have.
+            loss, norm_value = unread.read(norm)
+            if loss.weight:
+                _check_finite("loss", loss.mean, step + 1, config, is_float16=self._is_float16)
+                _check_finite("gradient's norm", norm_value, step + 1, config, is_float16=self._is_float16)
             spin.look()
 
             state.steps_done = step + 1
@@ -160,8 +172,9 @@ class FineTune:
                 state.epoch_loss_sum += loss.mean * loss.weight
                 state.epoch_weight += loss.weight
                 state.epoch_rewards = state.epoch_rewards.plus(loss.rewards)
-            if learner.gradients.micro_batch_rows < plan.micro_batch_rows:
-                state.micro_batch_rows = learner.gradients.micro_batch_rows
+            state.tighten(MicroBatchLimits(max_tokens=learner.collator.lowered_to))
+            if learner.gradients.loss_scale.is_used:
+                state.loss_scale = learner.gradients.loss_scale.value
             state.elapsed_s = time.monotonic() - began
             if loss.weight:
                 meter.step(
@@ -182,7 +195,7 @@ class FineTune:
                 self._evaluate_start(evaluation, meter)
             ends_epoch = plan.ends_epoch(state.steps_done)
             had_long_rows = state.num_long_rows > 0
-            wishes = self._agree(keeper, counts, epoch)
+            wishes = self._agree(keeper, own.counts, epoch)
             if wishes.is_stop:
                 break
             if ends_epoch:
@@ -221,7 +234,7 @@ class FineTune:
         eval_loss = None if found is None else found.loss
         eval_rewards = None if found is None else found.rewards
         if eval_loss is not None:
-            _check_finite("evaluation loss", eval_loss, state.steps_done, self._config)
+            _check_finite("evaluation loss", eval_loss, state.steps_done, self._config, is_float16=self._is_float16)
             meter.evaluated(
                 epoch=epoch, step=state.steps_done, eval_loss=eval_loss, train_loss=train_loss, rewards=eval_rewards
             )
@@ -234,7 +247,7 @@ class FineTune:
         if state.best_eval_loss is None or eval_loss < state.best_eval_loss:
             state.best_eval_loss, state.best_step, state.best_epoch = eval_loss, state.steps_done, epoch
             state.evals_without_gain = 0
-            self._best_weights = whole_weights(learner.adapter)
+            self._best_weights = checkpoint.adapter_weights(learner.adapter)
         else:
             state.evals_without_gain += 1
 
@@ -244,7 +257,7 @@ class FineTune:
         if found is None and self._spec.has_validation_dataset:
             raise self._no_room("validation dataset")
         if found is not None:
-            _check_finite("evaluation loss", found.loss, 0, self._config)
+            _check_finite("evaluation loss", found.loss, 0, self._config, is_float16=self._is_float16)
             meter.evaluated(epoch=0, step=0, eval_loss=found.loss, rewards=found.rewards)
         loss, rewards = (None, None) if found is None else (found.loss, found.rewards)
         self._state.history.insert(0, EvalRecord(0, None, loss, 0, None, rewards))
@@ -348,8 +361,6 @@ class _Keeper:
             OSError: The disk is full.
         """
         learner = self._learner
-        weights = whole_weights(learner.adapter)
-        optimizer_state = whole_optimizer_state(self._optimizer)
         metrics = {"step": state.steps_done, "eval_loss": state.history[-1].eval_loss if state.history else None}
         if self._worker.rank != 0:
             self._worker.report(metrics, None)
@@ -359,9 +370,9 @@ class _Keeper:
             checkpoint.save(
                 folder,
                 learner.adapter,
-                weights,
+                checkpoint.adapter_weights(learner.adapter),
                 None if is_best else best_weights,
-                optimizer_state,
+                self._optimizer.state_dict(),
                 copy.copy(state),
                 learner.start_weights,
             )
@@ -369,12 +380,13 @@ class _Keeper:
         self._last = time.monotonic()
 
 
-def _check_finite(name: str, value: float, step: int, config: TrainingConfig) -> None:
-    if not math.isfinite(value):
-        raise TrainingError(
-            f"the {name} became {value} at step {step}; lower learning_rate (now {config.learning_rate})",
-            FailureReason.DIVERGED,
-        )
+def _check_finite(name: str, value: float, step: int, config: TrainingConfig, *, is_float16: bool = False) -> None:
+    if math.isfinite(value):
+        return
+    way_out = f"lower learning_rate (now {config.learning_rate})"
+    if is_float16:  # which holds no number above 65,504, and many models are made for those of bfloat16
+        way_out += ", or set precision=float32, since this run computes in float16"
+    raise TrainingError(f"the {name} became {value} at step {step}; {way_out}", FailureReason.DIVERGED)
 
 
 class _Silent:

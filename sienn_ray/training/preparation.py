@@ -15,21 +15,31 @@ from transformers import PreTrainedModel
 from sienn_ray.compute_threads import observe
 from sienn_ray.datasets.schema import RowKind
 from sienn_ray.training import sharding
-from sienn_ray.training.adapter.adapters import add_adapter, is_fused
+from sienn_ray.training.adapter.adapters import is_fused, trainable
+from sienn_ray.training.adapter.half_lora import HALF_TYPES
 from sienn_ray.training.adapter.start import read_start, take_start
 from sienn_ray.training.checkpoint import Restored, Weights, restore
+from sienn_ray.training.collation import Collator
+from sienn_ray.training.compilation import compile_layers
 from sienn_ray.training.config import TrainingConfig
 from sienn_ray.training.gradients import GradientStep
-from sienn_ray.training.hardware import needs_gradient_checkpointing
+from sienn_ray.training.hardware import free_memory_bytes
+from sienn_ray.training.liger import apply_for, use_kernels
 from sienn_ray.training.loss.objectives import make_objective
 from sienn_ray.training.loss.reference import Reference, start_values
-from sienn_ray.training.loss.scoring import Scorer, body, can_pack, has_plain_head
+from sienn_ray.training.loss.scoring import Scorer, can_pack, has_plain_head
+from sienn_ray.training.loss_scale import LossScale
 from sienn_ray.training.methods import method_of
+from sienn_ray.training.micro_batch_limits import MicroBatchLimits
+from sienn_ray.training.recomputation import Recomputation, recompute
 from sienn_ray.training.record import ResolvedFacts
 from sienn_ray.training.steps import StepPlan
-from sienn_ray.training.worker import Worker
+from sienn_ray.training.token_budget import TokenBudget, budget_of_memory, budget_of_rows
+from sienn_ray.training.worker import Worker, gathered_counts
 
 logger = logging.getLogger(__name__)
+
+_NO_LIMITS = MicroBatchLimits()
 
 
 @dataclass(frozen=True)
@@ -39,6 +49,7 @@ class Learner:
     Args:
         adapter: The base model, adapted in place, in PEFT's wrapper.
         gradients: Computes losses and gradients.
+        collator: Makes micro batches.
         restored: What the last checkpoint holds, if there is one.
         facts: What was chosen, for the run's record.
         start_weights: Of the adapter that the run starts from, by PEFT's names; None where it starts from the base
@@ -47,6 +58,7 @@ class Learner:
 
     adapter: PeftModel
     gradients: GradientStep
+    collator: Collator
     restored: Restored | None
     facts: ResolvedFacts
     start_weights: Weights | None = None
@@ -60,19 +72,19 @@ def prepare(
     *,
     pad_token_id: int,
     row_kind: RowKind,
-    micro_batch_rows: int | None = None,
+    known_limits: MicroBatchLimits = _NO_LIMITS,
     fetch_start: Callable[[], AbstractContextManager[Path]] | None = None,
 ) -> Learner:
     """Adapt a base model and choose how it is computed.
 
     Args:
-        base: The base model as it was loaded.
+        base: The base model as it was loaded, whole or shared out.
         config: Hyperparameters.
         worker: This worker.
         plan: Rows of steps and micro batches.
         pad_token_id: Fills rows up where they can't be packed.
         row_kind: What the rows are.
-        micro_batch_rows: Rows of a forward pass, where the plan's turned out to be too many.
+        known_limits: Of a micro batch, where memory turned out not to suffice for more.
         fetch_start: Gives the folder of the adapter that the run starts from; None where it starts from the base model.
             It isn't called where a checkpoint has that adapter's weights.
 
@@ -80,10 +92,14 @@ def prepare(
         TrainingError: The adapter can't sit where it should, or isn't one like that which the run starts from.
     """
     dtype = base.dtype
+    is_sharded = sharding.is_sharded(base)
+    # What is compiled has its norms fused as it is; quantized and shared models have weights of other kinds.
+    is_plain = not (config.torch_compile or config.quantization or is_sharded)
+    has_liger = is_plain and use_kernels(base, apply_for(base))
     plain_head = has_plain_head(base)
     is_packed = can_pack(base)
     torch.manual_seed(config.seed)  # the same adapter on every worker
-    adapter = add_adapter(base, config)
+    adapter = sharding.add_adapter_to(base, config)
     start_weights, start = None, None
     with worker.last_checkpoint() as folder:
         if fetch_start is not None:
@@ -91,44 +107,27 @@ def prepare(
             take_start(adapter, start_weights)
             start = start_values(adapter)
         restored = None if folder is None else restore(folder, adapter)
-    micro_batch_rows = (restored.state.micro_batch_rows if restored else None) or micro_batch_rows
-    micro_batch_rows = min(micro_batch_rows or plan.micro_batch_rows, plan.micro_batch_rows)
-
-    num_tokens = micro_batch_rows * row_kind.num_sequences * config.max_length
-    text_config = base.config.get_text_config()
-    recomputes = needs_gradient_checkpointing(
-        config.gradient_checkpointing, text_config, num_tokens, dtype, worker.device
-    )
-    if recomputes:
-        _recompute_activations(base)
-        base.enable_input_require_grads()
-    is_sharded = sharding.is_sharded(config.sharding, base, worker.device, worker.world_size)
-    if is_sharded:
-        sharding.shard(base)
-    if config.torch_compile:
-        compile_layers(base)
-    use_autocast = dtype is torch.bfloat16 and not is_fused(config, worker.device)
+    max_rows = min(plan.micro_batch_rows, known_limits.max_examples or plan.micro_batch_rows)
+    budget = _token_budget(adapter, config, worker, max_rows, row_kind.num_sequences * config.max_length)
+    limits = budget.limits.tightened(known_limits)
+    recompute(base, budget.recomputation)
+    is_compiled = config.torch_compile and compile_layers(base)
+    is_autocast = dtype in HALF_TYPES and not is_fused(config, worker.device)
     scorer = Scorer(
         base,
         pad_token_id,
         worker.device,
         is_packed=is_packed,
         has_plain_head=plain_head,
-        use_autocast=use_autocast,
+        autocast=dtype if is_autocast else None,
+        head_chunk_tokens=budget.head_chunk_tokens,
     )
     objective = make_objective(method_of(row_kind, config.method), scorer, Reference(adapter, start), config)
     if objective.has_reference:
         _switch_dropout_off(base)
-    num_examples = plan.max_rows_per_worker * row_kind.num_sequences // objective.rows_per_example
-    min_micro_batches = -(-num_examples // micro_batch_rows) if is_sharded else 0
-    gradients = GradientStep(
-        objective,
-        worker,
-        config,
-        micro_batch_rows=micro_batch_rows,
-        min_micro_batches=min_micro_batches,
-        is_length_grouped=not is_packed,
-    )
+    collator = Collator(objective, worker.device, limits, is_packed=is_packed)
+    loss_scale = LossScale(dtype, restored.state.loss_scale if restored else None)
+    gradients = GradientStep(objective, worker, config, collator, is_sharded=is_sharded, loss_scale=loss_scale)
     setup = observe()
     facts = ResolvedFacts(
         method=objective.name,
@@ -140,13 +139,37 @@ def prepare(
         rows_per_step=config.rows_per_step,
         packed=is_packed,
         device=_name_of(worker.device),
-        gradient_checkpointing=recomputes,
+        gradient_checkpointing=budget.recomputation is not Recomputation.NONE,
+        recomputation=budget.recomputation,
+        micro_batch_tokens=limits.max_tokens,
+        compiled=is_compiled,
+        liger=has_liger,
         sharded=is_sharded,
         openmp_runtime=setup.openmp,
         openmp_workers_spin=not setup.is_waking_workers,
     )
     logger.info("training with %s", facts.model_dump(mode="json"))
-    return Learner(adapter, gradients, restored, facts, start_weights)
+    return Learner(adapter, gradients, collator, restored, facts, start_weights)
+
+
+def _token_budget(
+    adapter: PeftModel, config: TrainingConfig, worker: Worker, max_rows: int, row_tokens: int
+) -> TokenBudget:
+    base = adapter.get_base_model()
+    model_config = base.config.get_text_config()
+    if worker.device.type != "cuda":
+        return budget_of_rows(config, model_config, max_rows=max_rows, row_tokens=row_tokens, dtype=base.dtype)
+    # The same on all workers, which have to agree on what they compute twice where the model is shared out.
+    free_bytes = min(each for (each,) in gathered_counts([free_memory_bytes(worker.device)], worker.device))
+    return budget_of_memory(
+        config,
+        model_config,
+        free_bytes=free_bytes,
+        num_learned=sum(parameter.numel() for parameter in trainable(adapter)),
+        row_tokens=row_tokens,
+        # PEFT's own layers work in float32 beside the products.
+        dtype=base.dtype if is_fused(config, worker.device) else torch.float32,
+    )
 
 
 def _switch_dropout_off(model: PreTrainedModel) -> None:
@@ -154,23 +177,8 @@ def _switch_dropout_off(model: PreTrainedModel) -> None:
     for name, module in model.named_modules():
         if isinstance(module, torch.nn.Dropout) and "lora_" not in name:
             module.p = 0.0
-        if hasattr(module, "attention_dropout"):
+        if isinstance(getattr(module, "attention_dropout", None), float):  # BLOOM's is a module by itself
             module.attention_dropout = 0.0
-
-
-def _recompute_activations(model: PreTrainedModel) -> None:
-    """Switch gradient checkpointing on, under its name of the day: transformers renames it in version 6."""
-    if hasattr(model, "activation_checkpointing_enable"):
-        model.activation_checkpointing_enable()
-    else:
-        model.gradient_checkpointing_enable(gradient_checkpointing_kwargs={"use_reentrant": False})
-
-
-def compile_layers(model: PreTrainedModel) -> None:
-    """Compile each decoder layer by itself: they are alike, so that one compilation serves all."""
-    for module in body(model).modules():
-        if type(module).__name__ in (model._no_split_modules or ()):
-            module.compile(dynamic=True)
 
 
 def _name_of(device: torch.device) -> str:

@@ -39,13 +39,15 @@ def train_loop(loop_config: dict[str, Any]) -> LoopResult:
     clear_left_folders()
     if spec.config.quantization is None:
         leave_out("bitsandbytes")
-    from sienn_ray.base_model import load_causal_lm, load_tokenizer, local_folder
+    from sienn_ray.base_model import load_tokenizer, local_folder
     from sienn_ray.datasets.prompt import PromptFormat
     from sienn_ray.datasets.token_stream import TokenStream
+    from sienn_ray.precision import allow_tf32
     from sienn_ray.training.adapter.start import fetched_start
-    from sienn_ray.training.hardware import allow_tf32, choose_dtype, use_all_cpus
+    from sienn_ray.training.hardware import choose_dtype, use_all_cpus
     from sienn_ray.training.loop import FineTune
     from sienn_ray.training.ray_train_worker import RayTrainWorker
+    from sienn_ray.training.sharding import load_base_model
     from sienn_ray.training.signs_of_life import signs_of_life
 
     spec.timeline.mark("import_in_workers")
@@ -85,7 +87,7 @@ def train_loop(loop_config: dict[str, Any]) -> LoopResult:
     with run:  # rows are tokenized while the base model is loaded
         dtype = choose_dtype(config.precision, worker.device)
         with signs_of_life(tell):
-            base = load_causal_lm(folder, worker.device, dtype, config.quantization)
+            base = load_base_model(folder, config, worker, dtype)
         spec.timeline.mark("load_base_model")
         result = run.train(base)
     if worker.rank != 0 or result.is_paused or result.is_fenced:

@@ -38,7 +38,17 @@ _SHA256 = re.compile(r"[0-9a-f]{64}")
 # transformers takes the first of these that it finds.
 _WEIGHTS, _WEIGHTS_INDEX = "model.safetensors", "model.safetensors.index.json"
 # What has a say in the numbers of a run.
-_PACKAGES = ("torch", "transformers", "peft", "tokenizers", "safetensors", "bitsandbytes", "numpy", "ray")
+_PACKAGES = (
+    "torch",
+    "transformers",
+    "peft",
+    "tokenizers",
+    "safetensors",
+    "bitsandbytes",
+    "liger-kernel",
+    "numpy",
+    "ray",
+)
 
 
 class _Fields(BaseModel):
@@ -87,6 +97,13 @@ class ResolvedFacts(_Fields):
     packed: bool
     device: str
     gradient_checkpointing: bool = False
+    # What of a layer was computed again, whether layers were compiled, and whether norms and the like were Liger's;
+    # None of a run before there was a choice.
+    recomputation: str | None = None
+    compiled: bool | None = None
+    liger: bool | None = None
+    # Of a forward pass; None where rows limit it, and of a run before there was such a limit.
+    micro_batch_tokens: int | None = None
     sharded: bool = False
     openmp_runtime: str | None = None
     openmp_workers_spin: bool | None = None

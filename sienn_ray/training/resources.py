@@ -15,6 +15,8 @@ from ray.util.placement_group import PlacementGroup, placement_group_table, remo
 from sienn_ray.errors import FailureReason, TrainingError
 from sienn_ray.settings import Settings
 
+# Of a node, for a second CPU of its workers.
+_MIN_CPUS_PER_GPU = 4
 _POLL_S = 1.0
 _CONNECT_TIMEOUT_S = 2.0
 # Ray takes half of this with the defaults of its health checks.
@@ -93,10 +95,19 @@ def choose_resources(
     if settings.training_cpus_per_worker:
         return WorkerResources(num_workers, settings.training_cpus_per_worker, use_gpu, min_workers)
     if use_gpu:
-        return WorkerResources(num_workers, 1, use_gpu, min_workers)
+        return WorkerResources(num_workers, _cpus_beside_a_gpu(nodes), use_gpu, min_workers)
     cpus = [node.get("CPU", 0) for node in nodes]
     share = min(max(cpus, default=1), sum(cpus) / num_workers)
     return WorkerResources(num_workers, max(1, int(share)), use_gpu, min_workers)
+
+
+def _cpus_beside_a_gpu(nodes: list[NodeResources]) -> int:
+    """CPUs of a worker with a GPU: one launches kernels all the time, a second one tokenizes and collates.
+
+    A node with fewer than four for each GPU has others that need them.
+    """
+    shares = [node.get("CPU", 0) / node["GPU"] for node in nodes if node.get("GPU", 0)]
+    return 2 if min(shares, default=0) >= _MIN_CPUS_PER_GPU else 1
 
 
 def _uses_gpu(settings: Settings, num_gpus: float, num_workers: int) -> bool:

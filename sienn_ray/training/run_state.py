@@ -7,6 +7,7 @@ from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
 
+from sienn_ray.training.micro_batch_limits import MicroBatchLimits
 from sienn_ray.training.rewards import NO_REWARDS, Rewards, RewardSums
 
 _FILE_NAME = "state.json"
@@ -62,7 +63,10 @@ class RunState:
         best_step: When that was.
         best_epoch: Epoch of that step.
         evals_without_gain: Evaluations since.
-        micro_batch_rows: What memory suffices for; None until it was too small.
+        micro_batch_rows: Rows of a forward pass, where another attempt or an earlier version ran out of memory with
+            more.
+        micro_batch_tokens: Tokens of a forward pass that memory suffices for; None until it was too small.
+        loss_scale: Scale of the loss, where gradients are computed in float16.
         stop_reason: Why the run ended before its last epoch, if it did.
         history: One record for each evaluation and each epoch.
     """
@@ -85,9 +89,21 @@ class RunState:
     best_epoch: int | None = None
     evals_without_gain: int = 0
     micro_batch_rows: int | None = None
+    micro_batch_tokens: int | None = None
+    loss_scale: float | None = None
     is_done: bool = False
     stop_reason: str | None = None
     history: list[EvalRecord] = field(default_factory=list)
+
+    @property
+    def known_limits(self) -> MicroBatchLimits:
+        """Limits of a micro batch that memory was found to ask for."""
+        return MicroBatchLimits(self.micro_batch_rows, self.micro_batch_tokens)
+
+    def tighten(self, limits: MicroBatchLimits) -> None:
+        """Note that memory asks for these limits as well."""
+        both = self.known_limits.tightened(limits)
+        self.micro_batch_rows, self.micro_batch_tokens = both.max_examples, both.max_tokens
 
     @property
     def published(self) -> EvalRecord:

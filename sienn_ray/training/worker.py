@@ -49,6 +49,23 @@ def global_sums(values: Sequence[float], device: torch.device) -> list[float]:
     return [float(value) for value in total]
 
 
+def add_up(values: torch.Tensor) -> torch.Tensor:
+    """Return the sums of a tensor over all workers, without waiting for them where the device computes by itself."""
+    if dist.is_initialized() and dist.get_world_size() > 1:
+        dist.all_reduce(values)
+    return values
+
+
+def gathered_counts(values: Sequence[int], device: torch.device) -> list[list[int]]:
+    """Return some numbers of each worker, in one exchange."""
+    if not dist.is_initialized() or dist.get_world_size() == 1:
+        return [list(values)]
+    parts = [torch.empty(len(values), dtype=torch.int64, device=device) for _ in range(dist.get_world_size())]
+    dist.all_gather(parts, torch.tensor(values, dtype=torch.int64, device=device))
+    counts: list[list[int]] = torch.stack(parts).tolist()
+    return counts
+
+
 def gathered(values: Sequence[T]) -> list[T]:
     """Values of all workers, those of the first one first; small ones, since they travel as pickles."""
     if not dist.is_initialized() or dist.get_world_size() == 1:
@@ -60,11 +77,7 @@ def gathered(values: Sequence[T]) -> list[T]:
 
 def global_max(value: int, device: torch.device) -> int:
     """Return the largest of the workers' numbers."""
-    if not dist.is_initialized() or dist.get_world_size() == 1:
-        return value
-    largest = torch.tensor(value, dtype=torch.int64, device=device)
-    dist.all_reduce(largest, op=dist.ReduceOp.MAX)
-    return int(largest)
+    return max(number for (number,) in gathered_counts([value], device))
 
 
 def add_up_gradients(parameters: Sequence[torch.nn.Parameter]) -> None:

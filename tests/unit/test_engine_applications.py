@@ -9,7 +9,7 @@ import pytest
 import ray
 
 from deployments import engine_applications
-from deployments.engine import kind_of
+from deployments.engine import chosen_kind
 from deployments.engine_applications import EngineApplications
 from deployments.engine_versions import EngineVersion, version_of
 from sienn_ray.catalog import BaseModelSource, FoundBaseModel
@@ -82,7 +82,7 @@ class FakeServe:
 @pytest.fixture
 def serve(monkeypatch: pytest.MonkeyPatch) -> FakeServe:
     def build(base_model: str, settings: Settings, revision: str | None, *, version: Any, memory_bytes: int) -> Any:
-        return deployment_name(revision, kind_of(settings)), version, memory_bytes
+        return deployment_name(revision, chosen_kind(settings)), version, memory_bytes
 
     serve = FakeServe()
     monkeypatch.setattr(engine_applications, "serve", serve)
@@ -264,3 +264,11 @@ class TestKinds:
         engines(kind=EngineKind.VLLM).roll_outdated()
         assert serve.log == ["deploy engine-some--a---builtin with 0"]
         assert "Engine" in serve.applications[self.OWN.application].deployments
+
+    @pytest.mark.parametrize(("engine", "expected"), [("auto", "Engine"), ("vllm", "VllmEngine")])
+    def test_where_vllm_couldnt_be_started_ours_takes_its_place(
+        self, serve: FakeServe, engine: str, expected: str
+    ) -> None:
+        serve.add(A, state="DEPLOY_FAILED", deployment="VllmEngine")
+        assert engines(kind=EngineKind.VLLM, engine=engine).deployed(A) == A.application
+        assert expected in serve.applications[A.application].deployments

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from itertools import pairwise
 from pathlib import Path
 
 import pytest
@@ -12,7 +13,7 @@ from deployments.engine_memory import engine_memory_bytes
 from sienn_ray import catalog
 from sienn_ray.inference.applications import EngineKey
 from sienn_ray.model_sizes import sizes_of_config
-from sienn_ray.settings import GIB, MIB, Settings
+from sienn_ray.settings import GIB, MIB, EngineKind, Settings
 
 KEY = EngineKey("owner/model")
 CONFIG = {"hidden_size": 1024, "vocab_size": 1000, "intermediate_size": 4096, "num_hidden_layers": 10}
@@ -40,3 +41,11 @@ def test_it_is_that_of_weights_in_the_dtype_that_is_loaded_and_of_the_cache(
 @pytest.mark.parametrize("chosen", [0, 5 * GIB])
 def test_it_can_be_chosen(settings: Settings, chosen: int) -> None:
     assert engine_memory_bytes(KEY, settings.model_copy(update={"engine_memory_bytes": chosen})) == chosen
+
+
+def test_vllm_has_further_processes_one_for_each_gpu(settings: Settings) -> None:
+    ours = settings.model_copy(update={"engine": EngineKind.BUILTIN, "engine_num_gpus": 1.0})
+    one = ours.model_copy(update={"engine": EngineKind.VLLM})
+    two = one.model_copy(update={"engine_tensor_parallel": 2})
+    needed = [engine_memory_bytes(KEY, each) for each in (ours, one, two)]
+    assert [later - earlier for earlier, later in pairwise(needed)] == [1900 * MIB, 1200 * MIB]

@@ -20,7 +20,7 @@ LAYERS: list[set[str]] = [
     {"training", "inference", "export"},
     {"template_check"},
     {"datasets", "base_model", "module_names", "model_sizes", "local_copies"},
-    {"storage", "storage_keys", "catalog", "settings", "ray_metrics", "compute_threads", "chat_templates"},
+    {"storage", "storage_keys", "catalog", "settings", "ray_metrics", "compute_threads", "chat_templates", "precision"},
     {"hub"},
     {"retries", "admission", "context_length", "access", "outbound"},
     {"metrics", "errors", "fault_words", "code_version", "time_limit", "template_probe"},

@@ -7,7 +7,7 @@ from typing import Any
 import pytest
 from pydantic import SecretStr, ValidationError
 
-from sienn_ray.settings import EngineKind, Settings
+from sienn_ray.settings import GIB, EngineKind, Settings
 from tools import settings_table
 
 
@@ -161,3 +161,23 @@ def test_lifetimes_end_within_the_calendar(name: str) -> None:
 def test_networks_of_webhooks_are_networks(networks: str) -> None:
     with pytest.raises(ValidationError, match=r"webhook_allowed_networks"):
         Settings(webhook_allowed_networks=networks)
+
+
+@pytest.mark.parametrize(
+    ("given", "on_gpu", "expected"),
+    [
+        ({}, False, 256),
+        ({}, True, 8192),
+        ({"engine_step_tokens": 100}, True, 100),
+        ({"engine_max_batch": 300}, False, 300),
+    ],
+)
+def test_a_steps_tokens_are_the_devices_unless_they_are_given(
+    given: dict[str, int], on_gpu: bool, expected: int
+) -> None:
+    assert Settings(env="test", **given).step_tokens(on_gpu=on_gpu) == expected  # type: ignore[arg-type]
+
+
+def test_the_cache_of_an_engine_on_a_cpu_is_a_gib_unless_it_is_given() -> None:
+    assert Settings(env="test").cpu_kv_cache_bytes == GIB
+    assert Settings(env="test", engine_kv_cache_bytes=5).cpu_kv_cache_bytes == 5

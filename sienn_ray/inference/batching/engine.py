@@ -24,6 +24,8 @@ from sienn_ray.inference.batching.generation import AdapterUse, RunningGeneratio
 from sienn_ray.inference.batching.scheduler import Scheduler
 from sienn_ray.inference.engine import Generation, GenerationDelta, GenerationRequest
 from sienn_ray.inference.model.adapter_places import AdapterMemoryError
+from sienn_ray.inference.model.decode_graphs import CudaCapture
+from sienn_ray.inference.model.device_memory import StepSize, free_bytes, gpu_cache_bytes
 from sienn_ray.inference.model.kv_blocks import BlockPool
 from sienn_ray.inference.model.linear_choice import LinearChoices
 from sienn_ray.inference.model.lora_weights import LoraWeights, read_lora
@@ -34,6 +36,7 @@ from sienn_ray.inference.requests.prompts import PromptEncoder
 from sienn_ray.inference.requests.request_preparation import LoadedAdapter, RequestPreparation
 from sienn_ray.inference.sampling.sampler import eos_token_ids, sample
 from sienn_ray.inference.text.vocabulary import Vocabulary
+from sienn_ray.precision import allow_tf32
 from sienn_ray.settings import Settings
 
 logger = logging.getLogger(__name__)
@@ -92,7 +95,8 @@ class BatchingEngine:
         self._vocab_size = model.get_input_embeddings().num_embeddings
         generation_eos = model.generation_config.eos_token_id if model.generation_config else None
         self._eos = frozenset(eos_token_ids(generation_eos, tokenizer.eos_token_id))
-        self._scheduler = Scheduler(BlockPool(self._runner.num_blocks, BLOCK_TOKENS), settings)
+        pool = BlockPool(self._runner.num_blocks, BLOCK_TOKENS)
+        self._scheduler = Scheduler(pool, settings, settings.step_tokens(on_gpu=self._device.type != "cpu"))
         self._preparation = RequestPreparation(
             settings,
             PromptEncoder(
@@ -252,10 +256,9 @@ class BatchingEngine:
         with_logits = [generation for generation, row in rows if row.wants_logits]
         if not with_logits:
             return
-        is_broken = logits.sum(dim=1).isnan().tolist()  # before sampling, which overwrites them
         tokens = sample(logits, [each.sampler for each in with_logits])
-        for generation, token, is_nan in zip(with_logits, tokens, is_broken, strict=True):
-            if is_nan:
+        for generation, token in zip(with_logits, tokens, strict=True):
+            if token.is_broken:
                 generation.fail(EngineError("the model's scores aren't numbers; the adapter may have diverged"))
                 continue
             if generation.num_generated == 0:
@@ -266,11 +269,29 @@ class BatchingEngine:
 def _loaded(folder: Path, assigned: AssignedDevice, settings: Settings) -> tuple[PreTrainedModel, ModelRunner]:
     """Load the base model, and a runner with the fastest layouts that the model can have."""
     assigned.limit_memory()
+    allow_tf32()
     model = load_causal_lm(folder, assigned.device)
     choices = LinearChoices(settings.home / "cache" / "linear-layers.json")
+    capture = CudaCapture() if assigned.device.type == "cuda" and settings.engine_cuda_graphs else None
     try:
-        return model, ModelRunner(model, settings.engine_kv_cache_bytes, BLOCK_TOKENS, choices)
+        cache_bytes = _cache_bytes(model, assigned, settings)
+        return model, ModelRunner(model, cache_bytes, BLOCK_TOKENS, choices, capture=capture)
     except PackingError:
         logger.warning("%s can't have packed weights and will be slower", type(model).__name__)
     model = load_causal_lm(folder, assigned.device)
-    return model, ModelRunner(model, settings.engine_kv_cache_bytes, BLOCK_TOKENS)
+    return model, ModelRunner(model, _cache_bytes(model, assigned, settings), BLOCK_TOKENS, capture=capture)
+
+
+def _cache_bytes(model: PreTrainedModel, assigned: AssignedDevice, settings: Settings) -> int:
+    """Return the bytes of the cache of keys and values, once the weights are loaded."""
+    if assigned.device.type == "cpu" or settings.engine_kv_cache_bytes is not None:
+        return settings.cpu_kv_cache_bytes
+    found = gpu_cache_bytes(
+        model.config,
+        model.dtype.itemsize,
+        free_bytes(assigned),
+        settings.adapter_cache_max_bytes // 2,  # which counts the copies on the host as well
+        StepSize(settings.step_tokens(on_gpu=True), settings.engine_max_batch),
+    )
+    logger.info("%.1f GB of the GPU's memory are for keys and values", found / 1e9)
+    return found

@@ -21,12 +21,14 @@ class Scheduler:
 
     Args:
         pool: KV blocks.
-        settings: Limits of batch, step and queue.
+        settings: Limits of batch and queue.
+        step_tokens: Tokens of a step.
     """
 
-    def __init__(self, pool: BlockPool, settings: Settings) -> None:
+    def __init__(self, pool: BlockPool, settings: Settings, step_tokens: int) -> None:
         self._pool = pool
         self._settings = settings
+        self._step_tokens = step_tokens
         self._waiting: FairQueue[RunningGeneration] = FairQueue()
         self.running: list[RunningGeneration] = []
 
@@ -70,7 +72,7 @@ class Scheduler:
 
     def plan(self) -> list[tuple[RunningGeneration, StepRow]]:
         """Return the rows of the next step; see `batch.plan`."""
-        return plan(self.running, self._settings.engine_step_tokens)
+        return plan(self.running, self._step_tokens)
 
     def note_prefilled(self, generation: RunningGeneration) -> None:
         """Add a prompt, all of which is computed, to the prefix cache."""

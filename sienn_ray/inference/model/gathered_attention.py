@@ -19,7 +19,7 @@ from sienn_ray.inference.model.paged_attention import PagedStep
 from sienn_ray.inference.transfers import StepNumbers
 
 # Padded tables of blocks that cost less to gather than another call does.
-_CHEAP_BLOCKS = 512
+CHEAP_BLOCKS = 512
 # Values of a mask, or of scores where no kernel computes them piece by piece: 64 MiB in bfloat16.
 _MAX_SCORES = 1 << 25
 
@@ -92,7 +92,7 @@ def fit_together(rows: Sequence[RowBlocks]) -> bool:
     """Return whether padding the requests to the longest costs less than further calls."""
     num_blocks, num_tokens = max(len(row.blocks) for row in rows), max(row.num_tokens for row in rows)
     read = sum(len(row.blocks) * row.num_tokens for row in rows)
-    return len(rows) * num_blocks * num_tokens <= max(_CHEAP_BLOCKS, 2 * read)
+    return len(rows) * num_blocks * num_tokens <= max(CHEAP_BLOCKS, 2 * read)
 
 
 def _group(rows: Sequence[RowBlocks], spare: int, numbers: StepNumbers, num_tokens: int) -> RowGroup:
@@ -175,7 +175,8 @@ class GatheredStep(PagedStep):
         if group.num_queries == 1:
             # Heads that share a key head are the queries of one product, so keys needn't be copied for each.
             mask = self._mask(number, window, queries.dtype)
-            return _product(queries, key, value, mask, scale, softcap)
+            # Kernels give heads behind queries.
+            return _product(queries, key, value, mask, scale, softcap).contiguous()
         # (rows, heads, queries, size), and keys and values for each head
         heads = queries.reshape(group.num_rows, group.num_queries, -1, queries.shape[3]).transpose(1, 2)
         key, value = (each.unsqueeze(2).expand(-1, -1, queries.shape[2], -1, -1).flatten(1, 2) for each in (key, value))

@@ -93,6 +93,7 @@ class LoraWeights:
         )
 
 
+@torch.no_grad()  # else DoRA's gains would keep copies of the base weights for a backward pass
 def read_lora(folder: Path, base_model: str, layers: Mapping[str, BaseLayer], dtype: torch.dtype) -> LoraWeights:
     """Read an adapter.
 

@@ -10,12 +10,14 @@ import torch
 
 from sienn_ray.errors import EngineError
 from sienn_ray.inference.model import paged_attention
+from sienn_ray.inference.model.decode_graphs import Capture, DecodeGraphs
 from sienn_ray.inference.model.decoder_layers import replace_layers
 from sienn_ray.inference.model.linear_choice import LinearChoices
 from sienn_ray.inference.model.lora_stack import LoraStack
 from sienn_ray.inference.model.lora_weights import LoraWeights
 from sienn_ray.inference.model.packed_linear import packed
-from sienn_ray.inference.model.step_forward import GatheredWays, InPlaceWays, PagedWays, StepForward
+from sienn_ray.inference.model.paged_ways import GatheredWays, InPlaceWays, PagedWays
+from sienn_ray.inference.model.step_forward import StepForward
 from sienn_ray.inference.model.step_rows import StepRow
 from sienn_ray.inference.transfers import StepNumbers
 
@@ -46,6 +48,7 @@ class ModelRunner:
         choices: The fastest layouts of linear layers; None leaves them as they are.
         for_gpu: Whether to compute in few launches and few copies, as suits a GPU; None is where the model isn't on a
             CPU.
+        capture: Records decoding steps in the ways of a GPU; None records none.
 
     Raises:
         EngineError: The cache has no room for a single block.
@@ -60,6 +63,7 @@ class ModelRunner:
         choices: LinearChoices | None = None,
         *,
         for_gpu: bool | None = None,
+        capture: Capture | None = None,
     ) -> None:
         self._model = model.eval()
         self._device: torch.device = model.device
@@ -74,13 +78,14 @@ class ModelRunner:
         self._use_blocks(-(-_PROBE_TOKENS // block_tokens))
         self.has_cache = self._can_page(expected)
         self.num_blocks = self._num_blocks(cache_bytes)
-        self._use_blocks(self.num_blocks)
+        graphs = None if capture is None else DecodeGraphs(capture, self._device)
+        self._use_blocks(self.num_blocks, graphs)
 
-    def _use_blocks(self, num_blocks: int) -> None:
+    def _use_blocks(self, num_blocks: int, graphs: DecodeGraphs | None = None) -> None:
         """Begin with an empty cache of so many blocks."""
         ways = GatheredWays if self._is_for_gpu else InPlaceWays
         self._cache: PagedWays = ways(num_blocks, self._block_tokens)
-        self._forward = StepForward(self._model, self.lora, self._block_tokens, self._cache)
+        self._forward = StepForward(self._model, self.lora, self._block_tokens, self._cache, graphs)
 
     def _pack_head(self, choices: LinearChoices) -> None:
         head = self._model.get_output_embeddings()

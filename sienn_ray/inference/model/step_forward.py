@@ -3,133 +3,17 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
-from typing import Any, Protocol
+from typing import Any
 
 import torch
 
-from sienn_ray.inference.model.gathered_attention import GatheredStep, RowBlocks, groups_of
-from sienn_ray.inference.model.in_place_attention import InPlaceStep, RowSpan
-from sienn_ray.inference.model.kv_blocks import runs
-from sienn_ray.inference.model.kv_cache import BlockKvCache, KvCache
+from sienn_ray.inference.model.decode_graphs import DecodeGraphs, GraphKey
 from sienn_ray.inference.model.lora_stack import LoraStack
 from sienn_ray.inference.model.lora_weights import LoraWeights
 from sienn_ray.inference.model.paged_attention import PagedStep
+from sienn_ray.inference.model.paged_ways import GatheredWays, PagedWays, own_runs
 from sienn_ray.inference.model.step_rows import StepRow
 from sienn_ray.inference.transfers import StepNumbers
-
-
-class PagedWays(Protocol):
-    """A cache of keys and values, and the attention that suits it."""
-
-    #: Blocks beside those of requests.
-    num_spare_blocks: int
-
-    @property
-    def token_bytes(self) -> int:
-        """Bytes of the keys and values of a token, once a step has been computed."""
-        ...
-
-    #: Blocks for requests.
-    num_blocks: int
-
-    @property
-    def size_bytes(self) -> int:
-        """Bytes of keys and values so far."""
-        ...
-
-    def plan(
-        self, rows: Sequence[StepRow], slots_at: int, positions_at: int, numbers: StepNumbers
-    ) -> Callable[[], PagedStep]:
-        """Plan attention for a step; the function that is returned is called once its numbers are on the device."""
-        ...
-
-
-class InPlaceWays:
-    """The cache and the attention of a CPU; see `in_place_attention`.
-
-    Args:
-        num_blocks: Blocks for requests.
-        block_tokens: Tokens in a block.
-    """
-
-    def __init__(self, num_blocks: int, block_tokens: int) -> None:
-        self.num_blocks = num_blocks
-        self._block_tokens = block_tokens
-        self._cache = KvCache(num_blocks * block_tokens)
-        self.num_spare_blocks = 0
-
-    @property
-    def size_bytes(self) -> int:
-        """See `PagedWays.size_bytes`."""
-        return self._cache.size_bytes
-
-    @property
-    def token_bytes(self) -> int:
-        """See `PagedWays.token_bytes`."""
-        return self._cache.size_bytes // self._cache.num_slots
-
-    def plan(
-        self,
-        rows: Sequence[StepRow],
-        slots_at: int,
-        positions_at: int,  # noqa: ARG002
-        numbers: StepNumbers,
-    ) -> Callable[[], PagedStep]:
-        """See `PagedWays.plan`."""
-        spans: list[RowSpan] = []
-        start = 0
-        for row in rows:
-            context = tuple(runs(row.blocks, self._block_tokens, row.num_before))
-            spans.append(RowSpan(start, row.num_new, context, own_runs(row, self._block_tokens)))
-            start += row.num_new
-        return lambda: InPlaceStep(self._cache, numbers[slots_at], spans)
-
-
-class GatheredWays:
-    """The cache and the attention of a GPU; see `gathered_attention`.
-
-    Args:
-        num_blocks: Blocks for requests.
-        block_tokens: Tokens in a block.
-    """
-
-    def __init__(self, num_blocks: int, block_tokens: int) -> None:
-        self.num_blocks = num_blocks
-        self._block_tokens = block_tokens
-        self._cache = BlockKvCache(num_blocks, block_tokens)
-        self.num_spare_blocks = 1
-
-    @property
-    def size_bytes(self) -> int:
-        """See `PagedWays.size_bytes`."""
-        return self._cache.size_bytes
-
-    @property
-    def token_bytes(self) -> int:
-        """See `PagedWays.token_bytes`."""
-        return self._cache.size_bytes // self._cache.num_slots
-
-    def plan(
-        self, rows: Sequence[StepRow], slots_at: int, positions_at: int, numbers: StepNumbers
-    ) -> Callable[[], PagedStep]:
-        """See `PagedWays.plan`."""
-        found: list[RowBlocks] = []
-        start = 0
-        for row in rows:
-            num_blocks = -(-len(row.tokens) // self._block_tokens)
-            found.append(RowBlocks(start, row.num_new, row.blocks[:num_blocks]))
-            start += row.num_new
-        groups = groups_of(found, self._cache.spare, numbers)
-        return lambda: GatheredStep(self._cache, numbers[slots_at], numbers[positions_at], groups, numbers)
-
-
-def own_runs(row: StepRow, block_tokens: int) -> tuple[tuple[int, int], ...]:
-    """Return the slots of a row's new tokens: (first slot, slots) for each run of neighbouring blocks."""
-    skipped = row.num_before // block_tokens
-    inside = row.num_before - skipped * block_tokens
-    found = runs(row.blocks[skipped:], block_tokens, inside + row.num_new)
-    start, length = found[0]
-    return ((start + inside, length - inside), *found[1:])
 
 
 class StepForward:
@@ -140,9 +24,13 @@ class StepForward:
         lora: Its adapters.
         block_tokens: Tokens in a KV block.
         ways: How keys and values are kept, and attended to.
+        graphs: Captured decoding steps; None captures none.
     """
 
-    def __init__(self, model: Any, lora: LoraStack, block_tokens: int, ways: PagedWays) -> None:
+    def __init__(
+        self, model: Any, lora: LoraStack, block_tokens: int, ways: PagedWays, graphs: DecodeGraphs | None = None
+    ) -> None:
+        self._graphs = graphs
         self._model = model
         self._lora = lora
         self._block_tokens = block_tokens
@@ -150,6 +38,29 @@ class StepForward:
 
     def __call__(self, rows: Sequence[StepRow], adapters: Mapping[str, LoraWeights]) -> torch.Tensor:
         """Compute the tokens of all rows in one forward pass; see `ModelRunner.step`."""
+        graphed = self._graphed(rows, adapters)
+        return self._eager(rows, adapters) if graphed is None else graphed
+
+    def _graphed(self, rows: Sequence[StepRow], adapters: Mapping[str, LoraWeights]) -> torch.Tensor | None:
+        """Compute a decoding step by a captured graph; None where that isn't possible."""
+        if self._graphs is None or self._graphs.is_off or not isinstance(self._ways, GatheredWays):
+            return None
+        if not all(row.num_new == 1 and row.wants_logits for row in rows):
+            return None
+        filled = self._ways.filled_up(rows)
+        if filled is None:
+            return None
+        numbers = StepNumbers(self._model.device)
+        names = [row.adapter for row in rows] + [None] * (len(filled.ids) - len(rows))
+        sizes = self._lora.use_padded(names, adapters, numbers)
+        at = numbers.add(filled.slots), numbers.add(filled.ids), numbers.add(filled.positions)
+        step = self._ways.plan_filled_up(filled, at[0], at[2], numbers)
+        key = GraphKey(len(filled.ids), filled.num_blocks, sizes, 0 if sizes is None else self._lora.version)
+        # All tokens are kept: 0 is transformers' way to say so.
+        logits = self._graphs.compute(key, numbers, lambda: self._logits(numbers, at[1], at[2], step, 0))
+        return logits[: len(rows)]
+
+    def _eager(self, rows: Sequence[StepRow], adapters: Mapping[str, LoraWeights]) -> torch.Tensor:
         numbers = StepNumbers(self._model.device)
         order = self._lora.use([(row.adapter, row.num_new) for row in rows], adapters, numbers)
         ordered = [rows[number] for number in order]
@@ -167,12 +78,23 @@ class StepForward:
         at = numbers.add(slots), numbers.add(ids), numbers.add(positions), numbers.add(kept)
         step = self._ways.plan(ordered, at[0], at[2], numbers)
         numbers.send()
+        return self._logits(numbers, at[1], at[2], step, numbers[at[3]])
+
+    def _logits(
+        self,
+        numbers: StepNumbers,
+        ids_at: int,
+        positions_at: int,
+        step: Callable[[], PagedStep],
+        kept: torch.Tensor | int,
+    ) -> torch.Tensor:
+        """Compute the logits of the kept tokens, from numbers that are on the device."""
         self._lora.begin()
         logits: torch.Tensor = self._model(
-            input_ids=numbers[at[1]].unsqueeze(0),
-            position_ids=numbers[at[2]].unsqueeze(0),
+            input_ids=numbers[ids_at].unsqueeze(0),
+            position_ids=numbers[positions_at].unsqueeze(0),
             use_cache=False,
             paged=step(),
-            logits_to_keep=numbers[at[3]],
+            logits_to_keep=kept,
         ).logits[0]
         return logits.float()

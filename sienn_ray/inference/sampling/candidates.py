@@ -7,9 +7,14 @@ touches the whole row; what remains is a selection among few.
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 import numpy as np
 import numpy.typing as npt
 import torch
+
+from sienn_ray.inference.sampling.rounds import Reading
+from sienn_ray.inference.transfers import fetch, to_device
 
 BLOCK_TOKENS = 64
 
@@ -30,6 +35,11 @@ def padded(logits: torch.Tensor) -> torch.Tensor:
     return torch.nn.functional.pad(logits, (0, missing), value=-torch.inf) if missing else logits.contiguous()
 
 
+def rows_of(logits: torch.Tensor, numbers: Sequence[int]) -> torch.Tensor:
+    """Return a copy of some rows."""
+    return logits.index_select(0, to_device(torch.tensor(numbers), logits.device))
+
+
 def blocks(rows: torch.Tensor) -> torch.Tensor:
     """View (rows, vocab) as (rows, blocks, BLOCK_TOKENS)."""
     return rows.view(rows.shape[0], -1, BLOCK_TOKENS)
@@ -44,7 +54,7 @@ def take_blocks(rows: torch.Tensor, chosen: torch.Tensor) -> torch.Tensor:
     return rows.view(-1, BLOCK_TOKENS).index_select(0, flat).view(num_rows, -1, BLOCK_TOKENS)
 
 
-def largest(scores: torch.Tensor) -> list[int]:
+def largest(scores: torch.Tensor) -> Reading[list[int]]:
     """Return the likeliest token of each row, the first one among equals, as `argmax` does.
 
     Args:
@@ -52,7 +62,8 @@ def largest(scores: torch.Tensor) -> list[int]:
     """
     chosen = blocks(scores).amax(-1).argmax(-1, keepdim=True)  # (rows, 1)
     inside = take_blocks(scores, chosen)[:, 0].argmax(-1)
-    ids: list[int] = (chosen[:, 0] * BLOCK_TOKENS + inside).tolist()
+    (found,) = yield [chosen[:, 0] * BLOCK_TOKENS + inside]
+    ids: list[int] = found.tolist()
     return ids
 
 
@@ -67,6 +78,12 @@ def top_candidates(scores: torch.Tensor, num: int) -> tuple[Floats, Ids]:
         Values and token ids, both (rows, num), from the largest down, equal values by id. If more
         entries equal the last value than fit, any of them are here.
     """
+    values, ids = fetch(unread_candidates(scores, num))
+    return ties_by_id(values, ids)
+
+
+def unread_candidates(scores: torch.Tensor, num: int) -> tuple[torch.Tensor, torch.Tensor]:
+    """Compute `top_candidates`, which reads them, on the device; equal values are in any order."""
     num = min(num, scores.shape[1])
     if num * BLOCK_TOKENS >= scores.shape[1]:
         values, ids = scores.topk(num)
@@ -74,10 +91,11 @@ def top_candidates(scores: torch.Tensor, num: int) -> tuple[Floats, Ids]:
         chosen = blocks(scores).amax(-1).topk(num, sorted=False).indices  # (rows, num)
         values, inside = take_blocks(scores, chosen).flatten(1).topk(num)
         ids = chosen.gather(1, inside // BLOCK_TOKENS) * BLOCK_TOKENS + inside % BLOCK_TOKENS
-    return _ties_by_id(values.cpu().numpy(), ids.cpu().numpy())
+    return values, ids
 
 
-def _ties_by_id(values: Floats, ids: Ids) -> tuple[Floats, Ids]:
+def ties_by_id(values: Floats, ids: Ids) -> tuple[Floats, Ids]:
+    """Order entries of equal values by id; (rows, num) each, from the largest down."""
     if not (values[:, 1:] == values[:, :-1]).any():
         return values, ids
     order = np.lexsort((ids, -values))

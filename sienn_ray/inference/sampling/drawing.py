@@ -9,8 +9,19 @@ import numpy as np
 import torch
 
 from sienn_ray.inference.engine import SamplingParams
-from sienn_ray.inference.sampling.candidates import BLOCK_TOKENS, Floats, Ids, blocks, take_blocks, top_candidates
+from sienn_ray.inference.sampling.candidates import (
+    BLOCK_TOKENS,
+    Floats,
+    Ids,
+    blocks,
+    take_blocks,
+    ties_by_id,
+    top_candidates,
+    unread_candidates,
+)
+from sienn_ray.inference.sampling.rounds import Reading
 from sienn_ray.inference.sampling.truncation import UNKNOWN_MASS, Doubles, Kept, Limits, draw, keep
+from sienn_ray.inference.transfers import fetch, to_device
 
 # So many of the likeliest tokens reach a top_p of 0.95 at a temperature of 0.7 at 19 of 20 steps of SmolLM2-135M. Where
 # they don't, the row is sorted as far as it has to be: right as well, but slower.
@@ -19,7 +30,7 @@ NUM_CANDIDATES = 64
 _MAX_CANDIDATES = 256
 
 
-def draw_from_all(logits: torch.Tensor, params: Sequence[SamplingParams], uniforms: Doubles) -> list[int]:
+def draw_from_all(logits: torch.Tensor, params: Sequence[SamplingParams], uniforms: Doubles) -> Reading[list[int]]:
     """Draw from the whole vocabulary: a block by the blocks' probabilities, then a token of that block.
 
     Args:
@@ -28,15 +39,16 @@ def draw_from_all(logits: torch.Tensor, params: Sequence[SamplingParams], unifor
         uniforms: (rows,), in [0, 1).
     """
     probabilities = heat(logits, params).softmax(-1)  # (rows, vocab)
-    by_block = blocks(probabilities).sum(-1).cpu().numpy().astype(np.float64).cumsum(1)  # (rows, blocks)
+    (sums,) = yield [blocks(probabilities).sum(-1)]
+    by_block = sums.astype(np.float64).cumsum(1)  # (rows, blocks)
     points = uniforms * by_block[:, -1]
     chosen = np.count_nonzero(by_block <= points[:, None], axis=1)[:, None]  # (rows, 1)
     upper = np.take_along_axis(by_block, chosen, 1)[:, 0]
     lower = np.where(chosen[:, 0] > 0, np.take_along_axis(by_block, np.maximum(chosen - 1, 0), 1)[:, 0], 0.0)
     # What is left of the random number once the block is known; below 1, so that no token of probability 0 is hit.
     rest = np.minimum((points - lower) / (upper - lower), 1 - 2.0**-53)
-    block = take_blocks(probabilities, torch.from_numpy(chosen).to(logits.device))[:, 0]
-    inside = block.cpu().numpy().astype(np.float64).cumsum(1)  # (rows, BLOCK_TOKENS)
+    (block,) = yield [take_blocks(probabilities, to_device(torch.from_numpy(chosen), logits.device))[:, 0]]
+    inside = block.astype(np.float64).cumsum(1)  # (rows, BLOCK_TOKENS)
     offsets = np.count_nonzero(inside <= (rest * inside[:, -1])[:, None], axis=1)
     ids: list[int] = (chosen[:, 0] * BLOCK_TOKENS + offsets).tolist()
     return ids
@@ -44,7 +56,7 @@ def draw_from_all(logits: torch.Tensor, params: Sequence[SamplingParams], unifor
 
 def draw_from_likeliest(
     logits: torch.Tensor, params: Sequence[SamplingParams], uniforms: Doubles, *, num_candidates: int = NUM_CANDIDATES
-) -> list[int]:
+) -> Reading[list[int]]:
     """Draw from the tokens that top-k, top-p and min-p leave.
 
     Args:
@@ -57,8 +69,10 @@ def draw_from_likeliest(
     limits = Limits.of(params)
     # One more than the largest top_k, to tell whether others tie with its last.
     widest = min(max(row.top_k for row in params) + 1, _MAX_CANDIDATES)
-    values, ids = top_candidates(scores, max(num_candidates, widest))
-    total_mass = find_total_mass(scores, limits)
+    unread = [*unread_candidates(scores, max(num_candidates, widest)), *_likeliest_shares(scores, limits)]
+    values, ids, *shares = yield unread
+    values, ids = ties_by_id(values, ids)
+    total_mass = _total_mass(shares, len(scores))
     kept = keep(values, total_mass, limits, is_complete=values.shape[1] == scores.shape[1])
     chosen: list[int] = np.take_along_axis(ids, draw(kept, uniforms)[:, None], 1)[:, 0].tolist()
     # A row without numbers, as of a broken adapter, gets some token: it must not end the step for the others.
@@ -75,17 +89,26 @@ def heat(logits: torch.Tensor, params: Sequence[SamplingParams]) -> torch.Tensor
     temperatures = [row.temperature for row in params]
     if all(temperature == 1 for temperature in temperatures):
         return logits
-    return logits.div_(torch.tensor(temperatures, dtype=torch.float32, device=logits.device)[:, None])
+    divisors = to_device(torch.tensor(temperatures, dtype=torch.float32), logits.device)
+    return logits.div_(divisors[:, None])
 
 
 def find_total_mass(scores: torch.Tensor, limits: Limits) -> Doubles:
-    """Return the sum of exp(score - largest score) of each row, (rows,); UNKNOWN_MASS if no row needs it.
+    """Return the sum of exp(score - largest score) of each row, (rows,); UNKNOWN_MASS if no row needs it."""
+    return _total_mass(fetch(_likeliest_shares(scores, limits)), len(scores))
+
+
+def _likeliest_shares(scores: torch.Tensor, limits: Limits) -> list[torch.Tensor]:
+    """Compute the likeliest tokens' probabilities, (rows,), on the device; none if no row needs its mass.
 
     Softmax reads and writes a row once while it is in the cache, which exp and sum one after the other would not.
     """
-    if not ((limits.top_p < 1) & (limits.top_k == 0)).any():
-        return np.full(len(scores), UNKNOWN_MASS)
-    return 1.0 / scores.softmax(-1).amax(-1).cpu().numpy().astype(np.float64)
+    is_needed = ((limits.top_p < 1) & (limits.top_k == 0)).any()
+    return [scores.softmax(-1).amax(-1)] if is_needed else []
+
+
+def _total_mass(shares: Sequence[Floats], num_rows: int) -> Doubles:
+    return 1.0 / shares[0].astype(np.float64) if shares else np.full(num_rows, UNKNOWN_MASS)
 
 
 def keep_sorted(scores: torch.Tensor, total_mass: Doubles, limits: Limits, *, reach: float = 0.0) -> tuple[Kept, Ids]:

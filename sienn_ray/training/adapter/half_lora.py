@@ -2,7 +2,7 @@
 
 The adapter is float32, its products are the base layer's type. Here A and B come in that type already, the scaling is a
 factor that the products take along, and gradients are written in float32 by the products themselves, where the device's
-products can: 3 launches forward and 5 backward, of which PEFT's layer under autocast needs three times as many.
+products can. So a layer is 3 launches forward and 5 backward.
 """
 
 from __future__ import annotations
@@ -12,7 +12,12 @@ from typing import Any
 
 import torch
 
+from sienn_ray.training.adapter.frozen_weight import FrozenWeight, keep_weight, kept_weight, matrix_of
+
 HALF_TYPES = (torch.bfloat16, torch.float16)
+
+# Whether this PyTorch's products on a GPU can give another type than they take.
+_WRITES_OTHER_TYPES = hasattr(torch.ops.aten.mm, "dtype")
 
 # A (r, in) and B (out, r).
 Factors = tuple[torch.Tensor, torch.Tensor]
@@ -20,7 +25,7 @@ Factors = tuple[torch.Tensor, torch.Tensor]
 
 def half_lora_product(
     x: torch.Tensor,
-    weight: torch.Tensor,
+    weight: FrozenWeight,
     bias: torch.Tensor | None,
     factors: Factors,
     copies: Factors,
@@ -31,7 +36,7 @@ def half_lora_product(
 
     Args:
         x: (..., in), in half precision.
-        weight: (out, in) in the same type.
+        weight: (out, in) in the same type, or in 4 bits.
         bias: (out,), likewise.
         factors: The adapter's weights in float32, which get the gradients.
         copies: The same in the type of `x`, which are computed with.
@@ -55,7 +60,7 @@ class _HalfLoraProduct(torch.autograd.Function):
     def forward(
         ctx: Any,
         rows: torch.Tensor,
-        weight: torch.Tensor,
+        weight: FrozenWeight,
         bias: torch.Tensor | None,
         lora_a: torch.Tensor,
         lora_b: torch.Tensor,  # noqa: ARG004 # it gets a gradient
@@ -69,16 +74,17 @@ class _HalfLoraProduct(torch.autograd.Function):
         if dropout:
             dropped, kept = torch.native_dropout(rows, dropout, True)
         down = _scaled_product(dropped, a.t(), scaling)  # (rows, r)
-        y = rows @ weight.t() if bias is None else torch.addmm(bias, rows, weight.t())
+        matrix = matrix_of(weight, rows.dtype)
+        y = rows @ matrix.t() if bias is None else torch.addmm(bias, rows, matrix.t())
         y.addmm_(down, b.t())
-        ctx.save_for_backward(rows, weight, a, b, down, kept)
+        keep_weight(ctx, weight, rows, a, b, down, kept)
         ctx.scaling, ctx.dropout_factor, ctx.adapter_dtype = scaling, 1.0 / (1.0 - dropout), lora_a.dtype
         return y
 
     @staticmethod
     def backward(ctx: Any, *grad_outputs: torch.Tensor) -> tuple[torch.Tensor | None, ...]:
         """Gradients of the rows, A and B."""
-        rows, weight, a, b, down, kept = ctx.saved_tensors
+        weight, rows, a, b, down, kept = kept_weight(ctx, grad_outputs[0].dtype)
         grad_y = grad_outputs[0]
         grad_down = _scaled_product(grad_y, b, ctx.scaling)  # (rows, r)
         grad_b = _product_as(ctx.adapter_dtype, grad_y.t(), down)
@@ -102,7 +108,7 @@ def _scaled_product(left: torch.Tensor, right: torch.Tensor, factor: float) -> t
 
 def _product_as(dtype: torch.dtype, left: torch.Tensor, right: torch.Tensor) -> torch.Tensor:
     """Multiply two matrices in half precision; the sums, which are float32, aren't rounded where a GPU computes."""
-    if left.is_cuda:
+    if left.device.type == "cuda" and _WRITES_OTHER_TYPES:
         return torch.mm(left, right, out_dtype=dtype)
     return (left @ right).to(dtype)
 

@@ -1,6 +1,8 @@
 """Losses over packed rows.
 
 packing: tokenized rows as batches without padding.
+row_tree: what rows begin with in common.
+batches: batches, and their way to a device.
 packed_attention: attention over packed rows, one after another.
 varlen_attention: the same by one kernel for all rows, on GPUs.
 examples: rows that a loss takes together, and sums over them.

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import NamedTuple
 
 import torch
@@ -24,6 +25,11 @@ class Example(NamedTuple):
     def num_tokens(self) -> int:
         """Tokens of all its rows."""
         return sum(len(input_ids) for input_ids, _ in self.rows)
+
+
+def rows_of(examples: Sequence[Example]) -> list[TokenRow]:
+    """Return the rows of all examples, one after another."""
+    return [row for example in examples for row in example.rows]
 
 
 class LossSums(NamedTuple):

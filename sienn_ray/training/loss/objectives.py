@@ -9,7 +9,8 @@ from typing import Protocol, assert_never
 import torch
 
 from sienn_ray.training.config import TrainingConfig
-from sienn_ray.training.loss.examples import Example, LossSums
+from sienn_ray.training.loss.batches import Batch
+from sienn_ray.training.loss.examples import Example, LossSums, rows_of
 from sienn_ray.training.loss.packing import num_targets
 from sienn_ray.training.loss.pair_losses import DpoLoss, IpoLoss, OrpoLoss, PairLoss, PairScores, SimpoLoss
 from sienn_ray.training.loss.reference import Reference
@@ -28,14 +29,14 @@ class Objective(Protocol):
             without the base model's own dropout: each would drop other activations.
         has_baseline: Whether the loss depends on the mean log-ratio of mismatched answers over all examples of a step;
             `baseline` is then set before its losses are asked for.
-        baseline: That mean, in nats.
+        baseline: That mean, in nats; a scalar on any device.
     """
 
     name: Method
     rows_per_example: int
     has_reference: bool
     has_baseline: bool
-    baseline: float
+    baseline: float | torch.Tensor
 
     def at_start(self) -> AbstractContextManager[None]:
         """Compute losses of the model that the run starts from meanwhile."""
@@ -45,12 +46,16 @@ class Objective(Protocol):
         """Return the divisor that makes a mean of the sum."""
         ...
 
-    def sums(self, examples: Sequence[Example]) -> LossSums:
-        """Loss and rewards of all examples."""
+    def collate(self, examples: Sequence[Example]) -> Batch:
+        """Make a batch of at least one example, on the CPU; any thread may, while another one computes."""
         ...
 
-    def log_ratio_sum(self, examples: Sequence[Example]) -> float:
-        """Sum of the log-ratios of all the answers to those at the start, in nats, without a gradient."""
+    def sums(self, batch: Batch) -> LossSums:
+        """Loss and rewards of a batch's examples, which is on the device."""
+        ...
+
+    def log_ratio_sum(self, batch: Batch) -> torch.Tensor:
+        """Sum of the log-ratios of all the answers to those at the start, in nats; a scalar without a gradient."""
         ...
 
 
@@ -65,7 +70,7 @@ class CompletionObjective:
     rows_per_example = 1
     has_reference = False
     has_baseline = False
-    baseline = 0.0
+    baseline: float | torch.Tensor = 0.0
 
     def __init__(self, scorer: Scorer, reference: Reference) -> None:
         self._scorer = scorer
@@ -79,14 +84,17 @@ class CompletionObjective:
         """Completion tokens."""
         return sum(num_targets(labels) for example in examples for _, labels in example.rows)
 
-    def sums(self, examples: Sequence[Example]) -> LossSums:
+    def collate(self, examples: Sequence[Example]) -> Batch:
+        """See `Objective.collate`."""
+        return self._scorer.collate(rows_of(examples))
+
+    def sums(self, batch: Batch) -> LossSums:
         """In nats."""
-        batch = self._scorer.batch([row for example in examples for row in example.rows])
         return LossSums(-self._scorer.log_probs(batch).sum())
 
-    def log_ratio_sum(self, examples: Sequence[Example]) -> float:  # noqa: ARG002
+    def log_ratio_sum(self, batch: Batch) -> torch.Tensor:
         """Nothing is compared."""
-        return 0.0
+        return torch.zeros((), device=batch.targets.device)
 
 
 class PairObjective:
@@ -100,7 +108,7 @@ class PairObjective:
 
     rows_per_example = 2
     has_baseline = False
-    baseline = 0.0
+    baseline: float | torch.Tensor = 0.0
 
     def __init__(self, loss: PairLoss, scorer: Scorer, reference: Reference) -> None:
         self._loss = loss
@@ -127,35 +135,38 @@ class PairObjective:
         """Pairs."""
         return len(examples)
 
-    def sums(self, examples: Sequence[Example]) -> LossSums:
+    def collate(self, examples: Sequence[Example]) -> Batch:
+        """See `Objective.collate`."""
+        return self._scorer.collate(rows_of(examples))
+
+    def sums(self, batch: Batch) -> LossSums:
         """Losses and rewards of all pairs."""
-        scores = self.scores(examples)
+        scores = self.scores(batch)
         loss = self._loss.losses(scores).sum()
         with torch.no_grad():
             rewards = self._loss.rewards(scores)
             num_right = (rewards[:, 0] > rewards[:, 1]).sum()
-            count = rewards.new_full((), len(examples))
+            count = rewards.new_full((), len(rewards))
             numbers = torch.stack([*rewards.sum(0), count, count, num_right.to(count), count])
         return LossSums(loss, numbers)
 
-    def scores(self, examples: Sequence[Example]) -> PairScores:
+    def scores(self, batch: Batch) -> PairScores:
         """Log-probabilities of the pairs' answers."""
+        sizes, device = batch.targets_per_row, batch.targets.device
+        reference = torch.zeros(len(sizes), device=device)
         if self._is_start:  # which differs from itself in nothing
-            nothing = torch.zeros(len(examples), 2)  # on any device: it is only counted
+            nothing = reference.view(-1, 2)
             return PairScores(nothing, nothing, nothing + 1)
-        batch = self._scorer.batch([row for example in examples for row in example.rows])
-        sizes = batch.targets_per_row
-        reference = torch.zeros(len(sizes), device=batch.targets.device)
         if self.has_reference:
             with torch.no_grad(), self._reference.active():
                 reference = row_sums(self._scorer.log_probs(batch), sizes)
         policy = row_sums(self._scorer.log_probs(batch), sizes)
-        num_tokens = torch.tensor(sizes, device=policy.device).clamp(min=1)
+        num_tokens = batch.num_targets.clamp(min=1)
         return PairScores(policy.view(-1, 2), reference.view(-1, 2), num_tokens.view(-1, 2))
 
-    def log_ratio_sum(self, examples: Sequence[Example]) -> float:  # noqa: ARG002
+    def log_ratio_sum(self, batch: Batch) -> torch.Tensor:
         """Pairs have no baseline."""
-        return 0.0
+        return torch.zeros((), device=batch.targets.device)
 
 
 def make_objective(method: Method, scorer: Scorer, reference: Reference, config: TrainingConfig) -> Objective:

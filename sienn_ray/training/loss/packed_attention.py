@@ -8,15 +8,20 @@ for what `varlen_attention` has no kernel for.
 from __future__ import annotations
 
 from collections.abc import Sequence
+from functools import partial
 from typing import Any
 
 import torch
 import torch.nn.functional as F  # noqa: N812
+from torch.utils.checkpoint import checkpoint
 from transformers import AttentionInterface
 
 from sienn_ray.training.loss.packing import Pieces
 
 NAME = "sienn_packed"
+
+# Queries whose bounded scores a GPU holds at once: 16 MiB a head for a row of 8,192 tokens.
+_SOFTCAP_BLOCK = 512
 
 
 def register() -> None:
@@ -82,7 +87,7 @@ def _takes_groups(query: torch.Tensor) -> bool:
 
     Only FlashAttention does, which on a GPU is what there is for bfloat16, and which has no masks.
     """
-    return query.is_cuda and query.dtype is torch.bfloat16
+    return query.device.type == "cuda" and query.dtype is torch.bfloat16
 
 
 def _causal(
@@ -117,12 +122,49 @@ def _softcapped(
     scaling: float | None,
     window: int | None,
     softcap: float,
+    block: int | None = None,
 ) -> torch.Tensor:
-    """The same with bounded scores, which PyTorch has no kernel for (Gemma 2, arXiv:2408.00118, section 2)."""
+    """The same with bounded scores, which PyTorch has no kernel for (Gemma 2, arXiv:2408.00118, section 2).
+
+    Args:
+        query: As the others.
+        key: As the others.
+        value: As the others.
+        dropout: Probability that an attention weight is dropped.
+        scaling: Factor of the scores.
+        window: Tokens that a token sees back.
+        softcap: Bound of the scores.
+        block: Queries whose scores are there at once, and again in the backward pass; None is all of them on a CPU,
+            where rows are short and computing again isn't cheap.
+    """
+    num_tokens = query.shape[2]
+    attend = partial(_softcapped_block, dropout=dropout, scaling=scaling, window=window, softcap=softcap)
+    block = block or (_SOFTCAP_BLOCK if query.device.type == "cuda" else num_tokens)
+    if num_tokens <= block:
+        return attend(query, key, value)
+    outputs: list[torch.Tensor] = []
+    for start in range(0, num_tokens, block):
+        seen = slice(0 if window is None else max(0, start - window + 1), start + block)
+        tensors = (query[:, :, start : start + block], key[:, :, seen], value[:, :, seen])
+        outputs.append(checkpoint(attend, *tensors, use_reentrant=False, preserve_rng_state=dropout > 0))
+    return torch.cat(outputs, dim=2)
+
+
+def _softcapped_block(
+    query: torch.Tensor,
+    key: torch.Tensor,
+    value: torch.Tensor,
+    *,
+    dropout: float,
+    scaling: float | None,
+    window: int | None,
+    softcap: float,
+) -> torch.Tensor:
+    """The last queries of a row, with the keys that they see; of both, the last is the same token."""
     scores = query @ key.transpose(2, 3) * (scaling if scaling is not None else query.shape[-1] ** -0.5)
     scores = torch.tanh(scores / softcap) * softcap
-    num_tokens = query.shape[2]
-    scores = scores.masked_fill(~_window_mask(num_tokens, window or num_tokens, query.device), float("-inf"))
+    seen = _window_mask(key.shape[2], window or key.shape[2], query.device)[-query.shape[2] :]
+    scores = scores.masked_fill(~seen, float("-inf"))
     weights = F.dropout(scores.softmax(dim=-1, dtype=torch.float32).to(query.dtype), dropout)
     return weights @ value
 

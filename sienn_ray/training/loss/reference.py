@@ -7,14 +7,13 @@ from contextlib import contextmanager
 from typing import Any
 
 import torch
-from torch.distributed.tensor import DTensor, distribute_tensor
 
 
 class Reference:
     """Puts the model into the state that its run starts from, for a while.
 
     A start adapter's weights take the place of those that learn. They are exchanged rather than kept in a second
-    adapter of PEFT's: layers then compute them as they do the others, fused, with DoRA and shared out.
+    adapter of PEFT's: layers then compute them as they do the others, fused and with DoRA.
 
     Args:
         adapter: The PEFT model.
@@ -31,7 +30,7 @@ class Reference:
         if start is not None:
             named = dict(adapter.named_parameters())
             self._parameters = [named[name] for name in start]
-            self._others = [_like(value, named[name]) for name, value in start.items()]
+            self._others = [value.to(named[name].device) for name, value in start.items()]
 
     @contextmanager
     def active(self) -> Iterator[None]:
@@ -55,21 +54,9 @@ class Reference:
     def _exchange(self) -> None:
         for number, parameter in enumerate(self._parameters):
             other = self._others[number]
-            if isinstance(parameter, DTensor):  # FSDP2 keeps views of the storage
-                mine = parameter.detach().clone()
-                parameter.copy_(other)
-                self._others[number] = mine
-            else:
-                self._others[number], parameter.data = parameter.data, other
+            self._others[number], parameter.data = parameter.data, other
 
 
 def start_values(adapter: Any) -> dict[str, torch.Tensor]:
     """Copy the weights that learn, by the names of the model's parameters."""
     return {name: value.detach().clone() for name, value in adapter.named_parameters() if value.requires_grad}
-
-
-def _like(value: torch.Tensor, parameter: torch.Tensor) -> torch.Tensor:
-    """Share a whole tensor out as a parameter is."""
-    if not isinstance(parameter, DTensor):
-        return value.to(parameter.device)
-    return distribute_tensor(value.to(parameter.device), parameter.device_mesh, parameter.placements)

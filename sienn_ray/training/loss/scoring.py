@@ -13,7 +13,8 @@ import torch
 from transformers import PreTrainedModel
 
 from sienn_ray.training.loss import packed_attention, varlen_attention
-from sienn_ray.training.loss.packing import MIN_SHARED_TOKENS, Batch, TokenRow, as_pieces, pack, pad
+from sienn_ray.training.loss.batches import Batch
+from sienn_ray.training.loss.packing import MIN_SHARED_TOKENS, TokenRow, as_pieces, pack, pad
 from sienn_ray.training.loss.token_log_probs import OutputHead, token_log_probs
 
 logger = logging.getLogger(__name__)
@@ -33,7 +34,8 @@ class Scorer:
         device: Where it computes.
         is_packed: Whether rows are packed; see `can_pack`.
         has_plain_head: Whether logits are what `OutputHead` makes of hidden states; else whole logits are taken.
-        use_autocast: Whether products of float32 tensors are to be done in bfloat16.
+        autocast: Type of 2 bytes that products of float32 tensors are to be done in, if any.
+        head_chunk_tokens: Tokens whose logits are there at once; None is what suits the device.
     """
 
     def __init__(
@@ -44,21 +46,24 @@ class Scorer:
         *,
         is_packed: bool,
         has_plain_head: bool,
-        use_autocast: bool = False,
+        autocast: torch.dtype | None = None,
+        head_chunk_tokens: int | None = None,
     ) -> None:
         self._model = model
         self._pad_token_id = pad_token_id
         self._device = device
-        self._head = OutputHead.of(model)
+        self._head = OutputHead.of(model, head_chunk_tokens)
         self._has_plain_head = has_plain_head
-        self._use_autocast = use_autocast
+        self._autocast_type = autocast
         self.is_packed = is_packed
 
+    def collate(self, rows: Sequence[TokenRow]) -> Batch:
+        """Make a batch on the CPU, in any thread: packed where the base model can take that; see `pack`."""
+        return _packed(self._model, rows) if self.is_packed else pad(rows, self._pad_token_id)
+
     def batch(self, rows: Sequence[TokenRow]) -> Batch:
-        """Make a batch of rows, packed where the base model can take that; see `pack`."""
-        if self.is_packed:
-            return _packed(self._model, rows, self._device)
-        return pad(rows, self._device, self._pad_token_id)
+        """Make a batch on the device."""
+        return self.collate(rows).to(self._device)
 
     def log_probs(self, batch: Batch) -> torch.Tensor:
         """(targets,) float32: the log-probability of each target, in nats."""
@@ -72,7 +77,7 @@ class Scorer:
             return token_log_probs(self._head, wanted, batch.targets)
 
     def _autocast(self) -> AbstractContextManager[Any]:
-        return torch.autocast(self._device.type, torch.bfloat16) if self._use_autocast else nullcontext()
+        return torch.autocast(self._device.type, self._autocast_type) if self._autocast_type else nullcontext()
 
 
 def body(model: PreTrainedModel) -> Any:
@@ -115,11 +120,11 @@ def can_pack(model: PreTrainedModel, kernel: varlen_attention.Kernel | None = No
         varlen_attention.register(kernel)
         names.insert(0, varlen_attention.NAME)
     with _evaluating(model):
-        alone = torch.cat([_hidden(model, pad([row], model.device, 0)) for row in rows])
+        alone = torch.cat([_hidden(model, pad([row], 0).to(model.device)) for row in rows])
 
         def agrees(name: str) -> bool:
             model.set_attn_implementation(name)
-            together = _hidden(model, _packed(model, rows, model.device, min_shared=2))
+            together = _hidden(model, _packed(model, rows, min_shared=2).to(model.device))
             return _agree(together, alone, model.dtype)
 
         for name in names:
@@ -129,12 +134,10 @@ def can_pack(model: PreTrainedModel, kernel: varlen_attention.Kernel | None = No
     return False
 
 
-def _packed(
-    model: PreTrainedModel, rows: Sequence[TokenRow], device: torch.device, min_shared: int = MIN_SHARED_TOKENS
-) -> Batch:
+def _packed(model: PreTrainedModel, rows: Sequence[TokenRow], min_shared: int = MIN_SHARED_TOKENS) -> Batch:
     """Pack rows with the arguments that the model's attention tells them by."""
     is_varlen = model.config._attn_implementation == varlen_attention.NAME
-    return pack(rows, device, min_shared, varlen_attention.inputs_of if is_varlen else as_pieces)
+    return pack(rows, min_shared, varlen_attention.inputs_of if is_varlen else as_pieces)
 
 
 def _works(check: Callable[[], bool], what: str) -> bool:

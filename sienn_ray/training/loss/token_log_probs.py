@@ -14,8 +14,10 @@ import torch
 import torch.nn.functional as F  # noqa: N812
 from torch.utils.checkpoint import checkpoint
 
-# Elements of a chunk's logits: 32 MiB in float32.
+# Elements of a chunk's logits on a CPU, whose cache they are to stay near: 32 MiB in float32.
 _CHUNK_ELEMENTS = 8 * 1024**2
+# On a GPU, which reads the whole head twice for each chunk.
+_GPU_CHUNK_TOKENS = 2048
 
 
 @dataclass(frozen=True)
@@ -26,19 +28,30 @@ class OutputHead:
         module: The base model's output embeddings.
         scale: Factor of the logits (Cohere, Granite).
         softcap: Bound of the logits (Gemma 2).
+        chunk_tokens: Tokens whose logits are there at once; None is what suits the device.
     """
 
     module: torch.nn.Module
     scale: float = 1.0
     softcap: float | None = None
+    chunk_tokens: int | None = None
 
     @classmethod
-    def of(cls, model: Any) -> OutputHead:
+    def of(cls, model: Any, chunk_tokens: int | None = None) -> OutputHead:
         """The head of a causal LM."""
         config = model.config.get_text_config()
         divisor = getattr(config, "logits_scaling", None) or 1.0
         scale = (getattr(config, "logit_scale", None) or 1.0) / divisor
-        return cls(model.get_output_embeddings(), scale, getattr(config, "final_logit_softcapping", None))
+        softcap = getattr(config, "final_logit_softcapping", None)
+        return cls(model.get_output_embeddings(), scale, softcap, chunk_tokens)
+
+    def chunk_on(self, device: torch.device) -> int:
+        """Tokens whose logits are there at once on a device."""
+        if self.chunk_tokens is not None:
+            return self.chunk_tokens
+        if device.type == "cuda":
+            return _GPU_CHUNK_TOKENS
+        return max(16, _CHUNK_ELEMENTS // (getattr(self.module, "out_features", None) or 131_072))
 
     def logits(self, hidden: torch.Tensor) -> torch.Tensor:
         """(tokens, hidden) to (tokens, vocabulary)."""
@@ -73,8 +86,7 @@ def token_log_probs(head: OutputHead, hidden: torch.Tensor, targets: torch.Tenso
         ...     token_log_probs(OutputHead(linear), torch.ones(2, 4), torch.tensor([3, 7]))
         tensor([-2.3026, -2.3026])
     """
-    vocabulary = getattr(head.module, "out_features", None) or 131_072
-    chunk = max(16, _CHUNK_ELEMENTS // vocabulary)
+    chunk = head.chunk_on(hidden.device)
     if not torch.is_grad_enabled():
         return torch.cat([_log_probs(head, h, t) for h, t in _chunks(hidden, targets, chunk)])
     if head.is_trainable:  # its own gradients need the logits again

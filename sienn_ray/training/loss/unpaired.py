@@ -4,11 +4,12 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
+from dataclasses import replace
 
 import torch
 
-from sienn_ray.training.loss.examples import Example, LossSums
-from sienn_ray.training.loss.packing import Batch
+from sienn_ray.training.loss.batches import Batch
+from sienn_ray.training.loss.examples import Example, LossSums, rows_of
 from sienn_ray.training.loss.reference import Reference
 from sienn_ray.training.loss.scoring import Scorer
 from sienn_ray.training.methods import Method
@@ -25,7 +26,8 @@ class UnpairedObjective:
         undesirable_weight: The paper's lambda of undesirable answers.
 
     Attributes:
-        baseline: The paper's z0 before it is scaled: the mean log-ratio of mismatched answers, at least 0.
+        baseline: The paper's z0 before it is scaled: the mean log-ratio of mismatched answers, at least 0; a
+            scalar on any device.
     """
 
     name = Method.KTO
@@ -46,7 +48,7 @@ class UnpairedObjective:
         self._beta = beta
         self._weights = (desirable_weight, undesirable_weight)
         self._is_start = False
-        self.baseline = 0.0
+        self.baseline: float | torch.Tensor = 0.0
 
     @contextmanager
     def at_start(self) -> Iterator[None]:
@@ -61,10 +63,15 @@ class UnpairedObjective:
         """Answers."""
         return len(examples)
 
-    def sums(self, examples: Sequence[Example]) -> LossSums:
+    def collate(self, examples: Sequence[Example]) -> Batch:
+        """See `Objective.collate`."""
+        labels = torch.tensor([example.is_desirable for example in examples])
+        return replace(self._scorer.collate(rows_of(examples)), is_desirable=labels)
+
+    def sums(self, batch: Batch) -> LossSums:
         """W (1 - sigmoid(beta (r - z0))) of desirable answers, w (1 - sigmoid(beta (z0 - r))) of others."""
-        log_ratios = self._log_ratios(examples)
-        is_desirable = torch.tensor([example.is_desirable for example in examples], device=log_ratios.device)
+        log_ratios, is_desirable = self._log_ratios(batch), batch.is_desirable
+        assert is_desirable is not None  # nosec B101 # `collate` gives labels to every batch
         desirable, undesirable = self._weights
         gains = self._beta * (log_ratios - self.baseline) * torch.where(is_desirable, 1.0, -1.0)
         losses = torch.where(is_desirable, desirable, undesirable) * torch.sigmoid(-gains)
@@ -75,22 +82,21 @@ class UnpairedObjective:
                 (rewards * is_desirable).sum(),
                 (rewards * ~is_desirable).sum(),
                 num_desirable,
-                len(examples) - num_desirable,
+                len(is_desirable) - num_desirable,
                 nothing,
                 nothing,
             ]
         return LossSums(losses.sum(), torch.stack(numbers))
 
     @torch.no_grad()
-    def log_ratio_sum(self, examples: Sequence[Example]) -> float:
+    def log_ratio_sum(self, batch: Batch) -> torch.Tensor:
         """See `Objective.log_ratio_sum`."""
-        return float(self._log_ratios(examples).sum())
+        return self._log_ratios(batch).sum()
 
-    def _log_ratios(self, examples: Sequence[Example]) -> torch.Tensor:
+    def _log_ratios(self, batch: Batch) -> torch.Tensor:
         """(examples,); how much likelier each answer has become since the start, in nats."""
         if self._is_start:
-            return torch.zeros(len(examples))
-        batch = self._scorer.batch([row for example in examples for row in example.rows])
+            return torch.zeros(len(batch.targets_per_row), device=batch.targets.device)
         with torch.no_grad(), self._reference.active():
             reference = self._row_log_probs(batch)
         return self._row_log_probs(batch) - reference

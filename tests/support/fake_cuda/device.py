@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import threading
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
@@ -52,7 +53,9 @@ class Memory:
 
     def value(self, dtype: torch.dtype) -> float | bool:
         """Return what is read from the device."""
-        return self._boolean if dtype is torch.bool else self._number
+        if dtype is torch.bool:
+            return self._boolean
+        return self._number if dtype.is_floating_point or math.isfinite(self._number) else 0.0
 
     def read(self, tensor: torch.Tensor, means: str, *, is_async: bool = False) -> torch.Tensor:
         """Copy a fake to the host: a real tensor of the given values."""
@@ -92,7 +95,7 @@ class Device(TorchDispatchMode):  # type: ignore[no-untyped-call]
         packet = func.overloadpacket
         if packet is _aten.is_pinned:
             return self._memory.is_pinned(args[0])
-        if packet is _aten._pin_memory:
+        if packet in (_aten._pin_memory, _aten.pin_memory):  # the latter in inference mode
             return self._memory.pin(args[0].clone())
         device = named.get("device")
         if device is not None and device.type in ("cuda", "meta"):

@@ -39,6 +39,7 @@ def absent(place):
     raise NotThere("all of it")
 
 def breaks(place):
+    yield RuntimeError("a part broke")
     yield Figure("before", 1.0)
     raise ValueError("it broke")
 
@@ -142,10 +143,16 @@ def test_a_check_that_goes_wrong_keeps_its_figures_and_no_other_from_running(
     going_wrong: Ran, name: str, words: str
 ) -> None:
     assert going_wrong.line(f"{name}: before")["value"] == 1.0
-    line = going_wrong.line(name)
+    line = [line for line in going_wrong.document["lines"] if line["name"] == name][-1]
     assert line["status"] == "fail"
     assert words in line["note"]
     assert going_wrong.line("after: process")["status"] == "measured"
+
+
+def test_a_part_that_breaks_fails_alone(going_wrong: Ran) -> None:
+    names = [line["name"] for line in going_wrong.document["lines"] if line["name"].startswith("breaks")]
+    assert names == ["breaks", "breaks: before", "breaks"]
+    assert "fail       breaks" in going_wrong.printed
 
 
 def test_another_process_goes_on_where_a_check_has_altered_its_own(going_wrong: Ran) -> None:

@@ -108,6 +108,16 @@ def test_uploads(work: Callable[[torch.Tensor], object], kind: UploadKind) -> No
     assert counts.upload_bytes > 0
 
 
+@torch.inference_mode()
+def test_copies_are_the_same_in_inference_mode() -> None:
+    counts = counted(lambda x: (x @ x, torch.ones(3).pin_memory().to("cuda", non_blocking=True), x.cpu()))
+    assert (dict(counts.uploads), dict(counts.syncs), dict(counts.launches)) == (
+        {"pinned": 1},
+        {"copy": 1},
+        {"aten.mm": 1},
+    )
+
+
 @pytest.mark.parametrize(
     "work",
     [

@@ -122,5 +122,5 @@ def test_preferences_are_learned_without_the_base_models_dropout(tmp_path: Path)
     learner.adapter.train()
     pairs = [([5, 6, 7, 8, 9], [-100, -100, 7, 8, 9]), ([5, 6, 10, 11], [-100, -100, 10, 11])]
     rows = [TokenArrays(*row) for row in pairs]
-    loss = learner.gradients.accumulate([], learner.gradients.examples(rows)[0])
+    loss, _ = learner.gradients.accumulate([], learner.collator.step(rows)).read(None)
     assert loss.mean == pytest.approx(math.log(2), abs=1e-6)

@@ -17,7 +17,6 @@ from sienn_ray.training.checkpoint_files import ADAPTER_CONFIG, ADAPTER_WEIGHTS
 from sienn_ray.training.config import LoraSettings, TrainingConfig
 from sienn_ray.training.rewards import Rewards, RewardSums
 from sienn_ray.training.run_state import EvalRecord, RunState, read_state
-from sienn_ray.training.sharding import load_optimizer_state, whole_optimizer_state, whole_weights
 from tests.support.tiny_model import TINY_ID
 
 CPU = torch.device("cpu")
@@ -42,6 +41,8 @@ STATE = RunState(
     best_epoch=1,
     evals_without_gain=3,
     micro_batch_rows=2,
+    micro_batch_tokens=512,
+    loss_scale=1024.0,
     is_done=True,
     stop_reason="early_stopping",
     history=[EvalRecord(0, None, 10.5), EvalRecord(1, 9.5, None, 2, Rewards(0.1, 0.2, -0.1, 0.5))],
@@ -64,10 +65,10 @@ class Run:
 
     def save(self, folder: Path, best: Weights | None = None, state: RunState = STATE) -> None:
         folder.mkdir(exist_ok=True)
-        checkpoint.save(folder, self.adapter, self.weights(), best, whole_optimizer_state(self.optimizer), state)
+        checkpoint.save(folder, self.adapter, self.weights(), best, self.optimizer.state_dict(), state)
 
     def weights(self) -> Weights:
-        return whole_weights(self.adapter)
+        return checkpoint.adapter_weights(self.adapter)
 
 
 @pytest.fixture(scope="module")
@@ -93,7 +94,7 @@ def test_restored_run_goes_on_as_the_saved_one(tiny_model_folder: Path, tmp_path
 
     resumed = Run(tiny_model_folder, seed=1)
     restored = checkpoint.restore(tmp_path, resumed.adapter)
-    load_optimizer_state(resumed.optimizer, restored.optimizer_state)
+    resumed.optimizer.load_state_dict(restored.optimizer_state)
     for number in (2, 3):
         resumed.step(number)
     torch.testing.assert_close(resumed.weights(), saved.weights(), rtol=0, atol=0)

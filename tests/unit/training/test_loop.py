@@ -150,6 +150,7 @@ def test_gradient_checkpointing_changes_nothing(tiny_model_folder: Path, tmp_pat
     kept.train()
     result = twice.train()
     assert result.facts.gradient_checkpointing is True
+    assert result.facts.recomputation == "full"
     torch.testing.assert_close(twice.weights, kept.weights, rtol=1e-4, atol=1e-6)
 
 

@@ -2,16 +2,17 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+import json
 from pathlib import Path
 
 import pytest
 import torch
 
 from sienn_ray.errors import FailureReason, TrainingError
-from sienn_ray.training import hardware
-from sienn_ray.training.loss.examples import Example, LossSums
+from sienn_ray.training.loss.batches import Batch
+from sienn_ray.training.loss.examples import LossSums
 from sienn_ray.training.loss.objectives import CompletionObjective
+from tests.support.fakes_training import RecordingReporter
 from tests.unit.training.training import Trainee, config_of
 
 
@@ -19,11 +20,12 @@ def limit_rows(monkeypatch: pytest.MonkeyPatch, max_rows: int, error: Exception)
     """Let a forward pass of more rows fail as an allocation does; the sizes that were tried."""
     sums, tried = CompletionObjective.sums, []
 
-    def limited(self: CompletionObjective, examples: Sequence[Example]) -> LossSums:
-        tried.append(len(examples))
-        if torch.is_grad_enabled() and len(examples) > max_rows:
+    def limited(self: CompletionObjective, batch: Batch) -> LossSums:
+        num_rows = len(batch.targets_per_row)
+        tried.append(num_rows)
+        if torch.is_grad_enabled() and num_rows > max_rows:
             raise error
-        return sums(self, examples)
+        return sums(self, batch)
 
     monkeypatch.setattr(CompletionObjective, "sums", limited)
     return tried
@@ -45,11 +47,13 @@ def test_the_micro_batch_is_halved_and_the_step_stays_the_same(
     tried = limit_rows(monkeypatch, 1, error)
     small = Trainee(tiny_model_folder, tmp_path / "small", config_of(batch_size=4), eval_rows=None)
     small.train()
+    # Rows that are collated ahead are divided anew.
     assert tried[:7] == [4, 2, 1, 1, 1, 1, 1]
     torch.testing.assert_close(small.weights, whole.weights, rtol=1e-3, atol=1e-6)
     assert small.losses == pytest.approx(whole.losses, rel=1e-5)
     assert small.state.steps_done == whole.state.steps_done
-    assert small.state.micro_batch_rows == 1  # where it resumes, it begins with what worked
+    # Half the tokens of each micro batch that failed; where the run resumes, it begins with what worked.
+    assert small.state.micro_batch_tokens == 8
 
 
 def test_one_row_that_does_not_fit_ends_the_run(
@@ -77,17 +81,18 @@ def test_a_killed_worker_begins_with_fewer_rows(tiny_model_folder: Path, tmp_pat
     assert run.state.steps_done == 6
 
 
-class _Shape:
-    hidden_size, intermediate_size, num_hidden_layers = 4096, 11008, 32
-
-
-def test_gradient_checkpointing_where_activations_take_half_the_memory(monkeypatch: pytest.MonkeyPatch) -> None:
-    args = (_Shape(), 8192, torch.bfloat16, torch.device("cpu"))
-    needed = hardware.activation_bytes(*args[:3])
-    assert needed == 8192 * 32 * (16 * 4096 + 4 * 11008) * 2
-    monkeypatch.setattr(hardware, "free_memory_bytes", lambda device: 2 * needed - 1024)
-    assert hardware.needs_gradient_checkpointing(None, *args)
-    assert not hardware.needs_gradient_checkpointing(False, *args)
-    monkeypatch.setattr(hardware, "free_memory_bytes", lambda device: 2 * needed)
-    assert not hardware.needs_gradient_checkpointing(None, *args)
-    assert hardware.needs_gradient_checkpointing(True, *args)
+def test_a_checkpoint_of_an_earlier_version_has_rows(
+    tiny_model_folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """It was written when two rows at a time had turned out to be what memory suffices for."""
+    run = Trainee(tiny_model_folder, tmp_path / "run", config_of(batch_size=4), eval_rows=None)
+    run.reporter = RecordingReporter(pause_after=1)
+    assert run.train().is_paused
+    state = json.loads((run.last / "state.json").read_text())
+    del state["micro_batch_tokens"]
+    (run.last / "state.json").write_text(json.dumps({**state, "micro_batch_rows": 2}))
+    run.reporter = RecordingReporter()
+    tried = limit_rows(monkeypatch, 2, MemoryError())
+    run.train()
+    assert set(tried) == {2}
+    assert (run.state.steps_done, run.state.micro_batch_rows, run.state.micro_batch_tokens) == (6, 2, None)

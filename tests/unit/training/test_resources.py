@@ -59,6 +59,20 @@ def test_gpus_are_used_where_every_worker_gets_one(
     assert choose(num_workers, nodes, training_gpu=setting)[2] is use_gpu
 
 
+@pytest.mark.parametrize(
+    ("nodes", "cpus"),
+    [
+        ([{"CPU": 4, "GPU": 1}], 2),
+        ([{"CPU": 192, "GPU": 8}, {"CPU": 2}], 2),
+        ([{"CPU": 3, "GPU": 1}], 1),
+        ([{"CPU": 8, "GPU": 1}, {"CPU": 8, "GPU": 8}], 1),
+        ([{"CPU": 8}], 1),  # nodes with GPUs are yet to come
+    ],
+)
+def test_a_worker_with_a_gpu_has_a_second_cpu_where_there_are_many(nodes: list[dict[str, float]], cpus: int) -> None:
+    assert choose(1, nodes, training_gpu="always") == (1, cpus, True)
+
+
 def test_cpus_of_a_worker_can_be_set() -> None:
     assert choose(2, [{"CPU": 8}], training_cpus_per_worker=3) == (2, 3, False)
 

@@ -13,7 +13,7 @@ from torch.multiprocessing.spawn import spawn
 
 from sienn_ray.datasets.schema import RowKind
 from sienn_ray.datasets.token_stream import Share, TokenArrays
-from sienn_ray.training.config import TrainingConfig
+from sienn_ray.training.config import LoraSettings, TrainingConfig
 from tests.support.fakes_training import FakeRows, FakeWorker
 from tests.unit.training.training import TRAIN_ROWS, Trainee, config_of, labelled, preferences
 
@@ -29,7 +29,15 @@ CONFIGS = {
     # Their rows make one example each, of which a step has several micro batches.
     "kto": config_of(batch_size=3, method="kto", gradient_accumulation_steps=2),
     "kto sharded": config_of(batch_size=3, method="kto", sharding="always"),
+    # Where tokens limit them, workers have other numbers of micro batches, also for KTO's mismatched answers.
+    "tokens": config_of(batch_size=3, micro_batch_tokens=12),
+    "tokens sharded": config_of(batch_size=3, micro_batch_tokens=12, sharding="always"),
+    "kto tokens sharded": config_of(batch_size=3, method="kto", micro_batch_tokens=12, sharding="always"),
     "sharded-several": config_of(batch_size=3, sharding="always"),
+    "sharded dora": config_of(
+        batch_size=3, sharding="always", lora=LoraSettings(r=4, lora_alpha=8, lora_dropout=0.0, use_dora=True)
+    ),
+    "sharded recomputing": config_of(batch_size=3, sharding="always", gradient_checkpointing=True),
 }
 
 

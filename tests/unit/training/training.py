@@ -11,7 +11,6 @@ from typing import Any
 import torch
 from safetensors.torch import load_file
 
-from sienn_ray.base_model import load_causal_lm
 from sienn_ray.datasets.schema import RowKind
 from sienn_ray.datasets.token_stream import TokenArrays
 from sienn_ray.datasets.tokenization import IGNORE_INDEX
@@ -20,6 +19,7 @@ from sienn_ray.training import checkpoint_files
 from sienn_ray.training.config import LoraSettings, TrainingConfig
 from sienn_ray.training.loop import FineTune
 from sienn_ray.training.run_state import RunState, read_state
+from sienn_ray.training.sharding import load_base_model
 from sienn_ray.training.spec import LoopResult, LoopSpec
 from tests.support.fakes_training import FakeRows, FakeWorker, RecordingReporter, TokenRow
 from tests.support.tiny_model import TINY_ID
@@ -91,7 +91,7 @@ class Trainee:
         worker = worker or FakeWorker(self.checkpoints)
         fetch_start = None if self.start is None else self._fetch_start
         with FineTune(self.spec(), worker, self.rows, self.eval_rows, EOS, fetch_start) as run:
-            return run.train(base or load_causal_lm(self.model_folder, CPU))
+            return run.train(base or load_base_model(self.model_folder, self.config, worker, torch.float32))
 
     def _fetch_start(self) -> AbstractContextManager[Path]:
         assert self.start is not None

@@ -13,7 +13,8 @@ from sienn_ray.settings import Settings
 from tests.unit.inference.small_tokenizers import byte_level
 
 TOKENIZER = byte_level()
-SETTINGS = Settings(env="test", engine_max_batch=2, engine_step_tokens=6)
+SETTINGS = Settings(env="test", engine_max_batch=2)
+STEP_TOKENS = 6
 
 
 @pytest.fixture
@@ -23,7 +24,7 @@ def pool() -> BlockPool:
 
 @pytest.fixture
 def scheduler(pool: BlockPool) -> Scheduler:
-    return Scheduler(pool, SETTINGS)
+    return Scheduler(pool, SETTINGS, STEP_TOKENS)
 
 
 def waiting(scheduler: Scheduler, prompt: str, deltas: list[GenerationDelta] | None = None) -> RunningGeneration:
@@ -98,7 +99,7 @@ def test_a_prefilled_prompt_and_what_was_computed_stay_in_the_prefix_cache(sched
 
 def test_a_request_waits_no_longer_than_it_may(pool: BlockPool) -> None:
     deltas: list[GenerationDelta] = []
-    scheduler = Scheduler(pool, SETTINGS.model_copy(update={"engine_queue_timeout_s": 0.0}))
+    scheduler = Scheduler(pool, SETTINGS.model_copy(update={"engine_queue_timeout_s": 0.0}), STEP_TOKENS)
     late = waiting(scheduler, "abc", deltas)
     late.arrived_at -= 1.0
     scheduler.drop_abandoned()

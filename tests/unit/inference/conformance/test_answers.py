@@ -108,11 +108,11 @@ class TestSampling:
         assert generate(engine, sampled(SAMPLED, **narrow)).text == generate(engine, GREEDY).text
 
     @pytest.mark.parametrize(
-        "penalty", [{"repetition_penalty": 5.0}, {"presence_penalty": 5.0}, {"frequency_penalty": 5.0}]
+        "penalty", [{"repetition_penalty": 5.0}, {"presence_penalty": 2.0}, {"frequency_penalty": 2.0}]
     )
     def test_penalties_are_applied(self, engine: Engine, penalty: dict[str, float]) -> None:
-        adapted = with_adapter("plus", sampled(max_new_tokens=30))
-        assert generate(engine, sampled(adapted, **penalty)).text != generate(engine, adapted).text
+        # The base model repeats itself.
+        assert generate(engine, sampled(GREEDY, **penalty)).text != generate(engine, GREEDY).text
 
 
 class TestLogprobs:

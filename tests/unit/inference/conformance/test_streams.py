@@ -89,7 +89,7 @@ class TestCancel:
         assert third.result().num_generated_tokens == 12
 
     def test_adapter_and_memory_of_each_are_free_again(self, start: Start) -> None:
-        one_token = 2 * 2 * 2 * 16 * 4  # layers, keys and values, key heads, head size, float32
+        one_token = 2 * 2 * 1 * 32 * 4  # layers, keys and values, key heads, head size, float32
         engine = start(adapter_cache_max_count=1, engine_kv_cache_bytes=96 * one_token)
         for name in ("plus", "minus", "half", "plus"):
             running, waiting = Listener(), Listener()

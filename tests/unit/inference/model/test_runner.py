@@ -14,6 +14,7 @@ from sienn_ray.inference.model.linear_choice import LinearChoices
 from sienn_ray.inference.model.lora_weights import LayerLora, LoraWeights
 from sienn_ray.inference.model.runner import BLOCKS_WITHOUT_CACHE, ModelRunner, StepRow
 from tests.support.architectures import ARCHITECTURES, random_model
+from tests.support.captures import no_capture
 
 #: A model and bytes of its cache to a runner, in the ways of a CPU and in those of a GPU.
 Run = Callable[[PreTrainedModel, int], ModelRunner]
@@ -22,10 +23,11 @@ PAGED = sorted(ARCHITECTURES.keys() - {"bloom"})
 TOLERANCE = 2e-5
 
 
-@pytest.fixture(params=[False, True], ids=["cpu", "gpu"])
+@pytest.fixture(params=["cpu", "gpu", "gpu with graphs"])
 def run(request: pytest.FixtureRequest) -> Run:
     """Makes runners; the ways of a GPU compute on the CPU here."""
-    return lambda model, cache_bytes: ModelRunner(model, cache_bytes, 4, LinearChoices(), for_gpu=request.param)
+    options = {"for_gpu": request.param != "cpu", "capture": no_capture if "graphs" in request.param else None}
+    return lambda model, cache_bytes: ModelRunner(model, cache_bytes, 4, LinearChoices(), **options)
 
 
 def prompt(number: int, length: int) -> list[int]:

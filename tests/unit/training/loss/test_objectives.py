@@ -75,11 +75,11 @@ class Policy:
         self.completion = CompletionObjective(scorer, self.reference)
 
     def margins(self, pairs: Sequence[Example]) -> torch.Tensor:
-        log_ratios = self.preference.scores(pairs).log_ratios
+        log_ratios = self.preference.scores(self.preference.collate(pairs)).log_ratios
         return log_ratios[:, 0] - log_ratios[:, 1]
 
     def loss(self, pairs: Sequence[Example]) -> torch.Tensor:
-        return self.preference.sums(pairs).loss
+        return self.preference.sums(self.preference.collate(pairs)).loss
 
     def row_log_prob(self, row: PackedRow) -> torch.Tensor:
         """From whole logits of the row alone, by the twin."""
@@ -158,15 +158,16 @@ class TestPreferences:
 class TestCompletions:
     def test_loss_is_that_of_every_completion_token(self, policy: Policy) -> None:
         expected = -torch.stack([policy.row_log_prob(row) for (row,), _ in ROWS]).sum()
-        torch.testing.assert_close(policy.completion.sums(ROWS).loss, expected, rtol=1e-4, atol=1e-4)
+        loss = policy.completion.sums(policy.completion.collate(ROWS)).loss
+        torch.testing.assert_close(loss, expected, rtol=1e-4, atol=1e-4)
 
     def test_without_the_adapter_it_is_the_base_model_s(self, policy: Policy) -> None:
         with policy.completion.at_start():
-            without = policy.completion.sums(ROWS).loss
+            without = policy.completion.sums(policy.completion.collate(ROWS)).loss
         with policy.twin.disable_adapter():
             expected = -torch.stack([policy.row_log_prob(row) for (row,), _ in ROWS]).sum()
         torch.testing.assert_close(without, expected, rtol=1e-4, atol=1e-4)
-        assert abs(float((policy.completion.sums(ROWS).loss - without).detach())) > 0.01
+        assert abs(float((policy.completion.sums(policy.completion.collate(ROWS)).loss - without).detach())) > 0.01
 
     def test_weight_is_the_number_of_completion_tokens(self, policy: Policy) -> None:
         assert policy.completion.weight([]) == 0
@@ -200,5 +201,5 @@ class TestWholeRun:
         adapter.eval()
         scorer = Scorer(model, EOS, CPU, is_packed=False, has_plain_head=True)
         objective = PairObjective(DpoLoss(config.dpo_beta), scorer, Reference(adapter))
-        log_ratios = objective.scores(PAIRS).log_ratios.detach()
+        log_ratios = objective.scores(objective.collate(PAIRS)).log_ratios.detach()
         assert float((log_ratios[:, 0] - log_ratios[:, 1]).min()) > 0.0

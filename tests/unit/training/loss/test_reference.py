@@ -28,8 +28,8 @@ def test_the_reference_is_the_model_with_the_start_adapter(use_dora: bool) -> No
     policy = Continued(use_dora=use_dora)
     with torch.no_grad():
         expected = torch.stack([policy.row_log_prob(row) for pair in PAIRS for row in pair.rows])
-        found = policy.objective.scores(PAIRS).reference.flatten()
-        bare = policy.preference.scores(PAIRS).reference.flatten()
+        found = policy.objective.scores(policy.objective.collate(PAIRS)).reference.flatten()
+        bare = policy.preference.scores(policy.objective.collate(PAIRS)).reference.flatten()
     torch.testing.assert_close(found, expected, rtol=1e-4, atol=1e-4)
     assert float((found - bare).abs().max()) > 0.1
 
@@ -42,7 +42,7 @@ def test_dropout_leaves_the_reference_alone_and_stays_the_policy_s(use_dora: boo
     before = [module.training for module in dropouts]
     with torch.no_grad():
         expected = torch.stack([policy.row_log_prob(row) for pair in PAIRS for row in pair.rows])
-        found = policy.objective.scores(PAIRS)
+        found = policy.objective.scores(policy.objective.collate(PAIRS))
     torch.testing.assert_close(found.reference.flatten(), expected, rtol=1e-4, atol=1e-4)
     assert [module.training for module in dropouts] == before
     assert any(before)
@@ -58,17 +58,17 @@ def test_the_policy_s_weights_come_back_as_they_were() -> None:
 
 def test_gradients_are_the_policy_s() -> None:
     policy = Continued()
-    loss = policy.objective.sums(PAIRS).loss
+    loss = policy.objective.sums(policy.objective.collate(PAIRS)).loss
     found = torch.autograd.grad(loss, trainable(policy.adapter))
     assert all(float(gradient.abs().max()) > 0 for gradient in found)
-    reference = policy.objective.scores(PAIRS).reference
+    reference = policy.objective.scores(policy.objective.collate(PAIRS)).reference
     assert not reference.requires_grad
 
 
 def test_at_the_start_there_is_no_margin() -> None:
     policy = Policy()
     objective = PairObjective(DpoLoss(0.3), policy.scorer, Reference(policy.adapter, start_values(policy.adapter)))
-    log_ratios = objective.scores(PAIRS).log_ratios.detach()
+    log_ratios = objective.scores(objective.collate(PAIRS)).log_ratios.detach()
     assert float(log_ratios.abs().max()) < 1e-3
     assert float(policy.margins(PAIRS).detach().abs().max()) > 0.1  # beside the bare base model
 
@@ -77,6 +77,6 @@ def test_losses_without_a_reference_are_evaluated_at_the_start_adapter() -> None
     policy = Continued()
     objective = PairObjective(SimpoLoss(2.0, 0.5), policy.scorer, policy.started)
     with objective.at_start(), torch.no_grad():
-        found = objective.scores(PAIRS).policy.flatten()
+        found = objective.scores(objective.collate(PAIRS)).policy.flatten()
         expected = torch.stack([policy.row_log_prob(row) for pair in PAIRS for row in pair.rows])
     torch.testing.assert_close(found, expected, rtol=1e-4, atol=1e-4)

@@ -50,7 +50,7 @@ def test_a_packed_row_has_the_logits_that_it_has_alone(name: str) -> None:
     assert can_pack(model)
     assert model.config._attn_implementation == NAME
     labelled = [(ids, list(ids)) for ids, _ in rows()]  # every token but the first of a row is a target
-    batch = pack(labelled, CPU)
+    batch = pack(labelled)
     assert len(batch.inputs["pieces"].sizes) == 7
     with torch.no_grad():
         states = body(model)(**batch.inputs, use_cache=False).last_hidden_state[0][batch.source_positions]

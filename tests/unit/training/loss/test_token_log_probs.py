@@ -1,5 +1,7 @@
 from __future__ import annotations
 
+from typing import Any
+
 import pytest
 import torch
 import torch.nn.functional as F  # noqa: N812
@@ -10,7 +12,7 @@ from sienn_ray.training.loss.token_log_probs import OutputHead, token_log_probs
 TOKENS, HIDDEN, VOCABULARY = 37, 8, 50
 
 
-def head_of(**options: float) -> OutputHead:
+def head_of(**options: Any) -> OutputHead:
     torch.manual_seed(0)
     linear = torch.nn.Linear(HIDDEN, VOCABULARY)
     linear.requires_grad_(False)

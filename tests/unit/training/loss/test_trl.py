@@ -53,7 +53,7 @@ class Sides(Policy):
     def mean(self, method: Method, examples: list[Example], baseline: float = 0.0) -> tuple[float, dict[str, float]]:
         objective = make_objective(method, self.scorer, self.reference, CONFIG)
         objective.baseline = baseline
-        sums = objective.sums(examples)
+        sums = objective.sums(objective.collate(examples))
         assert sums.rewards is not None
         rewards = RewardSums(*sums.rewards.tolist()).means()
         assert rewards is not None
@@ -112,7 +112,7 @@ def test_kto_with_its_baseline(sides: Sides) -> None:
         **options,
     )
     objective = make_objective(Method.KTO, sides.scorer, sides.reference, CONFIG)
-    baseline = max(objective.log_ratio_sum(others) / len(others), 0.0)
+    baseline = max(float(objective.log_ratio_sum(objective.collate(others))) / len(others), 0.0)
     assert baseline == pytest.approx(theirs[1]["kl"], rel=1e-3, abs=1e-5)
     check(sides.mean(Method.KTO, answers, baseline), theirs)
 

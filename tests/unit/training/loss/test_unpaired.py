@@ -49,7 +49,7 @@ def answers(request: pytest.FixtureRequest) -> Answers:
 @pytest.mark.parametrize("baseline", [0.0, 0.7])
 def test_loss_and_gradients_are_equation_8_of_the_paper(answers: Answers, baseline: float) -> None:
     answers.objective.baseline = baseline
-    loss = answers.objective.sums(ANSWERS).loss
+    loss = answers.objective.sums(answers.objective.collate(ANSWERS)).loss
     expected = answers.direct_loss(ANSWERS, baseline)
     torch.testing.assert_close(loss, expected, rtol=1e-4, atol=1e-4)
     pairs = zip(gradients(answers.adapter, loss), gradients(answers.twin, expected), strict=True)
@@ -58,15 +58,15 @@ def test_loss_and_gradients_are_equation_8_of_the_paper(answers: Answers, baseli
 
 
 def test_it_is_a_sum_over_answers(answers: Answers) -> None:
-    whole = answers.objective.sums(ANSWERS)
-    parts = [answers.objective.sums([example]) for example in ANSWERS]
+    whole = answers.objective.sums(answers.objective.collate(ANSWERS))
+    parts = [answers.objective.sums(answers.objective.collate([example])) for example in ANSWERS]
     torch.testing.assert_close(torch.stack([part.loss for part in parts]).sum(), whole.loss, rtol=1e-4, atol=1e-4)
     rewards = torch.stack([part.rewards for part in parts if part.rewards is not None]).sum(0)
     torch.testing.assert_close(rewards, whole.rewards, rtol=1e-4, atol=1e-4)
 
 
 def test_rewards_are_means_over_each_label(answers: Answers) -> None:
-    numbers = answers.objective.sums(ANSWERS).rewards
+    numbers = answers.objective.sums(answers.objective.collate(ANSWERS)).rewards
     assert numbers is not None
     rewards = RewardSums(*numbers.tolist()).means()
     assert rewards is not None
@@ -79,14 +79,15 @@ def test_rewards_are_means_over_each_label(answers: Answers) -> None:
 
 def test_at_the_start_nothing_is_learned_yet(answers: Answers) -> None:
     with answers.objective.at_start():
-        sums = answers.objective.sums(ANSWERS)
-        assert answers.objective.log_ratio_sum(ANSWERS) == 0.0
+        sums = answers.objective.sums(answers.objective.collate(ANSWERS))
+        assert answers.objective.log_ratio_sum(answers.objective.collate(ANSWERS)) == 0.0
     assert float(sums.loss) == pytest.approx(5 * 0.5 * (DESIRABLE + UNDESIRABLE))
 
 
 def test_the_baseline_s_log_ratios_have_no_gradient(answers: Answers) -> None:
     others = mismatched([parts_of(each) for each in ANSWERS], [parts_of(each) for each in ANSWERS], 64)
     expected = answers.log_ratios(others).detach().sum()
-    assert answers.objective.log_ratio_sum(others) == pytest.approx(float(expected), rel=1e-3)
+    found = answers.objective.log_ratio_sum(answers.objective.collate(others))
+    assert float(found) == pytest.approx(float(expected), rel=1e-3)
     assert all(parameter.grad is None for parameter in answers.adapter.parameters())
     assert not math.isclose(float(expected), 0.0, abs_tol=0.01)

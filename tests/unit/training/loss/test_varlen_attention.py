@@ -48,10 +48,10 @@ def test_states_and_gradients_are_those_of_rows_one_after_another(name: str, is_
     model = random_model(name)
     packed_attention.register()
     model.set_attn_implementation(packed_attention.NAME)
-    expected = states_and_gradients(model, pack(rows_alike(is_shared), CPU))
+    expected = states_and_gradients(model, pack(rows_alike(is_shared)))
     varlen_attention.register(plain_varlen)
     model.set_attn_implementation(varlen_attention.NAME)
-    batch = pack(rows_alike(is_shared), CPU, attention_inputs=varlen_attention.inputs_of)
+    batch = pack(rows_alike(is_shared), attention_inputs=varlen_attention.inputs_of)
     assert (batch.inputs["key_places"] is not None) is is_shared
     found = states_and_gradients(model, batch)
     assert len(found) == len(expected) > 10
@@ -134,12 +134,3 @@ def test_the_installed_kernel_takes_what_it_is_given() -> None:
 def test_pieces_are_told_as_they_are_without_the_kernel() -> None:
     pieces = Pieces((1,), ((0,),))
     assert as_pieces(pieces, CPU) == {"pieces": pieces}
-
-
-def test_keys_of_groups_may_be_left_as_they_are() -> None:
-    """As GPUs take them; on a CPU they are repeated."""
-    query, key, value = (torch.randn(1, heads, 5, 8) for heads in (4, 2, 2))
-    options: dict[str, Any] = {"dropout": 0.0, "scaling": 0.3, "window": None, "softcap": None}
-    repeated = (tensor.repeat_interleave(2, dim=1) for tensor in (key, value))
-    expected = packed_attention._causal(query, *repeated, **options)
-    torch.testing.assert_close(packed_attention._causal(query, key, value, **options), expected)

@@ -1,0 +1,183 @@
+"""The cache of keys and values with the attention that suits it: in place on a CPU, gathered on a GPU."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from typing import Protocol
+
+from sienn_ray.inference.model.gathered_attention import CHEAP_BLOCKS, GatheredStep, RowBlocks, RowGroup, groups_of
+from sienn_ray.inference.model.in_place_attention import InPlaceStep, RowSpan
+from sienn_ray.inference.model.kv_blocks import runs
+from sienn_ray.inference.model.kv_cache import BlockKvCache, KvCache
+from sienn_ray.inference.model.paged_attention import PagedStep
+from sienn_ray.inference.model.step_rows import StepRow
+from sienn_ray.inference.transfers import StepNumbers
+
+
+class PagedWays(Protocol):
+    """A cache of keys and values, and the attention that suits it."""
+
+    #: Blocks beside those of requests.
+    num_spare_blocks: int
+
+    @property
+    def token_bytes(self) -> int:
+        """Bytes of the keys and values of a token, once a step has been computed."""
+        ...
+
+    #: Blocks for requests.
+    num_blocks: int
+
+    @property
+    def size_bytes(self) -> int:
+        """Bytes of keys and values so far."""
+        ...
+
+    def plan(
+        self, rows: Sequence[StepRow], slots_at: int, positions_at: int, numbers: StepNumbers
+    ) -> Callable[[], PagedStep]:
+        """Plan attention for a step; the function that is returned is called once its numbers are on the device."""
+        ...
+
+
+class InPlaceWays:
+    """The cache and the attention of a CPU; see `in_place_attention`.
+
+    Args:
+        num_blocks: Blocks for requests.
+        block_tokens: Tokens in a block.
+    """
+
+    def __init__(self, num_blocks: int, block_tokens: int) -> None:
+        self.num_blocks = num_blocks
+        self._block_tokens = block_tokens
+        self._cache = KvCache(num_blocks * block_tokens)
+        self.num_spare_blocks = 0
+
+    @property
+    def size_bytes(self) -> int:
+        """See `PagedWays.size_bytes`."""
+        return self._cache.size_bytes
+
+    @property
+    def token_bytes(self) -> int:
+        """See `PagedWays.token_bytes`."""
+        return self._cache.size_bytes // self._cache.num_slots
+
+    def plan(
+        self,
+        rows: Sequence[StepRow],
+        slots_at: int,
+        positions_at: int,  # noqa: ARG002
+        numbers: StepNumbers,
+    ) -> Callable[[], PagedStep]:
+        """See `PagedWays.plan`."""
+        spans: list[RowSpan] = []
+        start = 0
+        for row in rows:
+            context = tuple(runs(row.blocks, self._block_tokens, row.num_before))
+            spans.append(RowSpan(start, row.num_new, context, own_runs(row, self._block_tokens)))
+            start += row.num_new
+        return lambda: InPlaceStep(self._cache, numbers[slots_at], spans)
+
+
+@dataclass(frozen=True)
+class FilledRows:
+    """A decoding step that is filled up with rows of the spare block.
+
+    Args:
+        num_blocks: Blocks of each row.
+        ids: (rows,) tokens.
+        positions: (rows,)
+        slots: (rows,)
+        table: (rows * blocks,)
+    """
+
+    num_blocks: int
+    ids: Sequence[int]
+    positions: Sequence[int]
+    slots: Sequence[int]
+    table: Sequence[int]
+
+
+class GatheredWays:
+    """The cache and the attention of a GPU; see `gathered_attention`.
+
+    Args:
+        num_blocks: Blocks for requests.
+        block_tokens: Tokens in a block.
+    """
+
+    def __init__(self, num_blocks: int, block_tokens: int) -> None:
+        self.num_blocks = num_blocks
+        self._block_tokens = block_tokens
+        self._cache = BlockKvCache(num_blocks, block_tokens)
+        self.num_spare_blocks = 1
+
+    @property
+    def size_bytes(self) -> int:
+        """See `PagedWays.size_bytes`."""
+        return self._cache.size_bytes
+
+    @property
+    def token_bytes(self) -> int:
+        """See `PagedWays.token_bytes`."""
+        return self._cache.size_bytes // self._cache.num_slots
+
+    def plan(
+        self, rows: Sequence[StepRow], slots_at: int, positions_at: int, numbers: StepNumbers
+    ) -> Callable[[], PagedStep]:
+        """See `PagedWays.plan`."""
+        found: list[RowBlocks] = []
+        start = 0
+        for row in rows:
+            num_blocks = -(-len(row.tokens) // self._block_tokens)
+            found.append(RowBlocks(start, row.num_new, row.blocks[:num_blocks]))
+            start += row.num_new
+        groups = groups_of(found, self._cache.spare, numbers)
+        return lambda: GatheredStep(self._cache, numbers[slots_at], numbers[positions_at], groups, numbers)
+
+    def filled_up(self, rows: Sequence[StepRow]) -> FilledRows | None:
+        """Fill a decoding step up to powers of two, or return None where that reads far more than it has to."""
+        found = [row.blocks[: -(-len(row.tokens) // self._block_tokens)] for row in rows]
+        num_rows, num_blocks = _power_of_two(len(rows)), _power_of_two(max(map(len, found)))
+        if num_rows * num_blocks > max(CHEAP_BLOCKS, 4 * sum(map(len, found))):
+            return None
+        spare = self._cache.spare
+        more = num_rows - len(rows)
+        positions = [len(row.tokens) - 1 for row in rows]
+        slots = [
+            own[-1] * self._block_tokens + position % self._block_tokens
+            for own, position in zip(found, positions, strict=True)
+        ]
+        table = [block for own in found for block in (*own, *[spare] * (num_blocks - len(own)))]
+        return FilledRows(
+            num_blocks,
+            [row.tokens[-1] for row in rows] + [0] * more,
+            positions + [0] * more,
+            slots + [spare * self._block_tokens] * more,
+            table + [spare] * (more * num_blocks),
+        )
+
+    def plan_filled_up(
+        self, filled: FilledRows, slots_at: int, positions_at: int, numbers: StepNumbers
+    ) -> Callable[[], PagedStep]:
+        """Plan attention for a step that is filled up; see `plan`."""
+        tokens, table = numbers.add(range(len(filled.ids))), numbers.add(filled.table)
+        group = RowGroup(len(filled.ids), 1, filled.num_blocks, tokens, table, are_all=True)
+        return lambda: GatheredStep(self._cache, numbers[slots_at], numbers[positions_at], [group], numbers)
+
+
+def _power_of_two(number: int) -> int:
+    """Return the smallest power of two that isn't below a number."""
+    return 1 << (number - 1).bit_length()
+
+
+def own_runs(row: StepRow, block_tokens: int) -> tuple[tuple[int, int], ...]:
+    """Return the slots of a row's new tokens: (first slot, slots) for each run of neighbouring blocks."""
+    skipped = row.num_before // block_tokens
+    inside = row.num_before - skipped * block_tokens
+    found = runs(row.blocks[skipped:], block_tokens, inside + row.num_new)
+    start, length = found[0]
+    return ((start + inside, length - inside), *found[1:])

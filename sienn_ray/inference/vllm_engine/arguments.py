@@ -1,0 +1,106 @@
+"""The arguments that vLLM is started with."""
+
+from __future__ import annotations
+
+import os
+import secrets
+from pathlib import Path
+from typing import Any
+
+from sienn_ray.inference.vllm_engine.refusals import rank_bound
+from sienn_ray.settings import GIB, Settings
+
+# Of the GPU that an engine has to itself; vLLM's own default.
+_MAX_GPU_SHARE = 0.92
+_CPU_CACHE_BYTES = GIB
+# Adapters at a time in one batch, each of which takes a place on the GPU of the largest rank there may be.
+_MAX_PLACES = 16
+# Adapters that are loaded before others are evicted for them, as many as `AdapterCache` loads at a time.
+_LOADED_AHEAD = 8
+# What /v1/chat/completions allows.
+_MAX_LOGPROBS = 20
+_SEED_LIMIT = 2**31
+
+
+def engine_arguments(folder: Path, settings: Settings, *, is_cpu: bool, rank_bytes: int) -> dict[str, Any]:
+    """Return the arguments of `vllm.AsyncEngineArgs` for a base model; what isn't said here is vLLM's default.
+
+    Args:
+        folder: The base model's, on this machine; nothing is asked of the hub.
+        settings: See `Settings`.
+        is_cpu: Whether vLLM's build is the one for CPUs.
+        rank_bytes: Bytes that an adapter takes for each unit of its rank.
+    """
+    max_rank = rank_bound(settings.engine_max_lora_rank)
+    num_places = _num_places(settings, max_rank * rank_bytes)
+    num_gpus = settings.engine_tensor_parallel
+    return {
+        "model": str(folder),
+        "skip_tokenizer_init": True,  # it gets tokens, and gives tokens
+        "trust_remote_code": False,
+        "generation_config": "vllm",  # a request says all of it
+        "load_format": "safetensors",
+        # float32 weights become the type that the GPU is fast with; on a CPU they give what the built-in engine gives.
+        "dtype": "float32" if is_cpu else "auto",
+        # Compiling for a CPU takes longer than it saves in the tests that this build is for.
+        "enforce_eager": is_cpu,
+        "max_model_len": -1,  # the base model's own, or as much as fits into the cache
+        "max_num_seqs": settings.engine_max_batch,
+        "max_logprobs": _MAX_LOGPROBS,
+        "kv_cache_memory_bytes": _cache_bytes(settings, is_cpu),
+        "gpu_memory_utilization": _MAX_GPU_SHARE * _share_of_gpu(settings.engine_num_gpus),
+        "tensor_parallel_size": num_gpus,
+        "distributed_executor_backend": "mp" if num_gpus > 1 else None,
+        "enable_prefix_caching": True,
+        "enable_lora": True,
+        "max_lora_rank": max_rank,
+        "max_loras": num_places,
+        "max_cpu_loras": max(num_places, settings.adapter_cache_max_count + _LOADED_AHEAD),
+        # Requests without a seed: other replicas have to draw other numbers.
+        "seed": secrets.randbelow(_SEED_LIMIT),
+        "disable_log_stats": True,
+        "enable_log_requests": False,
+    }
+
+
+def variables(settings: Settings, *, is_cpu: bool) -> dict[str, str]:
+    """Return the environment that vLLM and its processes are started with; what an operator has set stays.
+
+    Args:
+        settings: See `Settings`.
+        is_cpu: Whether vLLM's build is the one for CPUs.
+    """
+    chosen = {
+        "VLLM_NO_USAGE_STATS": "1",
+        "DO_NOT_TRACK": "1",
+        "HF_HUB_OFFLINE": "1",
+        # Its loggers pass on what they have to the process's.
+        "VLLM_CONFIGURE_LOGGING": "0",
+        # A fork of a process that has threads may hang, and would inherit what tells the watchdog of this one's end.
+        "VLLM_WORKER_MULTIPROC_METHOD": "spawn",
+    }
+    if is_cpu and (num_cpus := int(settings.engine_num_cpus)):
+        cpus = sorted(os.sched_getaffinity(0))[:num_cpus] if hasattr(os, "sched_getaffinity") else range(num_cpus)
+        chosen["VLLM_CPU_OMP_THREADS_BIND"] = ",".join(map(str, cpus))
+    return {name: value for name, value in chosen.items() if name not in os.environ}
+
+
+def _num_places(settings: Settings, place_bytes: int) -> int:
+    """Places for adapters on the GPU, within the memory that adapters may take."""
+    useful = min(_MAX_PLACES, settings.engine_max_batch, settings.adapter_cache_max_count)
+    return max(1, min(useful, settings.adapter_cache_max_bytes // max(1, place_bytes)))
+
+
+def _cache_bytes(settings: Settings, is_cpu: bool) -> int | None:
+    """Bytes of the cache, where they were chosen: else vLLM takes what the GPU has left, or on a CPU a GiB."""
+    if "engine_kv_cache_bytes" in settings.model_fields_set:
+        return settings.engine_kv_cache_bytes
+    return _CPU_CACHE_BYTES if is_cpu else None
+
+
+def _share_of_gpu(num_gpus: float | None) -> float:
+    """Part of a GPU that was assigned; whole ones, and those that nobody assigns, are the engine's own.
+
+    With none, the build for CPUs has no use for it, and wants it to be more than 0 all the same.
+    """
+    return min(1.0, num_gpus or 1.0)

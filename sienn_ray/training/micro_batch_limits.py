@@ -1,0 +1,34 @@
+"""Limits of a micro batch, without what brings torch along."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+
+@dataclass(frozen=True)
+class MicroBatchLimits:
+    """Most that a micro batch may hold; one example may always be alone in one, however many tokens it has.
+
+    Args:
+        max_examples: Examples; None is any number.
+        max_tokens: Tokens that the base model computes: padding counts, and what rows share counts once. None is any
+            number.
+    """
+
+    max_examples: int | None = None
+    max_tokens: int | None = None
+
+    def tightened(self, other: MicroBatchLimits) -> MicroBatchLimits:
+        """Return the limits that keep within these and others.
+
+        Example:
+            >>> MicroBatchLimits(max_examples=4, max_tokens=512).tightened(MicroBatchLimits(max_tokens=100))
+            MicroBatchLimits(max_examples=4, max_tokens=100)
+        """
+        return MicroBatchLimits(
+            _lower(self.max_examples, other.max_examples), _lower(self.max_tokens, other.max_tokens)
+        )
+
+
+def _lower(first: int | None, second: int | None) -> int | None:
+    return min((limit for limit in (first, second) if limit is not None), default=None)

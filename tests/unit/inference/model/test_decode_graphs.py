@@ -1,0 +1,154 @@
+"""Decoding steps that are replayed give what they give as they are; a replay on a CPU does the captured work again."""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Callable, Mapping, Sequence
+
+import pytest
+import torch
+
+from sienn_ray.inference.model.decode_graphs import Capture, DecodeGraphs, GraphKey
+from sienn_ray.inference.model.linear_choice import LinearChoices
+from sienn_ray.inference.model.lora_weights import LayerLora, LoraWeights
+from sienn_ray.inference.model.runner import ModelRunner, StepRow
+from sienn_ray.inference.transfers import StepNumbers
+from tests.support.architectures import random_model
+from tests.support.captures import no_capture
+
+CPU = torch.device("cpu")
+ADAPTERS = ("a", "b", "gains")
+
+
+class Captures:
+    """Counts captures and replays."""
+
+    def __init__(self) -> None:
+        self.num_captures = 0
+        self.num_replays = 0
+
+    def __call__(self, work: Callable[[], object]) -> Callable[[], None]:
+        self.num_captures += 1
+
+        def replay() -> None:
+            self.num_replays += 1
+            work()
+
+        return replay
+
+
+def runner_of(capture: Capture | None) -> ModelRunner:
+    return ModelRunner(random_model("llama"), 1 << 20, 4, LinearChoices(), for_gpu=True, capture=capture)
+
+
+def adapters_of(runner: ModelRunner, scale: float = 0.1) -> dict[str, LoraWeights]:
+    """Adapters of unlike ranks, of which one has gains."""
+
+    def adapter(name: str, r: int) -> LoraWeights:
+        generator = torch.Generator().manual_seed(r)
+
+        def layer(out_size: int, in_size: int) -> LayerLora:
+            a = torch.randn((r, in_size), generator=generator) * scale
+            b = torch.randn((out_size, r), generator=generator) * scale
+            return LayerLora(a, b, torch.rand(out_size, generator=generator) + 0.5 if name == "gains" else None)
+
+        layers = {name: layer(*each.shape) for name, each in runner.lora.layers.items()}
+        return runner.lora.readied(LoraWeights(layers, r))
+
+    return {name: adapter(name, r) for name, r in zip(ADAPTERS, (4, 8, 5), strict=True)}
+
+
+def decoded(runner: ModelRunner, names: Sequence[str | None], adapters: Mapping[str, LoraWeights]) -> torch.Tensor:
+    """Logits of three steps of requests of unlike lengths, behind their prompts."""
+    prompts = [[(7 * place + number) % 300 for place in range(3 + 5 * number)] for number in range(len(names))]
+    blocks = [[number + len(names) * index for index in range(12)] for number in range(len(names))]
+    steps = []
+    for more in range(4):
+        rows = [
+            StepRow([*prompt, *[5] * more], len(prompt) + more - 1 if more else 0, own, name, more > 0)
+            for prompt, own, name in zip(prompts, blocks, names, strict=True)
+        ]
+        steps.append(runner.step(rows, adapters).clone())
+    return torch.cat(steps[1:])
+
+
+@pytest.mark.parametrize(
+    "batches",
+    [
+        [[None], [None] * 3],
+        [["a"], ["a", None, "b"], ["b", "b", "b", "a", None]],
+        [["a", "b"], ["gains", "a", None], ["a", "b"]],  # a place of another, and gains that come later
+    ],
+)
+def test_replayed_steps_give_what_others_give(batches: list[list[str | None]]) -> None:
+    captures = Captures()
+    graphed, eager = runner_of(captures), runner_of(None)
+    adapters = adapters_of(graphed)
+    for names in batches:
+        expected = decoded(eager, names, adapters)
+        for _ in range(2):
+            torch.testing.assert_close(decoded(graphed, names, adapters), expected, atol=2e-5, rtol=1e-4)
+    assert captures.num_replays > captures.num_captures
+
+
+def test_steps_of_many_sizes_are_few_graphs() -> None:
+    captures = Captures()
+    runner = runner_of(captures)
+    for _ in range(2):
+        for num in range(1, 9):
+            decoded(runner, [None] * num, {})
+    num_rows, num_blocks = 4, 5  # 1, 2, 4 and 8, and 16 blocks
+    assert captures.num_captures <= num_rows * num_blocks
+
+
+def test_what_fills_up_a_step_gets_nothing_from_a_diverged_adapter() -> None:
+    runner = runner_of(no_capture)
+    expected = decoded(runner_of(None), [None, None, None], {})[::3]
+    diverged = adapters_of(runner, scale=1e30)
+    for _ in range(2):
+        torch.testing.assert_close(decoded(runner, [None, "a", "b"], diverged)[::3], expected, atol=2e-5, rtol=1e-4)
+
+
+def test_a_step_that_cannot_be_captured_is_computed_as_it_is(caplog: pytest.LogCaptureFixture) -> None:
+    num_tries = 0
+
+    def refuse(work: Callable[[], object]) -> Callable[[], None]:
+        nonlocal num_tries
+        num_tries += 1
+        raise RuntimeError("operation not permitted when stream is capturing")
+
+    runner = runner_of(refuse)
+    with caplog.at_level(logging.WARNING):
+        found = decoded(runner, [None, None], {})
+    torch.testing.assert_close(found, decoded(runner_of(None), [None, None], {}), atol=2e-5, rtol=1e-4)
+    assert num_tries == 1
+    assert "aren't captured as CUDA graphs: RuntimeError: operation not permitted" in caplog.text
+
+
+class TestKept:
+    def compute(self, graphs: DecodeGraphs, num_rows: int, version: int = 0) -> list[float]:
+        numbers = StepNumbers(CPU)
+        at = numbers.add(range(num_rows))
+        key = GraphKey(num_rows, 1, (1, 1) if version else None, version)
+        return graphs.compute(key, numbers, lambda: 2.0 * numbers[at].unsqueeze(1))[:, 0].tolist()
+
+    def test_the_least_recently_used_are_given_up(self) -> None:
+        captures = Captures()
+        graphs = DecodeGraphs(captures, CPU, max_graphs=2)
+        for num_rows in (1, 2, 1, 3, 1, 2):
+            assert self.compute(graphs, num_rows) == [2.0 * number for number in range(num_rows)]
+        assert (len(graphs), captures.num_captures) == (2, 4)
+
+    def test_those_of_places_that_are_gone_are_given_up(self) -> None:
+        graphs = DecodeGraphs(no_capture, CPU)
+        self.compute(graphs, 1)
+        self.compute(graphs, 1, version=1)
+        self.compute(graphs, 2, version=1)
+        assert len(graphs) == 3
+        self.compute(graphs, 1, version=2)
+        assert len(graphs) == 2
+
+    def test_more_rows_of_logits_than_before(self) -> None:
+        graphs = DecodeGraphs(no_capture, CPU)
+        for num_rows in (1, 100, 1):
+            assert self.compute(graphs, num_rows) == [2.0 * number for number in range(num_rows)]
