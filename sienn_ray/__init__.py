@@ -26,6 +26,7 @@ code_version: the version of the running code.
 settings: every setting, in one typed class.
 ray_metrics: a mirror of all metrics on Ray's metrics endpoint.
 precision: the data types that a device multiplies fast.
+memory_shortage: errors of allocations.
 compute_threads: the one thread of a process that computes.
 time_limit: interrupt a thread that takes too much CPU time.
 template_probe: a program that tries a chat template out.

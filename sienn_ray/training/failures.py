@@ -88,7 +88,7 @@ def is_worth_another_try(error: SiennError) -> bool:
 
 def _is_out_of_memory(error: BaseException) -> bool:
     """Whether an allocation failed, or Ray's memory monitor killed a worker, which it only tells in words."""
-    from sienn_ray.training.hardware import is_out_of_memory  # brings torch along, and is seldom needed
+    from sienn_ray.memory_shortage import is_out_of_memory  # brings torch along, and is seldom needed
 
     if isinstance(error, ray.exceptions.OutOfMemoryError) or is_out_of_memory(error):
         return True

@@ -11,9 +11,9 @@ from typing import NamedTuple, TypeVar
 import torch
 
 from sienn_ray.errors import FailureReason, TrainingError
+from sienn_ray.memory_shortage import is_out_of_memory
 from sienn_ray.training.collation import CollatedStep, Collator
 from sienn_ray.training.config import TrainingConfig
-from sienn_ray.training.hardware import is_out_of_memory
 from sienn_ray.training.loss.batches import Batch, StagedBatch
 from sienn_ray.training.loss.mismatched import mismatched, parts_of
 from sienn_ray.training.loss.objectives import Objective

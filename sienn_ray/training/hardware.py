@@ -15,16 +15,6 @@ from sienn_ray.training.config import Precision
 # What `torch.cpu.get_capabilities` calls instructions for products in bfloat16.
 _FAST_BFLOAT16 = ("avx512_bf16", "amx_bf16", "amx_tile", "bf16")
 
-# Words of PyTorch's allocator for CPUs, the second ones on Linux; of cuBLAS, which allocates handles and workspaces
-# itself; and of CUDA, where memory is short beside PyTorch's own.
-_SHORT_OF_MEMORY = (
-    "not enough memory",
-    "can't allocate memory",
-    "CUBLAS_STATUS_ALLOC_FAILED",
-    "CUDA error: out of memory",
-    "CUDA driver error: out of memory",
-)
-
 
 def choose_dtype(precision: Precision, device: torch.device) -> torch.dtype:
     """Return the base model's data type: of 2 bytes where the hardware multiplies such faster than float32.
@@ -70,10 +60,3 @@ def peak_memory_bytes(device: torch.device) -> int:
     if device.type == "cuda":
         return int(torch.cuda.max_memory_allocated(device))
     return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024
-
-
-def is_out_of_memory(error: BaseException) -> bool:
-    """Return whether an allocation failed. PyTorch's allocator for GPUs has a class for that, others have words."""
-    if isinstance(error, torch.OutOfMemoryError | MemoryError):
-        return True
-    return isinstance(error, RuntimeError) and any(words in str(error) for words in _SHORT_OF_MEMORY)

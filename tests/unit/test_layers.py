@@ -23,7 +23,7 @@ LAYERS: list[set[str]] = [
     {"storage", "storage_keys", "catalog", "settings", "ray_metrics", "compute_threads", "chat_templates", "precision"},
     {"hub"},
     {"retries", "admission", "context_length", "access", "outbound"},
-    {"metrics", "errors", "fault_words", "code_version", "time_limit", "template_probe"},
+    {"metrics", "errors", "memory_shortage", "fault_words", "code_version", "time_limit", "template_probe"},
 ]
 LAYER_OF = {unit: depth for depth, layer in enumerate(LAYERS) for unit in layer}
 # What the ingress, the tracker and the CLI run in; these must stay small and start fast.

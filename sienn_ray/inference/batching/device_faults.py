@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-import torch
+from sienn_ray.memory_shortage import is_out_of_memory
 
 # What PyTorch says of an illegal access, a failed assertion, an ECC error, or a device that has fallen off the bus. The
 # context of the process is lost with each of them: every later call raises the same.
@@ -15,7 +15,7 @@ def is_device_fault(error: BaseException) -> bool:
     Example:
         >>> is_device_fault(RuntimeError("CUDA error: an illegal memory access was encountered"))
         True
-        >>> is_device_fault(torch.OutOfMemoryError("CUDA out of memory. Tried to allocate 2.00 GiB"))
+        >>> is_device_fault(RuntimeError("CUDA error: CUBLAS_STATUS_ALLOC_FAILED when calling `cublasCreate(handle)`"))
         False
     """
-    return not isinstance(error, torch.OutOfMemoryError) and _CUDA_ERROR in str(error)
+    return _CUDA_ERROR in str(error) and not is_out_of_memory(error)

@@ -7,11 +7,7 @@ from typing import Any
 import pytest
 import torch
 
-from sienn_ray.training.hardware import (
-    choose_dtype,
-    is_out_of_memory,
-    use_all_cpus,
-)
+from sienn_ray.training.hardware import choose_dtype, use_all_cpus
 
 CPU = torch.device("cpu")
 
@@ -67,36 +63,3 @@ class TestCpus:
         num_usable = len(os.sched_getaffinity(0))
         expected = max(1, min(num_cpus, num_usable))
         assert use_all_cpus(num_cpus) == torch.get_num_threads() == expected
-
-
-class TestOutOfMemory:
-    def test_words_of_torch_s_allocator_are_known(self) -> None:
-        with pytest.raises(RuntimeError) as error:
-            torch.empty(2**46, dtype=torch.float32)
-        assert is_out_of_memory(error.value)
-
-    @pytest.mark.parametrize(
-        "error",
-        [
-            torch.OutOfMemoryError("CUDA out of memory"),
-            MemoryError(),
-            RuntimeError("DefaultCPUAllocator: not enough memory: you tried to allocate 8 bytes."),
-            RuntimeError("CUDA error: CUBLAS_STATUS_ALLOC_FAILED when calling `cublasCreate(handle)`"),
-            RuntimeError("CUDA error: out of memory\nCUDA kernel errors might be reported later"),
-            RuntimeError("CUDA driver error: out of memory"),
-        ],
-    )
-    def test_so_are_others(self, error: BaseException) -> None:
-        assert is_out_of_memory(error)
-
-    @pytest.mark.parametrize(
-        "error",
-        [
-            RuntimeError("shape mismatch"),
-            RuntimeError("CUDA error: an illegal memory access was encountered"),
-            ValueError("not enough memory"),
-            OSError(12, "Cannot allocate memory"),
-        ],
-    )
-    def test_others_are_others(self, error: BaseException) -> None:
-        assert not is_out_of_memory(error)
