@@ -18,6 +18,7 @@ from models import ascii_prompts, llama_config, load_tokenizer, random_adapter, 
 
 from sienn_ray.inference.batching.engine import BLOCK_TOKENS, BatchingEngine
 from sienn_ray.inference.engine import GenerationDelta, GenerationRequest, SamplingParams
+from sienn_ray.inference.model.decode_graphs import CudaCapture
 from sienn_ray.inference.model.lora_weights import LoraWeights, read_lora
 from sienn_ray.inference.model.runner import ModelRunner, StepRow
 from sienn_ray.settings import Settings
@@ -215,5 +216,6 @@ class Steps:
 
 
 def runner_of(model: Any, cache_bytes: int) -> ModelRunner:
-    """A model runner that computes as it does on a GPU, also in a rehearsal."""
-    return ModelRunner(model, cache_bytes, BLOCK_TOKENS, for_gpu=True)
+    """A model runner that computes as it does on a GPU, also in a rehearsal, but for the graphs that only a GPU has."""
+    capture = CudaCapture() if model.device.type == "cuda" else None
+    return ModelRunner(model, cache_bytes, BLOCK_TOKENS, for_gpu=True, capture=capture)

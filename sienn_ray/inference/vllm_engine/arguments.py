@@ -8,11 +8,10 @@ from pathlib import Path
 from typing import Any
 
 from sienn_ray.inference.vllm_engine.refusals import rank_bound
-from sienn_ray.settings import GIB, Settings
+from sienn_ray.settings import Settings
 
 # Of the GPU that an engine has to itself; vLLM's own default.
 _MAX_GPU_SHARE = 0.92
-_CPU_CACHE_BYTES = GIB
 # Adapters at a time in one batch, each of which takes a place on the GPU of the largest rank there may be.
 _MAX_PLACES = 16
 # Adapters that are loaded before others are evicted for them, as many as `AdapterCache` loads at a time.
@@ -46,6 +45,7 @@ def engine_arguments(folder: Path, settings: Settings, *, is_cpu: bool, rank_byt
         "enforce_eager": is_cpu,
         "max_model_len": -1,  # the base model's own, or as much as fits into the cache
         "max_num_seqs": settings.engine_max_batch,
+        "max_num_batched_tokens": settings.engine_step_tokens,
         "max_logprobs": _MAX_LOGPROBS,
         "kv_cache_memory_bytes": _cache_bytes(settings, is_cpu),
         "gpu_memory_utilization": _MAX_GPU_SHARE * _share_of_gpu(settings.engine_num_gpus),
@@ -93,9 +93,7 @@ def _num_places(settings: Settings, place_bytes: int) -> int:
 
 def _cache_bytes(settings: Settings, is_cpu: bool) -> int | None:
     """Bytes of the cache, where they were chosen: else vLLM takes what the GPU has left, or on a CPU a GiB."""
-    if "engine_kv_cache_bytes" in settings.model_fields_set:
-        return settings.engine_kv_cache_bytes
-    return _CPU_CACHE_BYTES if is_cpu else None
+    return settings.cpu_kv_cache_bytes if is_cpu else settings.engine_kv_cache_bytes
 
 
 def _share_of_gpu(num_gpus: float | None) -> float:

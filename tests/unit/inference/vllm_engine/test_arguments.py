@@ -27,12 +27,19 @@ def test_a_batch_is_as_large_as_the_queue_in_front_of_it_thinks() -> None:
     assert arguments(engine_max_batch=48)["max_num_seqs"] == 48
 
 
-def test_the_cache_is_as_large_as_is_set() -> None:
-    assert arguments(engine_kv_cache_bytes=5 << 30)["kv_cache_memory_bytes"] == 5 << 30
+def test_a_step_has_the_tokens_that_are_set_and_else_what_vllm_thinks() -> None:
+    assert arguments(engine_step_tokens=512)["max_num_batched_tokens"] == 512
+    assert arguments()["max_num_batched_tokens"] is None
+
+
+@pytest.mark.parametrize("is_cpu", [False, True])
+def test_the_cache_is_as_large_as_is_set(is_cpu: bool) -> None:
+    assert arguments(is_cpu, engine_kv_cache_bytes=5 << 30)["kv_cache_memory_bytes"] == 5 << 30
 
 
 def test_where_nothing_is_set_a_gpu_is_filled_and_a_machine_is_not() -> None:
-    assert arguments()["kv_cache_memory_bytes"] is None
+    every_field = Settings().model_dump(exclude={"engine"})
+    assert arguments()["kv_cache_memory_bytes"] is arguments(**every_field)["kv_cache_memory_bytes"] is None
     assert arguments(is_cpu=True)["kv_cache_memory_bytes"] == 1 << 30
 
 
