@@ -79,8 +79,9 @@ class ModelRunner:
         self._use_blocks(-(-_PROBE_TOKENS // block_tokens))
         self.has_cache = self._can_page(expected)
         self.num_blocks = self._num_blocks(cache_bytes)
-        graphs = None if capture is None else DecodeGraphs(capture, self._device)
-        self._use_blocks(self.num_blocks, graphs)
+        #: Captured decoding steps, if any are.
+        self.graphs = None if capture is None else DecodeGraphs(capture, self._device)
+        self._use_blocks(self.num_blocks, self.graphs)
 
     def _use_blocks(self, num_blocks: int, graphs: DecodeGraphs | None = None) -> None:
         """Begin with an empty cache of so many blocks."""
