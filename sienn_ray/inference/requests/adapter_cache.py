@@ -59,7 +59,7 @@ class AdapterCache(Generic[_Adapter]):
 
     Args:
         load: Loads the adapter of a storage key.
-        unload: Gets each adapter that is evicted.
+        unload: Gets each adapter that is evicted, or that was loaded and got no place.
         max_count: Adapters to keep.
         max_bytes: Bytes of adapters to keep.
         load_timeout_s: Longest time of one load.
@@ -149,7 +149,7 @@ class AdapterCache(Generic[_Adapter]):
             self._is_closed = True
             self._changed.notify_all()
 
-    # All below hold the lock, but for `_run`.
+    # All below hold the lock, but for those that a load's thread calls: `_run`, `_place`, `_note_failure`.
 
     def _look(self, is_wanted: Callable[[], bool]) -> None:
         """Wait for a moment, unless nobody needs the result."""
@@ -198,34 +198,44 @@ class AdapterCache(Generic[_Adapter]):
         self._changed.notify_all()
 
     def _run(self, load: _Load) -> None:
-        """The thread of one load."""
+        """The thread of one load; an adapter that gets no place is unloaded, since loading it may have had effects."""
         adapter, error = None, None
         try:
             adapter = self._load(load.key)
             self._check_size(load.adapter_id, adapter)
+            self._place(load, adapter)
         except BaseException as caught:  # whatever it is, those who wait have to hear of it
             error = caught
+        if error is None:
+            return
+        try:
+            if adapter is not None:
+                self._unload(adapter)
+        finally:
+            self._note_failure(load, error)
+
+    def _note_failure(self, load: _Load, error: BaseException) -> None:
         with self._changed:
             if load.is_given_up:
                 self._num_hanging -= 1
-            elif adapter is None or error is not None:
-                self._end(load, error)
             else:
-                self.num_loads += 1
-                load.is_fetched = True
-                self._place(load, adapter)
+                self._end(load, error)
 
     def _place(self, load: _Load, adapter: _Adapter) -> None:
         """Wait for room, and have all who wait use the adapter."""
         latest = time.monotonic() + self._room_timeout_s
-        while not self._evict_for(adapter.size_bytes):
-            if self._is_closed or not load.num_waiting or time.monotonic() >= latest:
-                self._end(load, self._no_room(load.adapter_id))
-                return
-            self._changed.wait(_LOOK_S)
-        self._adapters[load.adapter_id] = adapter
-        self._num_users[load.adapter_id] = load.num_waiting
-        self._end(load)
+        with self._changed:
+            if load.is_given_up:
+                raise self._too_slow(load.adapter_id)
+            self.num_loads += 1
+            load.is_fetched = True
+            while not self._evict_for(adapter.size_bytes):
+                if self._is_closed or not load.num_waiting or time.monotonic() >= latest:
+                    raise self._no_room(load.adapter_id)
+                self._changed.wait(_LOOK_S)
+            self._adapters[load.adapter_id] = adapter
+            self._num_users[load.adapter_id] = load.num_waiting
+            self._end(load)
 
     def _no_room(self, adapter_id: str) -> CapacityError:
         return CapacityError(

@@ -60,7 +60,7 @@ class RequestPreparation(Generic[_Weights]):
         prompts: Encodes prompts.
         vocabulary: Of the base model's tokenizer.
         read_weights: Makes of an adapter's files what the engine computes with; raises a `SiennError` where it can't.
-        unload: Gets the weights of each adapter that is evicted.
+        unload: Gets the weights of each adapter that is evicted, or that was loaded and got no place.
     """
 
     def __init__(

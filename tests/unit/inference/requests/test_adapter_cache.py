@@ -78,6 +78,12 @@ def is_loaded(cache: AdapterCache[Adapter], name: str) -> bool:
     return found is not None
 
 
+def wait_for_loads() -> None:
+    """Wait until all threads of loads have ended."""
+    for thread in [each for each in threading.enumerate() if each.name == "load-adapter"]:
+        thread.join(WAIT_S)
+
+
 def test_a_loaded_adapter_is_found_again(memory: Memory) -> None:
     cache = cache_of(memory)
     assert cache.take_loaded("a") is None
@@ -126,6 +132,7 @@ def test_adapter_over_the_limit_costs_no_other_its_place(memory: Memory) -> None
     fill(cache, memory, a=40, b=50)
     with pytest.raises(EngineError, match=r"adapter big takes 101 bytes, .* 100 \(SIENN_ADAPTER_CACHE_MAX_BYTES\)"):
         fill(cache, memory, big=101)
+    assert memory.names == ["a", "b"]
     assert [name for name in ("a", "b", "big") if is_loaded(cache, name)] == ["a", "b"]
 
 
@@ -187,8 +194,10 @@ def test_nobody_waits_for_room_for_ever(memory: Memory) -> None:
     cache.take("a", "a")
     with pytest.raises(CapacityError, match=r"no room for adapter b within 0 s .*: 1 others are in use; .*_MAX_COUNT"):
         cache.take("b", "b")
+    assert memory.names == ["a"]
     cache.give_back("a")
     assert cache.take("b", "b").name == "b"
+    assert memory.names == ["b"]
 
 
 def test_who_has_gone_waits_for_no_room(memory: Memory) -> None:
@@ -196,6 +205,8 @@ def test_who_has_gone_waits_for_no_room(memory: Memory) -> None:
     cache.take("a", "a")
     with pytest.raises(EngineError, match="was cancelled"):
         cache.take("b", "b", is_wanted=lambda: False)
+    wait_for_loads()
+    assert memory.names == ["a"]
     cache.give_back("a")
     assert cache.take("c", "c").name == "c"
 
@@ -207,6 +218,23 @@ def test_a_closed_cache_ends_all_waits(memory: Memory) -> None:
         waiting = pool.submit(cache.take, "b", "b")
         cache.close()
         assert isinstance(waiting.exception(WAIT_S), CapacityError)
+    wait_for_loads()
+    assert memory.names == ["a"]
+
+
+def test_one_without_a_place_is_unloaded_while_others_use_the_cache(memory: Memory) -> None:
+    def unload(adapter: Adapter) -> None:
+        with ThreadPoolExecutor(1) as pool:
+            assert pool.submit(cache.take_loaded, "a").result(WAIT_S) is not None
+        memory.unload(adapter)
+
+    cache: AdapterCache[Adapter] = AdapterCache(
+        memory.load, unload, max_count=1, max_bytes=1000, load_timeout_s=WAIT_S, room_timeout_s=0.0
+    )
+    cache.take("a", "a")
+    with pytest.raises(CapacityError, match="no room"):
+        cache.take("b", "b")
+    assert memory.names == ["a"]
 
 
 class Stall:
@@ -262,9 +290,9 @@ def test_a_load_that_was_given_up_comes_too_late(memory: Memory, stall: Stall) -
     with pytest.raises(CapacityError):
         cache.take("stalled-1", "stalled-1")
     stall.go_on.set()
-    for thread in [each for each in threading.enumerate() if each.name == "load-adapter"]:
-        thread.join(WAIT_S)
+    wait_for_loads()
     assert (len(cache), cache.num_loads) == (0, 0)
+    assert memory.names == []
 
 
 def test_threads_that_hang_are_bounded(memory: Memory, stall: Stall) -> None:
