@@ -66,6 +66,7 @@ class ModelRunner:
         capture: Capture | None = None,
     ) -> None:
         self._model = model.eval()
+        _warn_of_no_padding(model)
         self._device: torch.device = model.device
         self._block_tokens = block_tokens
         self._is_for_gpu = self._device.type != "cpu" if for_gpu is None else for_gpu
@@ -190,3 +191,10 @@ class ModelRunner:
             why = f"{type(error).__name__}: {error}"
         logger.warning("%s can't have %s and will be slower: %s", type(self._model).__name__, means, why)
         return False
+
+
+def _warn_of_no_padding(model: torch.nn.Module) -> None:
+    """Have models not look for padding, of which steps have none: GPT-2 reads ids back from the device for it."""
+    for module in model.modules():
+        if hasattr(module, "warn_if_padding_and_no_attention_mask"):
+            vars(module)["warn_if_padding_and_no_attention_mask"] = lambda *_: None

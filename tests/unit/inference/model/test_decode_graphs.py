@@ -1,4 +1,4 @@
-"""Decoding steps that are replayed give what they give as they are; a replay on a CPU does the captured work again."""
+"""Decoding steps that are replayed give what they give as they are; a replay on a CPU is the recorded operators."""
 
 from __future__ import annotations
 
@@ -13,49 +13,41 @@ from sienn_ray.inference.model.linear_choice import LinearChoices
 from sienn_ray.inference.model.lora_weights import LayerLora, LoraWeights
 from sienn_ray.inference.model.runner import ModelRunner, StepRow
 from sienn_ray.inference.transfers import StepNumbers
-from tests.support.architectures import random_model
-from tests.support.captures import no_capture
+from tests.support.architectures import ARCHITECTURES, random_model
+from tests.support.captures import RecordedCapture
 
 CPU = torch.device("cpu")
-ADAPTERS = ("a", "b", "gains")
-
-
-class Captures:
-    """Counts captures and replays."""
-
-    def __init__(self) -> None:
-        self.num_captures = 0
-        self.num_replays = 0
-
-    def __call__(self, work: Callable[[], object]) -> Callable[[], None]:
-        self.num_captures += 1
-
-        def replay() -> None:
-            self.num_replays += 1
-            work()
-
-        return replay
+PAGED = sorted(ARCHITECTURES.keys() - {"bloom"})
 
 
 def runner_of(capture: Capture | None) -> ModelRunner:
     return ModelRunner(random_model("llama"), 1 << 20, 4, LinearChoices(), for_gpu=True, capture=capture)
 
 
+def adapter_of(
+    runner: ModelRunner, r: int, scale: float = 0.1, *, has_gains: bool = False, part: str = ""
+) -> LoraWeights:
+    """An adapter of the layers whose names have this part."""
+    generator = torch.Generator().manual_seed(r)
+
+    def layer(out_size: int, in_size: int) -> LayerLora:
+        a = torch.randn((r, in_size), generator=generator) * scale
+        b = torch.randn((out_size, r), generator=generator) * scale
+        return LayerLora(a, b, torch.rand(out_size, generator=generator) + 0.5 if has_gains else None)
+
+    layers = {name: layer(*each.shape) for name, each in runner.lora.layers.items() if part in name}
+    return runner.lora.readied(LoraWeights(layers, r))
+
+
 def adapters_of(runner: ModelRunner, scale: float = 0.1) -> dict[str, LoraWeights]:
-    """Adapters of unlike ranks, of which one has gains."""
-
-    def adapter(name: str, r: int) -> LoraWeights:
-        generator = torch.Generator().manual_seed(r)
-
-        def layer(out_size: int, in_size: int) -> LayerLora:
-            a = torch.randn((r, in_size), generator=generator) * scale
-            b = torch.randn((out_size, r), generator=generator) * scale
-            return LayerLora(a, b, torch.rand(out_size, generator=generator) + 0.5 if name == "gains" else None)
-
-        layers = {name: layer(*each.shape) for name, each in runner.lora.layers.items()}
-        return runner.lora.readied(LoraWeights(layers, r))
-
-    return {name: adapter(name, r) for name, r in zip(ADAPTERS, (4, 8, 5), strict=True)}
+    """Adapters of unlike ranks, of which one has gains, one changes few layers, and one needs larger places."""
+    return {
+        "a": adapter_of(runner, 4, scale),
+        "b": adapter_of(runner, 8, scale),
+        "gains": adapter_of(runner, 5, scale, has_gains=True),
+        "few": adapter_of(runner, 3, scale, part="q_proj"),
+        "large": adapter_of(runner, 12, scale),
+    }
 
 
 def decoded(runner: ModelRunner, names: Sequence[str | None], adapters: Mapping[str, LoraWeights]) -> torch.Tensor:
@@ -81,7 +73,7 @@ def decoded(runner: ModelRunner, names: Sequence[str | None], adapters: Mapping[
     ],
 )
 def test_replayed_steps_give_what_others_give(batches: list[list[str | None]]) -> None:
-    captures = Captures()
+    captures = RecordedCapture()
     graphed, eager = runner_of(captures), runner_of(None)
     adapters = adapters_of(graphed)
     for names in batches:
@@ -91,8 +83,60 @@ def test_replayed_steps_give_what_others_give(batches: list[list[str | None]]) -
     assert captures.num_replays > captures.num_captures
 
 
+@pytest.mark.parametrize(
+    "batches",
+    [
+        [["a"], ["a", "b"], ["b"]],  # more places
+        [["a"], ["large"], ["a"]],  # larger ones
+        [["a", "b"], ["a", "gains"]],  # the first gains
+        [["few"], ["a"]],  # the first adapter of most layers
+        [["gains"], ["gains", "b"], ["b"], ["gains"]],  # gains of places that are gone
+    ],
+)
+def test_a_graph_is_not_replayed_on_places_that_are_others_now(batches: list[list[str | None]]) -> None:
+    captures = RecordedCapture()
+    graphed, eager = runner_of(captures), runner_of(None)
+    adapters = adapters_of(graphed)
+    for names in batches:
+        for _ in range(2):
+            found, expected = decoded(graphed, names, adapters), decoded(eager, names, adapters)
+            torch.testing.assert_close(found, expected, atol=2e-5, rtol=1e-4)
+    assert captures.num_replays > captures.num_captures
+
+
+def test_graphs_stay_when_an_adapter_takes_the_place_of_another() -> None:
+    captures = RecordedCapture()
+    graphed, eager = runner_of(captures), runner_of(None)
+    adapters = adapters_of(graphed)
+    decoded(graphed, ["a", "gains"], adapters)
+    num_captures = captures.num_captures
+    for names in (["b", "gains"], ["b", "a"], ["few", "b"]):
+        torch.testing.assert_close(
+            decoded(graphed, names, adapters), decoded(eager, names, adapters), atol=2e-5, rtol=1e-4
+        )
+    for runner in (graphed, eager):
+        runner.lora.forget("b")  # evicted, and trained again under its name
+    again = adapters | {"b": adapter_of(graphed, 7)}
+    found, expected = decoded(graphed, ["b", "a"], again), decoded(eager, ["b", "a"], again)
+    torch.testing.assert_close(found, expected, atol=2e-5, rtol=1e-4)
+    assert float((expected - decoded(runner_of(None), ["b", "a"], adapters)).abs().max()) > 1e-2
+    assert captures.num_captures == num_captures
+
+
+@pytest.mark.parametrize("name", PAGED)
+def test_every_architecture_is_captured(name: str) -> None:
+    captures = RecordedCapture()
+    graphed = ModelRunner(random_model(name), 1 << 20, 4, LinearChoices(), for_gpu=True, capture=captures)
+    eager = ModelRunner(random_model(name), 1 << 20, 4, LinearChoices(), for_gpu=True)
+    adapters = {"a": adapter_of(graphed, 4)}
+    for _ in range(2):
+        found, expected = decoded(graphed, ["a", None], adapters), decoded(eager, ["a", None], adapters)
+        torch.testing.assert_close(found, expected, atol=5e-5, rtol=1e-4)
+    assert captures.num_replays >= captures.num_captures > 0
+
+
 def test_steps_of_many_sizes_are_few_graphs() -> None:
-    captures = Captures()
+    captures = RecordedCapture()
     runner = runner_of(captures)
     for _ in range(2):
         for num in range(1, 9):
@@ -102,7 +146,7 @@ def test_steps_of_many_sizes_are_few_graphs() -> None:
 
 
 def test_what_fills_up_a_step_gets_nothing_from_a_diverged_adapter() -> None:
-    runner = runner_of(no_capture)
+    runner = runner_of(RecordedCapture())
     expected = decoded(runner_of(None), [None, None, None], {})[::3]
     diverged = adapters_of(runner, scale=1e30)
     for _ in range(2):
@@ -133,14 +177,14 @@ class TestKept:
         return graphs.compute(key, numbers, lambda: 2.0 * numbers[at].unsqueeze(1))[:, 0].tolist()
 
     def test_the_least_recently_used_are_given_up(self) -> None:
-        captures = Captures()
+        captures = RecordedCapture()
         graphs = DecodeGraphs(captures, CPU, max_graphs=2)
         for num_rows in (1, 2, 1, 3, 1, 2):
             assert self.compute(graphs, num_rows) == [2.0 * number for number in range(num_rows)]
         assert (len(graphs), captures.num_captures) == (2, 4)
 
     def test_those_of_places_that_are_gone_are_given_up(self) -> None:
-        graphs = DecodeGraphs(no_capture, CPU)
+        graphs = DecodeGraphs(RecordedCapture(), CPU)
         self.compute(graphs, 1)
         self.compute(graphs, 1, version=1)
         self.compute(graphs, 2, version=1)
@@ -149,6 +193,6 @@ class TestKept:
         assert len(graphs) == 2
 
     def test_more_rows_of_logits_than_before(self) -> None:
-        graphs = DecodeGraphs(no_capture, CPU)
+        graphs = DecodeGraphs(RecordedCapture(), CPU)
         for num_rows in (1, 100, 1):
             assert self.compute(graphs, num_rows) == [2.0 * number for number in range(num_rows)]

@@ -14,7 +14,7 @@ from sienn_ray.inference.model.linear_choice import LinearChoices
 from sienn_ray.inference.model.lora_weights import LayerLora, LoraWeights
 from sienn_ray.inference.model.runner import BLOCKS_WITHOUT_CACHE, ModelRunner, StepRow
 from tests.support.architectures import ARCHITECTURES, random_model
-from tests.support.captures import no_capture
+from tests.support.captures import RecordedCapture
 
 #: A model and bytes of its cache to a runner, in the ways of a CPU and in those of a GPU.
 Run = Callable[[PreTrainedModel, int], ModelRunner]
@@ -26,8 +26,10 @@ TOLERANCE = 2e-5
 @pytest.fixture(params=["cpu", "gpu", "gpu with graphs"])
 def run(request: pytest.FixtureRequest) -> Run:
     """Makes runners; the ways of a GPU compute on the CPU here."""
-    options = {"for_gpu": request.param != "cpu", "capture": no_capture if "graphs" in request.param else None}
-    return lambda model, cache_bytes: ModelRunner(model, cache_bytes, 4, LinearChoices(), **options)
+    capture = RecordedCapture() if "graphs" in request.param else None
+    return lambda model, cache_bytes: ModelRunner(
+        model, cache_bytes, 4, LinearChoices(), for_gpu=request.param != "cpu", capture=capture
+    )
 
 
 def prompt(number: int, length: int) -> list[int]:
