@@ -9,6 +9,7 @@ import torch
 
 from sienn_ray.errors import EngineError
 from sienn_ray.inference.assigned_device import AssignedDevice
+from sienn_ray.inference.model.lora_weights import GAIN_BYTES
 
 _MIB = 1024**2
 # Of what is left for the cache; the rest is for what PyTorch's allocator can't use between its pieces.
@@ -71,10 +72,10 @@ def gpu_cache_bytes(config: Any, value_bytes: int, free: int, adapter_bytes: int
 
 
 def step_bytes(config: Any, value_bytes: int, step: StepSize) -> int:
-    """Return the bytes of a step's activations and logits, and of what comes with any step."""
+    """Return the bytes of a step's activations and logits, and of what comes with any step or beside it."""
     hidden = int(getattr(config, "hidden_size", 0) or 0)
     inner = int(getattr(config, "intermediate_size", 0) or 4 * hidden)
     vocabulary = int(getattr(config, "vocab_size", 0) or 0)
     activations = step.num_tokens * (_HIDDEN_TENSORS * hidden + _INNER_TENSORS * inner) * value_bytes
     logits = _LOGIT_TENSORS * step.num_requests * vocabulary * 4  # float32
-    return activations + logits + _FIXED_BYTES
+    return activations + logits + GAIN_BYTES + _FIXED_BYTES

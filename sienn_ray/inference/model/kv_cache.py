@@ -102,6 +102,11 @@ class BlockKvCache:
         values.flatten(0, 1).index_copy_(0, slots, value)
         return keys, values
 
+    def allocate_as(self, other: BlockKvCache) -> None:
+        """Allocate the layers that another cache has, so that a shortage of memory shows before any request."""
+        for layer, (keys, values) in other._layers.items():
+            self._layers[layer] = (self._room(keys.flatten(0, 1)), self._room(values.flatten(0, 1)))
+
     def _room(self, like: torch.Tensor) -> torch.Tensor:
         return like.new_zeros((self.num_blocks + 1, self.block_tokens, *like.shape[1:]))
 

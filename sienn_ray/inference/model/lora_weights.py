@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+import threading
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -20,6 +21,12 @@ _UNSUPPORTED: dict[str, tuple[Any, ...]] = {
     "trainable_token_indices": (None,), "target_parameters": (None, []), "alora_invocation_tokens": (None,),
     "use_bdlora": (None, False), "megatron_config": (None,),
 }  # fmt: skip
+#: Bytes of a GPU that DoRA's gains are computed in.
+GAIN_BYTES = 64 * 1024**2
+# The base weight, the product and their sum are there at the same time.
+_GAIN_TENSORS = 3
+# Adapters are read two at a time, and a GPU has `GAIN_BYTES` for one.
+_one_at_a_time = threading.Lock()
 
 
 class BaseLayer(Protocol):
@@ -165,8 +172,19 @@ def _gain(magnitude: torch.Tensor, base: torch.Tensor, a: torch.Tensor, b: torch
 
     The product is computed where the base weight is; the rest of an adapter stays on the host.
     """
-    norms: torch.Tensor = (base.float() + b.to(base.device) @ a.to(base.device)).norm(dim=1)
-    return magnitude / norms.to(magnitude.device)
+    if base.device.type == "cpu":
+        return magnitude / _norms(base, a, b, len(base))
+    with _one_at_a_time:
+        num_rows = max(1, GAIN_BYTES // (_GAIN_TENSORS * 4 * base.shape[1]))  # float32
+        norms = _norms(base, a.to(base.device), b.to(base.device), num_rows)
+        return magnitude / norms.to(magnitude.device)
+
+
+def _norms(base: torch.Tensor, a: torch.Tensor, b: torch.Tensor, num_rows: int) -> torch.Tensor:
+    """Return the norms of the rows of base + b a, so many rows at a time."""
+    pieces = zip(torch.split(base, num_rows), torch.split(b, num_rows), strict=True)
+    norms: list[torch.Tensor] = [(rows.float() + of_rows @ a).norm(dim=1) for rows, of_rows in pieces]
+    return norms[0] if len(norms) == 1 else torch.cat(norms)
 
 
 def _scaling(name: str, r: int, config: Mapping[str, Any]) -> float:

@@ -138,6 +138,10 @@ class GatheredWays:
         groups = groups_of(found, self._cache.spare, numbers)
         return lambda: GatheredStep(self._cache, numbers[slots_at], numbers[positions_at], groups, numbers)
 
+    def allocate_as(self, probed: GatheredWays) -> None:
+        """See `BlockKvCache.allocate_as`."""
+        self._cache.allocate_as(probed._cache)
+
     def filled_up(self, rows: Sequence[StepRow]) -> FilledRows | None:
         """Fill a decoding step up to powers of two, or return None where that reads far more than it has to."""
         found = [row.blocks[: -(-len(row.tokens) // self._block_tokens)] for row in rows]

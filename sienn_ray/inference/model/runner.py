@@ -51,7 +51,7 @@ class ModelRunner:
         capture: Records decoding steps in the ways of a GPU; None records none.
 
     Raises:
-        EngineError: The cache has no room for a single block.
+        EngineError: The cache has no room for a single block, or the GPU none for the cache.
         PackingError: The model gives other logits with packed weights; load it anew, without choices.
     """
 
@@ -80,13 +80,28 @@ class ModelRunner:
         self.has_cache = self._can_page(expected)
         self.num_blocks = self._num_blocks(cache_bytes)
         graphs = None if capture is None else DecodeGraphs(capture, self._device)
+        probed = self._cache
         self._use_blocks(self.num_blocks, graphs)
+        if self.has_cache:
+            self._allocate_as(probed, cache_bytes)
 
     def _use_blocks(self, num_blocks: int, graphs: DecodeGraphs | None = None) -> None:
         """Begin with an empty cache of so many blocks."""
         ways = GatheredWays if self._is_for_gpu else InPlaceWays
         self._cache: PagedWays = ways(num_blocks, self._block_tokens)
         self._forward = StepForward(self._model, self.lora, self._block_tokens, self._cache, graphs)
+
+    def _allocate_as(self, probed: PagedWays, cache_bytes: int) -> None:
+        """Allocate a GPU's cache with the layers that the probe wrote; a CPU's takes memory where it is written to."""
+        if not isinstance(self._cache, GatheredWays) or not isinstance(probed, GatheredWays):
+            return
+        try:
+            self._cache.allocate_as(probed)
+        except torch.OutOfMemoryError as error:
+            raise EngineError(
+                f"the GPU has no memory for a cache of {cache_bytes} bytes; lower SIENN_ENGINE_KV_CACHE_BYTES, or give "
+                "the engine more of a GPU (SIENN_ENGINE_NUM_GPUS)"
+            ) from error
 
     def _pack_head(self, choices: LinearChoices) -> None:
         head = self._model.get_output_embeddings()

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from typing import Any
 
 import pytest
 import torch
@@ -110,6 +111,27 @@ def test_cache_is_as_large_as_it_may_be(run: Run) -> None:
     assert runner.cache_bytes == 100_000 // block_bytes * block_bytes
     # For a GPU, one of the blocks is there to fill up steps.
     assert runner.cache_bytes // block_bytes - runner.num_blocks in {0, 1}
+
+
+def test_a_gpus_cache_is_there_before_the_first_step() -> None:
+    runner = ModelRunner(random_model("llama"), 100_000, 4, LinearChoices(), for_gpu=True)
+    before = runner.cache_bytes
+    runner.step([StepRow([1, 2], 0, [0], None, True)], {})
+    assert runner.cache_bytes == before > 90_000
+
+
+def test_a_gpu_without_memory_for_its_cache_is_told_at_the_start(monkeypatch: pytest.MonkeyPatch) -> None:
+    new_zeros: Any = torch.Tensor.new_zeros
+
+    def limited(tensor: torch.Tensor, shape: tuple[int, ...]) -> torch.Tensor:
+        if shape[0] > 1_000:
+            raise torch.OutOfMemoryError("CUDA out of memory. Tried to allocate 2.00 GiB")
+        found: torch.Tensor = new_zeros(tensor, shape)
+        return found
+
+    monkeypatch.setattr(torch.Tensor, "new_zeros", limited)
+    with pytest.raises(EngineError, match=r"no memory for a cache of 4194304 bytes; lower SIENN_ENGINE_KV_CACHE"):
+        ModelRunner(random_model("llama"), 1 << 22, 4, LinearChoices(), for_gpu=True)
 
 
 def test_blocks_are_few_where_they_hold_nothing(run: Run) -> None:
