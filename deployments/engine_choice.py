@@ -38,8 +38,8 @@ def with_kind(
 def engine_kind(base_model: str, settings: Settings, environments: NodeEnvironments = _ENVIRONMENTS) -> EngineKind:
     """Return the kind of engine that the settings choose for a base model.
 
-    `auto` chooses vLLM where replicas have a GPU and every node that could hold one has vLLM, and else the engine that
-    needs nothing else.
+    `auto` chooses vLLM where replicas have a GPU and every node that could hold one says that it has vLLM, and else the
+    engine that needs nothing else. May wait for the nodes up to a minute.
 
     Args:
         base_model: Hub id.
@@ -54,7 +54,9 @@ def engine_kind(base_model: str, settings: Settings, environments: NodeEnvironme
     has_gpu = num_gpus_of(base_model, settings) > 0
     if settings.engine == AUTO_ENGINE and not has_gpu:
         return EngineKind.BUILTIN
-    fault = environments.fault(settings.engine_python, needs_gpu=has_gpu)
+    # Where vLLM is demanded, there is nothing else to try on a node that is too busy to say.
+    is_demanded = settings.engine is EngineKind.VLLM
+    fault = environments.fault(settings.engine_python, needs_gpu=has_gpu, trusts_silence=is_demanded)
     if fault is None:
         return EngineKind.VLLM
     if settings.engine == AUTO_ENGINE:

@@ -41,7 +41,9 @@ def engine_memory_bytes(key: EngineKey, settings: Settings) -> int:
 def _program_bytes(settings: Settings) -> int:
     if settings.engine is not EngineKind.VLLM:
         return _PROGRAM_BYTES
-    return _PROGRAM_BYTES + _VLLM_SCHEDULER_BYTES + settings.engine_tensor_parallel * _VLLM_WORKER_BYTES
+    # Each worker keeps all loaded adapters whole in the node's memory, beside their places on its GPU.
+    worker_bytes = _VLLM_WORKER_BYTES + settings.adapter_cache_max_bytes
+    return _PROGRAM_BYTES + _VLLM_SCHEDULER_BYTES + settings.engine_tensor_parallel * worker_bytes
 
 
 def _catalog_bytes(base_model: str) -> int:

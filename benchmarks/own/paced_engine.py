@@ -86,6 +86,9 @@ class PacedEngine:
         """See `Engine.load_adapter`."""
         self._preparation.load_adapter(adapter_id, adapter_key)
 
+    def kill(self) -> None:
+        """See `Engine.kill`; it has no process of its own."""
+
     def close(self) -> None:
         """See `Engine.close`."""
         self._requests.close()

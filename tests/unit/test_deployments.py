@@ -43,6 +43,11 @@ def test_arguments_of_the_config_file_join_those_of_the_environment(monkeypatch:
     assert application["import_path"] == "deployments.app:build"
 
 
+def test_the_config_file_overrides_no_options_that_settings_choose() -> None:
+    (application,) = yaml.safe_load(SERVE_CONFIG.read_text())["applications"]
+    assert "deployments" not in application
+
+
 @pytest.mark.parametrize("base_model", ["gpt2", "Qwen/Qwen2.5-0.5B-Instruct"])
 def test_application_names_have_no_slash(base_model: str) -> None:
     name = EngineKey(base_model).application

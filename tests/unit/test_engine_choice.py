@@ -20,11 +20,11 @@ FIT = Environment(this_environment().python, this_environment().ray, "0.32.0", t
 PYTHON = Path("/opt/vllm/bin/python")
 
 
-def on_a_node(found: Environment | str, num_gpus: float = 1.0) -> NodeEnvironments:
-    """A cluster of one node."""
+def on_a_node(found: Environment | str | None, num_gpus: float = 1.0) -> NodeEnvironments:
+    """A cluster of one node, which may not answer."""
 
     def look_on(node_ids: Sequence[str], python: str | None) -> Mapping[str, Environment | str]:
-        return dict.fromkeys(node_ids, found)
+        return {} if found is None else dict.fromkeys(node_ids, found)
 
     resources: dict[str, Any] = {"CPU": 8.0} | ({"GPU": num_gpus} if num_gpus else {})
     return NodeEnvironments(lambda: [{"NodeID": "0" * 56, "Alive": True, "Resources": resources}], look_on)
@@ -43,10 +43,11 @@ def cluster(monkeypatch: pytest.MonkeyPatch) -> dict[str, float]:
         (0, FIT, EngineKind.BUILTIN),  # a laptop, even one with vLLM
         (1, FIT, EngineKind.VLLM),
         (1, Environment(FIT.python, FIT.ray, None, FIT.sienn_ray), EngineKind.BUILTIN),
+        (1, None, EngineKind.BUILTIN),
     ],
 )
 def test_auto_is_vllm_where_it_is_installed_and_a_gpu_is_reserved(
-    cluster: dict[str, float], num_gpus: int, found: Environment, expected: EngineKind
+    cluster: dict[str, float], num_gpus: int, found: Environment | None, expected: EngineKind
 ) -> None:
     cluster |= {"GPU": 1.0} if num_gpus else {}
     assert engine_kind(BASE_MODEL, Settings(), on_a_node(found, num_gpus)) is expected
@@ -59,6 +60,10 @@ def test_auto_leaves_an_engine_without_a_gpu_to_ours(cluster: dict[str, float]) 
 
 def test_vllm_may_run_without_a_gpu_where_it_is_named(cluster: dict[str, float]) -> None:
     assert engine_kind(BASE_MODEL, Settings(engine="vllm"), on_a_node(FIT, num_gpus=0)) is EngineKind.VLLM
+
+
+def test_where_vllm_is_named_a_node_that_is_too_busy_to_say_is_tried(cluster: dict[str, float]) -> None:
+    assert engine_kind(BASE_MODEL, Settings(engine="vllm"), on_a_node(None)) is EngineKind.VLLM
 
 
 def test_where_vllm_is_named_and_absent_the_error_says_on_which_node_and_why(cluster: dict[str, float]) -> None:

@@ -43,9 +43,11 @@ def test_it_can_be_chosen(settings: Settings, chosen: int) -> None:
     assert engine_memory_bytes(KEY, settings.model_copy(update={"engine_memory_bytes": chosen})) == chosen
 
 
-def test_vllm_has_further_processes_one_for_each_gpu(settings: Settings) -> None:
-    ours = settings.model_copy(update={"engine": EngineKind.BUILTIN, "engine_num_gpus": 1.0})
+def test_vllm_has_further_processes_one_with_adapters_for_each_gpu(settings: Settings) -> None:
+    ours = settings.model_copy(
+        update={"engine": EngineKind.BUILTIN, "engine_num_gpus": 1.0, "adapter_cache_max_bytes": 500 * MIB}
+    )
     one = ours.model_copy(update={"engine": EngineKind.VLLM})
     two = one.model_copy(update={"engine_tensor_parallel": 2})
     needed = [engine_memory_bytes(KEY, each) for each in (ours, one, two)]
-    assert [later - earlier for earlier, later in pairwise(needed)] == [1900 * MIB, 1200 * MIB]
+    assert [later - earlier for earlier, later in pairwise(needed)] == [2400 * MIB, 1700 * MIB]

@@ -59,6 +59,8 @@ class Batch:
         self._compute = compute
         self._waiting: FairQueue[VllmAnswer] = FairQueue()
         self._running: dict[asyncio.Task[None], VllmAnswer] = {}
+        # Tasks that tidy up; cancelled once more, they would leave something behind.
+        self._cancelled: set[asyncio.Task[None]] = set()
         self._last_output_at = 0.0
 
     @property
@@ -91,8 +93,9 @@ class Batch:
                 answer.drop()
             else:
                 answer.fail(queue_timeout(self._queue_timeout_s))
-        for task in [task for task, answer in self._running.items() if answer.is_cancelled]:
-            task.cancel()
+        for task, answer in self._running.items():
+            if answer.is_cancelled:
+                self._cancel(task)
         while len(self._waiting) and len(self._running) < self._max_running:
             self._begin(self._waiting.pop())
 
@@ -101,7 +104,7 @@ class Batch:
         self._max_running = 0
         tasks = list(self._running)
         for task in tasks:
-            task.cancel()
+            self._cancel(task)
         await asyncio.gather(*tasks, return_exceptions=True)
 
     def _begin(self, answer: VllmAnswer) -> None:
@@ -111,8 +114,14 @@ class Batch:
         self._running[task] = answer
         task.add_done_callback(self._ended)
 
+    def _cancel(self, task: asyncio.Task[None]) -> None:
+        if task not in self._cancelled:
+            self._cancelled.add(task)
+            task.cancel()
+
     def _ended(self, task: asyncio.Task[None]) -> None:
         answer = self._running.pop(task)
+        self._cancelled.discard(task)
         if answer.is_cancelled and not answer.is_over:
             answer.drop()
         self.look()

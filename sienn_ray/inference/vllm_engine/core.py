@@ -5,8 +5,6 @@ from __future__ import annotations
 import asyncio
 import itertools
 import logging
-import shutil
-import tempfile
 import threading
 from collections.abc import AsyncGenerator, Callable, Coroutine, Mapping
 from concurrent.futures import CancelledError, Future
@@ -15,6 +13,7 @@ from pathlib import Path
 from typing import Any, TypeVar
 
 from sienn_ray.errors import CapacityError, EngineError, first_line
+from sienn_ray.inference.vllm_engine.lora_files import LoraFiles
 from sienn_ray.inference.vllm_engine.loras import Loras
 from sienn_ray.inference.vllm_engine.processes import CoreProcesses
 
@@ -35,13 +34,15 @@ class Core:
     Args:
         arguments: Of `vllm.AsyncEngineArgs`.
         variables: The environment that vLLM's processes get.
+        lora_files: Its adapters' files, which are removed at the end.
 
     Raises:
         EngineError: vLLM can't load the base model.
     """
 
-    def __init__(self, arguments: Mapping[str, Any], variables: Mapping[str, str]) -> None:
+    def __init__(self, arguments: Mapping[str, Any], variables: Mapping[str, str], lora_files: LoraFiles) -> None:
         self.arguments = arguments
+        self._lora_files = lora_files
         self._variables = variables
         self._processes = CoreProcesses()
         self._numbers = itertools.count()
@@ -159,25 +160,24 @@ class Core:
     # The loop's thread.
 
     def _run(self) -> None:
-        folder = Path(tempfile.mkdtemp(prefix="sienn-vllm-"))
         loop = asyncio.new_event_loop()
         asyncio.set_event_loop(loop)
         try:
-            if self._start(loop, folder):
+            if self._start(loop):
                 loop.run_forever()
         finally:
             self._has_ended = True
             for call in self._when_over:
                 call()
             self._end(loop)
-            shutil.rmtree(folder, ignore_errors=True)
+            self._lora_files.close()
 
-    def _start(self, loop: asyncio.AbstractEventLoop, folder: Path) -> bool:
+    def _start(self, loop: asyncio.AbstractEventLoop) -> bool:
         try:
             with self._processes.environment(self._variables):
                 self._llm = loop.run_until_complete(_started(self.arguments))
                 from vllm.lora.request import LoRARequest
-            self._loras = Loras(self._llm, folder, LoRARequest)
+            self._loras = Loras(self._llm, self._lora_files, LoRARequest)
         except BaseException as error:
             logger.exception("vLLM can't be started")
             told = f"vLLM can't load {self.arguments['model']}: {first_line(error)}; its log says why"
@@ -197,6 +197,7 @@ class Core:
         except BaseException:  # the processes are killed all the same
             logger.exception("vLLM didn't end as it should")
         self._processes.kill()
+        loop.run_until_complete(loop.shutdown_default_executor())  # its threads change files
         loop.close()
 
 

@@ -26,6 +26,7 @@ from sienn_ray.inference.vllm_engine.arguments import engine_arguments, variable
 from sienn_ray.inference.vllm_engine.base_facts import BaseFacts
 from sienn_ray.inference.vllm_engine.batch import Batch, VllmAnswer
 from sienn_ray.inference.vllm_engine.core import Core, is_refusal
+from sienn_ray.inference.vllm_engine.lora_files import LoraFiles
 from sienn_ray.inference.vllm_engine.refusals import unsupported, way_out
 from sienn_ray.inference.vllm_engine.sampling import sampled_tokens, sampling_fields
 from sienn_ray.inference.vllm_engine.versions import check_version, installed_version, is_cpu_build
@@ -94,7 +95,8 @@ class VllmEngine:
         if not self._is_cpu and assigned_device(self._settings.engine_num_gpus).device.type == "cpu":
             raise EngineError("this vLLM computes on GPUs, and none is assigned; set SIENN_ENGINE=builtin")
         arguments = engine_arguments(folder, self._settings, is_cpu=self._is_cpu, rank_bytes=self._base.rank_bytes)
-        core = Core(arguments, variables(self._settings, is_cpu=self._is_cpu))
+        lora_files = LoraFiles(self._settings.adapters_dir / "vllm")
+        core = Core(arguments, variables(self._settings, is_cpu=self._is_cpu), lora_files)
         logger.info("vLLM %s serves %s", installed_version(), self._base_model)
         return core
 

@@ -5,8 +5,6 @@ from __future__ import annotations
 import asyncio
 import itertools
 import logging
-import os
-import shutil
 from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
@@ -14,6 +12,7 @@ from pathlib import Path
 from typing import Any
 
 from sienn_ray.errors import CapacityError, EngineError, first_line
+from sienn_ray.inference.vllm_engine.lora_files import LoraFiles
 
 logger = logging.getLogger(__name__)
 
@@ -32,18 +31,19 @@ class Loras:
     Each has its content's hash for a name, so that the prefix cache can't give it another one's keys and values (vLLM
     #42125, #45981), and each hash a number that no other gets (#30931). An adapter is in vLLM before a request names
     it, since one that can't be read while requests are scheduled ends the core; its files are linked into a folder of
-    the core's and stay there as long as vLLM might read them again.
+    the core's and stay there as long as vLLM might read them again. All streams are on the loop, so threads of its own
+    change the files.
 
     Args:
         llm: vLLM's `AsyncLLM`.
-        folder: An empty folder.
+        files: The core's own files.
         request_of: `vllm.lora.request.LoRARequest`, made of name, number and path.
     """
 
-    def __init__(self, llm: Any, folder: Path, request_of: Callable[[str, int, str], Any]) -> None:
+    def __init__(self, llm: Any, files: LoraFiles, request_of: Callable[[str, int, str], Any]) -> None:
         self._llm = llm
         self._request_of = request_of
-        self._folder = folder
+        self._files = files
         self._numbers = itertools.count(1)
         self._number_of: dict[str, int] = {}
         self._held: dict[str, _Held] = {}
@@ -64,7 +64,7 @@ class Loras:
         async with self._changing:
             held = self._held.get(content_hash)
             if held is None:
-                held = _Held(self._request(content_hash, files))
+                held = _Held(await self._request(content_hash, files))
                 await self._add(held.request)
                 self._held[content_hash] = held
             held.num_holders += 1
@@ -77,7 +77,8 @@ class Loras:
         try:
             yield held.request
         finally:
-            await self.release(content_hash)
+            # A request that is cancelled once more meanwhile would leave the adapter to vLLM for good.
+            await asyncio.shield(self.release(content_hash))
 
     async def release(self, content_hash: str) -> None:
         """Hold an adapter once less; the last one has vLLM forget it."""
@@ -91,30 +92,20 @@ class Loras:
                 await self._llm.remove_lora(held.request.lora_int_id)
             except Exception:  # vLLM evicts it in time
                 logger.exception("vLLM didn't remove adapter %s", content_hash)
-            shutil.rmtree(held.request.lora_path, ignore_errors=True)
+            await asyncio.to_thread(self._files.remove, content_hash)
 
-    def _request(self, content_hash: str, files: Path) -> Any:
+    async def _request(self, content_hash: str, files: Path) -> Any:
         number = self._number_of.get(content_hash)
         if number is None:
             number = self._number_of[content_hash] = next(self._numbers)
-        own = self._folder / content_hash
-        if not own.is_dir():
-            shutil.copytree(files, own, copy_function=_link)
+        own = await asyncio.to_thread(self._files.add, content_hash, files)
         return self._request_of(content_hash, number, str(own))
 
     async def _add(self, request: Any) -> None:
         try:
             await self._llm.add_lora(request)
         except Exception as error:
-            shutil.rmtree(request.lora_path, ignore_errors=True)
+            await asyncio.to_thread(self._files.remove, request.lora_name)
             if self._llm.errored:
                 raise CapacityError("the engine has failed and is being replaced; ask again in a moment") from error
             raise EngineError(f"vLLM can't load the adapter: {first_line(error)}") from error
-
-
-def _link(source: str, target: str) -> None:
-    """Link a file, or copy it where the two folders are on different disks."""
-    try:
-        os.link(source, target)
-    except OSError:
-        shutil.copy2(source, target)

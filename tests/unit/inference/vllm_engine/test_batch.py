@@ -19,6 +19,9 @@ class Computing:
     def __init__(self) -> None:
         self.begun: list[VllmAnswer] = []
         self.aborted: list[VllmAnswer] = []
+        self.tidied: list[VllmAnswer] = []
+        self.may_tidy = asyncio.Event()
+        self.may_tidy.set()
         self._ready: dict[VllmAnswer, asyncio.Event] = {}
 
     async def __call__(self, answer: VllmAnswer) -> None:
@@ -28,6 +31,8 @@ class Computing:
             await self._ready[answer].wait()
         except asyncio.CancelledError:
             self.aborted.append(answer)
+            await self.may_tidy.wait()
+            self.tidied.append(answer)
             raise
         answer.fail(EngineError("computed"))
 
@@ -153,5 +158,24 @@ def test_stopping_aborts_what_runs_and_begins_nothing_else() -> None:
         await asked.batch.stop()
         assert asked.computing.aborted == [running]
         assert asked.computing.begun == [running]
+
+    run(test)
+
+
+def test_one_that_is_cancelled_tidies_up_undisturbed() -> None:
+    async def test() -> None:
+        asked = Asked()
+        running = asked.add()
+        await until(lambda: asked.computing.begun == [running])
+        asked.computing.may_tidy.clear()
+        running.cancel()
+        await until(lambda: asked.computing.aborted == [running])
+        asked.batch.look()
+        stopping = asyncio.create_task(asked.batch.stop())
+        for _ in range(3):
+            await asyncio.sleep(0)
+        asked.computing.may_tidy.set()
+        await stopping
+        assert asked.computing.tidied == [running]
 
     run(test)

@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import asyncio
+import threading
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
@@ -8,7 +9,10 @@ from typing import Any
 import pytest
 
 from sienn_ray.errors import CapacityError, EngineError
+from sienn_ray.inference.vllm_engine.lora_files import LoraFiles
 from sienn_ray.inference.vllm_engine.loras import Loras
+
+WAIT_S = 60.0
 
 
 class FakeLlm:
@@ -18,6 +22,8 @@ class FakeLlm:
         self.loaded: dict[int, str] = {}
         self.errored = False
         self.refusal: Exception | None = None
+        self.may_remove = asyncio.Event()
+        self.may_remove.set()
 
     async def add_lora(self, request: Any) -> None:
         await asyncio.sleep(0)
@@ -26,7 +32,7 @@ class FakeLlm:
         self.loaded[request.lora_int_id] = (Path(request.lora_path) / "adapter_config.json").read_text()
 
     async def remove_lora(self, number: int) -> None:
-        await asyncio.sleep(0)
+        await self.may_remove.wait()
         del self.loaded[number]
 
 
@@ -44,9 +50,13 @@ def llm() -> FakeLlm:
 
 
 @pytest.fixture
-def loras(llm: FakeLlm, tmp_path: Path) -> Loras:
-    (tmp_path / "own").mkdir()
-    return Loras(llm, tmp_path / "own", request_of)
+def own(tmp_path: Path) -> LoraFiles:
+    return LoraFiles(tmp_path / "own")
+
+
+@pytest.fixture
+def loras(llm: FakeLlm, own: LoraFiles) -> Loras:
+    return Loras(llm, own, request_of)
 
 
 @pytest.fixture
@@ -107,7 +117,7 @@ def test_one_that_vllm_refuses_leaves_nothing(loras: Loras, llm: FakeLlm, files:
         llm.refusal = ValueError("unexpected modules\nTraceback")
         with pytest.raises(EngineError, match=r"vLLM can't load the adapter: unexpected modules$"):
             await loras.hold("a", files)
-        assert list((tmp_path / "own").iterdir()) == []
+        assert not [each for each in (tmp_path / "own").glob("*/*") if each.is_dir()]
         llm.refusal = None
         await loras.hold("a", files)
         assert llm.loaded == {1: "plain"}
@@ -119,3 +129,51 @@ def test_a_dead_core_is_no_fault_of_the_adapters(loras: Loras, llm: FakeLlm, fil
     llm.refusal, llm.errored = RuntimeError("EngineCore encountered an issue"), True
     with pytest.raises(CapacityError, match="ask again in a moment"):
         asyncio.run(loras.hold("a", files))
+
+
+def test_the_loop_goes_on_while_files_are_copied(llm: FakeLlm, files: Path, tmp_path: Path) -> None:
+    """All streams of a replica are on the loop."""
+    may_copy = threading.Event()
+
+    class SlowDisk(LoraFiles):
+        def add(self, content_hash: str, files: Path) -> Path:
+            assert may_copy.wait(WAIT_S)
+            return super().add(content_hash, files)
+
+    async def use() -> None:
+        loading = asyncio.create_task(Loras(llm, SlowDisk(tmp_path / "own"), request_of).hold("a", files))
+        for _ in range(3):
+            await asyncio.sleep(0)
+        may_copy.set()
+        await loading
+        assert llm.loaded == {1: "plain"}
+
+    asyncio.run(use())
+
+
+def test_a_request_that_is_cancelled_twice_gives_it_back(loras: Loras, llm: FakeLlm, files: Path) -> None:
+    async def use() -> None:
+        begun = asyncio.Event()
+
+        async def compute() -> None:
+            async with loras.held("a"):
+                begun.set()
+                await asyncio.Event().wait()
+
+        await loras.hold("a", files)
+        running = asyncio.create_task(compute())
+        await begun.wait()
+        await loras.release("a")
+        llm.may_remove.clear()
+        for _ in range(2):
+            running.cancel()
+            for _ in range(3):
+                await asyncio.sleep(0)
+        llm.may_remove.set()
+        await asyncio.gather(running, return_exceptions=True)
+        await loras.hold("b", files)  # waits for whatever is under way
+        assert list(llm.loaded.values()) == ["plain"]
+        assert loras.content_hashes == {"b"}
+        assert list(llm.loaded) == [2]
+
+    asyncio.run(use())
