@@ -41,16 +41,20 @@ class CudaCapture:
 
     def __call__(self, work: Callable[[], object]) -> Callable[[], None]:
         """See `Capture`."""
-        if self._stream is None:
-            self._stream = torch.cuda.Stream()  # type: ignore[no-untyped-call]
-        self._stream.wait_stream(torch.cuda.current_stream())
-        with torch.cuda.stream(self._stream):
-            work()  # libraries allocate their work spaces at a stream's first call
+        own = torch.cuda.current_stream()
+        stream = self._stream = self._stream or torch.cuda.Stream()  # type: ignore[no-untyped-call]
+        stream.wait_stream(own)
         graph = torch.cuda.CUDAGraph()
-        # Threads that read adapters allocate meanwhile, which is nobody else's matter.
-        with torch.cuda.graph(graph, pool=self._pool, stream=self._stream, capture_error_mode="thread_local"):
-            work()
-        torch.cuda.current_stream().wait_stream(self._stream)
+        try:
+            torch.cuda.set_stream(stream)
+            work()  # libraries allocate their work spaces at a stream's first call
+            # Threads that read adapters allocate meanwhile, which is nobody else's matter.
+            with torch.cuda.graph(graph, pool=self._pool, stream=stream, capture_error_mode="thread_local"):
+                work()
+        finally:
+            # Where a capture fails, `torch.cuda.graph` leaves its own stream to the thread.
+            torch.cuda.set_stream(own)
+            own.wait_stream(stream)
         self._pool = graph.pool()
         replay: Callable[[], None] = graph.replay
         return replay
@@ -93,8 +97,12 @@ class DecodeGraphs:
         self._device = device
         self._max_graphs = max_graphs
         self._graphs: OrderedDict[GraphKey, _Graph] = OrderedDict()
+        self._given_up: set[GraphKey] = set()
         self._logits: torch.Tensor | None = None
+        #: Whether the model can't be captured.
         self.is_off = False
+        self.num_captures = 0
+        self.num_replays = 0
 
     def __len__(self) -> int:
         return len(self._graphs)
@@ -115,12 +123,28 @@ class DecodeGraphs:
             self._graphs.move_to_end(key)
             numbers.send(graph.numbers)
             graph.replay()
+            self.num_replays += 1
             return self._logits[: key.num_rows]
         static = torch.zeros(sum(numbers.lengths), dtype=torch.long, device=self._device)
         numbers.send(static)
         logits = forward()
-        self._keep(key, static, logits, forward)
+        if key not in self._given_up:
+            self._try_to_keep(key, static, logits, forward)
         return logits
+
+    def _try_to_keep(
+        self, key: GraphKey, static: torch.Tensor, logits: torch.Tensor, forward: Callable[[], torch.Tensor]
+    ) -> None:
+        self._forget_outdated(key)
+        try:
+            self._keep(key, static, logits, forward)
+        except torch.OutOfMemoryError as error:  # other sizes may need less
+            logger.warning("decoding steps of %s aren't captured as CUDA graphs: %s", key, error)
+            self._given_up.add(key)
+        except Exception as error:  # whatever a model does that a graph can't have
+            logger.warning("decoding steps aren't captured as CUDA graphs: %s: %s", type(error).__name__, error)
+            self._graphs.clear()
+            self.is_off = True
 
     def _keep(
         self, key: GraphKey, static: torch.Tensor, logits: torch.Tensor, forward: Callable[[], torch.Tensor]
@@ -129,15 +153,8 @@ class DecodeGraphs:
             self._graphs.clear()  # they write to the old one
             self._logits = logits.new_empty((max(key.num_rows, _LOGIT_ROWS), logits.shape[1]))
         kept = self._logits[: key.num_rows]
-        self._forget_outdated(key)
-        try:
-            replay = self._capture(lambda: kept.copy_(forward()))
-        except Exception as error:  # whatever a model does that a graph can't have
-            logger.warning("decoding steps aren't captured as CUDA graphs: %s: %s", type(error).__name__, error)
-            self._graphs.clear()
-            self.is_off = True
-            return
-        self._graphs[key] = _Graph(static, replay)
+        self._graphs[key] = _Graph(static, self._capture(lambda: kept.copy_(forward())))
+        self.num_captures += 1
         while len(self._graphs) > self._max_graphs:
             self._graphs.popitem(last=False)
 
@@ -146,3 +163,4 @@ class DecodeGraphs:
         if key.version:
             for other in [other for other in self._graphs if other.version not in (0, key.version)]:
                 del self._graphs[other]
+            self._given_up = {other for other in self._given_up if other.version in (0, key.version)}

@@ -79,9 +79,10 @@ class ModelRunner:
         self._use_blocks(-(-_PROBE_TOKENS // block_tokens))
         self.has_cache = self._can_page(expected)
         self.num_blocks = self._num_blocks(cache_bytes)
-        graphs = None if capture is None else DecodeGraphs(capture, self._device)
+        #: Captured decoding steps, if any are.
+        self.graphs = None if capture is None else DecodeGraphs(capture, self._device)
         probed = self._cache
-        self._use_blocks(self.num_blocks, graphs)
+        self._use_blocks(self.num_blocks, self.graphs)
         if self.has_cache:
             self._allocate_as(probed, cache_bytes)
 

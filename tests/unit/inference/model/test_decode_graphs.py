@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from unittest.mock import Mock
 
 import pytest
 import torch
 
-from sienn_ray.inference.model.decode_graphs import Capture, DecodeGraphs, GraphKey
+from sienn_ray.inference.model.decode_graphs import Capture, CudaCapture, DecodeGraphs, GraphKey
 from sienn_ray.inference.model.linear_choice import LinearChoices
 from sienn_ray.inference.model.lora_weights import LayerLora, LoraWeights
 from sienn_ray.inference.model.runner import ModelRunner, StepRow
@@ -167,6 +169,55 @@ def test_a_step_that_cannot_be_captured_is_computed_as_it_is(caplog: pytest.LogC
     torch.testing.assert_close(found, decoded(runner_of(None), [None, None], {}), atol=2e-5, rtol=1e-4)
     assert num_tries == 1
     assert "aren't captured as CUDA graphs: RuntimeError: operation not permitted" in caplog.text
+
+
+def test_a_size_that_has_no_memory_is_given_up_alone(caplog: pytest.LogCaptureFixture) -> None:
+    captures = RecordedCapture()
+    refused: list[object] = []
+
+    def short(work: Callable[[], object]) -> Callable[[], None]:
+        if captures.num_captures == 1 and not refused:
+            refused.append(work)
+            raise torch.OutOfMemoryError("CUDA out of memory")
+        return captures(work)
+
+    runner, eager = runner_of(short), runner_of(None)
+    with caplog.at_level(logging.WARNING):
+        for _ in range(2):
+            for num in (1, 2, 4):
+                expected = decoded(eager, [None] * num, {})
+                torch.testing.assert_close(decoded(runner, [None] * num, {}), expected, atol=2e-5, rtol=1e-4)
+    graphs = runner.graphs
+    assert graphs is not None
+    assert not graphs.is_off
+    assert (graphs.num_captures, graphs.num_replays) == (captures.num_captures, captures.num_replays)
+    assert captures.num_captures == len(graphs) > 2
+    assert len(caplog.records) == len(refused) == 1
+    assert "CUDA out of memory" in caplog.text
+
+
+def test_the_thread_has_its_stream_again_after_a_capture_that_failed(monkeypatch: pytest.MonkeyPatch) -> None:
+    stream, own = Mock(name="capture"), Mock(name="own")
+    current = [own]
+
+    @contextmanager
+    def failing(*_: object, **__: object) -> Iterator[None]:
+        """As PyTorch's: where ending a capture fails, the stream stays."""
+        torch.cuda.set_stream(stream)
+        yield
+        raise RuntimeError("operation failed due to a previous error during capture")
+
+    monkeypatch.setattr(torch.cuda, "current_stream", lambda: current[0])
+    monkeypatch.setattr(torch.cuda, "set_stream", lambda other: current.__setitem__(0, other))
+    monkeypatch.setattr(torch.cuda, "Stream", lambda: stream)
+    monkeypatch.setattr(torch.cuda, "CUDAGraph", Mock())
+    monkeypatch.setattr(torch.cuda, "graph", failing)
+    streams: list[object] = []
+    with pytest.raises(RuntimeError, match="a previous error"):
+        CudaCapture()(lambda: streams.append(current[0]))
+    assert streams == [stream, stream]
+    assert current == [own]
+    own.wait_stream.assert_called_with(stream)  # what was computed there reads what others may overwrite
 
 
 class TestKept:
