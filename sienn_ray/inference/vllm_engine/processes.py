@@ -14,8 +14,8 @@ from collections.abc import Iterator, Mapping
 from sienn_ray.inference.vllm_engine import watchdog
 from sienn_ray.settings import Settings
 
-# Ends of names of variables with secrets: tokens of hubs, keys of clouds, passwords of databases. Narrower than what logs
-# hide, since vLLM has variables that speak of tokens.
+# Ends of names of variables with secrets: tokens of hubs, keys of clouds, passwords of databases. Narrower than what
+# logs hide, since vLLM has variables that speak of tokens.
 _SECRET_NAME = re.compile(r"(TOKEN|SECRET|PASSWORD|CREDENTIALS?|KEY|KEY_ID|DATABASE_URL|CONNECTION_STRING)$")
 
 # The environment is the process's, so one core starts at a time.
