@@ -15,6 +15,7 @@ kv_cache: keys and values, in the layouts that CPUs and GPUs read best.
 device_memory: the shares of a GPU's memory that the cache and an attention call get.
 kv_blocks: the blocks of the key/value cache, and the prefix cache.
 batched_lora: LoRA with an adapter of its own for each token.
+lora_layers: the base model's linear layers, replaced by such.
 lora_stack: the adapters in use, stacked in all layers.
 adapter_places: the memory of these stacks.
 flat_lora: an adapter as one tensor, which comes to a GPU in one copy.
