@@ -193,7 +193,7 @@ def test_start_that_takes_too_long_says_so(run: Callable[..., None]) -> None:
             await starts.ready(BASE)
         await until(lambda: serve.num_cancelled == 1)
 
-    run(test, None, engine_start_timeout_s=0.1)
+    run(test, None, engine_start_timeout_s=1.0)  # long enough to come to the probe
 
 
 def test_engine_that_cannot_be_started_says_why(run: Callable[..., None]) -> None:
