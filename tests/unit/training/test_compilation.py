@@ -72,7 +72,7 @@ def test_an_adapted_layer_is_one_graph_in_both_passes() -> None:
 def gradients(adapter: PeftModel, num_rows: int, begin: list[int]) -> torch.Tensor:
     adapter.zero_grad()
     found = states(adapter.get_base_model(), num_rows, 5, begin).float()
-    (found * torch.linspace(-1, 1, found.numel()).view_as(found)).sum().backward()
+    (found * torch.linspace(-1, 1, found.numel()).view_as(found)).sum().backward()  # type: ignore[no-untyped-call]
     return torch.cat([parameter.grad.flatten() for parameter in trainable(adapter) if parameter.grad is not None])
 
 
