@@ -6,11 +6,13 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Protocol
 
-from sienn_ray.inference.model.gathered_attention import CHEAP_BLOCKS, GatheredStep, RowBlocks, RowGroup, groups_of
+from sienn_ray.inference.model.device_memory import GRAPH_SHARE, MOST_GATHERED_BYTES
+from sienn_ray.inference.model.gathered_attention import GatheredStep
 from sienn_ray.inference.model.in_place_attention import InPlaceStep, RowSpan
 from sienn_ray.inference.model.kv_blocks import runs
 from sienn_ray.inference.model.kv_cache import BlockKvCache, KvCache
 from sienn_ray.inference.model.paged_attention import PagedStep
+from sienn_ray.inference.model.row_groups import CHEAP_BLOCKS, RowBlocks, RowGroup, groups_of
 from sienn_ray.inference.model.step_rows import StepRow
 from sienn_ray.inference.transfers import StepNumbers
 
@@ -107,11 +109,13 @@ class GatheredWays:
     Args:
         num_blocks: Blocks for requests.
         block_tokens: Tokens in a block.
+        gathered_bytes: Bytes of keys and values that one attention call gathers.
     """
 
-    def __init__(self, num_blocks: int, block_tokens: int) -> None:
+    def __init__(self, num_blocks: int, block_tokens: int, gathered_bytes: int = MOST_GATHERED_BYTES) -> None:
         self.num_blocks = num_blocks
         self._block_tokens = block_tokens
+        self._gathered_bytes = gathered_bytes
         self._cache = BlockKvCache(num_blocks, block_tokens)
         self.num_spare_blocks = 1
 
@@ -136,7 +140,7 @@ class GatheredWays:
             found.append(RowBlocks(start, row.num_new, row.blocks[:num_blocks]))
             start += row.num_new
         groups = groups_of(found, self._cache.spare, numbers)
-        return lambda: GatheredStep(self._cache, numbers[slots_at], numbers[positions_at], groups, numbers)
+        return self._step(slots_at, positions_at, groups, numbers, self._gathered_bytes)
 
     def allocate_as(self, probed: GatheredWays) -> None:
         """See `BlockKvCache.allocate_as`."""
@@ -170,7 +174,13 @@ class GatheredWays:
         """Plan attention for a step that is filled up; see `plan`."""
         tokens, table = numbers.add(range(len(filled.ids))), numbers.add(filled.table)
         group = RowGroup(len(filled.ids), 1, filled.num_blocks, tokens, table, are_all=True)
-        return lambda: GatheredStep(self._cache, numbers[slots_at], numbers[positions_at], [group], numbers)
+        # Sizes that a pool has no piece for add up in it, and calls cost a graph little.
+        return self._step(slots_at, positions_at, [group], numbers, self._gathered_bytes // GRAPH_SHARE)
+
+    def _step(
+        self, slots_at: int, positions_at: int, groups: Sequence[RowGroup], numbers: StepNumbers, max_bytes: int
+    ) -> Callable[[], PagedStep]:
+        return lambda: GatheredStep(self._cache, numbers[slots_at], numbers[positions_at], groups, numbers, max_bytes)
 
 
 def _power_of_two(number: int) -> int:
