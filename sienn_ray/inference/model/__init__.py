@@ -3,6 +3,7 @@
 runner: a base model made ready for steps, and checked.
 step_forward: the forward pass of a step.
 decode_graphs: decoding steps captured as CUDA graphs.
+filled_rows: decoding steps filled up to few sizes.
 step_halves: a step that memory is too short for, divided.
 step_rows: what a step computes of each request.
 decoder_layers: decoder layers of the Llama kind, in few calls.
