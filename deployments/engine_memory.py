@@ -35,14 +35,14 @@ def engine_memory_bytes(key: EngineKey, settings: Settings) -> int:
     sizes = model_sizes(key.base_model, settings, key.revision)
     value_bytes = _GPU_VALUE_BYTES if has_gpu else _CPU_VALUE_BYTES
     weights_bytes = _catalog_bytes(key.base_model) if sizes is None else sizes.total * value_bytes
-    return _program_bytes(settings) + weights_bytes + (0 if has_gpu else settings.cpu_kv_cache_bytes)
+    return _program_bytes(settings, has_gpu=has_gpu) + weights_bytes + (0 if has_gpu else settings.cpu_kv_cache_bytes)
 
 
-def _program_bytes(settings: Settings) -> int:
+def _program_bytes(settings: Settings, *, has_gpu: bool) -> int:
     if settings.engine is not EngineKind.VLLM:
         return _PROGRAM_BYTES
     # Each worker keeps all loaded adapters whole in the node's memory, beside their places on its GPU.
-    worker_bytes = _VLLM_WORKER_BYTES + settings.adapter_cache_max_bytes
+    worker_bytes = _VLLM_WORKER_BYTES + (settings.adapter_cache_max_bytes if has_gpu else 0)
     return _PROGRAM_BYTES + _VLLM_SCHEDULER_BYTES + settings.engine_tensor_parallel * worker_bytes
 
 
@@ -56,16 +56,23 @@ def check_fits(key: EngineKey, need_bytes: int, settings: Settings) -> None:
     Raises:
         CapacityError: None has.
     """
-    if not need_bytes:
+    if fits(need_bytes, settings):
         return
-    largest_bytes = max(largest_node_bytes(), settings.engine_node_memory_bytes or 0)
-    if need_bytes > largest_bytes:
-        raise CapacityError(
-            f"the engine of {key} needs {need_bytes / _GB:.1f} GB of memory, and the largest node gives "
-            f"{largest_bytes / _GB:.1f} GB; choose a smaller base model, lower SIENN_ENGINE_KV_CACHE_BYTES, or add a "
-            "larger node (SIENN_ENGINE_NODE_MEMORY_BYTES names one that an autoscaler adds)",
-            retry_after_s=_NO_ROOM_RETRY_AFTER_S,
-        )
+    raise CapacityError(
+        f"the engine of {key} needs {need_bytes / _GB:.1f} GB of memory, and the largest node gives "
+        f"{_largest_bytes(settings) / _GB:.1f} GB; choose a smaller base model, lower SIENN_ENGINE_KV_CACHE_BYTES, or "
+        "add a larger node (SIENN_ENGINE_NODE_MEMORY_BYTES names one that an autoscaler adds)",
+        retry_after_s=_NO_ROOM_RETRY_AFTER_S,
+    )
+
+
+def fits(need_bytes: int, settings: Settings) -> bool:
+    """Return whether a node has the memory, busy or not."""
+    return not need_bytes or need_bytes <= _largest_bytes(settings)
+
+
+def _largest_bytes(settings: Settings) -> int:
+    return max(largest_node_bytes(), settings.engine_node_memory_bytes or 0)
 
 
 def largest_node_bytes() -> int:

@@ -6,7 +6,7 @@ import itertools
 import logging
 import queue
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Collection
 from contextlib import suppress
 from dataclasses import dataclass
 from functools import partial
@@ -89,7 +89,8 @@ class BatchingEngine:
         generation_eos = model.generation_config.eos_token_id if model.generation_config else None
         self._eos = frozenset(eos_token_ids(generation_eos, tokenizer.eos_token_id))
         pool = BlockPool(self._runner.num_blocks, BLOCK_TOKENS)
-        self._scheduler = Scheduler(pool, settings, settings.step_tokens(on_gpu=self._device.type != "cpu"))
+        step_tokens = settings.step_tokens(on_gpu=self._device.type != "cpu")
+        self._scheduler = Scheduler(pool, settings, step_tokens, self._have_room)
         self._preparation = RequestPreparation(
             settings,
             PromptEncoder(
@@ -208,6 +209,9 @@ class BatchingEngine:
                 is_idle = False
                 if generation is not None:
                     self._scheduler.add(generation)
+
+    def _have_room(self, names: Collection[str]) -> bool:
+        return self._runner.lora.has_room([self._weights[name].max_r for name in names])
 
     def _step(self) -> None:
         self._step_began_at = time.monotonic()

@@ -45,8 +45,19 @@ def _runner(
     capture = CudaCapture() if assigned.device.type == "cuda" and settings.engine_cuda_graphs else None
     shares = _shares(model, assigned, settings, has_graphs=capture is not None)
     return ModelRunner(
-        model, shares.cache_bytes, block_tokens, choices, capture=capture, gathered_bytes=shares.gathered_bytes
+        model,
+        shares.cache_bytes,
+        block_tokens,
+        choices,
+        capture=capture,
+        adapter_bytes=None if assigned.device.type == "cpu" else _adapter_bytes(settings),
+        gathered_bytes=shares.gathered_bytes,
     )
+
+
+def _adapter_bytes(settings: Settings) -> int:
+    """Return the bytes of a GPU for adapters in use; the cache of adapters counts the copies on the host as well."""
+    return settings.adapter_cache_max_bytes // 2
 
 
 def _shares(model: PreTrainedModel, assigned: AssignedDevice, settings: Settings, *, has_graphs: bool) -> GpuShares:
@@ -57,7 +68,7 @@ def _shares(model: PreTrainedModel, assigned: AssignedDevice, settings: Settings
         model.config,
         model.dtype.itemsize,
         free_bytes(assigned),
-        settings.adapter_cache_max_bytes // 2,  # which counts the copies on the host as well
+        _adapter_bytes(settings),
         StepSize(settings.step_tokens(on_gpu=True), settings.engine_max_batch),
         has_graphs=has_graphs,
     )

@@ -15,7 +15,7 @@ from sienn_ray.inference.model.lora_weights import GAIN_BYTES
 _MIB = 1024**2
 # Of what is left for the cache; the rest is for what PyTorch's allocator can't use between its pieces.
 _CACHE_SHARE = 0.9
-# Masks and scores (`_MAX_SCORES` of ten bytes), products' work spaces, and a margin.
+# Masks and scores (`_MAX_SCORES` of ten bytes), products' work spaces, gains of adapters, and a margin.
 _FIXED_BYTES = 768 * _MIB
 #: Most bytes of keys and values that one attention call gathers, copies for each head included.
 MOST_GATHERED_BYTES = 1024 * _MIB

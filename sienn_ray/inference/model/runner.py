@@ -52,6 +52,7 @@ class ModelRunner:
         for_gpu: Whether to compute in few launches and few copies, as suits a GPU; None is where the model isn't on a
             CPU.
         capture: Records decoding steps in the ways of a GPU; None records none.
+        adapter_bytes: Bytes of the adapters of one step; None is no limit.
         gathered_bytes: Bytes of keys and values that one attention call gathers in the ways of a GPU.
 
     Raises:
@@ -68,6 +69,7 @@ class ModelRunner:
         *,
         for_gpu: bool | None = None,
         capture: Capture | None = None,
+        adapter_bytes: int | None = None,
         gathered_bytes: int = MOST_GATHERED_BYTES,
     ) -> None:
         self._model = model.eval()
@@ -77,7 +79,7 @@ class ModelRunner:
         self._gathered_bytes = gathered_bytes
         self._is_for_gpu = self._device.type != "cpu" if for_gpu is None else for_gpu
         expected = self._plain_logits()
-        self.lora = LoraStack(model, choices, is_flat=self._is_for_gpu)
+        self.lora = LoraStack(model, choices, is_flat=self._is_for_gpu, max_bytes=adapter_bytes)
         if choices is not None:
             self._pack_head(choices)
             if not self._is_near(self._plain_logits(), expected):
