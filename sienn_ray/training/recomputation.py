@@ -44,6 +44,14 @@ _KEPT = frozenset(
     }
 )
 
+_ATTENTION_DROPOUTS = (
+    "attention_dropout",
+    "attention_dropout_prob",
+    "attention_probs_dropout_prob",
+    "attn_dropout",
+    "attn_pdrop",
+)
+
 
 def recompute(model: PreTrainedModel, level: Recomputation) -> None:
     """Have a model's layers compute activations again; gradients stay what they are."""
@@ -59,7 +67,22 @@ def recompute(model: PreTrainedModel, level: Recomputation) -> None:
             _checkpoint_layers(model, {"use_reentrant": False})
         case _:
             assert_never(level)
-    model.enable_input_require_grads()
+    require_input_gradients(model)
+
+
+def require_input_gradients(model: PreTrainedModel) -> None:
+    """Have the input of the first layer need a gradient as those of the others do."""
+    if getattr(model, "_require_grads_hook", None) is None:
+        model.enable_input_require_grads()
+
+
+def drops_attention(config: object) -> bool:
+    """Return whether attention drops some of its weights, by what configurations call the probability.
+
+    Kept attention draws no random numbers when a layer is computed again, so that on a GPU all dropout behind it would
+    draw others than in the forward pass.
+    """
+    return any(getattr(config, name, None) for name in _ATTENTION_DROPOUTS)
 
 
 def _policy(_context: object, operator: Any, *_: object, **__: object) -> CheckpointPolicy:
