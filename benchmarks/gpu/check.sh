@@ -12,18 +12,20 @@ cd "$(dirname "$0")/../.."
 site=.bench/card
 max_mib=48 # carried beside the repository itself, 64 MiB together
 card_python=3.12
+card_cuda=130
 
 prepare() {
   rm -rf "$site"
   # The first of these platforms that a package has wheels for.
   local platforms=()
-  for platform in manylinux_2_28_x86_64 manylinux_2_17_x86_64 manylinux2014_x86_64; do
+  for platform in manylinux_2_28_x86_64 manylinux_2_24_x86_64 manylinux_2_17_x86_64 manylinux2014_x86_64; do
     platforms+=(--platform "$platform")
   done
   "${PYTHON:-python3}" -m pip install --quiet --disable-pip-version-check --no-deps --no-compile \
     --only-binary=:all: --python-version "$card_python" --implementation cp "${platforms[@]}" \
     --constraint constraints.txt --constraint benchmarks/peers/requirements.txt \
     --target "$site" --requirement benchmarks/gpu/carried.txt
+  find "$site/bitsandbytes" -name "libbitsandbytes_*.so" ! -name "*_cpu.so" ! -name "*_cuda$card_cuda.so" -delete
   local mib
   mib=$(du --summarize --block-size=1M "$site" | cut -f1)
   echo "$site takes $mib MiB, and $max_mib MiB may be carried"

@@ -8,7 +8,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Literal
 
-Status = Literal["pass", "fail", "measured", "not there"]
+Status = Literal["pass", "fail", "measured", "not there", "not reached"]
 
 
 class NotThere(Exception):  # noqa: N818

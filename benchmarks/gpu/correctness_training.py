@@ -12,8 +12,12 @@ if TYPE_CHECKING:
     import torch
     from models import TokenRow
 
+    from sienn_ray.datasets.schema import RowKind
+
 # Relative, of float32 numbers that were added up in another order.
 _SAME = 1e-4
+# Of a parameter's gradient in half precision.
+_NORM_TOLERANCE = 0.05
 _NUM_ROWS, _MEAN_LENGTH, _NUM_SHARED = 6, 48, 20
 _B_STD = 0.02
 
@@ -23,8 +27,8 @@ def same_as_cpu(kind: str, place: Place) -> Iterator[Figure]:
     from models import exact_products
 
     with exact_products():
-        found, expected = _computed(kind, place.device), _computed(kind, "cpu")
-    yield from _compared("the CPU", found, expected)
+        found, expected = computed(kind, place.device), computed(kind, "cpu")
+    yield from compared("the CPU", found, expected)
 
 
 def packed_rows(kind: str, place: Place) -> Iterator[Figure]:
@@ -32,9 +36,9 @@ def packed_rows(kind: str, place: Place) -> Iterator[Figure]:
     from models import exact_products
 
     with exact_products():
-        found = _computed(kind, place.device, num_shared=_NUM_SHARED)
-        expected = _computed(kind, place.device, num_shared=_NUM_SHARED, is_row_by_row=True)
-    yield from _compared("rows alone", found, expected)
+        found = computed(kind, place.device, num_shared=_NUM_SHARED)
+        expected = computed(kind, place.device, num_shared=_NUM_SHARED, is_row_by_row=True)
+    yield from compared("rows alone", found, expected)
 
 
 def plain_reference(kind: str, place: Place) -> Iterator[Figure]:
@@ -48,7 +52,7 @@ def plain_reference(kind: str, place: Place) -> Iterator[Figure]:
             stepper = Stepper(small_model(kind, place.device), training_config(rows, precision="float32"), _B_STD)
             found = stepper.gradients(rows)
         expected = _by_transformers(_fresh_peft(kind, place.device, stepper), rows)
-    yield from _compared("transformers and PEFT", found, expected)
+    yield from compared("transformers and PEFT", found, expected)
 
 
 def in_bfloat16(place: Place) -> Iterator[Figure]:
@@ -56,21 +60,17 @@ def in_bfloat16(place: Place) -> Iterator[Figure]:
     import torch
 
     for kind in _kinds():
-        expected_loss, expected = _computed(kind, "cpu")
+        expected = computed(kind, "cpu")
         for name, is_row_by_row in (("packed", False), ("row by row", True)):
-            loss, gradients = _computed(
-                kind, place.device, dtype=torch.bfloat16, is_row_by_row=is_row_by_row, place=place
-            )
-            difference = abs(loss / expected_loss - 1)
-            yield Figure(f"{kind}, {name}: loss, relative difference", difference, at_most=0.01)
-            yield Figure(f"{kind}, {name}: cosine of the gradients", _cosine(gradients, expected), at_least=0.99)
+            found = computed(kind, place.device, dtype=torch.bfloat16, is_row_by_row=is_row_by_row, place=place)
+            yield from in_half(f"{kind}, {name}", found, expected)
 
 
 def repeatable(place: Place) -> Iterator[Figure]:
     """Tell whether two runs are alike to the bit, which no card promises."""
     first, second = (_weights_after(place, num_steps=5) for _ in range(2))
     yield Figure("two runs of 5 steps: largest difference of a weight", _largest_difference(first, second))
-    yield Figure("the same, relative to the weights", _relative(first, second), at_most=0.02)
+    yield Figure("the same, relative to the weights", relative(first, second), at_most=0.02)
 
 
 def resumed(place: Place) -> Iterator[Figure]:
@@ -95,7 +95,7 @@ def resumed(place: Place) -> Iterator[Figure]:
         whole = run("whole")
         again = run("again", start=run("half", pause_after=3))
     found, expected = (load_file(folder / "adapter_model.safetensors") for folder in (again, whole))
-    yield Figure("weights of a run that was paused, relative difference", _relative(found, expected), at_most=1e-3)
+    yield Figure("weights of a run that was paused, relative difference", relative(found, expected), at_most=1e-3)
 
 
 def four_bits(place: Place) -> Iterator[Figure]:
@@ -129,8 +129,8 @@ def with_dora(place: Place) -> Iterator[Figure]:
 
     lora = LORA.model_copy(update={"use_dora": True})
     with exact_products():
-        found, expected = (_computed("grouped queries", device, lora=lora) for device in (place.device, "cpu"))
-    yield from _compared("the CPU", found, expected)
+        found, expected = (computed("grouped queries", device, lora=lora) for device in (place.device, "cpu"))
+    yield from compared("the CPU", found, expected)
 
 
 def out_of_memory(place: Place) -> Iterator[Figure]:
@@ -143,21 +143,22 @@ def out_of_memory(place: Place) -> Iterator[Figure]:
     base = random_llama("135M", place)
     rows = random_rows(64, 1024, base.config.vocab_size)
     small = {"batch_size": 4, "gradient_accumulation_steps": len(rows) // 4} | token_limit(4096)
-    expected = Stepper(base, training_config(rows, precision="bfloat16", **small)).accumulate(rows)
+    expected, gradients = Stepper(base, training_config(rows, precision="bfloat16", **small), _B_STD).gradients(rows)
     del base
     _free()
     before = torch.cuda.memory_allocated()
     total = torch.cuda.get_device_properties(0).total_memory
     large = training_config(rows, precision="bfloat16", **token_limit(2 * sum(len(row.input_ids) for row in rows)))
-    stepper = Stepper(random_llama("135M", place), large)
+    stepper = Stepper(random_llama("135M", place), large, _B_STD)
     torch.cuda.set_per_process_memory_fraction((torch.cuda.memory_allocated() + (12 << 30)) / total)
     try:
-        loss = stepper.accumulate(rows)
+        loss, found = stepper.gradients(rows)
     finally:
         torch.cuda.set_per_process_memory_fraction(1.0)
     is_smaller = stepper.learner.collator.lowered_to is not None
     yield Figure("micro batch that was made smaller", is_smaller, at_least=1)
     yield Figure("loss, relative to that of small micro batches", abs(loss / expected - 1), at_most=2e-3)
+    yield Figure("gradients, relative to those of small micro batches", relative(found, gradients), at_most=0.05)
     del stepper
     _free()
     left = torch.cuda.memory_allocated() - before
@@ -173,17 +174,35 @@ def _free() -> None:
     torch.cuda.empty_cache()
 
 
-def _computed(
+def computed(
     kind: str,
     device: str,
     *,
     dtype: torch.dtype | None = None,
     num_shared: int = _NUM_SHARED,
     is_row_by_row: bool = False,
+    is_training: bool = False,
+    row_kind: RowKind | None = None,
+    loss_scale: float | None = None,
+    scales: list[float] | None = None,
     place: Place | None = None,
     **fields: Any,
 ) -> tuple[float, dict[str, torch.Tensor]]:
-    """Loss and gradients of the product over one of the small models."""
+    """Loss and gradients of the product over one of the small models.
+
+    Args:
+        kind: Of the model.
+        device: Where.
+        dtype: Of the base model; float32 by default.
+        num_shared: First tokens that all rows have in common.
+        is_row_by_row: Whether each row has a forward pass of its own.
+        is_training: Whether with dropout, where the configuration has any; from the same seed each time.
+        row_kind: Of the rows; conversations by default.
+        loss_scale: To begin with, in float16.
+        scales: Takes the scale that there is in the end.
+        place: Takes facts.
+        fields: Hyperparameters.
+    """
     import torch
     from models import restored_modules, small_model
     from steps import Stepper, row_by_row, training_config
@@ -194,10 +213,29 @@ def _computed(
         fields |= row_by_row(rows)
     config = training_config(rows, precision=str(dtype).removeprefix("torch."), **fields)
     with restored_modules():
-        stepper = Stepper(small_model(kind, device, dtype), config, _B_STD)
+        stepper = Stepper(small_model(kind, device, dtype), config, _B_STD, row_kind=row_kind)
+        scale = stepper.learner.gradients.loss_scale
+        scale.value = loss_scale or scale.value
         if place is not None:
             place.facts[f"attention of {kind} in {config.precision}"] = stepper.learner.facts.attention
-        return stepper.gradients(rows)
+        torch.manual_seed(0)
+        stepper.learner.adapter.train(is_training)
+        found = stepper.gradients(rows)
+    if scales is not None:
+        scales.append(scale.value)
+    return found
+
+
+def in_half(
+    name: str, found: tuple[float, dict[str, torch.Tensor]], expected: tuple[float, dict[str, torch.Tensor]]
+) -> Iterator[Figure]:
+    """Compare half precision with float32, by what some 8 bits of precision allow."""
+    yield Figure(f"{name}: loss, relative difference", abs(found[0] / expected[0] - 1), at_most=0.01)
+    yield Figure(f"{name}: cosine of the gradients", _cosine(found[1], expected[1]), at_least=0.99)
+    # A factor that all of a parameter's gradient has doesn't show in a cosine.
+    ratios = [float(found[1][key].norm() / value.norm()) for key, value in expected[1].items()]
+    yield Figure(f"{name}: least norm of a gradient, over that in float32", min(ratios), at_least=1 - _NORM_TOLERANCE)
+    yield Figure(f"{name}: largest norm of a gradient, over that in float32", max(ratios), at_most=1 + _NORM_TOLERANCE)
 
 
 def _rows(num_shared: int, num_rows: int = _NUM_ROWS) -> list[TokenRow]:
@@ -236,17 +274,18 @@ def _by_transformers(model: Any, rows: list[TokenRow]) -> tuple[float, dict[str,
     return total / num_targets, grads
 
 
-def _compared(
+def compared(
     with_what: str, found: tuple[float, dict[str, torch.Tensor]], expected: tuple[float, dict[str, torch.Tensor]]
 ) -> Iterator[Figure]:
+    """Compare losses and gradients in float32."""
     yield Figure(f"loss against {with_what}, relative difference", abs(found[0] / expected[0] - 1), at_most=_SAME)
     missing = len(found[1].keys() ^ expected[1].keys())
     yield Figure(f"gradients that only one side has, against {with_what}", missing, at_most=0)
-    worst = max(_relative({name: found[1][name]}, {name: value}) for name, value in expected[1].items())
+    worst = max(relative({name: found[1][name]}, {name: value}) for name, value in expected[1].items())
     yield Figure(f"worst gradient against {with_what}, relative difference", worst, at_most=10 * _SAME)
 
 
-def _relative(found: dict[str, torch.Tensor], expected: dict[str, torch.Tensor]) -> float:
+def relative(found: dict[str, torch.Tensor], expected: dict[str, torch.Tensor]) -> float:
     """Norm of the difference over the norm."""
     difference = sum(float((found[name].double() - value.double()).square().sum()) for name, value in expected.items())
     norm = sum(float(value.double().square().sum()) for value in expected.values())

@@ -95,6 +95,26 @@ def random_llama(shape: str, place: Place) -> PreTrainedModel:
     return model.eval()
 
 
+def in_four_bits(model: PreTrainedModel) -> PreTrainedModel:
+    """Quantize linear layers but the head where they are, as transformers does while it loads; changes the model."""
+    from bitsandbytes.nn import Linear4bit, Params4bit
+
+    head = model.get_output_embeddings()
+    for name, module in list(model.named_modules()):
+        if not isinstance(module, torch.nn.Linear) or module is head:
+            continue
+        layer = Linear4bit(
+            module.in_features, module.out_features, bias=False, compute_dtype=model.dtype, quant_type="nf4",
+            device="meta",
+        )  # fmt: skip
+        weight = Params4bit(module.weight.data, requires_grad=False, quant_type="nf4", module=layer)
+        layer.weight = weight.to(module.weight.device)
+        parent, _, own = name.rpartition(".")
+        setattr(model.get_submodule(parent), own, layer)
+    model.is_loaded_in_4bit = True  # PEFT asks for it
+    return model
+
+
 def random_rows(
     num_rows: int, mean_length: int, vocab_size: int, *, num_shared: int = 0, seed: int = 0
 ) -> list[TokenRow]:

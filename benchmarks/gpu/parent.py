@@ -88,8 +88,7 @@ def _watched(
         try:
             event = events.get(timeout=max(wait_s, 0.0))
         except queue.Empty:
-            why = f"ended after {limits[current]:g} s, its limit"
-            yield {"event": "error", "check": current, "text": why if is_running else "its process never began"}
+            yield _cut_short(current, limits[current], is_running=is_running, is_over=time.time() >= end_at)
             yield {"event": "end", "check": current, "seconds": limits[current]}
             return
         if event is None and num_ended and not is_running:
@@ -107,6 +106,14 @@ def _watched(
             current = checks[min(num_ended, len(checks) - 1)].name
             wait_s = _START_S
         yield event
+
+
+def _cut_short(check: str, limit_s: float, *, is_running: bool, is_over: bool) -> dict[str, Any]:
+    """Return the event of a check that had to be ended."""
+    if is_running and is_over:
+        return {"event": "not reached", "check": check, "text": "the time for all checks was over before its end"}
+    why = f"ended after {limit_s:g} s, its limit" if is_running else "its process never began"
+    return {"event": "error", "check": check, "text": why}
 
 
 def _read(pipe: int, events: queue.SimpleQueue[dict[str, Any] | None]) -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import correctness_graphs
+import correctness_paths
 import correctness_serving
 import correctness_training
 import machine
@@ -18,10 +19,12 @@ def all_checks() -> tuple[Check, ...]:
     return (
         *machine.CHECKS,
         *correctness_training.CHECKS,
+        *correctness_paths.CHECKS,
         *correctness_serving.CHECKS,
         *correctness_graphs.CHECKS,
         *training_speed.CHECKS,
         *training_peers.CHECKS,
         *serving_speed.CHECKS,
         *training_variants.CHECKS,
+        *training_speed.FURTHER_CHECKS,
     )

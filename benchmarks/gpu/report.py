@@ -39,6 +39,8 @@ class Report:
                 self._line("fail", event["check"], note=event["text"])
             case "not there":
                 self._line("not there", event["check"], note=event["text"])
+            case "not reached":
+                self._line("not reached", event["check"], note=event["text"])
             case "facts":
                 self.facts |= event["facts"]
             case "end":
@@ -60,7 +62,7 @@ class Report:
             }
         )
         number = "" if value is None else f"{value:,.6g} {unit}".strip()
-        print(f"{status:9}  {name:62} {number:>24}  {limit or note}", flush=True)
+        print(f"{status:11}  {name:62} {number:>24}  {limit or note}", flush=True)
 
     @property
     def num_failed(self) -> int:
@@ -71,7 +73,7 @@ class Report:
         """How many lines there are of each kind."""
         counts = {
             status: sum(line["status"] == status for line in self.lines)
-            for status in ("pass", "fail", "measured", "not there")
+            for status in ("pass", "fail", "measured", "not there", "not reached")
         }
         words = ", ".join(f"{count} {status}" for status, count in counts.items())
         return f"{len(self.checks)} checks in {time.time() - self.began_at:.0f} s: {words}"

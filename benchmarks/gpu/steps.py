@@ -48,16 +48,20 @@ class Stepper:
         base: The base model, which is adapted in place.
         config: Hyperparameters.
         b_std: Deviation of B, drawn anew and the same on every device; zeros, as a run begins with, give A no gradient.
+        row_kind: Of the rows; conversations by default.
     """
 
-    def __init__(self, base: Any, config: TrainingConfig, b_std: float | None = None) -> None:
+    def __init__(
+        self, base: Any, config: TrainingConfig, b_std: float | None = None, *, row_kind: RowKind | None = None
+    ) -> None:
+        self._row_kind = row_kind or RowKind.CONVERSATION
         self.learner = prepare(
             base,
             config,
             Worker(base.device),
             StepPlan.of(config, 1, config.rows_per_step),
             pad_token_id=0,
-            row_kind=RowKind.CONVERSATION,
+            row_kind=self._row_kind,
         )
         if b_std is not None:
             _fill_b(self.learner.adapter, b_std)
@@ -67,7 +71,9 @@ class Stepper:
 
     def accumulate(self, rows: Sequence[TokenRow]) -> float:
         """Leave a step's gradients in the parameters; gives the mean loss."""
-        collated = self.learner.collator.step([TokenArrays(row.input_ids, row.labels) for row in rows])
+        # Two rows are a pair of answers, or every other one is a wanted answer, where the loss is over preferences.
+        arrays = [TokenArrays(row.input_ids, row.labels, is_desirable=place % 2 == 0) for place, row in enumerate(rows)]
+        collated = self.learner.collator.step(arrays)
         loss, _ = self.learner.gradients.accumulate(self.parameters, collated).read(None)
         return loss.mean
 

@@ -5,17 +5,19 @@ from __future__ import annotations
 import statistics
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any
 
 import torch
 from checks import Place
 from lone_loop import Clock, Worker, fine_tune
-from models import TokenRow, device_of, llama_config, random_llama, random_rows, restored_modules
+from models import TokenRow, device_of, in_four_bits, llama_config, random_llama, random_rows, restored_modules
 from steps import token_limit, training_config
 from timing import Profile, Profiler, SyncCount
 
 from sienn_ray.precision import allow_tf32
 from sienn_ray.training.hardware import peak_memory_bytes
+from sienn_ray.training.run_state import read_state
 
 _WARM_UP, _TIMED = 2, 5
 
@@ -62,6 +64,7 @@ class Measured:
         weight_bytes: Memory of the base model and adapter before the first step, on a GPU.
         step_tokens: Tokens of a step in the mean.
         facts: What the product chose.
+        lowered_to: Tokens that a micro batch was lowered to, where memory didn't suffice for more.
     """
 
     tokens_per_s: float
@@ -70,11 +73,23 @@ class Measured:
     weight_bytes: int
     step_tokens: float
     facts: dict[str, Any]
+    lowered_to: int | None = None
 
     @property
     def activation_bytes_per_token(self) -> float:
         """Memory beyond the weights, for each token of a step."""
         return (self.peak_bytes - self.weight_bytes) / self.step_tokens
+
+
+class _Worker(Worker):
+    """A worker that reads from checkpoints how much memory turned out to suffice for."""
+
+    lowered_to: int | None = None
+
+    def report(self, metrics: dict[str, Any], checkpoint: Path | None) -> None:
+        if checkpoint is not None:
+            self.lowered_to = read_state(checkpoint).known_limits.max_tokens
+        super().report(metrics, checkpoint)
 
 
 def measured(
@@ -107,14 +122,18 @@ def measured(
     def base() -> Any:
         nonlocal weight_bytes
         model = random_llama(shape, place)
+        if config.quantization is not None:
+            model = in_four_bits(model)
+            torch.cuda.empty_cache()
         if device.type == "cuda":
             weight_bytes = torch.cuda.memory_allocated()
         return model
 
+    worker = _Worker(device)
     allow_tf32()  # as a training worker does
     try:
         with restored_modules():
-            trained = fine_tune(base, config, rows, Worker(device), pad_token_id=0, clock=Clock(on_step))
+            trained = fine_tune(base, config, rows, worker, pad_token_id=0, clock=Clock(on_step))
     finally:
         torch.set_float32_matmul_precision("highest")
     marks = trained.clock.marks
@@ -128,6 +147,7 @@ def measured(
         weight_bytes=weight_bytes,
         step_tokens=marks[-1].num_tokens / len(marks),
         facts=trained.outcome.facts.model_dump(mode="json"),
+        lowered_to=worker.lowered_to,
     )
 
 

@@ -4,26 +4,11 @@ from __future__ import annotations
 
 import importlib
 from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
 from dataclasses import dataclass, field
 from typing import Any
 
 from checks import Check, Figure, NotThere, Place
-
-
-@dataclass(frozen=True)
-class Part:
-    """A part of the product that a variant goes without.
-
-    Args:
-        module: Where it is.
-        name: The function or number in it.
-        instead: What stands there meanwhile.
-    """
-
-    module: str
-    name: str
-    instead: Any
+from parts import Part, without
 
 
 @dataclass(frozen=True)
@@ -73,7 +58,7 @@ def variants(shape: str, load: str, place: Place) -> Iterator[Figure | Exception
             yield NotThere(f"{variant.name}: no GPU: compiling for a CPU takes minutes")
             continue
         try:
-            with _without(variant.without):
+            with without(variant.without):
                 run = measured(shape, load_of(load, place), place, gradient_checkpointing=False, **variant.fields)
         except Exception as error:
             yield error
@@ -92,20 +77,6 @@ def _missing(variant: Variant) -> Iterator[str]:
             is_there = False
         if not is_there:
             yield f"{part.module}.{part.name}"
-
-
-@contextmanager
-def _without(parts: tuple[Part, ...]) -> Iterator[None]:
-    """Have something else stand in the place of parts meanwhile."""
-    modules = [importlib.import_module(part.module) for part in parts]
-    before = [getattr(module, part.name) for module, part in zip(modules, parts, strict=True)]
-    for module, part in zip(modules, parts, strict=True):
-        setattr(module, part.name, part.instead)
-    try:
-        yield
-    finally:
-        for module, part, value in zip(modules, parts, before, strict=True):
-            setattr(module, part.name, value)
 
 
 CHECKS = (Check("training variants/8B 4k tokens", lambda place: variants("8B", "4k", place), 120.0),)

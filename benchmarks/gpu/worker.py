@@ -33,7 +33,7 @@ def run_checks(checks: Sequence[Check], place: Place, pipe: int, end_at: float) 
 
         for check in checks:
             if time.time() > end_at:
-                tell(event="error", check=check.name, text="not begun: the time for all checks is over")
+                tell(event="not reached", check=check.name, text="the time for all checks was over before it began")
                 tell(event="end", check=check.name, seconds=0.0)
                 continue
             tell(event="begin", check=check.name)

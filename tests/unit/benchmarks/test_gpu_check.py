@@ -121,7 +121,7 @@ def test_a_wrong_number_fails_and_so_does_the_run(going_wrong: Ran) -> None:
     assert going_wrong.line("wrong: three")["status"] == "fail"
     assert going_wrong.line("wrong: no number")["status"] == "fail"
     assert going_wrong.code == 1
-    assert "fail       wrong: three" in going_wrong.printed
+    assert "fail         wrong: three" in going_wrong.printed
 
 
 def test_a_run_of_right_numbers_passes(tmp_path: Path) -> None:
@@ -152,12 +152,23 @@ def test_a_check_that_goes_wrong_keeps_its_figures_and_no_other_from_running(
 def test_a_part_that_breaks_fails_alone(going_wrong: Ran) -> None:
     names = [line["name"] for line in going_wrong.document["lines"] if line["name"].startswith("breaks")]
     assert names == ["breaks", "breaks: before", "breaks"]
-    assert "fail       breaks" in going_wrong.printed
+    assert "fail         breaks" in going_wrong.printed
 
 
 def test_another_process_goes_on_where_a_check_has_altered_its_own(going_wrong: Ran) -> None:
     assert going_wrong.line("ends: process")["value"] != going_wrong.line("after: process")["value"]
     assert going_wrong.document["card"] == "none"
+
+
+def test_what_there_was_no_time_for_is_no_fault(tmp_path: Path) -> None:
+    (tmp_path / "program.py").write_text(PROGRAM)
+    found = run(tmp_path / "program.py", tmp_path, "--only", "right", "wrong", "--budget-s", "0")
+    assert [(line["name"], line["status"]) for line in found.document["lines"]] == [
+        ("right", "not reached"),
+        ("wrong", "not reached"),
+    ]
+    assert found.code == 0
+    assert "2 not reached" in found.printed
 
 
 @pytest.mark.timeout(TIMEOUT_S)
