@@ -353,7 +353,7 @@ class _Keeper:
 
     @property
     def is_due(self) -> bool:
-        """Whether the last one is long enough ago."""
+        """Return whether the last one is long enough ago."""
         return time.monotonic() - self._last >= self._interval_s
 
     def save(self, state: RunState, best_weights: Weights | None) -> None:
