@@ -61,8 +61,14 @@ def test_it_is_doubled_again_after_steps_without_overflow() -> None:
     assert (scale.value, scale.clean_steps) == (2.0**15, 1999)
     gradient(scale, 4.0)
     assert (scale.value, scale.clean_steps) == (2.0**13, 1)
-    for _ in range(3 * 2000):
-        gradient(scale, 0.25)
+    number = torch.nn.Parameter(torch.ones(()))
+
+    def compute(loss_scale: float) -> torch.Tensor:
+        number.grad = torch.full((), 0.25 * loss_scale)
+        return torch.zeros(7)
+
+    for _ in range(4 * 2000):
+        scale.without_overflow([number], compute)
     assert scale.value == 2.0**16
 
 
