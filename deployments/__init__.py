@@ -16,7 +16,10 @@ engine_starts: starts of engines.
 engine_choice: the kind of a base model's engine: ours, or vLLM.
 engine_environment: the Python environments of engines on the nodes, checked.
 engine_applications: their applications: how many, in how much memory, of which version.
+engine_room: room for another engine, for which idle ones end.
 engine_memory: the memory of an engine's replica.
+engine_failures: starts that have failed, and the pauses of vLLM after them.
+engine_fallback: the kind that an engine is started as after a failure.
 engine_versions: what an engine's application was deployed with.
 pieces: the pieces of a streamed answer.
 job_logs: the logs of training programs.

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Callable
 
 import ray
 
@@ -18,20 +17,17 @@ logger = logging.getLogger(__name__)
 _ENVIRONMENTS = NodeEnvironments()
 
 
-def with_kind(
-    key: EngineKey, settings: Settings, choose: Callable[[str, Settings], EngineKind] | None = None
-) -> Settings:
+def with_kind(key: EngineKey, settings: Settings) -> Settings:
     """Return the settings of one engine, with its kind and its GPUs.
 
     Args:
         key: The engine; one without a kind is of the chosen one.
         settings: See `Settings`.
-        choose: Chooses the kind; `engine_kind` where nothing else is given.
 
     Raises:
         EngineError: See `engine_kind`.
     """
-    kind = key.kind or (choose or engine_kind)(key.base_model, settings)
+    kind = key.kind or engine_kind(key.base_model, settings)
     return settings.model_copy(update={"engine": kind, "engine_num_gpus": num_gpus_of(key.base_model, settings)})
 
 

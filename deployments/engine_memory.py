@@ -56,16 +56,23 @@ def check_fits(key: EngineKey, need_bytes: int, settings: Settings) -> None:
     Raises:
         CapacityError: None has.
     """
-    if not need_bytes:
+    if fits(need_bytes, settings):
         return
-    largest_bytes = max(largest_node_bytes(), settings.engine_node_memory_bytes or 0)
-    if need_bytes > largest_bytes:
-        raise CapacityError(
-            f"the engine of {key} needs {need_bytes / _GB:.1f} GB of memory, and the largest node gives "
-            f"{largest_bytes / _GB:.1f} GB; choose a smaller base model, lower SIENN_ENGINE_KV_CACHE_BYTES, or add a "
-            "larger node (SIENN_ENGINE_NODE_MEMORY_BYTES names one that an autoscaler adds)",
-            retry_after_s=_NO_ROOM_RETRY_AFTER_S,
-        )
+    raise CapacityError(
+        f"the engine of {key} needs {need_bytes / _GB:.1f} GB of memory, and the largest node gives "
+        f"{_largest_bytes(settings) / _GB:.1f} GB; choose a smaller base model, lower SIENN_ENGINE_KV_CACHE_BYTES, or "
+        "add a larger node (SIENN_ENGINE_NODE_MEMORY_BYTES names one that an autoscaler adds)",
+        retry_after_s=_NO_ROOM_RETRY_AFTER_S,
+    )
+
+
+def fits(need_bytes: int, settings: Settings) -> bool:
+    """Return whether a node has the memory, busy or not."""
+    return not need_bytes or need_bytes <= _largest_bytes(settings)
+
+
+def _largest_bytes(settings: Settings) -> int:
+    return max(largest_node_bytes(), settings.engine_node_memory_bytes or 0)
 
 
 def largest_node_bytes() -> int:

@@ -4,18 +4,19 @@ from __future__ import annotations
 
 import asyncio
 import contextvars
-import re
 import time
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from functools import partial
 from typing import Any, TypeVar
 
-from ray import exceptions, serve
+from ray import serve
 from ray.serve.exceptions import BackPressureError, DeploymentUnavailableError
 
 from deployments.engine_applications import EngineApplications
-from sienn_ray.errors import CapacityError, EngineError
+from deployments.engine_failures import failure_of, has_failed, is_loss
+from deployments.engine_fallback import has_fallback
+from sienn_ray.errors import CapacityError, EngineError, SiennError
 from sienn_ray.inference.applications import EngineKey, num_running
 from sienn_ray.settings import Settings
 
@@ -25,20 +26,6 @@ T = TypeVar("T")
 _NUM_THREADS = 8
 # For so long after its last answer an engine counts as ready without a probe.
 _FRESH_S = 10.0
-# Errors of Ray that blame nothing that the process did. Serve's message of a failed start ends with the error's repr
-# (`ActorDiedError()`, without a reason) or with a traceback (`ray.exceptions.ActorDiedError: ...`).
-_LOSSES = "|".join(
-    each.__name__
-    for each in (
-        exceptions.RayActorError,
-        exceptions.ActorDiedError,
-        exceptions.ActorUnavailableError,
-        exceptions.NodeDiedError,
-        exceptions.OutOfMemoryError,
-        exceptions.WorkerCrashedError,
-    )
-)
-_LOSS = re.compile(rf"^(?:ray\.exceptions\.(?:{_LOSSES})\b|(?:{_LOSSES})\()", re.MULTILINE)
 # A running engine answers a probe within this, so a caller who doesn't want to wait is still served.
 _SHORTEST_WAIT_S = 1.0
 _LOOK_S = 1.0
@@ -116,20 +103,33 @@ class EngineStarts:
 
     async def _start(self, key: EngineKey) -> Any:
         async with asyncio.timeout(self._settings.engine_start_timeout_s):
-            name = await self._in_thread(self._applications.deployed, key)
-            handle = serve.get_app_handle(name)
-            asked_at = time.monotonic()
-            # A probe is a request like any other: where no replica runs, it has Serve start one.
-            answer = asyncio.ensure_future(self._answer(name, handle))
-            try:
-                while not (await asyncio.wait({answer}, timeout=_LOOK_S))[0]:
-                    await self._in_thread(_check, key, name)
-                await answer
-            finally:
-                answer.cancel()
+            while True:
+                name = await self._in_thread(self._applications.deployed, key)
+                try:
+                    return await self._answering(key, name)
+                except SiennError:
+                    if not await self._in_thread(self._has_fallback, name):
+                        raise
+
+    async def _answering(self, key: EngineKey, name: str) -> Any:
+        """Return the handle of an engine once it has answered."""
+        handle = serve.get_app_handle(name)
+        asked_at = time.monotonic()
+        # A probe is a request like any other: where no replica runs, it has Serve start one.
+        answer = asyncio.ensure_future(self._answer(name, handle))
+        try:
+            while not (await asyncio.wait({answer}, timeout=_LOOK_S))[0]:
+                await self._in_thread(_check, key, name)
+            await answer
+        finally:
+            answer.cancel()
         self._handles[key] = handle
         self.note_answer(key, asked_at)
         return handle
+
+    def _has_fallback(self, name: str) -> bool:
+        application = serve.status().applications.get(name)
+        return application is not None and has_failed(application) and has_fallback(application, self._settings)
 
     async def _in_thread(self, call: Callable[..., T], *arguments: object) -> T:
         return await asyncio.get_running_loop().run_in_executor(self._threads, partial(call, *arguments))
@@ -169,15 +169,9 @@ def _check(key: EngineKey, name: str) -> None:
     application = serve.status().applications.get(name)
     if application is None:
         raise EngineError(f"the engine of {key} couldn't be started: it is gone")
-    # An engine that has run before counts as unhealthy when it can't be started again.
-    triggers = {str(each.status_trigger.value) for each in application.deployments.values()}
-    is_unable = "REPLICA_STARTUP_FAILED" in triggers and num_running(application) == 0
-    status = str(application.status.value)
-    if status == "DEPLOY_FAILED" or (status == "UNHEALTHY" and is_unable):
-        # The application's own message may be no more than which deployment it was.
-        told = [each.message for each in application.deployments.values() if each.message]
-        why = "; ".join(told) or application.message
-        if _LOSS.search(why):
+    if has_failed(application):
+        why = failure_of(application)
+        if is_loss(why):
             raise CapacityError(
                 f"the engine of {key} was killed each time that it started, maybe for lack of memory; ask again in a "
                 "moment",

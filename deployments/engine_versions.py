@@ -13,6 +13,7 @@ from urllib.parse import urlsplit
 from ray import serve
 from ray.serve import Application
 
+from deployments.engine_failures import VllmPause
 from sienn_ray.code_version import code_version, digest_of_sources
 from sienn_ray.settings import Settings
 
@@ -30,7 +31,10 @@ _RELEVANT = frozenset(
 )
 _DIGEST_CHARS = 16
 _NO_REVISION = "any"
-_NAME = re.compile(r"(?P<kind>Version|Listed)-(?P<digest>[0-9a-f]+)-(?P<built_at>\d+)-(?P<revision>[0-9a-f]{40}|any)")
+_NAME = re.compile(
+    r"(?P<kind>Version|Listed)-(?P<digest>[0-9a-f]+)-(?P<built_at>\d+)-(?P<revision>[0-9a-f]{40}|any)"
+    r"(?:-(?P<wait_s>\d+)-(?P<since_s>\d+))?"
+)
 _COMMIT = re.compile(r"[0-9a-f]{40}")
 
 
@@ -44,19 +48,22 @@ class EngineVersion:
             two services that run for a while, as in a rolling update, decides.
         is_listed: Whether `serveconfig.yaml` lists it, with settings of its own.
         revision: The whole commit of its base model, or None.
+        pause: The last time for which vLLM wasn't tried, or None.
     """
 
     digest: str
     built_at: int
     is_listed: bool = False
     revision: str | None = None
+    pause: VllmPause | None = None
 
     @property
     def name(self) -> str:
         """Name of the deployment that tells it."""
         kind = "Listed" if self.is_listed else "Version"
         commit = self.revision if self.revision and _COMMIT.fullmatch(self.revision) else _NO_REVISION
-        return f"{kind}-{self.digest}-{self.built_at}-{commit}"
+        pause = "" if self.pause is None else f"-{self.pause.wait_s}-{self.pause.since_s}"
+        return f"{kind}-{self.digest}-{self.built_at}-{commit}{pause}"
 
     def replaces(self, other: EngineVersion | None) -> bool:
         """Return whether an engine of another version is to be rolled to this one."""
@@ -84,7 +91,8 @@ def version_of(application: Any) -> EngineVersion | None:
     for name in application.deployments:
         if found := _NAME.fullmatch(name):
             revision = None if found["revision"] == _NO_REVISION else found["revision"]
-            return EngineVersion(found["digest"], int(found["built_at"]), found["kind"] == "Listed", revision)
+            pause = VllmPause(int(found["wait_s"]), int(found["since_s"])) if found["wait_s"] else None
+            return EngineVersion(found["digest"], int(found["built_at"]), found["kind"] == "Listed", revision, pause)
     return None
 
 

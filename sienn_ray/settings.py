@@ -471,7 +471,7 @@ class Settings(BaseSettings):
         ge=1,
         le=512,
         description="Largest rank of the adapters that a vLLM engine takes; it sets memory aside for as many of this "
-        "rank as it holds.",
+        "rank as share a batch.",
     )
     engine_tensor_parallel: int = Field(
         1,
@@ -485,7 +485,7 @@ class Settings(BaseSettings):
         description="Bytes of adapters that engines and exports keep on the disk of a node; those in use always stay.",
     )
     adapter_cache_max_count: int = Field(16, ge=1, description="Adapters that an engine keeps loaded.")
-    adapter_cache_max_bytes: int = Field(2 * GIB, gt=0, description="Bytes of adapters that an engine keeps loaded.")
+    adapter_cache_max_bytes: int = Field(3 * GIB, gt=0, description="Bytes of adapters that an engine keeps loaded.")
     adapter_load_timeout_s: float = Field(
         120.0, gt=0, description="Longest time for loading an adapter from storage; requests for it then get a 503."
     )

@@ -11,17 +11,17 @@ from checks import Check, Figure, Place
 if TYPE_CHECKING:
     import torch
 
-_MODEL_ID = "benchmarks/small"
-_CACHE_BYTES = 64 << 20
+MODEL_ID = "benchmarks/small"
+CACHE_BYTES = 64 << 20
 # Kinds of adapters by name: options of PEFT's `LoraConfig`.
-_ADAPTERS: dict[str, dict[str, Any]] = {
+ADAPTERS: dict[str, dict[str, Any]] = {
     "LoRA": {},
     "rsLoRA": {"use_rslora": True, "r": 4},
     "DoRA": {"use_dora": True},
     "rank pattern": {"rank_pattern": {"q_proj": 3, "down_proj": 12}, "alpha_pattern": {"q_proj": 5}},
 }
 # Differences of logits over their range.
-_TOLERANCES = {"float32": 1e-3, "bfloat16": 0.05}
+TOLERANCES = {"float32": 1e-3, "bfloat16": 0.05}
 
 
 def mixed_adapters(precision: str, kind: str, place: Place) -> Iterator[Figure]:
@@ -30,7 +30,7 @@ def mixed_adapters(precision: str, kind: str, place: Place) -> Iterator[Figure]:
     from models import exact_products, small_model
 
     dtype = getattr(torch, precision)
-    folders = {name: _saved(name, kind, place) for name in _ADAPTERS}
+    folders = {name: saved_adapter(name, kind, place) for name in ADAPTERS}
     prompts = _prompts(len(folders) + 1)
     with exact_products():
         wanted = [_by_peft(small_model(kind, place.device, dtype), folders.get(name), tokens) for name, tokens in
@@ -41,7 +41,7 @@ def mixed_adapters(precision: str, kind: str, place: Place) -> Iterator[Figure]:
             float((mine - theirs).abs().max() / (theirs.max() - theirs.min()))
             for mine, theirs in zip(found[number], wanted[number], strict=True)
         )
-        yield Figure(f"{kind}: {name}, largest difference over the range", worst, at_most=_TOLERANCES[precision])
+        yield Figure(f"{kind}: {name}, largest difference over the range", worst, at_most=TOLERANCES[precision])
 
 
 def _prompts(num: int) -> list[list[int]]:
@@ -51,16 +51,18 @@ def _prompts(num: int) -> list[list[int]]:
     ]
 
 
-def _saved(name: str, kind: str, place: Place) -> Path:
-    """An adapter of a kind, with weights that matter, written by PEFT."""
+def saved_adapter(name: str, kind: str, place: Place) -> Path:
+    """Write an adapter of a kind, with weights that matter, as PEFT does; written at the first call."""
     import torch
     from models import small_model
     from peft import LoraConfig, get_peft_model
 
     folder = place.scratch / "adapters" / kind.replace(" ", "-") / name.replace(" ", "-")
-    options = {"r": 8, "lora_alpha": 16, "target_modules": "all-linear", "task_type": "CAUSAL_LM"} | _ADAPTERS[name]
+    if folder.is_dir():
+        return folder
+    options = {"r": 8, "lora_alpha": 16, "target_modules": "all-linear", "task_type": "CAUSAL_LM"} | ADAPTERS[name]
     model = get_peft_model(small_model(kind, "cpu"), LoraConfig(**options))
-    model.peft_config["default"].base_model_name_or_path = _MODEL_ID
+    model.peft_config["default"].base_model_name_or_path = MODEL_ID
     chance = torch.Generator().manual_seed(len(name))
     with torch.no_grad():
         for part, parameter in model.named_parameters():
@@ -92,10 +94,8 @@ def _by_engine(model: Any, folders: dict[str, Path], prompts: list[list[int]]) -
     from sienn_ray.inference.model.lora_weights import read_lora
     from sienn_ray.inference.model.runner import StepRow
 
-    runner = runner_of(model, _CACHE_BYTES)
-    adapters = {
-        name: read_lora(folder, _MODEL_ID, runner.lora.layers, runner.dtype) for name, folder in folders.items()
-    }
+    runner = runner_of(model, CACHE_BYTES)
+    adapters = {name: read_lora(folder, MODEL_ID, runner.lora.layers, runner.dtype) for name, folder in folders.items()}
     names = [None, *folders]
     num_blocks = -(-max(map(len, prompts)) // BLOCK_TOKENS)
     # Others' blocks lie between, so that a request is in several places.

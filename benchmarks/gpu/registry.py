@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import correctness_graphs
 import correctness_serving
 import correctness_training
 import machine
@@ -18,6 +19,7 @@ def all_checks() -> tuple[Check, ...]:
         *machine.CHECKS,
         *correctness_training.CHECKS,
         *correctness_serving.CHECKS,
+        *correctness_graphs.CHECKS,
         *training_speed.CHECKS,
         *training_peers.CHECKS,
         *serving_speed.CHECKS,

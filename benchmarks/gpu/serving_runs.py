@@ -18,10 +18,11 @@ from models import ascii_prompts, llama_config, load_tokenizer, random_adapter, 
 
 from sienn_ray.inference.batching.engine import BLOCK_TOKENS, BatchingEngine
 from sienn_ray.inference.engine import GenerationDelta, GenerationRequest, SamplingParams
-from sienn_ray.inference.model.decode_graphs import CudaCapture
+from sienn_ray.inference.model.decode_graphs import Capture, CudaCapture
 from sienn_ray.inference.model.lora_weights import LoraWeights, read_lora
 from sienn_ray.inference.model.runner import ModelRunner, StepRow
 from sienn_ray.settings import Settings
+from tests.support.captures import RecordedCapture
 
 _ANSWER_S = 300.0
 
@@ -210,12 +211,25 @@ class Steps:
             for number in range(num_rows)
         ]
 
+    @contextmanager
+    def as_they_are(self) -> Iterator[None]:
+        """Have steps neither captured nor replayed meanwhile."""
+        assert self.runner.graphs is not None
+        assert not self.runner.graphs.is_off
+        self.runner.graphs.is_off = True
+        try:
+            yield
+        finally:
+            self.runner.graphs.is_off = False
+
     def step(self, rows: Sequence[StepRow]) -> torch.Tensor:
         """Do one step; gives its logits."""
         return self.runner.step(rows, self._adapters)
 
 
-def runner_of(model: Any, cache_bytes: int) -> ModelRunner:
-    """A model runner that computes as it does on a GPU, also in a rehearsal, but for the graphs that only a GPU has."""
-    capture = CudaCapture() if model.device.type == "cuda" else None
+def runner_of(model: Any, cache_bytes: int, *, is_graphed: bool = True) -> ModelRunner:
+    """A model runner that computes as on a GPU, also in a rehearsal, where recorded operators are its graphs."""
+    capture: Capture | None = None
+    if is_graphed:
+        capture = CudaCapture() if model.device.type == "cuda" else RecordedCapture()
     return ModelRunner(model, cache_bytes, BLOCK_TOKENS, for_gpu=True, capture=capture)

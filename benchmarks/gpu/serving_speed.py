@@ -8,6 +8,7 @@ from collections.abc import Callable, Iterator
 from typing import TYPE_CHECKING, Any
 
 from checks import Check, Figure, NotThere, Place
+from correctness_graphs import graph_figures
 
 if TYPE_CHECKING:
     from serving_runs import Answered
@@ -71,6 +72,9 @@ def decoding(shape: str, place: Place) -> Iterator[Figure]:
         seconds = seconds_of(lambda rows=rows: steps.step(rows), place.device, _repeats(place))
         limit = _GOAL_STEP_MS if is_judged else None
         yield Figure(f"{name}: step", seconds * 1e3, "ms", at_most=limit, is_goal=True)
+        with steps.as_they_are():
+            plain = seconds_of(lambda rows=rows: steps.step(rows), place.device, _repeats(place))
+        yield Figure(f"{name}: step without graphs", plain * 1e3, "ms")
         profile = profile_of(lambda rows=rows: steps.step(rows), place.device)
         yield Figure(f"{name}: launches", profile.num_launches)
         if profile.kernel_s is not None:
@@ -86,6 +90,10 @@ def decoding(shape: str, place: Place) -> Iterator[Figure]:
         rows = steps.rows(num_rows, num_tokens, num_adapters)
         seconds = seconds_of(lambda rows=rows: steps.step(rows), place.device, _repeats(place))
         yield Figure(f"{num_rows} requests, {num_adapters} adapters: step", seconds * 1e3, "ms")
+        with steps.as_they_are():
+            plain = seconds_of(lambda rows=rows: steps.step(rows), place.device, _repeats(place))
+        yield Figure(f"{num_rows} requests, {num_adapters} adapters: step without graphs", plain * 1e3, "ms")
+    yield from graph_figures("all steps", steps.runner, at_least=len(contexts))
     yield from _placing(shape, steps, place)
 
 

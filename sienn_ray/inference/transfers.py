@@ -27,14 +27,20 @@ def pinned(tensor: torch.Tensor) -> torch.Tensor:
     return tensor.pin_memory() if torch.cuda.is_available() else tensor
 
 
-def fetch(tensors: Sequence[torch.Tensor]) -> list[npt.NDArray[Any]]:
+def fetch(tensors: Sequence[torch.Tensor], *, is_packed: bool | None = None) -> list[npt.NDArray[Any]]:
     """Copy tensors of one device to the host, in one copy; on a CPU they are read where they are.
 
     What is on a CPU may change afterwards, and so may what is read of it.
+
+    Args:
+        tensors: Numbers of types that NumPy has.
+        is_packed: Whether to copy them as one; None is where they aren't on a CPU.
     """
-    if all(tensor.device.type == "cpu" for tensor in tensors):
+    if is_packed is None:
+        is_packed = any(tensor.device.type != "cpu" for tensor in tensors)
+    if not is_packed:
         return [tensor.numpy() for tensor in tensors]
-    packed = torch.cat([tensor.reshape(-1).view(torch.uint8) for tensor in tensors]).cpu().numpy()
+    packed = torch.cat([_bytes(tensor) for tensor in tensors]).cpu().numpy()
     found: list[npt.NDArray[Any]] = []
     start = 0
     for tensor in tensors:
@@ -42,6 +48,12 @@ def fetch(tensors: Sequence[torch.Tensor]) -> list[npt.NDArray[Any]]:
         found.append(packed[start : start + tensor.nbytes].view(dtype).reshape(tensor.shape))
         start += tensor.nbytes
     return found
+
+
+def _bytes(tensor: torch.Tensor) -> torch.Tensor:
+    """View a tensor's numbers as bytes; copied where they lie apart."""
+    # A tensor of one number may keep any stride, which a view as bytes refuses.
+    return tensor.contiguous().as_strided((tensor.numel(),), (1,)).view(torch.uint8)
 
 
 class StepNumbers:

@@ -8,8 +8,10 @@ arXiv:2205.05198, section 5).
 
 from __future__ import annotations
 
+import sys
+from collections.abc import Callable
 from enum import StrEnum
-from functools import partial
+from functools import partial, wraps
 from typing import Any, assert_never
 
 import torch
@@ -49,6 +51,7 @@ def recompute(model: PreTrainedModel, level: Recomputation) -> None:
         case Recomputation.NONE:
             return
         case Recomputation.SELECTIVE:
+            _rotate_copies(model)
             # Kept products may be added to in place, by operators that are kept themselves.
             contexts = partial(create_selective_checkpoint_contexts, _policy, allow_cache_entry_mutation=True)
             _checkpoint_layers(model, {"use_reentrant": False, "context_fn": contexts})
@@ -61,6 +64,26 @@ def recompute(model: PreTrainedModel, level: Recomputation) -> None:
 
 def _policy(_context: object, operator: Any, *_: object, **__: object) -> CheckpointPolicy:
     return CheckpointPolicy.MUST_SAVE if operator.name() in _KEPT else CheckpointPolicy.PREFER_RECOMPUTE
+
+
+def _rotate_copies(model: PreTrainedModel) -> None:
+    """Have foreign kernels rotate copies of queries and keys.
+
+    Liger's writes into those that it is given, which are the kept products, and PyTorch doesn't see it: computed again,
+    they would be rotated twice. Transformers' own rotation makes new tensors.
+    """
+    source = sys.modules[type(model).__module__]
+    for name, rotate in list(vars(source).items()):
+        if name.startswith("apply_") and "rotary" in name and getattr(rotate, "__module__", None) != source.__name__:
+            setattr(source, name, _with_copies(rotate))
+
+
+def _with_copies(rotate: Callable[..., Any]) -> Callable[..., Any]:
+    @wraps(rotate)
+    def rotate_copies(queries: torch.Tensor, keys: torch.Tensor, *angles: Any, **options: Any) -> Any:
+        return rotate(queries.clone(), keys.clone(), *angles, **options)
+
+    return rotate_copies
 
 
 def _checkpoint_layers(model: PreTrainedModel, options: dict[str, Any]) -> None:

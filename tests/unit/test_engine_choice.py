@@ -74,7 +74,7 @@ def test_where_vllm_is_named_and_absent_the_error_says_on_which_node_and_why(clu
 
 def test_an_engines_settings_have_its_kind_and_its_gpus(cluster: dict[str, float]) -> None:
     settings = Settings(engine="vllm", engine_tensor_parallel=4)
-    told = with_kind(EngineKey(BASE_MODEL), settings, lambda *_: EngineKind.VLLM)
+    told = with_kind(EngineKey(BASE_MODEL, kind=EngineKind.VLLM), settings)
     assert (told.engine, told.engine_num_gpus) == (EngineKind.VLLM, 4.0)
 
 

@@ -12,7 +12,7 @@ import pytest
 from ray.serve._private.common import DeploymentID
 from ray.serve.exceptions import BackPressureError, DeploymentUnavailableError
 
-from deployments import engine_applications, engine_starts
+from deployments import engine_applications, engine_room, engine_starts
 from deployments.engine_applications import EngineApplications
 from deployments.engine_starts import EngineStarts
 from deployments.engine_versions import EngineVersion
@@ -37,6 +37,7 @@ class FakeServe:
         is_ready: Set when a replica answers.
         errors: What the first answers are.
         num_replicas: Replicas that run.
+        deployment: Its engine's, which tells the kind; what is deployed anew is ours.
     """
 
     def __init__(self, status: str | None) -> None:
@@ -44,6 +45,7 @@ class FakeServe:
         self.errors: list[Exception] = []
         self.num_runs = self.num_asked = self.num_cancelled = 0
         self.num_replicas = self.num_looks = 0
+        self.deployment = "Engine"
         self.applications: dict[str, Any] = {}
         if status is not None:
             self.set_status(status)
@@ -64,7 +66,7 @@ class FakeServe:
         self.applications[APPLICATION] = SimpleNamespace(
             status=SimpleNamespace(value=status),
             message="Failed to update the deployments ['Engine'].",
-            deployments={"Engine": Deployment(), NEW: MARKER},
+            deployments={self.deployment: Deployment(), NEW: MARKER},
         )
 
     def status(self) -> FakeServe:
@@ -78,6 +80,7 @@ class FakeServe:
     def run_many(self, targets: list[str], *, wait_for_applications_running: bool) -> None:
         assert (targets, wait_for_applications_running) == ([APPLICATION], False)
         self.num_runs += 1
+        self.deployment = "Engine"
         self.set_status("DEPLOYING")
 
     def get_app_handle(self, name: str) -> FakeServe:
@@ -117,7 +120,8 @@ def starts_of(find: Callable[[str, float], FoundBaseModel], **settings: Any) -> 
 
 def use(monkeypatch: pytest.MonkeyPatch, serve: Any) -> None:
     """Put a fake in the place of Serve."""
-    monkeypatch.setattr(engine_starts, "serve", serve)
+    for module in (engine_starts, engine_room):
+        monkeypatch.setattr(module, "serve", serve)
     monkeypatch.setattr(engine_applications, "serve", serve)
 
 
@@ -189,7 +193,7 @@ def test_start_that_takes_too_long_says_so(run: Callable[..., None]) -> None:
             await starts.ready(BASE)
         await until(lambda: serve.num_cancelled == 1)
 
-    run(test, None, engine_start_timeout_s=0.1)
+    run(test, None, engine_start_timeout_s=1.0)  # long enough to come to the probe
 
 
 def test_engine_that_cannot_be_started_says_why(run: Callable[..., None]) -> None:
@@ -227,6 +231,20 @@ def test_engine_that_was_killed_while_it_started_may_start_later(run: Callable[.
         serve.is_ready.set()
         assert await starts.ready(BASE) is serve
         assert serve.num_runs == 2
+
+    run(test, None)
+
+
+def test_where_vllm_cannot_be_started_the_same_request_has_ours_start(run: Callable[..., None]) -> None:
+    async def test(starts: EngineStarts, serve: FakeServe) -> None:
+        serve.deployment, serve.num_replicas = "VllmEngine", 1
+        serve.set_status("DEPLOYING")
+        waiting = asyncio.create_task(starts.ready(BASE, 10.0))
+        await until(lambda: serve.num_asked == 1)
+        serve.set_status("DEPLOY_FAILED", "no such architecture")
+        await until(lambda: serve.num_runs == 1)
+        serve.is_ready.set()
+        assert await waiting is serve
 
     run(test, None)
 

@@ -11,6 +11,7 @@ from typing import Any
 import pytest
 
 import deployments.engine_versions
+from deployments.engine_failures import VllmPause
 from deployments.engine_versions import EngineVersion, digest_of, is_relevant, marker, version_of
 from sienn_ray.inference.engine import GenerationRequest
 from sienn_ray.settings import Settings
@@ -26,8 +27,9 @@ def overview(*names: str) -> Any:
 
 @pytest.mark.parametrize("is_listed", [True, False])
 @pytest.mark.parametrize("revision", [None, COMMIT])
-def test_an_application_tells_its_version(is_listed: bool, revision: str | None) -> None:
-    version = EngineVersion("0123456789abcdef", 1_762_943_400_000, is_listed, revision)
+@pytest.mark.parametrize("pause", [None, VllmPause(600, 1_762_943_400)])
+def test_an_application_tells_its_version(is_listed: bool, revision: str | None, pause: VllmPause | None) -> None:
+    version = EngineVersion("0123456789abcdef", 1_762_943_400_000, is_listed, revision, pause)
     assert version_of(overview("Engine", version.name)) == version
 
 

@@ -1,6 +1,7 @@
 """The engine: one batch for all requests and adapters.
 
 engine: requests in, deltas out, on threads of its own.
+loading: its base model, made ready for steps on its device.
 generation: one request, from the queue to its last token.
 fair_queue: requests that wait, in fair order over adapters.
 step_plan: the tokens of the next step: decoding, and chunked prefill.

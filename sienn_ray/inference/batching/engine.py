@@ -6,37 +6,30 @@ import itertools
 import logging
 import queue
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Collection
 from contextlib import suppress
 from dataclasses import dataclass
 from functools import partial
-from pathlib import Path
 
-from transformers import PreTrainedModel
-
-from sienn_ray.base_model import load_causal_lm, load_tokenizer, local_folder
+from sienn_ray.base_model import load_tokenizer, local_folder
 from sienn_ray.compute_threads import ComputeThread, SpinControl, observe, usable_cpus
 from sienn_ray.context_length import context_tokens_of
 from sienn_ray.errors import EngineError, first_line
-from sienn_ray.inference.assigned_device import AssignedDevice, assigned_device
+from sienn_ray.inference.assigned_device import assigned_device
 from sienn_ray.inference.batching.device_faults import is_device_fault
 from sienn_ray.inference.batching.generation import AdapterUse, RunningGeneration
+from sienn_ray.inference.batching.loading import load_runner
 from sienn_ray.inference.batching.scheduler import Scheduler
 from sienn_ray.inference.engine import Generation, GenerationDelta, GenerationRequest
 from sienn_ray.inference.model.adapter_places import AdapterMemoryError
-from sienn_ray.inference.model.decode_graphs import CudaCapture
-from sienn_ray.inference.model.device_memory import StepSize, free_bytes, gpu_cache_bytes
 from sienn_ray.inference.model.kv_blocks import BlockPool
-from sienn_ray.inference.model.linear_choice import LinearChoices
 from sienn_ray.inference.model.lora_weights import LoraWeights, read_lora
-from sienn_ray.inference.model.runner import ModelRunner, PackingError
 from sienn_ray.inference.requests.adapter_files import AdapterFiles
 from sienn_ray.inference.requests.open_requests import OpenRequests
 from sienn_ray.inference.requests.prompts import PromptEncoder
 from sienn_ray.inference.requests.request_preparation import LoadedAdapter, RequestPreparation
 from sienn_ray.inference.sampling.sampler import eos_token_ids, sample
 from sienn_ray.inference.text.vocabulary import Vocabulary
-from sienn_ray.precision import allow_tf32
 from sienn_ray.settings import Settings
 
 logger = logging.getLogger(__name__)
@@ -88,7 +81,7 @@ class BatchingEngine:
         # This thread loads the model too: a second thread with OpenMP workers would have all sleep between products.
         self._thread = ComputeThread("engine", int(settings.engine_num_cpus) or usable_cpus())
         try:
-            model, self._runner = self._thread.run(lambda: _loaded(folder, assigned, settings))
+            model, self._runner = self._thread.run(lambda: load_runner(folder, assigned, settings, BLOCK_TOKENS))
         except BaseException:
             self._thread.end()
             raise
@@ -96,7 +89,8 @@ class BatchingEngine:
         generation_eos = model.generation_config.eos_token_id if model.generation_config else None
         self._eos = frozenset(eos_token_ids(generation_eos, tokenizer.eos_token_id))
         pool = BlockPool(self._runner.num_blocks, BLOCK_TOKENS)
-        self._scheduler = Scheduler(pool, settings, settings.step_tokens(on_gpu=self._device.type != "cpu"))
+        step_tokens = settings.step_tokens(on_gpu=self._device.type != "cpu")
+        self._scheduler = Scheduler(pool, settings, step_tokens, self._have_room)
         self._preparation = RequestPreparation(
             settings,
             PromptEncoder(
@@ -216,6 +210,9 @@ class BatchingEngine:
                 if generation is not None:
                     self._scheduler.add(generation)
 
+    def _have_room(self, names: Collection[str]) -> bool:
+        return self._runner.lora.has_room([self._weights[name].max_r for name in names])
+
     def _step(self) -> None:
         self._step_began_at = time.monotonic()
         try:
@@ -264,34 +261,3 @@ class BatchingEngine:
             if generation.num_generated == 0:
                 self._scheduler.note_prefilled(generation)
             generation.take(token, self._eos)
-
-
-def _loaded(folder: Path, assigned: AssignedDevice, settings: Settings) -> tuple[PreTrainedModel, ModelRunner]:
-    """Load the base model, and a runner with the fastest layouts that the model can have."""
-    assigned.limit_memory()
-    allow_tf32()
-    model = load_causal_lm(folder, assigned.device)
-    choices = LinearChoices(settings.home / "cache" / "linear-layers.json")
-    capture = CudaCapture() if assigned.device.type == "cuda" and settings.engine_cuda_graphs else None
-    try:
-        cache_bytes = _cache_bytes(model, assigned, settings)
-        return model, ModelRunner(model, cache_bytes, BLOCK_TOKENS, choices, capture=capture)
-    except PackingError:
-        logger.warning("%s can't have packed weights and will be slower", type(model).__name__)
-    model = load_causal_lm(folder, assigned.device)
-    return model, ModelRunner(model, _cache_bytes(model, assigned, settings), BLOCK_TOKENS, capture=capture)
-
-
-def _cache_bytes(model: PreTrainedModel, assigned: AssignedDevice, settings: Settings) -> int:
-    """Return the bytes of the cache of keys and values, once the weights are loaded."""
-    if assigned.device.type == "cpu" or settings.engine_kv_cache_bytes is not None:
-        return settings.cpu_kv_cache_bytes
-    found = gpu_cache_bytes(
-        model.config,
-        model.dtype.itemsize,
-        free_bytes(assigned),
-        settings.adapter_cache_max_bytes // 2,  # which counts the copies on the host as well
-        StepSize(settings.step_tokens(on_gpu=True), settings.engine_max_batch),
-    )
-    logger.info("%.1f GB of the GPU's memory are for keys and values", found / 1e9)
-    return found

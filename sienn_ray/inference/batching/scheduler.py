@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import time
+from collections.abc import Callable, Collection
 
 from sienn_ray.inference.batching.fair_queue import FairQueue
 from sienn_ray.inference.batching.generation import RunningGeneration
@@ -23,9 +24,17 @@ class Scheduler:
         pool: KV blocks.
         settings: Limits of batch and queue.
         step_tokens: Tokens of a step.
+        have_room: Returns whether the adapters of these names can be in one step.
     """
 
-    def __init__(self, pool: BlockPool, settings: Settings, step_tokens: int) -> None:
+    def __init__(
+        self,
+        pool: BlockPool,
+        settings: Settings,
+        step_tokens: int,
+        have_room: Callable[[Collection[str]], bool] = lambda _: True,
+    ) -> None:
+        self._have_room = have_room
         self._pool = pool
         self._settings = settings
         self._step_tokens = step_tokens
@@ -59,16 +68,22 @@ class Scheduler:
         self.retire()
 
     def admit(self) -> None:
-        """Have waiting requests join the batch while there are places and KV blocks."""
+        """Have waiting requests join the batch while there are places, KV blocks, and room for their adapters."""
         while len(self.running) < self._settings.engine_max_batch:
             generation = self._waiting.peek()
-            if generation is None:
+            if generation is None or not self._has_room(generation):
                 return
             table = self._pool.take(generation.adapter.identity, generation.prompt.input_ids, generation.num_max_tokens)
             if table is None:  # others have to leave first; requests behind this one wait too, or it might never fit
                 return
             generation.join(table)
             self.running.append(self._waiting.pop())
+
+    def _has_room(self, generation: RunningGeneration) -> bool:
+        """Return whether a request's adapter has room beside those of the batch."""
+        names = {each.adapter.name for each in self.running if each.adapter.name is not None}
+        own = generation.adapter.name
+        return own is None or own in names or self._have_room({*names, own})
 
     def plan(self) -> list[tuple[RunningGeneration, StepRow]]:
         """Return the rows of the next step; see `batch.plan`."""

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Protocol
 
 import torch
@@ -45,9 +45,33 @@ class AdapterPlaces(Protocol):
         """
         ...
 
+    def bytes_of(self, num_places: int, r: int) -> int:
+        """Return the bytes of so many places, gains aside."""
+        ...
+
     def put(self, place: int, weights: LoraWeights) -> bool:
         """Copy an adapter into a place; return whether that changed which layers have adapters, or gains."""
         ...
+
+
+def size_of_places(
+    num: int, r: int, before: tuple[int, int], fits: Callable[[int, int], bool]
+) -> tuple[int, int] | None:
+    """Choose a number of places and their r, so that they seldom have to be laid out anew; None where none fits.
+
+    Args:
+        num: Adapters that are wanted together.
+        r: Their largest rank.
+        before: Places that there are, and their r.
+        fits: Whether there is room for so many places of an r; one place always has room.
+    """
+    tries = (power_of_two(max(num, before[0])), max(r, before[1])), (power_of_two(num), r), (num, r)
+    return next((each for each in tries if each[0] == 1 or fits(*each)), None)
+
+
+def power_of_two(number: int) -> int:
+    """Return the smallest power of two that isn't below a number."""
+    return 1 << (number - 1).bit_length()
 
 
 class LayerPlaces:
@@ -71,6 +95,10 @@ class LayerPlaces:
             for layer in self._layers.values():
                 layer.drop()
             raise
+
+    def bytes_of(self, num_places: int, r: int) -> int:
+        """See `AdapterPlaces.bytes_of`."""
+        return sum(num_places * r * sum(layer.shape) * layer.weight.itemsize for layer in self._layers.values())
 
     def put(self, place: int, weights: LoraWeights) -> bool:
         """See `AdapterPlaces.put`."""
@@ -107,6 +135,10 @@ class FlatPlaces:
         for name, layer in self._layers.items():
             a, b = self.layout.parts(self._weights, name)
             layer.a, layer.b = a.transpose(1, 2), b
+
+    def bytes_of(self, num_places: int, r: int) -> int:
+        """See `AdapterPlaces.bytes_of`."""
+        return num_places * r * self.layout.num_columns * next(iter(self._layers.values())).weight.itemsize
 
     def put(self, place: int, weights: LoraWeights) -> bool:
         """See `AdapterPlaces.put`."""

@@ -66,13 +66,13 @@ class GraphKey:
 
     Args:
         num_rows: Requests, filled up.
-        num_blocks: Blocks of each, filled up.
+        classes: Requests and blocks of each class, likewise.
         adapters: Places of adapters and rows of each; None is a step without adapters.
         version: `LoraStack.version` for steps with adapters, else 0.
     """
 
     num_rows: int
-    num_blocks: int
+    classes: tuple[tuple[int, int], ...]
     adapters: tuple[int, int] | None
     version: int
 

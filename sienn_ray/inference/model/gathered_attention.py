@@ -3,110 +3,26 @@
 A launch costs a GPU's host as much as reading megabytes costs the GPU, so requests are attended to together, each
 padded to the blocks of the longest. Where that would more than double what is read, they are divided by length, each
 class up to twice the one before: the calls of a layer grow with the logarithm of the longest request, and not with the
-number of requests.
+number of requests. What one call gathers is bounded in bytes, since many requests may read the same blocks: beyond
+that, a group is attended to in several calls, of fewer requests or of fewer key heads of one.
 """
 
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
+from itertools import pairwise
 
 import torch
 import torch.nn.functional as F  # noqa: N812
 
 from sienn_ray.inference.model.kv_cache import BlockKvCache, finite
 from sienn_ray.inference.model.paged_attention import PagedStep
+from sienn_ray.inference.model.row_groups import RowGroup
 from sienn_ray.inference.transfers import StepNumbers
 
-# Padded tables of blocks that cost less to gather than another call does.
-CHEAP_BLOCKS = 512
 # Values of a mask, or of scores where no kernel computes them piece by piece: 64 MiB in bfloat16.
 _MAX_SCORES = 1 << 25
-
-
-@dataclass(frozen=True)
-class RowBlocks:
-    """The tokens of one request in a step.
-
-    Args:
-        start: First of the tokens in the step.
-        num_tokens: Number of tokens.
-        blocks: The blocks of the request up to these tokens.
-    """
-
-    start: int
-    num_tokens: int
-    blocks: Sequence[int]
-
-
-@dataclass(frozen=True)
-class RowGroup:
-    """Requests that one call attends for, as places of tensors in `StepNumbers`.
-
-    Args:
-        num_rows: Number of requests.
-        num_queries: Tokens of each, padded.
-        num_blocks: Blocks of each, padded.
-        tokens: (rows * queries,) the requests' tokens in the step; a shorter request has its last one several times.
-        table: (rows * blocks,) the requests' blocks; a shorter request has the spare one behind.
-        are_all: Whether these are all of the step's tokens in their order.
-    """
-
-    num_rows: int
-    num_queries: int
-    num_blocks: int
-    tokens: int
-    table: int
-    are_all: bool
-
-
-def groups_of(rows: Sequence[RowBlocks], spare: int, numbers: StepNumbers) -> list[RowGroup]:
-    """Divide the requests of a step into those that one call attends for.
-
-    Args:
-        rows: The requests.
-        spare: A block to pad with.
-        numbers: Gets tokens and tables.
-    """
-    num_tokens = sum(row.num_tokens for row in rows)
-    decoding = [row for row in rows if row.num_tokens == 1]
-    prefilled = [row for row in rows if row.num_tokens > 1]
-    groups = [*_divided(decoding), *_divided(prefilled)]
-    return [_group(group, spare, numbers, num_tokens) for group in groups]
-
-
-def _divided(rows: Sequence[RowBlocks]) -> list[Sequence[RowBlocks]]:
-    """Divide requests of one kind by their lengths, where padding would cost more than further calls."""
-    if not rows:
-        return []
-    if fit_together(rows):
-        return [rows]
-    classes: dict[tuple[int, int], list[RowBlocks]] = {}
-    for row in rows:
-        name = (len(row.blocks) - 1).bit_length(), (row.num_tokens - 1).bit_length()
-        classes.setdefault(name, []).append(row)
-    return list(classes.values())
-
-
-def fit_together(rows: Sequence[RowBlocks]) -> bool:
-    """Return whether padding the requests to the longest costs less than further calls."""
-    num_blocks, num_tokens = max(len(row.blocks) for row in rows), max(row.num_tokens for row in rows)
-    read = sum(len(row.blocks) * row.num_tokens for row in rows)
-    return len(rows) * num_blocks * num_tokens <= max(CHEAP_BLOCKS, 2 * read)
-
-
-def _group(rows: Sequence[RowBlocks], spare: int, numbers: StepNumbers, num_tokens: int) -> RowGroup:
-    ordered = sorted(rows, key=lambda row: row.start)
-    num_queries = max(row.num_tokens for row in ordered)
-    num_blocks = max(len(row.blocks) for row in ordered)
-    tokens = [row.start + min(number, row.num_tokens - 1) for row in ordered for number in range(num_queries)]
-    table: list[int] = []
-    for row in ordered:
-        table += row.blocks
-        table += [spare] * (num_blocks - len(row.blocks))
-    return RowGroup(
-        len(ordered), num_queries, num_blocks, numbers.add(tokens), numbers.add(table), tokens == [*range(num_tokens)]
-    )
+_ALL = slice(None)
 
 
 class GatheredStep(PagedStep):
@@ -118,6 +34,7 @@ class GatheredStep(PagedStep):
         positions: (tokens,) each token's position in its request.
         groups: All requests.
         numbers: Tensors of the groups.
+        max_bytes: Bytes of keys and values, copies for each head included, that one call gathers.
     """
 
     def __init__(
@@ -127,6 +44,7 @@ class GatheredStep(PagedStep):
         positions: torch.Tensor,
         groups: Sequence[RowGroup],
         numbers: StepNumbers,
+        max_bytes: int,
     ) -> None:
         super().__init__()
         self._cache = cache
@@ -134,6 +52,7 @@ class GatheredStep(PagedStep):
         self._positions = positions
         self._groups = groups
         self._numbers = numbers
+        self._max_bytes = max_bytes
         self._masks: dict[tuple[int, int | None], torch.Tensor] = {}
 
     def attend(
@@ -169,61 +88,112 @@ class GatheredStep(PagedStep):
         window: int | None,
         softcap: float | None,
     ) -> torch.Tensor:
-        """Attend for a group; (rows * queries, key heads, heads of each, size) in and out."""
+        """Attend for a group, in as many calls as it takes; (rows * queries, key heads, heads of each, size)."""
         group = self._groups[number]
-        key, value = (self._gathered(each, group) for each in (keys, values))
+        calls = self._calls(group, keys, values, queries.shape[2], softcap)
+        if len(calls) == 1:
+            return self._called(number, _ALL, queries, keys, values, scale, window, softcap)
+        found = queries.new_empty((*queries.shape[:3], values.shape[3]))
+        for rows, heads in calls:
+            own = slice(rows.start * group.num_queries, rows.stop * group.num_queries)
+            found[own, heads] = self._called(
+                number, rows, queries[own, heads], keys[:, :, heads], values[:, :, heads], scale, window, softcap
+            )
+        return found
+
+    def _calls(
+        self, group: RowGroup, keys: torch.Tensor, values: torch.Tensor, heads_of_each: int, softcap: float | None
+    ) -> list[tuple[slice, slice]]:
+        """Divide a group into requests and key heads of calls that gather no more than they may."""
+        num_heads = keys.shape[2]
+        # Products without a kernel of attention copy what they read once more.
+        copies = 1 + heads_of_each if group.num_queries > 1 else 1 if softcap is None else 2
+        head_bytes = copies * group.num_blocks * (keys[0, :, 0].nbytes + values[0, :, 0].nbytes)
+        if head_bytes * num_heads <= self._max_bytes:
+            return [(rows, _ALL) for rows in _even(group.num_rows, self._max_bytes // (head_bytes * num_heads))]
+        heads = _even(num_heads, max(1, self._max_bytes // head_bytes))
+        return [(row, each) for row in _even(group.num_rows, 1) for each in heads]
+
+    def _called(
+        self,
+        number: int,
+        rows: slice,
+        queries: torch.Tensor,
+        keys: torch.Tensor,
+        values: torch.Tensor,
+        scale: float,
+        window: int | None,
+        softcap: float | None,
+    ) -> torch.Tensor:
+        """Attend for requests of a group in one call; see `_attended`."""
+        group = self._groups[number]
+        key, value = (self._gathered(each, group, rows) for each in (keys, values))
         if group.num_queries == 1:
             # Heads that share a key head are the queries of one product, so keys needn't be copied for each.
-            mask = self._mask(number, window, queries.dtype)
+            mask = self._mask(number, rows, window, queries.dtype, _ALL)
             # Kernels give heads behind queries.
             return _product(queries, key, value, mask, scale, softcap).contiguous()
         # (rows, heads, queries, size), and keys and values for each head
-        heads = queries.reshape(group.num_rows, group.num_queries, -1, queries.shape[3]).transpose(1, 2)
+        heads = queries.reshape(len(key), group.num_queries, -1, queries.shape[3]).transpose(1, 2)
         key, value = (each.unsqueeze(2).expand(-1, -1, queries.shape[2], -1, -1).flatten(1, 2) for each in (key, value))
         pieces = [
-            _product(heads[:, :, start:end], key, value, mask, scale, softcap)
-            for start, end, mask in self._pieces(number, window, queries, softcap)
+            _product(
+                heads[:, :, piece], key, value, self._mask(number, rows, window, queries.dtype, piece), scale, softcap
+            )
+            for piece in self._pieces(group, len(key), heads.shape[1] if softcap is not None else 1)
         ]
         found = pieces[0] if len(pieces) == 1 else torch.cat(pieces, dim=2)
         return found.transpose(1, 2).reshape(*queries.shape[:3], -1)
 
-    def _gathered(self, cached: torch.Tensor, group: RowGroup) -> torch.Tensor:
-        """Gather a group's keys or values: (rows, key heads, slots, size)."""
-        blocks = cached.index_select(0, self._numbers[group.table])
-        return blocks.view(group.num_rows, -1, *cached.shape[2:]).transpose(1, 2)
+    def _gathered(self, cached: torch.Tensor, group: RowGroup, rows: slice) -> torch.Tensor:
+        """Gather the keys or values of a group's requests: (rows, key heads, slots, size)."""
+        table = self._numbers[group.table]
+        if rows is not _ALL:
+            table = table[rows.start * group.num_blocks : rows.stop * group.num_blocks]
+        blocks = cached.index_select(0, table)
+        return blocks.view(len(table) // group.num_blocks, -1, *cached.shape[2:]).transpose(1, 2)
 
-    def _pieces(
-        self, number: int, window: int | None, queries: torch.Tensor, softcap: float | None
-    ) -> Iterator[tuple[int, int, torch.Tensor]]:
-        """Yield first query, end and mask of pieces whose masks, or scores, aren't too large."""
-        group = self._groups[number]
-        per_query = group.num_rows * group.num_blocks * self._cache.block_tokens
-        if softcap is not None:
-            per_query *= queries.shape[1] * queries.shape[2]
-        size = max(1, _MAX_SCORES // per_query)
+    def _pieces(self, group: RowGroup, num_rows: int, num_heads: int) -> Iterator[slice]:
+        """Yield the queries of pieces whose masks, or scores of each head, aren't too large."""
+        size = max(1, _MAX_SCORES // (num_rows * num_heads * self._num_slots(group)))
         if size >= group.num_queries:
-            yield 0, group.num_queries, self._mask(number, window, queries.dtype)
+            yield _ALL
             return
         for start in range(0, group.num_queries, size):
-            end = min(start + size, group.num_queries)
-            yield start, end, self._new_mask(group, window, queries.dtype, slice(start, end))
+            yield slice(start, min(start + size, group.num_queries))
 
-    def _mask(self, number: int, window: int | None, dtype: torch.dtype) -> torch.Tensor:
-        """Return a group's mask, made once for all layers of this window."""
+    def _mask(self, number: int, rows: slice, window: int | None, dtype: torch.dtype, queries: slice) -> torch.Tensor:
+        """Return the mask of some of a group's queries; a whole group's is made once for all layers."""
+        group = self._groups[number]
+        if group.num_rows * group.num_queries * self._num_slots(group) > _MAX_SCORES:
+            return self._new_mask(group, rows, window, dtype, queries)
         if (number, window) not in self._masks:
-            self._masks[number, window] = self._new_mask(self._groups[number], window, dtype, slice(None))
-        return self._masks[number, window]
+            self._masks[number, window] = self._new_mask(group, _ALL, window, dtype, _ALL)
+        whole = self._masks[number, window]
+        return whole if rows is _ALL and queries is _ALL else whole[rows, :, queries]
 
-    def _new_mask(self, group: RowGroup, window: int | None, dtype: torch.dtype, queries: slice) -> torch.Tensor:
+    def _new_mask(
+        self, group: RowGroup, rows: slice, window: int | None, dtype: torch.dtype, queries: slice
+    ) -> torch.Tensor:
         """Make (rows, 1, queries, slots): zero where a token attends to, minus infinity elsewhere."""
         positions = self._positions.index_select(0, self._numbers[group.tokens]).view(group.num_rows, -1, 1)
-        own = positions[:, queries]
-        slots = torch.arange(group.num_blocks * self._cache.block_tokens, device=own.device)
+        own = positions[rows, queries]
+        slots = torch.arange(self._num_slots(group), device=own.device)
         hidden = slots > own
         if window is not None:
             hidden |= slots <= own - window
         mask = torch.zeros(hidden.shape, dtype=dtype, device=own.device).masked_fill_(hidden, float("-inf"))
         return mask.unsqueeze(1)
+
+    def _num_slots(self, group: RowGroup) -> int:
+        return group.num_blocks * self._cache.block_tokens
+
+
+def _even(number: int, size: int) -> list[slice]:
+    """Divide a number of things into slices of nearly the same length, no longer than `size`."""
+    num_slices = -(-number // size)
+    ends = [number * place // num_slices for place in range(num_slices + 1)]
+    return [slice(start, end) for start, end in pairwise(ends)]
 
 
 def _product(

@@ -3,16 +3,22 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Callable, Iterator, Mapping, Sequence
-from typing import Any
+from collections.abc import Callable, Mapping, Sequence
 
 import torch
-from transformers.pytorch_utils import Conv1D
 
-from sienn_ray.inference.model.adapter_places import AdapterMemoryError, AdapterPlaces, FlatPlaces, LayerPlaces
+from sienn_ray.inference.model.adapter_places import (
+    AdapterMemoryError,
+    AdapterPlaces,
+    FlatPlaces,
+    LayerPlaces,
+    power_of_two,
+    size_of_places,
+)
 from sienn_ray.inference.model.batched_lora import LoraLinear, LoraState, StepAdapters, Together
 from sienn_ray.inference.model.flat_lora import R_STEP, flattened
 from sienn_ray.inference.model.linear_choice import LinearChoices
+from sienn_ray.inference.model.lora_layers import replace_linear_layers
 from sienn_ray.inference.model.lora_weights import LoraWeights
 from sienn_ray.inference.transfers import StepNumbers
 
@@ -28,11 +34,20 @@ class LoraStack:
         model: The base model; its linear layers are replaced.
         choices: The fastest layouts of linear layers; None leaves them as they are.
         is_flat: Whether an adapter is one tensor and comes in one copy, as suits a GPU.
+        max_bytes: Bytes of the stacks, gains aside; one adapter always has a place. None is no limit.
     """
 
-    def __init__(self, model: torch.nn.Module, choices: LinearChoices | None = None, *, is_flat: bool = False) -> None:
+    def __init__(
+        self,
+        model: torch.nn.Module,
+        choices: LinearChoices | None = None,
+        *,
+        is_flat: bool = False,
+        max_bytes: int | None = None,
+    ) -> None:
+        self._max_bytes = max_bytes
         self._state = LoraState()
-        self._layers = dict(_replace_linear_layers(model, self._state, choices))
+        self._layers = dict(replace_linear_layers(model, self._state, choices))
         self._all_places: AdapterPlaces = FlatPlaces(self._layers) if is_flat else LayerPlaces(self._layers)
         self._cheap_rows = _CHEAP_ROWS_LAUNCHED if is_flat else _CHEAP_ROWS
         self._places: dict[str, int] = {}
@@ -102,8 +117,8 @@ class LoraStack:
             self._begin = lambda: None
             return None
         self._place(list(counts), adapters)
-        width = _power_of_two(max(counts.values()))
-        num_places = min(_power_of_two(1 + max(self._places[name] for name in counts)), self._num_places)
+        width = power_of_two(max(counts.values()))
+        num_places = min(power_of_two(1 + max(self._places[name] for name in counts)), self._num_places)
         taken = Counter[int]()
         sources, rows = [0] * (num_places * width), [0] * len(names)
         places = [self._num_places if name is None else self._places[name] for name in names]
@@ -127,11 +142,18 @@ class LoraStack:
         """Begin the forward pass, once the step's numbers are on the device."""
         self._state.step = self._begin()
 
+    def has_room(self, ranks: Sequence[int]) -> bool:
+        """Return whether adapters of these ranks can be in one step."""
+        return len(ranks) <= 1 or self._fits(len(ranks), _rounded(max(ranks)))
+
+    def _fits(self, num_places: int, r: int) -> bool:
+        return self._max_bytes is None or self._all_places.bytes_of(num_places, r) <= self._max_bytes
+
     def _place(self, wanted: Sequence[str], adapters: Mapping[str, LoraWeights]) -> None:
         """Put every wanted adapter into a place; the places in use are the first ones."""
-        r = -(-max(adapters[name].max_r for name in wanted) // R_STEP) * R_STEP
+        r = _rounded(max(adapters[name].max_r for name in wanted))
         if r > self._r or len(wanted) > self._num_places:
-            self._lay_out(wanted, max(len(wanted), self._num_places), max(r, self._r))
+            self._lay_out(wanted, r)
         # Places up to the last one in use cost time in every product, so wanted adapters move to the front.
         limit = len(wanted)
         kept = {self._places[name] for name in wanted if self._places.get(name, limit) < limit}
@@ -146,17 +168,20 @@ class LoraStack:
         self._places[name] = place
         self.version += self._all_places.put(place, weights)
 
-    def _lay_out(self, wanted: Sequence[str], num_places: int, r: int) -> None:
+    def _lay_out(self, wanted: Sequence[str], r: int) -> None:
         """Allocate places; where there is no memory, all are given up, and the next step begins with its own few."""
         new = [name for name in wanted if name not in self._places] or list(wanted)
+        size = size_of_places(len(wanted), r, (self._num_places, self._r), self._fits)
+        if size is None:
+            raise AdapterMemoryError(new, len(wanted), r)
         self._places.clear()
         self.version += 1
-        self._num_places, self._r = _power_of_two(num_places), r
+        self._num_places, self._r = size
         try:
-            self._all_places.lay_out(self._num_places, r)
+            self._all_places.lay_out(*size)
         except (torch.OutOfMemoryError, MemoryError) as error:
             self._num_places = self._r = 0
-            raise AdapterMemoryError(new, num_places, r) from error
+            raise AdapterMemoryError(new, len(wanted), r) from error
 
     def _step(
         self,
@@ -206,6 +231,10 @@ class LoraStack:
         self._places.pop(name, None)
 
 
+def _rounded(r: int) -> int:
+    return -(-r // R_STEP) * R_STEP
+
+
 def _counted(rows: Sequence[tuple[str | None, int]]) -> Counter[str]:
     """Count the tokens of each adapter."""
     counts = Counter[str]()
@@ -215,11 +244,6 @@ def _counted(rows: Sequence[tuple[str | None, int]]) -> Counter[str]:
     return counts
 
 
-def _power_of_two(number: int) -> int:
-    """Return the smallest power of two that isn't below a number."""
-    return 1 << (number - 1).bit_length()
-
-
 def _divided(counts: Mapping[str, int], cheap_rows: int) -> tuple[list[str], list[str]]:
     """Divide adapters into those of batched products, and those with so many tokens that other rows would be empty."""
     names = sorted(counts, key=lambda name: counts[name])
@@ -227,21 +251,3 @@ def _divided(counts: Mapping[str, int], cheap_rows: int) -> tuple[list[str], lis
     while len(names) * counts[names[-1]] > max(cheap_rows, 2 * sum(counts[name] for name in names)):
         alone.append(names.pop())
     return names, alone
-
-
-def _replace_linear_layers(
-    model: Any, state: LoraState, choices: LinearChoices | None
-) -> Iterator[tuple[str, LoraLinear]]:
-    """Replace every linear layer but the output head, which PEFT's `all-linear` leaves out as well."""
-    head = model.get_output_embeddings() if hasattr(model, "get_output_embeddings") else None
-    names = [
-        name
-        for name, module in model.named_modules()
-        if isinstance(module, (torch.nn.Linear, Conv1D)) and module is not head
-    ]
-    for name in names:
-        parent, _, own = name.rpartition(".")
-        # Nothing else may hold the module, whose weight is there twice until it goes.
-        layer = LoraLinear(model.get_submodule(name), state, choices)
-        setattr(model.get_submodule(parent), own, layer)
-        yield name, layer

@@ -3,14 +3,16 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
 from typing import Protocol
 
-from sienn_ray.inference.model.gathered_attention import CHEAP_BLOCKS, GatheredStep, RowBlocks, RowGroup, groups_of
+from sienn_ray.inference.model.device_memory import GRAPH_SHARE, MOST_GATHERED_BYTES
+from sienn_ray.inference.model.filled_rows import FilledRows, fill_up
+from sienn_ray.inference.model.gathered_attention import GatheredStep
 from sienn_ray.inference.model.in_place_attention import InPlaceStep, RowSpan
 from sienn_ray.inference.model.kv_blocks import runs
 from sienn_ray.inference.model.kv_cache import BlockKvCache, KvCache
 from sienn_ray.inference.model.paged_attention import PagedStep
+from sienn_ray.inference.model.row_groups import RowBlocks, RowGroup, groups_of
 from sienn_ray.inference.model.step_rows import StepRow
 from sienn_ray.inference.transfers import StepNumbers
 
@@ -82,36 +84,19 @@ class InPlaceWays:
         return lambda: InPlaceStep(self._cache, numbers[slots_at], spans)
 
 
-@dataclass(frozen=True)
-class FilledRows:
-    """A decoding step that is filled up with rows of the spare block.
-
-    Args:
-        num_blocks: Blocks of each row.
-        ids: (rows,) tokens.
-        positions: (rows,)
-        slots: (rows,)
-        table: (rows * blocks,)
-    """
-
-    num_blocks: int
-    ids: Sequence[int]
-    positions: Sequence[int]
-    slots: Sequence[int]
-    table: Sequence[int]
-
-
 class GatheredWays:
     """The cache and the attention of a GPU; see `gathered_attention`.
 
     Args:
         num_blocks: Blocks for requests.
         block_tokens: Tokens in a block.
+        gathered_bytes: Bytes of keys and values that one attention call gathers.
     """
 
-    def __init__(self, num_blocks: int, block_tokens: int) -> None:
+    def __init__(self, num_blocks: int, block_tokens: int, gathered_bytes: int = MOST_GATHERED_BYTES) -> None:
         self.num_blocks = num_blocks
         self._block_tokens = block_tokens
+        self._gathered_bytes = gathered_bytes
         self._cache = BlockKvCache(num_blocks, block_tokens)
         self.num_spare_blocks = 1
 
@@ -136,46 +121,38 @@ class GatheredWays:
             found.append(RowBlocks(start, row.num_new, row.blocks[:num_blocks]))
             start += row.num_new
         groups = groups_of(found, self._cache.spare, numbers)
-        return lambda: GatheredStep(self._cache, numbers[slots_at], numbers[positions_at], groups, numbers)
+        return self._step(slots_at, positions_at, groups, numbers, self._gathered_bytes)
 
     def allocate_as(self, probed: GatheredWays) -> None:
         """See `BlockKvCache.allocate_as`."""
         self._cache.allocate_as(probed._cache)
 
     def filled_up(self, rows: Sequence[StepRow]) -> FilledRows | None:
-        """Fill a decoding step up to powers of two, or return None where that reads far more than it has to."""
-        found = [row.blocks[: -(-len(row.tokens) // self._block_tokens)] for row in rows]
-        num_rows, num_blocks = _power_of_two(len(rows)), _power_of_two(max(map(len, found)))
-        if num_rows * num_blocks > max(CHEAP_BLOCKS, 4 * sum(map(len, found))):
-            return None
-        spare = self._cache.spare
-        more = num_rows - len(rows)
-        positions = [len(row.tokens) - 1 for row in rows]
-        slots = [
-            own[-1] * self._block_tokens + position % self._block_tokens
-            for own, position in zip(found, positions, strict=True)
-        ]
-        table = [block for own in found for block in (*own, *[spare] * (num_blocks - len(own)))]
-        return FilledRows(
-            num_blocks,
-            [row.tokens[-1] for row in rows] + [0] * more,
-            positions + [0] * more,
-            slots + [spare * self._block_tokens] * more,
-            table + [spare] * (more * num_blocks),
-        )
+        """See `fill_up`."""
+        return fill_up(rows, self._cache.spare, self._block_tokens)
 
     def plan_filled_up(
         self, filled: FilledRows, slots_at: int, positions_at: int, numbers: StepNumbers
     ) -> Callable[[], PagedStep]:
         """Plan attention for a step that is filled up; see `plan`."""
-        tokens, table = numbers.add(range(len(filled.ids))), numbers.add(filled.table)
-        group = RowGroup(len(filled.ids), 1, filled.num_blocks, tokens, table, are_all=True)
-        return lambda: GatheredStep(self._cache, numbers[slots_at], numbers[positions_at], [group], numbers)
+        groups = [
+            RowGroup(
+                len(each.tokens),
+                1,
+                each.num_blocks,
+                numbers.add(each.tokens),
+                numbers.add(each.table),
+                are_all=len(filled.classes) == 1,
+            )
+            for each in filled.classes
+        ]
+        # Sizes that a pool has no piece for add up in it, and calls cost a graph little.
+        return self._step(slots_at, positions_at, groups, numbers, self._gathered_bytes // GRAPH_SHARE)
 
-
-def _power_of_two(number: int) -> int:
-    """Return the smallest power of two that isn't below a number."""
-    return 1 << (number - 1).bit_length()
+    def _step(
+        self, slots_at: int, positions_at: int, groups: Sequence[RowGroup], numbers: StepNumbers, max_bytes: int
+    ) -> Callable[[], PagedStep]:
+        return lambda: GatheredStep(self._cache, numbers[slots_at], numbers[positions_at], groups, numbers, max_bytes)
 
 
 def own_runs(row: StepRow, block_tokens: int) -> tuple[tuple[int, int], ...]:

@@ -12,14 +12,17 @@ from sienn_ray.errors import EngineError
 from sienn_ray.inference.model import paged_attention
 from sienn_ray.inference.model.decode_graphs import Capture, DecodeGraphs
 from sienn_ray.inference.model.decoder_layers import replace_layers
+from sienn_ray.inference.model.device_memory import MOST_GATHERED_BYTES
 from sienn_ray.inference.model.linear_choice import LinearChoices
 from sienn_ray.inference.model.lora_stack import LoraStack
 from sienn_ray.inference.model.lora_weights import LoraWeights
 from sienn_ray.inference.model.packed_linear import packed
 from sienn_ray.inference.model.paged_ways import GatheredWays, InPlaceWays, PagedWays
 from sienn_ray.inference.model.step_forward import StepForward
+from sienn_ray.inference.model.step_halves import halves
 from sienn_ray.inference.model.step_rows import StepRow
 from sienn_ray.inference.transfers import StepNumbers
+from sienn_ray.memory_shortage import is_out_of_memory
 
 __all__ = ["BLOCKS_WITHOUT_CACHE", "ModelRunner", "PackingError", "StepRow"]
 
@@ -49,6 +52,8 @@ class ModelRunner:
         for_gpu: Whether to compute in few launches and few copies, as suits a GPU; None is where the model isn't on a
             CPU.
         capture: Records decoding steps in the ways of a GPU; None records none.
+        adapter_bytes: Bytes of the adapters of one step; None is no limit.
+        gathered_bytes: Bytes of keys and values that one attention call gathers in the ways of a GPU.
 
     Raises:
         EngineError: The cache has no room for a single block, or the GPU none for the cache.
@@ -64,14 +69,17 @@ class ModelRunner:
         *,
         for_gpu: bool | None = None,
         capture: Capture | None = None,
+        adapter_bytes: int | None = None,
+        gathered_bytes: int = MOST_GATHERED_BYTES,
     ) -> None:
         self._model = model.eval()
         _warn_of_no_padding(model)
         self._device: torch.device = model.device
         self._block_tokens = block_tokens
+        self._gathered_bytes = gathered_bytes
         self._is_for_gpu = self._device.type != "cpu" if for_gpu is None else for_gpu
         expected = self._plain_logits()
-        self.lora = LoraStack(model, choices, is_flat=self._is_for_gpu)
+        self.lora = LoraStack(model, choices, is_flat=self._is_for_gpu, max_bytes=adapter_bytes)
         if choices is not None:
             self._pack_head(choices)
             if not self._is_near(self._plain_logits(), expected):
@@ -88,8 +96,11 @@ class ModelRunner:
 
     def _use_blocks(self, num_blocks: int, graphs: DecodeGraphs | None = None) -> None:
         """Begin with an empty cache of so many blocks."""
-        ways = GatheredWays if self._is_for_gpu else InPlaceWays
-        self._cache: PagedWays = ways(num_blocks, self._block_tokens)
+        self._cache: PagedWays = (
+            GatheredWays(num_blocks, self._block_tokens, self._gathered_bytes)
+            if self._is_for_gpu
+            else InPlaceWays(num_blocks, self._block_tokens)
+        )
         self._forward = StepForward(self._model, self.lora, self._block_tokens, self._cache, graphs)
 
     def _allocate_as(self, probed: PagedWays, cache_bytes: int) -> None:
@@ -138,7 +149,7 @@ class ModelRunner:
 
     @torch.inference_mode()
     def step(self, rows: Sequence[StepRow], adapters: Mapping[str, LoraWeights]) -> torch.Tensor:
-        """Compute the tokens of all rows in one forward pass.
+        """Compute the tokens of all rows in one forward pass, or in several where memory is too short for one.
 
         Args:
             rows: The requests' parts.
@@ -146,7 +157,25 @@ class ModelRunner:
 
         Returns:
             (rows that want logits, vocabulary) float32.
+
+        Raises:
+            AdapterMemoryError: There is no room for all the adapters.
         """
+        try:
+            return self._computed(rows, adapters)
+        except Exception as error:
+            parts = halves(rows)
+            if parts is None or not is_out_of_memory(error):
+                raise
+            logger.warning("memory is too short for a step of %d requests, which is divided: %s", len(rows), error)
+        # The error, whose traceback held the step's tensors, is gone here.
+        if self._device.type == "cuda":
+            torch.cuda.empty_cache()
+        # A captured step's logits are overwritten by the next one's.
+        found = [self.step(part, adapters).clone() for part in parts]
+        return torch.cat([logits for logits in found if logits.numel()] or found[:1])
+
+    def _computed(self, rows: Sequence[StepRow], adapters: Mapping[str, LoraWeights]) -> torch.Tensor:
         if not self.has_cache:
             return self._recompute(rows, adapters)
         return self._forward(rows, adapters)

@@ -55,7 +55,7 @@ class StepForward:
         sizes = self._lora.use_padded(names, adapters, numbers)
         at = numbers.add(filled.slots), numbers.add(filled.ids), numbers.add(filled.positions)
         step = self._ways.plan_filled_up(filled, at[0], at[2], numbers)
-        key = GraphKey(len(filled.ids), filled.num_blocks, sizes, 0 if sizes is None else self._lora.version)
+        key = GraphKey(len(filled.ids), filled.shape, sizes, 0 if sizes is None else self._lora.version)
         # All tokens are kept: 0 is transformers' way to say so.
         logits = self._graphs.compute(key, numbers, lambda: self._logits(numbers, at[1], at[2], step, 0))
         return logits[: len(rows)]

@@ -12,8 +12,6 @@ from sienn_ray.settings import Settings
 
 # Of the GPU that an engine has to itself; vLLM's own default.
 _MAX_GPU_SHARE = 0.92
-# Adapters at a time in one batch, each of which takes a place on the GPU of the largest rank there may be.
-_MAX_PLACES = 16
 # Adapters that are loaded before others are evicted for them, as many as `AdapterCache` loads at a time.
 _LOADED_AHEAD = 8
 # What /v1/chat/completions allows.
@@ -21,17 +19,15 @@ _MAX_LOGPROBS = 20
 _SEED_LIMIT = 2**31
 
 
-def engine_arguments(folder: Path, settings: Settings, *, is_cpu: bool, rank_bytes: int) -> dict[str, Any]:
+def engine_arguments(folder: Path, settings: Settings, *, is_cpu: bool, num_places: int) -> dict[str, Any]:
     """Return the arguments of `vllm.AsyncEngineArgs` for a base model; what isn't said here is vLLM's default.
 
     Args:
         folder: The base model's, on this machine; nothing is asked of the hub.
         settings: See `Settings`.
         is_cpu: Whether vLLM's build is the one for CPUs.
-        rank_bytes: Bytes that an adapter takes for each unit of its rank.
+        num_places: Adapters that share a batch, for each of which memory is set aside.
     """
-    max_rank = rank_bound(settings.engine_max_lora_rank)
-    num_places = _num_places(settings, max_rank * rank_bytes)
     num_gpus = settings.engine_tensor_parallel
     return {
         "model": str(folder),
@@ -48,12 +44,12 @@ def engine_arguments(folder: Path, settings: Settings, *, is_cpu: bool, rank_byt
         "max_num_batched_tokens": settings.engine_step_tokens,
         "max_logprobs": _MAX_LOGPROBS,
         "kv_cache_memory_bytes": _cache_bytes(settings, is_cpu),
-        "gpu_memory_utilization": _MAX_GPU_SHARE * _share_of_gpu(settings.engine_num_gpus),
+        "gpu_memory_utilization": gpu_share(settings),
         "tensor_parallel_size": num_gpus,
         "distributed_executor_backend": "mp" if num_gpus > 1 else None,
         "enable_prefix_caching": True,
         "enable_lora": True,
-        "max_lora_rank": max_rank,
+        "max_lora_rank": rank_bound(settings.engine_max_lora_rank),
         "max_loras": num_places,
         "max_cpu_loras": max(num_places, settings.adapter_cache_max_count + _LOADED_AHEAD),
         # Requests without a seed: other replicas have to draw other numbers.
@@ -61,6 +57,14 @@ def engine_arguments(folder: Path, settings: Settings, *, is_cpu: bool, rank_byt
         "disable_log_stats": True,
         "enable_log_requests": False,
     }
+
+
+def gpu_share(settings: Settings) -> float:
+    """Return the part of each GPU's memory that vLLM takes; whole ones, and those that nobody assigns, are its own.
+
+    With none, the build for CPUs has no use for it, and wants it to be more than 0 all the same.
+    """
+    return _MAX_GPU_SHARE * min(1.0, settings.engine_num_gpus or 1.0)
 
 
 def variables(settings: Settings, *, is_cpu: bool) -> dict[str, str]:
@@ -85,20 +89,6 @@ def variables(settings: Settings, *, is_cpu: bool) -> dict[str, str]:
     return {name: value for name, value in chosen.items() if name not in os.environ}
 
 
-def _num_places(settings: Settings, place_bytes: int) -> int:
-    """Places for adapters on the GPU, within the memory that adapters may take."""
-    useful = min(_MAX_PLACES, settings.engine_max_batch, settings.adapter_cache_max_count)
-    return max(1, min(useful, settings.adapter_cache_max_bytes // max(1, place_bytes)))
-
-
 def _cache_bytes(settings: Settings, is_cpu: bool) -> int | None:
     """Bytes of the cache, where they were chosen: else vLLM takes what the GPU has left, or on a CPU a GiB."""
     return settings.cpu_kv_cache_bytes if is_cpu else settings.engine_kv_cache_bytes
-
-
-def _share_of_gpu(num_gpus: float | None) -> float:
-    """Part of a GPU that was assigned; whole ones, and those that nobody assigns, are the engine's own.
-
-    With none, the build for CPUs has no use for it, and wants it to be more than 0 all the same.
-    """
-    return min(1.0, num_gpus or 1.0)

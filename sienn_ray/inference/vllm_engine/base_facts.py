@@ -13,6 +13,8 @@ from transformers import AutoConfig, AutoModelForCausalLM, GenerationConfig, Pre
 from sienn_ray.context_length import context_tokens_of
 from sienn_ray.inference.sampling.sampler import eos_token_ids
 
+_VALUE_BYTES = 2  # bfloat16 and float16
+
 
 @dataclass(frozen=True)
 class LayerShape:
@@ -37,11 +39,13 @@ class BaseFacts:
         context_tokens: Tokens that it reads; None where its configuration names none.
         eos: Ids of tokens that end any answer.
         layers: Its linear layers by name, but for the head.
+        num_parameters: All numbers of its weights.
     """
 
     context_tokens: int | None
     eos: frozenset[int]
     layers: Mapping[str, LayerShape]
+    num_parameters: int
 
     @classmethod
     def of(cls, folder: Path, tokenizer: PreTrainedTokenizerBase) -> BaseFacts:
@@ -61,9 +65,15 @@ class BaseFacts:
                 for name, module in model.named_modules()
                 if isinstance(module, torch.nn.Linear) and module is not head
             },
+            sum(parameter.numel() for parameter in model.parameters()),
         )
 
     @property
     def rank_bytes(self) -> int:
         """Bytes of an adapter on all layers for each unit of its rank, in two bytes a number."""
-        return sum(2 * sum(layer.shape) for layer in self.layers.values())
+        return sum(_VALUE_BYTES * sum(layer.shape) for layer in self.layers.values())
+
+    @property
+    def weight_bytes(self) -> int:
+        """Bytes of its weights, in two bytes a number; where they are quantized they take less."""
+        return _VALUE_BYTES * self.num_parameters

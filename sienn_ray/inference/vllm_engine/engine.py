@@ -27,6 +27,7 @@ from sienn_ray.inference.vllm_engine.base_facts import BaseFacts
 from sienn_ray.inference.vllm_engine.batch import Batch, VllmAnswer
 from sienn_ray.inference.vllm_engine.core import Core, is_refusal
 from sienn_ray.inference.vllm_engine.lora_files import LoraFiles
+from sienn_ray.inference.vllm_engine.lora_places import lora_places
 from sienn_ray.inference.vllm_engine.refusals import unsupported, way_out
 from sienn_ray.inference.vllm_engine.sampling import sampled_tokens, sampling_fields
 from sienn_ray.inference.vllm_engine.versions import check_version, installed_version, is_cpu_build
@@ -92,13 +93,18 @@ class VllmEngine:
         self.core.when_over(self._note_end)
 
     def _start_core(self, folder: Path) -> Core:
-        if not self._is_cpu and assigned_device(self._settings.engine_num_gpus).device.type == "cpu":
-            raise EngineError("this vLLM computes on GPUs, and none is assigned; set SIENN_ENGINE=builtin")
-        arguments = engine_arguments(folder, self._settings, is_cpu=self._is_cpu, rank_bytes=self._base.rank_bytes)
+        num_places = lora_places(self._settings, self._base, None if self._is_cpu else self._gpu_bytes())
+        arguments = engine_arguments(folder, self._settings, is_cpu=self._is_cpu, num_places=num_places)
         lora_files = LoraFiles(self._settings.adapters_dir / "vllm")
         core = Core(arguments, variables(self._settings, is_cpu=self._is_cpu), lora_files)
         logger.info("vLLM %s serves %s", installed_version(), self._base_model)
         return core
+
+    def _gpu_bytes(self) -> int:
+        device = assigned_device(self._settings.engine_num_gpus).device
+        if device.type == "cpu":
+            raise EngineError("this vLLM computes on GPUs, and none is assigned; set SIENN_ENGINE=builtin")
+        return int(torch.cuda.get_device_properties(device).total_memory)
 
     @property
     def num_cpus(self) -> int | None:

@@ -1,10 +1,9 @@
-"""Decoding steps of the engine's model runner, and its sampler, on the fake device, and what each asks of it."""
+"""Steps of the engine's model runner, and its sampler, on the fake device, and what each asks of it."""
 
 from __future__ import annotations
 
 import copy
-import math
-from collections.abc import Mapping
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 import torch
@@ -13,11 +12,14 @@ from sienn_ray.inference.engine import SamplingParams
 from sienn_ray.inference.model.lora_weights import LayerLora, LoraWeights
 from sienn_ray.inference.model.runner import ModelRunner, StepRow
 from sienn_ray.inference.sampling.sampler import RowSampler, sample
+from tests.support.captures import no_capture
 from tests.support.fake_cuda import CUDA, Counts, fake_cuda, random_model
 from tests.unit.gpu.shapes import Shape
 
 _BLOCK_TOKENS = 16
 _CACHE_BYTES = 4 << 30
+# All tokens are candidates, so what is read, which is all alike, sends nobody back to the device.
+_CANDIDATES = 64
 
 
 @dataclass(frozen=True)
@@ -27,9 +29,9 @@ class Batch:
     Args:
         num_requests: How many.
         num_adapters: Adapters that they share, besides none at all, which every ninth has.
-        prompt_tokens: Tokens of a prompt that is prefilled beside them; 0 is none.
+        prompt_tokens: Tokens of a prompt that is prefilled beside them, with the first adapter; 0 is none.
         num_tokens: Tokens of each so far.
-        is_scattered: Whether the blocks of a request lie apart.
+        num_long: Requests of these that have eight times as many tokens.
         with_dora: Whether every other adapter has DoRA's gains.
     """
 
@@ -37,24 +39,23 @@ class Batch:
     num_adapters: int = 0
     prompt_tokens: int = 0
     num_tokens: int = 200
-    is_scattered: bool = False
+    num_long: int = 0
     with_dora: bool = False
 
     def rows(self) -> list[StepRow]:
-        num_blocks = -(-self.num_tokens // _BLOCK_TOKENS)
-        step = self.num_requests if self.is_scattered else 1
         found: list[StepRow] = []
+        end = 0
         for number in range(self.num_requests):
-            first = number if self.is_scattered else number * num_blocks
-            blocks = [first + step * index for index in range(num_blocks)]
+            num_tokens = self.num_tokens * (8 if number < self.num_long else 1)
+            blocks = range(end, end + -(-num_tokens // _BLOCK_TOKENS))
             is_plain = self.num_adapters == 0 or number % 9 == 8
             adapter = None if is_plain else f"adapter-{number % self.num_adapters}"
-            tokens = [number + 1] * self.num_tokens
-            found.append(StepRow(tokens, self.num_tokens - 1, blocks, adapter, True))
+            found.append(StepRow([number + 1] * num_tokens, num_tokens - 1, blocks, adapter, True))
+            end = blocks.stop
         if self.prompt_tokens:
-            first = self.num_requests * num_blocks
-            blocks = list(range(first, first + -(-self.prompt_tokens // _BLOCK_TOKENS)))
-            found.append(StepRow([5] * self.prompt_tokens, 0, blocks, None, True))
+            blocks = range(end, end + -(-self.prompt_tokens // _BLOCK_TOKENS))
+            adapter = "adapter-0" if self.num_adapters else None
+            found.append(StepRow([5] * self.prompt_tokens, 0, blocks, adapter, True))
         return found
 
     def adapters(self, runner: ModelRunner) -> dict[str, LoraWeights]:
@@ -71,30 +72,38 @@ class Batch:
                 torch.zeros((r, in_size), dtype=runner.dtype), torch.zeros((out_size, r), dtype=runner.dtype), gain
             )
 
-        return LoraWeights({name: layer(*each.shape) for name, each in runner.lora.layers.items()}, r)
+        layers = {name: layer(*each.shape) for name, each in runner.lora.layers.items()}
+        return runner.lora.readied(LoraWeights(layers, r))
 
 
-def decoding_steps(shape: Shape, num_layers: int, batches: Mapping[str, Batch]) -> dict[str, Counts]:
-    """Counts of a step of each batch, behind one with the same adapters."""
+def decoding_step(shape: Shape, num_layers: int, batch: Batch, *, is_graphed: bool) -> Counts:
+    """Counts of a step of a batch, behind one with the same adapters.
+
+    Args:
+        shape: Of the base model.
+        num_layers: Its layers.
+        batch: The requests.
+        is_graphed: Whether the step is the one that a graph replays, filled up as that is.
+    """
     with fake_cuda() as counts:
-        runner = ModelRunner(random_model(shape(num_layers), CUDA), _CACHE_BYTES, _BLOCK_TOKENS)
+        capture = no_capture if is_graphed else None
+        runner = ModelRunner(random_model(shape(num_layers), CUDA), _CACHE_BYTES, _BLOCK_TOKENS, capture=capture)
         assert runner.has_cache
-        return {name: _counted(runner, batch, counts) for name, batch in batches.items()}
+        adapters = batch.adapters(runner)
+        for _ in range(2):
+            counts.clear()
+            runner.step(batch.rows(), adapters)
+        if is_graphed:
+            assert runner.graphs is not None
+            assert runner.graphs.num_replays == 1
+        return copy.deepcopy(counts)
 
 
-def _counted(runner: ModelRunner, batch: Batch, counts: Counts) -> Counts:
-    adapters = batch.adapters(runner)
-    for _ in range(2):
-        counts.clear()
-        runner.step(batch.rows(), adapters)
-    return copy.deepcopy(counts)
-
-
-def sampling_step(num_rows: int, vocab_size: int, params: SamplingParams) -> Counts:
-    """Counts of the choice of the next tokens. No number is read, as no logits are: then no row has to be sorted."""
-    with fake_cuda(number=math.nan) as counts:
-        logits = torch.empty(num_rows, vocab_size, device=CUDA)
-        samplers = [RowSampler([1, 2, 3], params, vocab_size) for _ in range(num_rows)]
+def sampling_step(params: Sequence[SamplingParams]) -> Counts:
+    """Counts of the choice of the next tokens."""
+    with fake_cuda(number=1.0) as counts:
+        logits = torch.empty(len(params), _CANDIDATES, device=CUDA)
+        samplers = [RowSampler([1, 2, 3], each, _CANDIDATES) for each in params]
         counts.clear()
         sample(logits, samplers)
-    return counts
+        return copy.deepcopy(counts)

@@ -7,11 +7,13 @@ docs/benchmarks.md has the figures over time.
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from sienn_ray.datasets.schema import RowKind
+from sienn_ray.inference.engine import SamplingParams
 from tests.support.fake_cuda import Counts
 from tests.unit.gpu import shapes
+from tests.unit.gpu.decoding_steps import Batch
 from tests.unit.gpu.shapes import Shape
 from tests.unit.gpu.training_steps import Run
 
@@ -84,4 +86,72 @@ TRAINING = {
     "smollm2": TrainingCase(shapes.smollm2_135m, _SFT, Limits(196, 69, 1)),
     "mistral, window": TrainingCase(shapes.mistral_7b, _SFT, Limits(196, 56, 1)),
     "gemma2, window and softcap": TrainingCase(shapes.gemma2_2b, _SFT, Limits(379, 202, 1), num_layers=2),
+}
+
+
+@dataclass(frozen=True)
+class DecodingCase:
+    """A kind of step of the engine, and what it may ask for."""
+
+    shape: Shape
+    batch: Batch
+    limits: Limits
+    # As a graph replays it; None where it isn't captured.
+    replayed: Limits | None = None
+    num_layers: int = 1
+
+
+_MIXED = Batch(32, num_adapters=8)
+_DORA = Batch(32, num_adapters=8, with_dora=True)
+_PREFILL = Batch(32, num_adapters=8, with_dora=True, prompt_tokens=512)
+
+DECODING = {
+    "llama, one request": DecodingCase(shapes.llama_8b, Batch(1), Limits(46, 28, 0), Limits(46, 28, 0)),
+    "llama": DecodingCase(shapes.llama_8b, Batch(32), Limits(46, 28, 0), Limits(46, 28, 0)),
+    "llama, adapters and none": DecodingCase(shapes.llama_8b, _MIXED, Limits(78, 28, 0), Limits(85, 29, 0)),
+    "llama, DoRA": DecodingCase(shapes.llama_8b, _DORA, Limits(92, 28, 0), Limits(99, 29, 0)),
+    "llama, DoRA beside a prompt": DecodingCase(shapes.llama_8b, _PREFILL, Limits(115, 33, 0)),
+    "llama, few long requests": DecodingCase(shapes.llama_8b, replace(_MIXED, num_long=2), Limits(86, 33, 0)),
+    "qwen, adapters and none": DecodingCase(shapes.qwen_05b, _MIXED, Limits(78, 28, 0), Limits(85, 29, 0)),
+    "qwen, DoRA beside a prompt": DecodingCase(shapes.qwen_05b, _PREFILL, Limits(121, 33, 0)),
+    "mistral, adapters and none": DecodingCase(shapes.mistral_7b, _MIXED, Limits(78, 31, 0), Limits(85, 32, 0)),
+    "mistral, DoRA beside a prompt": DecodingCase(shapes.mistral_7b, _PREFILL, Limits(115, 39, 0)),
+    "gemma2, adapters and none": DecodingCase(shapes.gemma2_2b, _MIXED, Limits(118, 40, 0), Limits(125, 41, 0), 2),
+    "gemma2, DoRA beside a prompt": DecodingCase(shapes.gemma2_2b, _PREFILL, Limits(163, 53, 0), num_layers=2),
+}
+
+
+@dataclass(frozen=True)
+class SamplingCase:
+    """Ways to draw the tokens of a step, and what their choice may ask for: kernels, and waits of the host."""
+
+    params: tuple[SamplingParams, ...]
+    kernels: int
+    waits: int
+
+    def check(self, name: str, counts: Counts) -> None:
+        """Compare with a step.
+
+        Raises:
+            AssertionError: More is asked of the device.
+        """
+        _check(name, "kernels", counts.num_launches, self.kernels, f"all: {counts.launches}")
+        waits = f"{dict(counts.syncs)}, uploads {dict(counts.uploads)}"
+        _check(name, "waits of the host for the device", counts.num_waits, self.waits, waits)
+
+
+_AS_IT_COMES = SamplingParams()
+_GREEDY = replace(_AS_IT_COMES, do_sample=False, repetition_penalty=1.0)
+_LOGPROBS = replace(_AS_IT_COMES, num_logprobs=5)
+_PENALIZED = replace(_AS_IT_COMES, presence_penalty=0.5, frequency_penalty=0.5)
+_UNBOUNDED = replace(_AS_IT_COMES, temperature=1.0, top_p=1.0, top_k=0)
+
+SAMPLING = {
+    "greedy": SamplingCase((_GREEDY,) * 32, 11, 1),
+    "as it comes": SamplingCase((_AS_IT_COMES,) * 32, 15, 1),
+    "as it comes, and greedy": SamplingCase((_AS_IT_COMES, _GREEDY) * 16, 25, 1),
+    "penalties": SamplingCase((_PENALIZED,) * 32, 20, 1),
+    "log-probabilities": SamplingCase((_LOGPROBS,) * 32, 22, 2),
+    "all ways": SamplingCase((_GREEDY, _AS_IT_COMES, _PENALIZED, _UNBOUNDED) * 8, 37, 2),
+    "all ways, log-probabilities": SamplingCase((_GREEDY, _AS_IT_COMES, _PENALIZED, _LOGPROBS, _UNBOUNDED) * 6, 44, 3),
 }

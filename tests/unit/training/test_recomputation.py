@@ -7,11 +7,13 @@ import gc
 from types import SimpleNamespace
 from typing import Any
 
+import numpy as np
 import pytest
 import torch
 from torch.multiprocessing.reductions import StorageWeakRef
 from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import tree_leaves
+from transformers.models.llama import modeling_llama
 
 from sienn_ray.training import recomputation
 from sienn_ray.training.adapter.adapters import add_adapter, copy_each_step, trainable
@@ -84,6 +86,41 @@ def test_gradients_are_the_same_to_the_bit(name: str, dtype: torch.dtype, level:
     found = gradients(learner(name, dtype, level))
     assert len(found) == len(expected) > 0
     assert all(torch.equal(ours, theirs) for ours, theirs in zip(found, expected, strict=True))
+
+
+class InPlaceRotation(torch.autograd.Function):
+    """Rotates queries and keys as Liger's kernel does: in their own memory, unseen by the dispatcher."""
+
+    @staticmethod
+    def forward(ctx: Any, queries: Any, keys: Any, cos: Any, sin: Any) -> tuple[Any, Any]:
+        ctx.save_for_backward(cos, sin)
+        rotated = [each.transpose(1, 2).contiguous() for each in (queries, keys)]
+        angles = (cos.unsqueeze(2).numpy(), sin.unsqueeze(2).numpy())
+        for each in rotated:
+            values = each.detach().numpy()
+            values[:] = values * angles[0] + np.roll(values, values.shape[-1] // 2, -1) * _signs(values) * angles[1]
+        return rotated[0].transpose(1, 2), rotated[1].transpose(1, 2)
+
+    @staticmethod
+    def backward(ctx: Any, *gradients: Any) -> Any:
+        cos, sin = (each.unsqueeze(1) for each in ctx.saved_tensors)
+        half = cos.shape[-1] // 2
+        back = [each * cos - each.roll(half, -1) * torch.from_numpy(_signs(each)) * sin for each in gradients]
+        return back[0], back[1], None, None
+
+
+def _signs(values: Any) -> Any:
+    half = values.shape[-1] // 2
+    return np.repeat(np.array([-1, 1], np.float32), half)
+
+
+@pytest.mark.parametrize("level", Recomputation)
+def test_a_rotation_in_place_is_done_once(level: Recomputation, monkeypatch: pytest.MonkeyPatch) -> None:
+    expected = gradients(learner("llama", torch.float32, Recomputation.NONE))
+    in_place: Any = InPlaceRotation
+    monkeypatch.setattr(modeling_llama, "apply_rotary_pos_emb", lambda *given, **_: in_place.apply(*given[:4]))
+    found = gradients(learner("llama", torch.float32, level))
+    torch.testing.assert_close(found, expected)
 
 
 def held_bytes(dtype: torch.dtype, level: Recomputation) -> int:

@@ -27,13 +27,15 @@ def scheduler(pool: BlockPool) -> Scheduler:
     return Scheduler(pool, SETTINGS, STEP_TOKENS)
 
 
-def waiting(scheduler: Scheduler, prompt: str, deltas: list[GenerationDelta] | None = None) -> RunningGeneration:
+def waiting(
+    scheduler: Scheduler, prompt: str, deltas: list[GenerationDelta] | None = None, adapter: str | None = None
+) -> RunningGeneration:
     """A request in the queue that may add 2 tokens to its prompt."""
     request = GenerationRequest(prompt, sampling=SamplingParams(max_new_tokens=2))
     generation = RunningGeneration(request, (deltas if deltas is not None else []).append)
     prompts = PromptEncoder("org/base", TOKENIZER, context_tokens=None)
     generation.read(prompts.encode(request), Vocabulary(TOKENIZER), adapter_cached=True)
-    generation.prepare(AdapterUse("org/base", None), len(TOKENIZER))
+    generation.prepare(AdapterUse(adapter or "org/base", adapter), len(TOKENIZER))
     scheduler.add(generation)
     return generation
 
@@ -55,6 +57,19 @@ def test_as_many_join_as_fit_into_the_batch(scheduler: Scheduler) -> None:
     scheduler.admit()
     assert scheduler.running == requests[1:]
     assert not scheduler.is_idle
+
+
+def test_a_request_whose_adapter_has_no_room_beside_others_waits_until_they_leave(pool: BlockPool) -> None:
+    settings = Settings(env="test", engine_max_batch=8)
+    scheduler = Scheduler(pool, settings, STEP_TOKENS, lambda names: len(names) <= 1)
+    first, second, without, last = (waiting(scheduler, "ab", adapter=name) for name in ("a", "a", None, "b"))
+    scheduler.admit()
+    assert set(scheduler.running) == {first, second, without}
+    first.cancel()
+    second.cancel()
+    scheduler.drop_abandoned()
+    scheduler.admit()
+    assert set(scheduler.running) == {without, last}
 
 
 def test_none_joins_without_blocks_for_its_longest_answer(scheduler: Scheduler, pool: BlockPool) -> None:

@@ -85,6 +85,25 @@ def test_replayed_steps_give_what_others_give(batches: list[list[str | None]]) -
     assert captures.num_replays > captures.num_captures
 
 
+@pytest.mark.parametrize("long", [(4,), (0, 2, 9)])
+def test_long_requests_beside_short_ones_are_a_class_of_their_own(long: tuple[int, ...]) -> None:
+    captures = RecordedCapture()
+    graphed, eager = runner_of(captures), runner_of(None)
+    adapters, num_rows, num_blocks = adapters_of(graphed), 11, 100
+    # Padded to the longest they would read 16 times 128 blocks.
+    lengths = [4 * num_blocks - 8 if number in long else 3 + number for number in range(num_rows)]
+    prompts = [[(7 * place + number) % 300 for place in range(length)] for number, length in enumerate(lengths)]
+    tables = [[num_blocks * number + index for index in range(num_blocks)] for number in range(num_rows)]
+    for more in range(4):
+        rows = [
+            StepRow([*tokens, *[5] * more], len(tokens) + more - 1 if more else 0, own, name, more > 0)
+            for tokens, own, name in zip(prompts, tables, [None, "a", "gains"] * 4, strict=False)
+        ]
+        found, expected = (runner.step(rows, adapters) for runner in (graphed, eager))
+        torch.testing.assert_close(found, expected, atol=2e-5, rtol=1e-4)
+    assert (captures.num_captures, captures.num_replays) == (1, 2)
+
+
 @pytest.mark.parametrize(
     "batches",
     [
@@ -224,7 +243,7 @@ class TestKept:
     def compute(self, graphs: DecodeGraphs, num_rows: int, version: int = 0) -> list[float]:
         numbers = StepNumbers(CPU)
         at = numbers.add(range(num_rows))
-        key = GraphKey(num_rows, 1, (1, 1) if version else None, version)
+        key = GraphKey(num_rows, ((num_rows, 1),), (1, 1) if version else None, version)
         return graphs.compute(key, numbers, lambda: 2.0 * numbers[at].unsqueeze(1))[:, 0].tolist()
 
     def test_the_least_recently_used_are_given_up(self) -> None:

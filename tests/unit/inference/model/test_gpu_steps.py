@@ -20,13 +20,14 @@ from sienn_ray.inference.model.runner import ModelRunner, StepRow
 from tests.support.architectures import random_model as small_model
 from tests.support.captures import no_capture
 from tests.support.fake_cuda import CUDA, Counts, fake_cuda, random_model
+from tests.support.largest_tensor import Largest
 
 BLOCK_TOKENS, CONTEXT_TOKENS = 32, 256
 #: Launches of a decoding layer, without adapters and with any.
 LAYER_LAUNCHES, LAYER_LAUNCHES_WITH_LORA = 46, 60
 
 
-def runner_of(num_layers: int, capture: Capture | None = None) -> ModelRunner:
+def runner_of(num_layers: int, capture: Capture | None = None, **options: Any) -> ModelRunner:
     config = LlamaConfig(
         hidden_size=4096,
         intermediate_size=14336,
@@ -35,7 +36,7 @@ def runner_of(num_layers: int, capture: Capture | None = None) -> ModelRunner:
         num_key_value_heads=8,
         vocab_size=1024,
     )
-    return ModelRunner(random_model(config, CUDA), 1 << 30, BLOCK_TOKENS, capture=capture)
+    return ModelRunner(random_model(config, CUDA), 1 << 30, BLOCK_TOKENS, capture=capture, **options)
 
 
 def adapters_of(runner: ModelRunner, num: int, *, has_gains: bool = False) -> dict[str, LoraWeights]:
@@ -88,6 +89,19 @@ def test_launches_of_a_decoding_layer_grow_with_neither_requests_nor_adapters(
 
 def test_a_layer_beside_prompts_launches_little_more() -> None:
     assert layer_launches([1] * 24 + [17] * 8, 0) <= LAYER_LAUNCHES + 10
+
+
+@pytest.mark.parametrize("num_new", [1, 2])
+def test_requests_that_share_a_long_beginning_gather_no_more_than_they_may(num_new: int) -> None:
+    gathered_bytes, num_tokens = 1 << 26, 8192
+    shared = list(range(num_tokens // BLOCK_TOKENS))
+    rows = [StepRow([5] * num_tokens, num_tokens - num_new, shared, None, wants_logits=True)] * 64
+    with fake_cuda():
+        runner = runner_of(1, gathered_bytes=gathered_bytes)
+        with Largest() as largest:  # type: ignore[no-untyped-call]
+            runner.step(rows, {})
+    # Without a bound, keys alone are 1 GiB.
+    assert largest.num_bytes <= gathered_bytes
 
 
 @pytest.mark.parametrize("num_new", [[1] * 32, [1] * 24 + [17] * 8])

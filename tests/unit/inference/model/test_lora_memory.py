@@ -10,6 +10,7 @@ import torch
 
 from sienn_ray.inference.model.adapter_places import AdapterMemoryError
 from sienn_ray.inference.model.linear_choice import LinearChoices
+from sienn_ray.inference.model.lora_stack import LoraStack
 from sienn_ray.inference.model.lora_weights import LayerLora, LoraWeights
 from sienn_ray.inference.model.runner import ModelRunner, StepRow
 from tests.support.architectures import random_model
@@ -63,6 +64,46 @@ def test_those_that_came_last_are_named_and_the_others_go_on(monkeypatch: pytest
     assert caught.value.names == ("c",)
     assert memory.num_failures == 1
     assert torch.equal(runner.step(rows[:2], adapters), expected)
+
+
+class TestLimit:
+    """Places of unlike ranks in little memory: each place is as large as the largest adapter beside it."""
+
+    def runner(self, num_places: int, r: int) -> ModelRunner:
+        columns = sum(sum(layer.shape) for layer in LoraStack(random_model("llama")).layers.values())
+        limit = num_places * r * columns * 4
+        return ModelRunner(random_model("llama"), 1 << 20, 4, LinearChoices(), for_gpu=True, adapter_bytes=limit)
+
+    def test_small_ones_have_the_room_of_a_large_one_once_it_is_gone(self) -> None:
+        runner = self.runner(3, 64)
+        adapters = {str(number): adapter(runner, number, 8) for number in range(17)} | {
+            "large": adapter(runner, 99, 64)
+        }
+        rows = {name: row(number, name) for number, name in enumerate(adapters)}
+        expected = {name: runner.step([each], adapters)[0] for name, each in rows.items()}
+        for names in (["large", "0", "1"], [str(number) for number in range(17)], ["2", "large"]):
+            found = runner.step([rows[name] for name in names], adapters)
+            torch.testing.assert_close(found, torch.stack([expected[name] for name in names]), atol=2e-4, rtol=1e-4)
+
+    def test_who_has_room_beside_each_other(self) -> None:
+        runner = self.runner(3, 64)
+        assert runner.lora.has_room([64, 8, 8])
+        assert not runner.lora.has_room([64, 8, 8, 8])
+        assert runner.lora.has_room([8] * 24)
+        assert not runner.lora.has_room([8] * 25)
+        assert runner.lora.has_room([512])
+
+    def test_those_that_have_none_are_named_and_the_others_keep_their_places(self) -> None:
+        runner = self.runner(2, 8)
+        adapters = {name: adapter(runner, number) for number, name in enumerate("abc")}
+        rows = [row(number, name) for number, name in enumerate("abc")]
+        runner.step(rows[:2], adapters)
+        version = runner.lora.version
+        with pytest.raises(AdapterMemoryError) as caught:
+            runner.step(rows, adapters)
+        assert caught.value.names == ("c",)
+        runner.step(rows[:2], adapters)
+        assert runner.lora.version == version
 
 
 def test_the_error_survives_a_process_boundary() -> None:

@@ -2,29 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
-from typing import Any
-
 import pytest
 import torch
-from torch.utils._python_dispatch import TorchDispatchMode
 
 from sienn_ray.inference.model.lora_weights import GAIN_BYTES, _gain, _norms
 from tests.support.fake_cuda import CUDA, fake_cuda
-
-
-class Largest(TorchDispatchMode):  # type: ignore[no-untyped-call]
-    """Keeps the bytes of the largest tensor that is made, views aside."""
-
-    num_bytes = 0
-
-    def __torch_dispatch__(
-        self, func: Any, types: Sequence[type], args: tuple[Any, ...] = (), kwargs: Mapping[str, Any] | None = None
-    ) -> Any:
-        found = func(*args, **(kwargs or {}))
-        if isinstance(found, torch.Tensor) and not func.is_view:
-            self.num_bytes = max(self.num_bytes, found.nbytes)
-        return found
+from tests.support.largest_tensor import Largest
 
 
 @pytest.mark.parametrize("num_rows", [1, 3, 8])

@@ -24,7 +24,7 @@ PAGED = sorted(ARCHITECTURES.keys() - {"bloom"})
 TOLERANCE = 2e-5
 
 
-@pytest.fixture(params=["cpu", "gpu", "gpu with graphs"])
+@pytest.fixture(params=["cpu", "gpu", "gpu with graphs", "gpu with little memory"])
 def run(request: pytest.FixtureRequest) -> Run:
     """Makes runners; the ways of a GPU compute on the CPU here."""
     capture = RecordedCapture() if "graphs" in request.param else None
@@ -132,6 +132,45 @@ def test_a_gpu_without_memory_for_its_cache_is_told_at_the_start(monkeypatch: py
     monkeypatch.setattr(torch.Tensor, "new_zeros", limited)
     with pytest.raises(EngineError, match=r"no memory for a cache of 4194304 bytes; lower SIENN_ENGINE_KV_CACHE"):
         ModelRunner(random_model("llama"), 1 << 22, 4, LinearChoices(), for_gpu=True)
+
+
+@pytest.mark.parametrize("most_tokens", [1, 3, 7])
+def test_a_step_that_memory_is_too_short_for_is_divided(most_tokens: int, run: Run) -> None:
+    model, blocks = random_model("llama").eval(), [[4 * number + index for index in range(4)] for number in range(4)]
+    prompts = [prompt(number, length) for number, length in enumerate((4, 9, 6, 3))]
+    expected = [plain(model, tokens) for tokens in prompts]
+    runner = run(model, 1 << 20)
+    starts = [3, 2, 0, 2]
+    for tokens, start, own in zip(prompts, starts, blocks, strict=True):
+        if start:
+            runner.step([StepRow(tokens[:start], 0, own, None, False)], {})
+    sizes: list[int] = []
+
+    def limited(_model: Any, _args: Any, given: dict[str, Any]) -> None:
+        sizes.append(given["input_ids"].numel())
+        if sizes[-1] > most_tokens:
+            raise torch.OutOfMemoryError("CUDA out of memory. Tried to allocate 2.00 GiB")
+
+    model.register_forward_pre_hook(limited, with_kwargs=True)
+    rows = [
+        StepRow(tokens, start, own, None, number != 2)
+        for number, (tokens, start, own) in enumerate(zip(prompts, starts, blocks, strict=True))
+    ]
+    found = runner.step(rows, {})
+    torch.testing.assert_close(found, torch.stack([expected[n] for n in (0, 1, 3)]), atol=TOLERANCE, rtol=1e-4)
+    assert sizes[0] == 15
+
+
+def test_memory_that_is_too_short_for_one_token_is_an_error(run: Run) -> None:
+    model = random_model("llama").eval()
+    runner = run(model, 1 << 20)
+
+    def refuse(_model: Any, _args: Any) -> None:
+        raise torch.OutOfMemoryError("CUDA out of memory")
+
+    model.register_forward_pre_hook(refuse)
+    with pytest.raises(torch.OutOfMemoryError):
+        runner.step([StepRow([1, 2], 0, [0], None, True), StepRow([1], 0, [1], None, True)], {})
 
 
 def test_blocks_are_few_where_they_hold_nothing(run: Run) -> None:

@@ -9,13 +9,10 @@ import pytest
 from sienn_ray.inference.vllm_engine.arguments import engine_arguments, variables
 from sienn_ray.settings import EngineKind, Settings
 
-# Of Llama 3 8B, in bfloat16, all linear layers.
-RANK_BYTES = 5_200_000
 
-
-def arguments(is_cpu: bool = False, **changes: Any) -> dict[str, Any]:
+def arguments(is_cpu: bool = False, num_places: int = 16, **changes: Any) -> dict[str, Any]:
     settings = Settings(engine=EngineKind.VLLM, **changes)
-    return engine_arguments(Path("/models/it"), settings, is_cpu=is_cpu, rank_bytes=RANK_BYTES)
+    return engine_arguments(Path("/models/it"), settings, is_cpu=is_cpu, num_places=num_places)
 
 
 def test_nothing_is_run_that_a_model_brings_or_asked_of_the_hub() -> None:
@@ -43,19 +40,11 @@ def test_where_nothing_is_set_a_gpu_is_filled_and_a_machine_is_not() -> None:
     assert arguments(is_cpu=True)["kv_cache_memory_bytes"] == 1 << 30
 
 
-@pytest.mark.parametrize(
-    ("max_rank", "bound", "places"),
-    [(16, 16, 16), (24, 32, 12), (64, 64, 6), (256, 256, 1), (512, 512, 1)],
-)
-def test_places_for_adapters_fit_into_their_memory(max_rank: int, bound: int, places: int) -> None:
-    found = arguments(engine_max_lora_rank=max_rank)
-    assert (found["max_lora_rank"], found["max_loras"]) == (bound, places)
+@pytest.mark.parametrize(("max_rank", "bound"), [(16, 16), (24, 32), (512, 512)])
+def test_each_place_is_for_the_largest_rank(max_rank: int, bound: int) -> None:
+    found = arguments(num_places=7, engine_max_lora_rank=max_rank)
+    assert (found["max_lora_rank"], found["max_loras"]) == (bound, 7)
     assert found["max_cpu_loras"] >= found["max_loras"]
-
-
-def test_there_are_no_more_places_than_adapters_in_a_batch() -> None:
-    assert arguments(engine_max_lora_rank=8, engine_max_batch=4)["max_loras"] == 4
-    assert arguments(engine_max_lora_rank=8, adapter_cache_max_count=3)["max_loras"] == 3
 
 
 def test_vllm_never_forgets_an_adapter_before_the_cache_in_front_of_it_does() -> None:

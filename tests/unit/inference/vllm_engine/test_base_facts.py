@@ -20,6 +20,7 @@ def test_layers_are_those_that_an_adapter_may_have(tiny_model_folder: Path) -> N
     assert {name: layer.shape for name, layer in facts.layers.items()} == {
         name: tuple(module.weight.shape) for name, module in linear.items()
     }
+    assert facts.num_parameters == sum(each.numel() for each in model.parameters())
     assert facts.rank_bytes == sum(2 * sum(module.weight.shape) for module in linear.values())
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 import os
 import signal
@@ -16,6 +17,7 @@ import pytest
 
 from sienn_ray.inference.vllm_engine import watchdog
 from sienn_ray.inference.vllm_engine.processes import CoreProcesses
+from sienn_ray.settings import Settings
 
 WAIT_S = 60.0
 # Sleeps for an hour, whatever SIGTERM says, beside a process of its own that does so too, where it is told to have one.
@@ -107,6 +109,50 @@ def test_closing_ends_them_and_the_watchdog() -> None:
     assert child.wait(WAIT_S) == -signal.SIGKILL
     assert processes.ids == []
     processes.close()
+
+
+def children() -> list[str]:
+    """Ids of the processes that this one has started, the watchdog among them."""
+    found = []
+    for folder in Path("/proc").glob("[0-9]*"):
+        with contextlib.suppress(OSError):  # it has ended
+            if (folder / "stat").read_text().rpartition(")")[2].split()[1] == str(os.getpid()):
+                found.append(folder.name)
+    assert found
+    return found
+
+
+@pytest.mark.parametrize(
+    "name",
+    [
+        *map(Settings.variable, Settings.secret_names()),
+        "HF_TOKEN",
+        "HUGGING_FACE_HUB_TOKEN",
+        "AWS_ACCESS_KEY_ID",
+        "AWS_SECRET_ACCESS_KEY",
+        "AWS_SESSION_TOKEN",
+        "AZURE_STORAGE_CONNECTION_STRING",
+        "GOOGLE_APPLICATION_CREDENTIALS",
+        "PGPASSWORD",
+        "RAY_AUTH_TOKEN",
+    ],
+)
+def test_secrets_are_not_handed_on(name: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv(name, "s3cret")
+    with contextlib.closing(CoreProcesses()) as processes, processes.environment({}):
+        shown = subprocess.check_output([sys.executable, "-c", "import os; print(dict(os.environ))"], text=True)
+        assert all(b"s3cret" not in Path(f"/proc/{child}/environ").read_bytes() for child in children())
+    assert watchdog.MARK in shown
+    assert "s3cret" not in shown
+    assert os.environ[name] == "s3cret"
+
+
+def test_what_only_sounds_like_a_secret_is_handed_on(monkeypatch: pytest.MonkeyPatch) -> None:
+    chosen = {"TOKENIZERS_PARALLELISM": "false", "VLLM_MULTI_STREAM_GEMM_TOKEN_THRESHOLD": "64"}
+    for name, value in chosen.items():
+        monkeypatch.setenv(name, value)
+    with contextlib.closing(CoreProcesses()) as processes, processes.environment({}):
+        assert chosen.items() <= os.environ.items()
 
 
 def test_others_are_left_alone() -> None:
