@@ -35,14 +35,14 @@ def engine_memory_bytes(key: EngineKey, settings: Settings) -> int:
     sizes = model_sizes(key.base_model, settings, key.revision)
     value_bytes = _GPU_VALUE_BYTES if has_gpu else _CPU_VALUE_BYTES
     weights_bytes = _catalog_bytes(key.base_model) if sizes is None else sizes.total * value_bytes
-    return _program_bytes(settings) + weights_bytes + (0 if has_gpu else settings.cpu_kv_cache_bytes)
+    return _program_bytes(settings, has_gpu=has_gpu) + weights_bytes + (0 if has_gpu else settings.cpu_kv_cache_bytes)
 
 
-def _program_bytes(settings: Settings) -> int:
+def _program_bytes(settings: Settings, *, has_gpu: bool) -> int:
     if settings.engine is not EngineKind.VLLM:
         return _PROGRAM_BYTES
     # Each worker keeps all loaded adapters whole in the node's memory, beside their places on its GPU.
-    worker_bytes = _VLLM_WORKER_BYTES + settings.adapter_cache_max_bytes
+    worker_bytes = _VLLM_WORKER_BYTES + (settings.adapter_cache_max_bytes if has_gpu else 0)
     return _PROGRAM_BYTES + _VLLM_SCHEDULER_BYTES + settings.engine_tensor_parallel * worker_bytes
 
 

@@ -28,6 +28,7 @@ SiennError
 ├── ArtifactError                a stored artifact is missing, incomplete or altered
 ├── StorageFullError             storage has no room for what is to be written
 ├── TrainingError                a run ended without an adapter; carries a reason code
+│   └── MicroBatchMemoryError    another attempt may have room for smaller micro batches; carries their tokens
 ├── ExportStoppedError           an export isn't wanted any more, so its run ends
 ├── CapacityError                too much to do at the moment; carries when to come back
 │   ├── OutOfReachError      hub or storage can't be reached at the moment; worth another try
@@ -228,6 +229,22 @@ class TrainingError(SiennError):
 
     def _fields(self) -> tuple[Any, ...]:
         return (self.message, self.reason)
+
+
+class MicroBatchMemoryError(TrainingError):
+    """Memory ran out where a worker can't try again by itself; another attempt may, with smaller micro batches.
+
+    Args:
+        message: What ran out, and what to do about it.
+        max_tokens: Most tokens that a micro batch is to have then.
+    """
+
+    def __init__(self, message: str, max_tokens: int) -> None:
+        super().__init__(message, FailureReason.OUT_OF_MEMORY)
+        self.max_tokens = max_tokens
+
+    def _fields(self) -> tuple[Any, ...]:
+        return (self.message, self.max_tokens)
 
 
 class ExportStoppedError(SiennError):

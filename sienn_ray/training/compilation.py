@@ -11,6 +11,7 @@ from typing import Any
 from transformers import PreTrainedModel
 
 from sienn_ray.training.loss.scoring import body
+from sienn_ray.training.recomputation import require_input_gradients
 
 logger = logging.getLogger(__name__)
 
@@ -32,7 +33,7 @@ def compile_layers(
         compilers: Commands of C compilers, any of which will do.
 
     Returns:
-        Whether there is a C compiler. Without one layers are computed as they are, which takes longer.
+        Whether layers are compiled. Without a C compiler they are computed as they are, which takes longer.
     """
     if not any(shutil.which(command) for command in (os.environ.get("CC"), *compilers) if command):
         logger.warning(
@@ -40,9 +41,14 @@ def compile_layers(
             "clang, or name another in CC"
         )
         return False
+    names = set(model._no_split_modules or ())
+    # FSDP2 makes a subclass of a layer's class, under another name.
+    layers = [module for module in body(model).modules() if names & {each.__name__ for each in type(module).__mro__}]
+    if not layers:
+        logger.warning("torch_compile does nothing: %s doesn't name its layers", type(model).__name__)
+        return False
     # Else the first layer, whose input needs no gradient, is compiled apart from the others.
-    model.enable_input_require_grads()
-    for module in body(model).modules():
-        if type(module).__name__ in (model._no_split_modules or ()):
-            module.compile(backend=backend, dynamic=True)
+    require_input_gradients(model)
+    for layer in layers:
+        layer.compile(backend=backend, dynamic=True)
     return True

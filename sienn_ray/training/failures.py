@@ -12,6 +12,7 @@ from sienn_ray.errors import (
     FailureReason,
     InvalidBaseModelError,
     InvalidDatasetError,
+    MicroBatchMemoryError,
     OutOfReachError,
     SiennError,
     StorageFullError,
@@ -20,6 +21,7 @@ from sienn_ray.errors import (
 from sienn_ray.retries import is_out_of_reach
 from sienn_ray.settings import Settings
 from sienn_ray.training.config import TrainingConfig
+from sienn_ray.training.micro_batch_limits import MicroBatchLimits
 
 _REASONS: dict[type[SiennError], FailureReason] = {
     InvalidDatasetError: FailureReason.INVALID_DATASET,
@@ -38,9 +40,9 @@ _MONITOR_WORDS = ("running low on memory", "memory pressure", "OutOfMemory", "(O
 def explain(error: BaseException, config: TrainingConfig, settings: Settings) -> SiennError:
     """Turn what Ray Train raised into an error with a reason and a way out."""
     chain = causes(error)
-    for cause in chain:
-        if isinstance(cause, SiennError):
-            return cause
+    own = [cause for cause in chain if isinstance(cause, SiennError)]
+    if own:  # what another attempt gets around counts less than what it doesn't
+        return min(own, key=lambda cause: isinstance(cause, MicroBatchMemoryError))
     if any(_is_out_of_memory(cause) for cause in chain):
         return TrainingError(
             f"out of memory with batch_size={config.batch_size} and max_length={config.max_length}; lower either "
@@ -84,6 +86,12 @@ def is_worth_another_try(error: SiennError) -> bool:
     if isinstance(error, OutOfReachError):
         return True
     return isinstance(error, TrainingError) and error.reason in _TRANSIENT
+
+
+def micro_batch_limits(error: BaseException) -> MicroBatchLimits:
+    """Return the limits that workers ask for which ran out of memory; none where none of them had time to ask."""
+    asked = (cause.max_tokens for cause in causes(error) if isinstance(cause, MicroBatchMemoryError))
+    return MicroBatchLimits(max_tokens=min(asked, default=None))
 
 
 def _is_out_of_memory(error: BaseException) -> bool:

@@ -5,12 +5,12 @@ from __future__ import annotations
 import gc
 import logging
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import AbstractContextManager
+from contextlib import AbstractContextManager, contextmanager
 from typing import NamedTuple, TypeVar
 
 import torch
 
-from sienn_ray.errors import FailureReason, TrainingError
+from sienn_ray.errors import FailureReason, MicroBatchMemoryError, TrainingError
 from sienn_ray.memory_shortage import is_out_of_memory
 from sienn_ray.training.collation import CollatedStep, Collator
 from sienn_ray.training.config import TrainingConfig
@@ -79,6 +79,7 @@ class GradientStep:
         """Leave the gradients of the mean loss over all workers' examples in the parameters.
 
         Raises:
+            MicroBatchMemoryError: Memory is too short, and another attempt may have room for smaller micro batches.
             TrainingError: Memory doesn't even suffice for one example at a time.
         """
         step = self._collator.renewed(step)
@@ -90,7 +91,9 @@ class GradientStep:
 
         def compute(loss_scale: float) -> torch.Tensor:
             sums = self._within_memory(parameters, lambda: self._backward(step, scale * loss_scale, num_passes))
-            add_up_gradients(parameters)
+            self._last = max(self._collator.renewed(step).micro_batches, key=_num_tokens, default=None)
+            with self.telling_shortage():
+                add_up_gradients(parameters)
             return sums
 
         sums = self.loss_scale.without_overflow(parameters, compute)
@@ -99,14 +102,34 @@ class GradientStep:
     @torch.no_grad()
     def loss(self, step: CollatedStep) -> LossTotal:
         """Sums of this worker's losses and rewards."""
-        step = self._collator.renewed(step)
         self._estimate_baseline(step)
+        return LossTotal(self._within_memory((), lambda: self._forward(step)), step.weight)
+
+    @contextmanager
+    def telling_shortage(self) -> Iterator[None]:
+        """Have work that can't be done again here tell what another attempt is to do where memory runs out in it.
+
+        Raises:
+            MicroBatchMemoryError: Another attempt may have room for smaller micro batches.
+            TrainingError: They can't be smaller.
+        """
+        try:
+            yield
+        except (RuntimeError, MemoryError) as error:
+            if not is_out_of_memory(error):
+                raise
+            max_tokens = self._half(error)
+            words = f"out of memory; micro batches of at most {max_tokens} tokens may fit, which takes another attempt"
+            raise MicroBatchMemoryError(words, max_tokens) from error
+
+    def _forward(self, step: CollatedStep) -> torch.Tensor:
         total = RunningSums(self._worker.device)
-        for batch, is_filler in self._placed(step.micro_batches, self._agreed_passes(step.micro_batches)):
+        micro_batches = self._collator.renewed(step).micro_batches
+        for batch, is_filler in self._placed(micro_batches, self._agreed_passes(micro_batches)):
             sums = self._objective.sums(batch)
             if not is_filler:
                 total.add(sums)
-        return LossTotal(total.values, step.weight)
+        return total.values
 
     def _backward(self, step: CollatedStep, scale: float, num_passes: int) -> torch.Tensor:
         total = RunningSums(self._worker.device)
@@ -153,12 +176,19 @@ class GradientStep:
             yield self._collator.filler().placed(), True
 
     def _within_memory(self, parameters: Sequence[torch.nn.Parameter], work: Callable[[], T]) -> T:
-        """Do it, again with smaller micro batches where memory runs out."""
+        """Do it, again with smaller micro batches where memory runs out.
+
+        Where the base model is shared out only another attempt can: the others are in the same pass, and wait for this
+        worker's part of the base model.
+        """
+        if self._is_sharded:
+            with self.telling_shortage():
+                return work()
         while True:
             try:
                 return work()
             except (RuntimeError, MemoryError) as error:
-                if not is_out_of_memory(error) or self._is_sharded:
+                if not is_out_of_memory(error):
                     raise
                 self._halve(error)
             # Behind the handler: until it is left, the error holds the failed pass's tensors.
@@ -170,16 +200,23 @@ class GradientStep:
 
     def _halve(self, error: BaseException) -> None:
         """Let a micro batch have half of the tokens that the failed one has."""
-        assert self._last is not None  # nosec B101 # a micro batch has failed
-        failed = self._last.batch
-        if len(failed.targets_per_row) <= self._objective.rows_per_example:
-            raise out_of_memory(self._config) from error
-        max_tokens = failed.num_computed_tokens // 2
+        max_tokens = self._half(error)
         self._collator.lower(max_tokens)
         logger.warning(
             "out of memory: a micro batch has at most %d tokens from now on, and a step as many more of them",
             max_tokens,
         )
+
+    def _half(self, error: BaseException) -> int:
+        """Half of the tokens of the micro batch that memory ran out with, or after."""
+        failed = None if self._last is None else self._last.batch
+        if failed is None or len(failed.targets_per_row) <= self._objective.rows_per_example:
+            raise out_of_memory(self._config) from error
+        return failed.num_computed_tokens // 2
+
+
+def _num_tokens(staged: StagedBatch) -> int:
+    return staged.batch.num_computed_tokens
 
 
 def out_of_memory(config: TrainingConfig) -> TrainingError:

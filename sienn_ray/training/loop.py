@@ -98,7 +98,7 @@ class FineTune:
             OSError: A checkpoint can't be written.
         """
         spec, config, plan, state = self._spec, self._config, self._plan, self._state
-        state.tighten(MicroBatchLimits(max_examples=spec.micro_batch_rows))
+        state.tighten(spec.known_limits)
         learner = prepare(
             base,
             config,
@@ -156,8 +156,9 @@ class FineTune:
                 group["lr"] = peak_rate * schedule(step)
             unread, norm = learner.gradients.accumulate(parameters, own), None
             if unread.weight:
-                norm = torch.nn.utils.clip_grad_norm_(parameters, config.max_grad_norm)
-                optimizer.step()
+                with learner.gradients.telling_shortage():
+                    norm = torch.nn.utils.clip_grad_norm_(parameters, config.max_grad_norm)
+                    optimizer.step()
             optimizer.zero_grad(set_to_none=True)
             # The one wait for a GPU. If the step went wrong, so did its update, which no checkpoint will have.
             loss, norm_value = unread.read(norm)
@@ -351,7 +352,7 @@ class _Keeper:
 
     @property
     def is_due(self) -> bool:
-        """Whether the last one is long enough ago."""
+        """Return whether the last one is long enough ago."""
         return time.monotonic() - self._last >= self._interval_s
 
     def save(self, state: RunState, best_weights: Weights | None) -> None:

@@ -18,6 +18,17 @@ class MicroBatchLimits:
     max_examples: int | None = None
     max_tokens: int | None = None
 
+    def __str__(self) -> str:
+        """Say the limits in words.
+
+        Example:
+            >>> str(MicroBatchLimits(max_examples=4, max_tokens=512))
+            'at most 4 row(s) and 512 tokens'
+        """
+        named = ((self.max_examples, "row(s)"), (self.max_tokens, "tokens"))
+        words = [f"{limit} {name}" for limit, name in named if limit is not None]
+        return f"at most {' and '.join(words)}" if words else "any number of tokens"
+
     def tightened(self, other: MicroBatchLimits) -> MicroBatchLimits:
         """Return the limits that keep within these and others.
 
@@ -28,6 +39,9 @@ class MicroBatchLimits:
         return MicroBatchLimits(
             _lower(self.max_examples, other.max_examples), _lower(self.max_tokens, other.max_tokens)
         )
+
+
+NO_LIMITS = MicroBatchLimits()
 
 
 def _lower(first: int | None, second: int | None) -> int | None:

@@ -30,7 +30,7 @@ from sienn_ray.training.loss.reference import Reference, start_values
 from sienn_ray.training.loss.scoring import Scorer, can_pack, has_plain_head
 from sienn_ray.training.loss_scale import LossScale
 from sienn_ray.training.methods import method_of
-from sienn_ray.training.micro_batch_limits import MicroBatchLimits
+from sienn_ray.training.micro_batch_limits import NO_LIMITS, MicroBatchLimits
 from sienn_ray.training.recomputation import Recomputation, recompute
 from sienn_ray.training.record import ResolvedFacts
 from sienn_ray.training.steps import StepPlan
@@ -38,8 +38,6 @@ from sienn_ray.training.token_budget import TokenBudget, budget_of_memory, budge
 from sienn_ray.training.worker import Worker, gathered_counts
 
 logger = logging.getLogger(__name__)
-
-_NO_LIMITS = MicroBatchLimits()
 
 
 @dataclass(frozen=True)
@@ -72,7 +70,7 @@ def prepare(
     *,
     pad_token_id: int,
     row_kind: RowKind,
-    known_limits: MicroBatchLimits = _NO_LIMITS,
+    known_limits: MicroBatchLimits = NO_LIMITS,
     fetch_start: Callable[[], AbstractContextManager[Path]] | None = None,
 ) -> Learner:
     """Adapt a base model and choose how it is computed.

@@ -9,7 +9,8 @@ arXiv:2205.05198, section 5).
 from __future__ import annotations
 
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from enum import StrEnum
 from functools import partial, wraps
 from typing import Any, assert_never
@@ -44,6 +45,14 @@ _KEPT = frozenset(
     }
 )
 
+_ATTENTION_DROPOUTS = (
+    "attention_dropout",
+    "attention_dropout_prob",
+    "attention_probs_dropout_prob",
+    "attn_dropout",
+    "attn_pdrop",
+)
+
 
 def recompute(model: PreTrainedModel, level: Recomputation) -> None:
     """Have a model's layers compute activations again; gradients stay what they are."""
@@ -59,7 +68,44 @@ def recompute(model: PreTrainedModel, level: Recomputation) -> None:
             _checkpoint_layers(model, {"use_reentrant": False})
         case _:
             assert_never(level)
-    model.enable_input_require_grads()
+    require_input_gradients(model)
+
+
+@contextmanager
+def trial(model: PreTrainedModel, level: Recomputation) -> Iterator[None]:
+    """Have a model's layers compute activations again meanwhile, without the randomness of training."""
+    source = vars(sys.modules[type(model).__module__])
+    names, modes = dict(source), {module: module.training for module in model.modules()}
+    recompute(model, level)
+    for module in modes:  # layers compute again while they train
+        module.training = hasattr(module, "gradient_checkpointing")
+    try:
+        yield
+    finally:
+        for module, is_training in modes.items():
+            module.training = is_training
+        if hasattr(model, "activation_checkpointing_disable"):
+            model.activation_checkpointing_disable()
+        else:
+            model.gradient_checkpointing_disable()
+        model.disable_input_require_grads()
+        model._require_grads_hook = None  # not every version forgets it
+        source.update(names)
+
+
+def require_input_gradients(model: PreTrainedModel) -> None:
+    """Have the input of the first layer need a gradient as those of the others do."""
+    if getattr(model, "_require_grads_hook", None) is None:
+        model.enable_input_require_grads()
+
+
+def drops_attention(config: object) -> bool:
+    """Return whether attention drops some of its weights, by what configurations call the probability.
+
+    Kept attention draws no random numbers when a layer is computed again, so that on a GPU all dropout behind it would
+    draw others than in the forward pass.
+    """
+    return any(getattr(config, name, None) for name in _ATTENTION_DROPOUTS)
 
 
 def _policy(_context: object, operator: Any, *_: object, **__: object) -> CheckpointPolicy:

@@ -14,6 +14,7 @@ from sienn_ray.datasets.token_stream import RowStore, Share, TokenArrays
 from sienn_ray.settings import Settings
 from sienn_ray.template_check.verdict import TemplateRequest
 from sienn_ray.training.config import TrainingConfig
+from sienn_ray.training.micro_batch_limits import NO_LIMITS, MicroBatchLimits
 from sienn_ray.training.record import DatasetFacts, ResolvedFacts
 from sienn_ray.training.reporting import Reporter
 from sienn_ray.training.timeline import Timeline
@@ -123,7 +124,7 @@ class LoopSpec:
         row_kind: What the rows are.
         has_validation_dataset: Whether the rows to evaluate on are a dataset of their own.
         num_cpus: CPUs of a worker.
-        micro_batch_rows: Rows of a forward pass, where an earlier try ran out of memory with more.
+        known_limits: Of a micro batch, where an earlier try ran out of memory with a larger one.
         timeline: What has been timed before the worker started.
         start_key: Storage key of the adapter that the run starts from; None where it starts from the base model.
     """
@@ -136,7 +137,7 @@ class LoopSpec:
     row_kind: RowKind = RowKind.CONVERSATION
     has_validation_dataset: bool = False
     num_cpus: int = 1
-    micro_batch_rows: int | None = None
+    known_limits: MicroBatchLimits = NO_LIMITS
     timeline: Timeline = field(default_factory=lambda: Timeline(time.time()))
     start_key: str | None = None
 

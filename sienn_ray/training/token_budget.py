@@ -12,7 +12,7 @@ import torch
 
 from sienn_ray.training.config import TrainingConfig
 from sienn_ray.training.micro_batch_limits import MicroBatchLimits
-from sienn_ray.training.recomputation import Recomputation, activation_bytes, choose_recomputation
+from sienn_ray.training.recomputation import Recomputation, activation_bytes, choose_recomputation, drops_attention
 
 # Of a GPU's memory that is free once the model is there: for activations, and for the logits of a chunk of tokens. The
 # rest is for gradients of activations, attention's workspaces, and what the allocator can't use.
@@ -60,7 +60,7 @@ def budget_of_rows(
         num_tokens = max(config.micro_batch_tokens, row_tokens)
     cpu = torch.device("cpu")
     level = choose_recomputation(config.gradient_checkpointing, model_config, num_tokens, dtype, cpu)
-    if level not in _levels(config):
+    if level not in _levels(config, model_config):
         level = Recomputation.FULL
     return TokenBudget(limits, level)
 
@@ -99,7 +99,7 @@ def budget_of_memory(
     left = max(0, free_bytes - num_learned * _BYTES_PER_LEARNED)
     room = int(left * _ACTIVATIONS_SHARE)
     wanted = max(config.micro_batch_tokens or 0, row_tokens)
-    for level in _levels(config):
+    for level in _levels(config, model_config):
         kept = room // max(1, activation_bytes(model_config, 1, dtype, level))
         if kept >= wanted:
             break
@@ -111,12 +111,14 @@ def budget_of_memory(
     )
 
 
-def _levels(config: TrainingConfig) -> list[Recomputation]:
+def _levels(config: TrainingConfig, model_config: object) -> list[Recomputation]:
     """What may be computed again, the least first."""
     if config.gradient_checkpointing is not None:
         return [Recomputation.FULL if config.gradient_checkpointing else Recomputation.NONE]
     # Within a layer that is compiled, the compiler chooses what is kept.
-    return [level for level in Recomputation if not (config.torch_compile and level is Recomputation.SELECTIVE)]
+    if config.torch_compile or drops_attention(model_config):
+        return [Recomputation.NONE, Recomputation.FULL]
+    return list(Recomputation)
 
 
 def _logits_bytes(model_config: object, dtype: torch.dtype) -> int:

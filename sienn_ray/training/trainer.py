@@ -18,15 +18,23 @@ from sienn_ray.datasets.mixed_rows import MixedRows
 from sienn_ray.datasets.mixture_order import MixtureOrder
 from sienn_ray.datasets.row_order import NO_ROWS, RowNumbers, RowOrder, held_out_rows
 from sienn_ray.datasets.token_stream import RowStore, StoredRows
-from sienn_ray.errors import FailureReason, FencedError, OutOfReachError, SiennError, TrainingError
+from sienn_ray.errors import (
+    FailureReason,
+    FencedError,
+    MicroBatchMemoryError,
+    OutOfReachError,
+    SiennError,
+    TrainingError,
+)
 from sienn_ray.settings import Settings
 from sienn_ray.storage import Storage
 from sienn_ray.storage_keys import CHECKPOINTS_KEY, checkpoints_key
 from sienn_ray.template_check.check import verdict_of
 from sienn_ray.template_check.verdict import settled_special_tokens
 from sienn_ray.training.failure_budget import FailureBudget
-from sienn_ray.training.failures import causes, explain, is_worth_another_try
+from sienn_ray.training.failures import causes, explain, is_worth_another_try, micro_batch_limits
 from sienn_ray.training.long_rows import check_lengths, compute_lengths
+from sienn_ray.training.micro_batch_limits import NO_LIMITS, MicroBatchLimits
 from sienn_ray.training.publication import assemble, start_facts
 from sienn_ray.training.ray_worker import train_loop
 from sienn_ray.training.reporting import Phase, Progress, Reporter
@@ -234,7 +242,7 @@ def _fit_until_it_holds(
     Raises:
         SiennError: It doesn't help, or was tried often enough.
     """
-    budget, micro_batch_rows = FailureBudget(settings.training_max_failures), None
+    budget, limits = FailureBudget(settings.training_max_failures), NO_LIMITS
     _check_awaited(run, reporter)
     delete_unfinished_checkpoints(storage, checkpoints_key(run.job_id))  # of an attempt that was killed
     while True:
@@ -249,7 +257,7 @@ def _fit_until_it_holds(
             row_kind=run.row_kind,
             has_validation_dataset=run.validation_rows_key is not None,
             num_cpus=resources.cpus_per_worker,
-            micro_batch_rows=micro_batch_rows,
+            known_limits=limits,
             timeline=run.timeline,
             start_key=run.start_key,
         )
@@ -260,25 +268,41 @@ def _fit_until_it_holds(
             _check_awaited(run, reporter)
             delete_unfinished_checkpoints(storage, checkpoints_key(run.job_id))
             cause = explain(error, run.config, settings)
-            # What a worker says in our words is its last: it has tried smaller micro batches itself.
+            # What a worker says in our words is its last, unless it asks for smaller micro batches.
             is_outage = isinstance(cause, OutOfReachError)
-            is_last_word = not is_outage and any(isinstance(inner, SiennError) for inner in causes(error))
+            is_final = not isinstance(cause, OutOfReachError | MicroBatchMemoryError)
+            is_last_word = is_final and any(isinstance(inner, SiennError) for inner in causes(error))
             if is_last_word or not is_worth_another_try(cause):
                 raise cause from error
-            if isinstance(cause, TrainingError) and cause.reason is FailureReason.OUT_OF_MEMORY:
-                before = micro_batch_rows or StepPlan.of(run.config, resources.num_workers, 1).micro_batch_rows
-                if before == 1:
-                    raise cause from error
-                micro_batch_rows = before // 2
-                words = f"Out of memory; going on with {micro_batch_rows} row(s) in a micro batch"
+            is_short = isinstance(cause, TrainingError) and cause.reason is FailureReason.OUT_OF_MEMORY
+            smaller = _smaller(limits, error, run, resources) if is_short else limits
+            if smaller != limits:
+                limits, words = smaller, f"Out of memory; going on with {smaller} in a micro batch"
+            elif is_short and not resources.use_gpu:
+                raise cause from error
             else:
                 if not budget.allows_another(newest_checkpoint(storage, checkpoints_key(run.job_id))):
                     raise cause from error
-                what = "The hub or storage was out of reach" if is_outage else "Training workers were lost"
+                what = "Training workers were lost"
+                if is_short or is_outage:
+                    what = "Memory ran out" if is_short else "The hub or storage was out of reach"
                 words = f"{what} ({budget.num_failures} time(s)); going on from the last checkpoint"
             logger.warning("%s: %s", words, cause.message)
             reporter.report(Progress.of_phase(Phase.WAITING_FOR_RESOURCES, words))
             wait_until_losses_are_known(resources)
+
+
+def _smaller(limits: MicroBatchLimits, error: BaseException, run: Run, resources: WorkerResources) -> MicroBatchLimits:
+    """Return the limits of a micro batch in the next attempt, after memory ran out; the same if they can't be lower.
+
+    A worker that was killed had no time to ask for any: on a CPU it gets half of the rows. One with a GPU was killed
+    since the host's memory ran out, which a GPU's micro batch takes nothing of.
+    """
+    asked = micro_batch_limits(error)
+    if asked == NO_LIMITS and not resources.use_gpu:
+        rows = limits.max_examples or StepPlan.of(run.config, resources.num_workers, 1).micro_batch_rows
+        asked = MicroBatchLimits(max_examples=rows // 2) if rows > 1 else limits
+    return limits.tightened(asked)
 
 
 def _fit(

@@ -49,5 +49,7 @@ def test_vllm_has_further_processes_one_with_adapters_for_each_gpu(settings: Set
     )
     one = ours.model_copy(update={"engine": EngineKind.VLLM})
     two = one.model_copy(update={"engine_tensor_parallel": 2})
+    on_cpu = [each.model_copy(update={"engine_num_gpus": 0.0}) for each in (ours, one)]
+    assert engine_memory_bytes(KEY, on_cpu[1]) - engine_memory_bytes(KEY, on_cpu[0]) == 1900 * MIB
     needed = [engine_memory_bytes(KEY, each) for each in (ours, one, two)]
     assert [later - earlier for earlier, later in pairwise(needed)] == [2400 * MIB, 1700 * MIB]

@@ -16,6 +16,7 @@ VALUES: dict[str, Any] = {
     "retry_after_s": 41,
     "code": "invalid_scope",
     "field": "messages",
+    "max_tokens": 4096,
 }
 
 

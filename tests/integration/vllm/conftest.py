@@ -9,6 +9,7 @@ from pathlib import Path
 
 import pytest
 
+from sienn_ray.settings import MIB
 from tests.integration.service import Service, running_service
 
 ROOT = Path(__file__).parents[3]
@@ -29,6 +30,8 @@ def with_vllm(tmp_path_factory: pytest.TempPathFactory, hub_home: Path) -> Itera
         SIENN_ENGINE_PYTHON=str(PYTHON),
         SIENN_ENGINE_NUM_GPUS="0.25",
         SIENN_ENGINE_START_TIMEOUT_S=str(START_TIMEOUT_S),
+        # A machine of little memory has room for both engines.
+        SIENN_ADAPTER_CACHE_MAX_BYTES=str(100 * MIB),
         SIENN_TRAINING_GPU="never",
         RAY_OVERRIDE_RESOURCES=json.dumps({"GPU": 1}),
         # The environment has no editable install of the checkout that is tested, if it was given.

@@ -8,12 +8,15 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+import torch
+
 from sienn_ray.datasets.schema import RowKind
 from sienn_ray.datasets.token_stream import TokenArrays
 from sienn_ray.datasets.tokenization import IGNORE_INDEX
 from sienn_ray.settings import Settings
 from sienn_ray.training.config import LoraSettings, TrainingConfig
 from sienn_ray.training.loop import FineTune
+from sienn_ray.training.recomputation import Recomputation, recompute
 from sienn_ray.training.reporting import Progress, RunCommand
 from sienn_ray.training.spec import LoopSpec
 from tests.support.fake_cuda import CUDA, Counts, fake_cuda, random_model
@@ -36,6 +39,7 @@ class Run:
         row_tokens: Tokens of a row.
         shared_tokens: Of these, the first ones that all rows of a step have in common.
         rows_per_step: Rows of a step.
+        recomputation: Set by hand, since the fake device has memory enough to need none.
     """
 
     options: tuple[tuple[str, Any], ...] = ()
@@ -44,6 +48,7 @@ class Run:
     row_tokens: int = 128
     shared_tokens: int = 0
     rows_per_step: int = 4
+    recomputation: Recomputation = Recomputation.NONE
 
     def config(self) -> TrainingConfig:
         lora = LoraSettings(**{"r": 16, "lora_dropout": 0.0, **dict(self.lora)})
@@ -108,9 +113,10 @@ def training_step(shape: Shape, num_layers: int, run: Run, folder: Path) -> Coun
         watch = _Watch(counts)
         settings = Settings(report_interval_s=1e-9, checkpoint_interval_s=1e9)
         spec = LoopSpec(config, settings, watch, len(rows), 0, row_kind=run.row_kind)
-        base = random_model(shape(num_layers), CUDA)
+        base = random_model(shape(num_layers), CUDA, getattr(torch, config.precision))
         if config.quantization is not None:
             quantize(base)
+        recompute(base, run.recomputation)
         try:
             with FineTune(spec, _CudaWorker(folder), rows, None, 2) as loop:
                 loop.train(base)

@@ -56,6 +56,20 @@ def test_as_little_is_computed_again_as_the_longest_row_has_room_for() -> None:
         assert (budget(8, row_tokens=row_tokens).limits.max_tokens or 0) >= row_tokens
 
 
+@pytest.mark.parametrize("name", ["attention_dropout", "attn_pdrop"])
+def test_attention_that_drops_is_not_kept_beside_what_is_computed_again(name: str) -> None:
+    """A kept result draws no numbers again, so that all dropout behind it would draw others than before."""
+
+    def level(rate: float | None) -> Recomputation:
+        return budget(8, SimpleNamespace(**vars(LLAMA_8B), **{name: rate}), row_tokens=1024).recomputation
+
+    assert [level(rate) for rate in (None, 0.0, 0.1)] == [
+        Recomputation.SELECTIVE,
+        Recomputation.SELECTIVE,
+        Recomputation.FULL,
+    ]
+
+
 @pytest.mark.parametrize(("wanted", "level"), [(True, Recomputation.FULL), (False, Recomputation.NONE)])
 def test_what_the_configuration_says_of_it_goes_before(wanted: bool, level: Recomputation) -> None:
     assert budget(8, row_tokens=8192, gradient_checkpointing=wanted).recomputation is level

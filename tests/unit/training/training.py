@@ -18,6 +18,7 @@ from sienn_ray.settings import Settings
 from sienn_ray.training import checkpoint_files
 from sienn_ray.training.config import LoraSettings, TrainingConfig
 from sienn_ray.training.loop import FineTune
+from sienn_ray.training.micro_batch_limits import NO_LIMITS, MicroBatchLimits
 from sienn_ray.training.run_state import RunState, read_state
 from sienn_ray.training.sharding import load_base_model
 from sienn_ray.training.spec import LoopResult, LoopSpec
@@ -69,7 +70,7 @@ class Trainee:
     eval_rows: FakeRows | None = field(default_factory=lambda: FakeRows(EVAL_ROWS))
     reporter: RecordingReporter = field(default_factory=RecordingReporter)
     row_kind: RowKind = RowKind.CONVERSATION
-    micro_batch_rows: int | None = None
+    known_limits: MicroBatchLimits = NO_LIMITS
     has_validation_dataset: bool = False
     # Folder of the adapter that it starts from.
     start: Path | None = None
@@ -82,7 +83,7 @@ class Trainee:
             len(self.rows),
             0 if self.eval_rows is None else len(self.eval_rows),
             row_kind=self.row_kind,
-            micro_batch_rows=self.micro_batch_rows,
+            known_limits=self.known_limits,
             has_validation_dataset=self.has_validation_dataset,
         )
 
