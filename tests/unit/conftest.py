@@ -17,8 +17,8 @@ from tests.support.fakes_hub import FakeHub, serving
 from tests.support.tiny_model import TINY_COMMIT, add_to_hub_cache
 
 HERE = Path(__file__).parent
-# Files that take longest, by a minute or so each: one that begins last has the other processes wait for it. pytest-xdist's
-# own order, by the number of tests in a file, would put them there.
+# Files that take longest, by a minute or so each: one that begins last has the other processes wait for it. The order
+# of pytest-xdist, by the number of tests in a file, would put them there.
 LONGEST_FIRST = (
     "api/test_schemathesis.py",
     "training/test_sharding.py",
