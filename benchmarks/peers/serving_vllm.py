@@ -92,25 +92,27 @@ def name_of(adapter: int) -> str:
     return f"adapter-{adapter}"
 
 
-def arguments(work: Work, precision: str) -> dict[str, Any]:
-    """All adapters have a place in a batch. What isn't said here is vLLM's default."""
+def arguments(work: Work, options: argparse.Namespace) -> dict[str, Any]:
+    """All adapters have a place in a batch. What isn't said here is vLLM's default, which compiles the model."""
     chosen: dict[str, Any] = {
         "model": work.model_folder,
-        "dtype": precision,
+        "dtype": options.precision,
         "max_model_len": MAX_MODEL_TOKENS,
         "max_num_seqs": max(16, work.max_concurrency),
     }
+    if options.eager:
+        chosen["enforce_eager"] = True
     if work.adapters:
         chosen |= {"enable_lora": True, "max_loras": len(work.adapters), "max_lora_rank": 16}
     return chosen
 
 
 @contextlib.contextmanager
-def engine(work: Work, precision: str) -> Iterator[Engine]:
+def engine(work: Work, options: argparse.Namespace) -> Iterator[Engine]:
     from vllm import EngineArgs
     from vllm.v1.engine.llm_engine import LLMEngine
 
-    made = LLMEngine.from_engine_args(EngineArgs(**arguments(work, precision), disable_log_stats=True))
+    made = LLMEngine.from_engine_args(EngineArgs(**arguments(work, options), disable_log_stats=True))
     try:
         yield Engine(made, work.adapters, facts())
     finally:
@@ -118,11 +120,11 @@ def engine(work: Work, precision: str) -> Iterator[Engine]:
 
 
 @contextlib.contextmanager
-def openai_server(work: Work, precision: str) -> Iterator[Clients]:
+def openai_server(work: Work, options: argparse.Namespace) -> Iterator[Clients]:
     port = free_port()
     command = [sys.executable, "-m", "vllm.entrypoints.openai.api_server", "--host", "127.0.0.1", "--port", str(port)]
     command += ["--served-model-name", BASE, "--disable-uvicorn-access-log", "--disable-log-stats"]
-    for name, value in arguments(work, precision).items():
+    for name, value in arguments(work, options).items():
         option = "--" + name.replace("_", "-")
         command += [option] if value is True else [option, str(value)]
     if work.adapters:
@@ -149,8 +151,8 @@ def facts() -> dict[str, Any]:
 
 
 def opened(work: Work, options: argparse.Namespace) -> Any:
-    return (openai_server if options.through == "http" else engine)(work, options.precision)
+    return (openai_server if options.through == "http" else engine)(work, options)
 
 
 if __name__ == "__main__":
-    main(__doc__, opened, "precision", "through")
+    main(__doc__, opened, "precision", "through", "eager")

@@ -41,7 +41,8 @@ class LossTotal(NamedTuple):
 class GradientStep:
     """Computes gradients and losses of examples, in micro batches.
 
-    Nothing here waits for a GPU, so micro batches are queued for it as fast as it takes them.
+    No micro batch waits for a GPU, so they are queued for it as fast as it takes them. A step does so once where
+    several workers exchange counts, and once where it computes in float16, whose gradients may have overflowed.
 
     Args:
         objective: The loss.
@@ -94,10 +95,10 @@ class GradientStep:
             self._last = max(self._collator.renewed(step).micro_batches, key=_num_tokens, default=None)
             with self.telling_shortage():
                 add_up_gradients(parameters)
-            return sums
+                return add_up(sums)
 
         sums = self.loss_scale.without_overflow(parameters, compute)
-        return UnreadStepLoss(add_up(sums), weight, num_tokens)
+        return UnreadStepLoss(sums, weight, num_tokens)
 
     @torch.no_grad()
     def loss(self, step: CollatedStep) -> LossTotal:

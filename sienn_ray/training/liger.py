@@ -18,6 +18,7 @@ import torch
 from transformers import PreTrainedModel
 
 from sienn_ray.training.loss.scoring import body
+from sienn_ray.training.recomputation import Recomputation, trial
 
 logger = logging.getLogger(__name__)
 
@@ -53,6 +54,8 @@ def installed_for(model_type: str) -> Apply | None:
 def use_kernels(model: PreTrainedModel, apply: Apply | None) -> bool:
     """Put kernels into a model, and leave them there if its hidden states and gradients stay what they are.
 
+    Also where products are kept and the rest is computed again.
+
     Args:
         model: The base model on its device, with plain attention and without an adapter.
         apply: See `apply_for`; None does nothing.
@@ -69,6 +72,10 @@ def use_kernels(model: PreTrainedModel, apply: Apply | None) -> bool:
         expected = _states_and_gradient(model)
         apply(model=model)
         is_same = all(map(_agree, _states_and_gradient(model), expected))
+        if is_same and model.supports_gradient_checkpointing:
+            # What is kept mustn't be written into.
+            with trial(model, Recomputation.SELECTIVE):
+                is_same = all(map(_agree, _states_and_gradient(model), expected))
     except Exception as error:  # whatever a compiler, a GPU or a foreign architecture makes of it
         logger.info("Liger's kernels can't be used: %s: %s", type(error).__name__, error)
         is_same = False

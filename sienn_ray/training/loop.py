@@ -176,6 +176,7 @@ class FineTune:
             state.tighten(MicroBatchLimits(max_tokens=learner.collator.lowered_to))
             if learner.gradients.loss_scale.is_used:
                 state.loss_scale = learner.gradients.loss_scale.value
+                state.loss_scale_clean_steps = learner.gradients.loss_scale.clean_steps
             state.elapsed_s = time.monotonic() - began
             if loss.weight:
                 meter.step(

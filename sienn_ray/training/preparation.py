@@ -124,7 +124,9 @@ def prepare(
     if objective.has_reference:
         _switch_dropout_off(base)
     collator = Collator(objective, worker.device, limits, is_packed=is_packed)
-    loss_scale = LossScale(dtype, restored.state.loss_scale if restored else None)
+    loss_scale = LossScale(dtype)
+    if restored is not None:
+        loss_scale = LossScale(dtype, restored.state.loss_scale, restored.state.loss_scale_clean_steps)
     gradients = GradientStep(objective, worker, config, collator, is_sharded=is_sharded, loss_scale=loss_scale)
     setup = observe()
     facts = ResolvedFacts(

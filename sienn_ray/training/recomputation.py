@@ -9,7 +9,8 @@ arXiv:2205.05198, section 5).
 from __future__ import annotations
 
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from enum import StrEnum
 from functools import partial, wraps
 from typing import Any, assert_never
@@ -68,6 +69,28 @@ def recompute(model: PreTrainedModel, level: Recomputation) -> None:
         case _:
             assert_never(level)
     require_input_gradients(model)
+
+
+@contextmanager
+def trial(model: PreTrainedModel, level: Recomputation) -> Iterator[None]:
+    """Have a model's layers compute activations again meanwhile, without the randomness of training."""
+    source = vars(sys.modules[type(model).__module__])
+    names, modes = dict(source), {module: module.training for module in model.modules()}
+    recompute(model, level)
+    for module in modes:  # layers compute again while they train
+        module.training = hasattr(module, "gradient_checkpointing")
+    try:
+        yield
+    finally:
+        for module, is_training in modes.items():
+            module.training = is_training
+        if hasattr(model, "activation_checkpointing_disable"):
+            model.activation_checkpointing_disable()
+        else:
+            model.gradient_checkpointing_disable()
+        model.disable_input_require_grads()
+        model._require_grads_hook = None  # not every version forgets it
+        source.update(names)
 
 
 def require_input_gradients(model: PreTrainedModel) -> None:

@@ -67,6 +67,7 @@ class RunState:
             more.
         micro_batch_tokens: Tokens of a forward pass that memory suffices for; None until it was too small.
         loss_scale: Scale of the loss, where gradients are computed in float16.
+        loss_scale_clean_steps: Steps without overflow since it was changed.
         stop_reason: Why the run ended before its last epoch, if it did.
         history: One record for each evaluation and each epoch.
     """
@@ -91,6 +92,7 @@ class RunState:
     micro_batch_rows: int | None = None
     micro_batch_tokens: int | None = None
     loss_scale: float | None = None
+    loss_scale_clean_steps: int = 0
     is_done: bool = False
     stop_reason: str | None = None
     history: list[EvalRecord] = field(default_factory=list)

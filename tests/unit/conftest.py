@@ -16,8 +16,26 @@ from huggingface_hub import constants
 from tests.support.fakes_hub import FakeHub, serving
 from tests.support.tiny_model import TINY_COMMIT, add_to_hub_cache
 
+HERE = Path(__file__).parent
+# Files that take longest, by a minute or so each: one that begins last has the other processes wait for it. The order
+# of pytest-xdist, by the number of tests in a file, would put them there.
+LONGEST_FIRST = (
+    "api/test_schemathesis.py",
+    "training/test_sharding.py",
+    "attacks/test_regular_expressions.py",
+    "test_bare_machine.py",
+    "benchmarks/test_gpu_check.py",
+    "benchmarks/test_bare_loop.py",
+    "training/test_gpu_steps.py",
+    "training/test_workers.py",
+)
 AddToCache = Callable[..., Path]
 UseEndpoint = Callable[[str], None]
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    places = {HERE / name: place for place, name in enumerate(LONGEST_FIRST)}
+    items.sort(key=lambda item: places.get(item.path, len(places)))
 
 
 @pytest.fixture

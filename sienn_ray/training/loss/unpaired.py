@@ -71,7 +71,7 @@ class UnpairedObjective:
     def sums(self, batch: Batch) -> LossSums:
         """W (1 - sigmoid(beta (r - z0))) of desirable answers, w (1 - sigmoid(beta (z0 - r))) of others."""
         log_ratios, is_desirable = self._log_ratios(batch), batch.is_desirable
-        assert is_desirable is not None  # nosec B101 # `collate` gives labels to every batch
+        assert is_desirable is not None  # nosec B101 # every batch has labels
         desirable, undesirable = self._weights
         gains = self._beta * (log_ratios - self.baseline) * torch.where(is_desirable, 1.0, -1.0)
         losses = torch.where(is_desirable, desirable, undesirable) * torch.sigmoid(-gains)

@@ -156,7 +156,7 @@ class TestStart:
             ("early_stopping_patience", [1, 100, None], [0, 101, 1.5]),
             ("max_train_time_s", [0.1, 30 * 24 * 3600, None], [0, -1, 30 * 24 * 3600 + 1, "1h"]),
             ("min_workers", [1, 64, None], [0, 65, 1.5]),
-            ("precision", ["auto", "float32", "bfloat16"], ["float16", "", None, 32]),
+            ("precision", ["auto", "float32", "bfloat16", "float16"], ["float64", "", None, 32]),
             ("quantization", ["nf4", None], ["int8", "", 4]),
             ("gradient_checkpointing", [True, False, None], ["true", 1, 0]),
             ("torch_compile", [True, False], ["true", 1, None]),

@@ -43,6 +43,7 @@ STATE = RunState(
     micro_batch_rows=2,
     micro_batch_tokens=512,
     loss_scale=1024.0,
+    loss_scale_clean_steps=7,
     is_done=True,
     stop_reason="early_stopping",
     history=[EvalRecord(0, None, 10.5), EvalRecord(1, 9.5, None, 2, Rewards(0.1, 0.2, -0.1, 0.5))],

@@ -13,8 +13,9 @@ from torch import nn
 from transformers import PreTrainedModel
 from transformers.models.llama import modeling_llama
 
-from sienn_ray.training import liger
+from sienn_ray.training import liger, recomputation
 from tests.support.architectures import random_model
+from tests.unit.training.test_recomputation import InPlaceRotation
 
 IDS = torch.arange(4, 20)[None]
 
@@ -96,6 +97,27 @@ def test_others_are_taken_out_again(forward: Callable[[nn.Module, torch.Tensor],
     assert torch.equal(model(input_ids=IDS).logits, expected)
     assert (modeling_llama.apply_rotary_pos_emb, modeling_llama.LlamaRMSNorm) == (rotation, norm)
     assert not any({"forward", "offset"} & vars(module).keys() for module in model.modules())
+
+
+@pytest.mark.parametrize("has_copies", [True, False])
+def test_kernels_that_write_into_kept_products_are_taken_out_again(
+    has_copies: bool, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Rotations get copies; others that do it would be right only where nothing is computed again."""
+    in_place: Any = InPlaceRotation
+
+    def apply(model: PreTrainedModel) -> None:
+        setattr(modeling_llama, "apply_rotary_pos_emb", lambda *given, **_: in_place.apply(*given[:4]))  # noqa: B010
+
+    if not has_copies:
+        monkeypatch.setattr(recomputation, "_rotate_copies", lambda _: None)
+    model = random_model("llama")
+    expected = model(input_ids=IDS).logits
+    assert liger.use_kernels(model, apply) is has_copies
+    assert not model.is_gradient_checkpointing
+    assert not model.get_input_embeddings()._forward_hooks
+    assert not any(module.training for module in model.modules())
+    torch.testing.assert_close(model(input_ids=IDS).logits, expected)
 
 
 def test_without_kernels_nothing_happens() -> None:

@@ -15,9 +15,10 @@ def gradient(scale: LossScale, factor: float) -> tuple[torch.Tensor, list[float]
     """The gradient of a factor times a number that is multiplied in float16, and the scales that were tried."""
     number, tried = torch.nn.Parameter(torch.ones(())), []
 
-    def compute(loss_scale: float) -> None:
+    def compute(loss_scale: float) -> torch.Tensor:
         tried.append(loss_scale)
         ((number.half() * factor).float() * loss_scale).backward()  # type: ignore[no-untyped-call]
+        return torch.zeros(7)
 
     scale.without_overflow([number], compute)
     assert number.grad is not None
@@ -36,8 +37,9 @@ def test_small_gradients_keep_their_digits() -> None:
     scale = LossScale(torch.float16)
     number = torch.nn.Parameter(torch.ones(()))
 
-    def compute(loss_scale: float) -> None:
+    def compute(loss_scale: float) -> torch.Tensor:
         (number.half().float() * 2.0**-30 * loss_scale).backward()  # type: ignore[no-untyped-call]
+        return torch.zeros(7)
 
     scale.without_overflow([number], compute)
     assert number.grad == torch.tensor(2.0**-30)
@@ -50,6 +52,39 @@ def test_a_gradient_that_overflows_is_computed_again_with_half_the_scale() -> No
     assert gradient(scale, 4.0) == (torch.tensor(4.0), [2.0**16, 2.0**15, 2.0**14, 2.0**13])
     assert scale.value == 2.0**13
     assert gradient(scale, 4.0) == (torch.tensor(4.0), [2.0**13])
+
+
+def test_it_is_doubled_again_after_steps_without_overflow() -> None:
+    """Up to where it began; a step that overflows begins the count anew, and a checkpoint has it."""
+    scale = LossScale(torch.float16, 2.0**15, clean_steps=1998)
+    gradient(scale, 1.0)
+    assert (scale.value, scale.clean_steps) == (2.0**15, 1999)
+    gradient(scale, 4.0)
+    assert (scale.value, scale.clean_steps) == (2.0**13, 1)
+    number = torch.nn.Parameter(torch.ones(()))
+
+    def compute(loss_scale: float) -> torch.Tensor:
+        number.grad = torch.full((), 0.25 * loss_scale)
+        return torch.zeros(7)
+
+    for _ in range(4 * 2000):
+        scale.without_overflow([number], compute)
+    assert scale.value == 2.0**16
+
+
+def test_a_loss_that_is_no_number_is_not_computed_again() -> None:
+    """It has no scale, so a smaller one wouldn't mend it."""
+    scale, number, tried = LossScale(torch.float16), torch.nn.Parameter(torch.ones(())), []
+
+    def compute(loss_scale: float) -> torch.Tensor:
+        tried.append(loss_scale)
+        (number * float("nan")).backward()  # type: ignore[no-untyped-call]
+        return torch.tensor([float("inf"), 0.0])
+
+    assert scale.without_overflow([number], compute).isinf().any()
+    assert number.grad is not None
+    assert number.grad.isnan()
+    assert (tried, scale.value, scale.clean_steps) == ([2.0**16], 2.0**16, 0)
 
 
 def test_one_that_is_no_number_stays_for_others_to_see() -> None:
@@ -65,6 +100,7 @@ def test_a_run_in_float16_learns_what_one_in_float32_does(tiny_model_folder: Pat
     half.train(load_causal_lm(tiny_model_folder, CPU, torch.float16))
     assert half.losses == pytest.approx(exact.losses, rel=2e-3)
     assert half.state.loss_scale == 2.0**16
+    assert half.state.loss_scale_clean_steps == half.state.steps_done
     assert exact.state.loss_scale is None
 
 

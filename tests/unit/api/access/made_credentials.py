@@ -84,7 +84,7 @@ class Credentials:
             "of no key": (self.token("ada", *everything, client_id="none"), "isn't there any more"),
             "OIDC: expired": (theirs.token(exp=now - 120), "has expired at"),
             "OIDC: not yet valid": (theirs.token(nbf=now + 1800), r"isn't valid before .* \('nbf'\)"),
-            "OIDC: from the future": (theirs.token(iat=now + 120), r"isn't valid before .* \('iat'\)"),
+            "OIDC: from the future": (theirs.token(iat=now + 1800), r"isn't valid before .* \('iat'\)"),
             "OIDC: wrong audience": (theirs.token(aud=EVIL), f"meant for '{EVIL}'"),
             "OIDC: no audience": (theirs.token(aud=None), "meant for nobody"),
             "OIDC: no end": (theirs.token(exp=None), "no 'exp'"),
