@@ -167,8 +167,8 @@ def activation_bytes(
     """Roughly what a forward pass keeps for its backward pass, and what the layer that is at it computes again.
 
     Counted for a gated decoder layer with fused LoRA on every linear module and as many key heads as query heads; for
-    Llama 3 8B in bfloat16 that is 6% more than there is, since its key heads are fewer. In a mixture of experts a token is
-    as wide as all those that it goes to.
+    Llama 3 8B in bfloat16 that is 6% more than there is, since its key heads are fewer. In a mixture of experts a token
+    is as wide as all those that it goes to.
 
     Args:
         config: The base model's transformers configuration.
