@@ -49,9 +49,10 @@ def use_all_cpus(num_cpus: int) -> int:
 
 
 def free_memory_bytes(device: torch.device) -> int:
-    """Memory that is left for activations on a device."""
+    """Memory that is left for activations on a device, with what PyTorch's allocator has taken and doesn't use."""
     if device.type == "cuda":
-        return int(torch.cuda.mem_get_info(device)[0])
+        unused = torch.cuda.memory_reserved(device) - torch.cuda.memory_allocated(device)
+        return int(torch.cuda.mem_get_info(device)[0]) + unused
     return int(psutil.virtual_memory().available)
 
 

@@ -167,7 +167,8 @@ def activation_bytes(
     """Roughly what a forward pass keeps for its backward pass, and what the layer that is at it computes again.
 
     Counted for a gated decoder layer with fused LoRA on every linear module and as many key heads as query heads; for
-    Llama 3 8B in bfloat16 that is 6% more than there is, since its key heads are fewer.
+    Llama 3 8B in bfloat16 that is 6% more than there is, since its key heads are fewer. In a mixture of experts a token
+    is as wide as all those that it goes to.
 
     Args:
         config: The base model's transformers configuration.
@@ -177,6 +178,8 @@ def activation_bytes(
     """
     hidden = _size(config, "hidden_size")
     inner = _size(config, "intermediate_size") or _size(config, "n_inner") or 4 * hidden
+    if experts := _size(config, "num_experts_per_tok"):
+        inner = experts * (_size(config, "moe_intermediate_size") or inner)
     layers = _size(config, "num_hidden_layers")
     heads = _size(config, "num_attention_heads") * _size(config, "head_dim") or hidden
     # Two norms with their inputs in float32; their results, queries, keys, values, attention; gate, up, activation,

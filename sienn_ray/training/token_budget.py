@@ -23,8 +23,9 @@ _BYTES_PER_LEARNED = 3 * 4
 # More tokens make products no faster.
 _MAX_TOKENS = 32_768
 _MAX_CHUNK_TOKENS, _MIN_CHUNK_TOKENS = 4096, 128
-# Logits of a token as they are multiplied, and their gradient, in the model's data type; both again in float32.
-_FLOAT32_LOGITS_BYTES = 2 * 4
+# Logits of a token as they are multiplied, and their gradient, in the model's data type; both again in float32, and
+# their log-softmax.
+_FLOAT32_LOGITS_BYTES = 3 * 4
 
 
 @dataclass(frozen=True)
@@ -94,7 +95,7 @@ def budget_of_memory(
         >>> free = {"free_bytes": 64 * 1024**3, "num_learned": 42_000_000}
         >>> budget = budget_of_memory(config, llama, **free, row_tokens=512, dtype=torch.bfloat16)
         >>> budget.limits.max_tokens, budget.recomputation.value, budget.head_chunk_tokens
-        (7589, 'none', 2770)
+        (7589, 'none', 2077)
     """
     left = max(0, free_bytes - num_learned * _BYTES_PER_LEARNED)
     room = int(left * _ACTIVATIONS_SHARE)

@@ -70,6 +70,7 @@ def runtime(counts: Counts) -> Iterator[None]:
         get_device_name=lambda device=None: "NVIDIA H100 (fake)",
         get_device_capability=lambda device=None: CAPABILITY,
         mem_get_info=lambda device=None: (MEMORY_BYTES, MEMORY_BYTES),
+        memory_reserved=lambda device=None: 0,
         memory_allocated=lambda device=None: 0,
         max_memory_allocated=lambda device=None: 0,
         reset_peak_memory_stats=lambda device=None: None,

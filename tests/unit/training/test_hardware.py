@@ -7,7 +7,7 @@ from typing import Any
 import pytest
 import torch
 
-from sienn_ray.training.hardware import choose_dtype, use_all_cpus
+from sienn_ray.training.hardware import choose_dtype, free_memory_bytes, use_all_cpus
 
 CPU = torch.device("cpu")
 
@@ -63,3 +63,10 @@ class TestCpus:
         num_usable = len(os.sched_getaffinity(0))
         expected = max(1, min(num_cpus, num_usable))
         assert use_all_cpus(num_cpus) == torch.get_num_threads() == expected
+
+
+def test_memory_that_the_allocator_keeps_unused_is_free(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(torch.cuda, "mem_get_info", lambda _: (1000, 8000))
+    monkeypatch.setattr(torch.cuda, "memory_reserved", lambda _: 700)
+    monkeypatch.setattr(torch.cuda, "memory_allocated", lambda _: 500)
+    assert free_memory_bytes(torch.device("cuda")) == 1200

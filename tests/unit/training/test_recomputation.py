@@ -165,6 +165,14 @@ def test_other_names_of_sizes_are_known() -> None:
     assert activation_bytes(ARCHITECTURES["gpt2"](), 1, torch.float32) == 2 * (8 * 32 + 4 * (6 * 32 + 4 * 128))
 
 
+def test_a_mixture_counts_the_experts_of_a_token() -> None:
+    shape = {"hidden_size": 64, "num_hidden_layers": 2, "num_experts_per_tok": 8}
+    mixture = SimpleNamespace(**shape, intermediate_size=6000, moe_intermediate_size=96)
+    assert activation_bytes(mixture, 1, BF16) == 2 * (8 * 64 + 2 * (6 * 64 + 4 * 8 * 96))
+    mixtral = SimpleNamespace(**{**shape, "num_experts_per_tok": 2}, intermediate_size=96)
+    assert activation_bytes(mixtral, 1, BF16) == 2 * (8 * 64 + 2 * (6 * 64 + 4 * 2 * 96))
+
+
 def test_a_configuration_without_sizes_counts_as_nothing() -> None:
     assert [activation_bytes(object(), 100, BF16, level) for level in Recomputation] == [0, 0, 0]
 
