@@ -7,7 +7,7 @@ from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
 from checks import Check, Figure, Place
-from correctness_training import compared, computed, in_half, relative
+from correctness_training import MANY_ROWS, compared, computed, in_half, relative
 from parts import Part, without
 
 if TYPE_CHECKING:
@@ -32,6 +32,15 @@ def in_float16(place: Place) -> Iterator[Figure]:
         found = computed(_KIND, place.device, dtype=torch.float16, loss_scale=scale, scales=scales)
         yield from in_half(name, found, expected)
         yield Figure(f"{name}: loss scale in the end", scales[0], at_least=2)
+
+
+def shared_beginning(place: Place) -> Iterator[Figure]:
+    """Compare many rows that begin alike in bfloat16 with float32 on the CPU."""
+    import torch
+
+    expected = computed(_KIND, "cpu", num_rows=MANY_ROWS)
+    found = computed(_KIND, place.device, num_rows=MANY_ROWS, dtype=torch.bfloat16)
+    yield from in_half(f"{MANY_ROWS} rows", found, expected)
 
 
 def recomputed(place: Place) -> Iterator[Figure]:
@@ -97,6 +106,7 @@ def _same(name: str, found: Gradients, expected: Gradients) -> Iterator[Figure]:
 
 CHECKS = (
     Check("training paths/float16", in_float16, 20.0),
+    Check("training paths/shared beginning", shared_beginning, 20.0),
     Check("training paths/recomputation", recomputed, 20.0),
     Check("training paths/DPO and KTO", preferences, 20.0),
     Check("training paths/compiled", compiled, 60.0),

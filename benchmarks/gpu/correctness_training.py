@@ -18,6 +18,8 @@ if TYPE_CHECKING:
 _SAME = 1e-4
 # Of a parameter's gradient in half precision.
 _NORM_TOLERANCE = 0.05
+# Of one beginning: their parts of its gradient are added up one by one, in half precision.
+MANY_ROWS = 64
 _NUM_ROWS, _MEAN_LENGTH, _NUM_SHARED = 6, 48, 20
 _B_STD = 0.02
 
@@ -180,6 +182,7 @@ def computed(
     *,
     dtype: torch.dtype | None = None,
     num_shared: int = _NUM_SHARED,
+    num_rows: int = _NUM_ROWS,
     is_row_by_row: bool = False,
     is_training: bool = False,
     row_kind: RowKind | None = None,
@@ -195,6 +198,7 @@ def computed(
         device: Where.
         dtype: Of the base model; float32 by default.
         num_shared: First tokens that all rows have in common.
+        num_rows: Rows.
         is_row_by_row: Whether each row has a forward pass of its own.
         is_training: Whether with dropout, where the configuration has any; from the same seed each time.
         row_kind: Of the rows; conversations by default.
@@ -208,7 +212,7 @@ def computed(
     from steps import Stepper, row_by_row, training_config
 
     dtype = dtype or torch.float32
-    rows = _rows(num_shared)
+    rows = _rows(num_shared, num_rows)
     if is_row_by_row:
         fields |= row_by_row(rows)
     config = training_config(rows, precision=str(dtype).removeprefix("torch."), **fields)
