@@ -38,6 +38,7 @@ SiennError
 │   ├── TooLateError             a change came too late to be carried out, and won't be
 │   └── RedeployedError          a change was asked of a deployment that has been replaced
 └── EngineError                  a base model or an adapter couldn't be loaded or asked
+    └── AdapterMemoryError       a device has no memory for adapters of a batch; carries their names
 ```
 
 They cross process boundaries, so each one pickles with its fields.
@@ -303,6 +304,22 @@ class RedeployedError(CapacityError):
 
 class EngineError(SiennError):
     """A base model or an adapter couldn't be loaded or asked."""
+
+
+class AdapterMemoryError(EngineError):
+    """A device has no memory for the adapters of a batch; requests for others go on.
+
+    Args:
+        message: How much there was to be room for, and what to do about it.
+        names: Names of the adapters that there is no room for.
+    """
+
+    def __init__(self, message: str, names: tuple[str, ...]) -> None:
+        super().__init__(message)
+        self.names = names
+
+    def _fields(self) -> tuple[Any, ...]:
+        return (self.message, self.names)
 
 
 def first_line(error: BaseException) -> str:

@@ -17,6 +17,7 @@ VALUES: dict[str, Any] = {
     "code": "invalid_scope",
     "field": "messages",
     "max_tokens": 4096,
+    "names": ("an adapter", "another"),
 }
 
 

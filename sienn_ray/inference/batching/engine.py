@@ -14,14 +14,13 @@ from functools import partial
 from sienn_ray.base_model import load_tokenizer, local_folder
 from sienn_ray.compute_threads import ComputeThread, SpinControl, observe, usable_cpus
 from sienn_ray.context_length import context_tokens_of
-from sienn_ray.errors import EngineError, first_line
+from sienn_ray.errors import AdapterMemoryError, EngineError, first_line
 from sienn_ray.inference.assigned_device import assigned_device
 from sienn_ray.inference.batching.device_faults import is_device_fault
 from sienn_ray.inference.batching.generation import AdapterUse, RunningGeneration
 from sienn_ray.inference.batching.loading import load_runner
 from sienn_ray.inference.batching.scheduler import Scheduler
 from sienn_ray.inference.engine import Generation, GenerationDelta, GenerationRequest
-from sienn_ray.inference.model.adapter_places import AdapterMemoryError
 from sienn_ray.inference.model.kv_blocks import BlockPool
 from sienn_ray.inference.model.lora_weights import LoraWeights, read_lora
 from sienn_ray.inference.requests.adapter_files import AdapterFiles

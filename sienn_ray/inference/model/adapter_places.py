@@ -7,31 +7,25 @@ from typing import Protocol
 
 import torch
 
-from sienn_ray.errors import EngineError
+from sienn_ray.errors import AdapterMemoryError
 from sienn_ray.inference.model.batched_lora import LoraLinear
 from sienn_ray.inference.model.flat_lora import FlatLayout, flat_lora
 from sienn_ray.inference.model.lora_weights import LoraWeights
 
 
-class AdapterMemoryError(EngineError):
-    """The device has no memory for the adapters that a step needs.
+def no_room(names: Sequence[str], num_places: int, r: int) -> AdapterMemoryError:
+    """Return the error for adapters that a step needs and the device has no memory for.
 
     Args:
         names: Names of the adapters that there is no room for.
         num_places: Adapters that there was to be room for.
         r: Their largest rank.
     """
-
-    def __init__(self, names: Sequence[str], num_places: int, r: int) -> None:
-        super().__init__(
-            f"the device has no memory for {num_places} adapters of r={r} in one batch; ask again later, or lower "
-            "SIENN_ENGINE_MAX_BATCH or SIENN_ENGINE_KV_CACHE_BYTES"
-        )
-        self.names = tuple(names)
-        self._told = num_places, r
-
-    def __reduce__(self) -> tuple[type[AdapterMemoryError], tuple[tuple[str, ...], int, int]]:
-        return type(self), (self.names, *self._told)
+    return AdapterMemoryError(
+        f"the device has no memory for {num_places} adapters of r={r} in one batch; ask again later, or lower "
+        "SIENN_ENGINE_MAX_BATCH or SIENN_ENGINE_KV_CACHE_BYTES",
+        tuple(names),
+    )
 
 
 class AdapterPlaces(Protocol):

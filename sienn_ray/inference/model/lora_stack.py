@@ -8,10 +8,10 @@ from collections.abc import Callable, Mapping, Sequence
 import torch
 
 from sienn_ray.inference.model.adapter_places import (
-    AdapterMemoryError,
     AdapterPlaces,
     FlatPlaces,
     LayerPlaces,
+    no_room,
     power_of_two,
     size_of_places,
 )
@@ -173,7 +173,7 @@ class LoraStack:
         new = [name for name in wanted if name not in self._places] or list(wanted)
         size = size_of_places(len(wanted), r, (self._num_places, self._r), self._fits)
         if size is None:
-            raise AdapterMemoryError(new, len(wanted), r)
+            raise no_room(new, len(wanted), r)
         self._places.clear()
         self.version += 1
         self._num_places, self._r = size
@@ -181,7 +181,7 @@ class LoraStack:
             self._all_places.lay_out(*size)
         except (torch.OutOfMemoryError, MemoryError) as error:
             self._num_places = self._r = 0
-            raise AdapterMemoryError(new, len(wanted), r) from error
+            raise no_room(new, len(wanted), r) from error
 
     def _step(
         self,

@@ -2,13 +2,12 @@
 
 from __future__ import annotations
 
-import pickle
 from typing import Any
 
 import pytest
 import torch
 
-from sienn_ray.inference.model.adapter_places import AdapterMemoryError
+from sienn_ray.errors import AdapterMemoryError
 from sienn_ray.inference.model.linear_choice import LinearChoices
 from sienn_ray.inference.model.lora_stack import LoraStack
 from sienn_ray.inference.model.lora_weights import LayerLora, LoraWeights
@@ -104,13 +103,6 @@ class TestLimit:
         assert caught.value.names == ("c",)
         runner.step(rows[:2], adapters)
         assert runner.lora.version == version
-
-
-def test_the_error_survives_a_process_boundary() -> None:
-    error = AdapterMemoryError(["a"], 3, 16)
-    again = pickle.loads(pickle.dumps(error))
-    assert str(again) == str(error)
-    assert again.names == ("a",)
 
 
 @pytest.mark.parametrize("r", [1, 8, 13])
