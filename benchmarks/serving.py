@@ -157,7 +157,9 @@ def chosen_contenders(options: argparse.Namespace) -> list[Contender]:
     if options.whole_answers and not options.skip_http:
         found += own_contenders("serving_service.py", options.own, "-http-whole", "--whole", "yes")
     if options.on_vllm:
-        found.append(service_on_vllm(options.threads))
+        found.append(service_on_vllm(options.threads, "-http"))
+    if options.on_vllm and options.whole_answers:
+        found.append(service_on_vllm(options.threads, "-http-whole", "--whole", "yes"))
     peers = [each for each in all_peers(options) if each.name in options.peers]
     return found + [each for each in peers if not (options.skip_http and each.name.endswith("-http"))]
 
@@ -172,7 +174,7 @@ def own_contenders(script: str, own: dict[str, str], ending: str, *further: str)
     ]
 
 
-def service_on_vllm(num_threads: int) -> Contender:
+def service_on_vllm(num_threads: int, ending: str, *further: str) -> Contender:
     """Our service, whose engine is started as vLLM itself is: with room for adapters of the rank that there is."""
 
     def command() -> list[str]:
@@ -182,9 +184,12 @@ def service_on_vllm(num_threads: int) -> Contender:
             "engine_num_cpus": num_threads,
             "engine_max_lora_rank": LORA_R,
         }
-        return [sys.executable, str(HERE / "own" / "serving_service.py"), "--settings", json.dumps(settings)]
+        return [sys.executable, str(HERE / "own" / "serving_service.py"), "--settings", json.dumps(settings), *further]
 
-    return Contender("ours-on-vllm-http", command, lambda: vllm_variables(replica_python(), num_threads), is_ours=True)
+    def variables() -> dict[str, str]:
+        return vllm_variables(replica_python(), num_threads)
+
+    return Contender(f"ours-on-vllm{ending}", command, variables, is_ours=True)
 
 
 def all_peers(options: argparse.Namespace) -> list[Contender]:
