@@ -49,7 +49,7 @@ class Preferring(Trainee):
 
 @pytest.fixture(scope="module")
 def sft(tiny_model_folder: Path, tmp_path_factory: pytest.TempPathFactory) -> Trainee:
-    run = Trainee(tiny_model_folder, tmp_path_factory.mktemp("sft") / "run", config_of(num_epochs=3))
+    run = Trainee(tiny_model_folder, tmp_path_factory.mktemp("sft") / "run", config_of(num_epochs=10))
     run.train()
     return run
 
@@ -80,7 +80,7 @@ def test_an_sft_goes_on_where_another_ended(tiny_model_folder: Path, tmp_path: P
     run.train()
     first, last = run.state.history
     assert first.eval_loss == pytest.approx(sft.state.history[-1].eval_loss, rel=1e-5)
-    assert first.eval_loss != pytest.approx(sft.state.history[0].eval_loss, rel=1e-4)
+    assert first.eval_loss != pytest.approx(sft.state.history[0].eval_loss, rel=1e-3)
     assert last.train_loss is not None
     messages = [report.message for report in run.reporter.reports if report.eval_loss is not None]
     assert messages[0].startswith("Evaluated the adapter that it starts from: ")
